@@ -1,0 +1,1 @@
+"""Attribution maps for a target score, and how faithful they are."""

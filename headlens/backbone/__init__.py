@@ -1,0 +1,31 @@
+"""CLIP with every head in view: two hooked towers, numerically open_clip's.
+
+>>> from headlens import backbone
+>>> clip = backbone.load("ViT-S-32")
+>>> out, cache = clip.vision.run_with_cache(torch.zeros(1, 3, 224, 224), names_filter="blocks.5.attn.hook_z")
+>>> cache["z", 5].shape                    # [image, token, head, channel]
+torch.Size([1, 50, 6, 64])
+"""
+
+from headlens.backbone.blocks import AttentionMatrix, LocalStream
+from headlens.backbone.config import Architecture, architecture, architecture_from_config
+from headlens.backbone.load import Backbone, Provenance, assemble, load
+from headlens.backbone.text import TextExtensions, TextTower
+from headlens.backbone.vision import VisionExtensions, VisionOutput, VisionTower
+
+__all__ = [
+    "Architecture",
+    "AttentionMatrix",
+    "Backbone",
+    "LocalStream",
+    "Provenance",
+    "TextExtensions",
+    "TextTower",
+    "VisionExtensions",
+    "VisionOutput",
+    "VisionTower",
+    "architecture",
+    "architecture_from_config",
+    "assemble",
+    "load",
+]

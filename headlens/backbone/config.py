@@ -1,0 +1,200 @@
+"""What a plain CLIP is made of, read from open_clip's model configs.
+
+The towers are true to one family: a ViT with a class token and a causal text transformer, both pre-LayerNorm. Every
+open_clip config key that would make a model something else is refused by name, so that no model is silently wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headlens.errors import ArchitectureError, ShapeError
+
+Activation = Literal["gelu", "quick_gelu"]
+PositionRule = Literal["bicubic", "bilinear"]
+POSITION_RULES: tuple[PositionRule, ...] = ("bicubic", "bilinear")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes that both towers share, in TransformerLens's words (its ``ActivationCache`` reads them)."""
+
+    n_layers: int
+    n_heads: int
+    d_model: int
+    d_mlp: int
+    d_embed: int
+    act_fn: Activation
+    eps: float = 1e-5
+    normalization_type: str = "LN"
+    attn_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.d_model % self.n_heads:
+            raise ArchitectureError(f"width {self.d_model} cannot be split over {self.n_heads} heads")
+
+    @property
+    def d_head(self) -> int:
+        """Channels of one head."""
+        return self.d_model // self.n_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig(TransformerConfig):
+    """The vision tower: ``image_size`` is the (height, width) that the positional embedding was trained at."""
+
+    patch_size: int
+    image_size: tuple[int, int]
+    position_rule: PositionRule = "bicubic"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.position_rule not in POSITION_RULES:
+            raise ArchitectureError(f"position rule {self.position_rule!r}: choose one of {', '.join(POSITION_RULES)}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches at the trained size."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(TransformerConfig):
+    """The text tower: prompts of ``n_ctx`` tokens out of ``d_vocab``, read at their highest token id (EOT)."""
+
+    n_ctx: int
+    d_vocab: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A name and the two towers behind it."""
+
+    name: str
+    vision: VisionConfig
+    text: TextConfig
+
+    @property
+    def act_fn(self) -> Activation:
+        """The activation of both MLPs; it is part of what the weights mean."""
+        return self.vision.act_fn
+
+
+# Keys the towers are built from, and keys that only matter while training; anything else must stand at its default.
+_VISION_KEYS = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout"}
+_TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+_TOP_KEYS = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg", "init_logit_scale", "custom_text"}
+
+_WHY = {
+    "timm_model_name": "a timm image tower",
+    "attentional_pool": "attention pooling",
+    "pool_type": "pooling other than the class token (image) or the end-of-text token (text)",
+    "final_ln_after_pool": "the final LayerNorm after pooling",
+    "no_ln_pre": "a tower without ln_pre",
+    "pos_embed_type": "fixed sine-cosine positions",
+    "scale_attn_inner": "a LayerNorm after the heads, before the output projection",
+    "scale_attn": "a LayerNorm after attention",
+    "scale_fc": "a LayerNorm inside the MLP",
+    "scale_heads": "head scales trained into the checkpoint",
+    "qk_norm": "normalised queries and keys",
+    "ls_init_value": "LayerScale",
+    "norm_kwargs": "LayerNorm settings",
+    "act_kwargs": "activation settings",
+    "hf_model_name": "a Hugging Face text tower",
+    "hf_tokenizer_name": "a Hugging Face tokenizer",
+    "no_causal_mask": "text attention without a causal mask",
+    "embed_cls": "a class token in the text tower",
+    "init_logit_bias": "a SigLIP logit bias",
+    "multimodal_cfg": "a CoCa text decoder",
+}
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture behind an open_clip model name.
+
+    Args:
+        name: an open_clip model name of the plain ViT family, such as ``"ViT-L-14-336-quickgelu"``.
+
+    Raises:
+        ArchitectureError: unknown name, or a model that the towers cannot be true to; the message says why.
+
+    >>> architecture("ViT-B-16").vision.grid
+    (14, 14)
+    """
+    import open_clip
+
+    config = open_clip.get_model_config(name)
+    if config is None:
+        known = open_clip.list_models()
+        near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or ["ViT-B-16", "ViT-L-14-336-quickgelu"]
+        raise ArchitectureError(f"no architecture is called {name!r}; near it: {', '.join(near)}")
+    return architecture_from_config(config, name)
+
+
+def architecture_from_config(config: Mapping[str, Any], name: str = "custom") -> Architecture:
+    """The architecture that an open_clip model config describes (the JSON that ships with its models).
+
+    Raises:
+        ArchitectureError: naming every part of the config that the towers do not have.
+    """
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+    vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
+    missing = [_WHY.get(key, key) for key in config if key not in _TOP_KEYS and config[key] not in (None, False)]
+    if not isinstance(vision.get("layers", 12), int):
+        missing.append("a ResNet image tower")
+        vision["layers"] = 12
+    missing += _beyond_plain(vision, CLIPVisionCfg, _VISION_KEYS) + _beyond_plain(text, CLIPTextCfg, _TEXT_KEYS)
+    if missing:
+        raise ArchitectureError(
+            f"{name} needs what the headlens towers do not have: {'; '.join(dict.fromkeys(missing))}. "
+            "They follow open_clip's plain ViTs (ViT-B-32, ViT-B-16, ViT-L-14, ViT-L-14-336 and their kin)."
+        )
+
+    v, t = CLIPVisionCfg(**vision), CLIPTextCfg(**text)
+    act_fn: Activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
+    size = v.image_size if isinstance(v.image_size, tuple | list) else (v.image_size, v.image_size)
+    return Architecture(
+        name=name,
+        vision=VisionConfig(
+            n_layers=v.layers,
+            n_heads=v.width // v.head_width,
+            d_model=v.width,
+            d_mlp=int(v.width * v.mlp_ratio),
+            d_embed=config["embed_dim"],
+            act_fn=act_fn,
+            patch_size=v.patch_size,
+            image_size=(size[0], size[1]),
+        ),
+        text=TextConfig(
+            n_layers=t.layers,
+            n_heads=t.heads,
+            d_model=t.width,
+            d_mlp=int(t.width * t.mlp_ratio),
+            d_embed=config["embed_dim"],
+            act_fn=act_fn,
+            n_ctx=t.context_length,
+            d_vocab=t.vocab_size,
+        ),
+    )
+
+
+def _beyond_plain(config: Mapping[str, Any], plain: type, known: set[str]) -> list[str]:
+    """Names of the keys in ``config`` that ask for something other than open_clip's default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(plain)}
+    return [
+        _WHY.get(key, f"{key}={value!r}")
+        for key, value in config.items()
+        if key not in known and value != defaults.get(key, dataclasses.MISSING)
+    ]
+
+
+def check_blocks(blocks: Mapping[int, Any] | tuple[int, ...] | list[int], n_layers: int, what: str) -> None:
+    """Raises ShapeError unless every block number lies in 0..n_layers-1."""
+    wrong = [block for block in blocks if not 0 <= block < n_layers]
+    if wrong:
+        raise ShapeError(f"{what}: block {wrong[0]} does not exist; blocks are 0..{n_layers - 1}")

@@ -1,0 +1,302 @@
+"""``load``: a CLIP by name, from published weights, a local file, or nothing (random weights)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from headlens.backbone.checkpoint import Checkpoint, read_checkpoint
+from headlens.backbone.config import Architecture, PositionRule, architecture
+from headlens.backbone.download import PLAIN, download, published_as, tag_config
+from headlens.backbone.prompts import PromptCache
+from headlens.backbone.text import TextTower
+from headlens.backbone.vision import VisionTower
+from headlens.errors import ArchitectureError, CheckpointError, ShapeError
+
+# Buffers and scalars that old checkpoints carry beside the weights.
+_NOT_WEIGHTS = {"attn_mask", "input_resolution", "context_length", "vocab_size"}
+
+_RENAMED = (
+    ("transformer.resblocks.", "blocks."),
+    (".ln_1.", ".ln1."),
+    (".ln_2.", ".ln2."),
+    (".attn.in_proj_", ".attn.qkv."),
+    (".attn.out_proj.", ".attn.out."),
+    (".mlp.c_fc.", ".mlp.fc."),
+    (".mlp.c_proj.", ".mlp.proj."),
+    ("ln_post.", "ln_final."),
+    ("text_projection", "proj"),
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which backbone made a result."""
+
+    name: str
+    weights: str
+    """``"random (seed 0)"``, a pretrained tag, or the name of a local file."""
+    sha256: str | None
+    """Of the weight file; None for random weights."""
+    act_fn: str
+    position_rule: str
+    image_size: tuple[int, int]
+
+
+class Backbone(nn.Module):
+    """A frozen CLIP: two hooked towers, the tokenizer and preprocessing that go with them, and where it came from.
+
+    >>> import headlens
+    >>> clip = headlens.backbone.load("ViT-S-32")
+    >>> clip.encode_text(clip.tokenizer(["a photo of a damaged object"])).shape
+    torch.Size([1, 384])
+    """
+
+    def __init__(
+        self,
+        arch: Architecture,
+        provenance: Provenance,
+        tokenizer: Callable[..., Tensor],
+        preprocess: Callable[[Any], Tensor],
+    ) -> None:
+        super().__init__()
+        self.vision, self.text = VisionTower(arch.vision), TextTower(arch.text)
+        self.logit_scale = nn.Parameter(torch.empty(()))
+        self.tokenizer, self.preprocess = tokenizer, preprocess
+        self.provenance = provenance
+        self._prompts = PromptCache(self.text)
+
+    def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
+        """Normalised images [B, 3, h, w] to embeddings [B, d_e], as open_clip's ``encode_image``."""
+        embedding = self.vision(images).embedding
+        return F.normalize(embedding, dim=-1) if normalize else embedding
+
+    def encode_text(self, tokens: Tensor, normalize: bool = False, **options: Any) -> Tensor:
+        """Token ids [P, n] to embeddings [P, d_e], as open_clip's ``encode_text``; equal batches are encoded once.
+
+        Args:
+            tokens: what ``tokenizer`` returns.
+            normalize: to unit length.
+            **options: ``context``, ``deep_prompts``, ``extensions`` of ``TextTower.forward``.
+        """
+        embedding = self._prompts.encode(tokens, **options)
+        return F.normalize(embedding, dim=-1) if normalize else embedding
+
+    def extra_repr(self) -> str:
+        """What made it, in ``print(backbone)``."""
+        return ", ".join(f"{key}={value!r}" for key, value in asdict(self.provenance).items())
+
+
+def load(
+    name: str,
+    pretrained: str | Path | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    *,
+    position_rule: PositionRule = "bicubic",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+) -> Backbone:
+    """A CLIP by its open_clip name, frozen and in eval mode.
+
+    Args:
+        name: a plain ViT of open_clip: ViT-B-32, ViT-B-16, ViT-B-16-plus-240, ViT-L-14, ViT-L-14-336, their
+            ``-quickgelu`` forms, and their kin. OpenAI's weights need the ``-quickgelu`` form.
+        pretrained: a tag of open_clip (downloaded once, with a progress bar); or a local file: safetensors, open_clip's
+            .pt/.bin, or OpenAI's archive; or None for random weights, which say nothing about any image.
+        image_size: what ``preprocess`` resizes to, as a square or (height, width); the trained size when None. The
+            vision tower itself takes any size.
+        position_rule: how positions reach other sizes: ``"bicubic"`` with antialias, as open_clip does, or
+            ``"bilinear"`` without, as AnomalyCLIP and its family do.
+        device, dtype: where, and in which precision.
+        seed: of random weights.
+        cache_dir: of the Hugging Face hub.
+
+    Raises:
+        ArchitectureError: an unknown name, a model the towers cannot be true to, or weights of the other activation.
+        CheckpointError: a file that is missing, broken, unsafe or of another shape.
+        DownloadError: a tag that is not on this machine, and no network.
+
+    >>> load("ViT-S-32").provenance.weights
+    'random (seed 0)'
+    """
+    arch = architecture(name)
+    arch = replace(arch, vision=replace(arch.vision, position_rule=position_rule))
+    recipe: Mapping[str, Any] = {}
+    checkpoint: Checkpoint | None = None
+    weights = f"random (seed {seed})"
+    if pretrained is not None:
+        path = Path(pretrained)
+        if path.is_file():
+            weights = path.name
+        else:
+            weights = str(pretrained)
+            recipe = tag_config(name, weights)
+            _check_activation(arch, bool(recipe.get("quick_gelu")), f"the weights {weights!r}")
+            path = download(name, weights, cache_dir)
+        checkpoint = read_checkpoint(path)
+        if not recipe:
+            recipe = _recipe_of_file(arch, path, checkpoint)
+    size = arch.vision.image_size if image_size is None else image_size
+    size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    if min(size) < arch.vision.patch_size:
+        raise ShapeError(f"image_size {size} is smaller than one patch of {arch.vision.patch_size} px")
+    provenance = Provenance(
+        name, weights, checkpoint.sha256 if checkpoint else None, arch.act_fn, arch.vision.position_rule, size
+    )
+    state = checkpoint.state if checkpoint else None
+    return assemble(arch, state, provenance, recipe=recipe, device=device, dtype=dtype, seed=seed)
+
+
+def assemble(
+    arch: Architecture,
+    state: Mapping[str, Tensor] | None,
+    provenance: Provenance | None = None,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Backbone:
+    """A backbone from an architecture and a state dict with open_clip's names (None: random weights).
+
+    Args:
+        arch: from ``architecture`` or ``architecture_from_config``.
+        state: for instance ``model.state_dict()`` of an open_clip model.
+        provenance: what results will say made them.
+        recipe: ``mean``, ``std``, ``interpolation`` of the preprocessing; CLIP's own by default.
+        device, dtype, seed: as in ``load``.
+
+    Raises:
+        CheckpointError: naming tensors that are missing, unknown, or of another shape.
+    """
+    given = "random" if state is None else "state dict"
+    provenance = provenance or Provenance(
+        arch.name, given, None, arch.act_fn, arch.vision.position_rule, arch.vision.image_size
+    )
+    with torch.device("meta"):  # nothing is allocated, or initialised for nothing, before the weights are there
+        backbone = Backbone(arch, provenance, _tokenizer(arch), _preprocess(provenance.image_size, recipe or {}))
+    backbone = backbone.to(dtype)
+    if state is None:
+        backbone = backbone.to_empty(device=device or torch.get_default_device())
+        _init_random(backbone, seed)
+    else:
+        renamed = {_tower_name(key): value for key, value in state.items() if key not in _NOT_WEIGHTS}
+        _check_state(backbone, renamed, arch.name)
+        backbone.load_state_dict({key: value.to(device, dtype) for key, value in renamed.items()}, assign=True)
+    return backbone.requires_grad_(False).eval()
+
+
+def _tower_name(key: str) -> str:
+    """open_clip's parameter name to ours."""
+    if key.startswith("visual."):
+        key = "vision." + key.removeprefix("visual.")
+    elif key != "logit_scale":
+        key = "text." + key
+    for old, new in _RENAMED:
+        key = key.replace(old, new)
+    return key
+
+
+def _check_state(backbone: Backbone, state: Mapping[str, Tensor], name: str) -> None:
+    """Strict: the same names, the same shapes, floating point."""
+    ours = backbone.state_dict()
+    missing, unknown = sorted(ours.keys() - state.keys()), sorted(state.keys() - ours.keys())
+    wrong = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in ours.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    wrong += [f"{key} is {value.dtype}" for key, value in state.items() if not value.is_floating_point()]
+    if not (missing or unknown or wrong):
+        return
+    parts = [
+        f"{len(keys)} {what} ({'; '.join(keys[:3])}{'; …' if len(keys) > 3 else ''})"
+        for what, keys in (("of another shape or type", wrong), ("missing", missing), ("unknown", unknown))
+        if keys
+    ]
+    other = "text.vision_model.embeddings.class_embedding" in state
+    hint = " These are transformers' names; headlens reads open_clip's." if other else ""
+    raise CheckpointError(f"the weights do not fit {name}: {', '.join(parts)}.{hint}")
+
+
+def _recipe_of_file(arch: Architecture, path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Preprocessing that goes with a local file, as far as anything tells; checks the activation on the way."""
+    tag = published_as(arch.name, checkpoint.sha256)
+    if tag is not None:
+        recipe = tag_config(arch.name, tag)
+        _check_activation(arch, bool(recipe.get("quick_gelu")), f"{path.name}, published as {tag!r},")
+        return recipe
+    if checkpoint.format == "torchscript":
+        _check_activation(arch, True, f"{path.name}, an archive of OpenAI's kind,")
+        return {}
+    beside = path.with_name("open_clip_config.json")
+    if not beside.is_file():
+        return {}
+    try:
+        config = json.loads(beside.read_text())
+        quick, recipe = bool(config["model_cfg"].get("quick_gelu")), dict(config.get("preprocess_cfg", {}))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{beside} is no open_clip config: {error!r}") from error
+    _check_activation(arch, quick, f"{path.name}, by {beside.name} beside it,")
+    return recipe
+
+
+def _check_activation(arch: Architecture, trained_quick: bool, what: str) -> None:
+    if trained_quick == (arch.act_fn == "quick_gelu"):
+        return
+    other = arch.name.removesuffix("-quickgelu") if arch.name.endswith("-quickgelu") else f"{arch.name}-quickgelu"
+    trained, built = ("QuickGELU", "GELU") if trained_quick else ("GELU", "QuickGELU")
+    raise ArchitectureError(f"{what} was trained with {trained}, {arch.name} computes {built}: load {other!r} instead")
+
+
+def _tokenizer(arch: Architecture) -> Callable[..., Tensor]:
+    """CLIP's BPE at the tower's context length."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(context_length=arch.text.n_ctx)
+
+
+def _preprocess(size: tuple[int, int], recipe: Mapping[str, Any]) -> Callable[[Any], Tensor]:
+    """PIL image to [3, h, w]: the whole image resized to ``size``, aspect ratio not kept, as the field does."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    kept = {key: recipe[key] for key in ("mean", "std", "interpolation") if key in recipe}
+    return image_transform_v2(PreprocessCfg(**{**PLAIN, **kept, "size": size, "resize_mode": "squash"}), is_train=False)
+
+
+@torch.no_grad()
+def _init_random(backbone: Backbone, seed: int) -> None:
+    """CLIP's initialisation, from a seed, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(parameter: Tensor, std: float) -> None:
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+
+    for module in backbone.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.weight.fill_(1)
+        if isinstance(module, nn.LayerNorm | nn.Linear):
+            module.bias.zero_()
+    for tower in (backbone.vision, backbone.text):
+        width, depth = tower.cfg.d_model, tower.cfg.n_layers
+        for block in tower.blocks:
+            normal(block.attn.qkv.weight, width**-0.5)
+            normal(block.attn.out.weight, width**-0.5 * (2 * depth) ** -0.5)
+            normal(block.mlp.fc.weight, (2 * width) ** -0.5)
+            normal(block.mlp.proj.weight, width**-0.5 * (2 * depth) ** -0.5)
+        normal(tower.proj, width**-0.5)
+    normal(backbone.vision.class_embedding, backbone.vision.cfg.d_model**-0.5)
+    normal(backbone.vision.positional_embedding, backbone.vision.cfg.d_model**-0.5)
+    normal(backbone.vision.conv1.weight, (3 * backbone.vision.cfg.patch_size**2) ** -0.5)
+    normal(backbone.text.token_embedding.weight, 0.02)
+    normal(backbone.text.positional_embedding, 0.01)
+    backbone.logit_scale.fill_(torch.tensor(1 / 0.07).log())

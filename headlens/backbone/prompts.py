@@ -1,0 +1,83 @@
+"""Prompt batches are encoded once, and again only when a weight or an input has changed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headlens.backbone.blocks import has_hooks
+from headlens.backbone.text import TextTower
+from headlens.errors import ShapeError
+
+_CHUNK = 256  # prompts encoded at a time
+
+
+class PromptCache:
+    """Encodes prompts with a text tower and remembers the last few batches.
+
+    Nothing is remembered, and everything computed, when gradients are wanted, when a hook is attached, or when
+    extensions are given: functions cannot be compared.
+
+    Args:
+        tower: the text tower.
+        size: how many batches are remembered.
+    """
+
+    def __init__(self, tower: TextTower, size: int = 16) -> None:
+        self.tower, self.size = tower, size
+        # Keys hold addresses of learned tensors; the entry keeps those tensors alive, so none is given out again.
+        self._seen: OrderedDict[Any, tuple[Tensor, list[Tensor]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def encode(self, tokens: Tensor, **options: Any) -> Tensor:
+        """[P, n_ctx] token ids to [P, d_e]; ``options`` are those of ``TextTower.forward``."""
+        learned = _tensors_in(options)
+        weights = list(self.tower.parameters())
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (*learned, *weights)):
+            return self.tower(tokens, **options)
+        if (
+            options.get("extensions") is not None
+            or any(has_hooks(point) for point in self.tower.hook_points())
+            or any(t.is_inference() for t in (*learned, *weights))
+        ):
+            return self.tower(tokens, **options)
+
+        hooked = bool(options.get("hooked", True))
+        content = (tuple(tokens.shape), tokens.cpu().numpy().tobytes(), str(tokens.dtype), hooked)
+        key = (content, _layout(options), tuple(map(_identity, learned)), tuple(map(_identity, weights)))
+        if key not in self._seen:
+            # Ordinary tensors even inside inference_mode, so that a later training step may use them.
+            with torch.inference_mode(False), torch.no_grad():
+                parts = [tokens] if _layout(options) else tokens.clone().split(_CHUNK)
+                self._seen[key] = torch.cat([self.tower(part, **options) for part in parts]), learned
+            while len(self._seen) > self.size:
+                self._seen.popitem(last=False)
+        self._seen.move_to_end(key)
+        return self._seen[key][0].clone()
+
+
+def _identity(tensor: Tensor) -> tuple:
+    """Changes whenever the tensor's memory or what is written in it changes (torch counts in-place writes)."""
+    return tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, tuple(tensor.shape), tensor.stride()
+
+
+def _layout(options: Mapping[str, Any]) -> tuple:
+    """Where each learned tensor goes."""
+    context, deep = options.get("context"), options.get("deep_prompts") or {}
+    at = tuple(context) if isinstance(context, Mapping) else tuple("per prompt" for _ in context or ())
+    return (*at, *(("deep", block) for block in deep))
+
+
+def _tensors_in(options: Mapping[str, Any]) -> list[Tensor]:
+    unknown = set(options) - {"context", "deep_prompts", "extensions", "hooked"}
+    if unknown:
+        raise ShapeError(f"the text tower has no option {sorted(unknown)[0]!r}")
+    context, deep = options.get("context"), options.get("deep_prompts") or {}
+    pairs = context.values() if isinstance(context, Mapping) else [t for pair in context or () for t in pair]
+    return [*pairs, *deep.values()]

@@ -1,0 +1,156 @@
+"""CLIP's text transformer, numerically open_clip's, with room for learned prompts.
+
+    tokens [P, n_ctx] -> embeddings, with context inserted [P, n, D] -> blocks, deep prompts between them
+      -> the end-of-text token -> ln_final -> proj -> [P, d_e]
+
+Attention is causal, so nothing behind the end-of-text token can matter: a batch is cut to its longest prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from headlens.backbone.blocks import HookedLayerNorm
+from headlens.backbone.config import TextConfig, check_blocks
+from headlens.backbone.tower import HookedTower
+from headlens.backbone.vision import TokenMap
+from headlens.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class TextExtensions:
+    """What a method adds to the tower without editing it. Empty, it changes nothing.
+
+    Args:
+        adapters: ``{block: f}``; ``f`` maps the residual stream after that block, [P, n, D], to what goes on.
+        projection: replaces ``proj``: maps the end-of-text token after ln_final, [P, D], to [P, d_e].
+    """
+
+    adapters: Mapping[int, TokenMap] = field(default_factory=dict)
+    projection: TokenMap | None = None
+
+
+class TextTower(HookedTower):
+    """CLIP's text encoder.
+
+    Hook points, besides those of each block: ``hook_embed`` [P, n, D] and ``ln_final.hook_scale`` [P, n, 1].
+
+    >>> from headlens.backbone.config import architecture
+    >>> tower = TextTower(architecture("ViT-S-32").text)
+    >>> tower(torch.tensor([[49406, 320, 49407, 0]])).shape
+    torch.Size([1, 384])
+    """
+
+    cfg: TextConfig
+
+    def __init__(self, cfg: TextConfig) -> None:
+        super().__init__(cfg, causal=True)
+        self.token_embedding = nn.Embedding(cfg.d_vocab, cfg.d_model)
+        self.positional_embedding = nn.Parameter(torch.empty(cfg.n_ctx, cfg.d_model))
+        self.ln_final = HookedLayerNorm(cfg.d_model, eps=cfg.eps)
+        self.proj = nn.Parameter(torch.empty(cfg.d_model, cfg.d_embed))
+        self.hook_embed = HookPoint()
+        self.setup()
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        context: Mapping[int, Tensor] | Sequence[tuple[Tensor, Tensor]] | None = None,
+        deep_prompts: Mapping[int, Tensor] | None = None,
+        extensions: TextExtensions | None = None,
+        hooked: bool = True,
+    ) -> Tensor:
+        """Encode prompts, [P, up to n_ctx] token ids to [P, d_e]; without options, open_clip's ``encode_text``.
+
+        Args:
+            tokens: ids, each prompt ending in its highest id (end of text), then padding.
+            context: learned tokens to insert, ``{position: [n, D] or [P, n, D]}``; they stand before the token that
+                was at that position (0: before start-of-text, 1: after it) and push the rest along. Where the
+                position differs from prompt to prompt, give pairs ``(positions [P], context)`` instead.
+            deep_prompts: ``{block: [n, D] or [P, n, D]}``, which overwrite positions 1..n before that block
+                (AnomalyCLIP: arXiv 2310.18961).
+            extensions: what a method adds.
+            hooked: False calls no hook point.
+
+        Raises:
+            ShapeError: prompts that do not fit ``n_ctx`` once context is inserted, or tensors that do not fit.
+        """
+        extensions, deep_prompts = extensions or TextExtensions(), deep_prompts or {}
+        check_blocks(list(deep_prompts), self.cfg.n_layers, "deep prompts")
+        check_blocks(list(extensions.adapters), self.cfg.n_layers, "text adapters")
+        if tokens.ndim != 2 or not 0 < tokens.shape[1] <= self.cfg.n_ctx or tokens.is_floating_point():
+            raise ShapeError(
+                f"tokens have shape {tuple(tokens.shape)}, {tokens.dtype}; "
+                f"expected integers [P, up to {self.cfg.n_ctx}]"
+            )
+
+        if int(tokens.min()) < 0 or int(tokens.max()) >= self.cfg.d_vocab:
+            raise ShapeError(f"token ids must lie in 0..{self.cfg.d_vocab - 1}; got up to {int(tokens.max())}")
+
+        x, ends = self._insert(self.token_embedding(tokens), tokens.argmax(-1), context)
+        longest = int(ends.max()) + 1
+        if longest > self.cfg.n_ctx:
+            raise ShapeError(
+                f"a prompt has {longest} tokens once context is inserted; the tower reads {self.cfg.n_ctx}"
+            )
+        x = x[:, :longest] + self.positional_embedding[:longest]
+        x = self.hook_embed(x) if hooked else x
+        for number, block in enumerate(self.blocks):
+            if number in deep_prompts:
+                x = _overwrite(x, deep_prompts[number], room=int(ends.min()) - 1)
+            x, _ = block(x, adapter=extensions.adapters.get(number), hooked=hooked)
+        read = self.ln_final(x)[torch.arange(x.shape[0], device=x.device), ends]  # (P, n, D) -> (P, D)
+        return extensions.projection(read) if extensions.projection else read @ self.proj
+
+    def _insert(
+        self,
+        x: Tensor,
+        ends: Tensor,
+        context: Mapping[int, Tensor] | Sequence[tuple[Tensor, Tensor]] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings with context between them, and where each prompt's end of text now stands."""
+        prompts, length, width = x.shape
+        pairs = list(context.items()) if isinstance(context, Mapping) else list(context or ())
+        # Every token has a key, context keys lie half a step before their position: a stable sort puts all in place.
+        keys = [torch.arange(length, device=x.device, dtype=torch.float).expand(prompts, -1)]
+        parts, shift = [x], torch.zeros_like(ends)
+        for at, learned in pairs:
+            where = torch.as_tensor(at, device=x.device).expand(prompts)
+            if (
+                learned.ndim not in (2, 3)
+                or learned.shape[-1] != width
+                or learned.shape[0:-2] not in ((), (1,), (prompts,))
+            ):
+                raise ShapeError(
+                    f"context has shape {tuple(learned.shape)}; expected [n, {width}] or [{prompts}, n, {width}]"
+                )
+            if bool((where < 0).any()) or bool((where > ends).any()):
+                raise ShapeError(
+                    f"context position {at}: must lie in 0..{int(ends.min())}, the end of the shortest prompt"
+                )
+            count = learned.shape[-2]
+            parts.append(learned.to(x).expand(prompts, -1, -1))
+            keys.append((where.float() - 0.5)[:, None].expand(-1, count))
+            shift = shift + count
+        if not pairs:
+            return x, ends
+        order = torch.cat(keys, dim=1).argsort(dim=1, stable=True)  # (P, length + n)
+        x = torch.cat(parts, dim=1).gather(1, order[..., None].expand(-1, -1, width))
+        return x, ends + shift
+
+
+def _overwrite(x: Tensor, prompt: Tensor, room: int) -> Tensor:
+    """The residual stream [P, n, D] with a deep prompt [k, D] or [P, k, D] at positions 1..k, k <= room."""
+    if prompt.ndim not in (2, 3) or prompt.shape[-1] != x.shape[-1] or prompt.shape[-2] > room:
+        raise ShapeError(
+            f"deep prompt has shape {tuple(prompt.shape)}; expected [k, {x.shape[-1]}] with k <= {room}, "
+            "the room between start and end of the shortest prompt"
+        )
+    k = prompt.shape[-2]
+    return torch.cat([x[:, :1], prompt.to(x).expand(x.shape[0], -1, -1), x[:, 1 + k :]], dim=1)

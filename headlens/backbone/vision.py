@@ -1,0 +1,268 @@
+"""CLIP's vision transformer, numerically open_clip's, with every head readable, weighable and removable.
+
+image [B, 3, h, w]
+  -> embed                global stream x [B, T, D], T = 1 + (h // p)(w // p)
+  -> blocks 0 .. L-1      x, and from its start block the local stream y; head weights and gates at z
+  -> CLS of x             -> ln_final -> proj -> embedding [B, d_e]
+  -> patches at each tap  -> ln_final -> proj -> {tap: [B, N, d_e]}, of y where there is one, else of x
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from headlens.backbone.blocks import HookedLayerNorm, LocalStream
+from headlens.backbone.config import VisionConfig, check_blocks
+from headlens.backbone.tower import HookedTower
+from headlens.errors import ShapeError
+
+STREAMS = ("global", "local")
+
+TokenMap = Callable[[Tensor], Tensor]
+"""A residual stream or some of its tokens, [B, T, D], to [B, T, anything]."""
+
+
+@dataclass(frozen=True)
+class VisionExtensions:
+    """What a method adds to the tower without editing it. Empty, it changes nothing.
+
+    Args:
+        adapters: ``{stream: {block: f}}``; ``f`` maps the stream after that block, [B, T, D], to what goes on.
+        tokens: ``{block: [n, D] or [B, n, D]}``; extra tokens that stand behind the patches from that block on,
+            and replace the extra tokens of an earlier block.
+        projections: ``{name: {tap: f}}``; ``f`` reads the patches of the tapped stream, [B, N, D], before ln_final;
+            the results come back as ``VisionOutput.projected[name][tap]``.
+    """
+
+    adapters: Mapping[str, Mapping[int, TokenMap]] = field(default_factory=dict)
+    tokens: Mapping[int, Tensor] = field(default_factory=dict)
+    projections: Mapping[str, Mapping[int, TokenMap]] = field(default_factory=dict)
+
+
+class VisionOutput(NamedTuple):
+    """What the vision tower says of a batch. Nothing in it is L2-normalised."""
+
+    embedding: Tensor
+    """[B, d_e]: open_clip's ``encode_image``."""
+    cls: Tensor
+    """[B, D]: the global stream's CLS token after the last block, before ln_final."""
+    patches: dict[int, Tensor]
+    """{tap: [B, N, d_e]}: patch tokens after that block, through ln_final and proj."""
+    projected: dict[str, dict[int, Tensor]]
+    """{name: {tap: [B, N, ...]}}: what the extensions' projections made of the same patch tokens."""
+
+
+class VisionTower(HookedTower):
+    """CLIP's image encoder.
+
+    Hook points, besides those of each block (``blocks.{l}.…``): ``hook_embed`` [B, T, D], the stream entering block 0,
+    and ``ln_final.hook_scale`` [B, T, 1].
+
+    >>> from headlens.backbone.config import architecture
+    >>> tower = VisionTower(architecture("ViT-S-32").vision)
+    >>> out = tower(torch.zeros(2, 3, 224, 224), taps=(5, 11))
+    >>> out.embedding.shape, out.patches[5].shape
+    (torch.Size([2, 384]), torch.Size([2, 49, 384]))
+    """
+
+    cfg: VisionConfig
+
+    def __init__(self, cfg: VisionConfig) -> None:
+        super().__init__(cfg, local=True)
+        self.class_embedding = nn.Parameter(torch.empty(cfg.d_model))
+        self.positional_embedding = nn.Parameter(torch.empty(1 + cfg.grid[0] * cfg.grid[1], cfg.d_model))
+        self.conv1 = nn.Conv2d(3, cfg.d_model, cfg.patch_size, stride=cfg.patch_size, bias=False)
+        self.ln_pre = nn.LayerNorm(cfg.d_model, eps=cfg.eps)
+        self.ln_final = HookedLayerNorm(cfg.d_model, eps=cfg.eps)
+        self.proj = nn.Parameter(torch.empty(cfg.d_model, cfg.d_embed))
+        self.hook_embed = HookPoint()
+        self.setup()
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches for an image of that size; a remainder is left out, as in open_clip."""
+        return height // self.cfg.patch_size, width // self.cfg.patch_size
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """The positional embedding for a grid of patches, [1 + rows * columns, D].
+
+        Other grids than the trained one are interpolated: ``bicubic`` with antialias (open_clip) or ``bilinear``
+        without (AnomalyCLIP's family), by ``cfg.position_rule``. The parameter itself is never changed.
+        """
+        if grid == self.cfg.grid:
+            return self.positional_embedding
+        cls, patches = self.positional_embedding[:1], self.positional_embedding[1:]
+        # Half precisions are resized in float32, as a checkpoint is before it is cast.
+        image = patches.T.unflatten(1, self.cfg.grid)[None]  # (N, D) -> (1, D, rows, columns)
+        image = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
+        bicubic = self.cfg.position_rule == "bicubic"
+        image = F.interpolate(image, size=grid, mode=self.cfg.position_rule, antialias=bicubic, align_corners=False)
+        return torch.cat([cls, image[0].flatten(1).T.to(cls.dtype)])
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Normalised images [B, 3, h, w] to the global stream before block 0, [B, 1 + N, D].
+
+        Raises:
+            ShapeError: not [B, 3, h, w], or smaller than one patch.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < self.cfg.patch_size:
+            raise ShapeError(
+                f"images have shape {tuple(images.shape)}; expected [B, 3, h, w] with h, w >= {self.cfg.patch_size}"
+            )
+        x = self.conv1(images.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, D, r, c) -> (B, N, D)
+        x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)
+        return self.ln_pre(x + self.positions(self.grid(images.shape[2], images.shape[3])))
+
+    def readout(self, tokens: Tensor) -> Tensor:
+        """Tokens of a residual stream [..., D] to the joint space [..., d_e]: ln_final, then proj."""
+        return nn.LayerNorm.forward(self.ln_final, tokens) @ self.proj  # without the hook at its scale
+
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        taps: Sequence[int] = (),
+        local: LocalStream | None = None,
+        head_weights: Mapping[str, Tensor] | None = None,
+        gates: Mapping[str, Tensor] | None = None,
+        extensions: VisionExtensions | None = None,
+        start_at: int | None = None,
+        local_resid: Tensor | None = None,
+        hooked: bool = True,
+    ) -> VisionOutput:
+        """Read a batch of images, or go on from a residual stream.
+
+        Args:
+            images: normalised images [B, 3, h, w]; with ``start_at``, the global stream [B, T, D] entering that block.
+            taps: blocks after which patch tokens are read, 0-based; with ``start_at``, those before it are skipped.
+            local: the local stream's rule; None reads taps from the global stream.
+            head_weights: learned ``{stream: [L, H]}``.
+            gates: analysis multipliers ``{stream: [B, L, H]}`` (or [1, L, H]) at the same place.
+            extensions: what a method adds.
+            start_at: the prefix restart.
+            local_resid: the local stream [B, T, D] entering block ``start_at``, when it exists by then.
+            hooked: False calls no hook point: for ``torch.compile`` and long sweeps. Hooks are then not seen.
+
+        Raises:
+            ShapeError: a tensor, stream or block number that does not fit this tower.
+        """
+        extensions = extensions or VisionExtensions()
+        self._check(taps, local, extensions)
+        weights = self._multipliers("global", head_weights, gates, local)
+        local_weights = self._multipliers("local", head_weights, gates, local)
+
+        first, x, y = 0, images, local_resid
+        if start_at is not None:
+            first = start_at
+            self._check_restart(x, y, first, local)
+        else:
+            if y is not None:
+                raise ShapeError("local_resid goes with start_at")
+            x = self.embed(images)
+            x = self.hook_embed(x) if hooked else x
+        n_patches = x.shape[1] - 1
+        if earlier := [block for block in extensions.tokens if block < first]:
+            n_patches -= extensions.tokens[max(earlier)].shape[-2]
+
+        adapters, local_adapters = (extensions.adapters.get(stream, {}) for stream in STREAMS)
+        patches: dict[int, Tensor] = {}
+        projected: dict[str, dict[int, Tensor]] = {name: {} for name in extensions.projections}
+        for number in range(first, self.cfg.n_layers):
+            here = local if local is not None and number >= local.start else None
+            if number in extensions.tokens:
+                x = _replace_extra(x, n_patches, extensions.tokens[number])
+                y = None if y is None else _replace_extra(y, n_patches, extensions.tokens[number])
+            if here is not None and here.mode == "beside" and y is None:
+                y = x  # the local stream begins as the global one
+            x, y = self.blocks[number](
+                x,
+                y,
+                local=here,
+                weight=None if weights is None else weights[:, number],
+                local_weight=None if local_weights is None else local_weights[:, number],
+                adapter=adapters.get(number),
+                local_adapter=local_adapters.get(number),
+                hooked=hooked,
+            )
+            tokens = (x if y is None else y)[:, 1 : 1 + n_patches]  # (B, T, D) -> (B, N, D)
+            if number in taps:
+                patches[number] = self.readout(tokens)
+            for name, by_tap in extensions.projections.items():
+                if number in by_tap:
+                    projected[name][number] = by_tap[number](tokens)
+
+        embedding = self.ln_final(x)[:, 0] @ self.proj if hooked else self.readout(x[:, 0])
+        return VisionOutput(embedding, x[:, 0], patches, projected)
+
+    def _multipliers(
+        self,
+        stream: str,
+        head_weights: Mapping[str, Tensor] | None,
+        gates: Mapping[str, Tensor] | None,
+        local: LocalStream | None,
+    ) -> Tensor | None:
+        """Head weights times gates of one stream, [B or 1, L, H], or None where there is neither."""
+        grid = (self.cfg.n_layers, self.cfg.n_heads)
+        product: Tensor | None = None
+        for what, given, shape in (("head_weights", head_weights, "[L, H]"), ("gates", gates, "[B, L, H]")):
+            given = given or {}
+            if unknown := set(given) - set(STREAMS):
+                raise ShapeError(f"{what}: stream {sorted(unknown)[0]!r} does not exist; streams are {STREAMS}")
+            if "local" in given and (local is None or local.mode != "beside"):
+                raise ShapeError(f"{what}['local'] given, but no local stream stands beside the global one")
+            if stream not in given:
+                continue
+            value = given[stream]
+            if value.ndim != (2 if what == "head_weights" else 3) or value.shape[-2:] != grid:
+                raise ShapeError(
+                    f"{what}[{stream!r}] has shape {tuple(value.shape)}; expected {shape} with L, H = {grid}"
+                )
+            value = value[None] if value.ndim == 2 else value
+            product = value if product is None else product * value
+        return product
+
+    def _check(self, taps: Sequence[int], local: LocalStream | None, extensions: VisionExtensions) -> None:
+        """Raises ShapeError for blocks and streams that do not exist."""
+        depth = self.cfg.n_layers
+        check_blocks(list(taps), depth, "taps")
+        if local is not None:
+            check_blocks([local.start], depth, "local stream start")
+        if unknown := set(extensions.adapters) - set(STREAMS):
+            raise ShapeError(f"adapters: stream {sorted(unknown)[0]!r} does not exist; streams are {STREAMS}")
+        for what, by_block in (
+            *((f"{stream} adapters", adapters) for stream, adapters in extensions.adapters.items()),
+            *((f"projections {name!r}", by_tap) for name, by_tap in extensions.projections.items()),
+            ("extra tokens", extensions.tokens),
+        ):
+            check_blocks(list(by_block), depth, what)
+
+    def _check_restart(self, x: Tensor, y: Tensor | None, start_at: int, local: LocalStream | None) -> None:
+        """Raises ShapeError when the given residual streams cannot enter block ``start_at``."""
+        check_blocks([start_at], self.cfg.n_layers, "start_at")
+        if x.ndim != 3 or x.shape[-1] != self.cfg.d_model:
+            raise ShapeError(
+                f"with start_at={start_at} the input is a residual stream [B, T, {self.cfg.d_model}], "
+                f"not {tuple(x.shape)}"
+            )
+        running = local is not None and local.mode == "beside" and local.start < start_at
+        if running and (y is None or y.shape != x.shape):
+            raise ShapeError(
+                f"start_at={start_at} lies above the local stream's start {local.start if local else None}: "
+                f"local_resid must have the shape {tuple(x.shape)}, not {None if y is None else tuple(y.shape)}"
+            )
+        if y is not None and not running:
+            raise ShapeError(f"local_resid given, but no local stream is running before block {start_at}")
+
+
+def _replace_extra(stream: Tensor, n_patches: int, tokens: Tensor) -> Tensor:
+    """The stream [B, 1 + N + old, D] with ``tokens`` [n, D] or [B, n, D] as its extra tokens."""
+    if tokens.ndim not in (2, 3) or tokens.shape[-1] != stream.shape[-1]:
+        raise ShapeError(f"extra tokens have shape {tuple(tokens.shape)}; expected [n, {stream.shape[-1]}]")
+    kept = stream[:, : 1 + n_patches]
+    return torch.cat([kept, tokens.to(kept).expand(kept.shape[0], -1, -1)], dim=1)

@@ -1,0 +1,40 @@
+"""The ``headlens`` command. One file per verb; arguments are parsed before anything heavy is imported."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from headlens import HeadlensError, __version__
+from headlens.cli.verify import verify
+
+app = typer.Typer(
+    help="CLIP-based zero-shot anomaly detection, opened up one attention head at a time.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(verify)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headlens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; an error made for people is printed as one line, without a traceback."""
+    try:
+        app()
+    except HeadlensError as error:
+        typer.echo(f"headlens: {error}", err=True)
+        sys.exit(1)

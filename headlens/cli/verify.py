@@ -1,0 +1,59 @@
+"""``headlens verify``: is the hooked CLIP the same as open_clip's, here, with these weights?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def verify(
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045 typer reads this at run time on Python 3.10
+        typer.Argument(help="Architectures by their open_clip names.", show_default="ViT-B-32-quickgelu ViT-B-16"),
+    ] = None,
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A weight file for the (one) architecture; random weights without it."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random weights and images.")] = 0,
+) -> None:
+    """Compare the hooked towers with open_clip's own model holding the same weights.
+
+    Images are random, at the architecture's own size, at 518 x 518 and at 336 x 518, in float64 and float32. Exits
+    with 1 if anything deviates by more than the limit.
+    """
+    names = names or ["ViT-B-32-quickgelu", "ViT-B-16"]
+    if weights is not None and len(names) != 1:
+        raise typer.BadParameter("--weights goes with exactly one architecture")
+
+    import torch
+
+    from headlens.backbone.checkpoint import read_checkpoint
+    from headlens.backbone.config import architecture
+    from headlens.backbone.load import load
+    from headlens.backbone.parity import parity
+
+    checks = ("image", "image_fast", "text", "heads", "residual")
+    worst = 0.0
+    for name in names:
+        state = None
+        architecture(name)
+        if weights is None:
+            typer.echo(f"{name}: random weights (seed {seed}); this is about arithmetic, not about images")
+        else:
+            provenance = load(name, weights).provenance  # checks names, shapes and activation first
+            state = read_checkpoint(weights).state
+            typer.echo(f"{name}: {provenance.weights}, SHA-256 {provenance.sha256}, {provenance.act_fn}")
+        typer.echo(f"  {'size':9} {'dtype':8}" + "".join(f"{check:>12}" for check in checks) + f"{'limit':>9}")
+        for row in parity(name, state, seed=seed):
+            worst = max(worst, *(row[check] / row["limit"] for check in checks))
+            figures = "".join(f"{row[check]:12.1e}" for check in checks)
+            typer.echo(f"  {row['size']:9} {row['dtype']:8}{figures}{row['limit']:9.0e}")
+    typer.echo(
+        f"{'equal' if worst <= 1 else 'NOT EQUAL'}: largest deviation is {worst:.2g} of its limit "
+        f"(torch {torch.__version__}, {torch.get_num_threads()} threads)"
+    )
+    if worst > 1:
+        raise typer.Exit(1)

@@ -1,0 +1,21 @@
+"""One family of errors: the message names the thing, its value, and what to do."""
+
+
+class HeadlensError(Exception):
+    """Base of every error that headlens raises on purpose."""
+
+
+class ArchitectureError(HeadlensError):
+    """A model that the towers cannot be true to, or a name nobody knows."""
+
+
+class CheckpointError(HeadlensError):
+    """A weight file that is missing, broken, unsafe, or does not fit the architecture."""
+
+
+class DownloadError(HeadlensError):
+    """Weights that are not on this machine and could not be fetched."""
+
+
+class ShapeError(HeadlensError, ValueError):
+    """A tensor or an index that does not fit the model it is given to."""

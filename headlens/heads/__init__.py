@@ -1,0 +1,1 @@
+"""The lens: contributions, ablation, importance, comparison and naming of attention heads."""

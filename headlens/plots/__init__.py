@@ -1,0 +1,1 @@
+"""Frames in, ``(fig, ax)`` out. Knows no model."""

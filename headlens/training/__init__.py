@@ -1,0 +1,1 @@
+"""Losses, the trainer, checkpoints and run folders."""
