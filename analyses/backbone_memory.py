@@ -3,16 +3,17 @@
     python analyses/backbone_memory.py --model ViT-L-14-336-quickgelu --size 518
     python analyses/backbone_memory.py --model ViT-L-14-336-quickgelu --size 518 --device cuda
 
-On an accelerator the allocator is asked for its peak; on a CPU each variant runs in a process of its own, whose peak
-resident size the operating system keeps.
+Each variant runs in a process of its own. On an accelerator the allocator is asked for its peak; on a CPU the kernel is
+asked for the process's resident size and, after its high-water mark was reset, for the peak (Linux with glibc).
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import ctypes
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 from common import environment
@@ -27,19 +28,35 @@ VARIANTS = {
 
 
 def peak(variant: str, model: str, size: int, device: torch.device) -> float:
-    """Peak memory of one forward of one image, in GiB."""
+    """Peak memory of one forward of one image above what stood there before it, in GiB."""
     vision = load(model, device=device).vision
     images = torch.randn(1, 3, size, size, device=device)
     local = LocalStream() if "local" in variant else None
+    before = _reset(device)
     with torch.no_grad():
         if VARIANTS[variant] is None:
             vision(images, local=local)
         else:
             _, cache = vision.run_with_cache(images, names_filter=VARIANTS[variant], local=local)
             assert len(cache) >= vision.cfg.n_layers
+    high = _status("VmHWM") if device.type == "cpu" else torch.accelerator.max_memory_allocated(device)
+    return (high - before) / 2**30
+
+
+def _reset(device: torch.device) -> int:
+    """Bytes in use now; the high-water mark starts again from here."""
     if device.type == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return torch.accelerator.max_memory_allocated(device) / 2**30
+        ctypes.CDLL(None).malloc_trim(0)  # memory freed while loading must not count as there already
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    torch.accelerator.reset_peak_memory_stats(device)
+    return torch.accelerator.memory_allocated(device)
+
+
+def _status(field: str) -> int:
+    """A size from the kernel's page on this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
 def main() -> None:
@@ -47,7 +64,7 @@ def main() -> None:
     parser.add_argument("--model", default="ViT-L-14-336-quickgelu")
     parser.add_argument("--size", type=int, default=518)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--variant", choices=VARIANTS, help="print the peak of one variant, in GiB, and nothing else")
+    parser.add_argument("--variant", choices=VARIANTS, help="print the figure of one variant and nothing else")
     args = parser.parse_args()
     device = torch.device(args.device)
     if args.variant:
@@ -55,7 +72,7 @@ def main() -> None:
         return
 
     print(f"`{args.model}`, one image at {args.size} px, float32; {environment(device)}\n")
-    print("| what | peak, GiB | above the forward, GiB |")
+    print("| what | above weights and image, GiB | above the forward, GiB |")
     print("|---|---|---|")
     forward = 0.0
     for variant in VARIANTS:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+import headlens
+
 
 def environment(device: torch.device) -> str:
     """Commit, versions and device, for under a table."""
@@ -27,7 +29,7 @@ def environment(device: torch.device) -> str:
     else:
         name = torch.get_device_module(device).get_device_name(device)
     packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "open_clip_torch", "transformer-lens"))
-    return f"{name}; {packages}; headlens {version('headlens') if commit else ''} {commit or 'outside git'}".strip()
+    return f"{name}; {packages}; headlens {headlens.__version__} at {commit or 'no commit'}"
 
 
 def synchronize(device: torch.device) -> None:
