@@ -90,26 +90,24 @@ class HookedLayerNorm(nn.LayerNorm):
         return centred / scale * self.weight + self.bias
 
 
-class QuickGELU(nn.Module):
-    """OpenAI's activation: x · sigmoid(1.702 x)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
-        return x * torch.sigmoid(1.702 * x)
-
-
 class MLP(nn.Module):
-    """Two linear maps around the activation."""
+    """Two linear maps around GELU, or around OpenAI's QuickGELU: x · sigmoid(1.702 x)."""
 
     def __init__(self, width: int, hidden: int, act_fn: Activation) -> None:
         super().__init__()
         self.fc = nn.Linear(width, hidden)
-        self.act = QuickGELU() if act_fn == "quick_gelu" else nn.GELU()
         self.proj = nn.Linear(hidden, width)
+        self.act_fn = act_fn
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] to [B, T, D]."""
-        return self.proj(self.act(self.fc(x)))
+        if self.act_fn == "gelu":
+            return self.proj(F.gelu(self.fc(x)))
+        # x · sigmoid(a x) = silu(a x) / a. Both factors ride on the matrix products, so that the activation is one
+        # pass over the widest tensor there is, not three.
+        a = 1.702
+        hidden = F.silu(torch.addmm(a * self.fc.bias, x.flatten(0, 1), self.fc.weight.T, alpha=a))  # (B T, 4 D)
+        return torch.addmm(self.proj.bias, hidden, self.proj.weight.T, alpha=1 / a).view_as(x)
 
 
 class Attention(nn.Module):
@@ -242,6 +240,7 @@ class Block(nn.Module):
         local_weight: Tensor | None = None,
         adapter: Callable[[Tensor], Tensor] | None = None,
         local_adapter: Callable[[Tensor], Tensor] | None = None,
+        cls_only: bool = False,
         hooked: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
         """Both residual streams, [B, T, D] each, before the block to after it.
@@ -252,6 +251,7 @@ class Block(nn.Module):
             local: the local stream's rule, or None in blocks that have none.
             weight, local_weight: [B, H] or [1, H] multipliers of the heads of each stream.
             adapter, local_adapter: applied to each stream after the block.
+            cls_only: return the global stream's CLS alone, [B, 1, D], and compute no more than that.
             hooked: False calls no hook point.
         """
         at = _call if hooked else _skip
@@ -262,7 +262,8 @@ class Block(nn.Module):
         q, k, v = self.attn.project(self.ln1(x), hooked)
 
         attention = local.attention if local is not None and replaced else ("qk",)
-        out = self.attn(q, k, v, attention, weight, "global", hooked)
+        x, asking = (x[:, :1], q[:, :1]) if cls_only else (x, q)
+        out = self.attn(asking, k, v, attention, weight, "global", hooked)
         x = at(self.hook_resid_mid, x + at(self.hook_attn_out, out))
         if local is None or beside or local.mlp:
             x = x + at(self.hook_mlp_out, self.mlp(self.ln2(x)))

@@ -109,7 +109,8 @@ def open_clip_model(
     config = open_clip.get_model_config(name)
     config["vision_cfg"]["image_size"] = size
     model = CLIP(**config).to(dtype)
-    state = {key: value.to(dtype) for key, value in state.items()}
+    # Half precisions are resized in float32, which is how open_clip loads them.
+    state = {key: value.to(torch.promote_types(dtype, torch.float32)) for key, value in state.items()}
     resize_pos_embed(state, model, interpolation=position_rule, antialias=position_rule == "bicubic")
     model.load_state_dict(state)
     return model.eval()

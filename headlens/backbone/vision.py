@@ -145,7 +145,7 @@ class VisionTower(HookedTower):
             head_weights: learned ``{stream: [L, H]}``.
             gates: analysis multipliers ``{stream: [B, L, H]}`` (or [1, L, H]) at the same place.
             extensions: what a method adds.
-            start_at: the prefix restart.
+            start_at: the prefix restart: go on at this block; ``n_layers`` only reads the CLS token out.
             local_resid: the local stream [B, T, D] entering block ``start_at``, when it exists by then.
             hooked: False calls no hook point: for ``torch.compile`` and long sweeps. Hooks are then not seen.
 
@@ -170,10 +170,16 @@ class VisionTower(HookedTower):
         if earlier := [block for block in extensions.tokens if block < first]:
             n_patches -= extensions.tokens[max(earlier)].shape[-2]
 
+        # After the last block nobody needs the global stream's patches, unless somebody looks.
+        last = self.cfg.n_layers - 1
+        reads = {*taps, *(tap for by_tap in extensions.projections.values() for tap in by_tap)}
+        beside = local is not None and local.mode == "beside"
+        cls_only = not hooked and (beside or (local is None and last not in reads))
+        cls_only = cls_only and last not in extensions.adapters.get("global", {})
         adapters, local_adapters = (extensions.adapters.get(stream, {}) for stream in STREAMS)
         patches: dict[int, Tensor] = {}
         projected: dict[str, dict[int, Tensor]] = {name: {} for name in extensions.projections}
-        for number in range(first, self.cfg.n_layers):
+        for number in range(first, last + 1):
             here = local if local is not None and number >= local.start else None
             if number in extensions.tokens:
                 x = _replace_extra(x, n_patches, extensions.tokens[number])
@@ -188,8 +194,11 @@ class VisionTower(HookedTower):
                 local_weight=None if local_weights is None else local_weights[:, number],
                 adapter=adapters.get(number),
                 local_adapter=local_adapters.get(number),
+                cls_only=cls_only and number == last,
                 hooked=hooked,
             )
+            if number not in reads:
+                continue
             tokens = (x if y is None else y)[:, 1 : 1 + n_patches]  # (B, T, D) -> (B, N, D)
             if number in taps:
                 patches[number] = self.readout(tokens)
@@ -244,7 +253,9 @@ class VisionTower(HookedTower):
 
     def _check_restart(self, x: Tensor, y: Tensor | None, start_at: int, local: LocalStream | None) -> None:
         """Raises ShapeError when the given residual streams cannot enter block ``start_at``."""
-        check_blocks([start_at], self.cfg.n_layers, "start_at")
+        depth = self.cfg.n_layers
+        if not 0 <= start_at <= depth:
+            raise ShapeError(f"start_at={start_at} does not exist; blocks are 0..{depth - 1}, and {depth} reads out")
         if x.ndim != 3 or x.shape[-1] != self.cfg.d_model:
             raise ShapeError(
                 f"with start_at={start_at} the input is a residual stream [B, T, {self.cfg.d_model}], "

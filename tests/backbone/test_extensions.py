@@ -1,0 +1,185 @@
+"""What later methods add without editing the towers: each kind exists, and left empty changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from headlens.backbone import LocalStream, TextExtensions, VisionExtensions
+from headlens.errors import ShapeError
+from tests.backbone.models import close
+
+LOCAL = LocalStream(start=1)
+TAPS = (1, 3)
+
+
+def same(a, b) -> None:
+    assert torch.equal(a.embedding, b.embedding)
+    assert all(torch.equal(a.patches[tap], b.patches[tap]) for tap in TAPS)
+
+
+def adapter(width: int) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(width, width, bias=False, dtype=torch.float64)
+
+
+def test_empty_extensions_change_nothing(ours, images, tokens):
+    same(
+        ours.vision(images, taps=TAPS, local=LOCAL, extensions=VisionExtensions()),
+        ours.vision(images, taps=TAPS, local=LOCAL),
+    )
+    assert torch.equal(ours.text(tokens, extensions=TextExtensions()), ours.text(tokens))
+    assert ours.vision(images, extensions=VisionExtensions(projections={"seg": {}})).projected == {"seg": {}}
+
+
+@pytest.mark.parametrize("hooked", [True, False])
+@pytest.mark.parametrize("block", [0, 2, 3])
+def test_residual_adapters_after_vision_blocks(ours, images, block, hooked):
+    """AA-CLIP's: mixed into the stream after a block, so the next block reads what the adapter made."""
+    tower, added = ours.vision, adapter(32)
+
+    def mix(x):
+        return 0.9 * x + 0.1 * added(x)
+
+    def by_hook(x, hook):
+        return mix(x)
+
+    options = {"taps": TAPS, "local": LOCAL}
+    expected = tower.run_with_hooks(images, fwd_hooks=[(f"blocks.{block}.hook_resid_post", by_hook)], **options)
+    out = tower(images, extensions=VisionExtensions(adapters={"global": {block: mix}}), hooked=hooked, **options)
+    close(out.embedding, expected.embedding)
+    assert not torch.allclose(out.embedding, tower(images).embedding)
+    for tap in TAPS:
+        close(out.patches[tap], expected.patches[tap])
+
+    unchanged = VisionExtensions(adapters={"global": {block: lambda x: x}, "local": {2: lambda y: y}})
+    same(tower(images, extensions=unchanged, **options), tower(images, **options))
+
+
+def test_residual_adapters_of_the_local_stream(ours, images):
+    tower, options = ours.vision, {"taps": TAPS, "local": LOCAL}
+    doubled = tower(images, extensions=VisionExtensions(adapters={"local": {3: lambda y: 2 * y}}), **options)
+    expected = tower.run_with_hooks(
+        images, fwd_hooks=[("blocks.3.hook_local_resid_post", lambda y, hook: 2 * y)], **options
+    )
+    same(doubled, expected)
+    assert torch.equal(doubled.embedding, tower(images).embedding)
+
+
+@pytest.mark.parametrize("hooked", [True, False])
+def test_extra_vision_tokens_replaced_per_block(ours, images, hooked):
+    """AdaCLIP's visual prompts: appended before a block, overwritten before the next, kept behind the last."""
+    tower = ours.vision
+    first, second = torch.randn(2, 32, dtype=torch.float64), torch.randn(3, 3, 32, dtype=torch.float64)
+    x = tower.embed(images)
+    y = None
+    for number, block in enumerate(tower.blocks):
+        if number == 1:
+            x = torch.cat([x[:, :17], first.expand(3, -1, -1)], 1)
+            y = x
+        if number == 2:
+            x, y = torch.cat([x[:, :17], second], 1), torch.cat([y[:, :17], second], 1)
+        x, y = block(x, y, local=LOCAL if number >= 1 else None)
+    extensions = VisionExtensions(tokens={1: first, 2: second})
+    out = tower(images, taps=TAPS, local=LOCAL, extensions=extensions, hooked=hooked)
+    close(out.embedding, tower.readout(x[:, 0]))
+    close(out.patches[3], tower.readout(y[:, 1:17]))
+    assert out.patches[1].shape == out.patches[3].shape == (3, 16, 20)
+    assert not torch.allclose(out.embedding, tower(images).embedding)
+
+
+def test_extra_tokens_survive_a_restart(ours, images):
+    tower = ours.vision
+    options = {"taps": TAPS, "extensions": VisionExtensions(tokens={1: torch.randn(2, 32, dtype=torch.float64)})}
+    whole, cache = tower.run_with_cache(images, **options)
+    again = tower(cache["resid_pre", 3], start_at=3, **options)
+    close(again.embedding, whole.embedding)
+    close(again.patches[3], whole.patches[3])
+
+
+@pytest.mark.parametrize("hooked", [True, False])
+def test_extra_projections_at_taps(ours, images, hooked):
+    """APRIL-GAN's and AA-CLIP's: linear maps of the raw patches, several at one tap, beside the usual reading."""
+    tower = ours.vision
+    seg, det = adapter(32), nn.Linear(32, 5, dtype=torch.float64)
+    extensions = VisionExtensions(projections={"seg": {1: seg, 3: seg}, "det": {3: det}})
+    for local, name in ((LOCAL, "hook_local_resid_post"), (None, "hook_resid_post")):
+        out = tower(images, taps=(3,), local=local, extensions=extensions, hooked=hooked)
+        _, cache = tower.run_with_cache(images, local=local)
+        for tap in (1, 3):
+            close(out.projected["seg"][tap], seg(cache[f"blocks.{tap}.{name}"][:, 1:]))
+        close(out.projected["det"][3], det(cache[f"blocks.3.{name}"][:, 1:]))
+        assert set(out.patches) == {3}
+        assert torch.equal(out.embedding, tower(images, taps=(3,), local=local, hooked=hooked).embedding)
+
+
+@pytest.mark.parametrize("mode", ["beside", "replace"])
+@pytest.mark.parametrize("hooked", [True, False])
+def test_another_attention_matrix_in_the_local_stream(ours, images, mode, hooked):
+    """Crane+ reads patches through another network's similarities: any function of q, k, v, or of neither."""
+    tower = ours.vision
+
+    def values(q, k, v):
+        return (torch.einsum("bqhd,bkhd->bhqk", v, v) * v.shape[-1] ** -0.5).softmax(-1)
+
+    options = {"taps": TAPS, "hooked": hooked}
+    own = tower(images, local=LocalStream(1, values, mode), **options)
+    built_in = tower(images, local=LocalStream(1, ("vv",), mode), **options)
+    for tap in TAPS:
+        close(own.patches[tap], built_in.patches[tap])
+    close(own.embedding, built_in.embedding)
+
+    identity = tower(images, local=LocalStream(1, lambda q, k, v: torch.eye(17).to(v).expand(3, 4, 17, 17), mode))
+    assert torch.equal(identity.embedding, ours.vision(images).embedding) == (mode == "beside")
+
+
+def test_a_replaced_text_projection_and_text_adapters(ours, tokens):
+    """AA-CLIP's text side."""
+    tower, head, added = ours.text, nn.Linear(24, 20, dtype=torch.float64), adapter(24)
+    _, cache = tower.run_with_cache(tokens)
+    ends = cache["resid_post", 3][torch.arange(3), tokens.argmax(1)]
+    replaced = tower(tokens, extensions=TextExtensions(projection=head))
+    close(replaced, head(nn.LayerNorm.forward(tower.ln_final, ends)))
+    close(tower(tokens, extensions=TextExtensions(projection=lambda e: e @ tower.proj)), tower(tokens))
+
+    adapted = tower(tokens, extensions=TextExtensions(adapters={1: lambda x: x + added(x)}))
+    by_hook = tower.run_with_hooks(tokens, fwd_hooks=[("blocks.1.hook_resid_post", lambda x, hook: x + added(x))])
+    close(adapted, by_hook)
+    assert not torch.allclose(adapted, tower(tokens))
+
+
+def test_gradients_reach_what_is_learned_and_nothing_else(ours, images, tokens):
+    learned = {
+        "adapter": adapter(32),
+        "tokens": nn.Parameter(torch.randn(2, 32, dtype=torch.float64)),
+        "projection": nn.Linear(32, 5, dtype=torch.float64),
+    }
+    extensions = VisionExtensions(
+        adapters={"global": {0: learned["adapter"]}},
+        tokens={1: learned["tokens"]},
+        projections={"seg": {3: learned["projection"]}},
+    )
+    out = ours.vision(images, local=LOCAL, extensions=extensions, hooked=False)
+    (out.embedding.sum() + out.projected["seg"][3].square().sum()).backward()
+    assert learned["adapter"].weight.grad.abs().sum() > 0
+    assert learned["tokens"].grad.abs().sum() > 0
+    assert learned["projection"].weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+@pytest.mark.parametrize(
+    "extensions, message",
+    [
+        (VisionExtensions(adapters={"globl": {}}), "stream 'globl' does not exist"),
+        (VisionExtensions(adapters={"local": {4: nn.Identity()}}), "local adapters: block 4"),
+        (VisionExtensions(tokens={7: torch.ones(2, 32)}), "extra tokens: block 7"),
+        (VisionExtensions(tokens={0: torch.ones(2, 31)}), r"extra tokens have shape \(2, 31\)"),
+        (VisionExtensions(projections={"seg": {-2: nn.Identity()}}), "projections 'seg': block -2"),
+    ],
+)
+def test_extensions_that_do_not_fit_are_named(ours, images, extensions, message):
+    with pytest.raises(ShapeError, match=message):
+        ours.vision(images, extensions=extensions)
+    with pytest.raises(ShapeError, match="text adapters: block 9"):
+        ours.text(torch.tensor([[1, 63]]), extensions=TextExtensions(adapters={9: nn.Identity()}))
