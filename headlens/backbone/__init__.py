@@ -1,5 +1,6 @@
 """CLIP with every head in view: two hooked towers, numerically open_clip's.
 
+>>> import torch
 >>> from headlens import backbone
 >>> clip = backbone.load("ViT-S-32")
 >>> out, cache = clip.vision.run_with_cache(torch.zeros(1, 3, 224, 224), names_filter="blocks.5.attn.hook_z")
@@ -8,8 +9,9 @@ torch.Size([1, 50, 6, 64])
 """
 
 from headlens.backbone.blocks import AttentionMatrix, LocalStream
+from headlens.backbone.clip import Backbone, Provenance
 from headlens.backbone.config import Architecture, architecture, architecture_from_config
-from headlens.backbone.load import Backbone, Provenance, assemble, load
+from headlens.backbone.loading import assemble, load
 from headlens.backbone.text import TextExtensions, TextTower
 from headlens.backbone.vision import VisionExtensions, VisionOutput, VisionTower
 

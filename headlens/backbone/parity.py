@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headlens.backbone.clip import Backbone
 from headlens.backbone.config import PositionRule, architecture
-from headlens.backbone.load import Backbone, assemble
+from headlens.backbone.loading import assemble
 
 LIMITS = {torch.float64: 1e-10, torch.float32: 2e-5}
 """Largest deviation, relative to open_clip's largest value, that counts as equal."""

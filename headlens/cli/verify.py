@@ -32,7 +32,7 @@ def verify(
 
     from headlens.backbone.checkpoint import read_checkpoint
     from headlens.backbone.config import architecture
-    from headlens.backbone.load import load
+    from headlens.backbone.loading import load
     from headlens.backbone.parity import parity
 
     checks = ("image", "image_fast", "text", "heads", "residual")

@@ -1,0 +1,103 @@
+"""``Backbone``: the two towers of one CLIP, with its tokenizer, its preprocessing, and where its weights came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from headlens.backbone.config import Architecture
+from headlens.backbone.prompts import PromptCache
+from headlens.backbone.text import TextTower
+from headlens.backbone.vision import VisionTower
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which backbone made a result."""
+
+    name: str
+    weights: str
+    """``"random (seed 0)"``, a pretrained tag, or the name of a local file."""
+    sha256: str | None
+    """Of the weight file; None for random weights."""
+    act_fn: str
+    position_rule: str
+    image_size: tuple[int, int]
+
+
+class Backbone(nn.Module):
+    """A frozen CLIP: two hooked towers, the tokenizer and preprocessing that go with them, and where it came from.
+
+    >>> import headlens
+    >>> clip = headlens.backbone.load("ViT-S-32")
+    >>> clip.encode_text(clip.tokenizer(["a photo of a damaged object"])).shape
+    torch.Size([1, 384])
+    """
+
+    def __init__(
+        self,
+        arch: Architecture,
+        provenance: Provenance,
+        tokenizer: Callable[..., Tensor],
+        preprocess: Callable[[Any], Tensor],
+    ) -> None:
+        super().__init__()
+        self.vision, self.text = VisionTower(arch.vision), TextTower(arch.text)
+        self.logit_scale = nn.Parameter(torch.empty(()))
+        self.tokenizer, self.preprocess = tokenizer, preprocess
+        self.provenance = provenance
+        self._prompts = PromptCache(self.text)
+
+    def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
+        """Normalised images [B, 3, h, w] to embeddings [B, d_e], as open_clip's ``encode_image``."""
+        embedding = self.vision(images).embedding
+        return F.normalize(embedding, dim=-1) if normalize else embedding
+
+    def encode_text(self, tokens: Tensor, normalize: bool = False, **options: Any) -> Tensor:
+        """Token ids [P, n] to embeddings [P, d_e], as open_clip's ``encode_text``; equal batches are encoded once.
+
+        Args:
+            tokens: what ``tokenizer`` returns.
+            normalize: to unit length.
+            **options: ``context``, ``deep_prompts``, ``extensions`` of ``TextTower.forward``.
+        """
+        embedding = self._prompts.encode(tokens, **options)
+        return F.normalize(embedding, dim=-1) if normalize else embedding
+
+    def extra_repr(self) -> str:
+        """What made it, in ``print(backbone)``."""
+        return ", ".join(f"{key}={value!r}" for key, value in asdict(self.provenance).items())
+
+
+@torch.no_grad()
+def init_random(backbone: Backbone, seed: int) -> None:
+    """CLIP's initialisation, from a seed, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(parameter: Tensor, std: float) -> None:
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+
+    for module in backbone.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.weight.fill_(1)
+        if isinstance(module, nn.LayerNorm | nn.Linear):
+            module.bias.zero_()
+    for tower in (backbone.vision, backbone.text):
+        width, depth = tower.cfg.d_model, tower.cfg.n_layers
+        for block in tower.blocks:
+            normal(block.attn.qkv.weight, width**-0.5)
+            normal(block.attn.out.weight, width**-0.5 * (2 * depth) ** -0.5)
+            normal(block.mlp.fc.weight, (2 * width) ** -0.5)
+            normal(block.mlp.proj.weight, width**-0.5 * (2 * depth) ** -0.5)
+        normal(tower.proj, width**-0.5)
+    normal(backbone.vision.class_embedding, backbone.vision.cfg.d_model**-0.5)
+    normal(backbone.vision.positional_embedding, backbone.vision.cfg.d_model**-0.5)
+    normal(backbone.vision.conv1.weight, (3 * backbone.vision.cfg.patch_size**2) ** -0.5)
+    normal(backbone.text.token_embedding.weight, 0.02)
+    normal(backbone.text.positional_embedding, 0.01)
+    backbone.logit_scale.fill_(torch.tensor(1 / 0.07).log())

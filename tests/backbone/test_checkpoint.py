@@ -1,0 +1,193 @@
+"""Weight files: three formats read, everything else refused, and nothing in a file ever run."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from headlens.backbone.checkpoint import read_checkpoint, sha256_of
+from headlens.errors import CheckpointError
+from tests.backbone.models import random_clip, tiny_config
+
+EXTRA = ("input_resolution", "context_length", "vocab_size")
+
+
+def openai_archive(model: nn.Module, path: Path, half: bool = True) -> None:
+    """What OpenAI published: the traced model, fp16, with three scalars beside the weights."""
+    model = copy.deepcopy(model).float()
+    for name in EXTRA:
+        vars(model).pop(name, None)
+        model.register_buffer(name, torch.tensor(77))
+    image, text = torch.ones(1, 3, 32, 32), torch.zeros(1, 16, dtype=torch.long)
+    inputs = {"forward": (image, text), "encode_image": (image,), "encode_text": (text,)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what tracing thinks of open_clip's code is not our concern
+        traced = torch.jit.trace_module(model, inputs, check_trace=False)
+    (traced.half() if half else traced).save(path)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_clip(tiny_config(), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def files(model, tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    state = model.state_dict()
+    save_file(state, folder / "a.safetensors")
+    torch.save(state, folder / "b.pt")
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, folder / "c.bin")
+    torch.save(state, folder / "d.pt", _use_new_zipfile_serialization=False)
+    openai_archive(model, folder / "e.pt", half=False)
+    save_file({f"text.{k}" if not k.startswith(("visual", "logit")) else k: v for k, v in state.items()}, folder / "f")
+    return {path.name[0]: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "which, kind",
+    [
+        ("a", "safetensors"),
+        ("b", "pytorch"),
+        ("c", "pytorch"),
+        ("d", "pytorch"),
+        ("e", "torchscript"),
+        ("f", "safetensors"),
+    ],
+)
+def test_every_format_gives_the_same_tensors(files, model, which, kind):
+    checkpoint = read_checkpoint(files[which])
+    assert checkpoint.format == kind
+    assert checkpoint.sha256 == sha256_of(files[which])
+    assert len(checkpoint.sha256) == 64
+    expected = model.state_dict()
+    assert set(checkpoint.state) - set(EXTRA) - {"attn_mask"} == set(expected)
+    assert all(torch.equal(checkpoint.state[name], value) for name, value in expected.items())
+
+
+def test_the_archive_reader_agrees_with_torch(model, tmp_path):
+    """Oracle: torch.jit.load, which runs what the file says; ours does not."""
+    openai_archive(model, tmp_path / "ViT.pt")
+    ours, theirs = read_checkpoint(tmp_path / "ViT.pt").state, torch.jit.load(tmp_path / "ViT.pt").state_dict()
+    assert set(theirs) <= set(ours)
+    for name, value in theirs.items():
+        assert ours[name].dtype == value.dtype and torch.equal(ours[name], value), name
+
+
+@pytest.mark.parametrize("which", list("abde"))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_truncated_file_is_refused_wherever_it_was_cut(files, which, data, tmp_path):
+    whole = files[which].read_bytes()
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    (tmp_path / "cut").write_bytes(whole[:cut])
+    with pytest.raises(CheckpointError, match="cut"):
+        read_checkpoint(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("which", list("abe"))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_flipped_bytes_never_escape_as_another_error(files, which, data, tmp_path):
+    raw = bytearray(files[which].read_bytes())
+    for _ in range(data.draw(st.integers(1, 20))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    (tmp_path / "flipped").write_bytes(raw)
+    with contextlib.suppress(CheckpointError):
+        read_checkpoint(tmp_path / "flipped")
+
+
+class Bomb:
+    """Runs a command when unpickled by a reader that trusts its input."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.witness),)
+
+
+def test_a_bomb_is_one(tmp_path):
+    """The negative control of the next tests."""
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "boom")))
+    assert (tmp_path / "boom").exists()
+
+
+def rezip(source: Path, target: Path, replace: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    """A copy of an archive with some members replaced (by the end of their name)."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for name in old.namelist():
+            body = next((body for end, body in replace.items() if name.endswith(end)), old.read(name))
+            new.writestr(name, body)
+
+
+@pytest.mark.parametrize("how", ["bare", "bare_old", "torch", "torch_old", "in_state_dict", "data.pkl", "archive"])
+def test_nothing_in_a_pickle_bomb_is_run(files, tmp_path, how):
+    bomb, path = Bomb(tmp_path / "boom"), tmp_path / "weights.pt"
+    if how.startswith("bare"):
+        path.write_bytes(pickle.dumps(bomb, protocol=0 if how == "bare_old" else 4))
+    elif how == "torch":
+        torch.save(bomb, path)
+    elif how == "torch_old":
+        torch.save(bomb, path, _use_new_zipfile_serialization=False)
+    elif how == "in_state_dict":
+        torch.save({"state_dict": {"visual.proj": torch.zeros(3)}, "optimizer": bomb}, path)
+    else:
+        rezip(files["b" if how == "data.pkl" else "e"], path, {"data.pkl": pickle.dumps(bomb, protocol=2)})
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_code_in_an_archive_is_not_run(files, tmp_path):
+    """TorchScript keeps source beside the tensors; ours never opens it."""
+    path = tmp_path / "e.pt"
+    rezip(files["e"], path, {".py": b"this is not a program", ".debug_pkl": b"nor is this a pickle"})
+    assert read_checkpoint(path).state["visual.proj"].shape == (32, 20)
+    with pytest.raises(Exception, match=r"(?s).+"):
+        torch.jit.load(path)
+
+
+@pytest.mark.parametrize("change", ["compressed", "short"])
+def test_storages_must_be_what_they_claim(files, tmp_path, change):
+    path = tmp_path / "e.pt"
+    if change == "compressed":
+        rezip(files["e"], path, {}, zipfile.ZIP_DEFLATED)
+    else:
+        rezip(files["e"], path, {"/data/0": b"\0" * 8})
+    with pytest.raises(CheckpointError, match="claims"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00", b"<html>not found</html>", b"GIF89a" + bytes(100), b"\x89PNG\r\n\x1a\n", b"PK\x03\x04"]
+)
+def test_what_is_no_weight_file(tmp_path, content):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.pt"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("content", [{}, [torch.zeros(2)], {"a": 1}, torch.zeros(3), {"state_dict": None}])
+def test_what_is_no_state_dict(tmp_path, content):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="no state dict of tensors"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    for path in (tmp_path / "none.pt", tmp_path):
+        with pytest.raises(CheckpointError, match="no weight file at"):
+            read_checkpoint(path)

@@ -1,0 +1,76 @@
+"""The command as somebody types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import headlens
+from headlens.cli import app, main
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, arguments)
+
+
+def test_help_and_version_import_nothing_heavy():
+    """What makes ``headlens --help`` answer at once."""
+    heavy = ("torch", "transformer_lens", "open_clip", "pandas", "matplotlib", "captum")
+    for arguments in (["--help"], ["verify", "--help"], ["--version"]):
+        code = (
+            "import sys; from headlens.cli import app\n"
+            f"try: app({arguments!r})\n"
+            f"except SystemExit: print([m for m in {heavy!r} if m in sys.modules])"
+        )
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert out.splitlines()[-1] == "[]"
+
+
+def test_version():
+    assert run("--version").output.strip() == f"headlens {headlens.__version__}"
+
+
+def test_verify_prints_the_table():
+    result = run("verify", "ViT-S-32")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == "ViT-S-32: random weights (seed 0); this is about arithmetic, not about images"
+    assert [line.split()[:2] for line in lines[2:8]] == [
+        [size, dtype] for dtype in ("float64", "float32") for size in ("224x224", "518x518", "336x518")
+    ]
+    assert lines[-1].startswith("equal: ")
+
+
+def test_verify_can_fail(monkeypatch):
+    """The table is a measurement: a tower that differs is found, and the exit status says so."""
+    monkeypatch.setattr("headlens.backbone.vision.VisionTower.positions", lambda self, grid: torch.zeros(1))
+    result = run("verify", "ViT-S-32")
+    assert result.exit_code == 1
+    assert "NOT EQUAL" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["verify", "RN50"], "headlens: RN50 needs what the headlens towers do not have: a ResNet image tower"),
+        (["verify", "ViT-B-99"], "headlens: no architecture is called 'ViT-B-99'"),
+        (["verify", "ViT-S-32", "--weights", "nowhere.pt"], "headlens: no weight file at nowhere.pt"),
+    ],
+)
+def test_errors_are_one_line(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["headlens", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+def test_weights_go_with_one_architecture():
+    result = run("verify", "ViT-S-32", "ViT-B-32", "--weights", "x.pt")
+    assert result.exit_code == 2
