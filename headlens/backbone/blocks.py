@@ -29,6 +29,9 @@ from headlens.errors import ShapeError
 AttentionMatrix = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``(q, k, v)``, each [B, T, H, d], to an attention matrix [B, H, T, T] (query, key)."""
 
+TokenMap = Callable[[Tensor], Tensor]
+"""A residual stream or some of its tokens, [B, T, D], to [B, T, anything]."""
+
 
 @dataclass(frozen=True)
 class LocalStream:
@@ -238,8 +241,8 @@ class Block(nn.Module):
         local: LocalStream | None = None,
         weight: Tensor | None = None,
         local_weight: Tensor | None = None,
-        adapter: Callable[[Tensor], Tensor] | None = None,
-        local_adapter: Callable[[Tensor], Tensor] | None = None,
+        adapter: TokenMap | None = None,
+        local_adapter: TokenMap | None = None,
         cls_only: bool = False,
         hooked: bool = True,
     ) -> tuple[Tensor, Tensor | None]:

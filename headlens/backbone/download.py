@@ -51,7 +51,7 @@ def download(name: str, tag: str, cache_dir: str | Path | None = None) -> Path:
         if isinstance(cached, str):
             return Path(cached)
     try:
-        found = next(c for c in candidates if _exists(repository, c))
+        found = next((c for c in candidates if _exists(repository, c)), candidates[0])
         return Path(hf_hub_download(repository, found, cache_dir=cache_dir))
     except Exception as error:  # the hub's client raises whatever its transport does
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -54,7 +54,7 @@ class PromptCache:
         if key not in self._seen:
             # Ordinary tensors even inside inference_mode, so that a later training step may use them.
             with torch.inference_mode(False), torch.no_grad():
-                parts = [tokens] if _layout(options) else tokens.clone().split(_CHUNK)
+                parts = [tokens] if _layout(options) else tokens.split(_CHUNK)
                 self._seen[key] = torch.cat([self.tower(part, **options) for part in parts]), learned
             while len(self._seen) > self.size:
                 self._seen.popitem(last=False)

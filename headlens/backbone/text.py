@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from headlens.backbone.blocks import HookedLayerNorm
+from headlens.backbone.blocks import HookedLayerNorm, TokenMap
 from headlens.backbone.config import TextConfig, check_blocks
 from headlens.backbone.tower import HookedTower
-from headlens.backbone.vision import TokenMap
 from headlens.errors import ShapeError
 
 

@@ -9,7 +9,7 @@ image [B, 3, h, w]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,15 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from headlens.backbone.blocks import HookedLayerNorm, LocalStream
+from headlens.backbone.blocks import HookedLayerNorm, LocalStream, TokenMap
 from headlens.backbone.config import VisionConfig, check_blocks
 from headlens.backbone.tower import HookedTower
 from headlens.errors import ShapeError
 
 STREAMS = ("global", "local")
-
-TokenMap = Callable[[Tensor], Tensor]
-"""A residual stream or some of its tokens, [B, T, D], to [B, T, anything]."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +231,7 @@ class VisionTower(HookedTower):
                 )
             value = value[None] if value.ndim == 2 else value
             product = value if product is None else product * value
-        return product
+        return None if product is None else product.to(self.proj.dtype)  # learned in float32, used in the tower's
 
     def _check(self, taps: Sequence[int], local: LocalStream | None, extensions: VisionExtensions) -> None:
         """Raises ShapeError for blocks and streams that do not exist."""

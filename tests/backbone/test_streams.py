@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -99,6 +101,18 @@ def test_the_last_global_tap_is_open_clips_last_layer(ours, theirs, images):
     tokens = theirs.visual.forward_intermediates(images, indices=1, normalize_intermediates=True, output_fmt="NLC")
     out = ours.vision(images, taps=(3,))
     close(out.patches[3], tokens["image_intermediates"][0] @ theirs.visual.proj)
+
+
+def test_float32_weights_on_a_half_precision_tower_and_under_autocast(ours, images, w):
+    options = {"taps": (3,), "local": LocalStream(start=1)}
+    exact = ours.vision(images, head_weights=w, **options)
+    single = {stream: weight.float() for stream, weight in w.items()}
+    low = copy.deepcopy(ours.vision).bfloat16()(images, head_weights=single, **options)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = copy.deepcopy(ours.vision).float()(images.float(), head_weights=single, **options)
+    for out in (low, mixed):
+        close(out.embedding.double(), exact.embedding, 0.1)
+        close(out.patches[3].double(), exact.patches[3], 0.1)
 
 
 @pytest.mark.parametrize(
