@@ -20,10 +20,12 @@ from common import environment
 
 from headlens.backbone import LocalStream, load
 
+# What is run, and the forward it is held against.
 VARIANTS = {
     "forward": None,
-    "every hook_z": lambda name: name.endswith("attn.hook_z"),
-    "every hook_z and hook_local_z": lambda name: name.endswith(("attn.hook_z", "attn.hook_local_z")),
+    "every hook_z": "forward",
+    "forward with a V-V stream": None,
+    "every hook_z and hook_local_z": "forward with a V-V stream",
 }
 
 
@@ -31,14 +33,14 @@ def peak(variant: str, model: str, size: int, device: torch.device) -> float:
     """Peak memory of one forward of one image above what stood there before it, in GiB."""
     vision = load(model, device=device).vision
     images = torch.randn(1, 3, size, size, device=device)
-    local = LocalStream() if "local" in variant else None
+    local = LocalStream() if "V-V" in (variant + str(VARIANTS[variant])) else None
     before = _reset(device)
     with torch.no_grad():
         if VARIANTS[variant] is None:
             vision(images, local=local)
         else:
-            _, cache = vision.run_with_cache(images, names_filter=VARIANTS[variant], local=local)
-            assert len(cache) >= vision.cfg.n_layers
+            _, cache = vision.run_with_cache(images, names_filter=lambda name: name.endswith("_z"), local=local)
+            assert len(cache) == vision.cfg.n_layers + (vision.cfg.n_layers - local.start if local else 0)
     high = _status("VmHWM") if device.type == "cpu" else torch.accelerator.max_memory_allocated(device)
     return (high - before) / 2**30
 
@@ -72,17 +74,17 @@ def main() -> None:
         return
 
     print(f"`{args.model}`, one image at {args.size} px, float32; {environment(device)}\n")
-    print("| what | above weights and image, GiB | above the forward, GiB |")
+    print("| what | above weights and image, GiB | above its forward, GiB |")
     print("|---|---|---|")
-    forward = 0.0
-    for variant in VARIANTS:
+    found: dict[str, float] = {}
+    for variant, forward in VARIANTS.items():
         own = [sys.executable, __file__, "--variant", variant, "--model", args.model]
         run = subprocess.run(
             [*own, "--size", str(args.size), "--device", args.device], capture_output=True, text=True, check=True
         )
-        gib = float(run.stdout.split()[-1])
-        forward = forward or gib
-        print(f"| {variant} | {gib:.3f} | {gib - forward:.3f} |", flush=True)
+        found[variant] = float(run.stdout.split()[-1])
+        above = f"{found[variant] - found[forward]:.3f}" if forward else ""
+        print(f"| {variant} | {found[variant]:.3f} | {above} |", flush=True)
 
 
 if __name__ == "__main__":

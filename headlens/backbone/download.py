@@ -77,7 +77,7 @@ def published_as(name: str, sha256: str) -> str | None:
     import open_clip
 
     for tag in open_clip.list_pretrained_tags_by_model(name):
-        url = tag_config(name, tag)["url"]
+        url = tag_config(name, tag).get("url")  # open_clip 4 lists hub repositories alone
         # OpenAI's addresses end in <sha256>/<file>, open_clip's file names in -<first 8 digits>.pt
         if url and (sha256 in url or Path(url).stem.rsplit("-", 1)[-1] == sha256[:8]):
             return tag

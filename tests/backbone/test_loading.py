@@ -167,7 +167,9 @@ def test_the_config_beside_a_file_is_believed(weights, tmp_path):
         load(SMALL, path)
 
 
-def test_a_published_file_is_recognised_by_its_hash(monkeypatch):
+def test_a_published_file_is_recognised_by_its_hash():
+    if not download.tag_config("ViT-L-14-336-quickgelu", "openai").get("url"):
+        pytest.skip("this open_clip no longer lists addresses that tell a hash")
     openai = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
     assert download.published_as("ViT-L-14-336-quickgelu", openai) == "openai"
     assert download.published_as("ViT-B-16-plus-240", "8fb26589" + "0" * 56) == "laion400m_e31"
