@@ -10,7 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 import headlens
+from headlens.backbone.parity import stirred_state
 from headlens.cli import app, main
+from tests.backbone.test_loading import container_archive
 
 
 def run(*arguments: str):
@@ -58,7 +60,6 @@ def test_verify_can_fail(monkeypatch):
     [
         (["verify", "RN50"], "headlens: RN50 needs what the headlens towers do not have: a ResNet image tower"),
         (["verify", "ViT-B-99"], "headlens: no architecture is called 'ViT-B-99'"),
-        (["verify", "ViT-S-32", "--weights", "nowhere.pt"], "headlens: no weight file at nowhere.pt"),
     ],
 )
 def test_errors_are_one_line(monkeypatch, capsys, arguments, message):
@@ -71,6 +72,23 @@ def test_errors_are_one_line(monkeypatch, capsys, arguments, message):
     assert error.count("\n") == 1
 
 
-def test_weights_go_with_one_architecture():
-    result = run("verify", "ViT-S-32", "ViT-B-32", "--weights", "x.pt")
-    assert result.exit_code == 2
+def test_usage_errors(tmp_path):
+    (tmp_path / "x.pt").touch()
+    assert run("verify", "ViT-S-32", "ViT-B-32", "--weights", str(tmp_path / "x.pt")).exit_code == 2
+    missing = run("verify", "ViT-S-32", "--weights", "nowhere.pt")
+    assert missing.exit_code == 2
+    assert "nowhere.pt" in missing.output
+    assert run("verify", "--seed", "-1").exit_code == 2
+
+
+def test_verify_own_weights_in_openais_archive(tmp_path):
+    path = tmp_path / "ViT-B-32.pt"
+    container_archive(stirred_state("ViT-B-32-quickgelu"), path)
+    result = run("verify", "ViT-B-32-quickgelu", "--weights", str(path))
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("ViT-B-32-quickgelu: ViT-B-32.pt, SHA-256 ")
+
+
+def test_python_m_headlens():
+    out = subprocess.run([sys.executable, "-m", "headlens", "-h"], capture_output=True, text=True, check=True).stdout
+    assert "verify" in out

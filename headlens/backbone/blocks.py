@@ -40,9 +40,10 @@ class LocalStream:
     Args:
         start: first block that has it.
         attention: what attends to what: any of ``"qq"``, ``"kk"``, ``"vv"``, ``"qk"``, whose softmaxes are summed
-            (rows sum to their number), or a function ``(q, k, v) -> [B, H, T, T]``.
+            (rows sum to their number), or a function of q, k, v, each [B, T, H, d], that returns [B, H, T, T].
         mode: ``"beside"``: a stream of its own, fed by the global one, which stays what it was (AnomalyCLIP);
-            ``"replace"``: the global stream itself attends this way from ``start`` on (AA-CLIP's text stage).
+            ``"replace"``: the global stream itself attends this way from ``start`` on (the image side of AA-CLIP's
+            first stage); its hooks, weights and gates are the global ones.
         mlp: whether blocks of the local way have their MLP.
 
     >>> LocalStream(start=5).attention
@@ -170,7 +171,13 @@ class Attention(nn.Module):
     def pattern(self, q: Tensor, k: Tensor, v: Tensor, attention: tuple[str, ...] | AttentionMatrix) -> Tensor:
         """The attention matrix, [B, H, T, T] (query, key): rows sum to 1, or to the number of matrices summed."""
         if callable(attention):
-            return attention(q, k, v)
+            own = attention(q, k, v)
+            if own.shape != (q.shape[0], self.heads, q.shape[1], k.shape[1]):
+                raise ShapeError(
+                    f"the attention function made {tuple(own.shape)} of q, k, v {tuple(k.shape)} ([B, T, H, d]); "
+                    f"expected [B, H, T, T] = {(q.shape[0], self.heads, q.shape[1], k.shape[1])}"
+                )
+            return own
         of = {"q": q, "k": k, "v": v}
         matrices = []
         for pair in attention:
@@ -215,6 +222,14 @@ class Attention(nn.Module):
     def b_O(self) -> Tensor:  # noqa: N802
         """[D]."""
         return self.out.bias
+
+
+def _adapted(adapter: TokenMap, x: Tensor) -> Tensor:
+    """The stream after an adapter, which may change every token but not their number or width."""
+    out = adapter(x)
+    if out.shape != x.shape:
+        raise ShapeError(f"an adapter made {tuple(out.shape)} of a residual stream {tuple(x.shape)}; expected the same")
+    return out
 
 
 class Block(nn.Module):
@@ -270,7 +285,7 @@ class Block(nn.Module):
         if local is None or beside or local.mlp:
             x = x + at(self, "hook_mlp_out", self.mlp(self.ln2(x)))
         if adapter is not None:
-            x = adapter(x)
+            x = _adapted(adapter, x)
         x = at(self, "hook_resid_post", x)
 
         if local is not None and beside:
@@ -280,6 +295,6 @@ class Block(nn.Module):
             if local.mlp:
                 y = y + at(self, "hook_local_mlp_out", self.mlp(self.ln2(y)))
             if local_adapter is not None:
-                y = local_adapter(y)
+                y = _adapted(local_adapter, y)
             y = at(self, "hook_local_resid_post", y)
         return x, y

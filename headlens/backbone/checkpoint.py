@@ -23,6 +23,10 @@ from headlens.errors import CheckpointError
 
 Format = Literal["safetensors", "pytorch", "torchscript"]
 
+OPENAI_SCALARS = {"input_resolution", "context_length", "vocab_size"}
+"""What OpenAI's archives, and state dicts taken from them, hold beside the weights."""
+NOT_WEIGHTS = {"attn_mask", *OPENAI_SCALARS}
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -31,6 +35,8 @@ class Checkpoint:
     state: dict[str, Tensor]
     sha256: str
     format: Format
+    openai: bool
+    """Whether it has the marks of OpenAI's own weights."""
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -57,7 +63,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} cannot be read as {kind} weights: truncated, or more than tensors in it ({hint}). {reason[:200]}"
         ) from error
-    return Checkpoint(_plain_names(state, path), sha256_of(path), kind)
+    state = _plain_names(state, path)
+    weights = {name: value for name, value in state.items() if name not in NOT_WEIGHTS}
+    return Checkpoint(weights, sha256_of(path), kind, openai=state.keys() >= OPENAI_SCALARS)
 
 
 def sha256_of(path: Path) -> str:
@@ -76,10 +84,13 @@ def _format(path: Path) -> Format:
     if head[:4] == b"PK\x03\x04":
         try:
             with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
+                members = archive.infolist()
         except zipfile.BadZipFile as error:
             raise CheckpointError(f"{path} is truncated: a zip archive without its end ({error})") from error
-        return "torchscript" if any(name.endswith("/constants.pkl") for name in names) else "pytorch"
+        # torch compresses nothing but an archive's source code, which is not read; the rest could grow without bound.
+        if any(m.compress_type != zipfile.ZIP_STORED and "/code/" not in m.filename for m in members):
+            raise CheckpointError(f"{path} is a compressed zip archive, which no weight file is")
+        return "torchscript" if any(member.filename.endswith("/constants.pkl") for member in members) else "pytorch"
     if len(head) == 9 and head[8:] == b"{":
         return "safetensors"
     if head[:1] == b"\x80":
@@ -104,7 +115,10 @@ def _read_pytorch(path: Path) -> Any:
 def _plain_names(state: Any, path: Path) -> dict[str, Tensor]:
     """The state dict with open_clip's usual names, whatever wrapped it when it was saved."""
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no state dict of tensors, but {type(state).__name__}")
+        inside = (
+            f"a dict of {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else type(state).__name__
+        )
+        raise CheckpointError(f"{path} holds no state dict of tensors, but {inside}")
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in state):
             state = {name[len(prefix) :]: value for name, value in state.items()}
@@ -135,8 +149,8 @@ _DTYPES = {
 
 
 def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    """A view of a storage; torch itself refuses one that reaches past the end."""
-    return torch.as_strided(storage, size, stride, offset).clone()
+    """A view of a storage, never a copy, which strides of 0 could make huge; torch refuses to reach past its end."""
+    return torch.as_strided(storage, size, stride, offset)
 
 
 def _itself(value: Any, *_: Any) -> Any:
@@ -174,8 +188,7 @@ class _ArchiveReader(pickle.Unpickler):
         _, dtype, key, _, count = pid
         if key not in self.storages:
             info = self.archive.getinfo(f"{self.root}/data/{key}")
-            # Storages lie in the archive as they are; a compressed one could grow without bound.
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size != count * dtype.itemsize:
+            if info.file_size != count * dtype.itemsize:
                 raise CheckpointError(f"storage {key} does not have the {count} numbers of {dtype} it claims")
             raw = bytearray(self.archive.read(info))  # checks the CRC
             self.storages[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from headlens.backbone.config import Architecture
 from headlens.backbone.prompts import PromptCache
 from headlens.backbone.text import TextTower
 from headlens.backbone.vision import VisionTower
+from headlens.errors import ShapeError
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Backbone(nn.Module):
 
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
         """Normalised images [B, 3, h, w] to embeddings [B, d_e], as open_clip's ``encode_image``."""
+        if not isinstance(images, Tensor):
+            raise ShapeError(f"images are {type(images).__name__}; expected a tensor, torch.stack of preprocess(image)")
         embedding = self.vision(images).embedding
         return F.normalize(embedding, dim=-1) if normalize else embedding
 
@@ -65,13 +68,20 @@ class Backbone(nn.Module):
             tokens: what ``tokenizer`` returns.
             normalize: to unit length.
             **options: ``context``, ``deep_prompts``, ``extensions`` of ``TextTower.forward``.
+
+        Without gradients equal batches are answered from memory. Weights changed through ``.data`` are not noticed.
         """
+        if not isinstance(tokens, Tensor):
+            raise ShapeError(f"tokens are {type(tokens).__name__}; expected a tensor, tokenizer(sentences)")
         embedding = self._prompts.encode(tokens, **options)
         return F.normalize(embedding, dim=-1) if normalize else embedding
 
-    def extra_repr(self) -> str:
-        """What made it, in ``print(backbone)``."""
-        return ", ".join(f"{key}={value!r}" for key, value in asdict(self.provenance).items())
+    def __repr__(self) -> str:
+        v, p = self.vision.cfg, self.provenance
+        return (
+            f"Backbone({p.name}, weights: {p.weights}; {v.n_layers} layers x {v.n_heads} heads of {v.d_head}, "
+            f"patch {v.patch_size}, {p.image_size[0]}x{p.image_size[1]} px, {p.act_fn})"
+        )
 
 
 @torch.no_grad()

@@ -127,11 +127,14 @@ def architecture(name: str) -> Architecture:
     """
     import open_clip
 
-    config = open_clip.get_model_config(name)
+    # "hf-hub:" and "local-dir:" would make open_clip look elsewhere than among its own architectures.
+    config = None if ":" in name else open_clip.get_model_config(name)
     if config is None:
         known = open_clip.list_models()
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or ["ViT-B-16", "ViT-L-14-336-quickgelu"]
-        raise ArchitectureError(f"no architecture is called {name!r}; near it: {', '.join(near)}")
+        raise ArchitectureError(
+            f"no architecture is called {name!r}; near it: {', '.join(near)}. A file or tag is the second argument."
+        )
     return architecture_from_config(config, name)
 
 

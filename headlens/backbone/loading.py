@@ -11,14 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headlens.backbone.checkpoint import Checkpoint, read_checkpoint
+from headlens.backbone.checkpoint import NOT_WEIGHTS, Checkpoint, read_checkpoint
 from headlens.backbone.clip import Backbone, Provenance, init_random
 from headlens.backbone.config import Architecture, PositionRule, architecture
 from headlens.backbone.download import PLAIN, download, published_as, tag_config
 from headlens.errors import ArchitectureError, CheckpointError, ShapeError
-
-# Buffers and scalars that old checkpoints carry beside the weights.
-_NOT_WEIGHTS = {"attn_mask", "input_resolution", "context_length", "vocab_size"}
 
 _RENAMED = (
     ("transformer.resblocks.", "blocks."),
@@ -73,23 +70,28 @@ def load(
     checkpoint: Checkpoint | None = None
     weights = f"random (seed {seed})"
     if pretrained is not None:
-        path = Path(pretrained)
+        path = Path(pretrained).expanduser()
         if path.is_file():
             weights = path.name
         else:
             weights = str(pretrained)
             recipe = tag_config(name, weights)
-            _check_activation(arch, bool(recipe.get("quick_gelu")), f"the weights {weights!r}")
+            _check_activation(arch, bool(recipe.get("quick_gelu")), f"the pretrained tag {weights!r}")
             path = download(name, weights, cache_dir)
         checkpoint = read_checkpoint(path)
         if not recipe:
             recipe = _recipe_of_file(arch, path, checkpoint)
     size = arch.vision.image_size if image_size is None else image_size
-    size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    if min(size) < arch.vision.patch_size:
-        raise ShapeError(f"image_size {size} is smaller than one patch of {arch.vision.patch_size} px")
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < arch.vision.patch_size:
+        raise ShapeError(f"image_size {height}x{width} is smaller than one patch of {arch.vision.patch_size} px")
     provenance = Provenance(
-        name, weights, checkpoint.sha256 if checkpoint else None, arch.act_fn, arch.vision.position_rule, size
+        name,
+        weights,
+        checkpoint.sha256 if checkpoint else None,
+        arch.act_fn,
+        arch.vision.position_rule,
+        (height, width),
     )
     state = checkpoint.state if checkpoint else None
     return assemble(arch, state, provenance, recipe=recipe, device=device, dtype=dtype, seed=seed)
@@ -128,9 +130,10 @@ def assemble(
         backbone = backbone.to_empty(device=device or torch.get_default_device())
         init_random(backbone, seed)
     else:
-        renamed = {_tower_name(key): value for key, value in state.items() if key not in _NOT_WEIGHTS}
-        _check_state(backbone, renamed, arch.name)
-        backbone.load_state_dict({key: value.to(device, dtype) for key, value in renamed.items()}, assign=True)
+        theirs = {_tower_name(key): key for key in state if key not in NOT_WEIGHTS}
+        _check_state(backbone, state, theirs, arch.name)
+        fitted = {ours: state[key].to(device, dtype).contiguous() for ours, key in theirs.items()}
+        backbone.load_state_dict(fitted, assign=True)
     return backbone.requires_grad_(False).eval()
 
 
@@ -145,25 +148,31 @@ def _tower_name(key: str) -> str:
     return key
 
 
-def _check_state(backbone: Backbone, state: Mapping[str, Tensor], name: str) -> None:
-    """Strict: the same names, the same shapes, floating point."""
+def _check_state(backbone: Backbone, state: Mapping[str, Tensor], theirs: Mapping[str, str], name: str) -> None:
+    """Strict: the same names (``theirs``: ours to open_clip's), the same shapes, finite floating point."""
     ours = backbone.state_dict()
-    missing, unknown = sorted(ours.keys() - state.keys()), sorted(state.keys() - ours.keys())
+    missing, unknown = sorted(ours.keys() - theirs.keys()), sorted(theirs[key] for key in theirs.keys() - ours.keys())
     wrong = [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        f"{theirs[key]} is {tuple(state[theirs[key]].shape)}, expected {tuple(value.shape)}"
         for key, value in ours.items()
-        if key in state and state[key].shape != value.shape
+        if key in theirs and state[theirs[key]].shape != value.shape
     ]
-    wrong += [f"{key} is {value.dtype}" for key, value in state.items() if not value.is_floating_point()]
+    wrong += [f"{key} is {state[key].dtype}" for key in theirs.values() if not state[key].is_floating_point()]
     if not (missing or unknown or wrong):
+        broken = [key for key in theirs.values() if not state[key].isfinite().all()]
+        if broken:
+            raise CheckpointError(f"the weights of {name} hold NaN or infinity in {', '.join(broken[:3])}")
         return
     parts = [
         f"{len(keys)} {what} ({'; '.join(keys[:3])}{'; …' if len(keys) > 3 else ''})"
         for what, keys in (("of another shape or type", wrong), ("missing", missing), ("unknown", unknown))
         if keys
     ]
-    other = "text.vision_model.embeddings.class_embedding" in state
-    hint = " These are transformers' names; headlens reads open_clip's." if other else ""
+    hint = ""
+    if any(key.startswith("vision_model.") for key in unknown):
+        hint = " These are transformers' names; headlens reads open_clip's."
+    elif any(key.startswith("vision.blocks.") for key in unknown):
+        hint = " These are a headlens state dict's names: give it to load_state_dict."
     raise CheckpointError(f"the weights do not fit {name}: {', '.join(parts)}.{hint}")
 
 
@@ -174,8 +183,8 @@ def _recipe_of_file(arch: Architecture, path: Path, checkpoint: Checkpoint) -> d
         recipe = tag_config(arch.name, tag)
         _check_activation(arch, bool(recipe.get("quick_gelu")), f"{path.name}, published as {tag!r},")
         return recipe
-    if checkpoint.format == "torchscript":
-        _check_activation(arch, True, f"{path.name}, an archive of OpenAI's kind,")
+    if checkpoint.openai:
+        _check_activation(arch, True, f"{path.name}, which has the marks of OpenAI's weights,")
         return {}
     beside = path.with_name("open_clip_config.json")
     if not beside.is_file():
@@ -192,9 +201,12 @@ def _recipe_of_file(arch: Architecture, path: Path, checkpoint: Checkpoint) -> d
 def _check_activation(arch: Architecture, trained_quick: bool, what: str) -> None:
     if trained_quick == (arch.act_fn == "quick_gelu"):
         return
+    import open_clip
+
     other = arch.name.removesuffix("-quickgelu") if arch.name.endswith("-quickgelu") else f"{arch.name}-quickgelu"
     trained, built = ("QuickGELU", "GELU") if trained_quick else ("GELU", "QuickGELU")
-    raise ArchitectureError(f"{what} was trained with {trained}, {arch.name} computes {built}: load {other!r} instead")
+    way = f": load {other!r} instead" if other in open_clip.list_models() else ""
+    raise ArchitectureError(f"{what} needs {trained}, {arch.name} computes {built}{way}")
 
 
 def _tokenizer(arch: Architecture) -> Callable[..., Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headlens.backbone.checkpoint import NOT_WEIGHTS
 from headlens.backbone.clip import Backbone
 from headlens.backbone.config import PositionRule, architecture
 from headlens.backbone.loading import assemble
@@ -111,7 +112,8 @@ def open_clip_model(
     config["vision_cfg"]["image_size"] = size
     model = CLIP(**config).to(dtype)
     # Half precisions are resized in float32, which is how open_clip loads them.
-    state = {key: value.to(torch.promote_types(dtype, torch.float32)) for key, value in state.items()}
+    wide = torch.promote_types(dtype, torch.float32)
+    state = {key: value.to(wide) for key, value in state.items() if key not in NOT_WEIGHTS}
     resize_pos_embed(state, model, interpolation=position_rule, antialias=position_rule == "bicubic")
     model.load_state_dict(state)
     return model.eval()

@@ -29,8 +29,7 @@ class PromptCache:
 
     def __init__(self, tower: TextTower, size: int = 16) -> None:
         self.tower, self.size = tower, size
-        # Keys hold addresses of learned tensors; the entry keeps those tensors alive, so none is given out again.
-        self._seen: OrderedDict[Any, tuple[Tensor, list[Tensor]]] = OrderedDict()
+        self._seen: OrderedDict[Any, Tensor] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -44,27 +43,32 @@ class PromptCache:
         if (
             options.get("extensions") is not None
             or any(has_hooks(point) for point in self.tower.hook_points())
-            or any(t.is_inference() for t in (*learned, *weights))
+            or any(weight.is_inference() for weight in weights)
         ):
             return self.tower(tokens, **options)
 
         hooked = bool(options.get("hooked", True))
-        content = (tuple(tokens.shape), tokens.cpu().numpy().tobytes(), str(tokens.dtype), hooked)
-        key = (content, _layout(options), tuple(map(_identity, learned)), tuple(map(_identity, weights)))
+        key = (hooked, _layout(options), *map(_content, (tokens, *learned)), *map(_identity, weights))
         if key not in self._seen:
             # Ordinary tensors even inside inference_mode, so that a later training step may use them.
             with torch.inference_mode(False), torch.no_grad():
                 parts = [tokens] if _layout(options) else tokens.split(_CHUNK)
-                self._seen[key] = torch.cat([self.tower(part, **options) for part in parts]), learned
+                self._seen[key] = torch.cat([self.tower(part, **options) for part in parts])
             while len(self._seen) > self.size:
                 self._seen.popitem(last=False)
         self._seen.move_to_end(key)
-        return self._seen[key][0].clone()
+        return self._seen[key].clone()
 
 
-def _identity(tensor: Tensor) -> tuple:
-    """Changes whenever the tensor's memory or what is written in it changes (torch counts in-place writes)."""
-    return tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, tuple(tensor.shape), tensor.stride()
+def _content(tensor: Tensor) -> tuple:
+    """All of a small tensor."""
+    raw = tensor.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes()
+    return raw, tensor.dtype, tensor.device, tuple(tensor.shape)
+
+
+def _identity(weight: Tensor) -> tuple:
+    """Changes with the memory of a large tensor, and with in-place writes, which torch counts (but through .data)."""
+    return weight.data_ptr(), weight._version, weight.dtype, weight.device
 
 
 def _layout(options: Mapping[str, Any]) -> tuple:
@@ -80,4 +84,4 @@ def _tensors_in(options: Mapping[str, Any]) -> list[Tensor]:
         raise ShapeError(f"the text tower has no option {sorted(unknown)[0]!r}")
     context, deep = options.get("context"), options.get("deep_prompts") or {}
     pairs = context.values() if isinstance(context, Mapping) else [t for pair in context or () for t in pair]
-    return [*pairs, *deep.values()]
+    return [torch.as_tensor(tensor) for tensor in (*pairs, *deep.values())]

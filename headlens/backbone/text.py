@@ -80,6 +80,9 @@ class TextTower(HookedTower):
         Raises:
             ShapeError: prompts that do not fit ``n_ctx`` once context is inserted, or tensors that do not fit.
         """
+        for what, given in (("context", context), ("deep_prompts", deep_prompts)):
+            if isinstance(given, Tensor):
+                raise ShapeError(f"{what} is a tensor; expected a dict of where it goes, such as {{1: tensor}}")
         extensions, deep_prompts = extensions or TextExtensions(), deep_prompts or {}
         check_blocks(list(deep_prompts), self.cfg.n_layers, "deep prompts")
         check_blocks(list(extensions.adapters), self.cfg.n_layers, "text adapters")

@@ -57,10 +57,25 @@ class HookedTower(HookedRootModule):
             wanted = names_filter
         else:
             wanted = list(names_filter)
-        if not callable(wanted):
-            self._check_names([wanted] if isinstance(wanted, str) else wanted)
+        named = [] if names_filter is None or callable(wanted) else [wanted] if isinstance(wanted, str) else wanted
+        self._check_names(named)
+        self._check_hooked(kwargs)
         out, cache = super().run_with_cache(*args, names_filter=wanted, remove_batch_dim=remove_batch_dim, **kwargs)
+        if missing := [name for name in named if name not in cache]:
+            raise ShapeError(
+                f"{missing[0]} was not reached: the local stream's points exist from its start block on, where one "
+                "stands beside; blocks below start_at are not run"
+            )
         return out, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+
+    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any:
+        """The tower's output with hooks for this run only, as in TransformerLens: ``fwd_hooks=[(name, fn), …]``.
+
+        Raises:
+            ShapeError: a hook name that does not exist, or ``hooked=False``.
+        """
+        self._check_hooked(kwargs)
+        return super().run_with_hooks(*args, **kwargs)
 
     def hooks(
         self,
@@ -86,6 +101,11 @@ class HookedTower(HookedRootModule):
         for block in self.blocks[:layer]:
             total = total + block.attn.b_O + (block.mlp.proj.bias if include_mlp_biases else 0)
         return total + self.blocks[layer].attn.b_O if mlp_input else total
+
+    @staticmethod
+    def _check_hooked(kwargs: dict[str, Any]) -> None:
+        if not kwargs.get("hooked", True):
+            raise ShapeError("hooked=False calls no hook point: leave it out to run with hooks or a cache")
 
     def _check_names(self, names: Iterable[str]) -> None:
         for name in names:

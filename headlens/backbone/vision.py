@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import NamedTuple
 
 import torch
@@ -44,16 +45,20 @@ class VisionExtensions:
 
 
 class VisionOutput(NamedTuple):
-    """What the vision tower says of a batch. Nothing in it is L2-normalised."""
+    """What the vision tower says of a batch. Nothing in it is L2-normalised.
+
+    Attributes:
+        embedding: [B, d_e], open_clip's ``encode_image``: CLS through ln_final and proj.
+        cls: [B, D], the same token raw: the global stream's CLS after the last block, before ln_final.
+        patches: ``{tap: [B, N, d_e]}``, patch tokens after that block, already through ln_final and proj, row by row;
+            ``VisionTower.grid`` tells rows and columns.
+        projected: ``{name: {tap: [B, N, ...]}}``, what the extensions' projections made of the raw patch tokens.
+    """
 
     embedding: Tensor
-    """[B, d_e]: open_clip's ``encode_image``."""
     cls: Tensor
-    """[B, D]: the global stream's CLS token after the last block, before ln_final."""
     patches: dict[int, Tensor]
-    """{tap: [B, N, d_e]}: patch tokens after that block, through ln_final and proj."""
     projected: dict[str, dict[int, Tensor]]
-    """{name: {tap: [B, N, ...]}}: what the extensions' projections made of the same patch tokens."""
 
 
 class VisionTower(HookedTower):
@@ -108,6 +113,8 @@ class VisionTower(HookedTower):
         Raises:
             ShapeError: not [B, 3, h, w], or smaller than one patch.
         """
+        if not images.is_floating_point():
+            raise ShapeError(f"images are {images.dtype}; expected normalised floating point, as preprocess returns")
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < self.cfg.patch_size:
             raise ShapeError(
                 f"images have shape {tuple(images.shape)}; expected [B, 3, h, w] with h, w >= {self.cfg.patch_size}"
@@ -137,12 +144,15 @@ class VisionTower(HookedTower):
 
         Args:
             images: normalised images [B, 3, h, w]; with ``start_at``, the global stream [B, T, D] entering that block.
-            taps: blocks after which patch tokens are read, 0-based; with ``start_at``, those before it are skipped.
+            taps: blocks after which patch tokens are read (``VisionOutput.patches``), 0-based; with ``start_at``,
+                those before it are skipped.
             local: the local stream's rule; None reads taps from the global stream.
             head_weights: learned ``{stream: [L, H]}``.
-            gates: analysis multipliers ``{stream: [B, L, H]}`` (or [1, L, H]) at the same place.
+            gates: analysis multipliers ``{stream: [B, L, H]}`` at the same place; [1, L, H] serves every image, and
+                one image may meet any number of gates.
             extensions: what a method adds.
-            start_at: the prefix restart: go on at this block; ``n_layers`` only reads the CLS token out.
+            start_at: the prefix restart: go on at this block, from what its ``hook_resid_pre`` shows, extra tokens
+                included; ``n_layers`` only reads the CLS token out.
             local_resid: the local stream [B, T, D] entering block ``start_at``, when it exists by then.
             hooked: False calls no hook point: for ``torch.compile`` and long sweeps. Hooks are then not seen.
 
@@ -150,9 +160,10 @@ class VisionTower(HookedTower):
             ShapeError: a tensor, stream or block number that does not fit this tower.
         """
         extensions = extensions or VisionExtensions()
+        taps = [index(tap) for tap in taps]
         self._check(taps, local, extensions)
-        weights = self._multipliers("global", head_weights, gates, local)
-        local_weights = self._multipliers("local", head_weights, gates, local)
+        weights = self._multipliers("global", head_weights, gates, local, images.shape[0])
+        local_weights = self._multipliers("local", head_weights, gates, local, images.shape[0])
 
         first, x, y = 0, images, local_resid
         if start_at is not None:
@@ -164,8 +175,9 @@ class VisionTower(HookedTower):
             x = self.embed(images)
             x = self.hook_embed(x) if hooked else x
         n_patches = x.shape[1] - 1
-        if earlier := [block for block in extensions.tokens if block < first]:
-            n_patches -= extensions.tokens[max(earlier)].shape[-2]
+        there = [block for block in extensions.tokens if start_at is not None and block <= start_at]
+        if there:
+            n_patches -= extensions.tokens[max(there)].shape[-2]
 
         # After the last block nobody needs the global stream's patches, unless somebody looks.
         last = self.cfg.n_layers - 1
@@ -178,7 +190,7 @@ class VisionTower(HookedTower):
         projected: dict[str, dict[int, Tensor]] = {name: {} for name in extensions.projections}
         for number in range(first, last + 1):
             here = local if local is not None and number >= local.start else None
-            if number in extensions.tokens:
+            if number in extensions.tokens and number not in there:
                 x = _replace_extra(x, n_patches, extensions.tokens[number])
                 y = None if y is None else _replace_extra(y, n_patches, extensions.tokens[number])
             if here is not None and here.mode == "beside" and y is None:
@@ -212,12 +224,15 @@ class VisionTower(HookedTower):
         head_weights: Mapping[str, Tensor] | None,
         gates: Mapping[str, Tensor] | None,
         local: LocalStream | None,
+        batch: int,
     ) -> Tensor | None:
         """Head weights times gates of one stream, [B or 1, L, H], or None where there is neither."""
         grid = (self.cfg.n_layers, self.cfg.n_heads)
         product: Tensor | None = None
         for what, given, shape in (("head_weights", head_weights, "[L, H]"), ("gates", gates, "[B, L, H]")):
-            given = given or {}
+            given = {} if given is None else given
+            if not isinstance(given, Mapping):
+                raise ShapeError(f"{what} is {type(given).__name__}; expected a dict, such as {{'global': tensor}}")
             if unknown := set(given) - set(STREAMS):
                 raise ShapeError(f"{what}: stream {sorted(unknown)[0]!r} does not exist; streams are {STREAMS}")
             if "local" in given and (local is None or local.mode != "beside"):
@@ -230,6 +245,8 @@ class VisionTower(HookedTower):
                     f"{what}[{stream!r}] has shape {tuple(value.shape)}; expected {shape} with L, H = {grid}"
                 )
             value = value[None] if value.ndim == 2 else value
+            if value.shape[0] not in (1, batch) and batch != 1:
+                raise ShapeError(f"{what}[{stream!r}] holds {value.shape[0]} gates for a batch of {batch} images")
             product = value if product is None else product * value
         return None if product is None else product.to(self.proj.dtype)  # learned in float32, used in the tower's
 
@@ -239,6 +256,8 @@ class VisionTower(HookedTower):
         check_blocks(list(taps), depth, "taps")
         if local is not None:
             check_blocks([local.start], depth, "local stream start")
+        if "local" in extensions.adapters and (local is None or local.mode != "beside"):
+            raise ShapeError("adapters['local'] given, but no local stream stands beside the global one")
         if unknown := set(extensions.adapters) - set(STREAMS):
             raise ShapeError(f"adapters: stream {sorted(unknown)[0]!r} does not exist; streams are {STREAMS}")
         for what, by_block in (

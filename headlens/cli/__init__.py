@@ -13,6 +13,7 @@ app = typer.Typer(
     help="CLIP-based zero-shot anomaly detection, opened up one attention head at a time.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.command()(verify)

@@ -15,14 +15,21 @@ def verify(
     ] = None,
     weights: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="A weight file for the (one) architecture; random weights without it."),
+        typer.Option(
+            help="A weight file for the (one) architecture; random weights without it.", exists=True, dir_okay=False
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random weights and images.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random weights and images.", min=0, max=2**63 - 1)] = 0,
 ) -> None:
     """Compare the hooked towers with open_clip's own model holding the same weights.
 
-    Images are random, at the architecture's own size, at 518 x 518 and at 336 x 518, in float64 and float32. Exits
-    with 1 if anything deviates by more than the limit.
+    Random images, at the architecture's own size, at 518x518 and at 336x518, in float64 and float32.
+
+    The columns: image and image_fast, encode_image with and without hooks; text, encode_text; heads, the heads' results
+    and bias against the attention output; residual, embedding and all parts against the residual stream. Each is the
+    largest deviation relative to the largest value.
+
+    Exits with 1 if anything deviates by more than the limit.
     """
     names = names or ["ViT-B-32-quickgelu"]
     if weights is not None and len(names) != 1:
@@ -38,8 +45,9 @@ def verify(
     checks = ("image", "image_fast", "text", "heads", "residual")
     worst = 0.0
     for name in names:
+        architecture(name)  # a typing mistake is told before anything is computed
+    for name in names:
         state = None
-        architecture(name)
         if weights is None:
             typer.echo(f"{name}: random weights (seed {seed}); this is about arithmetic, not about images")
         else:

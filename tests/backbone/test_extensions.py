@@ -93,9 +93,10 @@ def test_extra_tokens_survive_a_restart(ours, images):
     tower = ours.vision
     options = {"taps": TAPS, "extensions": VisionExtensions(tokens={1: torch.randn(2, 32, dtype=torch.float64)})}
     whole, cache = tower.run_with_cache(images, **options)
-    again = tower(cache["resid_pre", 3], start_at=3, **options)
-    close(again.embedding, whole.embedding)
-    close(again.patches[3], whole.patches[3])
+    for start in (0, 1, 2, 3):  # before they enter, where they enter, and after
+        again = tower(cache["resid_pre", start], start_at=start, **options)
+        close(again.embedding, whole.embedding)
+        close(again.patches[3], whole.patches[3])
 
 
 @pytest.mark.parametrize("hooked", [True, False])
@@ -168,11 +169,19 @@ def test_gradients_reach_what_is_learned_and_nothing_else(ours, images, tokens):
     assert all(parameter.grad is None for parameter in ours.parameters())
 
 
+def test_an_attention_function_of_another_shape_is_named(ours, images):
+    local = LocalStream(1, lambda q, k, v: (v @ v.transpose(-1, -2)).softmax(-1))
+    with pytest.raises(ShapeError, match=r"made \(3, 17, 4, 4\).*expected \[B, H, T, T\] = \(3, 4, 17, 17\)"):
+        ours.vision(images, local=local)
+
+
 @pytest.mark.parametrize(
     "extensions, message",
     [
         (VisionExtensions(adapters={"globl": {}}), "stream 'globl' does not exist"),
-        (VisionExtensions(adapters={"local": {4: nn.Identity()}}), "local adapters: block 4"),
+        (VisionExtensions(adapters={"global": {4: nn.Identity()}}), "global adapters: block 4"),
+        (VisionExtensions(adapters={"local": {2: nn.Identity()}}), "no local stream stands beside"),
+        (VisionExtensions(adapters={"global": {2: lambda x: x[:, 1:]}}), r"made \(3, 16, 32\) of a residual stream"),
         (VisionExtensions(tokens={7: torch.ones(2, 32)}), "extra tokens: block 7"),
         (VisionExtensions(tokens={0: torch.ones(2, 31)}), r"extra tokens have shape \(2, 31\)"),
         (VisionExtensions(projections={"seg": {-2: nn.Identity()}}), "projections 'seg': block -2"),

@@ -148,6 +148,17 @@ def test_the_fast_path_calls_no_hook(ours, images):
     assert seen == []
 
 
+def test_what_can_never_fire_is_said(ours, images):
+    hook = ("hook_embed", lambda x, hook: None)
+    with pytest.raises(HeadlensError, match="hooked=False calls no hook point"):
+        ours.vision.run_with_cache(images, hooked=False)
+    with pytest.raises(HeadlensError, match="hooked=False calls no hook point"):
+        ours.vision.run_with_hooks(images, fwd_hooks=[hook], hooked=False)
+    with pytest.raises(HeadlensError, match=r"blocks\.1\.attn\.hook_local_z was not reached"):
+        ours.vision.run_with_cache(images, names_filter="blocks.1.attn.hook_local_z", local=LOCAL)
+    assert listeners(ours.vision) == 0
+
+
 @pytest.mark.parametrize("call", ["cache", "hooks"])
 def test_a_wrong_name_is_named_with_its_neighbours(ours, images, call):
     with pytest.raises(HeadlensError, match=r"blocks\.30\.attn\.hook_z.*near it.*layers are 0\.\.3"):

@@ -16,6 +16,7 @@ from torch import nn
 
 import headlens
 from headlens.backbone import architecture, architecture_from_config, assemble, download, load
+from headlens.backbone.checkpoint import OPENAI_SCALARS
 from headlens.backbone.loading import _tower_name
 from headlens.backbone.parity import stirred_state
 from headlens.errors import ArchitectureError, CheckpointError, DownloadError, ShapeError
@@ -57,7 +58,9 @@ def test_provenance_says_what_made_it(weights):
     random = load(SMALL, seed=3)
     assert random.provenance.weights == "random (seed 3)"
     assert random.provenance.sha256 is None
-    assert "random (seed 3)" in repr(random)
+    assert repr(random) == (
+        "Backbone(ViT-S-32, weights: random (seed 3); 12 layers x 6 heads of 64, patch 32, 224x224 px, gelu)"
+    )
 
 
 def test_random_weights_come_from_the_seed_alone():
@@ -132,22 +135,39 @@ def test_defaults_written_out_are_no_reason_to_refuse():
 def test_an_unknown_name_lists_its_neighbours():
     with pytest.raises(ArchitectureError, match=r"no architecture is called 'ViT-L-14-366'.*ViT-L-14-336"):
         load("ViT-L-14-366")
+    for elsewhere in ("hf-hub:timm/vit", "local-dir:here", "weights.pt"):
+        with pytest.raises(ArchitectureError, match="A file or tag is the second argument"):
+            load(elsewhere)
     with pytest.raises(ArchitectureError, match="cannot be split over"):
         architecture_from_config(tiny_config(heads=5))
 
 
 def test_a_tag_of_the_other_activation_is_an_error_before_anything_is_fetched(monkeypatch):
     monkeypatch.setattr("headlens.backbone.loading.download", lambda *a: pytest.fail("fetched"))
-    with pytest.raises(ArchitectureError, match=r"'openai' was trained with QuickGELU.*load 'ViT-L-14-336-quickgelu'"):
+    with pytest.raises(ArchitectureError, match=r"'openai' needs QuickGELU.*load 'ViT-L-14-336-quickgelu'"):
         load("ViT-L-14-336", "openai")
-    with pytest.raises(ArchitectureError, match="was trained with GELU, ViT-B-32-quickgelu computes QuickGELU"):
+    with pytest.raises(ArchitectureError, match="needs GELU, ViT-B-32-quickgelu computes QuickGELU"):
         monkeypatch.setattr("headlens.backbone.loading.tag_config", lambda *a: {"quick_gelu": False})
         load("ViT-B-32-quickgelu", "openai")
 
 
 def test_an_archive_of_openai_needs_quickgelu(weights, tmp_path):
-    with pytest.raises(ArchitectureError, match=r"x\.pt, an archive of OpenAI's kind.*load 'ViT-S-32-quickgelu'"):
-        container_archive(stirred_state(SMALL), tmp_path / "x.pt")
+    state = stirred_state("ViT-B-32")
+    container_archive(state, tmp_path / "x.pt")
+    with pytest.raises(ArchitectureError, match=r"x\.pt, which has the marks of OpenAI.*load 'ViT-B-32-quickgelu'"):
+        load("ViT-B-32", tmp_path / "x.pt")
+    assert load("ViT-B-32-quickgelu", tmp_path / "x.pt").provenance.act_fn == "quick_gelu"
+
+
+def test_an_archive_of_somebody_else_is_believed(tmp_path):
+    """Without OpenAI's three scalars an archive tells nothing of its activation, like a bare state dict."""
+    container_archive(stirred_state(SMALL), tmp_path / "x.pt", openai=False)
+    assert load(SMALL, tmp_path / "x.pt").provenance.act_fn == "gelu"
+
+
+def test_an_advice_names_only_what_exists(tmp_path):
+    container_archive(stirred_state(SMALL), tmp_path / "x.pt")
+    with pytest.raises(ArchitectureError, match=f"{SMALL} computes GELU$"):
         load(SMALL, tmp_path / "x.pt")
 
 
@@ -180,9 +200,9 @@ def test_a_published_file_is_recognised_by_its_hash():
     "change, message",
     [
         (lambda s: s.pop("visual.proj"), r"1 missing \(vision\.proj\)"),
-        (lambda s: s.update(extra=torch.zeros(2)), r"1 unknown \(text\.extra\)"),
-        (lambda s: s.update({"visual.proj": torch.zeros(2, 2)}), r"vision\.proj is \(2, 2\), expected \(32, 20\)"),
-        (lambda s: s.update({"visual.proj": torch.zeros(32, 20, dtype=torch.long)}), r"vision\.proj is torch\.int64"),
+        (lambda s: s.update(extra=torch.zeros(2)), r"1 unknown \(extra\)"),
+        (lambda s: s.update({"visual.proj": torch.zeros(2, 2)}), r"visual\.proj is \(2, 2\), expected \(32, 20\)"),
+        (lambda s: s.update({"visual.proj": torch.zeros(32, 20, dtype=torch.long)}), r"visual\.proj is torch\.int64"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(theirs, change, message):
@@ -195,6 +215,17 @@ def test_weights_that_do_not_fit_are_named(theirs, change, message):
 def test_a_file_of_another_architecture(weights):
     with pytest.raises(CheckpointError, match=r"do not fit ViT-S-16: .*of another shape.*expected"):
         load("ViT-S-16", weights)
+
+
+def test_weights_that_are_not_numbers(theirs):
+    state = {**theirs.state_dict(), "visual.proj": torch.full((32, 20), torch.nan)}
+    with pytest.raises(CheckpointError, match=r"hold NaN or infinity in visual\.proj"):
+        assemble(architecture_from_config(tiny_config()), state)
+
+
+def test_headlens_own_state_dict_is_recognised(ours):
+    with pytest.raises(CheckpointError, match="give it to load_state_dict"):
+        assemble(architecture_from_config(tiny_config()), ours.state_dict())
 
 
 def test_transformers_names_are_recognised(tmp_path):
@@ -239,7 +270,7 @@ def test_a_tag_in_the_hub_cache_needs_no_network(monkeypatch, weights, tmp_path)
 SMALL_TAGGED = "ViT-B-32-quickgelu"
 
 
-def container_archive(state: dict, path: Path) -> None:
+def container_archive(state: dict, path: Path, openai: bool = True) -> None:
     """An archive with OpenAI's names and no model inside, for sizes too large to trace."""
 
     class Root(nn.Module):
@@ -255,7 +286,7 @@ def container_archive(state: dict, path: Path) -> None:
                 node.add_module(parent, nn.Module())
             node = node._modules[parent]
         node.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
-    for name in ("input_resolution", "context_length", "vocab_size"):
+    for name in OPENAI_SCALARS if openai else ():
         root.register_buffer(name, torch.tensor(77))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

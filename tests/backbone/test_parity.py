@@ -117,6 +117,15 @@ def test_the_fast_path_compiles_into_one_graph(ours, images):
         close(a.patches[3], b.patches[3])
 
 
+def test_images_that_were_not_preprocessed(ours):
+    with pytest.raises(ShapeError, match=r"torch\.uint8; expected normalised floating point"):
+        ours.encode_image(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(ShapeError, match=r"images are list; expected a tensor"):
+        ours.encode_image([1, 2])
+    with pytest.raises(ShapeError, match=r"tokens are str; expected a tensor, tokenizer"):
+        ours.encode_text("a photo")
+
+
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 4, 32, 32), (1, 3, 7, 32)])
 def test_images_that_are_none(ours, shape):
     with pytest.raises(ShapeError, match=r"expected \[B, 3, h, w\]"):

@@ -103,6 +103,19 @@ def test_the_last_global_tap_is_open_clips_last_layer(ours, theirs, images):
     close(out.patches[3], tokens["image_intermediates"][0] @ theirs.visual.proj)
 
 
+def test_one_image_may_meet_many_gates(ours, images):
+    gates = torch.rand(5, 4, 4, dtype=torch.float64)
+    options = {"taps": (0, 3), "local": LocalStream(start=1)}
+    many = ours.vision(images[:1], gates={"global": gates, "local": gates}, **options)
+    repeated = ours.vision(images[:1].expand(5, -1, -1, -1), gates={"global": gates, "local": gates}, **options)
+    close(many.embedding, repeated.embedding)
+    close(many.patches[3], repeated.patches[3])
+
+
+def test_taps_may_come_in_a_tensor(ours, images):
+    assert set(ours.vision(images, taps=torch.tensor([0, 2])).patches) == {0, 2}
+
+
 def test_float32_weights_on_a_half_precision_tower_and_under_autocast(ours, images, w):
     options = {"taps": (3,), "local": LocalStream(start=1)}
     exact = ours.vision(images, head_weights=w, **options)
@@ -126,6 +139,9 @@ def test_float32_weights_on_a_half_precision_tower_and_under_autocast(ours, imag
         ({"head_weights": {"global": torch.ones(5, 4)}}, r"\(5, 4\); expected \[L, H\] with L, H = \(4, 4\)"),
         ({"head_weights": {"lokal": torch.ones(4, 4)}}, "stream 'lokal' does not exist"),
         ({"head_weights": {"local": torch.ones(4, 4)}}, "no local stream stands beside"),
+        ({"gates": {"global": torch.ones(2, 4, 4)}}, r"gates\['global'\] holds 2 gates for a batch of 3 images"),
+        ({"gates": torch.ones(3, 4, 4)}, "gates is Tensor; expected a dict"),
+        ({"head_weights": torch.ones(4, 4)}, "head_weights is Tensor; expected a dict"),
         ({"local_resid": torch.ones(3, 17, 32)}, "goes with start_at"),
         ({"start_at": 5}, r"start_at=5 does not exist"),
         ({"start_at": 1}, r"residual stream \[B, T, 32\]"),

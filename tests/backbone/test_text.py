@@ -99,6 +99,7 @@ def test_padding_and_batch_do_not_matter(ours, tokens):
         ({"context": {5: torch.ones(1, 24)}}, r"position 5: must lie in 0\.\.4"),
         ({"context": {-1: torch.ones(1, 24)}}, "position -1"),
         ({"context": {1: torch.ones(1, 24)}}, "17 tokens once context is inserted; the tower reads 16"),
+        ({"context": torch.ones(2, 24)}, "context is a tensor; expected a dict"),
         ({"deep_prompts": {4: torch.ones(1, 24)}}, "deep prompts: block 4"),
         ({"deep_prompts": {1: torch.ones(4, 24)}}, r"deep prompt has shape \(4, 24\).*k <= 3"),
     ],
@@ -151,9 +152,10 @@ def test_a_changed_weight_or_prompt_is_encoded_anew(ours, tokens):
     b = ours.encode_text(short, context={2: context})
     assert counter.runs == 2
     assert not torch.equal(a, b)
-    context += 1
+    context.data += 1  # which torch does not count
     c = ours.encode_text(short, context={1: context})
     assert counter.runs == 3
+    assert not torch.equal(a, c)
     close(c, ours.text(short, context={1: context}))
     with torch.no_grad():
         ours.text.blocks[0].mlp.fc.bias += 1

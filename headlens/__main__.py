@@ -1,0 +1,5 @@
+"""``python -m headlens``."""
+
+from headlens.cli import main
+
+main()
