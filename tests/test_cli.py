@@ -49,10 +49,13 @@ def test_verify_prints_the_table():
 
 def test_verify_can_fail(monkeypatch):
     """The table is a measurement: a tower that differs is found, and the exit status says so."""
-    monkeypatch.setattr("headlens.backbone.vision.VisionTower.positions", lambda self, grid: torch.zeros(1))
-    result = run("verify", "ViT-S-32")
-    assert result.exit_code == 1
-    assert "NOT EQUAL" in result.output
+    for wrong in (0.0, torch.nan):
+        monkeypatch.setattr(
+            "headlens.backbone.vision.VisionTower.positions", lambda self, grid, wrong=wrong: torch.full((1,), wrong)
+        )
+        result = run("verify", "ViT-S-32")
+        assert result.exit_code == 1
+        assert "NOT EQUAL" in result.output
 
 
 @pytest.mark.parametrize(

@@ -91,13 +91,17 @@ class HookedLayerNorm(nn.LayerNorm):
         """[B, T, D] to [B, T, D]."""
         if not has_hooks(self.hook_scale):
             return super().forward(x)
-        centred = x - x.mean(-1, keepdim=True)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # as torch's own kernel does
+        centred = wide - wide.mean(-1, keepdim=True)
         scale = self.hook_scale((centred.square().mean(-1, keepdim=True) + self.eps).sqrt())
-        return centred / scale * self.weight + self.bias
+        return (centred / scale).to(x.dtype) * self.weight + self.bias
 
 
 class MLP(nn.Module):
-    """Two linear maps around GELU, or around OpenAI's QuickGELU: x · sigmoid(1.702 x)."""
+    """Two linear maps around GELU, or around OpenAI's QuickGELU: x · sigmoid(1.702 x).
+
+    Around QuickGELU the maps' weights are read, their modules not called.
+    """
 
     def __init__(self, width: int, hidden: int, act_fn: Activation) -> None:
         super().__init__()
@@ -264,7 +268,7 @@ class Block(nn.Module):
 
         Args:
             x: the global stream.
-            y: the local stream; read and returned only when ``local`` stands beside.
+            y: the local stream; read and returned only when ``local`` stands beside. None begins one.
             local: the local stream's rule, or None in blocks that have none.
             weight, local_weight: [B, H] or [1, H] multipliers of the heads of each stream.
             adapter, local_adapter: applied to each stream after the block.
@@ -276,6 +280,8 @@ class Block(nn.Module):
         replaced = local is not None and not beside
 
         x = at(self, "hook_resid_pre", x)
+        if beside and y is None:
+            y = x  # the local stream begins as the global one
         q, k, v = self.attn.project(self.ln1(x), hooked)
 
         attention = local.attention if local is not None and replaced else ("qk",)

@@ -8,6 +8,7 @@ is read here: ``torch.jit.load`` would compile and run code from the file, and o
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -48,11 +49,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no weight file at {path}")
-    kind = _format(path)
+    kind: Format | None = None
     try:
-        state = {"safetensors": _read_safetensors, "pytorch": _read_pytorch, "torchscript": _read_torchscript}[kind](
-            path
-        )
+        kind = _format(path)
+        read = {"safetensors": _read_safetensors, "pytorch": _read_pytorch, "torchscript": _read_torchscript}[kind]
+        state, sha256 = _plain_names(read(path), path), sha256_of(path)
     except CheckpointError:
         raise
     except MemoryError as error:
@@ -61,11 +62,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "if you trust it, save its state dict as safetensors" if kind == "pytorch" else "fetch it again"
         raise CheckpointError(
-            f"{path} cannot be read as {kind} weights: truncated, or more than tensors in it ({hint}). {reason[:200]}"
+            f"{path} cannot be read as {kind or 'a weight file'}: truncated, or more than tensors in it ({hint}). "
+            f"{reason[:200]}"
         ) from error
-    state = _plain_names(state, path)
     weights = {name: value for name, value in state.items() if name not in NOT_WEIGHTS}
-    return Checkpoint(weights, sha256_of(path), kind, openai=state.keys() >= OPENAI_SCALARS)
+    return Checkpoint(weights, sha256, kind, openai=state.keys() >= OPENAI_SCALARS)
 
 
 def sha256_of(path: Path) -> str:
@@ -87,10 +88,11 @@ def _format(path: Path) -> Format:
                 members = archive.infolist()
         except zipfile.BadZipFile as error:
             raise CheckpointError(f"{path} is truncated: a zip archive without its end ({error})") from error
-        # torch compresses nothing but an archive's source code, which is not read; the rest could grow without bound.
-        if any(m.compress_type != zipfile.ZIP_STORED and "/code/" not in m.filename for m in members):
-            raise CheckpointError(f"{path} is a compressed zip archive, which no weight file is")
-        return "torchscript" if any(member.filename.endswith("/constants.pkl") for member in members) else "pytorch"
+        if any(member.filename.endswith("/constants.pkl") for member in members):
+            return "torchscript"
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise CheckpointError(f"{path} is a compressed zip archive, which torch never writes; it could hold a bomb")
+        return "pytorch"
     if len(head) == 9 and head[8:] == b"{":
         return "safetensors"
     if head[:1] == b"\x80":
@@ -114,16 +116,64 @@ def _read_pytorch(path: Path) -> Any:
 
 def _plain_names(state: Any, path: Path) -> dict[str, Tensor]:
     """The state dict with open_clip's usual names, whatever wrapped it when it was saved."""
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        inside = (
-            f"a dict of {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else type(state).__name__
+    entries = state.items() if isinstance(state, dict) else ()
+    if not entries or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in entries):
+        inside = type(state).__name__ + (
+            f" of {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else ""
         )
         raise CheckpointError(f"{path} holds no state dict of tensors, but {inside}")
-    for prefix in ("module.", "_orig_mod."):
-        if all(name.startswith(prefix) for name in state):
-            state = {name[len(prefix) :]: value for name, value in state.items()}
+    if odd := [name for name, value in entries if value.layout != torch.strided or value.is_meta]:
+        raise CheckpointError(f"{path}: {odd[0]} is sparse or has no numbers")
+    while wrapped := next((w for w in ("module.", "_orig_mod.") if all(name.startswith(w) for name in state)), None):
+        state = {name.removeprefix(wrapped): value for name, value in state.items()}
     # open_clip's CustomTextCLIP keeps the text tower under "text."
-    return {name[5:] if name.startswith("text.") else name: value for name, value in state.items()}
+    plain = {name.removeprefix("text."): value for name, value in state.items()}
+    if len(plain) < len(state):
+        raise CheckpointError(f"{path} holds weights under two names, with and without 'text.'")
+    return plain
+
+
+class _Sealed:
+    """What the unpickler hands out: nothing in a file can change it."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise CheckpointError("the archive asks to change more than its own records; nothing was loaded")
+
+
+class _Function(_Sealed):
+    """A callable for the unpickler; a bare function would take attributes."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable) -> None:
+        self.call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.call(*arguments)
+
+
+class _Storage(_Sealed):
+    """Numbers out of one member of the archive."""
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, numbers: Tensor) -> None:
+        self.numbers = numbers
+
+
+class _TensorRecord(_Sealed):
+    """A tensor to be made once the file has had its say."""
+
+    __slots__ = ("offset", "size", "storage", "stride")
+
+    def __init__(self, storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> None:
+        self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
+
+    def tensor(self) -> Tensor:
+        """A view, never a copy, which strides of 0 could make huge; torch refuses to reach past the storage's end."""
+        return torch.as_strided(self.storage.numbers, self.size, self.stride, self.offset)
 
 
 class _Inert:
@@ -148,51 +198,51 @@ _DTYPES = {
 }
 
 
-def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    """A view of a storage, never a copy, which strides of 0 could make huge; torch refuses to reach past its end."""
-    return torch.as_strided(storage, size, stride, offset)
-
-
-def _itself(value: Any, *_: Any) -> Any:
-    return value
+_ITSELF = _Function(lambda value, *_: value)
+_CALLABLE: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _Function(_TensorRecord),
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch.jit._pickle", "restore_type_tag"): _ITSELF,
+    **{("torch.jit._pickle", f"build_{kind}list"): _ITSELF for kind in ("int", "double", "bool", "tensor")},
+}
 
 
 class _ArchiveReader(pickle.Unpickler):
-    """The unpickler of a TorchScript archive's ``data.pkl``, which can make tensors and inert records only.
+    """The unpickler of a TorchScript archive's ``data.pkl``, which can make tensor and module records only.
 
     A pickle calls what ``find_class`` returns, and nothing else: https://docs.python.org/3/library/pickle.html,
     "Restricting Globals".
     """
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(archive.open(f"{root}/data.pkl"))
         self.archive, self.root = archive, root
-        self.storages: dict[str, Tensor] = {}
+        self.storages: dict[str, _Storage] = {}
+        super().__init__(io.BytesIO(self._stored("data.pkl")))
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
             return _Inert
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        allowed: dict[tuple[str, str], Callable] = {
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("collections", "OrderedDict"): OrderedDict,
-            **{("torch.jit._pickle", f"build_{kind}list"): _itself for kind in ("int", "double", "bool", "tensor")},
-            ("torch.jit._pickle", "restore_type_tag"): _itself,
-        }
-        if (module, name) not in allowed:
+        if (module, name) not in _CALLABLE:
             raise CheckpointError(f"the archive asks to call {module}.{name}; nothing was run and nothing was loaded")
-        return allowed[module, name]
+        return _CALLABLE[module, name]
 
-    def persistent_load(self, pid: Any) -> Tensor:
+    def persistent_load(self, pid: Any) -> _Storage:
         _, dtype, key, _, count = pid
         if key not in self.storages:
-            info = self.archive.getinfo(f"{self.root}/data/{key}")
-            if info.file_size != count * dtype.itemsize:
+            raw = bytearray(self._stored(f"data/{key}"))
+            if len(raw) != count * dtype.itemsize:
                 raise CheckpointError(f"storage {key} does not have the {count} numbers of {dtype} it claims")
-            raw = bytearray(self.archive.read(info))  # checks the CRC
-            self.storages[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+            self.storages[key] = _Storage(torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype))
         return self.storages[key]
+
+    def _stored(self, member: str) -> bytes:
+        """A member's bytes, checked against their CRC; a compressed one could grow without bound."""
+        info = self.archive.getinfo(f"{self.root}/{member}")
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise CheckpointError(f"{member} of the archive is compressed, which torch never does")
+        return self.archive.read(info)
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -200,11 +250,15 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
         root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).rsplit("/", 1)[0]
         model = _ArchiveReader(archive, root).load()
     state: dict[str, Tensor] = {}
+    seen: set[int] = set()
 
     def walk(node: _Inert, prefix: str) -> None:
+        if id(node) in seen:  # a tree of shared modules has exponentially many names
+            raise CheckpointError(f"{path}: one module stands under several names, at {prefix or 'the root'}")
+        seen.add(id(node))
         for name, value in vars(node).items():
-            if isinstance(value, Tensor):
-                state[prefix + name] = value
+            if isinstance(value, _TensorRecord):
+                state[prefix + name] = value.tensor()
             elif isinstance(value, _Inert):
                 walk(value, f"{prefix}{name}.")
 

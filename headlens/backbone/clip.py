@@ -27,6 +27,8 @@ class Provenance:
     sha256: str | None
     """Of the weight file; None for random weights."""
     act_fn: str
+    act_fn_known: bool
+    """False where nothing about a weight file tells its activation, and the architecture's name was believed."""
     position_rule: str
     image_size: tuple[int, int]
 
@@ -52,7 +54,7 @@ class Backbone(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty(()))
         self.tokenizer, self.preprocess = tokenizer, preprocess
         self.provenance = provenance
-        self._prompts = PromptCache(self.text)
+        self._prompts = PromptCache()
 
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
         """Normalised images [B, 3, h, w] to embeddings [B, d_e], as open_clip's ``encode_image``."""
@@ -73,7 +75,7 @@ class Backbone(nn.Module):
         """
         if not isinstance(tokens, Tensor):
             raise ShapeError(f"tokens are {type(tokens).__name__}; expected a tensor, tokenizer(sentences)")
-        embedding = self._prompts.encode(tokens, **options)
+        embedding = self._prompts.encode(self.text, tokens, **options)
         return F.normalize(embedding, dim=-1) if normalize else embedding
 
     def __repr__(self) -> str:

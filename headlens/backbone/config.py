@@ -147,7 +147,11 @@ def architecture_from_config(config: Mapping[str, Any], name: str = "custom") ->
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
     vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
-    missing = [_WHY.get(key, key) for key in config if key not in _TOP_KEYS and config[key] not in (None, False)]
+    missing = [
+        _WHY.get(key, key)
+        for key in config
+        if key not in _TOP_KEYS and config[key] is not None and config[key] is not False
+    ]
     if not isinstance(vision.get("layers", 12), int):
         missing.append("a ResNet image tower")
         vision["layers"] = 12

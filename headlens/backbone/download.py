@@ -50,11 +50,14 @@ def download(name: str, tag: str, cache_dir: str | Path | None = None) -> Path:
         cached = try_to_load_from_cache(repository, candidate, cache_dir=cache_dir)
         if isinstance(cached, str):
             return Path(cached)
+    found = None
     try:
         found = next((c for c in candidates if _exists(repository, c)), candidates[0])
         return Path(hf_hub_download(repository, found, cache_dir=cache_dir))
     except Exception as error:  # the hub's client raises whatever its transport does
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if found is not None:
+            raise DownloadError(f"{found} of {repository} could not be fetched and stored: {reason[:300]}") from error
         raise DownloadError(
             f"the weights {tag!r} of {name} are not on this machine, and {repository} cannot be reached "
             f"({reason[:160]}). "

@@ -68,6 +68,7 @@ def load(
     arch = replace(arch, vision=replace(arch.vision, position_rule=position_rule))
     recipe: Mapping[str, Any] = {}
     checkpoint: Checkpoint | None = None
+    known = True
     weights = f"random (seed {seed})"
     if pretrained is not None:
         path = Path(pretrained).expanduser()
@@ -80,7 +81,7 @@ def load(
             path = download(name, weights, cache_dir)
         checkpoint = read_checkpoint(path)
         if not recipe:
-            recipe = _recipe_of_file(arch, path, checkpoint)
+            recipe, known = _recipe_of_file(arch, path, checkpoint)
     size = arch.vision.image_size if image_size is None else image_size
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < arch.vision.patch_size:
@@ -90,6 +91,7 @@ def load(
         weights,
         checkpoint.sha256 if checkpoint else None,
         arch.act_fn,
+        checkpoint is None or known,
         arch.vision.position_rule,
         (height, width),
     )
@@ -121,7 +123,7 @@ def assemble(
     """
     given = "random" if state is None else "state dict"
     provenance = provenance or Provenance(
-        arch.name, given, None, arch.act_fn, arch.vision.position_rule, arch.vision.image_size
+        arch.name, given, None, arch.act_fn, state is None, arch.vision.position_rule, arch.vision.image_size
     )
     with torch.device("meta"):  # nothing is allocated, or initialised for nothing, before the weights are there
         backbone = Backbone(arch, provenance, _tokenizer(arch), _preprocess(provenance.image_size, recipe or {}))
@@ -130,9 +132,14 @@ def assemble(
         backbone = backbone.to_empty(device=device or torch.get_default_device())
         init_random(backbone, seed)
     else:
-        theirs = {_tower_name(key): key for key in state if key not in NOT_WEIGHTS}
+        weights = [key for key in state if key not in NOT_WEIGHTS]
+        theirs = {_tower_name(key): key for key in weights}
+        if twice := [key for key in weights if theirs[_tower_name(key)] != key]:
+            raise CheckpointError(f"{twice[0]} and {theirs[_tower_name(twice[0])]} are two names for one weight")
         _check_state(backbone, state, theirs, arch.name)
-        fitted = {ours: state[key].to(device, dtype).contiguous() for ours, key in theirs.items()}
+        device = device or torch.get_default_device()
+        # Copies: the caller's model, or the file that safetensors maps, may change without the backbone changing.
+        fitted = {ours: state[key].detach().to(device, dtype, copy=True).contiguous() for ours, key in theirs.items()}
         backbone.load_state_dict(fitted, assign=True)
     return backbone.requires_grad_(False).eval()
 
@@ -176,26 +183,33 @@ def _check_state(backbone: Backbone, state: Mapping[str, Tensor], theirs: Mappin
     raise CheckpointError(f"the weights do not fit {name}: {', '.join(parts)}.{hint}")
 
 
-def _recipe_of_file(arch: Architecture, path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Preprocessing that goes with a local file, as far as anything tells; checks the activation on the way."""
+def _recipe_of_file(arch: Architecture, path: Path, checkpoint: Checkpoint) -> tuple[dict[str, Any], bool]:
+    """Preprocessing that goes with a local file, as far as anything tells, and whether its activation is known."""
     tag = published_as(arch.name, checkpoint.sha256)
     if tag is not None:
         recipe = tag_config(arch.name, tag)
         _check_activation(arch, bool(recipe.get("quick_gelu")), f"{path.name}, published as {tag!r},")
-        return recipe
+        return recipe, True
     if checkpoint.openai:
         _check_activation(arch, True, f"{path.name}, which has the marks of OpenAI's weights,")
-        return {}
+        return {}, True
     beside = path.with_name("open_clip_config.json")
     if not beside.is_file():
-        return {}
+        return {}, False
     try:
         config = json.loads(beside.read_text())
         quick, recipe = bool(config["model_cfg"].get("quick_gelu")), dict(config.get("preprocess_cfg", {}))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        for key in ("mean", "std"):
+            if key in recipe:
+                recipe[key] = tuple(float(number) for number in recipe[key])
+                if len(recipe[key]) != 3:
+                    raise ValueError(f"{key} is {recipe[key]}")
+        if recipe.get("interpolation", "bicubic") not in ("bicubic", "bilinear"):
+            raise ValueError(f"interpolation is {recipe['interpolation']}")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{beside} is no open_clip config: {error!r}") from error
     _check_activation(arch, quick, f"{path.name}, by {beside.name} beside it,")
-    return recipe
+    return recipe, True
 
 
 def _check_activation(arch: Architecture, trained_quick: bool, what: str) -> None:

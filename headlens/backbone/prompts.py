@@ -19,33 +19,33 @@ _CHUNK = 256  # prompts encoded at a time
 class PromptCache:
     """Encodes prompts with a text tower and remembers the last few batches.
 
-    Nothing is remembered, and everything computed, when gradients are wanted, when a hook is attached, or when
-    extensions are given: functions cannot be compared.
+    Nothing is remembered, and everything computed, when gradients are wanted, when a hook is attached, under autocast,
+    or when extensions are given: functions cannot be compared.
 
     Args:
-        tower: the text tower.
         size: how many batches are remembered.
     """
 
-    def __init__(self, tower: TextTower, size: int = 16) -> None:
-        self.tower, self.size = tower, size
-        self._seen: OrderedDict[Any, Tensor] = OrderedDict()
+    def __init__(self, size: int = 16) -> None:
+        self.size = size
+        # A key holds the weights' addresses; the entry keeps the weights, so that no address is given out again.
+        self._seen: OrderedDict[Any, tuple[Tensor, list[Tensor]]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def encode(self, tokens: Tensor, **options: Any) -> Tensor:
+    def encode(self, tower: TextTower, tokens: Tensor, **options: Any) -> Tensor:
         """[P, n_ctx] token ids to [P, d_e]; ``options`` are those of ``TextTower.forward``."""
         learned = _tensors_in(options)
-        weights = list(self.tower.parameters())
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (*learned, *weights)):
-            return self.tower(tokens, **options)
+        weights = list(tower.parameters())
         if (
-            options.get("extensions") is not None
-            or any(has_hooks(point) for point in self.tower.hook_points())
+            (torch.is_grad_enabled() and any(t.requires_grad for t in (*learned, *weights)))
+            or options.get("extensions") is not None
+            or torch.is_autocast_enabled(tokens.device.type)
+            or any(has_hooks(module) for module in tower.modules())
             or any(weight.is_inference() for weight in weights)
         ):
-            return self.tower(tokens, **options)
+            return tower(tokens, **options)
 
         hooked = bool(options.get("hooked", True))
         key = (hooked, _layout(options), *map(_content, (tokens, *learned)), *map(_identity, weights))
@@ -53,11 +53,12 @@ class PromptCache:
             # Ordinary tensors even inside inference_mode, so that a later training step may use them.
             with torch.inference_mode(False), torch.no_grad():
                 parts = [tokens] if _layout(options) else tokens.split(_CHUNK)
-                self._seen[key] = torch.cat([self.tower(part, **options) for part in parts])
+                encoded = torch.cat([tower(part, **options) for part in parts])
+            self._seen[key] = encoded, [weight.detach() for weight in weights]
             while len(self._seen) > self.size:
                 self._seen.popitem(last=False)
         self._seen.move_to_end(key)
-        return self._seen[key].clone()
+        return self._seen[key][0].clone()
 
 
 def _content(tensor: Tensor) -> tuple:

@@ -86,7 +86,12 @@ class TextTower(HookedTower):
         extensions, deep_prompts = extensions or TextExtensions(), deep_prompts or {}
         check_blocks(list(deep_prompts), self.cfg.n_layers, "deep prompts")
         check_blocks(list(extensions.adapters), self.cfg.n_layers, "text adapters")
-        if tokens.ndim != 2 or not 0 < tokens.shape[1] <= self.cfg.n_ctx or tokens.is_floating_point():
+        if (
+            tokens.ndim != 2
+            or not len(tokens)
+            or not 0 < tokens.shape[1] <= self.cfg.n_ctx
+            or tokens.is_floating_point()
+        ):
             raise ShapeError(
                 f"tokens have shape {tuple(tokens.shape)}, {tokens.dtype}; "
                 f"expected integers [P, up to {self.cfg.n_ctx}]"
@@ -107,7 +112,8 @@ class TextTower(HookedTower):
             if number in deep_prompts:
                 x = _overwrite(x, deep_prompts[number], room=int(ends.min()) - 1)
             x, _ = block(x, adapter=extensions.adapters.get(number), hooked=hooked)
-        read = self.ln_final(x)[torch.arange(x.shape[0], device=x.device), ends]  # (P, n, D) -> (P, D)
+        normed = self.ln_final(x) if hooked else nn.LayerNorm.forward(self.ln_final, x)
+        read = normed[torch.arange(x.shape[0], device=x.device), ends]  # (P, n, D) -> (P, D)
         return extensions.projection(read) if extensions.projection else read @ self.proj
 
     def _insert(

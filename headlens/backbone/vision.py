@@ -65,7 +65,7 @@ class VisionTower(HookedTower):
     """CLIP's image encoder.
 
     Hook points, besides those of each block (``blocks.{l}.…``): ``hook_embed`` [B, T, D], the stream entering block 0,
-    and ``ln_final.hook_scale`` [B, T, 1].
+    and ``ln_final.hook_scale`` [B, T, 1], the scale in the way of CLS to the embedding; taps are read past it.
 
     >>> from headlens.backbone.config import architecture
     >>> tower = VisionTower(architecture("ViT-S-32").vision)
@@ -190,11 +190,9 @@ class VisionTower(HookedTower):
         projected: dict[str, dict[int, Tensor]] = {name: {} for name in extensions.projections}
         for number in range(first, last + 1):
             here = local if local is not None and number >= local.start else None
-            if number in extensions.tokens and number not in there:
-                x = _replace_extra(x, n_patches, extensions.tokens[number])
+            if number in extensions.tokens:
+                x = x if number in there else _replace_extra(x, n_patches, extensions.tokens[number])
                 y = None if y is None else _replace_extra(y, n_patches, extensions.tokens[number])
-            if here is not None and here.mode == "beside" and y is None:
-                y = x  # the local stream begins as the global one
             x, y = self.blocks[number](
                 x,
                 y,
@@ -216,7 +214,7 @@ class VisionTower(HookedTower):
                     projected[name][number] = by_tap[number](tokens)
 
         embedding = self.ln_final(x)[:, 0] @ self.proj if hooked else self.readout(x[:, 0])
-        return VisionOutput(embedding, x[:, 0], patches, projected)
+        return VisionOutput(embedding, x[:, 0].clone(), patches, projected)  # a view would keep the whole stream
 
     def _multipliers(
         self,
@@ -278,7 +276,7 @@ class VisionTower(HookedTower):
                 f"not {tuple(x.shape)}"
             )
         running = local is not None and local.mode == "beside" and local.start < start_at
-        if running and (y is None or y.shape != x.shape):
+        if running and (y is None or y.ndim != 3 or y.shape[::2] != x.shape[::2]):
             raise ShapeError(
                 f"start_at={start_at} lies above the local stream's start {local.start if local else None}: "
                 f"local_resid must have the shape {tuple(x.shape)}, not {None if y is None else tuple(y.shape)}"
@@ -289,7 +287,10 @@ class VisionTower(HookedTower):
 
 def _replace_extra(stream: Tensor, n_patches: int, tokens: Tensor) -> Tensor:
     """The stream [B, 1 + N + old, D] with ``tokens`` [n, D] or [B, n, D] as its extra tokens."""
-    if tokens.ndim not in (2, 3) or tokens.shape[-1] != stream.shape[-1]:
-        raise ShapeError(f"extra tokens have shape {tuple(tokens.shape)}; expected [n, {stream.shape[-1]}]")
+    batch, width = stream.shape[0], stream.shape[2]
+    if tokens.ndim not in (2, 3) or tokens.shape[-1] != width or tokens.shape[:-2] not in ((), (1,), (batch,)):
+        raise ShapeError(
+            f"extra tokens have shape {tuple(tokens.shape)}; expected [n, {width}] or [{batch}, n, {width}]"
+        )
     kept = stream[:, : 1 + n_patches]
     return torch.cat([kept, tokens.to(kept).expand(kept.shape[0], -1, -1)], dim=1)

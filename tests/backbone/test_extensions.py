@@ -24,13 +24,19 @@ def adapter(width: int) -> nn.Module:
     return nn.Linear(width, width, bias=False, dtype=torch.float64)
 
 
-def test_empty_extensions_change_nothing(ours, images, tokens):
-    same(
-        ours.vision(images, taps=TAPS, local=LOCAL, extensions=VisionExtensions()),
-        ours.vision(images, taps=TAPS, local=LOCAL),
-    )
-    assert torch.equal(ours.text(tokens, extensions=TextExtensions()), ours.text(tokens))
-    assert ours.vision(images, extensions=VisionExtensions(projections={"seg": {}})).projected == {"seg": {}}
+def test_empty_extensions_change_nothing(ours, theirs, images, tokens):
+    plain = ours.vision(images, taps=TAPS, local=LOCAL)
+    close(plain.embedding, theirs.encode_image(images))
+    none = torch.zeros(0, 32, dtype=torch.float64)
+    empty = VisionExtensions({"global": {}, "local": {}}, {0: none, 2: none}, {"seg": {}})
+    for extensions in (VisionExtensions(), empty):
+        for hooked in (True, False):
+            out = ours.vision(images, taps=TAPS, local=LOCAL, extensions=extensions, hooked=hooked)
+            close(out.embedding, plain.embedding)
+            assert all(torch.allclose(out.patches[tap], plain.patches[tap], atol=1e-12) for tap in TAPS)
+    assert out.projected == {"seg": {}}
+    for text in (TextExtensions(), TextExtensions({}, None), TextExtensions({1: lambda x: x})):
+        close(ours.text(tokens, extensions=text), theirs.encode_text(tokens))
 
 
 @pytest.mark.parametrize("hooked", [True, False])
@@ -40,7 +46,7 @@ def test_residual_adapters_after_vision_blocks(ours, images, block, hooked):
     tower, added = ours.vision, adapter(32)
 
     def mix(x):
-        return 0.9 * x + 0.1 * added(x)
+        return 0.9 * x + 0.1 * added(x) + x.mean(1, keepdim=True)  # tokens mix, so none may be left out
 
     def by_hook(x, hook):
         return mix(x)
@@ -95,6 +101,15 @@ def test_extra_tokens_survive_a_restart(ours, images):
     whole, cache = tower.run_with_cache(images, **options)
     for start in (0, 1, 2, 3):  # before they enter, where they enter, and after
         again = tower(cache["resid_pre", start], start_at=start, **options)
+        close(again.embedding, whole.embedding)
+        close(again.patches[3], whole.patches[3])
+
+    tokens = {1: torch.randn(2, 32, dtype=torch.float64), 2: torch.randn(3, 32, dtype=torch.float64)}
+    options = {"taps": TAPS, "local": LocalStream(0, mlp=True), "extensions": VisionExtensions(tokens=tokens)}
+    whole, cache = tower.run_with_cache(images, **options)
+    for start in (1, 2, 3):
+        y = cache[f"blocks.{start - 1}.hook_local_resid_post"]
+        again = tower(cache["resid_pre", start], start_at=start, local_resid=y, **options)
         close(again.embedding, whole.embedding)
         close(again.patches[3], whole.patches[3])
 
@@ -183,6 +198,7 @@ def test_an_attention_function_of_another_shape_is_named(ours, images):
         (VisionExtensions(adapters={"local": {2: nn.Identity()}}), "no local stream stands beside"),
         (VisionExtensions(adapters={"global": {2: lambda x: x[:, 1:]}}), r"made \(3, 16, 32\) of a residual stream"),
         (VisionExtensions(tokens={7: torch.ones(2, 32)}), "extra tokens: block 7"),
+        (VisionExtensions(tokens={0: torch.ones(2, 4, 32)}), r"\(2, 4, 32\); expected \[n, 32\] or \[3, n, 32\]"),
         (VisionExtensions(tokens={0: torch.ones(2, 31)}), r"extra tokens have shape \(2, 31\)"),
         (VisionExtensions(projections={"seg": {-2: nn.Identity()}}), "projections 'seg': block -2"),
     ],

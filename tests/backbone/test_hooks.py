@@ -9,6 +9,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 
 from headlens.backbone import LocalStream
+from headlens.backbone.blocks import HookedLayerNorm
 from headlens.errors import HeadlensError
 from tests.backbone.models import close
 
@@ -100,6 +101,33 @@ def test_a_hook_may_replace_what_it_sees(ours, images):
     )
     assert not torch.allclose(local_pattern.patches[3], tower(images, taps=(3,), local=LOCAL).patches[3])
     close(local_pattern.embedding, plain.embedding)
+
+
+def test_a_hook_where_the_local_stream_begins_changes_both_streams(ours, images):
+    doubled = ours.vision.run_with_hooks(
+        images, taps=(3,), local=LOCAL, fwd_hooks=[("blocks.2.hook_resid_pre", lambda x, hook: 2 * x)]
+    )
+    x = ours.vision.run_with_cache(images, names_filter="blocks.2.hook_resid_pre")[1]["resid_pre", 2]
+    again = ours.vision(2 * x, start_at=2, taps=(3,), local=LOCAL)
+    close(doubled.embedding, again.embedding)
+    close(doubled.patches[3], again.patches[3])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_looking_at_the_scale_changes_nothing_in_half_precision(dtype):
+    norm = HookedLayerNorm(64, 1e-5).to(dtype)
+    x = torch.randn(2, 5, 64).to(dtype)
+    x[..., 3] = 400
+    plain = norm(x)
+    norm.hook_scale.add_hook(lambda scale, hook: None)
+    close(norm(x).float(), plain.float(), 0.01)
+
+
+def test_captured_heads_cost_their_own_size_and_no_more(ours, images):
+    _, cache = ours.vision.run_with_cache(images, names_filter=lambda name: name.endswith("hook_z"))
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in cache.values()}
+    assert sum(held.values()) == 4 * 3 * 17 * 32 * 8  # layers, images, tokens, channels, bytes
+    assert ours.vision(images).cls.untyped_storage().nbytes() == 3 * 32 * 8
 
 
 def test_plain_torch_hooks_are_seen_too(ours, images):

@@ -20,7 +20,7 @@ from headlens.backbone.checkpoint import OPENAI_SCALARS
 from headlens.backbone.loading import _tower_name
 from headlens.backbone.parity import stirred_state
 from headlens.errors import ArchitectureError, CheckpointError, DownloadError, ShapeError
-from tests.backbone.models import close, tiny_config
+from tests.backbone.models import close, random_clip, tiny_config
 
 SMALL = "ViT-S-32"  # the smallest plain ViT with open_clip's tokenizer: 22 M + 40 M parameters
 
@@ -53,6 +53,7 @@ def test_a_local_file_gives_open_clips_embeddings_of_a_real_image(weights):
 def test_provenance_says_what_made_it(weights):
     made = load(SMALL, weights, image_size=(64, 96), position_rule="bilinear").provenance
     assert (made.name, made.weights, made.act_fn) == (SMALL, "small.safetensors", "gelu")
+    assert not made.act_fn_known, "a bare state dict does not tell"
     assert (made.position_rule, made.image_size) == ("bilinear", (64, 96))
     assert len(made.sha256) == 64
     random = load(SMALL, seed=3)
@@ -182,9 +183,17 @@ def test_the_config_beside_a_file_is_believed(weights, tmp_path):
     beside.write_text(json.dumps({"model_cfg": {"quick_gelu": True}}))
     with pytest.raises(ArchitectureError, match=r"by open_clip_config\.json beside it"):
         load(SMALL, path)
-    beside.write_text("{}")
-    with pytest.raises(CheckpointError, match="no open_clip config"):
-        load(SMALL, path)
+    for bad in (
+        "{}",
+        "[" * 100_000,
+        *(
+            json.dumps({"model_cfg": {}, "preprocess_cfg": p})
+            for p in ({"mean": "abc"}, {"std": [1]}, {"interpolation": "x"})
+        ),
+    ):
+        beside.write_text(bad)
+        with pytest.raises(CheckpointError, match="no open_clip config"):
+            load(SMALL, path)
 
 
 def test_a_published_file_is_recognised_by_its_hash():
@@ -223,6 +232,38 @@ def test_weights_that_are_not_numbers(theirs):
         assemble(architecture_from_config(tiny_config()), state)
 
 
+def test_one_weight_under_two_names(theirs):
+    state = {**theirs.state_dict(), "visual.ln_final.weight": torch.zeros(32)}
+    with pytest.raises(CheckpointError, match="two names for one weight"):
+        assemble(architecture_from_config(tiny_config()), state)
+
+
+def test_the_backbone_owns_its_weights(weights, tmp_path):
+    """Neither the model nor the file they came from is tied to it."""
+    model = random_clip(tiny_config(), torch.float32)
+    ours = assemble(architecture_from_config(tiny_config()), dict(model.named_parameters()))
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(weights.read_bytes())
+    clip = load(SMALL, copy)
+    kept = clip.vision.proj.clone()
+    with copy.open("r+b") as file:
+        file.seek(copy.stat().st_size // 2)
+        file.write(bytes(copy.stat().st_size // 2))
+    assert torch.equal(clip.vision.proj, kept)
+
+
+def test_it_goes_where_it_is_sent(theirs):
+    for state in (theirs.state_dict(), None):
+        clip = assemble(architecture_from_config(tiny_config()), state, device="meta", dtype=torch.bfloat16)
+        assert {(p.device.type, p.dtype) for p in clip.parameters()} == {("meta", torch.bfloat16)}
+
+
 def test_headlens_own_state_dict_is_recognised(ours):
     with pytest.raises(CheckpointError, match="give it to load_state_dict"):
         assemble(architecture_from_config(tiny_config()), ours.state_dict())
@@ -251,6 +292,8 @@ def test_no_network_is_one_error_that_names_the_local_way(monkeypatch, tmp_path)
     for proxy in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(proxy, raising=False)
         monkeypatch.delenv(proxy.upper(), raising=False)
+    # The hub's own client asks five times over half a minute: it must not be asked at all.
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("asked"))
     with pytest.raises(DownloadError, match=r"(?s)not on this machine.*pretrained='path/to/open_clip_model"):
         load("ViT-L-14-336-quickgelu", "openai", cache_dir=tmp_path)
 

@@ -85,6 +85,12 @@ def test_deep_prompts_overwrite_before_their_block(ours, theirs, tokens):
     assert torch.equal(ours.text(tokens, deep_prompts={}), ours.text(tokens))
 
 
+def test_the_hook_free_path_calls_no_hook_and_is_the_same(ours, tokens):
+    close(ours.text(tokens, hooked=False), ours.text(tokens))
+    with ours.text.hooks([(lambda _: True, lambda x, hook: pytest.fail(hook.name))]):
+        ours.text(tokens, hooked=False)
+
+
 def test_padding_and_batch_do_not_matter(ours, tokens):
     together = ours.text(tokens)
     for row, end in enumerate((5, 8, 16)):
@@ -121,11 +127,12 @@ class Counter:
     """Counts how often the text tower really ran."""
 
     def __init__(self, tower) -> None:
-        self.runs = 0
-        tower.register_forward_pre_hook(self)
+        self.runs, self.forward = 0, tower.forward
+        tower.forward = self
 
-    def __call__(self, module, arguments) -> None:
+    def __call__(self, *arguments, **options):
         self.runs += 1
+        return self.forward(*arguments, **options)
 
 
 def test_equal_batches_are_encoded_once(ours, tokens):
@@ -164,6 +171,25 @@ def test_a_changed_weight_or_prompt_is_encoded_anew(ours, tokens):
     assert ours.encode_text(short).dtype == torch.float32
 
 
+def test_replaced_weights_towers_and_autocast_are_noticed(ours, theirs, tokens):
+    for seed in range(4):
+        ours.text.proj = torch.nn.Parameter(learned(20, seed=seed).T.contiguous(), requires_grad=False)
+        close(ours.encode_text(tokens), ours.text(tokens))
+    other = assemble(architecture_from_config(TINY), theirs.state_dict(), dtype=torch.float64)
+    ours.text = other.text
+    close(ours.encode_text(tokens), other.text(tokens))
+    single = other.float()
+    single.encode_text(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = single.encode_text(tokens)
+        assert torch.equal(low, single.text(tokens))
+    assert not torch.equal(low.float(), single.encode_text(tokens))
+    with torch.no_grad():
+        handle = single.text.blocks[1].register_forward_hook(lambda module, args, out: (2 * out[0], None))
+        assert torch.equal(single.encode_text(tokens), single.text(tokens))
+        handle.remove()
+
+
 def test_gradients_and_hooks_are_never_answered_from_memory(ours, tokens):
     context, short = learned(2).requires_grad_(), tokens[:2]
     with torch.no_grad():
@@ -189,7 +215,7 @@ def test_what_was_encoded_in_inference_mode_can_be_trained_with(ours, tokens):
 def test_the_cache_is_bounded(ours):
     for i in range(40):
         ours.encode_text(torch.tensor([[1 + i % 50, 63]]))
-    assert len(ours._prompts) <= ours._prompts.size
+    assert len(ours._prompts) == ours._prompts.size
 
 
 def test_many_prompts_are_encoded_piecewise(ours):
