@@ -121,7 +121,7 @@ def assemble(
     Raises:
         CheckpointError: naming tensors that are missing, unknown, or of another shape.
     """
-    given = "random" if state is None else "state dict"
+    given = f"random (seed {seed})" if state is None else "state dict"
     provenance = provenance or Provenance(
         arch.name, given, None, arch.act_fn, state is None, arch.vision.position_rule, arch.vision.image_size
     )

@@ -49,11 +49,23 @@ def test_2_head_results_and_bias_are_the_attention_output(ours, run):
             close(results.sum(2) + block.attn.b_O, cache[f"blocks.{layer}.hook_local_attn_out"])
 
 
-def test_2_heads_cannot_be_cut_from_the_attention_output(run):
-    """After the output projection the heads are mixed: slicing channels is not a head decomposition."""
-    _, cache = run
-    sliced = cache["attn_out", 2].unflatten(-1, (H, -1))
-    assert not torch.allclose(sliced[..., 0, :], cache["result", 2][..., 0, : sliced.shape[-1]])
+def test_2_heads_cannot_be_cut_from_the_attention_output(ours, images):
+    """After the output projection the heads are mixed: zeroing a head's channels there does not switch it off."""
+
+    def cut(out, hook):
+        return torch.cat([torch.zeros_like(out[..., :8]), out[..., 8:]], -1)
+
+    gate = torch.ones(1, L, H, dtype=torch.float64)
+    gate[:, 2, 0] = 0
+    off = ours.vision(images, gates={"global": gate}).embedding
+    assert not torch.allclose(ours.vision(images).embedding, off)
+    assert not torch.allclose(
+        ours.vision.run_with_hooks(images, fwd_hooks=[("blocks.2.hook_attn_out", cut)]).embedding, off
+    )
+    by_z = ours.vision.run_with_hooks(
+        images, fwd_hooks=[("blocks.2.attn.hook_z", lambda z, hook: cut(z.flatten(2), hook).view_as(z))]
+    )
+    close(by_z.embedding, off)
 
 
 def test_3_embedding_and_parts_are_the_residual_stream_in_both_streams(run):
@@ -89,17 +101,17 @@ def test_4_direct_effects_are_the_image_embedding_and_the_cosine(ours, run):
     close(((effects.sum(0) + constant) @ text) / norm, cosine)
 
 
-def test_5_attention_rows_sum_to_one_and_source_tokens_to_the_head(ours, run):
+def test_5_attention_rows_sum_to_one_and_source_tokens_to_the_head(ours, run, weights):
     _, cache = run
     g_hat, _ = folded(ours.vision)
     direction = g_hat @ torch.randn(20, dtype=torch.float64)
     for layer, block in enumerate(ours.vision.blocks):
-        pattern, v, z = (cache[kind, layer] for kind in ("pattern", "v", "z"))
+        pattern, v = cache["pattern", layer], cache["v", layer]
         close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
         # u_h = W_O^h Ĝ u: one number for each source token, no D-sized tensor.
         u = torch.einsum("hdm,m->hd", block.attn.W_O, direction)
         token_map = pattern[:, :, 0] * torch.einsum("bthd,hd->bht", v, u)
-        weight = z[:, 0].norm(dim=-1) / torch.einsum("bht,bthd->bhd", pattern[:, :, 0], v).norm(dim=-1)
+        weight = weights["global"][layer]
         close(token_map.sum(-1) * weight, torch.einsum("bhm,m->bh", cache["result", layer][:, 0], direction))
 
 

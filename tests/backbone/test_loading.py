@@ -127,6 +127,20 @@ def test_every_config_key_beyond_the_plain_one_is_refused(change, missing):
         architecture_from_config(config)
 
 
+@pytest.mark.parametrize(
+    "key, value, missing",
+    [
+        ("multimodal_cfg", {}, "a CoCa text decoder"),
+        ("init_logit_bias", 0, "a SigLIP logit bias"),
+        ("novel_cfg", {"layers": 3}, "novel_cfg"),
+    ],
+)
+def test_unknown_parts_of_a_model_are_refused(key, value, missing):
+    with pytest.raises(ArchitectureError, match=missing):
+        architecture_from_config({**tiny_config(), key: value})
+    assert architecture_from_config({**tiny_config(), key: None}).name == "custom"
+
+
 def test_defaults_written_out_are_no_reason_to_refuse():
     config = tiny_config()
     config["vision_cfg"].update(pool_type="tok", ls_init_value=None, patch_dropout=0.5, scale_heads=False)
