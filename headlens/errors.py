@@ -17,5 +17,9 @@ class DownloadError(HeadlensError):
     """Weights that are not on this machine and could not be fetched."""
 
 
+class DataError(HeadlensError):
+    """A data set, a spec or a file that is not what it should be."""
+
+
 class ShapeError(HeadlensError, ValueError):
     """A tensor or an index that does not fit the model it is given to."""

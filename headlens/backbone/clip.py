@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -46,15 +47,25 @@ class Backbone(nn.Module):
         self,
         arch: Architecture,
         provenance: Provenance,
-        tokenizer: Callable[..., Tensor],
-        preprocess: Callable[[Any], Tensor],
+        make_tokenizer: Callable[[], Callable[..., Tensor]],
+        make_preprocess: Callable[[], Callable[[Any], Tensor]],
     ) -> None:
         super().__init__()
         self.vision, self.text = VisionTower(arch.vision), TextTower(arch.text)
         self.logit_scale = nn.Parameter(torch.empty(()))
-        self.tokenizer, self.preprocess = tokenizer, preprocess
+        self._make_tokenizer, self._make_preprocess = make_tokenizer, make_preprocess
         self.provenance = provenance
         self._prompts = PromptCache()
+
+    @cached_property
+    def tokenizer(self) -> Callable[..., Tensor]:
+        """Sentences to token ids [P, n_ctx]; made on first use, because open_clip takes seconds to import."""
+        return self._make_tokenizer()
+
+    @cached_property
+    def preprocess(self) -> Callable[[Any], Tensor]:
+        """PIL image to a normalised tensor [3, h, w]; made on first use."""
+        return self._make_preprocess()
 
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
         """Normalised images [B, 3, h, w] to embeddings [B, d_e], as open_clip's ``encode_image``."""

@@ -10,8 +10,10 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
+from headlens.backbone import embedded
 from headlens.errors import ArchitectureError, ShapeError
 
 Activation = Literal["gelu", "quick_gelu"]
@@ -117,7 +119,8 @@ def architecture(name: str) -> Architecture:
     """The architecture behind an open_clip model name.
 
     Args:
-        name: an open_clip model name of the plain ViT family, such as ``"ViT-L-14-336-quickgelu"``.
+        name: an open_clip model name of the plain ViT family, such as ``"ViT-L-14-336-quickgelu"``; or one of those
+            that ship with headlens, ``"mini"`` and ``"mini-contrastive"``.
 
     Raises:
         ArchitectureError: unknown name, or a model that the towers cannot be true to; the message says why.
@@ -125,6 +128,8 @@ def architecture(name: str) -> Architecture:
     >>> architecture("ViT-B-16").vision.grid
     (14, 14)
     """
+    if name in embedded.NAMES:
+        return architecture_from_config(embedded.config(name)["model_cfg"], name)
     import open_clip
 
     # "hf-hub:" and "local-dir:" would make open_clip look elsewhere than among its own architectures.
@@ -144,8 +149,6 @@ def architecture_from_config(config: Mapping[str, Any], name: str = "custom") ->
     Raises:
         ArchitectureError: naming every part of the config that the towers do not have.
     """
-    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-
     vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
     missing = [
         _WHY.get(key, key)
@@ -155,14 +158,14 @@ def architecture_from_config(config: Mapping[str, Any], name: str = "custom") ->
     if not isinstance(vision.get("layers", 12), int):
         missing.append("a ResNet image tower")
         vision["layers"] = 12
-    missing += _beyond_plain(vision, CLIPVisionCfg, _VISION_KEYS) + _beyond_plain(text, CLIPTextCfg, _TEXT_KEYS)
+    missing += _beyond_plain(vision, "CLIPVisionCfg", _VISION_KEYS) + _beyond_plain(text, "CLIPTextCfg", _TEXT_KEYS)
     if missing:
         raise ArchitectureError(
             f"{name} needs what the headlens towers do not have: {'; '.join(dict.fromkeys(missing))}. "
             "They follow open_clip's plain ViTs (ViT-B-32, ViT-B-16, ViT-L-14, ViT-L-14-336 and their kin)."
         )
 
-    v, t = CLIPVisionCfg(**vision), CLIPTextCfg(**text)
+    v, t = _filled(vision, "CLIPVisionCfg", _VISION_KEYS), _filled(text, "CLIPTextCfg", _TEXT_KEYS)
     act_fn: Activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
     size = v.image_size if isinstance(v.image_size, tuple | list) else (v.image_size, v.image_size)
     return Architecture(
@@ -190,9 +193,21 @@ def architecture_from_config(config: Mapping[str, Any], name: str = "custom") ->
     )
 
 
-def _beyond_plain(config: Mapping[str, Any], plain: type, known: set[str]) -> list[str]:
+def _defaults(plain: str) -> dict[str, Any]:
+    """What open_clip's config class ``plain`` says where a config says nothing."""
+    import open_clip.model
+
+    return {field.name: field.default for field in dataclasses.fields(getattr(open_clip.model, plain))}
+
+
+def _filled(config: Mapping[str, Any], plain: str, known: set[str]) -> SimpleNamespace:
+    """The config with open_clip's defaults; a config that says all is read without importing open_clip (seconds)."""
+    return SimpleNamespace(**({} if known - {"patch_dropout"} <= config.keys() else _defaults(plain)) | dict(config))
+
+
+def _beyond_plain(config: Mapping[str, Any], plain: str, known: set[str]) -> list[str]:
     """Names of the keys in ``config`` that ask for something other than open_clip's default."""
-    defaults = {field.name: field.default for field in dataclasses.fields(plain)}
+    defaults = _defaults(plain) if config.keys() - known else {}
     return [
         _WHY.get(key, f"{key}={value!r}")
         for key, value in config.items()

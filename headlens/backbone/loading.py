@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from headlens.backbone import embedded
 from headlens.backbone.checkpoint import NOT_WEIGHTS, Checkpoint, read_checkpoint
 from headlens.backbone.clip import Backbone, Provenance, init_random
 from headlens.backbone.config import Architecture, PositionRule, architecture
 from headlens.backbone.download import PLAIN, download, published_as, tag_config
 from headlens.errors import ArchitectureError, CheckpointError, ShapeError
 
+_CLIP_VOCABULARY = 49408
 _RENAMED = (
     ("transformer.resblocks.", "blocks."),
     (".ln_1.", ".ln1."),
@@ -44,10 +49,12 @@ def load(
     """A CLIP by its open_clip name, frozen and in eval mode.
 
     Args:
-        name: a plain ViT of open_clip: ViT-B-32, ViT-B-16, ViT-B-16-plus-240, ViT-L-14, ViT-L-14-336, their
-            ``-quickgelu`` forms, and their kin. OpenAI's weights need the ``-quickgelu`` form.
+        name: ``"mini"``, the embedded backbone, which needs no network and has seen procedural images only (or
+            ``"mini-contrastive"``); or a plain ViT of open_clip: ViT-B-32, ViT-B-16, ViT-B-16-plus-240, ViT-L-14,
+            ViT-L-14-336, their ``-quickgelu`` forms, and their kin. OpenAI's weights need the ``-quickgelu`` form.
         pretrained: a tag of open_clip (downloaded once, with a progress bar); or a local file: safetensors, open_clip's
-            .pt/.bin, or OpenAI's archive; or None for random weights, which say nothing about any image.
+            .pt/.bin, or OpenAI's archive; or None for random weights, which say nothing about any image (of an
+            embedded backbone, its own weights).
         image_size: what ``preprocess`` resizes to, as a square or (height, width); the trained size when None. The
             vision tower itself takes any size.
         position_rule: how positions reach other sizes: ``"bicubic"`` with antialias, as open_clip does, or
@@ -70,7 +77,11 @@ def load(
     checkpoint: Checkpoint | None = None
     known = True
     weights = f"random (seed {seed})"
-    if pretrained is not None:
+    if pretrained is None and name in embedded.NAMES:
+        checkpoint = read_checkpoint(embedded.folder(name) / "open_clip_model.safetensors")
+        recipe = embedded.config(name)["preprocess_cfg"]
+        weights = "embedded, trained on procedural images only"
+    elif pretrained is not None:
         path = Path(pretrained).expanduser()
         if path.is_file():
             weights = path.name
@@ -126,16 +137,17 @@ def assemble(
         arch.name, given, None, arch.act_fn, state is None, arch.vision.position_rule, arch.vision.image_size
     )
     with torch.device("meta"):  # nothing is allocated, or initialised for nothing, before the weights are there
-        backbone = Backbone(arch, provenance, _tokenizer(arch), _preprocess(provenance.image_size, recipe or {}))
+        preprocess = partial(_preprocess, provenance.image_size, recipe or {})
+        backbone = Backbone(arch, provenance, partial(_tokenizer, arch), preprocess)
     backbone = backbone.to(dtype)
     if state is None:
         backbone = backbone.to_empty(device=device or torch.get_default_device())
         init_random(backbone, seed)
     else:
         weights = [key for key in state if key not in NOT_WEIGHTS]
-        theirs = {_tower_name(key): key for key in weights}
-        if twice := [key for key in weights if theirs[_tower_name(key)] != key]:
-            raise CheckpointError(f"{twice[0]} and {theirs[_tower_name(twice[0])]} are two names for one weight")
+        theirs = {tower_name(key): key for key in weights}
+        if twice := [key for key in weights if theirs[tower_name(key)] != key]:
+            raise CheckpointError(f"{twice[0]} and {theirs[tower_name(twice[0])]} are two names for one weight")
         _check_state(backbone, state, theirs, arch.name)
         device = device or torch.get_default_device()
         # Copies: the caller's model, or the file that safetensors maps, may change without the backbone changing.
@@ -144,7 +156,7 @@ def assemble(
     return backbone.requires_grad_(False).eval()
 
 
-def _tower_name(key: str) -> str:
+def tower_name(key: str) -> str:
     """open_clip's parameter name to ours."""
     if key.startswith("visual."):
         key = "vision." + key.removeprefix("visual.")
@@ -224,10 +236,18 @@ def _check_activation(arch: Architecture, trained_quick: bool, what: str) -> Non
 
 
 def _tokenizer(arch: Architecture) -> Callable[..., Tensor]:
-    """CLIP's BPE at the tower's context length."""
-    from open_clip.tokenizer import SimpleTokenizer
+    """CLIP's BPE at the tower's context length; for a smaller vocabulary, its first merges only.
 
-    return SimpleTokenizer(context_length=arch.text.n_ctx)
+    Every sentence can still be said: a rare word is spelt in more, shorter pieces.
+    """
+    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+
+    if arch.text.d_vocab >= _CLIP_VOCABULARY:
+        return SimpleTokenizer(context_length=arch.text.n_ctx)
+    merges = gzip.decompress(Path(default_bpe()).read_bytes()).split(b"\n")
+    kept = merges[: 1 + arch.text.d_vocab - 514]  # a comment; 2 x 256 bytes and 2 special tokens are no merges
+    file = BytesIO(gzip.compress(b"\n".join(kept)))
+    return SimpleTokenizer(bpe_path=file, context_length=arch.text.n_ctx)
 
 
 def _preprocess(size: tuple[int, int], recipe: Mapping[str, Any]) -> Callable[[Any], Tensor]:

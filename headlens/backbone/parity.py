@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headlens.backbone import embedded
 from headlens.backbone.checkpoint import NOT_WEIGHTS
 from headlens.backbone.clip import Backbone
 from headlens.backbone.config import PositionRule, architecture
-from headlens.backbone.loading import assemble
+from headlens.backbone.loading import assemble, tower_name
 
 LIMITS = {torch.float64: 1e-10, torch.float32: 2e-5}
 """Largest deviation, relative to open_clip's largest value, that counts as equal."""
@@ -105,10 +106,9 @@ def open_clip_model(
     position_rule: PositionRule = "bicubic",
 ) -> Any:
     """open_clip's own model with these weights, its positions resized by its own code."""
-    import open_clip
     from open_clip.model import CLIP, resize_pos_embed
 
-    config = open_clip.get_model_config(name)
+    config = _config(name)
     config["vision_cfg"]["image_size"] = size
     model = CLIP(**config).to(dtype)
     # Half precisions are resized in float32, which is how open_clip loads them.
@@ -119,14 +119,29 @@ def open_clip_model(
     return model.eval()
 
 
+def _config(name: str) -> dict[str, Any]:
+    """open_clip's config of an architecture, or the one that ships with an embedded backbone."""
+    import open_clip
+
+    return dict(embedded.config(name)["model_cfg"] if name in embedded.NAMES else open_clip.get_model_config(name))
+
+
+def open_clip_names(backbone: Backbone) -> dict[str, str]:
+    """The name open_clip has for every parameter: ``{theirs: ours}``."""
+    from open_clip.model import CLIP
+
+    with torch.device("meta"):
+        theirs = CLIP(**_config(backbone.provenance.name)).state_dict()
+    return {key: tower_name(key) for key in theirs if key not in NOT_WEIGHTS}
+
+
 def stirred_state(name: str, seed: int = 0) -> dict[str, Tensor]:
     """Random weights of an architecture by open_clip's names, with no bias at 0 and no LayerNorm at 1."""
-    import open_clip
     from open_clip.model import CLIP
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state = CLIP(**open_clip.get_model_config(name)).state_dict()
+        state = CLIP(**_config(name)).state_dict()
         for key, value in state.items():
             if value.ndim == 1 and key != "visual.class_embedding":
                 value += 0.1 * torch.randn(value.shape)

@@ -1,0 +1,142 @@
+"""What an embedded backbone can do on the procedural sets, without any training on top.
+
+    python analyses/mini_eval.py mini mini-contrastive --per-category 80 --out docs/mini-eval.md
+
+Hand-written prompts, taps 5, 11, 17, 23 of the local stream. I is the image AUROC of the joint score, C that of the
+class token alone, P the pixel AUROC; each is the mean over categories. The floor is the strongest of three
+local-contrast maps, which know nothing: the distance to it is what a backbone has learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from mini_pretrain import LOCAL, TAPS, normalised
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from headlens.backbone import Backbone, load
+from headlens.data.procedural.canvas import blur
+from headlens.data.procedural.worlds import SPECS, World
+from headlens.detectors.prompts import ensemble
+from headlens.detectors.scoring import anomaly_map, joint_score, margin, upsample
+
+
+class Group:
+    """One set, made once: images [n, 3, S, S] uint8, masks [n, S, S], and which category each is of."""
+
+    def __init__(self, spec: str, per_category: int, device: torch.device, seed: int = 0) -> None:
+        self.spec, self.world = spec, World(spec, per_category, seed=seed)
+        every = range(len(self.world))
+        if device.type == "cpu":
+            parts = [self.world.batch([i]) for i in every]
+        else:
+            parts = [
+                self.world.batch(range(start, start + per_category), device)
+                for start in range(0, len(self.world), per_category)
+            ]
+        self.images = torch.cat([images for images, _ in parts])
+        self.masks = torch.cat([masks for _, masks in parts])
+        self.category = torch.arange(len(self.world), device=device) // per_category
+
+    def means(self, image_scores: dict[str, Tensor], maps: Tensor) -> dict[str, float]:
+        """AUROC of every image score [n] and of the maps [n, S, S] against labels and masks, mean over categories."""
+        rows: dict[str, list[float]] = {name: [] for name in (*image_scores, "P")}
+        for number in range(len(self.world.categories)):
+            own = self.category == number
+            label = self.masks[own].flatten(1).any(1).long()
+            for name, scores in image_scores.items():
+                rows[name].append(float(binary_auroc(scores[own], label)))
+            rows["P"].append(float(binary_auroc(maps[own].flatten(), self.masks[own].flatten().long())))
+        return {name: float(np.mean(values)) for name, values in rows.items()}
+
+
+def prompts(backbone: Backbone) -> Tensor:
+    """The hand-written normal and abnormal prompt, [2, d]: object-agnostic, as HeadCLIP's are."""
+    return ensemble(backbone, ["object"])
+
+
+@torch.no_grad()
+def scores(
+    backbone: Backbone, images: Tensor, text: Tensor, batch: int = 64, **options
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Joint scores [n], class-token scores [n] and maps [n, S, S] of uint8 images [n, 3, S, S]."""
+    rows = []
+    size = (images.shape[2], images.shape[3])
+    for start in range(0, len(images), batch):
+        part = normalised(images[start : start + batch].float() / 255)
+        out = backbone.vision(part, taps=TAPS, local=LOCAL, hooked=False, **options)
+        maps = upsample(anomaly_map(out.patches, text, backbone.vision.grid(*size)), size)
+        cls = margin(out.embedding, text).sigmoid()
+        rows.append((joint_score(cls, maps), cls, maps))
+    joint, cls, maps = (torch.cat(column) for column in zip(*rows, strict=True))
+    return joint, cls, maps
+
+
+def contrast(images: Tensor, scale: float) -> Tensor:
+    """How much every pixel differs from its neighbourhood of ``scale`` pixels: [n, S, S], smoothed as maps are."""
+    maps = []
+    for part in images.split(64):
+        part = part.float() / 255
+        difference = (blur(part, 1.0) - blur(part, scale)).square().sum(1).sqrt()
+        maps.append(blur(difference[:, None], 2.5)[:, 0])
+    return torch.cat(maps)
+
+
+def floor(group: Group) -> dict[str, float]:
+    """The strongest of three local-contrast maps; I is that of the map's maximum."""
+    rows = []
+    for scale in (4.0, 8.0, 16.0):
+        maps = contrast(group.images, scale)
+        rows.append(group.means({"I": maps.flatten(1).amax(1)}, maps))
+    return {name: max(row[name] for row in rows) for name in rows[0]}
+
+
+def evaluate(backbone: Backbone, groups: dict[str, Group]) -> dict[str, dict[str, float]]:
+    """I, C and P of every group."""
+    text = prompts(backbone)
+    table = {}
+    for spec, group in groups.items():
+        joint, cls, maps = scores(backbone, group.images, text)
+        table[spec] = group.means({"I": joint, "C": cls}, maps)
+    return table
+
+
+def markdown(floors: dict[str, dict[str, float]], tables: dict[str, dict[str, dict[str, float]]]) -> str:
+    """One row for each set, I / C / P of every backbone, and the floor."""
+    lines = ["| set | floor I / P | " + " | ".join(f"{name} I / C / P" for name in tables) + " |"]
+    lines.append("|---" * (2 + len(tables)) + "|")
+    for spec, low in floors.items():
+        cells = [f"{t[spec]['I']:.3f} / {t[spec]['C']:.3f} / {t[spec]['P']:.3f}" for t in tables.values()]
+        lines.append(f"| `{spec}` | {low['I']:.3f} / {low['P']:.3f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", default=["mini"], help="embedded backbones, or weight files of theirs")
+    parser.add_argument("--per-category", type=int, default=80)
+    parser.add_argument("--seed", type=int, default=0, help="of the sets")
+    parser.add_argument("--floor-only", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    groups = {spec: Group(spec, args.per_category, device, args.seed) for spec in SPECS}
+    floors = {spec: floor(group) for spec, group in groups.items()}
+    tables = {}
+    for name in [] if args.floor_only else args.names:
+        path = Path(name)
+        backbone = load("mini", path, device=device) if path.is_file() else load(name, device=device)
+        tables[name] = evaluate(backbone, groups)
+    table = markdown(floors, tables)
+    print(table)
+    if args.out:
+        args.out.write_text(f"{table}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""Pre-trains an embedded backbone on the procedural worlds alone: no photograph, no foreign weights.
+
+    python analyses/mini_pretrain.py --recipe dense --seconds 1200 --piece 570 --out runs/mini
+
+The learning rate follows the share of ``--seconds`` that has passed, so a run takes as long as it is told to. After
+``--piece`` seconds it saves and stops; the same command goes on from there. At the end ``open_clip_model.safetensors``
+(half precision) and ``training.json`` lie in ``--out``.
+
+Loss: CLIP's, with every image that a sentence is true of as its positive; plus, on part of the batch, the local
+stream's margins against the mask (dense) and the class token's against the label (state).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mini_stream import STATE, Batch, Captions, Stream
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from headlens.backbone import Backbone, LocalStream, architecture, assemble
+from headlens.backbone.embedded import config
+from headlens.backbone.parity import open_clip_names
+from headlens.detectors.scoring import margin
+
+TAPS = (5, 11, 17, 23)
+LOCAL = LocalStream(start=5)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run does; every field is in its card."""
+
+    dense: float = 1.0  # weight of the dense term
+    dense_from: float = 0.0  # share of the time after which it begins
+    taps: tuple[int, ...] = TAPS  # taps that get it
+    state: float = 0.5  # weight of the state term
+    head_dropout: float = 0.0  # share of heads, in both streams, silenced for an image of the dense part
+    batch: int = 512
+    dense_part: int = 128  # images of the batch that get the dense and state terms
+    small_until: float = 0.45  # share of the time spent on 140 px images, four times as fast
+    pool: int = 48_000
+    fresh: int = 192  # new pictures a call
+    every: int = 4  # steps between calls
+    muon: float = 2e-3
+    adam: float = 1e-3
+    decay: float = 0.05
+    warmup: int = 300  # steps
+
+
+RECIPES = {
+    "dense": Recipe(),
+    "light": Recipe(dense=0.25),
+    "late-taps": Recipe(taps=(17, 23)),
+    "finish": Recipe(dense_from=0.75),
+    "dropout": Recipe(head_dropout=0.15),
+    "contrastive": Recipe(dense=0.0),
+}
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, made orthogonal (Jordan et al. 2024), for the blocks' matrices; equal shapes are stacked.
+
+    torch.optim.Muon takes matrices one by one: thousands of launches a step in a model this thin.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, decay: float, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "decay": decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update from the gradients at hand."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
+                grads = torch.stack([p.grad for p in parameters])
+                held = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
+                torch._foreach_lerp_(held, [p.grad for p in parameters], 1 - group["momentum"])
+                update = grads.lerp(torch.stack(held), group["momentum"])  # Nesterov
+                # Q, K and V are three matrices in one.
+                parts = update.unflatten(1, (-1, shape[1])) if shape[0] == 3 * shape[1] else update[:, None]
+                step = orthogonal(parts.flatten(0, 1)).view_as(update) * (0.2 * math.sqrt(max(parts.shape[2:])))
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["decay"])
+                torch._foreach_add_(parameters, list(step.to(parameters[0].dtype)), alpha=-group["lr"])
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """The nearest matrices [n, a, b] with singular values near 1: five Newton-Schulz iterations."""
+    x = matrices.bfloat16()
+    wide = x.shape[1] > x.shape[2]
+    x = x.mT if wide else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+    return x.mT if wide else x
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, positive: Tensor) -> Tensor:
+    """KL from the even distribution over all positives [B, B] (sentence, image) to the softmax, both ways."""
+    logits = scale.exp().clamp(max=100) * texts.float() @ images.float().T
+    total = logits.new_zeros(())
+    for scores, match in ((logits, positive), (logits.T, positive.T)):
+        target = match.float() / match.sum(1, keepdim=True)
+        total = total + F.kl_div(scores.log_softmax(1), target, reduction="batchmean") / 2
+    return total
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Images [B, 3, S, S] in 0..1 as the backbone's preprocessing leaves them."""
+    about = config("mini")["preprocess_cfg"]
+    mean, std = (torch.tensor(about[key], device=images.device).view(3, 1, 1) for key in ("mean", "std"))
+    return (images - mean) / std
+
+
+def dense_loss(logits: Tensor, patches: Tensor) -> Tensor:
+    """Margins [B, N] against flawed fractions [B, N]: weighted cross-entropy and half of Dice's loss."""
+    entropy = F.binary_cross_entropy_with_logits(logits, patches, 1 + 4 * patches)
+    p = logits.sigmoid()
+    dice = 1 - (2 * (p * patches).sum(1) + 1) / (p.sum(1) + patches.sum(1) + 1)
+    return entropy + 0.5 * dice.mean()
+
+
+def losses(model: Backbone, batch: Batch, captions: Captions, recipe: Recipe, dense_on: bool) -> dict[str, Tensor]:
+    """The terms of one step, unweighted."""
+    device, part = batch.images.device, recipe.dense_part
+    said, stated = captions.sentences(batch.attributes)
+    pairs = captions.pairs(batch.attributes[:part])
+    texts = F.normalize(model.text(captions.tokens(said + pairs, device), hooked=False).float(), dim=-1)
+    said_text, pair_text = texts[: len(said)], texts[len(said) :].unflatten(0, (2, part)).transpose(0, 1)
+
+    images = normalised(batch.images)
+    if dense_on:
+        gates = None
+        if recipe.head_dropout:
+            keep = 1 - recipe.head_dropout
+            on = torch.rand(2, part, model.vision.cfg.n_layers, model.vision.cfg.n_heads, device=device) < keep
+            gates = dict(zip(("global", "local"), on.float() / keep, strict=True))
+        first = model.vision(images[:part], taps=recipe.taps, local=LOCAL, gates=gates, hooked=False)
+        rest = model.vision(images[part:], hooked=False).embedding
+        embedding = torch.cat([first.embedding, rest])
+    else:
+        embedding = model.vision(images, hooked=False).embedding
+    embedding = F.normalize(embedding.float(), dim=-1)
+
+    stated = stated.to(device)
+    agree = (batch.attributes[:, None] == batch.attributes[None]) | ~stated[:, None]  # (sentence, image, attribute)
+    terms = {"clip": contrastive_loss(embedding, said_text, model.logit_scale, agree.all(2))}
+    label = batch.attributes[:part, STATE].float()
+    terms["state"] = F.binary_cross_entropy_with_logits(margin(embedding[:part], pair_text), label)
+    if dense_on:
+        patches = batch.patches[:part].flatten(1)
+        maps = [dense_loss(margin(tokens.float(), pair_text), patches) for tokens in first.patches.values()]
+        terms["dense"] = torch.stack(maps).mean()
+    return terms
+
+
+def optimisers(model: Backbone, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the matrices of the blocks, AdamW for everything else."""
+    named = dict(model.named_parameters())
+    matrices = [p for name, p in named.items() if ".blocks." in name and p.ndim == 2]
+    known = set(map(id, matrices))
+    others = [p for p in named.values() if id(p) not in known]
+    plain = [p for p in others if p.ndim < 2]
+    groups = [{"params": [p for p in others if p.ndim >= 2]}, {"params": plain, "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, recipe.adam, (0.9, 0.98), 1e-6, recipe.decay, fused=matrices[0].is_cuda)
+    return Muon(matrices, recipe.muon, recipe.decay), adam
+
+
+def save_run(out: Path, model: Backbone, optimizers: tuple[torch.optim.Optimizer, ...], log: dict) -> None:
+    """Everything a later piece needs, as safetensors of at most 15 MB."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for number, optimizer in enumerate(optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{number}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+    shards: list[dict[str, Tensor]] = [{}]
+    room = 15_000_000
+    for name, value in tensors.items():
+        size = value.numel() * value.element_size()
+        if size > room:
+            shards.append({})
+            room = 15_000_000
+        shards[-1][name] = value.detach().cpu().contiguous()
+        room -= size
+    for number, shard in enumerate(shards):
+        save_file(shard, out / f"state-{number}.safetensors")
+    (out / "state.json").write_text(json.dumps(log | {"shards": len(shards)}, indent=1))
+
+
+def resume_run(out: Path, model: Backbone, optimizers: tuple[torch.optim.Optimizer, ...]) -> dict:
+    """What ``save_run`` wrote, back in place; its log."""
+    log = json.loads((out / "state.json").read_text())
+    tensors: dict[str, Tensor] = {}
+    for number in range(log["shards"]):
+        tensors |= load_file(out / f"state-{number}.safetensors")
+    model.load_state_dict({name.removeprefix("model/"): v for name, v in tensors.items() if name.startswith("model/")})
+    for number, optimizer in enumerate(optimizers):
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith(f"optimizer/{number}/"):
+                index, key = name.split("/")[2:]
+                states.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    return log
+
+
+def export(model: Backbone, path: Path) -> None:
+    """The weights under open_clip's names, in half precision."""
+    state = model.state_dict()
+    save_file({theirs: state[ours].half().cpu().contiguous() for theirs, ours in open_clip_names(model).items()}, path)
+
+
+def train(recipe: Recipe, seconds: float, piece: float, seed: int, out: Path, device: torch.device) -> Backbone:
+    """One piece of a run, from the beginning or from what lies in ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    model = assemble(architecture("mini"), None, seed=seed, device=device).requires_grad_(True).train()
+    optimizers = optimisers(model, recipe)
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    log = {"elapsed": 0.0, "steps": 0, "images": 0, "made": 0, "pieces": 0, "history": []}
+    if (out / "state.json").exists():
+        log = resume_run(out, model, optimizers)
+    captions = Captions(model.tokenizer, seed + log["pieces"])
+    stream, start, before, shown = None, time.monotonic(), log["elapsed"], 0.0
+    while log["elapsed"] < seconds and time.monotonic() - start < piece:
+        share = log["elapsed"] / seconds
+        size = 140 if share < recipe.small_until else 224
+        if stream is None or stream.size != size:
+            stream = None  # the old pool goes before the new one comes
+            stream = Stream(size, recipe.pool, recipe.fresh, seed + 1000 * log["pieces"] + size, device)
+            stream.fill()
+            log["made"] += stream.made
+        if log["steps"] % recipe.every == 0:
+            stream.refresh()
+            log["made"] += recipe.fresh
+        warm = min(1.0, (log["steps"] + 1) / recipe.warmup)
+        factor = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+        for optimizer, own in zip(optimizers, rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, own, strict=True):
+                group["lr"] = rate * factor
+        dense_on = recipe.dense > 0 and share >= recipe.dense_from
+        with torch.autocast(device.type, torch.bfloat16):
+            terms = losses(model, stream.batch(recipe.batch), captions, recipe, dense_on)
+        weights = {"clip": 1.0, "state": recipe.state, "dense": recipe.dense}
+        sum(weights[name] * term for name, term in terms.items()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        log["steps"] += 1
+        log["images"] += recipe.batch
+        log["elapsed"] = before + time.monotonic() - start
+        if log["elapsed"] - shown > 15:
+            shown = log["elapsed"]
+            row = {"seconds": round(shown, 1), "step": log["steps"], "images": log["images"], "size": size}
+            row |= {name: round(float(term.detach()), 4) for name, term in terms.items()}
+            row |= {"scale": round(float(model.logit_scale.detach().exp()), 2)}
+            log["history"].append(row)
+            print(json.dumps(row), flush=True)
+    log["pieces"] += 1
+    save_run(out, model, optimizers, log)
+    model.requires_grad_(False).eval()
+    export(model, out / "open_clip_model.safetensors")
+    about = {"recipe": asdict(recipe), "seed": seed, "planned_seconds": seconds, **log, "torch": torch.__version__}
+    about["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    (out / "training.json").write_text(json.dumps(about, indent=1))
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", choices=RECIPES, default="dense")
+    parser.add_argument("--seconds", type=float, default=1200, help="of training, all pieces together")
+    parser.add_argument("--piece", type=float, default=570, help="seconds after which to save and stop")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, help="images a step; a quarter gets the dense term")
+    parser.add_argument("--pool", type=int, help="pictures kept for drawing batches from")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    recipe = RECIPES[args.recipe]
+    if args.batch:
+        recipe = replace(recipe, batch=args.batch, dense_part=args.batch // 4)
+    if args.pool:
+        recipe = replace(recipe, pool=args.pool, fresh=min(recipe.fresh, args.pool))
+    train(recipe, args.seconds, args.piece, args.seed, args.out, torch.device(args.device))
+
+
+if __name__ == "__main__":
+    main()

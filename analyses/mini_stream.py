@@ -1,0 +1,179 @@
+"""Endless procedural pictures with captions, for pre-training the embedded backbone: everything stays on the device."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from headlens.data.procedural.captions import TEMPLATES, kind, states
+from headlens.data.procedural.catalogue import CATEGORIES, FAMILIES, FAMILY_WORDS, HELD_OUT, ROLES
+from headlens.data.procedural.draw import Draw
+from headlens.data.procedural.render import COLOURS, PLACES, as_bytes, colour_of, place_of, render, resized_mask
+
+SEEN = tuple(name for name, role in ROLES.items() if role != "unseen")
+KINDS = tuple(dict.fromkeys(kind(category) for category in CATEGORIES.values()))
+FLAWS = tuple(dict.fromkeys(family for name in SEEN for family in CATEGORIES[name].flaws if family not in HELD_OUT))
+# What a caption may state of a picture, one column of attributes each; -1 is "none".
+CATEGORY, KIND, STATE, FLAW, DEGREE, COLOUR, PLACE = range(7)
+_SWAPPED = {1: 2, 2: 1}  # left and right, in a mirrored picture
+_OFTEN = {"part": 3, "random_surface": 3}  # the two that are never the same thing twice
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``images`` [B, 3, S, S] in 0..1, ``patches`` [B, S/14, S/14] flawed fractions, ``attributes`` [B, 7]."""
+
+    images: Tensor
+    patches: Tensor
+    attributes: Tensor
+
+
+class Stream:
+    """A pool of pictures, the oldest of which are replaced; batches are drawn from it.
+
+    Args:
+        size: pixels along a side; captions, masks and pictures are the same at any size.
+        pool: pictures kept.
+        fresh: new pictures a call, half of them flawed.
+        seed: of everything.
+        device: where pictures are made and stay.
+    """
+
+    def __init__(self, size: int, pool: int, fresh: int, seed: int, device: torch.device) -> None:
+        self.size, self.fresh, self.seed, self.device = size, fresh, seed, device
+        self.images = torch.empty(pool, 3, size, size, dtype=torch.uint8, device=device)
+        self.grid = size // 14
+        self.patches = torch.empty(pool, self.grid, self.grid, dtype=torch.uint8, device=device)
+        self.attributes = torch.empty(pool, 7, dtype=torch.int64, device=device)
+        self.made = 0
+        self._chance = random.Random(seed)
+        self._names = [name for name in SEEN for _ in range(_OFTEN.get(name, 1))]
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def fill(self) -> None:
+        """A pool full of pictures."""
+        start = self.made
+        while self.made < start + len(self.images):
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Replace the oldest pictures: one category, half normal, half with one flaw."""
+        name = self._chance.choice(self._names)
+        category = CATEGORIES[name]
+        flaws = [family for family in category.flaws if family not in HELD_OUT]
+        half = self.fresh // 2
+        for family in (None, self._chance.choice(flaws)):
+            index = torch.arange(self.made, self.made + half, device=self.device, dtype=torch.int32)
+            draw = Draw.of(self.seed, f"pre-training/{name}", index)
+            flaw = None if family is None else FAMILIES[category.domain][family]
+            made = render(category, flaw, draw, self.size)
+            flawed = made.mask.flatten(1).any(1).long()
+            degree = torch.where(made.severity > 0.6, 1, torch.where(made.severity < 0.3, 0, -1))
+            columns = (
+                *(torch.full_like(flawed, SEEN.index(name)), torch.full_like(flawed, KINDS.index(kind(category)))),
+                *(flawed, torch.full_like(flawed, -1 if family is None else FLAWS.index(family))),
+                *(torch.where(flawed > 0, degree, -1), colour_of(made.image, made.region), place_of(made.mask)),
+            )
+            slot = (torch.arange(half, device=self.device) + self.made) % len(self.images)
+            self.images[slot] = as_bytes(made.image)
+            self.patches[slot] = (resized_mask(made.mask, self.grid) * 255).round().to(torch.uint8)
+            self.attributes[slot] = torch.stack(columns, 1)
+            self.made += half
+
+    def batch(self, n: int) -> Batch:
+        """``n`` pictures of the pool, mirrored and re-exposed at random."""
+        pick = torch.randint(len(self.images), (n,), device=self.device, generator=self._generator)
+        images = self.images[pick].float() / 255
+        patches, attributes = self.patches[pick].float() / 255, self.attributes[pick]
+        u = torch.rand(n, 6, device=self.device, generator=self._generator)[:, :, None, None, None]
+        mirror = u[:, 0] < 0.5  # (n, 1, 1, 1)
+        images = torch.where(mirror, images.flip(-1), images)
+        patches = torch.where(mirror[:, 0], patches.flip(-1), patches)
+        place = attributes[:, PLACE]
+        for left, right in _SWAPPED.items():
+            place = torch.where(mirror.flatten() & (attributes[:, PLACE] == left), right, place)
+        attributes = torch.cat([attributes[:, :PLACE], place[:, None]], 1)
+        gain = 0.85 + 0.3 * u[:, 1] + 0.1 * (u[:, 2:5].squeeze(2) - 0.5)  # one for all channels, and one for each
+        return Batch((images * gain + 0.1 * (u[:, 5] - 0.5)).clamp(0, 1), patches, attributes)
+
+
+class Captions:
+    """Sentences for attributes, as token ids; and which attributes each one states."""
+
+    def __init__(self, tokenizer, seed: int) -> None:
+        self._tokenizer, self._chance = tokenizer, random.Random(seed)
+        self._start, self._end = tokenizer.sot_token_id, tokenizer.eot_token_id
+        self.encode = cache(tokenizer.encode)  # word by word: CLIP's BPE never looks across a space
+
+    def sentences(self, attributes: Tensor) -> tuple[list[str], Tensor]:
+        """One sentence for each row of ``attributes`` [B, 7], true of it, and what it states [B, 7] bool."""
+        said, stated = [], torch.zeros(attributes.shape, dtype=torch.bool)
+        for i, row in enumerate(attributes.tolist()):
+            sentence, columns = self._sentence(row)
+            said.append(sentence)
+            stated[i, columns] = True
+        return said, stated
+
+    def _sentence(self, row: list[int]) -> tuple[str, list[int]]:
+        chance, columns = self._chance, []
+        category = CATEGORIES[SEEN[row[CATEGORY]]]
+        naming = chance.random()
+        if naming < 0.72:
+            thing, columns = self._word(category.words), [CATEGORY]
+        elif naming < 0.84:
+            thing, columns = KINDS[row[KIND]], [KIND]
+        else:
+            thing = "object"
+        if chance.random() < 0.25:
+            thing = f"{COLOURS[row[COLOUR]]} {thing}"
+            columns.append(COLOUR)
+        family = row[STATE] and chance.random() < 0.55
+        if chance.random() < 0.93:
+            patterns = states(category.domain, bool(row[STATE]))
+            if family:  # "damaged wood with a scratch", not "wood with defect with a scratch"
+                patterns = tuple(p for p in patterns if p.endswith("{}"))
+            thing = chance.choice(patterns).format(thing)
+            columns.append(STATE)
+        if family:
+            word = self._word(FAMILY_WORDS[FLAWS[row[FLAW]]])
+            columns += [STATE, FLAW]
+            if row[DEGREE] >= 0 and chance.random() < 0.3:
+                bare = word.removeprefix("a ").removeprefix("an ")
+                word = f"{('a slight', 'an obvious')[row[DEGREE]]} {bare}"
+                columns.append(DEGREE)
+            thing = f"{thing} with {word}"
+        if row[STATE] and row[PLACE] >= 0 and chance.random() < 0.2:
+            thing = f"{thing} {PLACES[row[PLACE]]}"
+            columns += [STATE, PLACE]  # a place says that there is something to see
+        return chance.choice(TEMPLATES).format(thing), columns
+
+    def _word(self, words: tuple[str, ...]) -> str:
+        """The usual word half of the time."""
+        return words[0] if self._chance.random() < 0.5 else self._chance.choice(words)
+
+    def pairs(self, attributes: Tensor) -> list[str]:
+        """A normal sentence for every row, then an abnormal one for every row: the same thing in its two states."""
+        normal, abnormal = [], []
+        for row in attributes.tolist():
+            category = CATEGORIES[SEEN[row[CATEGORY]]]
+            thing = "object" if self._chance.random() < 0.5 else self._word(category.words)
+            template = self._chance.choice(TEMPLATES)
+            # Some normal sentences name the bare thing, as the usual ensembles do.
+            patterns = states(category.domain, False) if self._chance.random() < 0.85 else ("{}",)
+            normal.append(template.format(self._chance.choice(patterns).format(thing)))
+            abnormal.append(template.format(self._chance.choice(states(category.domain, True)).format(thing)))
+        return normal + abnormal
+
+    def tokens(self, sentences: list[str], device: torch.device) -> Tensor:
+        """Token ids [B, longest], equal to what the tokenizer gives, a word looked up once."""
+        rows = [
+            [self._start, *(i for word in sentence.split() for i in self.encode(word)), self._end]
+            for sentence in sentences
+        ]
+        longest = max(map(len, rows))
+        padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        return padded.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else padded.to(device)

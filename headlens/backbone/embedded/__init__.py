@@ -1,0 +1,27 @@
+"""Backbones that ship with headlens, trained on procedural images alone; none has ever seen a photograph.
+
+One folder each, in the layout that open_clip calls a local directory: ``open_clip_config.json``,
+``open_clip_model.safetensors``, and ``card.md``, which says how it was made and what it is not.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+NAMES = ("mini", "mini-contrastive")
+
+
+def folder(name: str) -> Path:
+    """Where the files of an embedded backbone lie."""
+    return Path(__file__).parent / name
+
+
+def config(name: str) -> dict[str, Any]:
+    """Its ``open_clip_config.json``: ``model_cfg`` and ``preprocess_cfg``.
+
+    >>> config("mini")["model_cfg"]["vision_cfg"]["layers"]
+    24
+    """
+    return dict(json.loads((folder(name) / "open_clip_config.json").read_text(encoding="utf-8")))
