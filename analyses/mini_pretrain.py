@@ -1,8 +1,8 @@
 """Pre-trains an embedded backbone on the procedural worlds alone: no photograph, no foreign weights.
 
-    python analyses/mini_pretrain.py --recipe dense --seconds 1200 --piece 570 --out runs/mini
+    torchrun --nproc-per-node 2 analyses/mini_pretrain.py --recipe dense --seconds 1050 --piece 560 --out runs/mini
 
-The learning rate follows the share of ``--seconds`` that has passed, so a run takes as long as it is told to. After
+(or plain ``python``, on one device.) The learning rate follows the share of ``--seconds`` that has passed, so a run takes as long as it is told to. After
 ``--piece`` seconds it saves and stops; the same command goes on from there. At the end ``open_clip_model.safetensors``
 (half precision) and ``training.json`` lie in ``--out``.
 
@@ -15,11 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import time
+from collections import deque
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from mini_stream import STATE, Batch, Captions, Stream
 from safetensors.torch import load_file, save_file
@@ -41,14 +44,15 @@ class Recipe:
     dense: float = 1.0  # weight of the dense term
     dense_from: float = 0.0  # share of the time after which it begins
     taps: tuple[int, ...] = TAPS  # taps that get it
-    state: float = 0.5  # weight of the state term
+    state: float = 1.0  # weight of the state term
     head_dropout: float = 0.0  # share of heads, in both streams, silenced for an image of the dense part
-    batch: int = 512
-    dense_part: int = 128  # images of the batch that get the dense and state terms
-    small_until: float = 0.45  # share of the time spent on 140 px images, four times as fast
-    pool: int = 48_000
+    batch: int = 512  # on each device
+    dense_part: int = 256  # images of the batch that get the dense and state terms
+    small_until: float = 0.35  # share of the time spent on 140 px images, in batches of twice the size
+    easy_until: float = 0.5  # share of the time until flaws of every severity are shown; at first only 0.6 to 1
+    pool: int = 32_000
     fresh: int = 192  # new pictures a call
-    every: int = 4  # steps between calls
+    every: int = 6  # steps between calls
     muon: float = 2e-3
     adam: float = 1e-3
     decay: float = 0.05
@@ -132,7 +136,7 @@ def dense_loss(logits: Tensor, patches: Tensor) -> Tensor:
 
 def losses(model: Backbone, batch: Batch, captions: Captions, recipe: Recipe, dense_on: bool) -> dict[str, Tensor]:
     """The terms of one step, unweighted."""
-    device, part = batch.images.device, recipe.dense_part
+    device, part = batch.images.device, len(batch.images) * recipe.dense_part // recipe.batch
     said, stated = captions.sentences(batch.attributes)
     pairs = captions.pairs(batch.attributes[:part])
     texts = F.normalize(model.text(captions.tokens(said + pairs, device), hooked=False).float(), dim=-1)
@@ -153,9 +157,10 @@ def losses(model: Backbone, batch: Batch, captions: Captions, recipe: Recipe, de
     embedding = F.normalize(embedding.float(), dim=-1)
 
     stated = stated.to(device)
-    agree = (batch.attributes[:, None] == batch.attributes[None]) | ~stated[:, None]  # (sentence, image, attribute)
+    attributes = batch.attributes.to(device)
+    agree = (attributes[:, None] == attributes[None]) | ~stated[:, None]  # (sentence, image, attribute)
     terms = {"clip": contrastive_loss(embedding, said_text, model.logit_scale, agree.all(2))}
-    label = batch.attributes[:part, STATE].float()
+    label = attributes[:part, STATE].float()
     terms["state"] = F.binary_cross_entropy_with_logits(margin(embedding[:part], pair_text), label)
     if dense_on:
         patches = batch.patches[:part].flatten(1)
@@ -219,8 +224,25 @@ def export(model: Backbone, path: Path) -> None:
     save_file({theirs: state[ours].half().cpu().contiguous() for theirs, ours in open_clip_names(model).items()}, path)
 
 
+def shared(parameters: list[nn.Parameter], elapsed: float) -> Tensor:
+    """Makes gradients the mean over all processes, in one message; returns the mean of ``elapsed`` as well.
+
+    With it every process follows the same schedule and stops at the same step.
+    """
+    flat = torch.cat([p.grad.flatten() for p in parameters] + [parameters[0].grad.new_tensor([elapsed])])
+    if dist.is_initialized():
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        start = 0
+        for p in parameters:
+            p.grad.copy_(flat[start : start + p.numel()].view_as(p))
+            start += p.numel()
+    return flat[-1]
+
+
 def train(recipe: Recipe, seconds: float, piece: float, seed: int, out: Path, device: torch.device) -> Backbone:
     """One piece of a run, from the beginning or from what lies in ``out``."""
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     out.mkdir(parents=True, exist_ok=True)
     model = assemble(architecture("mini"), None, seed=seed, device=device).requires_grad_(True).train()
     optimizers = optimisers(model, recipe)
@@ -228,37 +250,43 @@ def train(recipe: Recipe, seconds: float, piece: float, seed: int, out: Path, de
     log = {"elapsed": 0.0, "steps": 0, "images": 0, "made": 0, "pieces": 0, "history": []}
     if (out / "state.json").exists():
         log = resume_run(out, model, optimizers)
-    captions = Captions(model.tokenizer, seed + log["pieces"])
+    own_seed = seed + 7919 * rank + 1000 * log["pieces"]
+    captions = Captions(model.tokenizer, own_seed)
+    parameters = list(model.parameters())
     stream, start, before, shown = None, time.monotonic(), log["elapsed"], 0.0
-    while log["elapsed"] < seconds and time.monotonic() - start < piece:
+    clock = deque([torch.tensor(before)])
+    while log["elapsed"] < seconds and log["elapsed"] - before < piece:
         share = log["elapsed"] / seconds
         size = 140 if share < recipe.small_until else 224
+        ease = 0.6 * max(0.0, 1 - share / recipe.easy_until)
         if stream is None or stream.size != size:
             stream = None  # the old pool goes before the new one comes
-            stream = Stream(size, recipe.pool, recipe.fresh, seed + 1000 * log["pieces"] + size, device)
-            stream.fill()
-            log["made"] += stream.made
+            stream = Stream(size, recipe.pool, recipe.fresh, own_seed + size, device)
+            stream.fill(ease)
+            log["made"] += stream.made * world
         if log["steps"] % recipe.every == 0:
-            stream.refresh()
-            log["made"] += recipe.fresh
+            stream.refresh(ease)
+            log["made"] += recipe.fresh * world
         warm = min(1.0, (log["steps"] + 1) / recipe.warmup)
         factor = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
         for optimizer, own in zip(optimizers, rates, strict=True):
             for group, rate in zip(optimizer.param_groups, own, strict=True):
                 group["lr"] = rate * factor
         dense_on = recipe.dense > 0 and share >= recipe.dense_from
+        count = recipe.batch * (2 if size == 140 else 1)
         with torch.autocast(device.type, torch.bfloat16):
-            terms = losses(model, stream.batch(recipe.batch), captions, recipe, dense_on)
+            terms = losses(model, stream.batch(count), captions, recipe, dense_on)
         weights = {"clip": 1.0, "state": recipe.state, "dense": recipe.dense}
         sum(weights[name] * term for name, term in terms.items()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        clock.append(shared(parameters, before + time.monotonic() - start))
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         log["steps"] += 1
-        log["images"] += recipe.batch
-        log["elapsed"] = before + time.monotonic() - start
-        if log["elapsed"] - shown > 15:
+        log["images"] += count * world
+        log["elapsed"] = float(clock.popleft())  # of the step before: nobody waits for this one to finish
+        if log["elapsed"] - shown > 15 and rank == 0:
             shown = log["elapsed"]
             row = {"seconds": round(shown, 1), "step": log["steps"], "images": log["images"], "size": size}
             row |= {name: round(float(term.detach()), 4) for name, term in terms.items()}
@@ -266,11 +294,13 @@ def train(recipe: Recipe, seconds: float, piece: float, seed: int, out: Path, de
             log["history"].append(row)
             print(json.dumps(row), flush=True)
     log["pieces"] += 1
-    save_run(out, model, optimizers, log)
     model.requires_grad_(False).eval()
+    if rank:
+        return model
+    save_run(out, model, optimizers, log)
     export(model, out / "open_clip_model.safetensors")
     about = {"recipe": asdict(recipe), "seed": seed, "planned_seconds": seconds, **log, "torch": torch.__version__}
-    about["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    about["device"] = f"{world} x {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "CPU"
     (out / "training.json").write_text(json.dumps(about, indent=1))
     return model
 
@@ -291,7 +321,15 @@ def main() -> None:
         recipe = replace(recipe, batch=args.batch, dense_part=args.batch // 4)
     if args.pool:
         recipe = replace(recipe, pool=args.pool, fresh=min(recipe.fresh, args.pool))
-    train(recipe, args.seconds, args.piece, args.seed, args.out, torch.device(args.device))
+    device = torch.device(args.device)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+    train(recipe, args.seconds, args.piece, args.seed, args.out, device)
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

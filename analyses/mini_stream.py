@@ -25,7 +25,7 @@ _OFTEN = {"part": 3, "random_surface": 3}  # the two that are never the same thi
 
 @dataclass(frozen=True)
 class Batch:
-    """``images`` [B, 3, S, S] in 0..1, ``patches`` [B, S/14, S/14] flawed fractions, ``attributes`` [B, 7]."""
+    """``images`` [B, 3, S, S] in 0..1, ``patches`` [B, S/14, S/14] flawed, ``attributes`` [B, 7], on the CPU."""
 
     images: Tensor
     patches: Tensor
@@ -48,20 +48,20 @@ class Stream:
         self.images = torch.empty(pool, 3, size, size, dtype=torch.uint8, device=device)
         self.grid = size // 14
         self.patches = torch.empty(pool, self.grid, self.grid, dtype=torch.uint8, device=device)
-        self.attributes = torch.empty(pool, 7, dtype=torch.int64, device=device)
+        # Captions are written on the CPU: what they need is there without waiting for the device.
+        self.attributes = torch.empty(pool, 7, dtype=torch.int64)
         self.made = 0
         self._chance = random.Random(seed)
         self._names = [name for name in SEEN for _ in range(_OFTEN.get(name, 1))]
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(seed)
 
-    def fill(self) -> None:
+    def fill(self, ease: float = 0.0) -> None:
         """A pool full of pictures."""
-        start = self.made
-        while self.made < start + len(self.images):
-            self.refresh()
+        while self.made < len(self.images):
+            self.refresh(ease)
 
-    def refresh(self) -> None:
-        """Replace the oldest pictures: one category, half normal, half with one flaw."""
+    def refresh(self, ease: float = 0.0) -> None:
+        """Replace the oldest pictures: one category, half normal, half with one flaw of severity ``ease``..1."""
         name = self._chance.choice(self._names)
         category = CATEGORIES[name]
         flaws = [family for family in category.flaws if family not in HELD_OUT]
@@ -70,7 +70,7 @@ class Stream:
             index = torch.arange(self.made, self.made + half, device=self.device, dtype=torch.int32)
             draw = Draw.of(self.seed, f"pre-training/{name}", index)
             flaw = None if family is None else FAMILIES[category.domain][family]
-            made = render(category, flaw, draw, self.size)
+            made = render(category, flaw, draw, self.size, ease)
             flawed = made.mask.flatten(1).any(1).long()
             degree = torch.where(made.severity > 0.6, 1, torch.where(made.severity < 0.3, 0, -1))
             columns = (
@@ -81,21 +81,23 @@ class Stream:
             slot = (torch.arange(half, device=self.device) + self.made) % len(self.images)
             self.images[slot] = as_bytes(made.image)
             self.patches[slot] = (resized_mask(made.mask, self.grid) * 255).round().to(torch.uint8)
-            self.attributes[slot] = torch.stack(columns, 1)
+            self.attributes[slot.cpu()] = torch.stack(columns, 1).cpu()
             self.made += half
 
     def batch(self, n: int) -> Batch:
         """``n`` pictures of the pool, mirrored and re-exposed at random."""
-        pick = torch.randint(len(self.images), (n,), device=self.device, generator=self._generator)
-        images = self.images[pick].float() / 255
-        patches, attributes = self.patches[pick].float() / 255, self.attributes[pick]
-        u = torch.rand(n, 6, device=self.device, generator=self._generator)[:, :, None, None, None]
+        pick = torch.randint(len(self.images), (n,), generator=self._generator)
+        chance = torch.rand(n, 6, generator=self._generator)
+        attributes = self.attributes[pick]
+        flipped = chance[:, 0] < 0.5
+        pick, u = pick.to(self.device), chance.to(self.device)[:, :, None, None, None]
+        images, patches = self.images[pick].float() / 255, self.patches[pick].float() / 255
         mirror = u[:, 0] < 0.5  # (n, 1, 1, 1)
         images = torch.where(mirror, images.flip(-1), images)
         patches = torch.where(mirror[:, 0], patches.flip(-1), patches)
         place = attributes[:, PLACE]
         for left, right in _SWAPPED.items():
-            place = torch.where(mirror.flatten() & (attributes[:, PLACE] == left), right, place)
+            place = torch.where(flipped & (attributes[:, PLACE] == left), right, place)
         attributes = torch.cat([attributes[:, :PLACE], place[:, None]], 1)
         gain = 0.85 + 0.3 * u[:, 1] + 0.1 * (u[:, 2:5].squeeze(2) - 0.5)  # one for all channels, and one for each
         return Batch((images * gain + 0.1 * (u[:, 5] - 0.5)).clamp(0, 1), patches, attributes)

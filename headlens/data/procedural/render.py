@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.data.procedural import camera
-from headlens.data.procedural.canvas import Canvas, over
+from headlens.data.procedural.canvas import Canvas, blur, over
 from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.scene import Category, FlawPainter, Scene
 
@@ -35,7 +35,7 @@ class Rendered:
     region: Tensor
 
 
-def render(category: Category, flaw: FlawPainter | None, draw: Draw, size: int) -> Rendered:
+def render(category: Category, flaw: FlawPainter | None, draw: Draw, size: int, ease: float = 0.0) -> Rendered:
     """Pictures [B, 3, size, size] of ``category``; with ``flaw`` None the normal twins of the same draws.
 
     Args:
@@ -43,6 +43,7 @@ def render(category: Category, flaw: FlawPainter | None, draw: Draw, size: int) 
         flaw: from ``DEFECTS`` or ``LESIONS``.
         draw: of B samples.
         size: pixels along a side; the same draws make the same picture at any size.
+        ease: severities are drawn from ``ease``..1: above 0 subtle flaws are left out.
     """
     at = Canvas.blank(len(draw.keys), size, draw.device)
     normal = category.paint(draw.fork("scene"), at)
@@ -51,7 +52,7 @@ def render(category: Category, flaw: FlawPainter | None, draw: Draw, size: int) 
     scene, mask = normal.image, torch.zeros_like(normal.region, dtype=torch.bool)
     severity = torch.zeros_like(at.pixel)
     if flaw is not None:
-        severity = draw.fork("severity").uniform()
+        severity = draw.fork("severity").uniform(ease, 1.0)
         scene, mask = _flawed(flaw, draw, at, normal, (cover == 0).float(), severity)
     image = scene if category.finish is None else category.finish(draw.fork("finish"), at, scene)
     image = camera.marks(shown, at, camera.light(shown, at, image).clamp(0, 1)).clamp(0, 1)
@@ -65,9 +66,11 @@ def _flawed(
 ) -> tuple[Tensor, Tensor]:
     """The scene with a flaw that is neither invisible nor a few pixels, where it is ``bare`` of frames.
 
-    A picture that is called anomalous must be: change inside the mask is amplified to at least 0.05 of the range (0.15
-    for the smallest flaws), and a flaw smaller than 1/1500 of the picture is painted elsewhere.
+    A picture that is called anomalous must be: a change that would drown in the tissue or texture under it, in a grey
+    picture or because it is small, is amplified, and a flaw under 1/1500 of the picture is painted elsewhere.
     """
+    grey = normal.image.mean(1, keepdim=True)
+    rough = (grey - blur(grey, at.size / 56)).abs()
     scene = normal.image
     mask = torch.zeros_like(normal.region, dtype=torch.bool)
     done = torch.zeros_like(severity, dtype=torch.bool)
@@ -78,11 +81,12 @@ def _flawed(
         here = alpha > 0
         change = (painted.image.clamp(0, 1) - normal.image) * alpha
         area = here.double().mean((1, 2, 3), keepdim=True)
-        visible = (change.abs().mean(1, keepdim=True).double() * here).mean((1, 2, 3), keepdim=True) / area.clamp(
-            min=1e-9
-        )
-        wanted = 0.05 + 0.10 * (1 - area / 0.01).clamp(0, 1)
-        gain = (wanted / visible.clamp(min=1e-3)).clamp(1, 4).float()
+        share = here / area.clamp(min=1e-9)
+        seen = 0.7 * change.mean(1, keepdim=True).abs() + 0.3 * change.abs().mean(1, keepdim=True)
+        visible = (seen.double() * share).mean((1, 2, 3), keepdim=True)
+        hidden = (rough.double() * share).mean((1, 2, 3), keepdim=True)
+        wanted = (0.06 + 0.06 * severity + 0.08 * (1 - area / 0.01).clamp(0, 1)) + 0.6 * hidden
+        gain = (wanted / visible.clamp(min=1e-3)).clamp(1, 5).float()
         flawed = torch.where(here, (normal.image + change * gain).clamp(0, 1), normal.image)
         fits = ((area > 1 / 1500) & (visible > 0.01)) if attempt + 1 < ATTEMPTS else torch.ones_like(done)
         fresh = fits & ~done
