@@ -2,9 +2,9 @@
 
     torchrun --nproc-per-node 2 analyses/mini_pretrain.py --recipe dense --seconds 1050 --piece 560 --out runs/mini
 
-(or plain ``python``, on one device.) The learning rate follows the share of ``--seconds`` that has passed, so a run takes as long as it is told to. After
-``--piece`` seconds it saves and stops; the same command goes on from there. At the end ``open_clip_model.safetensors``
-(half precision) and ``training.json`` lie in ``--out``.
+(or plain ``python``, on one device.) The learning rate follows the share of ``--seconds`` that has passed, so a run
+takes as long as it is told to. After ``--piece`` seconds it saves and stops; the same command goes on from there. At
+the end ``open_clip_model.safetensors`` (half precision) and ``training.json`` lie in ``--out``.
 
 Loss: CLIP's, with every image that a sentence is true of as its positive; plus, on part of the batch, the local
 stream's margins against the mask (dense) and the class token's against the label (state).
@@ -66,6 +66,8 @@ RECIPES = {
     "finish": Recipe(dense_from=0.75),
     "dropout": Recipe(head_dropout=0.15),
     "contrastive": Recipe(dense=0.0),
+    # A second cycle on weights that exist (--init): full size, every severity, fresher pictures, smaller steps.
+    "polish": Recipe(small_until=0.0, easy_until=0.0, pool=24_000, every=2, muon=1.2e-3, adam=6e-4, warmup=100),
 }
 
 
@@ -240,11 +242,20 @@ def shared(parameters: list[nn.Parameter], elapsed: float) -> Tensor:
     return flat[-1]
 
 
-def train(recipe: Recipe, seconds: float, piece: float, seed: int, out: Path, device: torch.device) -> Backbone:
-    """One piece of a run, from the beginning or from what lies in ``out``."""
+def train(
+    recipe: Recipe,
+    seconds: float,
+    piece: float,
+    seed: int,
+    out: Path,
+    device: torch.device,
+    init: Path | None = None,
+) -> Backbone:
+    """One piece of a run: from the beginning (random, or the weights ``init``), or from what lies in ``out``."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     out.mkdir(parents=True, exist_ok=True)
-    model = assemble(architecture("mini"), None, seed=seed, device=device).requires_grad_(True).train()
+    weights = None if init is None else load_file(init)
+    model = assemble(architecture("mini"), weights, seed=seed, device=device).requires_grad_(True).train()
     optimizers = optimisers(model, recipe)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     log = {"elapsed": 0.0, "steps": 0, "images": 0, "made": 0, "pieces": 0, "history": []}
@@ -258,7 +269,7 @@ def train(recipe: Recipe, seconds: float, piece: float, seed: int, out: Path, de
     while log["elapsed"] < seconds and log["elapsed"] - before < piece:
         share = log["elapsed"] / seconds
         size = 140 if share < recipe.small_until else 224
-        ease = 0.6 * max(0.0, 1 - share / recipe.easy_until)
+        ease = 0.6 * (1 - share / recipe.easy_until) if share < recipe.easy_until else 0.0
         if stream is None or stream.size != size:
             stream = None  # the old pool goes before the new one comes
             stream = Stream(size, recipe.pool, recipe.fresh, own_seed + size, device)
@@ -299,7 +310,14 @@ def train(recipe: Recipe, seconds: float, piece: float, seed: int, out: Path, de
         return model
     save_run(out, model, optimizers, log)
     export(model, out / "open_clip_model.safetensors")
-    about = {"recipe": asdict(recipe), "seed": seed, "planned_seconds": seconds, **log, "torch": torch.__version__}
+    about = {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "init": init and init.name,
+        "planned_seconds": seconds,
+        **log,
+        "torch": torch.__version__,
+    }
     about["device"] = f"{world} x {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "CPU"
     (out / "training.json").write_text(json.dumps(about, indent=1))
     return model
@@ -311,6 +329,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1200, help="of training, all pieces together")
     parser.add_argument("--piece", type=float, default=570, help="seconds after which to save and stop")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--init", type=Path, help="weights to begin with, as open_clip_model.safetensors")
     parser.add_argument("--batch", type=int, help="images a step; a quarter gets the dense term")
     parser.add_argument("--pool", type=int, help="pictures kept for drawing batches from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -327,7 +346,7 @@ def main() -> None:
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-    train(recipe, args.seconds, args.piece, args.seed, args.out, device)
+    train(recipe, args.seconds, args.piece, args.seed, args.out, device, args.init)
     if dist.is_initialized():
         dist.destroy_process_group()
 
