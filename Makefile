@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test
 
 demo: .venv/installed
-	$(BIN)/headlens verify
+	$(BIN)/headlens verify mini
 
 test: .venv/installed
 	$(BIN)/ruff check .

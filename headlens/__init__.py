@@ -15,9 +15,9 @@ from types import ModuleType
 from headlens.errors import HeadlensError
 
 __version__ = "0.1.0"
-__all__ = ["HeadlensError", "__version__", "backbone"]
+__all__ = ["HeadlensError", "__version__", "backbone", "data"]
 
-_LAZY = ("backbone",)
+_LAZY = ("backbone", "data")
 
 
 def __getattr__(name: str) -> ModuleType:

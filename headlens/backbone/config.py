@@ -119,8 +119,8 @@ def architecture(name: str) -> Architecture:
     """The architecture behind an open_clip model name.
 
     Args:
-        name: an open_clip model name of the plain ViT family, such as ``"ViT-L-14-336-quickgelu"``; or one of those
-            that ship with headlens, ``"mini"`` and ``"mini-contrastive"``.
+        name: an open_clip model name of the plain ViT family, such as ``"ViT-L-14-336-quickgelu"``; or
+            ``"mini"``, which ships with headlens.
 
     Raises:
         ArchitectureError: unknown name, or a model that the towers cannot be true to; the message says why.

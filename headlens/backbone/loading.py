@@ -49,8 +49,8 @@ def load(
     """A CLIP by its open_clip name, frozen and in eval mode.
 
     Args:
-        name: ``"mini"``, the embedded backbone, which needs no network and has seen procedural images only (or
-            ``"mini-contrastive"``); or a plain ViT of open_clip: ViT-B-32, ViT-B-16, ViT-B-16-plus-240, ViT-L-14,
+        name: ``"mini"``, the embedded backbone, which needs no network and has seen procedural images only; or
+            a plain ViT of open_clip: ViT-B-32, ViT-B-16, ViT-B-16-plus-240, ViT-L-14,
             ViT-L-14-336, their ``-quickgelu`` forms, and their kin. OpenAI's weights need the ``-quickgelu`` form.
         pretrained: a tag of open_clip (downloaded once, with a progress bar); or a local file: safetensors, open_clip's
             .pt/.bin, or OpenAI's archive; or None for random weights, which say nothing about any image (of an
@@ -78,7 +78,7 @@ def load(
     known = True
     weights = f"random (seed {seed})"
     if pretrained is None and name in embedded.NAMES:
-        checkpoint = read_checkpoint(embedded.folder(name) / "open_clip_model.safetensors")
+        checkpoint = read_checkpoint(embedded.weights(name))
         recipe = embedded.config(name)["preprocess_cfg"]
         weights = "embedded, trained on procedural images only"
     elif pretrained is not None:

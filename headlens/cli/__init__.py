@@ -7,6 +7,7 @@ import sys
 import typer
 
 from headlens import HeadlensError, __version__
+from headlens.cli.data import data
 from headlens.cli.verify import verify
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(verify)
+app.add_typer(data, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -11,12 +11,14 @@ import typer
 def verify(
     names: Annotated[
         Optional[list[str]],  # noqa: UP045 typer reads this at run time on Python 3.10
-        typer.Argument(help="Architectures by their open_clip names.", show_default="ViT-B-32-quickgelu"),
+        typer.Argument(help="Architectures by their open_clip names, or mini.", show_default="mini"),
     ] = None,
     weights: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            help="A weight file for the (one) architecture; random weights without it.", exists=True, dir_okay=False
+            help="A weight file for the (one) architecture. Without it: random weights; of mini, its own.",
+            exists=True,
+            dir_okay=False,
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights and images.", min=0, max=2**63 - 1)] = 0,
@@ -31,12 +33,13 @@ def verify(
 
     Exits with 1 if anything deviates by more than the limit.
     """
-    names = names or ["ViT-B-32-quickgelu"]
+    names = names or ["mini"]
     if weights is not None and len(names) != 1:
         raise typer.BadParameter("--weights goes with exactly one architecture")
 
     import torch
 
+    from headlens.backbone import embedded
     from headlens.backbone.checkpoint import read_checkpoint
     from headlens.backbone.config import architecture
     from headlens.backbone.loading import load
@@ -48,11 +51,12 @@ def verify(
         architecture(name)  # a typing mistake is told before anything is computed
     for name in names:
         state = None
-        if weights is None:
+        path = embedded.weights(name) if weights is None and name in embedded.NAMES else weights
+        if path is None:
             typer.echo(f"{name}: random weights (seed {seed}); this is about arithmetic, not about images")
         else:
             provenance = load(name, weights).provenance  # checks names, shapes and activation first
-            state = read_checkpoint(weights).state
+            state = read_checkpoint(path).state
             typer.echo(f"{name}: {provenance.weights}, SHA-256 {provenance.sha256}, {provenance.act_fn}")
         typer.echo(f"  {'size':9} {'dtype':8}" + "".join(f"{check:>12}" for check in checks) + f"{'limit':>9}")
         for row in parity(name, state, seed=seed):

@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-NAMES = ("mini", "mini-contrastive")
+NAMES = ("mini",)
 
 
-def folder(name: str) -> Path:
-    """Where the files of an embedded backbone lie."""
-    return Path(__file__).parent / name
+def weights(name: str) -> Path:
+    """The weight file of an embedded backbone."""
+    return Path(__file__).parent / name / "open_clip_model.safetensors"
 
 
 def config(name: str) -> dict[str, Any]:
@@ -24,4 +24,4 @@ def config(name: str) -> dict[str, Any]:
     >>> config("mini")["model_cfg"]["vision_cfg"]["layers"]
     24
     """
-    return dict(json.loads((folder(name) / "open_clip_config.json").read_text(encoding="utf-8")))
+    return dict(json.loads(weights(name).with_name("open_clip_config.json").read_text(encoding="utf-8")))

@@ -131,7 +131,7 @@ class Canvas:
         return distance
 
 
-def over(below: Tensor, colour: Tensor, alpha: Tensor) -> Tensor:
+def over(below: Tensor, colour: Tensor | float, alpha: Tensor) -> Tensor:
     """``colour`` laid over ``below`` [B, 3, S, S] where ``alpha`` [B, 1, S, S] says so."""
     return below + (colour - below) * alpha
 

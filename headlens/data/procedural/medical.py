@@ -5,7 +5,7 @@ from __future__ import annotations
 from headlens.data.procedural.clinical import blood_smear, camera, colonoscopy, dermoscopy, fundus, histology
 from headlens.data.procedural.scans import bone_xray, brain_mri, chest_xray, film, head_ct, liver_ct, speckle
 from headlens.data.procedural.scene import Category, Finish, ScenePainter
-from headlens.data.procedural.sections import breast_ultrasound, knee_mri, mammography, oct, thyroid_ultrasound
+from headlens.data.procedural.sections import breast_ultrasound, knee_mri, mammography, oct, phantom, thyroid_ultrasound
 
 
 def _of(paint: ScenePainter, finish: Finish, words: tuple[str, ...], *flaws: str, texture: bool = False) -> Category:
@@ -44,5 +44,7 @@ MEDICAL: tuple[Category, ...] = (
         "crowding", "haemorrhage", "inflammation", texture=True),
     _of(blood_smear, camera, ("blood smear", "microscope image of blood"),
         "parasite", "blast", texture=True),
+    _of(phantom, film, ("phantom scan", "scan of a test phantom", "medical scan"),
+        "mass", "cyst", "nodule", "infiltrate", "oedema", "haemorrhage", "effusion", "inflammation"),
 )
 # fmt: on

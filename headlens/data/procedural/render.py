@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.data.procedural import camera
@@ -137,8 +136,3 @@ PLACES = ("in the middle", "on the left", "on the right", "at the top", "at the 
 def as_bytes(image: Tensor) -> Tensor:
     """0..1 to uint8, rounded."""
     return (image * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def resized_mask(mask: Tensor, grid: int) -> Tensor:
-    """The fraction of every patch that is flawed: [B, 1, S, S] bool to [B, grid, grid]."""
-    return F.adaptive_avg_pool2d(mask.float(), grid)[:, 0]

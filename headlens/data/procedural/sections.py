@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headlens.data.procedural.canvas import Canvas, over
 from headlens.data.procedural.draw import Draw
-from headlens.data.procedural.fields import noise, smooth
+from headlens.data.procedural.fields import cells, noise, smooth
 from headlens.data.procedural.scans import bone, bright, grey, patient, walks
 from headlens.data.procedural.scene import Scene
 
@@ -229,3 +229,26 @@ def knee_mri(draw: Draw, at: Canvas) -> Scene:
         smooth(0.0, -0.03, torch.minimum(femur, tibia)), torch.maximum(joint, smooth(0.02, -0.0, menisci))
     )
     return grey(draw, tone, region * smooth(0.75, 0.6, at.y.abs()), (1 - 2 * (1 - heavy)) * bright(draw))
+
+
+def phantom(draw: Draw, at: Canvas) -> Scene:
+    """A test object: a body of random outline with random inserts, layers and rods, as any scanner might show it."""
+    at = patient(draw, at, 3.1416, (0.7, 1.1), 0.12)
+    squared = draw.chance(0.4)
+    rounded = at.ellipse(draw.uniform(0.6, 0.95), draw.uniform(0.6, 0.95))
+    body = over(rounded, at.box(0.8, draw.uniform(0.5, 0.85), 0.2), squared)
+    cover = smooth(0.01, -0.02, body)
+    first, second, ident = cells(draw, at, 5, 0.9)
+    chambers = draw.chance(0.5) * (ident - 0.5) + draw.chance(0.5) * smooth(0.12, 0.02, second - first)
+    layers = draw.chance(0.5) * (at.y * draw.uniform(3, 30) + noise(draw, at, 3, 2)).sin()
+    cloud, fine = noise(draw, at, 3, 4, 0.65), noise(draw, at, 22, 2, 0.8)
+    tone = draw.uniform(0.25, 0.6) + 0.22 * chambers + 0.12 * layers + draw.uniform(0.02, 0.15) * cloud + 0.05 * fine
+    shell = draw.uniform(0.02, 0.12)
+    tone = over(tone, draw.uniform(0.3, 1.0), draw.chance(0.7) * smooth(0.012, 0.0, (body + shell).abs() - shell / 2))
+    for _ in range(5):  # inserts of known shape, which are as they should be
+        near = at.moved(draw.uniform(-0.6, 0.6), draw.uniform(-0.6, 0.6))
+        insert = over(near.disc(draw.uniform(0.04, 0.2)), near.box(draw.uniform(0.03, 0.25), 0.05), draw.chance(0.4))
+        tone = over(tone, draw.uniform(0.05, 0.95), draw.chance(0.5) * smooth(0.012, -0.012, insert))
+    outside = draw.uniform(0.0, 0.12) + draw.chance(0.2) * draw.uniform(0.2, 0.7)
+    image = over(outside, tone, cover).clamp(0, 1)
+    return grey(draw, image, smooth(-0.1, -0.14, body), draw.uniform(0.2, 0.35) * draw.uniform(-1, 1).sign())

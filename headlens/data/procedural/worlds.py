@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,9 +17,6 @@ from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.render import COLOURS, PLACES, Rendered, as_bytes, colour_of, place_of, render
 from headlens.data.procedural.scene import Category
 from headlens.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _SPLITS: dict[str, tuple[Role, bool]] = {
     "": ("unseen", False),
@@ -161,10 +157,11 @@ class World:
         return (self[i] for i in range(len(self)))
 
 
-def write(world: World, out: Path, indices: Sequence[int] | None = None) -> int:
+def write(world: World, out: Path, progress: Callable[[], object] = lambda: None) -> int:
     """Writes samples in MVTec's layout (``category/test/family/000.png``, masks under ``ground_truth``).
 
-    ``samples.csv`` beside the categories keeps what the layout has no place for: severity and caption.
+    ``samples.csv`` beside the categories keeps what the layout has no place for: severity and caption. ``progress`` is
+    called after every image.
 
     Returns:
         How many images were written.
@@ -178,8 +175,7 @@ def write(world: World, out: Path, indices: Sequence[int] | None = None) -> int:
         raise DataError(f"{out} is not an empty folder; name another, or empty it")
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for i in indices if indices is not None else range(len(world)):
-        sample = world[i]
+    for sample in world:
         path = out / f"{sample.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(path)
@@ -188,6 +184,7 @@ def write(world: World, out: Path, indices: Sequence[int] | None = None) -> int:
             mask.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(sample.mask.numpy()).convert("L").save(mask)
         rows.append((f"{sample.name}.png", sample.category, sample.family, sample.severity, sample.caption))
+        progress()
     with (out / "samples.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("image", "category", "family", "severity", "caption"))
