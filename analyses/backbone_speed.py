@@ -52,6 +52,11 @@ def main() -> None:
                     vision, images, taps=taps, local=LocalStream(), hooked=False
                 ),
             }
+            weights = {stream: torch.ones(vision.cfg.n_layers, vision.cfg.n_heads) for stream in ("global", "local")}
+            weights = {stream: weight.to(device) for stream, weight in weights.items()}
+            contenders["the same with head weights"] = partial(
+                contenders["fast path with a V-V stream from block 5, tapped"], head_weights=weights
+            )
             if args.compile:
                 contenders["fast path, torch.compile"] = partial(torch.compile(vision), images, hooked=False)
             with torch.no_grad():

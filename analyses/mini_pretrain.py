@@ -66,8 +66,9 @@ RECIPES = {
     "finish": Recipe(dense_from=0.75),
     "dropout": Recipe(head_dropout=0.15),
     "contrastive": Recipe(dense=0.0),
-    # A second cycle on weights that exist (--init): full size, every severity, fresher pictures, smaller steps.
+    # Further cycles on weights that exist (--init): full size, every severity, fresher pictures.
     "polish": Recipe(small_until=0.0, easy_until=0.0, pool=24_000, every=2, muon=1.2e-3, adam=6e-4, warmup=100),
+    "longer": Recipe(small_until=0.0, easy_until=0.0, every=3, warmup=100),
 }
 
 
@@ -184,11 +185,13 @@ def optimisers(model: Backbone, recipe: Recipe) -> tuple[torch.optim.Optimizer, 
 
 
 def save_run(out: Path, model: Backbone, optimizers: tuple[torch.optim.Optimizer, ...], log: dict) -> None:
-    """Everything a later piece needs, as safetensors of at most 15 MB."""
+    """Everything a later piece needs, as safetensors of at most 15 MB; momenta in half precision."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{number}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+            for key, value in state.items():
+                value = value.bfloat16() if key == "momentum" else torch.as_tensor(value)
+                tensors[f"optimizer/{number}/{index}/{key}"] = value
     shards: list[dict[str, Tensor]] = [{}]
     room = 15_000_000
     for name, value in tensors.items():
@@ -285,7 +288,7 @@ def train(
                 group["lr"] = rate * factor
         dense_on = recipe.dense > 0 and share >= recipe.dense_from
         count = recipe.batch * (2 if size == 140 else 1)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             terms = losses(model, stream.batch(count), captions, recipe, dense_on)
         weights = {"clip": 1.0, "state": recipe.state, "dense": recipe.dense}
         sum(weights[name] * term for name, term in terms.items()).backward()

@@ -114,18 +114,42 @@ def study(backbone: Backbone, groups: dict[str, Group], images: int) -> dict:
     return row
 
 
+def table(rows: list[dict]) -> str:
+    """One line for each recipe; head effects are the largest in blocks 0-5, 6-11, 12-17, 18-23."""
+    head = (
+        "| recipe | industrial seen | unseen | medical seen | unseen | map effect | score effect | gain ind. | med. |"
+    )
+    lines = [head, "|---" * 9 + "|"]
+    for row in rows:
+        cells = [
+            "{I:.2f} / {P:.3f}".format(**row["evaluation"][f"procedural:{domain}{split}"])
+            for domain in ("industrial", "medical")
+            for split in ("/seen", "")
+        ]
+        for name, digits in (("map", 3), ("score", 3)):
+            both = torch.tensor([row[f"heads {domain}"][name][0] for domain in ("industrial", "medical")]).mean(0)
+            cells.append(" ".join(f"{float(part.max()):.{digits}f}" for part in both.split(6)))
+        cells += [f"{row[f'gain {domain}']['P']:+.3f}" for domain in ("industrial", "medical")]
+        lines.append(f"| {row['recipe']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--weights", nargs="*", type=Path, default=[], help="files to study instead of training")
+    parser.add_argument("--table", nargs="+", type=Path, help="only print the table of rows written earlier")
     parser.add_argument("--seconds", type=float, default=170)
     parser.add_argument("--pool", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--per-category", type=int, default=40)
     parser.add_argument("--head-images", type=int, default=12, help="of each domain, for single-head effects")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
     args = parser.parse_args()
+    if args.table:
+        print(table([json.loads(path.read_text()) for path in args.table]))
+        return
     device, started = torch.device(args.device), time.monotonic()
     groups = {spec: Group(spec, args.per_category, device, seed=1) for spec in SPECS}
     floors = {spec: floor(group) for spec, group in groups.items()}

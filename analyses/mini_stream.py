@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.data.procedural.captions import TEMPLATES, kind, states
 from headlens.data.procedural.catalogue import CATEGORIES, FAMILIES, FAMILY_WORDS, HELD_OUT, ROLES
 from headlens.data.procedural.draw import Draw
-from headlens.data.procedural.render import COLOURS, PLACES, as_bytes, colour_of, place_of, render, resized_mask
+from headlens.data.procedural.render import COLOURS, PLACES, as_bytes, colour_of, place_of, render
 
 SEEN = tuple(name for name, role in ROLES.items() if role != "unseen")
 KINDS = tuple(dict.fromkeys(kind(category) for category in CATEGORIES.values()))
 FLAWS = tuple(dict.fromkeys(family for name in SEEN for family in CATEGORIES[name].flaws if family not in HELD_OUT))
 # What a caption may state of a picture, one column of attributes each; -1 is "none".
 CATEGORY, KIND, STATE, FLAW, DEGREE, COLOUR, PLACE = range(7)
-_SWAPPED = {1: 2, 2: 1}  # left and right, in a mirrored picture
-_OFTEN = {"part": 3, "random_surface": 3}  # the two that are never the same thing twice
+_OFTEN = {"part": 3, "random_surface": 3, "phantom": 3}  # those that are never the same thing twice
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ class Stream:
     def __init__(self, size: int, pool: int, fresh: int, seed: int, device: torch.device) -> None:
         self.size, self.fresh, self.seed, self.device = size, fresh, seed, device
         self.images = torch.empty(pool, 3, size, size, dtype=torch.uint8, device=device)
-        self.grid = size // 14
-        self.patches = torch.empty(pool, self.grid, self.grid, dtype=torch.uint8, device=device)
+        self.masks = torch.empty(pool, size, size, dtype=torch.bool, device=device)
         # Captions are written on the CPU: what they need is there without waiting for the device.
         self.attributes = torch.empty(pool, 7, dtype=torch.int64)
+        self.small = torch.empty(pool, 28, 28, dtype=torch.float16)
         self.made = 0
         self._chance = random.Random(seed)
         self._names = [name for name in SEEN for _ in range(_OFTEN.get(name, 1))]
@@ -80,27 +81,59 @@ class Stream:
             )
             slot = (torch.arange(half, device=self.device) + self.made) % len(self.images)
             self.images[slot] = as_bytes(made.image)
-            self.patches[slot] = (resized_mask(made.mask, self.grid) * 255).round().to(torch.uint8)
+            self.masks[slot] = made.mask[:, 0]
+            self.small[slot.cpu()] = F.adaptive_max_pool2d(made.mask.half(), 28)[:, 0].cpu()
             self.attributes[slot.cpu()] = torch.stack(columns, 1).cpu()
             self.made += half
 
     def batch(self, n: int) -> Batch:
-        """``n`` pictures of the pool, mirrored and re-exposed at random."""
+        """``n`` pictures of the pool, each turned, cut and coloured anew, so that none is seen twice."""
         pick = torch.randint(len(self.images), (n,), generator=self._generator)
-        chance = torch.rand(n, 6, generator=self._generator)
-        attributes = self.attributes[pick]
-        flipped = chance[:, 0] < 0.5
-        pick, u = pick.to(self.device), chance.to(self.device)[:, :, None, None, None]
-        images, patches = self.images[pick].float() / 255, self.patches[pick].float() / 255
-        mirror = u[:, 0] < 0.5  # (n, 1, 1, 1)
-        images = torch.where(mirror, images.flip(-1), images)
-        patches = torch.where(mirror[:, 0], patches.flip(-1), patches)
-        place = attributes[:, PLACE]
-        for left, right in _SWAPPED.items():
-            place = torch.where(flipped & (attributes[:, PLACE] == left), right, place)
-        attributes = torch.cat([attributes[:, :PLACE], place[:, None]], 1)
-        gain = 0.85 + 0.3 * u[:, 1] + 0.1 * (u[:, 2:5].squeeze(2) - 0.5)  # one for all channels, and one for each
-        return Batch((images * gain + 0.1 * (u[:, 5] - 0.5)).clamp(0, 1), patches, attributes)
+        theta, small = self._moved(pick)
+        attributes = self.attributes[pick].clone()
+        attributes[:, PLACE] = place_of(small[:, None] > 0.5)
+        chance = torch.rand(n, 8, generator=self._generator)
+        swapped = chance[:, 0] < 0.2
+        attributes[swapped, COLOUR] = -1  # nobody knows what it is called now
+        order = torch.rand(n, 3, generator=self._generator).argsort(1)
+        order = torch.where(swapped[:, None], order, torch.arange(3))
+
+        at, u = pick.to(self.device), chance.to(self.device)[:, :, None, None]
+        grid = F.affine_grid(theta.to(self.device), [n, 1, self.size, self.size], align_corners=False)
+        images = self.images[at].gather(1, order.to(self.device)[:, :, None, None].expand(-1, -1, *[self.size] * 2))
+        images = F.grid_sample(images.float() / 255, grid, padding_mode="reflection", align_corners=False)
+        masks = F.grid_sample(self.masks[at][:, None].float(), grid, padding_mode="reflection", align_corners=False)
+        patches = F.adaptive_avg_pool2d((masks > 0.5).float(), self.size // 14)[:, 0]
+        gain = 0.8 + 0.4 * u[:, 1:2] + 0.1 * (u[:, 2:5] - 0.5)  # one for all channels, and one for each
+        noise = 0.03 * u[:, 6:7] * torch.randn_like(images) * (u[:, 7:8] < 0.5)
+        return Batch((images * gain + 0.15 * (u[:, 5:6] - 0.5) + noise).clamp(0, 1), patches, attributes)
+
+    def _moved(self, pick: Tensor) -> tuple[Tensor, Tensor]:
+        """A random view [n, 2, 3] of each picture, and its mask [n, 28, 28] there.
+
+        Where most of the flaw would be cut off, the picture stays as it was.
+        """
+        n = len(pick)
+        u = torch.rand(n, 8, generator=self._generator)
+        quarter = (u[:, 0] * 8).floor().clamp(max=2)  # a quarter or half turn now and then
+        angle = quarter.where(u[:, 0] < 0.375, torch.zeros(())) * (math.pi / 2) + (u[:, 1] - 0.5) * 0.5
+        zoom, squash = 0.85 + 0.35 * u[:, 2], 1 + 0.2 * (u[:, 3] - 0.5)
+        mirror = torch.where(u[:, 4] < 0.5, -1.0, 1.0)
+        rows = (
+            torch.stack([angle.cos() * zoom * squash * mirror, -angle.sin() * zoom / squash, 0.2 * (u[:, 5] - 0.5)], 1),
+            torch.stack([angle.sin() * zoom * squash * mirror, angle.cos() * zoom / squash, 0.2 * (u[:, 6] - 0.5)], 1),
+        )
+        theta = torch.stack(rows, 1)
+        before = self.small[pick].float()
+        after = self._seen(before, theta)
+        lost = after.sum((1, 2)) < 0.4 * before.sum((1, 2))
+        theta[lost] = torch.eye(2, 3)
+        return theta, torch.where(lost[:, None, None], before, after)
+
+    @staticmethod
+    def _seen(masks: Tensor, theta: Tensor) -> Tensor:
+        grid = F.affine_grid(theta, [len(masks), 1, *masks.shape[1:]], align_corners=False)
+        return F.grid_sample(masks[:, None], grid, padding_mode="reflection", align_corners=False)[:, 0]
 
 
 class Captions:
@@ -130,7 +163,7 @@ class Captions:
             thing, columns = KINDS[row[KIND]], [KIND]
         else:
             thing = "object"
-        if chance.random() < 0.25:
+        if row[COLOUR] >= 0 and chance.random() < 0.25:
             thing = f"{COLOURS[row[COLOUR]]} {thing}"
             columns.append(COLOUR)
         family = row[STATE] and chance.random() < 0.55

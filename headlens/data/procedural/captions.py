@@ -39,7 +39,7 @@ def kind(category: Category) -> str:
     """The word for anything of this kind: what a caption says that does not name the category."""
     if category.domain == "medical":
         return "medical image"
-    return "surface" if category.texture else "part"
+    return "surface" if category.texture else "product"
 
 
 def caption(category: Category, family: str, severity: float, colour: str, place: str | None) -> str:
