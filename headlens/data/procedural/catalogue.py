@@ -13,7 +13,7 @@ from headlens.data.procedural.scene import Category, FlawPainter
 
 Role = Literal["aux", "seen", "unseen"]
 
-_CLOTH = ("fabric", "carpet", "leather")
+_CLOTH = ("fabric", "carpet", "leather", "mesh")  # what can be creased
 _TEXTURE_WORDS: dict[str, tuple[str, ...]] = {
     "wood": ("wood", "wooden board", "timber"),
     "fabric": ("fabric", "woven cloth", "textile"),

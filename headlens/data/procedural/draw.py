@@ -66,7 +66,7 @@ class Draw:
         return mix(mix(position * _POSITION + 1) ^ key[:, None]).view(len(self.keys), *shape)
 
     def uniform(self, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = (1, 1, 1)) -> Tensor:
-        """[B, *shape], evenly in [low, high). The default shape broadcasts over images [B, C, H, W]."""
+        """[B, *shape], evenly from ``low`` to ``high``. The default shape broadcasts over images [B, C, H, W]."""
         count = math.prod(shape)
         if count > _DECK // 4:
             return self._unit(*shape) * (high - low) + low

@@ -118,16 +118,21 @@ def ramp(t: Tensor, *stops: Tensor) -> Tensor:
     return mixed
 
 
-def centre(draw: Draw, region: Tensor, tries: int = 24) -> tuple[Tensor, Tensor]:
-    """A random place well inside ``region`` [B, 1, S, S]: x and y, [B, 1, 1, 1], in the upright canvas."""
+def centre(draw: Draw, region: Tensor) -> tuple[Tensor, Tensor]:
+    """A random place in ``region`` [B, 1, S, S], rather inside it than at its edge: x and y [B, 1, 1, 1], upright.
+
+    Without any region, a place anywhere.
+    """
     size = region.shape[-1]
     spread = max(1, size // 28)
-    outside = F.pad(1 - region, (spread, spread, spread, spread), value=1.0)
-    inner = 1 - F.max_pool2d(outside, 2 * spread + 1, 1)  # eroded: a flaw should not lie on the edge
-    where = draw.integers(size * size, (tries,))  # (B, tries)
-    inside = inner.flatten(1).gather(1, where) + 0.5 * region.flatten(1).gather(1, where)
-    earlier = torch.arange(tries, 0, -1, device=region.device) * 1e-3  # the first of equally good ones
-    best = where.gather(1, (inside + earlier).argmax(1, keepdim=True))  # (B, 1)
+    here = region > 0.5
+    outside = F.pad((~here).float(), (spread, spread, spread, spread), value=1.0)
+    inner = F.max_pool2d(outside, 2 * spread + 1, 1) < 0.5
+    weight = (here.long() + 15 * inner.long()).flatten(1)
+    weight = torch.where(weight.sum(1, keepdim=True) > 0, weight, 1)
+    total = weight.cumsum(1)  # of integers: the same in any order
+    wanted = (draw.uniform(shape=(1,)).double() * total[:, -1:]).long() + 1
+    best = torch.searchsorted(total, wanted)  # (B, 1)
     x = ((best % size) + 0.5) * (2 / size) - 1
     y = (torch.div(best, size, rounding_mode="floor") + 0.5) * (2 / size) - 1
     return x[:, :, None, None].float(), y[:, :, None, None].float()

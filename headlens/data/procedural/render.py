@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ def render(category: Category, flaw: FlawPainter | None, draw: Draw, size: int, 
     """
     at = Canvas.blank(len(draw.keys), size, draw.device)
     normal = category.paint(draw.fork("scene"), at)
+    normal = replace(normal, region=(normal.region > 0.5).float())
     shown = draw.fork("camera")
     cover, colours = camera.frame(shown, at)
     scene, mask = normal.image, torch.zeros_like(normal.region, dtype=torch.bool)

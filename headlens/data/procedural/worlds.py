@@ -215,7 +215,7 @@ def read(folder: Path) -> list[Sample]:
                 if row["family"] != "good":
                     flaw = torch.from_numpy(np.array(Image.open(mask).convert("L"))) > 127
             except OSError as error:
-                raise DataError(f"{error}: the folder is not complete; make it again") from error
+                raise DataError(f"{path}: the folder is not complete or damaged ({error}); make it again") from error
             name = row["image"].removesuffix(".png")
             samples.append(
                 Sample(image, flaw, row["category"], row["family"], float(row["severity"]), row["caption"], name)
