@@ -198,9 +198,6 @@ def read(folder: Path) -> list[Sample]:
     Raises:
         DataError: no such folder, or files that are missing from it.
     """
-    import numpy as np
-    from PIL import Image
-
     listing = folder / "samples.csv"
     if not listing.is_file():
         raise DataError(f"{folder} has no samples.csv: it was not written by `headlens data make`")
@@ -209,15 +206,22 @@ def read(folder: Path) -> list[Sample]:
         for row in csv.DictReader(file):
             path = folder / row["image"]
             mask = folder / row["category"] / "ground_truth" / row["family"] / f"{path.stem}_mask.png"
-            try:
-                image = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
-                flaw = torch.zeros(image.shape[1:], dtype=torch.bool)
-                if row["family"] != "good":
-                    flaw = torch.from_numpy(np.array(Image.open(mask).convert("L"))) > 127
-            except OSError as error:
-                raise DataError(f"{path}: the folder is not complete or damaged ({error}); make it again") from error
+            image = _pixels(path, "RGB").permute(2, 0, 1)
+            flaw = (
+                _pixels(mask, "L") > 127 if row["family"] != "good" else torch.zeros(image.shape[1:], dtype=torch.bool)
+            )
             name = row["image"].removesuffix(".png")
             samples.append(
                 Sample(image, flaw, row["category"], row["family"], float(row["severity"]), row["caption"], name)
             )
     return samples
+
+
+def _pixels(path: Path, mode: str) -> Tensor:
+    import numpy as np
+    from PIL import Image
+
+    try:
+        return torch.from_numpy(np.array(Image.open(path).convert(mode)))
+    except OSError as error:
+        raise DataError(f"{path}: the folder is not complete or damaged ({error}); make it again") from error
