@@ -10,11 +10,13 @@ local-contrast maps, which know nothing: the distance to it is what a backbone h
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from mini_pretrain import LOCAL, TAPS, normalised
+from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
@@ -25,27 +27,40 @@ from headlens.detectors.prompts import ensemble
 from headlens.detectors.scoring import anomaly_map, joint_score, margin, upsample
 
 
+@dataclass(frozen=True)
 class Group:
-    """One set, made once: images [n, 3, S, S] uint8, masks [n, S, S], and which category each is of."""
+    """One set, made once: images [n, 3, S, S] uint8, masks [n, S, S], and the category of each, [n]."""
 
-    def __init__(self, spec: str, per_category: int, device: torch.device, seed: int = 0) -> None:
-        self.spec, self.world = spec, World(spec, per_category, seed=seed)
-        every = range(len(self.world))
-        if device.type == "cpu":
-            parts = [self.world.batch([i]) for i in every]
-        else:
-            parts = [
-                self.world.batch(range(start, start + per_category), device)
-                for start in range(0, len(self.world), per_category)
-            ]
-        self.images = torch.cat([images for images, _ in parts])
-        self.masks = torch.cat([masks for _, masks in parts])
-        self.category = torch.arange(len(self.world), device=device) // per_category
+    images: Tensor
+    masks: Tensor
+    category: Tensor
+
+    @classmethod
+    def made(cls, spec: str, per_category: int, device: torch.device, seed: int = 0) -> Group:
+        """A procedural set; on a CPU one picture at a time, which is what its bytes are promised for."""
+        world = World(spec, per_category, seed=seed)
+        step = 1 if device.type == "cpu" else per_category
+        parts = [world.batch(range(i, i + step), device) for i in range(0, len(world), step)]
+        images, masks = (torch.cat(column) for column in zip(*parts, strict=True))
+        return cls(images, masks, torch.arange(len(world), device=device) // per_category)
+
+    @classmethod
+    def read(cls, folder: Path, device: torch.device, size: int = 224) -> Group:
+        """One category in MVTec's layout, squashed to ``size`` pixels."""
+        images, masks = [], []
+        for path in sorted((folder / "test").glob("*/*.png")) + sorted((folder / "test").glob("*/*.jpg")):
+            image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+            images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+            mask = folder / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+            normal = path.parent.name == "good"
+            flaw = Image.new("L", (size, size)) if normal else Image.open(mask).convert("L").resize((size, size))
+            masks.append(torch.from_numpy(np.array(flaw)) > 127)
+        return cls(torch.stack(images).to(device), torch.stack(masks).to(device), torch.zeros(len(images)).to(device))
 
     def means(self, image_scores: dict[str, Tensor], maps: Tensor) -> dict[str, float]:
         """AUROC of every image score [n] and of the maps [n, S, S] against labels and masks, mean over categories."""
         rows: dict[str, list[float]] = {name: [] for name in (*image_scores, "P")}
-        for number in range(len(self.world.categories)):
+        for number in self.category.unique():
             own = self.category == number
             label = self.masks[own].flatten(1).any(1).long()
             for name, scores in image_scores.items():
@@ -118,6 +133,7 @@ def markdown(floors: dict[str, dict[str, float]], tables: dict[str, dict[str, di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=["mini"], help="embedded backbones, or weight files of theirs")
+    parser.add_argument("--folders", nargs="+", type=Path, help="categories in MVTec's layout, instead of the worlds")
     parser.add_argument("--per-category", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0, help="of the sets")
     parser.add_argument("--floor-only", action="store_true")
@@ -125,7 +141,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     device = torch.device(args.device)
-    groups = {spec: Group(spec, args.per_category, device, args.seed) for spec in SPECS}
+    if args.folders:
+        groups = {folder.name: Group.read(folder, device) for folder in args.folders}
+    else:
+        groups = {spec: Group.made(spec, args.per_category, device, args.seed) for spec in SPECS}
     floors = {spec: floor(group) for spec, group in groups.items()}
     tables = {}
     for name in [] if args.floor_only else args.names:

@@ -6,8 +6,8 @@
 takes as long as it is told to. After ``--piece`` seconds it saves and stops; the same command goes on from there. At
 the end ``open_clip_model.safetensors`` (half precision) and ``training.json`` lie in ``--out``.
 
-Loss: CLIP's, with every image that a sentence is true of as its positive; plus, on part of the batch, the local
-stream's margins against the mask (dense) and the class token's against the label (state).
+Loss: CLIP's, with every image that a sentence is true of as its positive; plus the local stream's margins against the
+mask (dense), and the class token's and the map's peak against the label (state) and the normal twin's (rank).
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import json
 import math
 import os
 import time
+import zlib
 from collections import deque
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from mini_stream import STATE, Batch, Captions, Stream
+from mini_stream import STATE, Batch, Captions, Stream, sent
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -41,18 +43,18 @@ LOCAL = LocalStream(start=5)
 class Recipe:
     """What a run does; every field is in its card."""
 
-    dense: float = 1.0  # weight of the dense term
+    dense: float = 1.0  # weight of the dense term: margins of local patches against the mask
     dense_from: float = 0.0  # share of the time after which it begins
     taps: tuple[int, ...] = TAPS  # taps that get it
-    state: float = 1.0  # weight of the state term
-    head_dropout: float = 0.0  # share of heads, in both streams, silenced for an image of the dense part
+    state: float = 1.0  # weight of the state term: margins of the class token, and of the map's peak, against the label
+    rank: float = 0.5  # weight of the twin term: the same two margins, flawed above normal for the same scene
+    head_dropout: float = 0.0  # share of heads, in both streams, silenced for an image
     batch: int = 512  # on each device
-    dense_part: int = 256  # images of the batch that get the dense and state terms
     small_until: float = 0.35  # share of the time spent on 140 px images, in batches of twice the size
     easy_until: float = 0.5  # share of the time until flaws of every severity are shown; at first only 0.6 to 1
     pool: int = 32_000
     fresh: int = 192  # new pictures a call
-    every: int = 6  # steps between calls
+    every: int = 4  # steps between calls
     muon: float = 2e-3
     adam: float = 1e-3
     decay: float = 0.05
@@ -67,8 +69,8 @@ RECIPES = {
     "dropout": Recipe(head_dropout=0.15),
     "contrastive": Recipe(dense=0.0),
     # Further cycles on weights that exist (--init): full size, every severity, fresher pictures.
-    "polish": Recipe(small_until=0.0, easy_until=0.0, pool=24_000, every=2, muon=1.2e-3, adam=6e-4, warmup=100),
-    "longer": Recipe(small_until=0.0, easy_until=0.0, every=3, warmup=100),
+    "polish": Recipe(small_until=0.0, easy_until=0.0, pool=24_000, muon=1.2e-3, adam=6e-4, warmup=100),
+    "longer": Recipe(small_until=0.0, easy_until=0.0, warmup=100),
 }
 
 
@@ -90,7 +92,10 @@ class Muon(torch.optim.Optimizer):
                 by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
                 grads = torch.stack([p.grad for p in parameters])
-                held = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in parameters]
+                for parameter in parameters:
+                    if "momentum" not in self.state[parameter]:
+                        self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+                held = [self.state[p]["momentum"] for p in parameters]
                 torch._foreach_lerp_(held, [p.grad for p in parameters], 1 - group["momentum"])
                 update = grads.lerp(torch.stack(held), group["momentum"])  # Nesterov
                 # Q, K and V are three matrices in one.
@@ -103,18 +108,19 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrices: Tensor) -> Tensor:
     """The nearest matrices [n, a, b] with singular values near 1: five Newton-Schulz iterations."""
     x = matrices.bfloat16()
-    wide = x.shape[1] > x.shape[2]
-    x = x.mT if wide else x
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
-    return x.mT if wide else x
+    return x.mT if tall else x
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, positive: Tensor) -> Tensor:
     """KL from the even distribution over all positives [B, B] (sentence, image) to the softmax, both ways."""
-    logits = scale.exp().clamp(max=100) * texts.float() @ images.float().T
+    with torch.autocast(images.device.type, enabled=False):  # half precision would round logits of 30 by 0.1
+        logits = scale.exp().clamp(max=100) * texts.float() @ images.float().T
     total = logits.new_zeros(())
     for scores, match in ((logits, positive), (logits.T, positive.T)):
         target = match.float() / match.sum(1, keepdim=True)
@@ -124,9 +130,16 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, positive: Ten
 
 def normalised(images: Tensor) -> Tensor:
     """Images [B, 3, S, S] in 0..1 as the backbone's preprocessing leaves them."""
-    about = config("mini")["preprocess_cfg"]
-    mean, std = (torch.tensor(about[key], device=images.device).view(3, 1, 1) for key in ("mean", "std"))
+    mean, std = statistics(images.device)
     return (images - mean) / std
+
+
+@cache
+def statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [3, 1, 1] of the preprocessing."""
+    about = config("mini")["preprocess_cfg"]
+    mean, std = (torch.tensor(about[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
+    return mean, std
 
 
 def dense_loss(logits: Tensor, patches: Tensor) -> Tensor:
@@ -138,37 +151,43 @@ def dense_loss(logits: Tensor, patches: Tensor) -> Tensor:
 
 
 def losses(model: Backbone, batch: Batch, captions: Captions, recipe: Recipe, dense_on: bool) -> dict[str, Tensor]:
-    """The terms of one step, unweighted."""
-    device, part = batch.images.device, len(batch.images) * recipe.dense_part // recipe.batch
+    """The terms of one step, unweighted. A quarter of the pictures is asked about by name, the others as an object."""
+    device, named = batch.images.device, len(batch.images) // 4
     said, stated = captions.sentences(batch.attributes)
-    pairs = captions.pairs(batch.attributes[:part])
-    texts = F.normalize(model.text(captions.tokens(said + pairs, device), hooked=False).float(), dim=-1)
-    said_text, pair_text = texts[: len(said)], texts[len(said) :].unflatten(0, (2, part)).transpose(0, 1)
+    asked = captions.pairs(batch.attributes[:named]) + captions.objects(32)
+    tokens, stated, attributes = (
+        captions.tokens(said + asked, device),
+        sent(stated, device),
+        sent(batch.attributes, device),
+    )
 
-    images = normalised(batch.images)
-    if dense_on:
-        gates = None
-        if recipe.head_dropout:
-            keep = 1 - recipe.head_dropout
-            on = torch.rand(2, part, model.vision.cfg.n_layers, model.vision.cfg.n_heads, device=device) < keep
-            gates = dict(zip(("global", "local"), on.float() / keep, strict=True))
-        first = model.vision(images[:part], taps=recipe.taps, local=LOCAL, gates=gates, hooked=False)
-        rest = model.vision(images[part:], hooked=False).embedding
-        embedding = torch.cat([first.embedding, rest])
-    else:
-        embedding = model.vision(images, hooked=False).embedding
-    embedding = F.normalize(embedding.float(), dim=-1)
+    images, gates = normalised(batch.images), None
+    if recipe.head_dropout:
+        on = torch.rand(2, len(images), model.vision.cfg.n_layers, model.vision.cfg.n_heads, device=device)
+        gates = dict(
+            zip(("global", "local"), (on > recipe.head_dropout).float() / (1 - recipe.head_dropout), strict=True)
+        )
+    reads = {"taps": recipe.taps, "local": LOCAL} if dense_on else {}
+    out = model.vision(images, gates=gates if dense_on else None, hooked=False, **reads)
+    embedding = F.normalize(out.embedding.float(), dim=-1)
 
-    stated = stated.to(device)
-    attributes = batch.attributes.to(device)
+    texts = F.normalize(model.text(tokens, hooked=False).float(), dim=-1)
+    said_text, own, any_ = texts.split([len(said), 2 * named, 64])
+    own = own.unflatten(0, (2, named)).transpose(0, 1)  # (named, 2, d)
+    any_ = F.normalize(any_.unflatten(0, (2, 32)).mean(1), dim=-1)  # (2, d)
+    pair = torch.cat([own, any_.expand(len(images) - named, -1, -1)])
+
     agree = (attributes[:, None] == attributes[None]) | ~stated[:, None]  # (sentence, image, attribute)
     terms = {"clip": contrastive_loss(embedding, said_text, model.logit_scale, agree.all(2))}
-    label = attributes[:part, STATE].float()
-    terms["state"] = F.binary_cross_entropy_with_logits(margin(embedding[:part], pair_text), label)
+    scores = [margin(embedding, pair)]
     if dense_on:
-        patches = batch.patches[:part].flatten(1)
-        maps = [dense_loss(margin(tokens.float(), pair_text), patches) for tokens in first.patches.values()]
-        terms["dense"] = torch.stack(maps).mean()
+        patches = batch.patches.flatten(1)
+        margins = [margin(tokens.float(), pair) for tokens in out.patches.values()]
+        terms["dense"] = torch.stack([dense_loss(logits, patches) for logits in margins]).mean()
+        scores.append(torch.stack(margins).mean(0).topk(4, 1).values.mean(1))  # the map's peak
+    label = attributes[:, STATE].float()
+    terms["state"] = torch.stack([F.binary_cross_entropy_with_logits(score, label) for score in scores]).mean()
+    terms["rank"] = torch.stack([F.softplus(score[::2] - score[1::2]).mean() for score in scores]).mean()  # of twins
     return terms
 
 
@@ -238,10 +257,10 @@ def shared(parameters: list[nn.Parameter], elapsed: float) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(flat)
         flat /= dist.get_world_size()
-        start = 0
-        for p in parameters:
-            p.grad.copy_(flat[start : start + p.numel()].view_as(p))
-            start += p.numel()
+        means = flat[:-1].split([p.numel() for p in parameters])
+        torch._foreach_copy_(
+            [p.grad for p in parameters], [m.view_as(p) for m, p in zip(means, parameters, strict=True)]
+        )
     return flat[-1]
 
 
@@ -262,9 +281,13 @@ def train(
     optimizers = optimisers(model, recipe)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     log = {"elapsed": 0.0, "steps": 0, "images": 0, "made": 0, "pieces": 0, "history": []}
+    same = {"recipe": asdict(recipe), "seed": seed, "seconds": seconds, "init": init and init.name}
+    log |= same
     if (out / "state.json").exists():
         log = resume_run(out, model, optimizers)
-    own_seed = seed + 7919 * rank + 1000 * log["pieces"]
+        if changed := [key for key, value in same.items() if json.dumps(log[key]) != json.dumps(value)]:
+            raise SystemExit(f"{out} holds a run with another {', '.join(changed)}: go on as it began, or name another")
+    own_seed = zlib.crc32(f"{seed}/{rank}/{log['pieces']}/{init}".encode())  # no two pieces see the same pictures
     captions = Captions(model.tokenizer, own_seed)
     parameters = list(model.parameters())
     stream, start, before, shown = None, time.monotonic(), log["elapsed"], 0.0
@@ -275,7 +298,7 @@ def train(
         ease = 0.6 * (1 - share / recipe.easy_until) if share < recipe.easy_until else 0.0
         if stream is None or stream.size != size:
             stream = None  # the old pool goes before the new one comes
-            stream = Stream(size, recipe.pool, recipe.fresh, own_seed + size, device)
+            stream = Stream(size, recipe.pool, recipe.fresh, own_seed ^ size, device)
             stream.fill(ease)
             log["made"] += stream.made * world
         if log["steps"] % recipe.every == 0:
@@ -290,7 +313,7 @@ def train(
         count = recipe.batch * (2 if size == 140 else 1)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             terms = losses(model, stream.batch(count), captions, recipe, dense_on)
-        weights = {"clip": 1.0, "state": recipe.state, "dense": recipe.dense}
+        weights = {"clip": 1.0, "state": recipe.state, "dense": recipe.dense, "rank": recipe.rank}
         sum(weights[name] * term for name, term in terms.items()).backward()
         clock.append(shared(parameters, before + time.monotonic() - start))
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -313,14 +336,7 @@ def train(
         return model
     save_run(out, model, optimizers, log)
     export(model, out / "open_clip_model.safetensors")
-    about = {
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "init": init and init.name,
-        "planned_seconds": seconds,
-        **log,
-        "torch": torch.__version__,
-    }
+    about = {**log, "torch": torch.__version__}
     about["device"] = f"{world} x {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "CPU"
     (out / "training.json").write_text(json.dumps(about, indent=1))
     return model
@@ -340,7 +356,7 @@ def main() -> None:
     args = parser.parse_args()
     recipe = RECIPES[args.recipe]
     if args.batch:
-        recipe = replace(recipe, batch=args.batch, dense_part=args.batch // 4)
+        recipe = replace(recipe, batch=args.batch)
     if args.pool:
         recipe = replace(recipe, pool=args.pool, fresh=min(recipe.fresh, args.pool))
     device = torch.device(args.device)

@@ -77,7 +77,7 @@ def fit_head_weights(
     weights = {s: torch.ones(cfg.n_layers, cfg.n_heads, device=device, requires_grad=True) for s in ("global", "local")}
     optimizer = torch.optim.Adam(list(weights.values()), rate, (0.5, 0.999))
     generator = torch.Generator(device).manual_seed(seed)
-    patches = F.adaptive_avg_pool2d(aux.masks.float()[:, None], 16).flatten(1)
+    patches = F.adaptive_avg_pool2d(aux.masks.float()[:, None], backbone.vision.grid(*aux.images.shape[2:])).flatten(1)
     label = aux.masks.flatten(1).any(1).float()
     for _ in range(steps):
         pick = torch.randint(len(aux.images), (batch,), device=device, generator=generator)
@@ -151,7 +151,7 @@ def main() -> None:
         print(table([json.loads(path.read_text()) for path in args.table]))
         return
     device, started = torch.device(args.device), time.monotonic()
-    groups = {spec: Group(spec, args.per_category, device, seed=1) for spec in SPECS}
+    groups = {spec: Group.made(spec, args.per_category, device, seed=1) for spec in SPECS}
     floors = {spec: floor(group) for spec, group in groups.items()}
     print(json.dumps({"sets made in": time.monotonic() - started, "floors": floors}), flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def main() -> None:
     for name, path in named:
         if path is None:
             recipe = replace(RECIPES[name], pool=args.pool)
-            backbone = train(recipe, args.seconds, 1e9, args.seed, args.out / name, device)
+            backbone = train(recipe, args.seconds, 1e9, args.seed, args.out / f"{name}-{args.seed}", device)
         else:
             backbone = load("mini", path, device=device)
         row = {"recipe": name, "seed": args.seed, "floors": floors, **study(backbone, groups, args.head_images)}

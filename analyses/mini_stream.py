@@ -33,19 +33,27 @@ class Batch:
     attributes: Tensor
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on ``device``; the CPU does not wait for the copy."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 class Stream:
-    """A pool of pictures, the oldest of which are replaced; batches are drawn from it.
+    """A pool of twins, scenes without and with a flaw, the oldest of which are replaced; batches are drawn from it.
 
     Args:
         size: pixels along a side; captions, masks and pictures are the same at any size.
         pool: pictures kept.
-        fresh: new pictures a call, half of them flawed.
+        fresh: new pictures a call: one category, ``families`` of its flaws.
         seed: of everything.
         device: where pictures are made and stay.
     """
 
+    families = 2
+
     def __init__(self, size: int, pool: int, fresh: int, seed: int, device: torch.device) -> None:
-        self.size, self.fresh, self.seed, self.device = size, fresh, seed, device
+        self.fresh, self.seed, self.size, self.device = fresh, seed, size, device
+        pool = -(-pool // fresh) * fresh  # twins stay together when the oldest are replaced
         self.images = torch.empty(pool, 3, size, size, dtype=torch.uint8, device=device)
         self.masks = torch.empty(pool, size, size, dtype=torch.bool, device=device)
         # Captions are written on the CPU: what they need is there without waiting for the device.
@@ -62,73 +70,83 @@ class Stream:
             self.refresh(ease)
 
     def refresh(self, ease: float = 0.0) -> None:
-        """Replace the oldest pictures: one category, half normal, half with one flaw of severity ``ease``..1."""
+        """Replace the oldest pictures by twins of one category, with flaws of severity ``ease``..1."""
         name = self._chance.choice(self._names)
         category = CATEGORIES[name]
-        flaws = [family for family in category.flaws if family not in HELD_OUT]
-        half = self.fresh // 2
-        for family in (None, self._chance.choice(flaws)):
-            index = torch.arange(self.made, self.made + half, device=self.device, dtype=torch.int32)
-            draw = Draw.of(self.seed, f"pre-training/{name}", index)
-            flaw = None if family is None else FAMILIES[category.domain][family]
-            made = render(category, flaw, draw, self.size, ease)
-            flawed = made.mask.flatten(1).any(1).long()
-            degree = torch.where(made.severity > 0.6, 1, torch.where(made.severity < 0.3, 0, -1))
-            columns = (
-                *(torch.full_like(flawed, SEEN.index(name)), torch.full_like(flawed, KINDS.index(kind(category)))),
-                *(flawed, torch.full_like(flawed, -1 if family is None else FLAWS.index(family))),
-                *(torch.where(flawed > 0, degree, -1), colour_of(made.image, made.region), place_of(made.mask)),
-            )
-            slot = (torch.arange(half, device=self.device) + self.made) % len(self.images)
-            self.images[slot] = as_bytes(made.image)
-            self.masks[slot] = made.mask[:, 0]
-            self.small[slot.cpu()] = F.adaptive_max_pool2d(made.mask.half(), 28)[:, 0].cpu()
-            self.attributes[slot.cpu()] = torch.stack(columns, 1).cpu()
-            self.made += half
+        known = [family for family in category.flaws if family not in HELD_OUT]
+        flaws = self._chance.sample(known, min(self.families, len(known)))
+        index = torch.arange(self.fresh // 2, device=self.device, dtype=torch.int32) + self.made
+        for part, family in zip(index.chunk(len(flaws)), flaws, strict=True):
+            for twin, own in enumerate((None, family)):
+                draw = Draw.of(self.seed, f"pre-training/{name}", part)
+                painter = None if own is None else FAMILIES[category.domain][own]
+                made = render(category, painter, draw, self.size, ease)
+                flawed = made.mask.flatten(1).any(1).long()
+                degree = torch.where(made.severity > 0.6, 1, torch.where(made.severity < 0.3, 0, -1))
+                columns = (
+                    *(torch.full_like(flawed, SEEN.index(name)), torch.full_like(flawed, KINDS.index(kind(category)))),
+                    *(flawed, torch.full_like(flawed, -1 if own is None else FLAWS.index(own))),
+                    *(torch.where(flawed > 0, degree, -1), colour_of(made.image, made.region), flawed),
+                )
+                slot = (2 * (part.long() - self.made) + twin + self.made) % len(self.images)
+                self.images[slot], self.masks[slot] = as_bytes(made.image), made.mask[:, 0]
+                self.attributes[slot.cpu()] = torch.stack(columns, 1).cpu()
+                self.small[slot.cpu()] = F.adaptive_max_pool2d(made.mask.half(), 28)[:, 0].cpu()
+        self.made += self.fresh
 
     def batch(self, n: int) -> Batch:
-        """``n`` pictures of the pool, each turned, cut and coloured anew, so that none is seen twice."""
-        pick = torch.randint(len(self.images), (n,), generator=self._generator)
+        """``n / 2`` pairs of twins, normal and flawed in turn, turned, cut and coloured in a way never used before."""
+        first = 2 * torch.randint(len(self.images) // 2, (n // 2,), generator=self._generator)
+        pick = torch.stack([first, first + 1], 1).flatten()
         theta, small = self._moved(pick)
         attributes = self.attributes[pick].clone()
         attributes[:, PLACE] = place_of(small[:, None] > 0.5)
-        chance = torch.rand(n, 8, generator=self._generator)
+        chance = torch.rand(n // 2, 8, generator=self._generator).repeat_interleave(2, 0)
         swapped = chance[:, 0] < 0.2
         attributes[swapped, COLOUR] = -1  # nobody knows what it is called now
-        order = torch.rand(n, 3, generator=self._generator).argsort(1)
+        order = torch.rand(n // 2, 3, generator=self._generator).repeat_interleave(2, 0).argsort(1)
         order = torch.where(swapped[:, None], order, torch.arange(3))
 
-        at, u = pick.to(self.device), chance.to(self.device)[:, :, None, None]
-        grid = F.affine_grid(theta.to(self.device), [n, 1, self.size, self.size], align_corners=False)
-        images = self.images[at].gather(1, order.to(self.device)[:, :, None, None].expand(-1, -1, *[self.size] * 2))
+        pick, theta, chance, order = (sent(tensor, self.device) for tensor in (pick, theta, chance, order))
+        u = chance[:, :, None, None]
+        grid = F.affine_grid(theta, [n, 1, self.size, self.size], align_corners=False)
+        images = self.images[pick].gather(1, order[:, :, None, None].expand(-1, -1, self.size, self.size))
         images = F.grid_sample(images.float() / 255, grid, padding_mode="reflection", align_corners=False)
-        masks = F.grid_sample(self.masks[at][:, None].float(), grid, padding_mode="reflection", align_corners=False)
+        masks = F.grid_sample(self.masks[pick][:, None].float(), grid, padding_mode="reflection", align_corners=False)
         patches = F.adaptive_avg_pool2d((masks > 0.5).float(), self.size // 14)[:, 0]
         gain = 0.8 + 0.4 * u[:, 1:2] + 0.1 * (u[:, 2:5] - 0.5)  # one for all channels, and one for each
-        noise = 0.03 * u[:, 6:7] * torch.randn_like(images) * (u[:, 7:8] < 0.5)
-        return Batch((images * gain + 0.15 * (u[:, 5:6] - 0.5) + noise).clamp(0, 1), patches, attributes)
+        grain = torch.randn_like(images[::2]).repeat_interleave(2, 0) * 0.03 * u[:, 6:7] * (u[:, 7:8] < 0.4)
+        return Batch((images * gain + 0.15 * (u[:, 5:6] - 0.5) + grain).clamp(0, 1), patches, attributes)
 
     def _moved(self, pick: Tensor) -> tuple[Tensor, Tensor]:
-        """A random view [n, 2, 3] of each picture, and its mask [n, 28, 28] there.
+        """A random view [n, 2, 3] of every pair, the same for both twins, and the masks [n, 28, 28] there.
 
-        Where most of the flaw would be cut off, the picture stays as it was.
+        A third of the pairs stay as they were, as all pictures are that the backbone will be tested on; so do those of
+        which most of the flaw would be cut off, twice.
         """
-        n = len(pick)
-        u = torch.rand(n, 8, generator=self._generator)
-        quarter = (u[:, 0] * 8).floor().clamp(max=2)  # a quarter or half turn now and then
-        angle = quarter.where(u[:, 0] < 0.375, torch.zeros(())) * (math.pi / 2) + (u[:, 1] - 0.5) * 0.5
-        zoom, squash = 0.85 + 0.35 * u[:, 2], 1 + 0.2 * (u[:, 3] - 0.5)
-        mirror = torch.where(u[:, 4] < 0.5, -1.0, 1.0)
-        rows = (
-            torch.stack([angle.cos() * zoom * squash * mirror, -angle.sin() * zoom / squash, 0.2 * (u[:, 5] - 0.5)], 1),
-            torch.stack([angle.sin() * zoom * squash * mirror, angle.cos() * zoom / squash, 0.2 * (u[:, 6] - 0.5)], 1),
-        )
-        theta = torch.stack(rows, 1)
         before = self.small[pick].float()
-        after = self._seen(before, theta)
-        lost = after.sum((1, 2)) < 0.4 * before.sum((1, 2))
-        theta[lost] = torch.eye(2, 3)
-        return theta, torch.where(lost[:, None, None], before, after)
+        theta = self._views(len(pick) // 2)
+        for retry in (self._views(len(pick) // 2), torch.eye(2, 3).expand(len(pick) // 2, 2, 3)):
+            after = self._seen(before, theta.repeat_interleave(2, 0))
+            lost = after.sum((1, 2)) < 0.4 * before.sum((1, 2))
+            theta = torch.where(lost[1::2, None, None], retry, theta)
+        theta = theta.repeat_interleave(2, 0)
+        return theta, self._seen(before, theta)
+
+    def _views(self, n: int) -> Tensor:
+        u = torch.rand(n, 8, generator=self._generator)
+        still = (u[:, 7] < 0.35).float()
+        quarter = torch.where(u[:, 0] < 0.3, (u[:, 0] * 10).floor() + 1, 0.0)  # quarter and half turns now and then
+        angle = quarter * (math.pi / 2) + (1 - still) * (u[:, 1] - 0.5) * 0.5
+        zoom = 1 + (1 - still) * (0.35 * u[:, 2] - 0.15)
+        squash = 1 + (1 - still) * 0.2 * (u[:, 3] - 0.5)
+        mirror = torch.where(u[:, 4] < 0.5, -1.0, 1.0)
+        shift = (1 - still)[:, None] * 0.2 * (u[:, 5:7] - 0.5)
+        rows = (
+            torch.stack([angle.cos() * zoom * squash * mirror, -angle.sin() * zoom / squash, shift[:, 0]], 1),
+            torch.stack([angle.sin() * zoom * squash * mirror, angle.cos() * zoom / squash, shift[:, 1]], 1),
+        )
+        return torch.stack(rows, 1)
 
     @staticmethod
     def _seen(masks: Tensor, theta: Tensor) -> Tensor:
@@ -140,7 +158,7 @@ class Captions:
     """Sentences for attributes, as token ids; and which attributes each one states."""
 
     def __init__(self, tokenizer, seed: int) -> None:
-        self._tokenizer, self._chance = tokenizer, random.Random(seed)
+        self._chance = random.Random(seed)
         self._start, self._end = tokenizer.sot_token_id, tokenizer.eot_token_id
         self.encode = cache(tokenizer.encode)  # word by word: CLIP's BPE never looks across a space
 
@@ -195,13 +213,22 @@ class Captions:
         normal, abnormal = [], []
         for row in attributes.tolist():
             category = CATEGORIES[SEEN[row[CATEGORY]]]
-            thing = "object" if self._chance.random() < 0.5 else self._word(category.words)
-            template = self._chance.choice(TEMPLATES)
-            # Some normal sentences name the bare thing, as the usual ensembles do.
-            patterns = states(category.domain, False) if self._chance.random() < 0.85 else ("{}",)
-            normal.append(template.format(self._chance.choice(patterns).format(thing)))
-            abnormal.append(template.format(self._chance.choice(states(category.domain, True)).format(thing)))
+            said = self._both(category.domain, self._word(category.words))
+            normal.append(said[0])
+            abnormal.append(said[1])
         return normal + abnormal
+
+    def objects(self, n: int) -> list[str]:
+        """``n`` normal and ``n`` abnormal sentences about an object that nobody names."""
+        both = [self._both(self._chance.choice(tuple(FAMILIES)), "object") for _ in range(n)]
+        return [normal for normal, _ in both] + [abnormal for _, abnormal in both]
+
+    def _both(self, domain: str, thing: str) -> tuple[str, str]:
+        template = self._chance.choice(TEMPLATES)
+        # Some normal sentences name the bare thing, as the usual ensembles do.
+        normal = states(domain, False) if self._chance.random() < 0.85 else ("{}",)
+        patterns = self._chance.choice(normal), self._chance.choice(states(domain, True))
+        return template.format(patterns[0].format(thing)), template.format(patterns[1].format(thing))
 
     def tokens(self, sentences: list[str], device: torch.device) -> Tensor:
         """Token ids [B, longest], equal to what the tokenizer gives, a word looked up once."""
@@ -211,4 +238,4 @@ class Captions:
         ]
         longest = max(map(len, rows))
         padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-        return padded.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else padded.to(device)
+        return sent(padded, device)

@@ -66,6 +66,25 @@ def test_batches_never_show_what_is_held_out(stream):
     assert set(FLAWS) == known - HELD_OUT
 
 
+def test_twins_are_one_scene_seen_the_same_way(stream):
+    batch = stream.batch(32)
+    normal, flawed = batch.attributes[::2], batch.attributes[1::2]
+    assert torch.equal(normal[:, CATEGORY], flawed[:, CATEGORY])
+    assert not normal[:, STATE].any()
+    assert flawed[:, STATE].all()
+    change = (batch.images[1::2] - batch.images[::2]).abs().mean(1)
+    change = F.adaptive_avg_pool2d(change, batch.patches.shape[1:])
+    inside = batch.patches[1::2] > 0
+    assert change[inside].mean() > 4 * change[~inside].mean()  # JPEG and noise spread a little
+
+
+def test_a_third_of_the_views_are_untouched_flawed_or_not(stream):
+    theta, _ = stream._moved(torch.arange(48).repeat(20))
+    still = (theta[:, :, :2].abs() - torch.eye(2)).abs().amax((1, 2)) < 1e-6
+    assert torch.equal(still[::2], still[1::2])
+    assert 0.15 < float(still.float().mean()) < 0.5
+
+
 def test_captions_state_what_they_say(stream):
     attributes = stream.batch(200).attributes
     captions = Captions(load("mini").tokenizer, 0)
@@ -82,7 +101,11 @@ def test_captions_state_what_they_say(stream):
 def test_tokens_are_the_tokenizers(stream):
     tokenizer = load("mini").tokenizer
     captions = Captions(tokenizer, 0)
-    sentences = captions.sentences(stream.batch(20).attributes)[0] + captions.pairs(stream.batch(5).attributes)
+    sentences = (
+        captions.sentences(stream.batch(20).attributes)[0]
+        + captions.pairs(stream.batch(6).attributes)
+        + captions.objects(3)
+    )
     tokens = captions.tokens(sentences, torch.device("cpu"))
     assert torch.equal(tokens, tokenizer(sentences)[:, : tokens.shape[1]])
 
@@ -112,7 +135,7 @@ def test_a_run_comes_back_whole(tmp_path):
 
 
 def test_a_tiny_run_writes_weights_that_load(tmp_path):
-    recipe = replace(RECIPES["dense"], batch=4, dense_part=2, pool=8, fresh=4, small_until=0.0)
+    recipe = replace(RECIPES["dense"], batch=4, pool=8, fresh=4, small_until=0.0)
     train(recipe, seconds=0.01, piece=60, seed=0, out=tmp_path, device=torch.device("cpu"))
     clip = load("mini", tmp_path / "open_clip_model.safetensors")
     before = assemble(architecture("mini"), None, seed=0)

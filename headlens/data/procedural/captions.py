@@ -23,8 +23,8 @@ TEMPLATES = (
         "a close-up photo of a {}",
         "a picture of a {}",
     ),
-    *("a cropped photo of the {}", "a blurry photo of a {}", "a bright photo of a {}", "a dark photo of the {}"),
-    *("a low resolution photo of a {}", "there is a {} in the scene", "this is a {}", "a grey photo of a {}"),
+    *("a photo of a {}.", "a photo of the {}.", "a cropped photo of the {}.", "a close-up photo of a {}."),
+    *("a low resolution photo of a {}", "there is a {} in the scene", "this is a {}", "a picture showing the {}"),
 )
 
 

@@ -27,7 +27,7 @@ _TEXTURE_WORDS: dict[str, tuple[str, ...]] = {
     "tile": ("tile", "tiled floor", "ceramic tile"),
     "brick": ("brick", "brick wall"),
     "cardboard": ("cardboard", "corrugated board"),
-    "random_surface": ("patterned material", "material", "texture"),
+    "random_surface": ("patterned material", "abstract pattern"),
 }
 
 

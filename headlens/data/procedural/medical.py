@@ -44,7 +44,7 @@ MEDICAL: tuple[Category, ...] = (
         "crowding", "haemorrhage", "inflammation", texture=True),
     _of(blood_smear, camera, ("blood smear", "microscope image of blood"),
         "parasite", "blast", texture=True),
-    _of(phantom, film, ("phantom scan", "scan of a test phantom", "medical scan"),
+    _of(phantom, film, ("phantom scan", "scan of a test phantom"),
         "mass", "cyst", "nodule", "infiltrate", "oedema", "haemorrhage", "effusion", "inflammation"),
 )
 # fmt: on

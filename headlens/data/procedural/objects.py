@@ -244,7 +244,7 @@ INDUSTRIAL_OBJECTS: tuple[Category, ...] = (
     Category(
         "part",
         "industrial",
-        ("machined part", "component", "metal part"),
+        ("machined part", "metal part"),
         part,
         ("scratch", "crack", "hole", "dent", "missing", "deformed", "corrosion", "stain", "contamination"),
     ),
