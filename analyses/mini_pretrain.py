@@ -272,12 +272,16 @@ def train(
     out: Path,
     device: torch.device,
     init: Path | None = None,
+    compiled: bool = False,
 ) -> Backbone:
     """One piece of a run: from the beginning (random, or the weights ``init``), or from what lies in ``out``."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     out.mkdir(parents=True, exist_ok=True)
     weights = None if init is None else load_file(init)
     model = assemble(architecture("mini"), weights, seed=seed, device=device).requires_grad_(True).train()
+    if compiled:  # block by block: four graphs serve them all
+        for block in model.vision.blocks:
+            block.compile()
     optimizers = optimisers(model, recipe)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     log = {"elapsed": 0.0, "steps": 0, "images": 0, "made": 0, "pieces": 0, "history": []}
@@ -351,6 +355,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="weights to begin with, as open_clip_model.safetensors")
     parser.add_argument("--batch", type=int, help="images a step; a quarter gets the dense term")
     parser.add_argument("--pool", type=int, help="pictures kept for drawing batches from")
+    parser.add_argument("--compile", action="store_true", help="the image tower's blocks, by torch.compile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -365,7 +370,7 @@ def main() -> None:
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-    train(recipe, args.seconds, args.piece, args.seed, args.out, device, args.init)
+    train(recipe, args.seconds, args.piece, args.seed, args.out, device, args.init, args.compile)
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -49,7 +49,8 @@ class TextTower(HookedTower):
 
     def __init__(self, cfg: TextConfig) -> None:
         super().__init__(cfg, causal=True)
-        self.token_embedding = nn.Embedding(cfg.d_vocab, cfg.d_model)
+        # Weights come later; torch's own initialisation on the meta device would import sympy, which takes a second.
+        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(cfg.d_vocab, cfg.d_model), freeze=False)
         self.positional_embedding = nn.Parameter(torch.empty(cfg.n_ctx, cfg.d_model))
         self.ln_final = HookedLayerNorm(cfg.d_model, eps=cfg.eps)
         self.proj = nn.Parameter(torch.empty(cfg.d_model, cfg.d_embed))

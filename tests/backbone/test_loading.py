@@ -17,7 +17,7 @@ from torch import nn
 import headlens
 from headlens.backbone import architecture, architecture_from_config, assemble, download, load
 from headlens.backbone.checkpoint import OPENAI_SCALARS
-from headlens.backbone.loading import _tower_name
+from headlens.backbone.loading import tower_name
 from headlens.backbone.parity import stirred_state
 from headlens.errors import ArchitectureError, CheckpointError, DownloadError, ShapeError
 from tests.backbone.models import close, random_clip, tiny_config
@@ -369,7 +369,7 @@ def test_vit_l_14_336_in_every_format(kind, tmp_path):
     path.unlink()
     assert sum(p.numel() for p in clip.parameters()) == 427_944_193
     for key in ("visual.transformer.resblocks.23.attn.in_proj_weight", "token_embedding.weight", "visual.proj"):
-        assert torch.equal(clip.state_dict()[_tower_name(key)], state[key].float())
+        assert torch.equal(clip.state_dict()[tower_name(key)], state[key].float())
     assert clip.vision(torch.zeros(1, 3, 56, 84), hooked=False).embedding.shape == (1, 768)
 
 

@@ -82,7 +82,7 @@ def _flawed(
         change = (painted.image.clamp(0, 1) - normal.image) * alpha
         area = here.double().mean((1, 2, 3), keepdim=True)
         share = here / area.clamp(min=1e-9)
-        seen = 0.7 * change.mean(1, keepdim=True).abs() + 0.3 * change.abs().mean(1, keepdim=True)
+        seen = torch.maximum(change.mean(1, keepdim=True).abs(), 0.6 * change.abs().mean(1, keepdim=True))
         visible = (seen.double() * share).mean((1, 2, 3), keepdim=True)
         hidden = (rough.double() * share).mean((1, 2, 3), keepdim=True)
         wanted = (0.06 + 0.06 * severity + 0.08 * (1 - area / 0.01).clamp(0, 1)) + 0.6 * hidden
