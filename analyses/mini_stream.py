@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headlens.data.procedural.captions import TEMPLATES, kind, states
+from headlens.data.procedural.captions import TEMPLATES, article, kind, qualified, states
 from headlens.data.procedural.catalogue import CATEGORIES, FAMILIES, FAMILY_WORDS, HELD_OUT, ROLES
 from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.render import COLOURS, PLACES, as_bytes, colour_of, place_of, render
@@ -195,14 +195,13 @@ class Captions:
             word = self._word(FAMILY_WORDS[FLAWS[row[FLAW]]])
             columns += [STATE, FLAW]
             if row[DEGREE] >= 0 and chance.random() < 0.3:
-                bare = word.removeprefix("a ").removeprefix("an ")
-                word = f"{('a slight', 'an obvious')[row[DEGREE]]} {bare}"
+                word = qualified(word, ("slight", "obvious")[row[DEGREE]])
                 columns.append(DEGREE)
             thing = f"{thing} with {word}"
         if row[STATE] and row[PLACE] >= 0 and chance.random() < 0.2:
             thing = f"{thing} {PLACES[row[PLACE]]}"
             columns += [STATE, PLACE]  # a place says that there is something to see
-        return chance.choice(TEMPLATES).format(thing), columns
+        return article(chance.choice(TEMPLATES).format(thing)), columns
 
     def _word(self, words: tuple[str, ...]) -> str:
         """The usual word half of the time."""
@@ -227,8 +226,8 @@ class Captions:
         template = self._chance.choice(TEMPLATES)
         # Some normal sentences name the bare thing, as the usual ensembles do.
         normal = states(domain, False) if self._chance.random() < 0.85 else ("{}",)
-        patterns = self._chance.choice(normal), self._chance.choice(states(domain, True))
-        return template.format(patterns[0].format(thing)), template.format(patterns[1].format(thing))
+        said = self._chance.choice(normal), self._chance.choice(states(domain, True))
+        return article(template.format(said[0].format(thing))), article(template.format(said[1].format(thing)))
 
     def tokens(self, sentences: list[str], device: torch.device) -> Tensor:
         """Token ids [B, longest], equal to what the tokenizer gives, a word looked up once."""

@@ -24,7 +24,13 @@ NORMAL = (
     "{} without damage",
 )
 ABNORMAL = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
-TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a cropped photo of the {}.", "a close-up photo of a {}.", "{}")
+TEMPLATES = (
+    "a photo of the {}.",
+    "a cropped photo of the {}.",
+    "a close-up photo of the {}.",
+    "an image of the {}.",
+    "{}",
+)
 
 
 def ensemble(backbone: Backbone, things: Sequence[str] = ("object",)) -> Tensor:

@@ -113,9 +113,9 @@ def frame(draw: Draw, at: Canvas) -> tuple[Tensor, Tensor]:
 
 
 def tone(draw: Draw, image: Tensor) -> Tensor:
-    """White balance, exposure, contrast and gamma; some pictures are grey."""
+    """White balance, exposure, contrast and gamma; some pictures are grey, or pale."""
     grey = image.mean(1, keepdim=True)
-    image = over(image, grey.expand_as(image), draw.chance(0.2) * draw.uniform(0.6, 1).round())
+    image = over(image, grey.expand_as(image), draw.chance(0.2) * draw.uniform(0.6, 1.4).clamp(max=1))
     image = image * (1 + draw.chance(0.5) * draw.uniform(-0.1, 0.1, (3, 1, 1)))
     image = (image - 0.5) * draw.uniform(0.75, 1.15) + 0.5 + draw.uniform(-0.08, 0.08)
     return image.clamp(1e-4, 1) ** draw.uniform(0.75, 1.35)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from headlens.data.procedural.scene import Category
 
 NORMAL_STATES = (
@@ -23,7 +25,7 @@ TEMPLATES = (
         "a close-up photo of a {}",
         "a picture of a {}",
     ),
-    *("a photo of a {}.", "a photo of the {}.", "a cropped photo of the {}.", "a close-up photo of a {}."),
+    *("a photo of a {}.", "a photo of the {}.", "a cropped photo of the {}.", "a close-up photo of the {}."),
     *("a low resolution photo of a {}", "there is a {} in the scene", "this is a {}", "a picture showing the {}"),
 )
 
@@ -42,6 +44,27 @@ def kind(category: Category) -> str:
     return "surface" if category.texture else "product"
 
 
+def article(text: str) -> str:
+    """``an`` before vowels.
+
+    >>> article("a photo of a undamaged object")
+    'a photo of an undamaged object'
+    """
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
+
+
+def qualified(word: str, degree: str) -> str:
+    """``a scratch`` that is slight or obvious.
+
+    >>> qualified("a scratch", "obvious"), qualified("corrosion", "slight")
+    ('an obvious scratch', 'slight corrosion')
+    """
+    for start in ("a ", "an "):
+        if word.startswith(start):
+            return article(f"a {degree} {word.removeprefix(start)}")
+    return f"{degree} {word}"
+
+
 def caption(category: Category, family: str, severity: float, colour: str, place: str | None) -> str:
     """Everything that is known about a sample in one plain sentence.
 
@@ -49,15 +72,13 @@ def caption(category: Category, family: str, severity: float, colour: str, place
     >>> caption(CATEGORIES["wood"], "scratch", 0.9, "brown", "on the left")
     'a photo of a damaged brown wood with an obvious scratch on the left'
     """
-    from headlens.data.procedural.catalogue import FAMILY_WORDS
+    from headlens.data.procedural.catalogue import FAMILY_WORDS  # which needs the categories, which are many
 
     thing = f"{colour} {category.words[0]}"
     if family == "good":
         return f"a photo of a {'healthy' if category.domain == 'medical' else 'flawless'} {thing}"
     word = FAMILY_WORDS[family][0]
-    bare = word.removeprefix("a ").removeprefix("an ")
-    degree = "obvious" if severity > 0.6 else "slight" if severity < 0.3 else ""
-    described = f"{'an' if degree == 'obvious' else 'a'} {degree} {bare}" if degree and bare != word else word
+    if severity > 0.6 or severity < 0.3:
+        word = qualified(word, "obvious" if severity > 0.6 else "slight")
     state = "abnormal" if category.domain == "medical" else "damaged"
-    article = "an" if state == "abnormal" else "a"
-    return f"a photo of {article} {state} {thing} with {described} {place or ''}".rstrip()
+    return article(f"a photo of a {state} {thing} with {word} {place or ''}".rstrip())

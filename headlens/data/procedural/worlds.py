@@ -57,7 +57,7 @@ class Sample:
 
 
 class World:
-    """A procedural test or training set: the same samples on every machine's CPU, whatever is asked first.
+    """A procedural test or training set: on a CPU a sample has the same bytes whatever is asked before it.
 
     Half of every category is normal; the other half goes through the families of the split in turn.
 
