@@ -1,0 +1,106 @@
+"""What a data set is: records that say where a picture and its mask are, and a way to get their pixels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture, before anything of it is read.
+
+    Args:
+        name: unique in its set, as a path without suffix: ``bottle/test/crack/003``.
+        category: what is shown; ``bottle``.
+        anomalous: None when nobody says (a plain folder of pictures).
+        family: the kind of flaw, ``good`` when there is none, empty when not told.
+        split: ``train``, ``test`` or ``valid``.
+        image: its file; None when it is made rather than read.
+        mask: the file of its mask; None for a normal picture, or when there is none.
+    """
+
+    name: str
+    category: str
+    anomalous: bool | None
+    family: str = ""
+    split: str = "test"
+    image: Path | None = None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """``image`` [3, H, W] uint8 and ``mask`` [H, W] bool as they are on disk; no mask where nobody drew one."""
+
+    image: Tensor
+    mask: Tensor | None
+
+
+class DataSet(ABC):
+    """Records of one domain, and their pixels on request. ``len``, iteration over records, ``pixels(i)``.
+
+    Args:
+        name: how results call it.
+        domain: ``industrial`` or ``medical``; empty when nobody said.
+        records: in the order of the set.
+    """
+
+    def __init__(self, name: str, domain: str, records: Iterable[Record]) -> None:
+        self.name, self.domain = name, domain
+        self.records = tuple(records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        flawed = sum(record.anomalous is True for record in self.records)
+        normal = sum(record.anomalous is False for record in self.records)
+        masks = "masks" if self.has_masks else "no masks"
+        return (
+            f"{type(self).__name__}({self.name!r}, {self.domain or 'no domain'}, {len(self.categories)} categories, "
+            f"{normal} normal + {flawed} anomalous, {masks})"
+        )
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """In order of appearance."""
+        return tuple(dict.fromkeys(record.category for record in self.records))
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether flaws have outlines: without, there are no pixel metrics."""
+        return any(record.anomalous and record.mask is not None for record in self.records)
+
+    @property
+    def has_normals(self) -> bool:
+        """Whether there are pictures without a flaw, and others with: without, there are no image metrics."""
+        return len({record.anomalous for record in self.records} & {True, False}) == 2
+
+    @abstractmethod
+    def pixels(self, i: int) -> Pixels:
+        """Image and mask of record ``i`` in their own resolution. Normal pictures have an empty mask.
+
+        Raises:
+            DataError: it cannot be read; the message names the file.
+        """
+
+    @abstractmethod
+    def where(self, keep: Callable[[Record], bool]) -> DataSet:
+        """The same set with only the records for which ``keep`` is true."""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row for each record."""
+        import pandas as pd
+
+        rows = [{"domain": self.domain, "dataset": self.name, **vars(record)} for record in self.records]
+        return pd.DataFrame(rows)
