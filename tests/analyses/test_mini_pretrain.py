@@ -91,7 +91,8 @@ def test_captions_state_what_they_say(stream):
     sentences, stated = captions.sentences(attributes)
     for sentence, row, told in zip(sentences, attributes.tolist(), stated.tolist(), strict=True):
         words = CATEGORIES[SEEN[row[CATEGORY]]].words
-        assert told[CATEGORY] == any(word in sentence for word in words)
+        said = any(word in sentence for word in words)
+        assert said if told[CATEGORY] else told[FLAW] or not said  # "a fabric with a metal chip"
         if told[COLOUR]:
             assert COLOURS[row[COLOUR]] in sentence
         if told[FLAW]:
