@@ -1,0 +1,246 @@
+"""``Loader``: batches of a data set, read and resized by threads ahead of whoever computes with them."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from headlens.data.cache import FolderCache, MemoryCache, key_of
+from headlens.data.preprocess import Prepared, Preprocess
+from headlens.data.samples import DataSet, Record
+from headlens.errors import DataError
+
+_MOST_WORKERS = 16
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``B`` pictures of one set.
+
+    Args:
+        images: [B, 3, S, S], float32 and normalised, or uint8.
+        masks: [B, S, S] bool; with native masks a list of [H, W]; None in a set without masks. Nothing is marked in
+            normal pictures, and nothing in anomalous ones without an outline: see ``has_mask``.
+        has_mask: [B] bool: the mask is the truth, so that pixel metrics may count the picture.
+        inside: [B, S, S] bool, False on padding; None where nothing is padded.
+        labels: [B] int64: 1 anomalous, 0 normal, -1 when nobody says.
+        index: [B] int64, positions in the set.
+        records: what they are.
+        native: height and width of each on disk, for ``Preprocess.restore``.
+    """
+
+    images: Tensor
+    masks: Tensor | list[Tensor] | None
+    has_mask: Tensor
+    inside: Tensor | None
+    labels: Tensor
+    index: Tensor
+    records: tuple[Record, ...]
+    native: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same with every tensor on ``device``."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        if isinstance(self.masks, list):
+            moved["masks"] = [mask.to(device) for mask in self.masks]  # type: ignore[assignment]
+        return replace(self, **moved)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that was left out, and why."""
+
+    record: Record
+    reason: str
+
+
+class Loader:
+    """Iterates over batches, in the order of the set, the same every time.
+
+    Threads read ahead by about one batch: PIL and torch let go of the interpreter while they decode and resize, and
+    threads share a cache and cost no start-up. Leaving the loop early, by ``break`` or an exception, ends them.
+
+    Args:
+        dataset: what to read.
+        preprocess: size, fit and masks.
+        batch: pictures in each but the last; pictures that are left out do not make batches smaller.
+        workers: threads; None takes one for each core, up to 16; 0 reads in the caller's thread.
+        cache: ``"memory"``, or a folder, or None: a picture that is kept is never read or resized again. A folder
+            serves later runs too; pictures that are made rather than read are kept in memory even then.
+        cache_bytes: how much may be kept in memory; what comes after is read each time.
+        on_error: ``"raise"``, or ``"skip"`` to leave out what cannot be read, count it in ``skipped`` and go on.
+        normalise: give float32 with CLIP's statistics; else uint8, a quarter of the bytes on the way to a GPU, where
+            ``preprocess.normalise`` does the rest.
+
+    Raises:
+        DataError: at a picture that cannot be read, or, with ``"skip"``, when none could be.
+
+    >>> from headlens.data.samples import DataSet, Pixels, Record
+    >>> class Grey(DataSet):
+    ...     def pixels(self, i):
+    ...         return Pixels(torch.full((3, 20, 30), 99, dtype=torch.uint8), torch.zeros(20, 30, dtype=torch.bool))
+    ...     def where(self, keep):
+    ...         return Grey(self.name, self.domain, filter(keep, self.records))
+    >>> grey = Grey("grey", "industrial", [Record(f"wall/{i}", "wall", False) for i in range(5)])
+    >>> [tuple(batch.images.shape) for batch in Loader(grey, Preprocess(14), batch=2)]
+    [(2, 3, 14, 14), (2, 3, 14, 14), (1, 3, 14, 14)]
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        preprocess: Preprocess | None = None,
+        batch: int = 8,
+        workers: int | None = None,
+        cache: Literal["memory"] | Path | None = None,
+        *,
+        cache_bytes: int = 4 * _GIB,
+        on_error: Literal["raise", "skip"] = "raise",
+        normalise: bool = True,
+    ) -> None:
+        if batch < 1 or (workers is not None and workers < 0) or on_error not in ("raise", "skip"):
+            raise DataError(
+                f"batch={batch}, workers={workers}, on_error={on_error!r}: a batch holds at least 1, workers are not "
+                "negative, on_error is 'raise' or 'skip'"
+            )
+        if not (cache is None or cache == "memory" or isinstance(cache, Path)):
+            raise DataError(f"cache={cache!r} is none of None, 'memory' and a pathlib.Path")
+        self.dataset, self.preprocess, self.batch = dataset, preprocess or Preprocess(), batch
+        self.workers = min(_cores(), _MOST_WORKERS) if workers is None else workers
+        self.on_error, self.normalise = on_error, normalise
+        self._memory = MemoryCache(cache_bytes) if cache is not None else None
+        self._folder = FolderCache(cache) if isinstance(cache, Path) else None
+        self._skipped: dict[int, str] = {}
+        self._has_masks = dataset.has_masks
+
+    def __len__(self) -> int:
+        """Batches, when nothing is left out."""
+        return -(-len(self.dataset) // self.batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches(range(len(self.dataset)))
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """What was left out so far, each once however often it was asked for; it is not tried again."""
+        return tuple(Skipped(self.dataset.records[i], reason) for i, reason in self._skipped.items())
+
+    def report(self) -> str:
+        """One line for each picture that was left out, under a line that counts them; empty when none was."""
+        if not self._skipped:
+            return ""
+        lines = [f"{len(self._skipped)} of {len(self.dataset)} pictures of {self.dataset.name} were left out:"]
+        return "\n  ".join([*lines, *self._skipped.values()])
+
+    def batches(self, order: Sequence[int]) -> Iterator[Batch]:
+        """The pictures numbered in ``order``: some of them, or all of them shuffled."""
+        rows: list[tuple[int, Prepared]] = []
+        found = False
+        with closing(self._ahead(order)) as results:
+            for i, result in results:
+                if isinstance(result, DataError):
+                    self._skipped[i] = str(result)
+                    continue
+                found = True
+                rows.append((i, result))
+                if len(rows) == self.batch:
+                    yield self._together(rows)
+                    rows = []
+        if rows:
+            yield self._together(rows)
+        if len(order) and not found:
+            reasons = list(self._skipped.values())
+            raise DataError(f"none of {len(order)} pictures of {self.dataset.name} could be read; {reasons[0]}")
+
+    def _ahead(self, order: Sequence[int]) -> Generator[tuple[int, Prepared | DataError], None, None]:
+        """Results in order, with a bounded number of them under way."""
+        if not self.workers:
+            for i in order:
+                yield i, self._attempt(i)
+            return
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="headlens-loader")
+        left = iter(order)
+        under_way: deque[tuple[int, Future[Prepared | DataError]]] = deque()
+        try:
+            while True:
+                room = self.batch + 2 * self.workers - len(under_way)
+                under_way += [(i, pool.submit(self._attempt, i)) for i in islice(left, room)]
+                if not under_way:
+                    return
+                i, result = under_way.popleft()
+                yield i, result.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _attempt(self, i: int) -> Prepared | DataError:
+        if i in self._skipped:
+            return DataError(self._skipped[i])
+        try:
+            return self._kept(i)
+        except DataError as error:
+            named = DataError(f"{self.dataset.records[i].name}: {error}")
+            if self.on_error == "skip":
+                return named
+            raise named from error
+
+    def _kept(self, i: int) -> Prepared:
+        """From the cache where one is allowed, else made and put there."""
+        key = key_of(self.dataset.records[i], self.preprocess) if self._folder else None
+        cache = self._folder if key else self._memory
+        key = key or str(i)
+        kept = cache.get(key) if cache else None
+        if kept is None:
+            kept = self.preprocess(self.dataset.pixels(i))
+            if cache:
+                cache.put(key, kept)
+        return kept
+
+    def _together(self, rows: list[tuple[int, Prepared]]) -> Batch:
+        index, prepared = [i for i, _ in rows], [row for _, row in rows]
+        records = tuple(self.dataset.records[i] for i in index)
+        images = torch.stack([row.image for row in prepared])
+        inside = None
+        if self.preprocess.fit == "pad":
+            inside = torch.stack([self.preprocess.inside(row.native) for row in prepared])
+        known = [
+            row.mask is not None or record.anomalous is False for row, record in zip(prepared, records, strict=True)
+        ]
+        return Batch(
+            self.preprocess.normalise(images) if self.normalise else images,
+            self._masks_of(prepared) if self._has_masks else None,
+            torch.tensor(known) & self._has_masks,
+            inside,
+            torch.tensor([-1 if record.anomalous is None else int(record.anomalous) for record in records]),
+            torch.tensor(index),
+            records,
+            tuple(row.native for row in prepared),
+        )
+
+    def _masks_of(self, prepared: list[Prepared]) -> Tensor | list[Tensor]:
+        square = (self.preprocess.size, self.preprocess.size)
+        native = self.preprocess.masks == "native"
+        masks = [
+            torch.zeros(row.native if native else square, dtype=torch.bool) if row.mask is None else row.mask
+            for row in prepared
+        ]
+        # Copies either way: what a caller does to a batch must not reach the cache.
+        return [mask.clone() for mask in masks] if native else torch.stack(masks)
+
+
+def _cores() -> int:
+    """Those this process may use: a container often has fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

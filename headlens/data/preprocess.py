@@ -1,0 +1,159 @@
+"""From the resolution of the camera to that of the model, and back: the published way, and one that keeps the shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headlens.data.samples import Pixels
+from headlens.errors import DataError, ShapeError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Fit = Literal["squash", "pad"]
+Masks = Literal["resized", "native"]
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One picture as a model wants it, before normalisation, which doubles as what a cache keeps.
+
+    Args:
+        image: [3, S, S] uint8.
+        mask: bool, [S, S] or as native; None where nobody drew one.
+        native: height and width on disk.
+    """
+
+    image: Tensor
+    mask: Tensor | None
+    native: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resizes pictures and masks to a square of ``size`` pixels.
+
+    Args:
+        size: S, pixels along a side. Whether a backbone can take it is the backbone's to say.
+        fit: ``"squash"`` resizes both sides to S whatever the shape, as all published figures do; ``"pad"`` resizes
+            the longer side to S and centres the picture on the mean colour, which normalises to about zero. There is
+            no crop: it could cut a flaw away.
+        masks: ``"resized"`` brings masks to S x S, where published metrics are computed; ``"native"`` leaves them,
+            and ``restore`` brings maps to them.
+        mean, std: of the three channels, for ``normalise``; CLIP's own.
+
+    Raises:
+        DataError: an option that does not exist.
+
+    >>> preprocess = Preprocess(56, fit="pad")
+    >>> wide = Pixels(torch.zeros(3, 50, 100, dtype=torch.uint8), torch.ones(50, 100, dtype=torch.bool))
+    >>> prepared = preprocess(wide)
+    >>> prepared.image.shape, int(prepared.mask.sum()) == 28 * 56
+    (torch.Size([3, 56, 56]), True)
+    >>> preprocess.restore(torch.rand(56, 56), prepared.native).shape
+    torch.Size([50, 100])
+    """
+
+    size: int = 518
+    fit: Fit = "squash"
+    masks: Masks = "resized"
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        if self.fit not in ("squash", "pad") or self.masks not in ("resized", "native") or self.size < 1:
+            raise DataError(
+                f"size={self.size!r}, fit={self.fit!r}, masks={self.masks!r}: the size is a positive number of pixels, "
+                "fit is 'squash' or 'pad', masks are 'resized' or 'native'"
+            )
+
+    def __call__(self, pixels: Pixels) -> Prepared:
+        """One picture and its mask, resized.
+
+        Raises:
+            DataError: a mask of another size than its picture.
+        """
+        native = _size(pixels.image)
+        if pixels.mask is None:
+            return Prepared(self.image(pixels.image), None, native)
+        if _size(pixels.mask) != native:
+            (height, width), (rows, columns) = native, _size(pixels.mask)
+            raise DataError(f"the mask is {rows}x{columns} (height x width), its image {height}x{width}")
+        mask = pixels.mask if self.masks == "native" else self.mask(pixels.mask)
+        return Prepared(self.image(pixels.image), mask, native)
+
+    def image(self, image: Tensor) -> Tensor:
+        """[3, H, W] uint8 to [3, S, S] uint8, by PIL's bicubic filter: the bytes of torchvision's ``Resize``."""
+        from PIL import Image
+
+        top, left, height, width = self.frame(_size(image))
+        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        resized = _bytes(picture.resize((width, height), Image.Resampling.BICUBIC)).permute(2, 0, 1)
+        if (height, width) == (self.size, self.size):
+            return resized.contiguous()
+        canvas = torch.tensor([round(255 * level) for level in self.mean], dtype=torch.uint8)[:, None, None]
+        canvas = canvas.repeat(1, self.size, self.size)
+        canvas[:, top : top + height, left : left + width] = resized
+        return canvas
+
+    def mask(self, mask: Tensor) -> Tensor:
+        """[H, W] bool to [S, S] bool: PIL's bilinear filter on 0 and 255, then above a half, as published code does.
+
+        A flaw much smaller than a pixel of the result is lost; ``masks="native"`` loses nothing.
+        """
+        from PIL import Image
+
+        top, left, height, width = self.frame(_size(mask))
+        picture = Image.fromarray(mask.to(torch.uint8).mul(255).numpy())
+        resized = _bytes(picture.resize((width, height), Image.Resampling.BILINEAR)) > 127  # of 255: above a half
+        return F.pad(resized, (left, self.size - left - width, top, self.size - top - height))
+
+    def frame(self, native: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the picture in the S x S square; all of it unless padded."""
+        if self.fit == "squash":
+            return 0, 0, self.size, self.size
+        height, width = (max(1, round(self.size * side / max(native))) for side in native)
+        return (self.size - height) // 2, (self.size - width) // 2, height, width
+
+    def inside(self, native: tuple[int, int]) -> Tensor:
+        """[S, S] bool: where the picture is, and padding is not. Metrics count these pixels only."""
+        top, left, height, width = self.frame(native)
+        where = torch.zeros(self.size, self.size, dtype=torch.bool)
+        where[top : top + height, left : left + width] = True
+        return where
+
+    def restore(self, maps: Tensor, native: tuple[int, int]) -> Tensor:
+        """[..., S, S] floating point, such as an anomaly map, back to [..., H, W]: without padding, bilinear.
+
+        Raises:
+            ShapeError: maps of another size than S x S.
+        """
+        if maps.ndim < 2 or _size(maps) != (self.size, self.size):
+            raise ShapeError(f"maps are {tuple(maps.shape)}; expected [..., {self.size}, {self.size}]")
+        top, left, height, width = self.frame(native)
+        part = maps[..., top : top + height, left : left + width].reshape(1, -1, height, width)
+        grown = F.interpolate(part, native, mode="bilinear", align_corners=False, antialias=True)
+        return grown.reshape(*maps.shape[:-2], *native)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """[..., 3, H, W] uint8 to float32 with CLIP's statistics, on the device of ``images``."""
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std))
+        return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def _size(tensor: Tensor) -> tuple[int, int]:
+    return tensor.shape[-2], tensor.shape[-1]
+
+
+def _bytes(picture: Image.Image) -> Tensor:
+    import numpy as np
+
+    return torch.from_numpy(np.array(picture))
