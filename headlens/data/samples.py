@@ -25,7 +25,8 @@ class Record:
         family: the kind of flaw, ``good`` when there is none, empty when not told.
         split: ``train``, ``test`` or ``valid``.
         image: its file; None when it is made rather than read.
-        mask: the file of its mask; None for a normal picture, or when there is none.
+        mask: the file of its mask; None when there is none. That of a normal picture is not read.
+        crop: left, top, right and bottom in pixels, where the picture is a part of the file.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Record:
     split: str = "test"
     image: Path | None = None
     mask: Path | None = None
+    crop: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""A data set of image files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from headlens.data.images import MAX_PIXELS, read_image, read_mask
+from headlens.data.samples import DataSet, Pixels, Record
+from headlens.errors import DataError
+
+
+class FileSet(DataSet):
+    """Records with files behind them, read when asked for.
+
+    Args:
+        name, domain, records: see ``DataSet``.
+        layout: the reader that found the records.
+        max_pixels: pictures with more are refused.
+    """
+
+    def __init__(
+        self, name: str, domain: str, records: Iterable[Record], layout: str = "", max_pixels: int = MAX_PIXELS
+    ) -> None:
+        super().__init__(name, domain, records)
+        self.layout, self.max_pixels = layout, max_pixels
+
+    def pixels(self, i: int) -> Pixels:
+        """Image and mask of record ``i`` as they are on disk; the two can differ in size, which the checker reports.
+
+        A normal picture has an empty mask, whatever lies in the file of its mask; an anomalous one without a file has
+        none rather than an empty one.
+
+        Raises:
+            DataError: it cannot be read; the message names the file.
+        """
+        record = self.records[i]
+        if record.image is None:
+            raise DataError(f"record {record.name!r} of {self.name} has no image file")
+        image = read_image(record.image, self.max_pixels)
+        mask: Tensor | None
+        if record.anomalous is False:
+            mask = torch.zeros(image.shape[1:], dtype=torch.bool)
+        else:
+            mask = None if record.mask is None else read_mask(record.mask, self.max_pixels)
+        if record.crop is None:
+            return Pixels(image, mask)
+        left, top, right, bottom = record.crop
+        for path, pixels in ((record.image, image), (record.mask, mask)):
+            if pixels is not None and (bottom > pixels.shape[-2] or right > pixels.shape[-1]):
+                size = f"{pixels.shape[-1]}x{pixels.shape[-2]}"
+                raise DataError(f"{path}: is {size}, too small for the part {record.crop} of record {record.name!r}")
+        window = (..., slice(top, bottom), slice(left, right))
+        return Pixels(image[window].clone(), None if mask is None else mask[window].clone())
+
+    def where(self, keep: Callable[[Record], bool]) -> FileSet:
+        """The same set with only the records for which ``keep`` is true."""
+        return FileSet(self.name, self.domain, filter(keep, self.records), self.layout, self.max_pixels)

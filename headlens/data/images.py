@@ -1,0 +1,166 @@
+"""Image files as tensors: what is stored, whatever the mode it is stored in, or an error that names the file.
+
+Files come from strangers. The size is checked in the header before anything is decoded, only formats of pictures are
+tried, and whatever a decoder raises arrives as a ``DataError``. Like the published loaders, this ignores the EXIF
+orientation: masks are drawn on the pixels as stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headlens.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = frozenset(
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".tga",
+    ]
+)
+"""In lower case: what counts as a picture in a folder."""
+MAX_PIXELS = 2**28 // 3
+"""A quarter of a GiB as RGB, which is also where Pillow begins to warn."""
+
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")  # none runs a program
+_LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
+_SEVERAL_LABELS = 32  # a mask with more values than this has grey edges or compression artefacts, not labels
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """The picture in ``path`` as [3, H, W] uint8, in RGB.
+
+    - Grey, 1-bit, palette and CMYK become RGB; an alpha channel is dropped and the colours stored under it are shown,
+      as published loaders do (compositing would need a background that nobody knows).
+    - More than 8 bits of grey: the values are divided by the range of the smallest of 8, 12, 16 and 32 bits that holds
+      the largest one, because 12-bit scans come in 16-bit files and would be nearly black otherwise.
+    - Floating point: 0 to 1 if no value is larger, else 0 to 255.
+
+    Raises:
+        DataError: missing, empty, truncated, no picture, of several frames, with more than ``max_pixels``, or with
+            values below 0, infinite or beyond 255 (floating point).
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "grey.png"
+    ...     Image.new("L", (4, 2), 7).save(path)
+    ...     image = read_image(path)
+    >>> image.shape, image.dtype, image.unique()
+    (torch.Size([3, 2, 4]), torch.uint8, tensor([7], dtype=torch.uint8))
+    """
+    with _opened(path, max_pixels) as picture:
+        if _deep(picture):
+            grey = _eight_bits(path, np.array(picture))
+            return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
+        rgb = np.array(picture.convert("RGB"))
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
+
+
+def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """The mask in ``path`` as [H, W] bool: true where there is a flaw.
+
+    Anything above 0 in any channel is a flaw, as published: a label of 1 in 255 counts. Not so where 0 is not kept
+    exactly, in lossy files (JPEG) and in files with more than 32 values (made from lossy ones, or smoothed): there a
+    flaw is what is above half of the range, if anything is. Palettes count by their colours, what one sees, since the
+    order of a palette is the whim of the program that wrote it. A constant alpha channel is ignored.
+
+    Raises:
+        DataError: as ``read_image``, and where transparency varies: nobody knows what that means in a mask.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "label.png"
+    ...     Image.new("L", (4, 2), 1).save(path)
+    ...     read_mask(path).all()
+    tensor(True)
+    """
+    with _opened(path, max_pixels) as picture:
+        lossy = picture.format in _LOSSY
+        if _deep(picture):
+            values = np.array(picture)
+        else:
+            rgba = np.array(picture.convert("RGBA"))
+            if (rgba[..., 3] != rgba[0, 0, 3]).any():
+                raise DataError(f"{path}: a mask with varying transparency; save it as black and white")
+            values = rgba[..., :3].max(-1)
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise DataError(f"{path}: a mask with values from {values.min()} to {values.max()}; 0 is normal, above is flaw")
+    top = float(values.max())
+    full = top if values.dtype.kind == "f" else 2.0 ** _bits(top) - 1
+    soft = lossy or len(np.unique(values)) > _SEVERAL_LABELS
+    return torch.from_numpy(values > (full / 2 if soft and top > full / 2 else 0))
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image]:
+    """The one frame of ``path``, decoded; whatever goes wrong inside is a ``DataError`` that names it."""
+    from PIL import Image
+
+    try:
+        if not path.is_file():
+            raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'there is no such file'}")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty; copy it again")
+        with Image.open(path, formats=_FORMATS) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise DataError(f"{path}: {width}x{height} pixels are more than max_pixels = {max_pixels}; raise it")
+            frames = getattr(picture, "n_frames", 1)
+            if frames > 1 and picture.format != "MPO":  # MPO: phones put a preview behind the picture
+                raise DataError(f"{path}: has {frames} frames; save the one that is meant as a picture of its own")
+            picture.load()
+            yield picture
+    except DataError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise DataError(f"{path}: not a picture in any of the formats {', '.join(_FORMATS)}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: {error}; raise PIL.Image.MAX_IMAGE_PIXELS if it is what it should be") from error
+    except Exception as error:  # a decoder of damaged bytes can raise anything
+        raise DataError(f"{path}: damaged or cut short ({error}); copy it again") from error
+
+
+def _deep(picture: Image) -> bool:
+    """Whether it is grey with more than 8 bits, which ``convert`` would clip rather than scale."""
+    return picture.mode.startswith("I") or picture.mode == "F"
+
+
+def _bits(top: float) -> int:
+    return next(bits for bits in (8, 12, 16, 32) if top < 2**bits)
+
+
+def _eight_bits(path: Path, values: np.ndarray) -> np.ndarray:
+    """[H, W] of any type as uint8."""
+    low, top = float(values.min()), float(values.max())
+    floating = values.dtype.kind == "f"
+    if not np.isfinite([low, top]).all() or low < 0 or (floating and top > 255):
+        limit = "0 to 1 or 0 to 255" if floating else "0 and above"
+        raise DataError(f"{path}: values from {low:g} to {top:g} where {limit} is expected; save it with 8 bits")
+    full = (1 if top <= 1 else 255) if floating else 2 ** _bits(top) - 1
+    return np.round(values * (255.0 / full)).astype(np.uint8)

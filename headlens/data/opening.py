@@ -1,0 +1,210 @@
+"""``open``: from a folder, a file or the name of a procedural set to a data set."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headlens.data.folders import FileSet
+from headlens.data.images import MAX_PIXELS
+from headlens.data.readers import LAYOUTS, Layout, Root
+from headlens.data.readers.known import domain_of, known
+from headlens.data.samples import DataSet, Pixels, Record
+from headlens.errors import DataError
+
+if TYPE_CHECKING:
+    from headlens.data.procedural import World
+
+SPLITS = ("test", "train", "valid", "all")
+_DEEP = 3  # archives unpack into a folder in a folder
+
+
+class ProceduralSet(DataSet):
+    """A procedural world as a data set: names, families, pixels and masks are those of the folder it is written to.
+
+    Args:
+        world: what is painted.
+        domain: overrides the world's.
+        which: numbers of the samples; all by default.
+    """
+
+    def __init__(self, world: World, domain: str = "", which: Iterable[int] | None = None) -> None:
+        self.world = world
+        self._which = tuple(range(len(world)) if which is None else which)
+        super().__init__(world.spec, domain or world.domain, map(self._record, self._which))
+
+    def _record(self, i: int) -> Record:
+        category, family, number = self.world.place(i)
+        name = f"{category.name}/test/{family}/{number:03d}"
+        return Record(name, category.name, family != "good", family)
+
+    @property
+    def has_masks(self) -> bool:
+        """Every flaw has its outline, though in no file."""
+        return any(record.anomalous for record in self.records)
+
+    def pixels(self, i: int) -> Pixels:
+        """Paints record ``i``."""
+        sample = self.world[self._which[i]]
+        return Pixels(sample.image, sample.mask)
+
+    def where(self, keep: Callable[[Record], bool]) -> ProceduralSet:
+        """The same set with only the records for which ``keep`` is true."""
+        kept = (i for i, record in zip(self._which, self.records, strict=True) if keep(record))
+        return ProceduralSet(self.world, self.domain, kept)
+
+
+def layouts() -> dict[str, str]:
+    """The names of the layouts that can be read, each with a line about it, in the order in which they are tried.
+
+    >>> layouts()["mvtec"]
+    'MVTec AD: {train,test}/family and ground_truth'
+    """
+    return {layout.name: layout.about for layout in LAYOUTS}
+
+
+def open(
+    spec: str | Path,
+    layout: str | None = None,
+    domain: str | None = None,
+    category: str | None = None,
+    split: str = "test",
+    root: str | Path | None = None,
+    *,
+    refuse: Callable[[DataError], object] | None = None,
+    follow_links: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    **world: int,
+) -> DataSet:
+    """The data set that ``spec`` names.
+
+    Args:
+        spec: a folder (a set, or one category of it), a file (a listing, or one picture), or a procedural set such as
+            ``procedural:industrial``.
+        layout: one of ``layouts()``; without it the first that fits.
+        domain: ``industrial`` or ``medical``; without it a guess by the names of folders and categories, or empty.
+        category: only this one. Where the layout tells none, how to call what the pictures show.
+        split: ``test`` (what zero-shot methods are tested on and, of another set, trained on), ``train``, ``valid``,
+            ``all``.
+        root: where the paths in a listing begin, if not in the folder that it is in.
+        refuse: called with a ``DataError`` for every record that is left out (a path outside the root, a label that is
+            no label); by default it is raised.
+        follow_links: whether symbolic links may lead out of the root.
+        max_pixels: pictures with more are not decoded.
+        world: ``per_category``, ``size`` and ``seed`` of a procedural set.
+
+    Raises:
+        DataError: nothing there, no layout fits, no records, or an unknown layout, category or split.
+
+    >>> open("procedural:medical", category="head_ct", per_category=4, size=56)
+    ProceduralSet('procedural:medical', medical, 1 categories, 2 normal + 2 anomalous, masks)
+    """
+    if split not in SPLITS:
+        raise DataError(f"unknown split {split!r}: there are {', '.join(SPLITS)}")
+    data: DataSet
+    if str(spec).startswith("procedural:"):
+        from headlens.data.procedural import World
+
+        if layout or root:
+            raise DataError(f"{spec} is painted, not read: layout and root mean nothing to it")
+        data = ProceduralSet(World(str(spec), **world), domain or "")
+    else:
+        if world:
+            raise DataError(f"{', '.join(world)}: only procedural sets have that, {str(spec)!r} is a path")
+        data = _read(spec, layout, domain, category, root, refuse, follow_links, max_pixels)
+    return _chosen(data, category, split)
+
+
+def _read(
+    spec: str | Path,
+    layout: str | None,
+    domain: str | None,
+    category: str | None,
+    root: str | Path | None,
+    refuse: Callable[[DataError], object] | None,
+    follow_links: bool,
+    max_pixels: int,
+) -> FileSet:
+    path = _path(spec)
+    where = _path(root) if root is not None else path if path.is_dir() else path.parent
+    if not where.is_dir():
+        raise DataError(f"root {where} is not a folder")
+    base = Root(where, refuse, follow_links)
+    if layout is None:
+        reader, base, path = _recognised(base, path)
+    else:
+        reader = _named(layout)
+    folders = [base.path.absolute().name, base.path.absolute().parent.name]
+    guess, shows = known(folders)
+    name = where.absolute().name
+    records = [replace(r, category=r.category or category or shows or name) for r in reader.read(base, path)]
+    if not records:
+        raise DataError(f"{path}: no pictures, read as {reader.name} ({reader.about}); name another layout= or folder")
+    found = domain if domain is not None else reader.domain or guess or domain_of(r.category for r in records)
+    return FileSet(name, found, _unique(records), reader.name, max_pixels)
+
+
+def _path(spec: str | Path) -> Path:
+    path = Path(spec).expanduser()
+    if not path.exists():
+        there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, there, 1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise DataError(f"{path}: no such folder or file{hint}")
+    return path if path.name not in ("", "..") else path.resolve()
+
+
+def _named(layout: str) -> Layout:
+    for reader in LAYOUTS:
+        if reader.name == layout:
+            return reader
+    near = difflib.get_close_matches(layout, layouts(), 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise DataError(f"unknown layout {layout!r}: there are {', '.join(layouts())}{hint}")
+
+
+def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
+    """The first layout that fits, here or in the only folder that there is."""
+    top = path
+    for _ in range(_DEEP):
+        for reader in LAYOUTS:
+            if reader.fits(base, path):
+                return reader, base, path
+        inner = base.folders(path) if path.is_dir() else []
+        if len(inner) != 1 or base.path != path:
+            break
+        path = inner[0]
+        base = Root(path, base.refuse, base.follow_links)
+    looked = "; ".join(f"{name} ({about})" for name, about in layouts().items())
+    raise DataError(f"{top}: no layout fits. Looked for: {looked}. Name one with layout=, or list images in a csv file")
+
+
+def _unique(records: list[Record]) -> Iterator[Record]:
+    """Pictures that differ only in their suffix keep it; a picture that is listed again gets a number."""
+    names = Counter(record.name for record in records)
+    taken: set[str] = set()
+    for record in records:
+        name = record.name
+        if names[name] > 1 and record.image is not None and record.crop is None:
+            name += record.image.suffix
+        free = next(free for free in chain([name], (f"{name}#{n}" for n in count(2))) if free not in taken)
+        taken.add(free)
+        yield replace(record, name=free)
+
+
+def _chosen(data: DataSet, category: str | None, split: str) -> DataSet:
+    if category is not None:
+        if category not in data.categories:
+            raise DataError(f"{data.name} has no category {category!r}: there are {', '.join(data.categories)}")
+        data = data.where(lambda record: record.category == category)
+    if split != "all":
+        splits = sorted({record.split for record in data.records})
+        if split not in splits:
+            raise DataError(f"{data.name} has no pictures of the split {split!r}, only of {', '.join(splits)}")
+        data = data.where(lambda record: record.split == split)
+    return data

@@ -1,0 +1,50 @@
+"""What is known of public data sets by the names of their folders: the domain, and what the pictures show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_SETS = (  # a folder's name begins with this, or a word in it does; domain; category, where the layout has none
+    ("mvtec(ad)?|mpdd|btad|btech|dtd|visa|real[-_]?iad", "industrial", ""),
+    ("dagm|k?sdd2?|kolektor(sdd)?2?|rsdds?|aitex|elpv", "industrial", ""),
+    ("head[-_]?ct|brain[-_]?mri|br35h|brain(tumou?r)?", "medical", "brain"),
+    ("covid|chest", "medical", "chest"),
+    ("liver", "medical", "liver"),
+    ("retina|oct2017|resc", "medical", "retina"),
+    ("histopathology|camelyon16", "medical", "tissue"),
+    ("isic|isbi2016|skin", "medical", "skin"),
+    ("clinicdb|colondb|kvasir|endo(tect|scene)?|cvc|etis|colon", "medical", "colon"),
+    ("tn3k|thyroid", "medical", "thyroid"),
+)
+_PATTERNS = [(re.compile(rf"(?<![a-z0-9])(?:{names})(?![a-z])"), domain, shows) for names, domain, shows in _SETS]
+_INDUSTRIAL = re.compile(  # categories of MVTec AD, VisA and MPDD
+    "bottle|cable|capsules?|carpet|grid|hazelnut|leather|metal_nut|pill|screw|tile|toothbrush|transistor|wood|zipper|"
+    "candle|cashew|chewinggum|(pipe_)?fryum|macaroni[12]|pcb[1-4]|bracket_(black|brown|white)|connector|metal_plate|tubes"
+)
+
+
+def known(folders: Sequence[str]) -> tuple[str, str]:
+    """Domain and category that the first telling one of these names stands for; empty where none does.
+
+    >>> known(["images", "CVC-ClinicDB"])
+    ('medical', 'colon')
+    """
+    for name in folders:
+        for pattern, domain, shows in _PATTERNS:
+            if pattern.search(name.lower()):
+                return domain, shows
+    return "", ""
+
+
+def domain_of(categories: Iterable[str]) -> str:
+    """The domain that the categories known by name agree on; empty where they do not, or none is known.
+
+    >>> domain_of(["bottle", "my_part"]), domain_of(["brain_mri"]), domain_of(["my_part"])
+    ('industrial', 'medical', '')
+    """
+    from headlens.data.procedural.catalogue import CATEGORIES
+
+    painted = {name: category.domain for name, category in CATEGORIES.items()}
+    found = {"industrial" if _INDUSTRIAL.fullmatch(name) else painted.get(name, "") for name in categories} - {""}
+    return found.pop() if len(found) == 1 else ""
