@@ -106,7 +106,7 @@ def key_of(record: Record, preprocess: Preprocess) -> str | None:
     """
     if record.image is None:
         return None
-    facts = [_FORMAT, record.name, record.anomalous, repr(preprocess)]
+    facts = [_FORMAT, record.name, record.anomalous, record.crop, repr(preprocess)]
     for path in (record.image, record.mask):
         if path is not None:
             try:
@@ -122,5 +122,5 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
     for name in sorted(tensors):
         tensor = tensors[name]
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        total = zlib.crc32(memoryview(tensor.numpy()), total)
+        total = zlib.crc32(tensor.numpy().data, total)
     return total

@@ -188,6 +188,13 @@ def test_a_file_that_changed_is_read_again(tmp_path):
     assert sorted(data.reads) == ["4", "5"]
 
 
+def test_parts_of_one_file_have_entries_of_their_own(tmp_path):
+    (tmp_path / "0.png").touch()
+    parts = [Record("0", "box", True, image=tmp_path / "0.png", crop=(0, 0, 4, side)) for side in (4, 8)]
+    keys = [key_of(record, preprocess) for record in parts for preprocess in (SMALL, Preprocess(14, "pad"))]
+    assert len(set(keys)) == 4
+
+
 @pytest.mark.parametrize("harm", ["cut short", "one bit", "not ours", "empty"])
 def test_damaged_entries_are_made_again(tmp_path, harm):
     (tmp_path / "set").mkdir()

@@ -1,0 +1,276 @@
+"""``check``: everything that is wrong with a data set, at once, before a run of hours finds it piece by piece."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from headlens.data.folders import FileSet
+from headlens.data.images import MAX_PIXELS, read_image, read_mask
+from headlens.data.samples import DataSet, Record
+from headlens.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Severity = Literal["error", "warning"]
+
+KINDS: dict[str, tuple[Severity, str]] = {
+    "empty": ("error", "no picture at all"),
+    "refused": ("error", "left out by the reader: a record that points outside the root, or cannot be understood"),
+    "same-name": ("error", "several records with one name"),
+    "missing-image": ("error", "the image file is not there"),
+    "unreadable-image": ("error", "the image file cannot be read"),
+    "missing-mask": ("error", "the mask file is not there"),
+    "unreadable-mask": ("error", "the mask file cannot be read"),
+    "mask-size": ("error", "the mask is not as large as its image"),
+    "empty-mask": ("error", "nothing is marked in the mask of an anomalous image"),
+    "marked-normal": ("error", "something is marked in the mask of a normal image"),
+    "no-mask": ("error", "an anomalous image without a mask, in a set that has masks"),
+    "duplicate-across-splits": ("error", "one image in several splits"),
+    "duplicate-across-categories": ("error", "one image in several categories"),
+    "duplicate-across-labels": ("error", "one image both as normal and as anomalous"),
+    "duplicate": ("warning", "one image several times, with the same split, category and label"),
+    "no-normals": ("error", "a category without normal test images, in a set or a layout that has them"),
+    "only-anomalous": ("warning", "no normal image in a set that is made so: image metrics are undefined"),
+}
+"""What is looked for, how bad it is, and what it means."""
+
+_HAS_NORMALS = {
+    "mvtec",
+    "visa",
+    "realiad",
+    "bmad",
+    "classes",
+    "dagm",
+    "ksdd",
+    "headct",
+}  # layouts with a place for them
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Args:
+        kind: one of ``KINDS``.
+        record: name of the record it is about, or of the category; empty when it is about the set.
+        file: the file to look at, if there is one.
+        message: what is wrong with it, for people.
+    """
+
+    kind: str
+    record: str
+    file: Path | None
+    message: str
+
+    @property
+    def severity(self) -> Severity:
+        """``error``, or ``warning`` for what may be meant that way."""
+        return KINDS[self.kind][0]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``check`` found in ``pictures`` records of the set ``name``. ``str`` shows the first few of each kind."""
+
+    name: str
+    pictures: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """No errors; there may be warnings."""
+        return all(problem.severity == "warning" for problem in self.problems)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of each kind, in the order of ``KINDS``, without those that do not occur."""
+        found = [problem.kind for problem in self.problems]
+        return {kind: found.count(kind) for kind in KINDS if kind in found}
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row for each problem."""
+        import pandas as pd
+
+        rows = [{**vars(problem), "severity": problem.severity} for problem in self.problems]
+        return pd.DataFrame(rows, columns=["severity", "kind", "record", "file", "message"])
+
+    def summary(self, most: int = 5) -> str:
+        """Counts by kind, and the first ``most`` of each."""
+        lines = []
+        for kind, count in self.counts.items():
+            severity, meaning = KINDS[kind]
+            lines.append(f"{severity}: {kind}, {count}x: {meaning}")
+            named = [problem.message for problem in self.problems if problem.kind == kind]
+            lines += [f"  {message}" for message in named[:most]]
+            if count > most:
+                lines.append(f"  ... and {count - most} more")
+        errors = sum(problem.severity == "error" for problem in self.problems)
+        warnings = len(self.problems) - errors
+        lines.append(f"{self.name}: {self.pictures} pictures, {errors} errors, {warnings} warnings")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+def check(
+    dataset: DataSet,
+    refused: Iterable[DataError] = (),
+    workers: int | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> Report:
+    """Reads every image and every mask, and compares every file with every other. Stops at nothing.
+
+    Args:
+        dataset: open it with ``split="all"``, or duplicates across splits cannot be seen.
+        refused: errors that the reader has handed to ``refuse`` rather than raised.
+        workers: threads; None leaves it to Python.
+        progress: called after every record.
+
+    >>> from headlens.data.folders import FileSet
+    >>> from headlens.data.samples import Record
+    >>> gone = Record("bottle/test/good/000", "bottle", False, image=Path("nowhere/000.png"))
+    >>> report = check(FileSet("mine", "industrial", [gone]))
+    >>> report.ok, report.counts
+    (False, {'missing-image': 1})
+    """
+    problems = [Problem("refused", "", None, str(error)) for error in refused]
+    if not dataset.records:
+        problems.append(Problem("empty", "", None, f"{dataset.name}: there is no picture in it"))
+
+    def look(i: int) -> list[Problem]:
+        return list(_one(dataset, i))
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for found in pool.map(look, range(len(dataset))):
+                problems += found
+                progress()
+        except BaseException:  # Ctrl-C: what is waiting is not worth waiting for
+            pool.shutdown(cancel_futures=True)
+            raise
+    problems += [*_names(dataset.records), *_duplicates(dataset.records), *_normals(dataset)]
+    return Report(dataset.name, len(dataset), tuple(problems))
+
+
+def contents(paths: Iterable[Path], workers: int | None = None) -> dict[Path, str]:
+    """A text for each file that is there, equal for two files exactly if their bytes are.
+
+    It is the SHA-256 where several files have the same number of bytes; a file that is alone with its size differs
+    from all others, is not read, and its text is that size.
+    """
+    sizes: dict[int, list[Path]] = defaultdict(list)
+    for path in dict.fromkeys(paths):
+        if (size := _bytes(path)) is not None:
+            sizes[size].append(path)
+    found = {alike[0]: f"{size} bytes" for size, alike in sizes.items() if len(alike) == 1}
+    several = [path for alike in sizes.values() if len(alike) > 1 for path in alike]
+    with ThreadPoolExecutor(workers) as pool:
+        for path, digest in zip(several, pool.map(_sha256, several), strict=True):
+            if digest:
+                found[path] = digest
+    return found
+
+
+def _bytes(path: Path) -> int | None:
+    """The size of a file; None when there is none, or none that one may look at."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _sha256(path: Path) -> str | None:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except OSError:
+        return None  # told where it is decoded
+    return digest.hexdigest()
+
+
+def _one(dataset: DataSet, i: int) -> list[Problem]:
+    """What is wrong with record ``i`` by itself."""
+    record = dataset.records[i]
+    problems: list[Problem] = []
+
+    def note(kind: str, file: Path | None, message: str) -> None:
+        problems.append(Problem(kind, record.name, file, f"{record.name}: {message}"))
+
+    def read(what: str, reader: Callable[[Path, int], Tensor], path: Path) -> Tensor | None:
+        try:
+            return reader(path, dataset.max_pixels if isinstance(dataset, FileSet) else MAX_PIXELS)
+        except DataError as error:
+            note(f"{'missing' if _bytes(path) is None else 'unreadable'}-{what}", path, str(error))
+            return None
+
+    image = read("image", read_image, record.image) if record.image else None
+    mask = read("mask", read_mask, record.mask) if record.mask else None
+    if image is not None and mask is not None and image.shape[1:] != mask.shape:
+        (height, width), (rows, columns) = image.shape[1:], mask.shape
+        note("mask-size", record.mask, f"{record.mask} is {columns}x{rows}, {record.image} is {width}x{height}")
+    elif not problems and (record.image is None or record.crop):  # what only the set itself knows how to read
+        try:
+            mask = dataset.pixels(i).mask
+        except DataError as error:
+            note("unreadable-image", record.image, str(error))
+    if mask is not None and record.anomalous is not None and bool(mask.any()) != record.anomalous:
+        if record.anomalous:
+            note("empty-mask", record.mask, f"anomalous, but nothing is marked in {record.mask or 'its mask'}")
+        else:
+            note("marked-normal", record.mask, f"normal, but something is marked in {record.mask or 'its mask'}")
+    if record.anomalous and record.image and record.mask is None and dataset.has_masks:
+        note("no-mask", record.image, f"anomalous, without a mask; pixel metrics leave {record.image} out")
+    return problems
+
+
+def _names(records: Sequence[Record]) -> Iterator[Problem]:
+    for name, count in Counter(record.name for record in records).items():
+        if count > 1:
+            yield Problem("same-name", name, None, f"{name}: {count} records have this name")
+
+
+def _duplicates(records: Sequence[Record]) -> Iterator[Problem]:
+    """One problem for each image that occurs more than once, of the worst kind that applies."""
+    content = contents(record.image for record in records if record.image)
+    alike: dict[tuple[str, object], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.image in content:
+            alike[content[record.image], record.crop].append(record)
+    for copies in alike.values():
+        if len(copies) > 1:
+            kind = next((kind for kind, of in _ACROSS.items() if len(set(map(of, copies))) > 1), "duplicate")
+            first, *others = (f"{record.name} ({record.split})" for record in copies)
+            yield Problem(kind, copies[0].name, copies[0].image, f"{first}: the same image as {', '.join(others)}")
+
+
+_ACROSS: dict[str, Callable[[Record], object]] = {
+    "duplicate-across-splits": lambda record: record.split,
+    "duplicate-across-categories": lambda record: record.category,
+    "duplicate-across-labels": lambda record: record.anomalous,
+}
+
+
+def _normals(dataset: DataSet) -> Iterator[Problem]:
+    """Categories that are tested on without a normal picture to tell flaws from."""
+    tested = [record for record in dataset.records if record.split == "test" and record.anomalous is not None]
+    normal = {record.category for record in tested if not record.anomalous}
+    without = [name for name in dict.fromkeys(record.category for record in tested) if name not in normal]
+    anywhere = any(record.anomalous is False for record in dataset.records)
+    if not anywhere and without and getattr(dataset, "layout", "") not in _HAS_NORMALS:
+        yield Problem("only-anomalous", "", None, f"{dataset.name}: all {len(tested)} images are anomalous")
+        return
+    for name in without:
+        yield Problem("no-normals", name, None, f"{name}: no normal image among those to test on")

@@ -1,0 +1,199 @@
+"""What is trained on and what is tested: the published pairs, and the rule that nothing is in both."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from headlens.data.check import contents
+from headlens.data.samples import DataSet
+from headlens.errors import DataError
+
+_SETS: dict[str, tuple[str, ...]] = {  # name: other names, as they are spelt in folders and tables
+    "mvtec": ("mvtec_ad", "mvtec_anomaly_detection"),
+    "visa": ("visa_20220922", "visa_pytorch"),
+    "mpdd": (),
+    "btad": ("btech", "btech_dataset_transformed"),
+    "sdd": ("ksdd", "kolektorsdd", "sdd_anomaly_detection"),
+    "dagm": ("dagm2007", "dagm_kaggleupload", "dagm_anomaly_detection"),
+    "dtd": ("dtd_synthetic", "dtdsynthetic"),
+    "headct": ("head_ct", "headct_anomaly_detection"),
+    "brainmri": ("brain_mri", "brain_tumor_dataset"),
+    "br35h": ("br35h_anomaly_detection",),
+    "covid19": ("covid_19", "covid_19_radiography_dataset"),
+    "isic": ("isic2016", "isic_2016"),
+    "colondb": ("cvc_colondb",),
+    "clinicdb": ("cvc_clinicdb",),
+    "kvasir": ("kvasir_seg",),
+    "endo": ("endotect", "endotect_2020_segmentation_test_dataset"),
+    "tn3k": (),
+    "cvc300": ("cvc_300",),
+    "brain": ("brain_ad",),
+    "liver": ("liver_ad",),
+    "retina": ("retina_resc", "retina_resc_ad"),
+}
+_KNOWN = {other: name for name, others in _SETS.items() for other in (name, *others)}
+_INDUSTRIAL = ("mvtec", "visa", "mpdd", "btad", "sdd", "dagm", "dtd")
+_MEDICAL = ("headct", "brainmri", "br35h", "covid19", "isic", "colondb", "clinicdb", "kvasir", "endo", "tn3k")
+_ALL = _INDUSTRIAL + _MEDICAL
+_NAMED = 5  # records in a message
+
+
+def canonical(name: str) -> str:
+    """One name for each published set, however a folder or a table spells it; any other name as it is.
+
+    >>> canonical("MVTec-AD"), canonical("CVC-ColonDB"), canonical("my_parts")
+    ('mvtec', 'colondb', 'my_parts')
+    """
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return _KNOWN.get(plain, name)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which sets are trained on and which are tested, by name.
+
+    Args:
+        name: as results call it.
+        train: what is trained on, together.
+        test: what is tested, one after the other.
+        train_split: of the sets that are trained on. In the literature it is their ``test`` split: ``train`` has no
+            anomalous images.
+        about: what one should know before comparing numbers.
+
+    >>> for protocol in published("anomalyclip"):
+    ...     print(protocol.name, protocol.train, len(protocol.test))
+    anomalyclip/mvtec ('mvtec',) 16
+    anomalyclip/visa ('visa',) 1
+    """
+
+    name: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    train_split: str = "test"
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        """A protocol that tests what it trains on is none."""
+        both = {canonical(name) for name in self.train} & {canonical(name) for name in self.test}
+        if both or not self.train or not self.test:
+            what = f"{', '.join(sorted(both))} in both" if both else "nothing to train on, or nothing to test"
+            raise DataError(f"protocol {self.name!r} has {what}: train {self.train}, test {self.test}")
+
+    def verify(self, train: DataSet | Iterable[DataSet], test: DataSet | Iterable[DataSet]) -> None:
+        """Refuses sets that this protocol does not pair, and any overlap of the two sides.
+
+        Raises:
+            DataError: naming the records that are on both sides.
+        """
+        trained = (train,) if isinstance(train, DataSet) else tuple(train)
+        tested = (test,) if isinstance(test, DataSet) else tuple(test)
+        for sets, named, verb in ((trained, self.train, "trains on"), (tested, self.test, "tests")):
+            for dataset in sets:
+                own = canonical(dataset.name)
+                if (own in _SETS or own.startswith("procedural:")) and own not in map(canonical, named):
+                    raise DataError(f"protocol {self.name!r} {verb} {', '.join(named)}, not {dataset.name}")
+        refuse_overlap(trained, tested)
+
+
+def refuse_overlap(train: Iterable[DataSet], test: Iterable[DataSet]) -> None:
+    """Refuses anything that would make a test of what was trained on.
+
+    That is: one set on both sides (a published one by any of its names, or the same folder); one file, or one content
+    (SHA-256), in both; procedural sets that share a category, whatever their seeds.
+
+    Raises:
+        DataError: with every overlap there is, and the first records of each.
+    """
+    trained, tested = tuple(train), tuple(test)
+    content = contents(record.image for dataset in (*trained, *tested) for record in dataset.records if record.image)
+    found = [line for a in trained for b in tested for line in _overlap(a, b, content)]
+    if found:
+        raise DataError("training and test overlap, which makes the test worthless: " + "; ".join(found))
+
+
+def _overlap(train: DataSet, test: DataSet, content: dict[Path, str]) -> Iterator[str]:
+    name, folder = canonical(test.name), _folder(test)
+    if name == canonical(train.name) and (name in _SETS or name.startswith("procedural:")):
+        yield f"{test.name} is the same set as {train.name}"
+    elif folder is not None and folder == _folder(train):
+        yield f"{test.name} and {train.name} are in the same folder, {folder}"
+    made = [{record.category for record in dataset.records if record.image is None} for dataset in (train, test)]
+    if both := sorted(made[0] & made[1]):
+        yield f"{test.name} and {train.name} both have the made categories {', '.join(both)}"
+    owner = {content[record.image]: record.name for record in train.records if record.image in content}
+    images = [(record.name, content[record.image]) for record in test.records if record.image in content]
+    shared = [(own, owner[text]) for own, text in images if text in owner]
+    if shared:
+        listed = ", ".join(f"{own} = {other}" for own, other in shared[:_NAMED])
+        rest = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
+        yield f"{len(shared)} images of {test.name} are in {train.name} too: {listed}{rest}"
+
+
+def _folder(dataset: DataSet) -> str | None:
+    """What all its images are in; None for pictures that are made."""
+    parents = {os.path.realpath(record.image.parent) for record in dataset.records if record.image}
+    return os.path.commonpath(parents) if parents else None
+
+
+def published(name: str) -> tuple[Protocol, ...]:
+    """The protocols called ``name``: one, as in ``anomalyclip/mvtec``, or all of a paper, as in ``anomalyclip``.
+
+    Raises:
+        DataError: there is none; the message lists those there are.
+    """
+    found = tuple(protocol for protocol in PROTOCOLS if name in (protocol.name, protocol.name.partition("/")[0]))
+    if not found:
+        names = [protocol.name for protocol in PROTOCOLS]
+        near = difflib.get_close_matches(name, names, 1, 0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise DataError(f"no published protocol is called {name!r}; there are {', '.join(names)}{hint}")
+    return found
+
+
+def _others(*train: str, among: tuple[str, ...] = _ALL) -> tuple[str, ...]:
+    return tuple(name for name in among if name not in train)
+
+
+_AACLIP = ("mvtec", "visa", "mpdd", "btad", "brain", "liver", "retina", "clinicdb", "colondb", "kvasir", "cvc300")
+_ADACLIP = (*_INDUSTRIAL, "headct", "brainmri", "br35h", "isic", "colondb", "clinicdb", "tn3k")
+_SHARED = "also APRIL-GAN, FAPrompt, Crane and AF-CLIP, each on its own choice of test sets"
+_TWO = "the published commands and the published table of weights contradict each other about the colon sets"
+_WORLDS = {domain: (f"procedural:{domain}", f"procedural:{domain}/novel") for domain in ("industrial", "medical")}
+
+PROTOCOLS = (
+    Protocol("anomalyclip/mvtec", ("mvtec",), _others("mvtec"), about=_SHARED),
+    Protocol("anomalyclip/visa", ("visa",), ("mvtec",), about=_SHARED),
+    Protocol(
+        "aaclip/visa",
+        ("visa",),
+        _others("visa", among=_AACLIP),
+        about="also Bayes-PFL; rows other than MVTec's and VisA's do not compare with those of anomalyclip",
+    ),
+    Protocol("aaclip/mvtec", ("mvtec",), ("visa",), about="also Bayes-PFL"),
+    Protocol("adaclip/commands-mvtec", ("mvtec", "colondb"), _others("mvtec", "colondb", among=_ADACLIP), about=_TWO),
+    Protocol("adaclip/commands-visa", ("visa", "clinicdb"), ("mvtec", "colondb"), about=_TWO),
+    Protocol("adaclip/weights-mvtec", ("mvtec", "clinicdb"), _others("mvtec", "clinicdb", among=_ADACLIP), about=_TWO),
+    Protocol("adaclip/weights-visa", ("visa", "colondb"), ("mvtec", "clinicdb"), about=_TWO),
+    Protocol(
+        "medical-finetune",
+        ("colondb", "endo_classification"),
+        _others("colondb", among=_MEDICAL),
+        about="AnomalyCLIP's second medical experiment: masks of ColonDB, image labels of EndoTect's classification",
+    ),
+    *(
+        Protocol(
+            f"procedural/{source}" if source == target else f"procedural/{source}-to-{target}",
+            (f"procedural:{source}/aux",),
+            _WORLDS[target],
+            about="one domain" if source == target else "across domains",
+        )
+        for source in _WORLDS
+        for target in _WORLDS
+    ),
+)
+"""The pairs of the literature, and those of the procedural worlds, where categories of training are never tested."""
