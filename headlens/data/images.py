@@ -46,9 +46,8 @@ SUFFIXES = frozenset(
 MAX_PIXELS = 2**28 // 3
 """A quarter of a GiB as RGB, which is also where Pillow begins to warn."""
 
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")  # none runs a program
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")  # none runs a program
 _LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
-_SEVERAL_LABELS = 32  # a mask with more values than this has grey edges or compression artefacts, not labels
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -85,9 +84,10 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The mask in ``path`` as [H, W] bool: true where there is a flaw.
 
     Anything above 0 in any channel is a flaw, as published: a label of 1 in 255 counts. Not so where 0 is not kept
-    exactly, in lossy files (JPEG) and in files with more than 32 values (made from lossy ones, or smoothed): there a
-    flaw is what is above half of the range, if anything is. Palettes count by their colours, what one sees, since the
-    order of a palette is the whim of the program that wrote it. A constant alpha channel is ignored.
+    exactly, in lossy files (JPEG) and in files made from lossy ones or smoothed, which have values both just above
+    black and just below white: there a flaw is what is above half of the range, if anything is. Palettes count by
+    their colours, what one sees, since the order of a palette is the whim of the program that wrote it. A constant
+    alpha channel is ignored.
 
     Raises:
         DataError: as ``read_image``, and where transparency varies: nobody knows what that means in a mask.
@@ -113,7 +113,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
         raise DataError(f"{path}: a mask with values from {values.min()} to {values.max()}; 0 is normal, above is flaw")
     top = float(values.max())
     full = top if values.dtype.kind == "f" else 2.0 ** _bits(top) - 1
-    soft = lossy or len(np.unique(values)) > _SEVERAL_LABELS
+    soft = lossy or (_any_within(values, 0, full / 8) and _any_within(values, full * 7 / 8, full))
     return torch.from_numpy(values > (full / 2 if soft and top > full / 2 else 0))
 
 
@@ -149,6 +149,10 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image]:
 def _deep(picture: Image) -> bool:
     """Whether it is grey with more than 8 bits, which ``convert`` would clip rather than scale."""
     return picture.mode.startswith("I") or picture.mode == "F"
+
+
+def _any_within(values: np.ndarray, low: float, high: float) -> bool:
+    return bool(((values > low) & (values < high)).any())
 
 
 def _bits(top: float) -> int:

@@ -24,12 +24,16 @@ def _judged(record: Record, flaw: bool) -> Record:
 # ClassN/{Train,Test}/*.PNG, ClassN/{Train,Test}/Label/*_label.PNG
 def _dagm(root: Root) -> Iterator[tuple[str, Path, Path, str]]:
     """Category, pictures, labels, split. The archive of each class has the class's folder in it once more."""
-    for outer in [root.path, *root.folders(root.path)]:
-        for category in [outer, root.find(outer, outer.name.lower())]:
-            for folder in root.folders(category) if category else []:
-                labels, split = root.find(folder, "label"), split_of(folder.name)
-                if labels and split and root.images(folder):
-                    yield outer.name, folder, labels, split
+    own = list(_dagm_class(root, root.path))
+    yield from own or (row for folder in root.folders(root.path) for row in _dagm_class(root, folder))
+
+
+def _dagm_class(root: Root, outer: Path) -> Iterator[tuple[str, Path, Path, str]]:
+    for category in [outer, root.find(outer, outer.name.lower())]:
+        for folder in root.folders(category) if category else []:
+            labels, split = root.find(folder, "label"), split_of(folder.name)
+            if labels and split and root.images(folder):
+                yield outer.name, folder, labels, split
 
 
 def fits_dagm(root: Root, at: Path) -> bool:

@@ -180,6 +180,10 @@ def read_realiad(root: Root, at: Path) -> Iterator[Record]:
 
 # VisA: split_csv/1cls.csv, category/Data/Images/{Normal,Anomaly}
 def _visa(root: Root) -> Path | None:
+    """The table; of one category it lies beside the folder."""
+    beside = root.path.absolute().parent / "split_csv" / "1cls.csv"
+    if root.find(root.path, "data") and beside.is_file():
+        return beside
     folder = root.find(root.path, "split_csv")
     return root.find_file(folder, "1cls.csv") if folder else None
 
@@ -197,7 +201,9 @@ def read_visa(root: Root, at: Path) -> Iterator[Record]:
     path = _visa(root)
     if path is None:
         raise DataError(f"{at}: looks like VisA without split_csv/1cls.csv, which says what is test; copy it there")
-    yield from _table(root, path)
+    _, rows = _rows(path)
+    one = root.path.absolute().name if root.find(root.path, "data") else None
+    yield from _records(root, path, (line for line in rows if one in (None, line[1].get("object"))), split="test")
 
 
 # csv and jsonl

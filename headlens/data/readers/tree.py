@@ -171,8 +171,8 @@ def pair(images: Sequence[Path], masks: Sequence[Path]) -> list[Path | None]:
         (lambda p: p.name, lambda p: p.name),
         (lambda p: p.stem, lambda p: p.stem),
         (lambda p: p.stem, stem),
-        (lambda p: p.stem.lower(), lambda p: p.stem.lower()),
-        (lambda p: p.stem.lower(), lambda p: stem(p).lower()),
+        (lambda p: p.stem.casefold(), lambda p: p.stem.casefold()),
+        (lambda p: p.stem.casefold(), lambda p: stem(p).casefold()),
     ]
     waiting, free = list(images), list(masks)
     for of_image, of_mask in ways:

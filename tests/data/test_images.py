@@ -1,0 +1,362 @@
+"""Image files of every mode and in every state: read right, or named in an error."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from headlens.data import Record, read_image, read_mask
+from headlens.data.folders import FileSet
+from headlens.data.images import _FORMATS, MAX_PIXELS, SUFFIXES
+from headlens.errors import DataError
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (5, 7), dtype=np.uint8)
+BLOB = np.zeros((5, 7), bool)
+BLOB[1:4, 2:5] = True
+
+
+def saved(path: Path, values: np.ndarray | Image.Image, **options: object) -> Path:
+    image = values if isinstance(values, Image.Image) else Image.fromarray(values)
+    image.save(path, **options)
+    return path
+
+
+def shown(path: Path) -> np.ndarray:
+    """As [H, W, 3]."""
+    image = read_image(path)
+    assert image.dtype == torch.uint8
+    assert image.is_contiguous()
+    return image.permute(1, 2, 0).numpy()
+
+
+def grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, -1)
+
+
+# Modes of images
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".ppm", ".tga", ".jp2"])
+def test_lossless_rgb(tmp_path, suffix):
+    options = {".webp": {"lossless": True}, ".jp2": {"irreversible": False}}.get(suffix, {})
+    assert np.array_equal(shown(saved(tmp_path / f"a{suffix}", RGB, **options)), RGB)
+
+
+def test_suffix_and_content_need_not_agree(tmp_path):
+    saved(tmp_path / "a.png", RGB)
+    (tmp_path / "a.png").rename(tmp_path / "a.jpg")
+    assert np.array_equal(shown(tmp_path / "a.jpg"), RGB)
+
+
+def test_grey_and_one_bit(tmp_path):
+    assert np.array_equal(shown(saved(tmp_path / "a.png", GREY)), grey(GREY))
+    bits = Image.fromarray(BLOB)
+    assert bits.mode == "1"
+    assert np.array_equal(shown(saved(tmp_path / "b.png", bits)), grey(BLOB * np.uint8(255)))
+
+
+def test_palettes_are_their_colours(tmp_path):
+    image = Image.fromarray(GREY % 4, "P")
+    colours = RNG.integers(0, 256, (4, 3), dtype=np.uint8)
+    image.putpalette(colours.tobytes())
+    for suffix in (".png", ".gif", ".bmp"):
+        assert np.array_equal(shown(saved(tmp_path / f"a{suffix}", image)), colours[GREY % 4])
+    # with a transparent entry: its colour is still shown
+    assert np.array_equal(shown(saved(tmp_path / "t.png", image, transparency=1)), colours[GREY % 4])
+
+
+def test_alpha_is_dropped(tmp_path):
+    alpha = RNG.integers(0, 256, (5, 7, 1), dtype=np.uint8)
+    assert np.array_equal(shown(saved(tmp_path / "a.png", np.concatenate([RGB, alpha], -1))), RGB)
+    both = np.concatenate([GREY[..., None], alpha], -1)
+    assert np.array_equal(shown(saved(tmp_path / "b.png", Image.fromarray(both, "LA"))), grey(GREY))
+
+
+def test_cmyk(tmp_path):
+    """Ink is subtracted: (1 - c)(1 - k) of the light is left. JPEG is near, TIFF is exact."""
+    flat = np.broadcast_to(np.array([200, 30, 90, 40], np.uint8), (16, 16, 4))
+    image = Image.fromarray(np.ascontiguousarray(flat), "CMYK")
+    expected = (255 - flat[0, 0, :3].astype(float)) * (255 - 40) / 255
+    for suffix, slack in ((".tif", 1), (".jpg", 6)):
+        found = shown(saved(tmp_path / f"a{suffix}", image)).astype(float)
+        assert np.abs(found - expected).max() <= slack
+
+
+def deep_png(path: Path, values: np.ndarray) -> Path:
+    """16-bit grey, written by hand: the oracle does not share code with the reader."""
+    height, width = values.shape
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+@pytest.mark.parametrize("top", [1, 200, 255, 256, 3000, 4095, 4096, 40_000, 65_535])
+def test_sixteen_bits(tmp_path, top):
+    """By the smallest of 8, 12 and 16 bits that holds the largest value: a 12-bit scan is not nearly black."""
+    values = RNG.integers(0, top + 1, (5, 7))
+    values[0, 0] = top
+    full = 255 if top < 256 else 4095 if top < 4096 else 65_535
+    expected = grey(np.round(values * 255 / full).astype(np.uint8))
+    assert np.array_equal(shown(deep_png(tmp_path / "a.png", values)), expected)
+    assert np.array_equal(shown(saved(tmp_path / "a.tif", values.astype(np.uint16))), expected)
+    assert np.array_equal(shown(saved(tmp_path / "b.tif", values.astype(np.int32))), expected)
+
+
+def test_thirty_two_bits(tmp_path):
+    values = np.array([[0, 2**20, 2**31 - 1]], np.int32)
+    assert shown(saved(tmp_path / "a.tif", values))[0, :, 0].tolist() == [0, 0, 127]
+    saved(tmp_path / "b.tif", np.array([[-5, 7]], np.int32))
+    with pytest.raises(DataError, match="values from -5 to 7"):
+        read_image(tmp_path / "b.tif")
+
+
+def test_floats(tmp_path):
+    values = np.array([[0.0, 0.5, 1.0]], np.float32)
+    assert shown(saved(tmp_path / "a.tif", values))[0, :, 0].tolist() == [0, 128, 255]
+    assert shown(saved(tmp_path / "b.tif", values * 200))[0, :, 0].tolist() == [0, 100, 200]
+    for bad in (values * 256, values - 1, values * np.nan, values + np.inf):
+        saved(tmp_path / "c.tif", bad.astype(np.float32))
+        with pytest.raises(DataError, match=r"c\.tif: values from"):
+            read_image(tmp_path / "c.tif")
+
+
+def test_orientation_is_that_of_the_stored_pixels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    image = Image.fromarray(RGB)
+    assert np.array_equal(shown(saved(tmp_path / "a.png", image, exif=exif)), RGB)
+    assert shown(saved(tmp_path / "a.jpg", image, exif=exif)).shape == RGB.shape
+
+
+# Files that are no pictures
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_files_that_cannot_be_read(tmp_path, read):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("a page about something else")
+    (tmp_path / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
+    for name in ("gif", "webp", "tif", "png"):
+        saved(tmp_path / f"moving.{name}", frames[0], save_all=True, append_images=frames[1:])
+    expected = {
+        "missing.png": "no such file",
+        "folder.png": "is a folder",
+        "empty.png": "the file is empty",
+        "text.png": "not a picture",
+        "program.png": "not a picture",
+        **{f"moving.{name}": "has 2 frames" for name in ("gif", "webp", "tif", "png")},
+    }
+    for name, message in expected.items():
+        with pytest.raises(DataError, match=message) as caught:
+            read(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_photograph_with_a_preview_is_one_picture(tmp_path):
+    """Telephones write JPEG with a second, smaller picture behind it (MPO)."""
+    image = Image.fromarray(np.full((8, 8, 3), 99, np.uint8))
+    saved(tmp_path / "a.jpg", image, format="MPO", save_all=True, append_images=[image.resize((4, 4))])
+    assert (shown(tmp_path / "a.jpg") == 99).all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("kind", ["png", "jpg", "bmp", "gif", "tif", "webp", "ppm", "jp2", "tga"])
+def test_every_file_that_is_cut_short(tmp_path, kind):
+    """A part of a file is an error, or has every pixel of the whole: nothing is filled in."""
+    whole = saved(tmp_path / f"whole.{kind}", np.kron(RGB, np.ones((4, 4, 1), np.uint8)))
+    expected, data = read_image(whole), whole.read_bytes()
+    part = tmp_path / f"part.{kind}"
+    refused = 0
+    for length in sorted({*range(0, len(data), max(1, len(data) // 60)), len(data) - 1}):
+        part.write_bytes(data[:length])
+        try:
+            assert torch.equal(read_image(part), expected), length
+        except DataError as error:
+            refused += 1
+            assert str(part) in str(error)
+    assert refused > 20
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(
+    st.sampled_from(["png", "jpg", "bmp", "gif", "tif", "webp"]),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255))),
+)
+def test_damaged_bytes_raise_one_kind_of_error(tmp_path_factory, kind, changes):
+    folder = tmp_path_factory.mktemp("damaged", numbered=True)
+    path = saved(folder / f"a.{kind}", RGB)
+    data = bytearray(path.read_bytes())
+    for place, value in changes:
+        data[min(int(place * len(data)), len(data) - 1)] = value
+    path.write_bytes(data)
+    for read in (read_image, read_mask):
+        try:
+            found = read(path, max_pixels=10_000)
+        except DataError as error:
+            assert str(path) in str(error)
+        else:
+            assert found.dtype == (torch.uint8 if read is read_image else torch.bool)
+            assert found.shape[-1] * found.shape[-2] <= 10_000
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bombs_are_known_by_their_header(tmp_path):
+    """Some hundred bytes that say they are pictures of gigabytes: nothing is decoded to find out."""
+
+    def claims(width: int, height: int) -> Path:
+        head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        body = b"IHDR" + head
+        data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(head)) + body + struct.pack(">I", zlib.crc32(body))
+        (tmp_path / "bomb.png").write_bytes(data + struct.pack(">I", 10**6) + b"IDAT")
+        return tmp_path / "bomb.png"
+
+    for width, height in ((60_000, 60_000), (12_000, 12_000), (2**31 - 1, 2**31 - 1)):
+        with pytest.raises(DataError, match=r"bomb\.png: .*(max_pixels|MAX_IMAGE_PIXELS)"):
+            read_image(claims(width, height))
+    assert (Image.MAX_IMAGE_PIXELS or 0) >= MAX_PIXELS
+    saved(tmp_path / "a.png", RGB)
+    assert read_image(tmp_path / "a.png", max_pixels=35).shape == (3, 5, 7)
+    with pytest.raises(DataError, match="7x5 pixels are more than max_pixels = 34"):
+        read_image(tmp_path / "a.png", max_pixels=34)
+
+
+def test_every_format_is_one_that_pillow_has():
+    Image.init()
+    assert set(_FORMATS) <= set(Image.OPEN)
+    assert {Image.registered_extensions()[suffix] for suffix in SUFFIXES} <= set(_FORMATS)
+
+
+# Masks
+@pytest.mark.parametrize("value", [1, 2, 127, 128, 255])
+def test_any_value_above_zero_is_a_flaw(tmp_path, value):
+    for suffix in (".png", ".bmp", ".tif", ".gif"):
+        path = saved(tmp_path / f"a{suffix}", BLOB.astype(np.uint8) * np.uint8(value))
+        assert np.array_equal(read_mask(path).numpy(), BLOB)
+    labels = BLOB * (np.arange(7) % 3 + 1)  # several kinds of flaw
+    assert np.array_equal(read_mask(saved(tmp_path / "l.png", labels.astype(np.uint8))).numpy(), BLOB)
+
+
+def test_masks_of_every_mode(tmp_path):
+    values = BLOB * np.uint8(255)
+    masks = {
+        "1": Image.fromarray(BLOB),
+        "L": Image.fromarray(values),
+        "16": Image.fromarray(values.astype(np.uint16)),
+        "16full": Image.fromarray(BLOB * np.uint16(65_535)),
+        "32": Image.fromarray(BLOB.astype(np.int32)),
+        "F": Image.fromarray(BLOB.astype(np.float32)),
+        "blue": Image.fromarray(np.stack([values * 0, values * 0, values], -1)),  # 0.11 of it would be left in grey
+        "RGBA": Image.fromarray(np.stack([values, values * 0, values * 0, values * 0 + 255], -1)),
+        "glass": Image.fromarray(np.stack([values, values, values, values * 0], -1)),
+        "LA": Image.fromarray(values).convert("LA"),
+    }
+    for name, image in masks.items():
+        path = saved(tmp_path / f"{name}.{'tif' if name in ('32', 'F') else 'png'}", image)
+        found = read_mask(path)
+        assert found.dtype == torch.bool
+        assert np.array_equal(found.numpy(), BLOB), name
+
+
+def test_palettes_of_masks_count_by_colour(tmp_path):
+    """Black is normal whichever number it has; index 0 can be white."""
+    for black_first in (True, False):
+        image = Image.fromarray((black_first == BLOB).astype(np.uint8), "P")
+        image.putpalette([0, 0, 0, 255, 255, 255] if black_first else [255, 255, 255, 0, 0, 0])
+        assert np.array_equal(read_mask(saved(tmp_path / "a.png", image)).numpy(), BLOB)
+
+
+def test_transparency_that_varies_has_no_meaning_in_a_mask(tmp_path):
+    values = BLOB * np.uint8(255)
+    path = saved(tmp_path / "a.png", np.stack([values * 0 + 255] * 3 + [values], -1))
+    with pytest.raises(DataError, match=r"a\.png: a mask with varying transparency"):
+        read_mask(path)
+
+
+def big_blob() -> np.ndarray:
+    y, x = np.mgrid[:64, :80]
+    return (y - 30) ** 2 + (x - 41) ** 2 < 19**2
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95, 98])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_ringing_of_jpeg_is_no_flaw(tmp_path, quality, mode):
+    blob = big_blob()
+    path = saved(tmp_path / "a.jpg", Image.fromarray(blob * np.uint8(255)).convert(mode), quality=quality)
+    with Image.open(path) as image:
+        ringing = np.asarray(image.convert("L")) > 0
+    assert (ringing & ~blob).sum() > 9, "the test would be about nothing"
+    assert (read_mask(path).numpy() != blob).mean() < 0.01
+    # the same file made lossless too late
+    with Image.open(path) as image:
+        again = saved(tmp_path / "again.png", image.convert("L"))
+    assert torch.equal(read_mask(again), read_mask(path))
+
+
+def test_black_jpeg_masks_are_empty_and_faint_ones_are_not(tmp_path):
+    assert not read_mask(saved(tmp_path / "a.jpg", np.zeros((16, 16), np.uint8))).any()
+    assert read_mask(saved(tmp_path / "b.jpg", np.full((16, 16), 9, np.uint8))).all()
+
+
+@pytest.mark.parametrize("step", [1, 2, 16, 51, 85, 255])
+def test_labels_of_many_flaws_are_no_grey_edge(tmp_path, step):
+    """Numbered, or spread over the greys; with 255 for what nobody could tell."""
+    labels = np.minimum(np.arange(65) * step, 255).astype(np.uint8).reshape(5, 13)
+    labels[(labels > 200) & (labels < 255)] = 255
+    assert np.array_equal(read_mask(saved(tmp_path / "a.png", labels)).numpy(), labels > 0)
+
+
+def test_smoothed_edges_are_cut_in_the_middle(tmp_path):
+    blob = Image.fromarray(big_blob() * np.uint8(255))
+    soft = blob.resize((320, 256), Image.Resampling.BICUBIC)
+    found = read_mask(saved(tmp_path / "a.png", soft)).numpy()
+    assert abs(found.mean() / big_blob().mean() - 1) < 0.02
+    assert (np.asarray(soft) > 0).mean() > found.mean()
+
+
+def test_masks_with_values_below_zero(tmp_path):
+    with pytest.raises(DataError, match="values from -1 to 1"):
+        read_mask(saved(tmp_path / "a.tif", np.array([[-1, 1]], np.int32)))
+
+
+# FileSet
+def test_file_sets(tmp_path):
+    image, mask = saved(tmp_path / "a.png", RGB), saved(tmp_path / "m.png", BLOB)
+    records = [
+        Record("flaw", "c", True, image=image, mask=mask),
+        Record("lost", "c", True, image=image),
+        Record("normal", "c", False, image=image, mask=mask),  # somebody's mistake, which the checker tells
+        Record("unknown", "c", None, image=image),
+        Record("part", "c", True, image=image, mask=mask, crop=(1, 2, 6, 5)),
+        Record("whole", "c", True),
+    ]
+    data = FileSet("set", "", records)
+    assert torch.equal(data.pixels(0).image, read_image(image))
+    masks = [data.pixels(i).mask for i in range(4)]
+    assert masks[0] is not None
+    assert np.array_equal(masks[0].numpy(), BLOB)
+    assert masks[1] is None
+    assert masks[2] is not None
+    assert not masks[2].any()
+    assert masks[2].shape == (5, 7)
+    assert masks[3] is None
+    part = data.pixels(4)
+    assert np.array_equal(part.image.permute(1, 2, 0).numpy(), RGB[2:5, 1:6])
+    assert part.mask is not None
+    assert np.array_equal(part.mask.numpy(), BLOB[2:5, 1:6])
+    with pytest.raises(DataError, match="record 'whole' of set has no image"):
+        data.pixels(5)

@@ -1,0 +1,651 @@
+"""Every reader on a tree of its layout, trees as strangers make them, and paths that lead elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import string
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from headlens.data import DataSet, FileSet, Record, layouts, open
+from headlens.data.procedural import World, write
+from headlens.data.readers import LAYOUTS, Root
+from headlens.data.readers.known import known
+from headlens.data.readers.tree import NORMAL, pair
+from headlens.errors import DataError
+from tests.data import trees
+
+quick = settings(deadline=None, max_examples=60, derandomize=True)
+
+EVERY: list[tuple[str, Callable[[Path], trees.Tree], str, str]] = [
+    ("mvtec", trees.mvtec, "mvtec_anomaly_detection", "industrial"),
+    ("mvtec", trees.mvtec, "unheard_of", "industrial"),  # by its categories
+    ("mvtec", trees.btad, "BTech_Dataset_transformed", "industrial"),
+    ("mvtec", trees.converted_visa, "VisA_pytorch", "industrial"),
+    ("visa", trees.visa, "VisA_20220922", "industrial"),
+    ("dagm", trees.dagm, "DAGM_KaggleUpload", "industrial"),
+    ("ksdd", trees.ksdd, "KolektorSDD", "industrial"),
+    ("realiad", trees.realiad, "Real-IAD", "industrial"),
+    ("bmad", trees.bmad, "BMAD", "medical"),
+    ("bmad", partial(trees.bmad, masks="anomaly_mask", flawed="ungood"), "BMAD", "medical"),
+    ("bmad", partial(trees.bmad, masks="", pictures=""), "BMAD", "medical"),
+    ("headct", trees.headct, "archive", "medical"),
+    ("classes", trees.yes_no, "brain_tumor_dataset", "medical"),
+    ("classes", trees.covid, "COVID-19_Radiography_Dataset", "medical"),
+    ("pairs", trees.pairs, "CVC-ColonDB", "medical"),
+    ("pairs", partial(trees.pairs, images="Original", masks="Ground Truth", kind=".tif"), "CVC-ClinicDB", "medical"),
+    ("pairs", partial(trees.pairs, suffix="_mask", kind=".jpg"), "Kvasir-SEG", "medical"),
+    ("pairs", partial(trees.pairs, images="test/Images", masks="test/Masks"), "EndoTect_2020", "medical"),
+    ("pairs", trees.tn3k, "tn3k", "medical"),
+    ("isic", trees.isic, "skin", "medical"),
+    ("images", trees.plain, "pictures", ""),
+    ("meta", trees.meta, "set", ""),
+    ("jsonl", trees.jsonl, "set", ""),
+    ("csv", trees.listed, "set", ""),
+]
+
+
+def agree(data: DataSet, told: trees.Tree, base: Path) -> None:
+    """The records are those that were told, each with its own pixels."""
+    assert {record.name for record in data.records} == set(told)
+    assert len(data) == len(told)
+    for i, record in enumerate(data.records):
+        it = told[record.name]
+        where = None if it.mask is None else base / it.mask
+        assert (record.category, record.anomalous, record.family, record.split) == (
+            it.category,
+            it.anomalous,
+            it.family,
+            it.split,
+        ), record
+        assert record.mask == where, record
+        if record.crop is not None:
+            continue  # has a test of its own
+        pixels = data.pixels(i)
+        assert record.image is not None
+        if record.image.suffix.lower() in (".png", ".bmp", ".tif"):
+            expected = trees.pixels(record.image.relative_to(base))
+            assert np.array_equal(pixels.image.permute(1, 2, 0).numpy(), expected), record
+        if record.anomalous and where is not None:
+            assert pixels.mask is not None
+            assert np.array_equal(pixels.mask.numpy(), trees.outline(it.mask or "")), record
+        elif record.anomalous is False:
+            assert pixels.mask is not None
+            assert not pixels.mask.any()
+        else:
+            assert pixels.mask is None
+
+
+@pytest.mark.parametrize(("layout", "make", "name", "domain"), EVERY)
+def test_every_layout(tmp_path, layout, make, name, domain):
+    root = tmp_path / name
+    told = make(root)
+    data = open(root, split="all")
+    assert isinstance(data, FileSet)
+    assert (data.layout, data.domain, data.name) == (layout, domain, name)
+    base = root / "1cls" if (root / "1cls").exists() else root
+    agree(data, told, base)
+    assert data.has_masks == any(it.anomalous and it.mask for it in told.values())
+    assert data.has_normals == ({it.anomalous for it in told.values()} >= {True, False})
+    named = open(base, layout, split="all", domain="other")
+    assert named.records == data.records
+    assert named.domain == "other"
+    tests = {key: it for key, it in told.items() if it.split == "test"}
+    agree(open(root), tests, base)
+
+
+def test_every_layout_has_a_test():
+    assert {row[0] for row in EVERY} == {layout.name for layout in LAYOUTS} == set(layouts())
+    assert all(layouts().values())
+
+
+@pytest.mark.parametrize("make", [trees.mvtec, trees.btad, trees.bmad, trees.visa, trees.dagm])
+def test_one_category_of_a_set(tmp_path, make):
+    """Opened by its folder, a category is what it is in the whole set."""
+    make(tmp_path / "set")
+    whole = open(tmp_path / "set", split="all")
+    for folder in sorted(path for path in (tmp_path / "set").iterdir() if path.is_dir()):
+        if folder.name in ("__MACOSX", "split_csv"):
+            continue
+        part = [record for record in whole.records if record.image and record.image.is_relative_to(folder)]
+        own = open(folder, split="all")
+        facts = [
+            (r.image, r.mask, r.anomalous, r.family, r.split, r.category) for r in sorted(own.records, key=name_of)
+        ]
+        assert facts == [
+            (r.image, r.mask, r.anomalous, r.family, r.split, r.category) for r in sorted(part, key=name_of)
+        ]
+        if make in (trees.mvtec, trees.btad):
+            assert {r.name for r in own.records} == {r.name for r in part}
+
+
+def name_of(record: Record) -> str:
+    return str(record.image)
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "category"),
+    [
+        ("mvtec_anomaly_detection", "industrial", ""),
+        ("MVTec-AD", "industrial", ""),
+        ("VisA_20220922", "industrial", ""),
+        ("dtd-synthetic", "industrial", ""),
+        ("SDD_anomaly_detection", "industrial", ""),
+        ("KSDD2", "industrial", ""),
+        ("BrainMRI", "medical", "brain"),
+        ("Br35h_anomaly_detection", "medical", "brain"),
+        ("Brain_AD", "medical", "brain"),
+        ("Retina_RESC_AD", "medical", "retina"),
+        ("ISIC2016", "medical", "skin"),
+        ("CVC-300", "medical", "colon"),
+        ("EndoTect_2020_Segmentation_Test_Dataset", "medical", "colon"),
+        ("tn3k", "medical", "thyroid"),
+        ("vendor", "", ""),
+        ("visage", "", ""),
+        ("images", "", ""),
+    ],
+)
+def test_known_names(name, domain, category):
+    assert known([name]) == (domain, category)
+    assert known(["something", name]) == (domain, category)
+
+
+# Trees of strangers
+names = st.text(string.ascii_letters + string.digits + " äß測-()", min_size=1, max_size=8).map(str.strip)
+cased = st.sampled_from([str.lower, str.upper, str.title])
+endings = st.sampled_from([".png", ".PNG", ".jpg", ".JPG", ".jpeg", ".bmp", ".tif", ".TIFF"])
+
+
+def distinct(strategy: st.SearchStrategy[str], least: int, most: int) -> st.SearchStrategy[list[str]]:
+    """Usable as file names side by side, also where case does not count."""
+    return st.lists(strategy.filter(bool), min_size=least, max_size=most, unique_by=str.casefold)
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+@quick
+@given(st.data())
+def test_mvtec_trees_of_strangers(data):
+    """Any names, suffixes and cases; masks with any ending, of any kind, or lost; splits that are not there.
+
+    The files are empty: nobody looks into a picture to recognise a set or to list it.
+    """
+    draw, expected = data.draw, set()
+    taken = {*NORMAL, "train", "test", "valid", "ungood", "label", "data", "images", "masks"}
+    free = names.filter(lambda name: name.casefold() not in taken and not name.lower().startswith("kos"))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "set"
+        for category in draw(distinct(free, 1, 3)):
+            case, ending, kind = draw(cased), draw(endings), draw(endings)
+            truth, normal = draw(st.sampled_from(["ground_truth", "GT"])), case(draw(st.sampled_from(sorted(NORMAL))))
+            for family in [normal, *draw(distinct(free, 0, 3))]:
+                for number, stem in enumerate(draw(distinct(names, 1, 5))):
+                    split = "test" if number == 0 else draw(st.sampled_from(["train", "test", "valid"]))
+                    image = root / category / case(split) / family / f"{stem}{ending}"
+                    touch(image)
+                    mask = None
+                    if family != normal and draw(st.booleans()):
+                        role = draw(st.sampled_from(["", "_mask", "_MASK", "-gt", " label"]))
+                        mask = (
+                            root
+                            / category
+                            / truth
+                            / family
+                            / f"{draw(st.sampled_from([stem, case(stem)]))}{role}{kind}"
+                        )
+                        touch(mask)
+                    told = "good" if family == normal else family
+                    expected.add((image, mask, category, family != normal, told, split))
+        found = open(root, split="all")
+        assert isinstance(found, FileSet)
+        assert found.layout == "mvtec"
+        got = {(r.image, r.mask, r.category, r.anomalous, r.family, r.split) for r in found.records}
+        assert got == expected
+        assert len(found) == len(expected) == len({record.name for record in found.records})
+
+
+@quick
+@given(st.data())
+def test_pairs_of_strangers(data):
+    """Masks find their images by name: whatever order, ending, kind and case, and however many are missing."""
+    stems = data.draw(distinct(names, 1, 8))
+    ending = data.draw(st.sampled_from(["", "_mask", "_Segmentation", " gt", "-label"]))
+    images = {stem: Path("images", stem + data.draw(endings)) for stem in stems}
+    masks = {
+        stem: Path("masks", data.draw(cased)(stem) + ending + data.draw(endings))
+        for stem in stems
+        if data.draw(st.booleans())
+    }
+    mixed = data.draw(st.permutations([*masks.values(), Path("masks", f"nobodys{ending}.png")]))
+    if "nobodys" not in map(str.lower, stems):
+        asked = data.draw(st.permutations(list(images)))
+        expected = [masks.get(stem) for stem in asked]
+        assert pair([images[stem] for stem in asked], mixed) == expected
+
+
+@quick
+@given(
+    st.lists(
+        st.sampled_from(["a.png", "a.jpg", "A.png", "a_mask.png", "a_gt.jpg", "b.png", "B_mask.PNG"]), unique=True
+    ),
+    st.lists(
+        st.sampled_from(["a.png", "a.jpg", "A.png", "a_mask.png", "a_gt.jpg", "b.png", "B_mask.PNG"]), unique=True
+    ),
+    st.randoms(),
+)
+def test_no_mask_twice_and_none_by_position(images, masks, random):
+    """However confusing the names: a mask goes to one image, and the order of files changes nothing."""
+    images, masks = [Path("i", name) for name in images], [Path("m", name) for name in masks]
+    found = dict(zip(images, pair(images, masks), strict=True))
+    given_out = [mask for mask in found.values() if mask]
+    assert len(given_out) == len(set(given_out))
+    for image in images:
+        if Path("m", image.name) in masks:
+            assert found[image] == Path("m", image.name)
+    random.shuffle(images)
+    random.shuffle(masks)
+    assert dict(zip(images, pair(images, masks), strict=True)) == found
+
+
+def test_a_lost_mask_does_not_shift_the_others_and_is_not_all_normal(tmp_path):
+    """Pairing by position would give image 5 the mask of image 7."""
+    trees.pairs(tmp_path / "kvasir")
+    data = open(tmp_path / "kvasir")
+    five = next(i for i, record in enumerate(data.records) if record.name == "images/5")
+    assert data.records[five].anomalous
+    assert data.pixels(five).mask is None
+    assert data.has_masks
+    assert not data.has_normals
+
+
+def test_pictures_that_differ_in_their_suffix_only(tmp_path):
+    for name in ("a.png", "a.bmp", "b.png"):
+        trees.picture(tmp_path, name)
+    data = open(tmp_path)
+    assert {r.name for r in data.records} == {"a.png", "a.bmp", "b"}
+
+
+def test_ksdd_is_cut_in_three(tmp_path):
+    trees.ksdd(tmp_path / "sdd")
+    data = open(tmp_path / "sdd")
+    whole = np.asarray(Image.open(tmp_path / "sdd/kos01/Part0.jpg"))
+    label = np.asarray(Image.open(tmp_path / "sdd/kos01/Part0_label.bmp")) > 0
+    parts = [data.pixels(i) for i, record in enumerate(data.records) if record.name.startswith("kos01")]
+    images = torch.cat([part.image for part in parts], 1)
+    masks = torch.cat([part.mask for part in parts if part.mask is not None])
+    assert np.array_equal(images[0].numpy(), whole)
+    assert np.array_equal(masks.numpy(), label)
+    assert [part.image.shape[1] for part in parts] == [10, 10, 11]
+    # an image that is not what its label says
+    Image.new("L", (10, 20)).save(tmp_path / "sdd/kos01/Part0.jpg")
+    with pytest.raises(DataError, match="10x20, too small"):
+        data.pixels(2)
+
+
+def test_ksdd_with_a_label_lost_and_one_broken(tmp_path):
+    trees.ksdd(tmp_path)
+    (tmp_path / "kos01/Part0_label.bmp").write_bytes(b"no picture")
+    shutil.copy(tmp_path / "kos02/Part1.jpg", tmp_path / "kos02/Part2.jpg")
+    with pytest.raises(DataError, match="not a picture"):
+        open(tmp_path)
+    refused: list[DataError] = []
+    data = open(tmp_path, refuse=refused.append)
+    assert {record.name for record in data.records} == {f"kos02/Part1_{k}" for k in range(3)}
+    assert ["Part0_label" in str(error) or "Part2.jpg: has no label" in str(error) for error in refused] == [True] * 2
+
+
+# Listings
+def test_meta_with_the_deviations_that_are_about(tmp_path):
+    """The roots of those who wrote it, other cases and kinds of slash, and only one split."""
+    prefixes = [
+        "",
+        "./",
+        "/home/them/data/set/",
+        "/home/them/elsewhere/",
+        "../data/set/",
+        "C:\\\\data\\\\set\\\\",
+        "data/set/",
+    ]
+    for number, prefix in enumerate(prefixes):
+        root = tmp_path / str(number) / "set"
+        told = trees.meta(root, prefix, str.title)
+        agree(open(root, split="all"), told, root)
+    root = tmp_path / "own" / "set"
+    told = trees.meta(root, str(root.absolute()) + "/")
+    agree(open(root, split="all"), told, root)
+    agree(open(root / "meta.json", split="all"), told, root)
+    content = json.loads((root / "meta.json").read_text())
+    del content["train"]
+    for rows in content["test"].values():
+        for row in rows:
+            del row["cls_name"], row["specie_name"]
+            row["anomaly"] = float(row["anomaly"])
+            if not row["mask_path"]:
+                del row["mask_path"]
+    (root / "meta.json").write_text(json.dumps(content), encoding="utf-8-sig")
+    facts = {r.name: (r.category, r.anomalous, r.family, r.mask and r.mask.name) for r in open(root).records}
+    assert facts == {"one/00": ("one", False, "good", None), "one/01": ("one", True, "", "01.png")}
+
+
+def test_meta_beside_the_sets(tmp_path):
+    """VCP-CLIP's and Bayes-PFL's: one file beside the folders, named."""
+    trees.mvtec(tmp_path / "mvtec")
+    row = {"img_path": "mvtec/bottle/test/crack/000.png", "mask_path": "", "cls_name": "bottle", "specie_name": "crack"}
+    trees.text(tmp_path, "meta_mvtec.json", json.dumps({"test": {"bottle": [row | {"anomaly": 1}]}}))
+    data = open(tmp_path / "meta_mvtec.json")
+    assert [(r.name, r.anomalous, r.family) for r in data.records] == [("mvtec/bottle/test/crack/000", True, "crack")]
+
+
+def test_a_listing_somewhere_else(tmp_path):
+    told = trees.jsonl(tmp_path / "data")
+    (tmp_path / "metadata").mkdir()
+    moved = shutil.move(tmp_path / "data/full-shot.jsonl", tmp_path / "metadata/full-shot.jsonl")
+    data = open(moved, root=tmp_path / "data")
+    agree(data, told, tmp_path / "data")
+    assert data.name == "data"
+
+
+def test_realiad_by_one_file(tmp_path):
+    told = trees.realiad(tmp_path)
+    listing = tmp_path / "realiad_jsons/realiad_jsons_sv/pcb.json"
+    data = open(listing, root=tmp_path, split="all")
+    agree(data, {k: it for k, it in told.items() if it.category == "pcb" and it.split == "test"}, tmp_path)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_tables_with_little_in_them(tmp_path, delimiter):
+    for name in ("a", "b"):
+        trees.picture(tmp_path, f"{name}.png")
+    trees.mask(tmp_path, "m.png")
+    rows = ["PATH", "Mask"], ["a.png", ""], ["b.png", "m.png"]
+    trees.text(tmp_path, "t.csv", "\r\n".join(delimiter.join(row) for row in rows))
+    told = {"a": trees.Told(tmp_path.name, None), "b": trees.Told(tmp_path.name, True, mask="m.png")}
+    agree(open(tmp_path / "t.csv"), told, tmp_path)
+    trees.text(tmp_path, "t.csv", "image\na.png\na.png\n")
+    assert [r.name for r in open(tmp_path / "t.csv").records] == ["a.png", "a.png#2"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0", False),
+        ("1", True),
+        ("1.0", True),
+        (0.0, False),
+        (True, True),
+        (False, False),
+        ("Normal", False),
+        ("anomaly", True),
+        ("OK", False),
+        ("NG", True),
+        ("", None),
+        (None, None),
+        (float("nan"), None),
+    ],
+)
+def test_labels(tmp_path, value, expected):
+    trees.text(tmp_path, "a.jsonl", json.dumps({"image": "a.png", "label": value}))
+    assert open(tmp_path / "a.jsonl").records[0].anomalous is expected
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("meta.json", "{", "is not JSON"),
+        ("meta.json", "[" * 100_000, "is not JSON"),
+        ("meta.json", "[]", "holds a list"),
+        ("meta.json", "{}", "neither train nor test"),
+        ("meta.json", '{"test": []}', "list of records"),
+        ("meta.json", '{"test": {"a": [7]}}', "test, a, record 0: '7' is not a record"),
+        ("meta.json", '{"test": {"a": [{"anomaly": 1}]}}', "no image"),
+        ("meta.json", '{"test": {"a": [{"img_path": "a.png", "anomaly": 2}]}}', "the label 2 is neither"),
+        ("meta.json", '{"test": {"a": [{"img_path": "a.png", "mask_path": 3}]}}', "the mask is 3"),
+        ("a.jsonl", '{"image": "a.png"}\n{"image"', "line 2: .* is not a record"),
+        ("a.csv", "image,split\na.png,bottle\n", "line 2: the split 'bottle' is none of train, test, valid"),
+        ("a.csv", "picture,split\na.png,test\n", "has the columns picture, split"),
+        ("a.csv", "", "has the columns"),
+        ("labels.csv", "id,hemorrhage\n0,2\n", "line 2 is '0,2'"),
+    ],
+)
+def test_listings_that_are_wrong(tmp_path, file, content, message):
+    """The message names the file and the place; what can be left out is told to ``refuse`` where there is one."""
+    trees.picture(tmp_path, "b/a.png")
+    trees.text(tmp_path, file, content)
+    spec = tmp_path if file == "labels.csv" else tmp_path / file
+    with pytest.raises(DataError, match=message) as caught:
+        open(spec)
+    assert str(tmp_path / file) in str(caught.value)
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"image\n\xff\xfe.png\n")
+    with pytest.raises(DataError, match="UTF-8") as caught:
+        open(tmp_path / "a.csv")
+    assert "a.csv" in str(caught.value)
+
+
+# Paths that lead elsewhere
+@pytest.fixture
+def house(tmp_path) -> Path:
+    """A set with a secret beside it, and one with a name that begins alike."""
+    trees.picture(tmp_path, "set/in.png")
+    trees.picture(tmp_path, "set/deep/er.png")
+    trees.picture(tmp_path, "secret.png")
+    trees.picture(tmp_path, "set2/other.png")
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize("key", ["image", "mask"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret.png",
+        "deep/../../secret.png",
+        "..\\secret.png",
+        "../set2/other.png",
+        "../set/../secret.png",
+        "{there}/secret.png",
+        "{there}/set2/other.png",
+        "{there}/set/../secret.png",
+        "C:\\secret.png",
+        "//host/share/secret.png",
+        "..",
+        "\0",
+        "/",
+    ],
+)
+def test_records_outside_the_root_are_refused(house, key, path):
+    row = {"image": "in.png", "label": 1} | {key: path.format(there=house.parent)}
+    trees.text(house, "a.jsonl", json.dumps(row) + "\n" + json.dumps({"image": "deep/er.png", "label": 0}))
+    with pytest.raises(DataError) as caught:
+        open(house / "a.jsonl")
+    assert "a.jsonl" in str(caught.value)
+    refused: list[DataError] = []
+    data = open(house / "a.jsonl", refuse=refused.append)
+    assert [record.name for record in data.records] == ["deep/er"]
+    assert len(refused) == 1
+
+
+def test_links(house):
+    """Out of the set only where it is allowed; within it, and to the set itself, always."""
+    (house / "out.png").symlink_to(house.parent / "secret.png")
+    with pytest.raises(DataError, match=r"out\.png: a link that leads out"):
+        open(house)
+    assert {r.name for r in open(house, follow_links=True).records} == {"in", "out"}
+    refused: list[DataError] = []
+    assert {r.name for r in open(house, refuse=refused.append).records} == {"in"}
+    assert len(refused) == 1
+    (house / "out.png").unlink()
+    (house / "elsewhere").symlink_to(house.parent)
+    trees.text(house, "a.jsonl", json.dumps({"image": "elsewhere/secret.png"}))
+    with pytest.raises(DataError, match="leads out"):
+        open(house / "a.jsonl")
+    assert len(open(house / "a.jsonl", follow_links=True)) == 1
+    (house / "elsewhere").unlink()
+    (house / "a.jsonl").unlink()
+    (house / "again.png").symlink_to("deep/er.png")
+    (house / "round").symlink_to(".")
+    assert {r.name for r in open(house).records} == {"again", "in"}
+    (house.parent / "door").symlink_to(house)
+    assert {r.name for r in open(house.parent / "door").records} == {"again", "in"}
+
+
+def test_links_in_circles_end(tmp_path):
+    trees.picture(tmp_path, "set/a/b/x.png")
+    (tmp_path / "set/a/b/up").symlink_to("../..")
+    data = open(tmp_path / "set", "images")
+    assert [r.name for r in data.records] == ["a/b/x"]
+
+
+parts = st.sampled_from(
+    ["..", ".", "set", "set2", "in.png", "secret.png", "deep", "er.png", "", "~", "door", "C:", "\0"]
+)
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(st.lists(parts, max_size=7), st.sampled_from(["/", "\\", "//"]), st.sampled_from(["", "/", "there", "C:\\"]))
+def test_nothing_a_listing_says_leads_outside(listed, slash, start):
+    with tempfile.TemporaryDirectory() as folder:
+        there = Path(folder).resolve()
+        for name in ("set/in.png", "set/deep/er.png", "secret.png", "set2/other.png"):
+            touch(there / name)
+        (there / "set/door").symlink_to(there)
+        found = Root(there / "set", lambda error: None).listed(
+            (f"{there}/" if start == "there" else start) + slash.join(listed), there / "list.csv"
+        )
+        if found is not None:
+            assert found.is_relative_to(there / "set")
+            assert ".." not in found.parts
+            assert Path(os.path.realpath(found)).is_relative_to(there / "set")
+
+
+# open
+def test_procedural_sets_are_the_folders_they_are_written_to(tmp_path):
+    options = {"per_category": 4, "size": 28, "seed": 3}
+    for spec in ("procedural:industrial", "procedural:medical/novel"):
+        painted = open(spec, **options)
+        write(World(spec, **options), tmp_path / spec)
+        stored = open(tmp_path / spec)
+        assert painted.domain == stored.domain == World(spec).domain
+        assert painted.has_masks
+        assert painted.has_normals
+        place = {record.name: i for i, record in enumerate(stored.records)}
+        assert set(place) == {record.name for record in painted.records}
+        for i, record in enumerate(painted.records):
+            other, pixels, same = (
+                stored.records[place[record.name]],
+                painted.pixels(i),
+                stored.pixels(place[record.name]),
+            )
+            assert (record.category, record.anomalous, record.family, record.split) == (
+                other.category,
+                other.anomalous,
+                other.family,
+                other.split,
+            )
+            assert torch.equal(pixels.image, same.image)
+            assert pixels.mask is not None
+            assert same.mask is not None
+            assert torch.equal(pixels.mask, same.mask)
+
+
+def test_a_part_of_a_procedural_set_has_the_same_pixels():
+    whole = open("procedural:medical", per_category=4, size=28)
+    part = open("procedural:medical", category="mammography", per_category=4, size=28)
+    assert part.categories == ("mammography",)
+    for i, record in enumerate(part.records):
+        j = whole.records.index(record)
+        assert torch.equal(part.pixels(i).image, whole.pixels(j).image)
+    twice = whole.where(lambda r: r.category == "mammography").where(lambda r: bool(r.anomalous))
+    assert torch.equal(twice.pixels(0).image, part.pixels(2).image)
+
+
+def test_a_category_is_chosen_or_named(tmp_path):
+    trees.mvtec(tmp_path / "set")
+    assert open(tmp_path / "set", category="bottle").categories == ("bottle",)
+    with pytest.raises(DataError, match="no category 'cup': there are bottle, metal_nut"):
+        open(tmp_path / "set", category="cup")
+    trees.plain(tmp_path / "pictures")
+    assert open(tmp_path / "pictures", category="cup").categories == ("cup",)
+    assert open(tmp_path / "pictures").categories == ("pictures",)
+    one = open(tmp_path / "pictures/a.png", category="cup")
+    assert [(r.name, r.category, r.anomalous) for r in one.records] == [("a", "cup", None)]
+
+
+def test_splits(tmp_path):
+    trees.mvtec(tmp_path / "set")
+    counts = {split: len(open(tmp_path / "set", split=split)) for split in ("test", "train", "all")}
+    assert counts == {"test": 10, "train": 4, "all": 14}
+    with pytest.raises(DataError, match="no pictures of the split 'valid', only of test, train"):
+        open(tmp_path / "set", split="valid")
+    with pytest.raises(DataError, match="unknown split 'tests'"):
+        open(tmp_path / "set", split="tests")
+
+
+def test_a_folder_in_a_folder(tmp_path):
+    told = trees.yes_no(tmp_path / "archive/brain_tumor_dataset/data")
+    data = open(tmp_path / "archive")
+    assert {r.name for r in data.records} == set(told)
+    assert (data.name, data.domain, data.categories) == ("archive", "medical", ("brain",))
+
+
+def test_from_within(tmp_path, monkeypatch):
+    trees.mvtec(tmp_path / "mvtec")
+    monkeypatch.chdir(tmp_path / "mvtec/bottle")
+    inside = open(".")
+    monkeypatch.chdir(tmp_path)
+    assert {r.name for r in inside.records} == {r.name for r in open("mvtec", category="bottle").records}
+    assert not open("mvtec").records[0].image.is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("nowhere", {}, "no such folder"),
+        ("pics", {}, "did you mean .*pictures"),
+        ("pictures", {"layout": "mvtek"}, "unknown layout 'mvtek'.*did you mean mvtec"),
+        ("pictures", {"layout": "mvtec"}, "no pictures, read as mvtec"),
+        ("pictures", {"layout": "csv"}, "not a csv file"),
+        ("pictures", {"layout": "meta"}, "no meta.json"),
+        ("pictures", {"layout": "visa"}, "split_csv"),
+        ("pictures", {"layout": "headct"}, "labels.csv"),
+        ("pictures", {"root": "nowhere"}, "nowhere.*no such folder"),
+        ("pictures", {"size": 3}, "size: only procedural sets"),
+        ("pictures/notes.txt", {}, "no layout fits"),
+        ("hollow", {}, "no layout fits.*mvtec"),
+        ("procedural:food", {}, "unknown procedural set"),
+        ("procedural:medical", {"layout": "mvtec"}, "painted, not read"),
+        ("procedural:medical", {"split": "train"}, "no pictures of the split 'train'"),
+    ],
+)
+def test_what_cannot_be_opened(tmp_path, monkeypatch, spec, options, message):
+    trees.plain(tmp_path / "pictures")
+    (tmp_path / "hollow").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message) as caught:
+        open(spec, **options)
+    assert spec in str(caught.value) or options
+
+
+def test_the_data_set_stays_small_when_it_is_asked_for_less(tmp_path):
+    trees.mvtec(tmp_path / "set")
+    data = open(tmp_path / "set", max_pixels=7)
+    part = data.where(lambda record: record.family == "crack")
+    assert {record.family for record in part.records} == {"crack"}
+    assert (part.name, part.domain) == (data.name, data.domain)
+    with pytest.raises(DataError, match="max_pixels = 7"):
+        part.pixels(0)

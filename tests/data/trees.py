@@ -1,0 +1,360 @@
+"""Small data sets on disk, one maker for each layout. Each returns what a reader should find.
+
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as folder:
+...     told = mvtec(Path(folder))
+>>> told["bottle/test/crack/000"].anomalous
+True
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = (12, 9)  # width, height
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is true of one picture: files are relative to the root, without suffix where ``image`` is the name."""
+
+    category: str
+    anomalous: bool | None
+    family: str = ""
+    split: str = "test"
+    mask: str | None = None
+
+
+Tree = dict[str, Told]
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    """[9, 12, 3] uint8 that only the file of this name has."""
+    seed = zlib.crc32(Path(path).as_posix().encode())
+    return np.random.default_rng(seed).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+
+
+def outline(path: str | Path) -> np.ndarray:
+    """[9, 12] bool, the flaw that only the mask of this name shows."""
+    seed = zlib.crc32(Path(path).as_posix().encode())
+    y, x = np.random.default_rng(seed).integers(0, (6, 9))
+    mask = np.zeros((SIZE[1], SIZE[0]), bool)
+    mask[y : y + 3, x : x + 3] = True
+    return mask
+
+
+def picture(root: Path, name: str) -> None:
+    """Writes ``pixels(name)``; lossless suffixes come back to the bit."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels(name)).save(path)
+
+
+def mask(root: Path, name: str, value: int = 255) -> None:
+    """Writes ``outline(name)`` in grey."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(outline(name).astype(np.uint8) * value).save(path)
+
+
+def text(root: Path, name: str, content: str) -> None:
+    """Writes a text file."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+
+
+def _mvtec_like(root: Path, categories: dict[str, str], normal: str, flaw: str, suffix: str, truth: str) -> Tree:
+    """Categories with their image suffix; ``suffix`` and ``truth`` end the mask's stem and name."""
+    told: Tree = {}
+    for category, ending in categories.items():
+        for split, family, number in (("train", normal, 2), ("test", normal, 2), ("test", flaw, 3)):
+            for i in range(number):
+                name = f"{category}/{split}/{family}/{i:03d}"
+                picture(root, name + ending)
+                where = None
+                if family == flaw:
+                    where = f"{category}/ground_truth/{family}/{i:03d}{suffix}{truth}"
+                    mask(root, where)
+                told[name] = Told(category, family == flaw, "good" if family == normal else flaw, split, where)
+    return told
+
+
+def mvtec(root: Path) -> Tree:
+    """MVTec AD, with its licence file and what a file manager leaves."""
+    told = _mvtec_like(root, {"bottle": ".png", "metal_nut": ".png"}, "good", "crack", "_mask", ".png")
+    text(root, "license.txt", "…")
+    text(root, "bottle/readme.txt", "…")
+    text(root, "bottle/test/crack/.DS_Store", "")
+    text(root, "bottle/test/crack/Thumbs.db", "")
+    text(root, "bottle/test/crack/._000.png", "no picture")
+    text(root, "__MACOSX/bottle/test/crack/000.png", "no picture")
+    return told
+
+
+def btad(root: Path) -> Tree:
+    """ok and ko; bmp and png; masks of another kind than their images."""
+    return _mvtec_like(root, {"01": ".bmp", "02": ".png"}, "ok", "ko", "", ".png")
+
+
+def converted_visa(root: Path) -> Tree:
+    """VisA as others convert it, inside one more folder."""
+    return _mvtec_like(root / "1cls", {"candle": ".JPG"}, "good", "bad", "", ".png")
+
+
+def visa(root: Path) -> Tree:
+    """VisA as released."""
+    told: Tree = {}
+    rows = []
+    for category in ("candle", "pcb1"):
+        for kind, split, i in (
+            ("Normal", "train", 0),
+            ("Normal", "test", 1),
+            ("Anomaly", "test", 0),
+            ("Anomaly", "test", 1),
+        ):
+            name, where = f"{category}/Data/Images/{kind}/{i:03d}", f"{category}/Data/Masks/{kind}/{i:03d}.png"
+            picture(root, name + ".JPG")
+            flaw = kind == "Anomaly"
+            if flaw:
+                mask(root, where, 1)
+            rows.append((category, split, kind.lower(), name + ".JPG", where if flaw else ""))
+            told[name] = Told(category, flaw, "" if flaw else "good", split, where if flaw else None)
+        text(root, f"{category}/image_anno.csv", "image,label,mask\n")
+    table(root / "split_csv/1cls.csv", ("object", "split", "label", "image", "mask"), rows)
+    table(root / "split_csv/2cls_fewshot.csv", ("object",), [])
+    return told
+
+
+def table(path: Path, header: tuple, rows: list) -> None:
+    """Writes a csv file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def dagm(root: Path) -> Tree:
+    """DAGM from Kaggle; the second class has its folder twice, and a flaw whose label was lost."""
+    told: Tree = {}
+    for category, base in (("Class1", "Class1"), ("Class10", "Class10/Class10")):
+        for split in ("Train", "Test"):
+            lines = ["1"]
+            for i in range(3):
+                name = f"{base}/{split}/{i:04d}"
+                picture(root, name + ".PNG")
+                flaw = i == 1 or (i == 2 and category == "Class10")
+                where = f"{base}/{split}/Label/{i:04d}_label.PNG" if i == 1 else None
+                if where:
+                    mask(root, where)
+                lines.append(f"{i}\t{int(flaw)}\t{i:04d}.PNG\t0\t{Path(where).name if where else 0}")
+                told[name] = Told(category, flaw, "defect" if flaw else "good", split.lower(), where)
+            text(root, f"{base}/{split}/Label/Labels.txt", "\n".join(lines))
+    return told
+
+
+def ksdd(root: Path) -> Tree:
+    """KolektorSDD as released: 31 rows, so that three parts are not of one size; a flaw in the middle or none."""
+    told: Tree = {}
+    for k, flaw in enumerate((True, False)):
+        name = f"kos{k + 1:02d}/Part{k}"
+        (root / name).parent.mkdir(parents=True)
+        Image.fromarray(np.full((31, 10), 90 + k, np.uint8)).save(root / f"{name}.jpg")
+        label = np.zeros((31, 10), np.uint8)
+        label[12:15, 2:6] = 255 * flaw
+        Image.fromarray(label).save(root / f"{name}_label.bmp")
+        for part in range(3):
+            here = flaw and part == 1
+            told[f"{name}_{part}"] = Told(
+                "electrical commutators", here, "defect" if here else "good", "test", f"{name}_label.bmp"
+            )
+    return told
+
+
+def realiad(root: Path) -> Tree:
+    """Real-IAD at two sizes, of which the larger is read."""
+    told: Tree = {}
+    for category in ("audiojack", "pcb"):
+        content: dict = {"meta": {"prefix": f"{category}/", "normal_class": "OK"}, "train": [], "test": []}
+        for split, kind, number in (("train", "OK", 1), ("test", "OK", 2), ("test", "BX", 3)):
+            folder = "OK" if kind == "OK" else f"NG/{kind}"
+            image = f"{folder}/S{number:04d}/{category}_{number:04d}_{kind}_C1_20231021.jpg"
+            where = None if kind == "OK" else image.replace(".jpg", ".png")
+            for size in ("realiad_256", "realiad_1024"):
+                picture(root, f"{size}/{category}/{image}")
+                if where:
+                    mask(root, f"{size}/{category}/{where}")
+            content[split].append(
+                {"category": category, "anomaly_class": kind, "image_path": image, "mask_path": where}
+            )
+            told[f"realiad_1024/{category}/{image[:-4]}"] = Told(
+                category,
+                kind != "OK",
+                "good" if kind == "OK" else kind,
+                split,
+                f"realiad_1024/{category}/{where}" if where else None,
+            )
+        text(root, f"realiad_jsons/realiad_jsons/{category}.json", json.dumps(content))
+        text(root, f"realiad_jsons/realiad_jsons_sv/{category}.json", json.dumps(content | {"train": []}))
+    return told
+
+
+def bmad(root: Path, masks: str = "label", flawed: str = "Ungood", pictures: str = "img/") -> Tree:
+    """BMAD's brain; with masks in normal folders too, as it has them; ``masks`` empty for sets without."""
+    told: Tree = {}
+    base = "Brain_AD"
+    picture(root, f"{base}/train/good/00001_60.png")
+    told[f"{base}/train/good/00001_60"] = Told("brain", False, "good", "train")
+    for split in ("valid", "test"):
+        for kind, flaw in (("good", False), (flawed, True)):
+            for i in range(2):
+                name = f"{base}/{split}/{kind}/{pictures}{i:05d}_60"
+                where = f"{base}/{split}/{kind}/{masks}/{i:05d}_60.png" if masks else None
+                picture(root, name + ".png")
+                if where:
+                    mask(root, where, 255 * flaw)
+                told[name] = Told("brain", flaw, kind, split, where)
+    return told
+
+
+def headct(root: Path) -> Tree:
+    """HeadCT from Kaggle: a table with spaces in its header, numbers without zeros, a folder in a folder."""
+    told: Tree = {}
+    for i in (0, 7, 12):
+        picture(root, f"head_ct/head_ct/{i:03d}.png")
+        told[f"head_ct/head_ct/{i:03d}"] = Told("brain", i == 7, "hemorrhage" if i == 7 else "good")
+    text(root, "labels.csv", "id, hemorrhage\n" + "".join(f"{i},{int(i == 7)}\n" for i in (0, 7, 12)))
+    return told
+
+
+def yes_no(root: Path) -> Tree:
+    """BrainMRI or Br35H: any suffix and case, and pictures of nobody knows what in a third folder."""
+    told = {}
+    for name, flaw in (("yes/Y1.jpg", True), ("yes/Y 2.JPEG", True), ("no/1 no.jpeg", False), ("no/No11.jpg", False)):
+        picture(root, name)
+        told[name.rpartition(".")[0]] = Told("brain", flaw, "yes" if flaw else "good")
+    picture(root, "pred/pred0.jpg")
+    return told
+
+
+def covid(root: Path) -> Tree:
+    """The COVID-19 radiographs: lungs outlined in ``masks``, tables beside the folders."""
+    told = {}
+    for family in ("COVID", "NORMAL", "Viral Pneumonia"):
+        for i in (1, 2):
+            name = f"{family}/images/{family}-{i}"
+            picture(root, f"{name}.png")
+            mask(root, f"{family}/masks/{family}-{i}.png")
+            told[name] = Told("chest", family != "NORMAL", "good" if family == "NORMAL" else family)
+        text(root, f"{family}.metadata.xlsx", "")
+    text(root, "README.md.txt", "…")
+    return told
+
+
+def pairs(root: Path, images: str = "images", masks: str = "masks", suffix: str = "", kind: str = ".png") -> Tree:
+    """A polyp set. 2 and 10 sort differently as text; 5 has no mask, and mask 7 no image."""
+    told = {}
+    for i in (1, 2, 10, 5):
+        where = None if i == 5 else f"{masks}/{i}{suffix}.png"
+        picture(root, f"{images}/{i}{kind}")
+        if where:
+            mask(root, where)
+        told[f"{images}/{i}"] = Told("colon", True, mask=where)
+    mask(root, f"{masks}/7{suffix}.png")
+    return told
+
+
+def tn3k(root: Path) -> Tree:
+    """Training and test folders side by side."""
+    told = {}
+    for split, word in (("train", "trainval"), ("test", "test")):
+        for i in range(2):
+            name, where = f"{word}-image/{i:04d}", f"{word}-mask/{i:04d}.png"
+            picture(root, name + ".jpg")
+            mask(root, where)
+            told[name] = Told("thyroid", True, split=split, mask=where)
+    return told
+
+
+def isic(root: Path) -> Tree:
+    """ISIC 2016, part 1."""
+    told = {}
+    for split, word in (("train", "Training"), ("test", "Test")):
+        for i in (3, 12):
+            base = f"ISBI2016_ISIC_Part1_{word}"
+            name, where = f"{base}_Data/ISIC_{i:07d}", f"{base}_GroundTruth/ISIC_{i:07d}_Segmentation.png"
+            picture(root, name + ".jpg")
+            mask(root, where)
+            told[name] = Told("skin", True, split=split, mask=where)
+    return told
+
+
+def plain(root: Path) -> Tree:
+    """Pictures."""
+    for name in ("a.png", "B.JPG", "c d.tif"):
+        picture(root, name)
+    text(root, "notes.txt", "")
+    return {name: Told(root.name, None) for name in ("a", "B", "c d")}
+
+
+def _records(root: Path, told: Tree) -> list[tuple[str, Told]]:
+    """Adds pictures for a listing: a normal one, one with a mask, one of the training split."""
+    for name, it in (
+        ("one/00.png", Told("one", False, "good")),
+        ("one/01.png", Told("one", True, "dent", mask="one/m/01.png")),
+        ("two/00.png", Told("two", False, "good", "train")),
+    ):
+        picture(root, name)
+        if it.mask:
+            mask(root, it.mask)
+        told[name[:-4]] = it
+    return [(f"{name}.png", it) for name, it in told.items()]
+
+
+def meta(root: Path, prefix: str = "", keys: Callable[[str], str] = str) -> Tree:
+    """meta.json; ``prefix`` stands before every path, and ``keys`` changes the names of splits."""
+    told: Tree = {}
+    content: dict = {keys("train"): {}, keys("test"): {}}
+    for image, it in _records(root, told):
+        row = {
+            "img_path": prefix + image,
+            "mask_path": prefix + it.mask if it.mask else "",
+            "cls_name": it.category,
+            "specie_name": it.family,
+            "anomaly": int(bool(it.anomalous)),
+        }
+        content[keys(it.split)].setdefault(it.category, []).append(row)
+    text(root, "meta.json", json.dumps(content))
+    return told
+
+
+def jsonl(root: Path) -> Tree:
+    """AA-CLIP's: no families, no splits, labels as floats, masks where there are any."""
+    told: Tree = {}
+    lines = []
+    for image, it in _records(root, told):
+        row = {"image_path": image, "label": float(bool(it.anomalous)), "class_name": it.category}
+        lines.append(json.dumps(row | ({"mask_path": it.mask} if it.mask else {})))
+    text(root, "full-shot.jsonl", "\n".join(lines) + "\n")
+    return {
+        name: Told(it.category, it.anomalous, "" if it.anomalous else "good", "test", it.mask)
+        for name, it in told.items()
+    }
+
+
+def listed(root: Path) -> Tree:
+    """A table with everything."""
+    told: Tree = {}
+    rows = [
+        (image, it.category, it.family, it.split, int(bool(it.anomalous)), it.mask)
+        for image, it in _records(root, told)
+    ]
+    table(root / "set.csv", ("Image", "category", "family", "split", "label", "mask"), rows)
+    return told
