@@ -23,3 +23,7 @@ class DataError(HeadlensError):
 
 class ShapeError(HeadlensError, ValueError):
     """A tensor or an index that does not fit the model it is given to."""
+
+
+class MetricError(HeadlensError, ValueError):
+    """Scores, labels or masks that no metric can be computed from."""

@@ -1,0 +1,38 @@
+"""Scores to numbers of bins, monotonically: all that ranks and certificates need of a binning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+Scores = TypeVar("Scores", Tensor, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Binning:
+    """``bins`` bins of equal width over [low, high), one below them (number 0) and one above (``bins + 1``).
+
+    Rounding may put a score that is next to an edge into the other bin, in the same way on every device. It never
+    changes the order of two scores.
+
+    >>> Binning(4).place(np.array([-3.0, 0.0, 0.3, 1.0], dtype=np.float32))
+    array([0. , 1. , 2.2, 5. ], dtype=float32)
+    """
+
+    bins: int
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def slots(self) -> int:
+        """All bins, the two outer ones included."""
+        return self.bins + 2
+
+    def place(self, scores: Scores) -> Scores:
+        """The number of each score's bin once its fraction is cut off, in the scores' precision."""
+        placed = (scores - self.low) * (self.bins / (self.high - self.low))
+        placed += 1
+        return placed.clip(0, self.bins + 1)

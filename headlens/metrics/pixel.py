@@ -1,0 +1,170 @@
+"""Metrics of anomaly maps against masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from headlens.errors import MetricError
+from headlens.metrics.binning import Binning
+from headlens.metrics.checks import checked_scores, same_shape
+from headlens.metrics.curve import AUPRO_LIMIT
+from headlens.metrics.exact import exact_metrics
+from headlens.metrics.streaming import Counters, tally, values
+from headlens.metrics.truth import Truth
+
+Mode = Literal["exact", "streaming"]
+AT_ONCE = 16  # maps enlarged before they are counted: few enough to stay in the cache
+
+
+class PixelMetrics(Metric):
+    """AUROC, AP, F1max and AUPRO over the pixels of all images, in one of two modes.
+
+    ``exact`` keeps all scores (what ``update`` is given, without a copy: do not overwrite it before ``compute``).
+    ``streaming`` keeps counters over bins of the score: 2.1 MB for 65,536 bins, however many images there are. It
+    merges over batches and ranks bit for bit, and ``bounds`` certifies how far a value may be from the exact one.
+
+    Undefined is NaN: all with one class only; AUPRO where there is no negative pixel or no region.
+
+    Args:
+        mode: ``"exact"`` or ``"streaming"``.
+        bins: streaming: how many bins over ``score_range``.
+        score_range: streaming: where scores are expected. Those outside share one bin on either side: still certified,
+            only wider.
+        limit: the false positive rate up to which AUPRO integrates.
+        enlarge: what makes maps of the masks' size from what ``update`` is given, such as a ``partial`` of
+            ``headlens.metrics.upsample``. It is called for a few maps at a time; streaming, no large map is kept.
+        **kwargs: as torchmetrics has them.
+
+    Raises:
+        MetricError: an unknown mode, no bin, or an empty range.
+
+    >>> metric = PixelMetrics(mode="streaming")
+    >>> metric.update(torch.tensor([[[0.1, 0.4], [0.35, 0.8]]]), torch.tensor([[[0, 0], [1, 1]]]))
+    >>> {name: round(float(value), 4) for name, value in metric.compute().items()}
+    {'auroc': 0.75, 'ap': 0.8333, 'f1max': 0.8, 'aupro': 0.5}
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    scores: list[Tensor]
+    hits: list[Tensor]
+    area_at: list[Tensor]
+    regions: Tensor
+
+    def __init__(
+        self,
+        mode: Mode = "exact",
+        bins: int = 2**16,
+        score_range: tuple[float, float] = (0.0, 1.0),
+        limit: float = AUPRO_LIMIT,
+        enlarge: Callable[[Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if mode not in get_args(Mode):
+            raise MetricError(f"mode is {mode!r}; expected one of {', '.join(get_args(Mode))}")
+        if bins < 1 or not score_range[0] < score_range[1] or not 0 < limit <= 1:
+            raise MetricError(
+                f"bins is {bins}, score_range {score_range}, limit {limit}; expected at least one bin, a range from "
+                "low to high, and a limit in (0, 1]"
+            )
+        self.mode, self.limit, self.enlarge = mode, limit, enlarge
+        self.binning = Binning(bins, *score_range)
+        if mode == "exact":
+            for name in ("scores", "hits", "area_at"):
+                self.add_state(name, default=[], dist_reduce_fx="cat")
+            self.add_state("regions", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        else:
+            for name, value in vars(Counters.empty(self.binning.slots)).items():
+                self.add_state(name, default=value, dist_reduce_fx={"low": "min", "high": "max"}.get(name, "sum"))
+
+    def update(self, maps: Tensor, masks: Tensor | Truth) -> None:
+        """Adds images.
+
+        Args:
+            maps: [B, H, W], higher is more anomalous; or what ``enlarge`` makes such maps of. Streaming reads them in
+                float32.
+            masks: [B, H, W], 1 where there is a defect; or the ``Truth`` of such masks, which need not be worked out
+                again for the next variant of the maps.
+
+        Raises:
+            MetricError: a NaN or infinite score, or a mask with another value than 0 and 1. Nothing has been added.
+            ShapeError: shapes that differ.
+        """
+        if not isinstance(maps, Tensor):
+            raise MetricError(f"maps are {type(maps).__name__}; expected a tensor")
+        truth = (masks if isinstance(masks, Truth) else Truth.of(masks)).to(maps.device)
+        if self.enlarge is None:
+            self._add(maps, truth)
+            return
+        if len(maps) != truth.shape[0]:
+            same_shape(maps, truth.shape, "maps and masks", 3)
+        for first in range(0, len(maps), AT_ONCE):
+            self._add(self.enlarge(maps[first : first + AT_ONCE]), truth.images(first, first + AT_ONCE))
+
+    def _add(self, maps: Tensor, truth: Truth) -> None:
+        same_shape(maps, truth.shape, "maps and masks", 3)
+        if self.mode == "streaming":
+            tally(self._counters(), maps.detach().float(), truth, self.binning)
+            return
+        scores = checked_scores(maps, "maps").flatten()
+        self.scores.append(scores)
+        self.hits.append(scores[truth.index])
+        self.area_at.append(truth.area_at)
+        self.regions += truth.regions
+
+    def _counters(self) -> Counters:
+        return Counters(*(getattr(self, name) for name in Counters.__dataclass_fields__))
+
+    def bounds(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Lower and upper limit of every value on these ranks' images (in exact mode they are the value, twice).
+
+        Streaming, a limit holds for any order of the pixels within a bin, and a bin that is one tied value adds
+        nothing to its width.
+        """
+        if self.mode == "streaming":
+            return self._counters().bounds(self.limit)
+        return {name: (value, value) for name, value in self._exact().items()}
+
+    def compute(self) -> dict[str, Tensor]:
+        """``{"auroc", "ap", "f1max", "aupro"}`` of all images so far, float64 on the CPU.
+
+        Streaming, a value is the middle of its limits, and F1max the lower one, which a threshold attains.
+        """
+        return values(self._counters().bounds(self.limit)) if self.mode == "streaming" else self._exact()
+
+    def _exact(self) -> dict[str, Tensor]:
+        if not len(self.scores):
+            return exact_metrics([], torch.zeros(0), torch.zeros(0), 0, self.limit)
+        scores = self.scores if isinstance(self.scores, list) else [self.scores]
+        return exact_metrics(scores, dim_zero_cat(self.hits), dim_zero_cat(self.area_at), int(self.regions), self.limit)
+
+
+def pixel_metrics(maps: Iterable[Tensor], truth: Truth, **kwargs: Any) -> dict[str, Tensor]:
+    """The pixel metrics of every variant of the maps of the same images, such as one for every ablated head.
+
+    Args:
+        maps: [V, B, H, W], or anything that gives [B, H, W] V times: one variant is held at a time.
+        truth: of the masks, worked out once.
+        **kwargs: as ``PixelMetrics`` has them.
+
+    Returns:
+        ``{"auroc", "ap", "f1max", "aupro"}``, [V] each, float64 on the CPU.
+
+    >>> truth = Truth.of(torch.tensor([[[0, 1]]]))
+    >>> pixel_metrics(torch.tensor([[[[0.1, 0.9]]], [[[0.9, 0.1]]]]), truth)["auroc"]
+    tensor([1., 0.], dtype=torch.float64)
+    """
+    rows = []
+    for variant in maps:
+        metric = PixelMetrics(**kwargs)
+        metric.update(variant, truth)
+        rows.append(metric.compute())
+    return {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else ())}

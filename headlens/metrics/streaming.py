@@ -1,0 +1,154 @@
+"""Pixel metrics in fixed memory: counters over bins of the score, which add up over batches and over ranks.
+
+What the counters cannot know is the order of the pixels inside a bin. That bounds each metric from both sides, for any
+order and any ties; a bin that only ever held one value is a tie, and its part is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headlens.metrics.binning import Binning
+from headlens.metrics.checks import checked_scores
+from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
+from headlens.metrics.threads import shares
+from headlens.metrics.truth import FIXED_POINT, Truth
+
+THREAD_FROM = 8  # maps: with fewer, a thread's own counters cost more than it counts
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Sums over pixels, for every bin of a binning (K of them, the outer two included). ``tally`` adds in place.
+
+    Args:
+        pixels, hits: [K] int64: all pixels, and those with a defect.
+        weight: [K] int64: ``FIXED_POINT / area of the region`` summed over defect pixels.
+        regions: [] int64.
+        low, high: [K] float32: equal where a bin is one tied value; infinity and its negative while it is empty. Where
+            they differ, they only say that.
+    """
+
+    pixels: Tensor
+    hits: Tensor
+    weight: Tensor
+    regions: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def empty(cls, slots: int, device: torch.device | str | None = None) -> Counters:
+        """Nothing counted yet, in ``slots`` bins."""
+
+        def filled(value: float, dtype: torch.dtype, *shape: int) -> Tensor:
+            return torch.full(shape, value, dtype=dtype, device=device)
+
+        return cls(
+            pixels=filled(0, torch.int64, slots),
+            hits=filled(0, torch.int64, slots),
+            weight=filled(0, torch.int64, slots),
+            regions=filled(0, torch.int64),
+            low=filled(torch.inf, torch.float32, slots),
+            high=filled(-torch.inf, torch.float32, slots),
+        )
+
+    def add(self, other: Counters) -> None:
+        """Adds other counters over the same bins, in place."""
+        for name in ("pixels", "hits", "weight", "regions"):
+            getattr(self, name).add_(getattr(other, name))
+        torch.minimum(self.low, other.low, out=self.low)
+        torch.maximum(self.high, other.high, out=self.high)
+
+    @property
+    def tied(self) -> Tensor:
+        """[K] bool: bins that are one value, or empty."""
+        return self.low >= self.high
+
+    def bounds(self, limit: float = AUPRO_LIMIT) -> dict[str, tuple[Tensor, Tensor]]:
+        """Certified lower and upper limits of AUROC, AP, F1max and AUPRO, float64 on the CPU."""
+        pixels, hits, weight, tied = (part.cpu().flip(0) for part in (self.pixels, self.hits, self.weight, self.tied))
+        through = (pixels - hits).cumsum(0)
+        regions, some = self.regions.cpu().double(), hits > 0
+        groups = Groups(
+            hits=hits[some],
+            above=(through - (pixels - hits))[some],
+            through=through[some],
+            negatives=through[-1],
+            tied=tied[some],
+            weight=weight[some] / (regions * FIXED_POINT) if regions else torch.full((int(some.sum()),), torch.nan),
+        )
+        found = bounds(groups, limit)
+        if not regions:
+            undefined = torch.tensor(torch.nan, dtype=torch.float64)
+            return {**found, "aupro": (undefined, undefined)}
+        rounding = hits.sum() / (2 * regions * FIXED_POINT)  # of the weights: half a unit for every defect pixel
+        lower, upper = found["aupro"]
+        return {**found, "aupro": (lower - rounding, upper + rounding)}
+
+
+def values(certified: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """One value from each certificate: the middle, and of F1max the lower end, which a threshold attains."""
+    return {name: low if name == "f1max" else (low + high) / 2 for name, (low, high) in certified.items()}
+
+
+def tally(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> None:
+    """Counts ``maps`` [B, H, W] float32 into ``counters``, all on one device.
+
+    Raises:
+        MetricError: a NaN or infinite score; nothing has been counted then.
+    """
+    truth.weight, truth.starts  # noqa: B018  # worked out here, before threads would do so at once
+    if maps.device.type != "cpu":
+        checked_scores(maps, "maps")
+        _tally_on_device(counters, maps, truth, binning)
+    elif len(maps) < THREAD_FROM:
+        checked_scores(maps, "maps")
+        _tally_on_cpu(counters, maps, truth, binning, range(len(maps)))
+    else:
+        # Each thread fills counters of its own, so that a bad map, found late, has spoilt nothing.
+        def work(images: Sequence[int]) -> Counters:
+            own = Counters.empty(binning.slots)
+            _tally_on_cpu(own, maps, truth, binning, images)
+            return own
+
+        for part in shares(work, range(len(maps))):
+            counters.add(part)
+    counters.regions.add_(truth.regions)
+
+
+def _tally_on_device(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> None:
+    scores = maps.flatten()
+    at = binning.place(scores).long()
+    counters.pixels.scatter_add_(0, at, torch.ones_like(at))
+    counters.low.scatter_reduce_(0, at, scores, "amin")
+    counters.high.scatter_reduce_(0, at, scores, "amax")
+    hits = at[truth.index]
+    counters.hits.scatter_add_(0, hits, torch.ones_like(hits))
+    counters.weight.scatter_add_(0, hits, truth.weight)
+
+
+def _tally_on_cpu(counters: Counters, maps: Tensor, truth: Truth, binning: Binning, images: Sequence[int]) -> None:
+    """The same, one map at a time: its 2 MiB of intermediate results stay in the cache."""
+    low, high = counters.low.numpy(), counters.high.numpy()
+    # One look-up tells whether a pixel breaks a tie: a bin's value, infinity while it is empty, NaN once it is mixed.
+    value = np.where(low < high, np.float32(np.nan), low)
+    one = torch.ones(maps[0].numel() if len(maps) else 0, dtype=torch.int64)
+    for image in images:
+        scores = checked_scores(maps[image], "maps").numpy().ravel()
+        at = binning.place(scores).astype(np.int64)
+        counters.pixels.scatter_add_(0, torch.from_numpy(at), one)
+        known = value.take(at)
+        if len(news := np.flatnonzero((known < scores) | (known > scores))):
+            where, what = torch.from_numpy(at[news]), torch.from_numpy(scores[news])
+            counters.low.scatter_reduce_(0, where, what, "amin")
+            counters.high.scatter_reduce_(0, where, what, "amax")
+            value[at[news]] = np.where(low[at[news]] < high[at[news]], np.float32(np.nan), scores[news])
+        own = slice(truth.starts[image], truth.starts[image + 1])
+        hits = torch.from_numpy(at[truth.index[own].numpy() - image * len(at)])
+        counters.hits.scatter_add_(0, hits, one[: len(hits)])
+        counters.weight.scatter_add_(0, hits, truth.weight[own])

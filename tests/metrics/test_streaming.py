@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headlens.metrics import PixelMetrics, Truth
+from headlens.metrics.binning import Binning
+from headlens.metrics.streaming import Counters, _tally_on_device, tally
+from tests.metrics.oracles import agree, images, pixel_oracle
+
+SUMS = ("pixels", "hits", "weight", "regions", "tied")
+
+
+def smooth(count, size, seed=0):
+    """Maps as patches give them: smooth, higher on the masks."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(count, size, size, dtype=torch.bool)
+    for i in range(0, count, 2):
+        y, x = torch.randint(0, size - size // 4, (2,), generator=generator)
+        masks[i, y : y + size // 5, x : x + size // 6] = True
+    noise = F.interpolate(torch.randn(count, 1, 9, 9, generator=generator), (size, size), mode="bicubic")[:, 0]
+    return torch.sigmoid(noise + 1.5 * F.avg_pool2d(masks[:, None].float(), 9, 1, 4)[:, 0] - 1), masks
+
+
+def same(ours, theirs):
+    for name in SUMS:
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+def counted(maps, masks, binning):
+    counters = Counters.empty(binning.slots)
+    tally(counters, maps, Truth.of(masks), binning)
+    return counters
+
+
+def certified(metric, maps, masks, exact=None):
+    exact = exact or pixel_oracle(maps, masks, metric.limit)
+    bounds, values = metric.bounds(), metric.compute()
+    for name, (lower, upper) in bounds.items():
+        if exact[name] != exact[name]:
+            assert lower.isnan() and upper.isnan() and values[name].isnan(), name
+        else:
+            assert lower - 1e-12 <= exact[name] <= upper + 1e-12, name
+            assert lower <= values[name] <= upper, name
+    return {name: float(upper - lower) / 2 for name, (lower, upper) in bounds.items()}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    case=images(),
+    bins=st.sampled_from([1, 2, 3, 7, 64, 4096]),
+    score_range=st.sampled_from([(0.0, 1.0), (0.2, 0.7), (-3.0, 9.0), (2.0, 3.0)]),
+    limit=st.sampled_from([0.1, 0.3, 1.0]),
+)
+def test_every_value_is_inside_its_certificate(case, bins, score_range, limit):
+    metric = PixelMetrics("streaming", bins=bins, score_range=score_range, limit=limit)
+    metric.update(*case)
+    certified(metric, *case)
+
+
+def test_the_certificate_is_narrow_and_falls_with_the_bins():
+    maps, masks = smooth(24, 96)
+    reference = PixelMetrics()  # itself checked against every threshold, on smaller maps
+    reference.update(maps, masks)
+    widths = []
+    for bins in (2**8, 2**12, 2**16):
+        metric = PixelMetrics("streaming", bins=bins)
+        metric.update(maps, masks)
+        widths.append(certified(metric, maps, masks, reference.compute()))
+    assert all(widths[2][name] < widths[1][name] / 8 < widths[0][name] / 64 for name in widths[0])
+    assert max(widths[2].values()) < 2e-4  # a thousandth of the pixels of a real data set
+
+
+@pytest.mark.parametrize("levels", [2, 16, 255])
+def test_discrete_scores_are_exact(levels):
+    maps, masks = smooth(12, 64)
+    maps = (maps * levels).round() / levels
+    metric = PixelMetrics("streaming", bins=2**10)
+    for part in range(0, 12, 5):  # a tie must survive the boundary of a batch
+        metric.update(maps[part : part + 5], masks[part : part + 5])
+    assert max(certified(metric, maps, masks).values()) < 1e-9
+    agree(metric.compute(), pixel_oracle(maps, masks), 1e-10)
+
+
+def test_two_values_in_one_bin_are_no_tie_however_they_come():
+    binning, masks = Binning(4), torch.ones(1, 1, 1)
+    first, second = torch.full((1, 1, 1), 0.30), torch.full((1, 1, 1), 0.31)
+    for order in ((first, second), (second, first), (first, second, first)):
+        together = counted(torch.cat(order), masks.expand(len(order), 1, 1), binning)
+        merged = Counters.empty(binning.slots)
+        for part in order:
+            merged.add(counted(part, masks, binning))
+        same(together, merged)
+        assert together.tied.tolist() == [True, True, False, True, True, True]
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=images(least=2), seed=st.integers(0, 99), parts=st.integers(1, 4), bins=st.sampled_from([3, 100]))
+def test_parts_merge_to_the_whole_in_any_order(case, seed, parts, bins):
+    maps, masks = case
+    binning = Binning(bins)
+    whole = counted(maps, masks, binning)
+    chunks = list(zip(maps.chunk(parts), masks.chunk(parts), strict=True))
+    merged = Counters.empty(binning.slots)
+    for i in torch.randperm(len(chunks), generator=torch.Generator().manual_seed(seed)):
+        merged.add(counted(*chunks[i], binning))
+    same(merged, whole)
+
+
+@settings(max_examples=40, deadline=None)
+@given(case=images(), bins=st.sampled_from([5, 1000]))
+def test_the_way_for_other_devices_counts_the_same(case, bins):
+    maps, masks = case
+    binning = Binning(bins)
+    other = Counters.empty(binning.slots)
+    truth = Truth.of(masks)
+    _tally_on_device(other, maps, truth, binning)
+    other.regions.add_(truth.regions)
+    same(other, counted(maps, masks, binning))
+
+
+def test_threads_count_the_same():
+    maps, masks = smooth(33, 40)
+    binning = Binning(500)
+    single = Counters.empty(binning.slots)
+    for one_map, mask in zip(maps, masks, strict=True):
+        tally(single, one_map[None], Truth.of(mask[None]), binning)
+    same(counted(maps, masks, binning), single)
+
+
+def test_memory_does_not_grow():
+    metric = PixelMetrics("streaming")
+    sizes = []
+    for seed in range(3):
+        metric.update(*smooth(4, 32, seed))
+        sizes.append(sum(state.nbytes for state in metric.metric_state.values()))
+    assert len(set(sizes)) == 1 and sizes[0] <= 8 * 2**20
+
+
+def test_grids_are_enlarged_a_few_at_a_time():
+    grids = torch.rand(37, 2, 2)
+    masks = torch.rand(37, 8, 8) < 0.1
+    seen = []
+
+    def enlarge(maps):
+        seen.append(len(maps))
+        return maps.repeat_interleave(4, 1).repeat_interleave(4, 2)
+
+    for mode in ("exact", "streaming"):
+        metric = PixelMetrics(mode, enlarge=enlarge)
+        metric.update(grids, masks)
+        certified(metric, enlarge(grids), masks)
+    assert max(seen[:3]) <= 16
