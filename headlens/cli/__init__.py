@@ -8,6 +8,7 @@ import typer
 
 from headlens import HeadlensError, __version__
 from headlens.cli.data import data
+from headlens.cli.doctor import doctor
 from headlens.cli.verify import verify
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(verify)
+app.command()(doctor)
 app.add_typer(data, name="data")
 
 

@@ -1,21 +1,28 @@
-"""``headlens data``: what sets there are, and the procedural ones as folders."""
+"""``headlens data``: what sets and layouts there are, what is wrong with a folder, and procedural sets as folders."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Optional
 
 import typer
 
-data = typer.Typer(help="Data sets: the procedural worlds.", no_args_is_help=True)
+data = typer.Typer(help="Data sets: layouts, a checker, protocols, the procedural worlds.", no_args_is_help=True)
+
+Text = Optional[str]  # noqa: UP045 typer reads this at run time on Python 3.10
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def _say(text: str) -> None:
+    """Names of files can hold bytes that are no text, which a terminal would choke on."""
+    typer.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 @data.command("list")
-def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
-    """The procedural sets, their categories and flaws."""
+def list_(as_json: AsJson = False) -> None:
+    """The layouts that can be read, and the procedural sets with their categories and flaws."""
+    from headlens.data import layouts
     from headlens.data.procedural import SPECS, World
 
     rows = []
@@ -24,12 +31,76 @@ def list_(
         flaws = sorted({family for category in world.categories for family in world.families(category)})
         rows.append({"spec": spec, "categories": list(world.categories), "families": flaws})
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        typer.echo(json.dumps({"layouts": layouts(), "procedural": rows}, indent=1))
         return
+    typer.echo("Layouts of folders and listings, in the order in which they are tried:")
+    for name, about in layouts().items():
+        typer.echo(f"  {name:8} {about}")
+    typer.echo("Procedural sets:")
     for row in rows:
-        typer.echo(
-            f"{row['spec']}\n  categories: {', '.join(row['categories'])}\n  flaws: {', '.join(row['families'])}"
+        typer.echo(f"  {row['spec']}")
+        typer.echo(f"    categories: {', '.join(row['categories'])}\n    flaws: {', '.join(row['families'])}")
+
+
+@data.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A folder with a data set in it, or a listing.")],
+    layout: Annotated[Text, typer.Option(help="One of `headlens data list`.", show_default="found out")] = None,
+    category: Annotated[Text, typer.Option(help="Only this one.", show_default="all")] = None,
+    split: Annotated[str, typer.Option(help="test, train, valid or all.")] = "all",
+    root: Annotated[Optional[Path], typer.Option(help="Where the paths of a listing begin.")] = None,  # noqa: UP045
+    follow_links: Annotated[bool, typer.Option("--follow-links", help="Links may lead out of the folder.")] = False,
+    most: Annotated[int, typer.Option(help="Problems of each kind to show.", min=0)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: every problem.")] = False,
+) -> None:
+    """Read every image and mask, and report everything that is wrong, at once.
+
+    Exits with 0 if nothing is, or warnings alone; 1 if there are errors; 2 if no data set could be opened at all.
+    """
+    from tqdm import tqdm
+
+    from headlens.data import open
+    from headlens.data.check import check
+    from headlens.errors import DataError
+
+    refused: list[DataError] = []
+    try:
+        dataset = open(
+            path, layout, category=category, split=split, root=root, refuse=refused.append, follow_links=follow_links
         )
+    except DataError as error:
+        if as_json:
+            typer.echo(
+                json.dumps({"ok": False, "error": str(error), "refused": [str(one) for one in refused]}, indent=1)
+            )
+        else:
+            for line in [*refused[:most], error]:
+                _say(f"headlens: {line}")
+        raise typer.Exit(2) from error
+    with tqdm(total=len(dataset), unit="image", disable=None) as bar:
+        report = check(dataset, refused, progress=bar.update)
+    if as_json:
+        rows = [{"severity": problem.severity, **vars(problem)} for problem in report.problems]
+        about: dict[str, Any] = {"ok": report.ok, "name": report.name, "domain": dataset.domain}
+        about |= {"layout": getattr(dataset, "layout", None), "pictures": report.pictures, "counts": report.counts}
+        typer.echo(json.dumps({**about, "problems": rows}, indent=1, default=str))
+    else:
+        _say(f"{dataset!r}\n{report.summary(most)}")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@data.command()
+def protocols(as_json: AsJson = False) -> None:
+    """Who trains on what and tests on what in the literature, and on the procedural worlds."""
+    from headlens.data.protocol import PROTOCOLS
+
+    if as_json:
+        typer.echo(json.dumps([vars(protocol) for protocol in PROTOCOLS], indent=1))
+        return
+    for protocol in PROTOCOLS:
+        typer.echo(f"{protocol.name}\n  train: {', '.join(protocol.train)} ({protocol.train_split} split)")
+        typer.echo(f"  test: {', '.join(protocol.test)}\n  note: {protocol.about}")
 
 
 @data.command()

@@ -1,0 +1,181 @@
+"""``headlens doctor``: is everything here that is needed, and does it work? Never asks the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+_PUBLISHED = ("ViT-L-14-336-quickgelu", "openai")  # what the literature uses
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, and the figure or the remedy."""
+
+    what: str
+    status: Literal["ok", "warning", "problem"]
+    detail: str
+
+
+def doctor(
+    data: Annotated[Optional[str], typer.Option(help="A data set to open: a folder, or a procedural set.")] = None,  # noqa: UP045
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Look at the installation, the devices, the weights and, with --data, at a data set. Seconds, and no network.
+
+    Exits with 1 if there is a problem. Warnings are about what headlens can do without.
+    """
+    looks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "packages": _packages,
+        "devices": _devices,
+        "embedded backbones": _embedded,
+        "published weights": _published,
+    }
+    if data is not None:
+        looks["data"] = lambda: _data(data)
+    findings = []
+    for what, look in looks.items():
+        for finding in _guarded(what, look):
+            findings.append(finding)
+            if not as_json:
+                typer.echo(f"{finding.status:8} {finding.what}: {finding.detail}")
+    if as_json:
+        typer.echo(json.dumps([vars(finding) for finding in findings], indent=1))
+    if any(finding.status == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _guarded(what: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """A doctor does not faint: whatever goes wrong in one look is its finding, and the next one follows."""
+    try:
+        yield from look()
+    except Exception as error:
+        yield Finding(what, "problem", f"{type(error).__name__}: {error}")
+
+
+def _packages() -> Iterator[Finding]:
+    """What the package's own metadata asks for, against what is installed."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    from packaging.requirements import Requirement
+
+    from headlens import __version__
+
+    yield Finding("headlens", "ok", f"{__version__}, in {Path(__file__).parents[1]}")
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()} ({sys.executable})")
+    try:
+        needed = [Requirement(text) for text in requires("headlens") or []]
+    except PackageNotFoundError:
+        yield Finding(
+            "packages", "warning", "headlens is not installed, so nobody knows what it needs: pip install -e ."
+        )
+        return
+    for requirement in needed:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            yield Finding(requirement.name, "problem", f"is missing: pip install '{requirement}'")
+            continue
+        if requirement.specifier.contains(found, prereleases=True):
+            yield Finding(requirement.name, "ok", found)
+        else:
+            yield Finding(requirement.name, "problem", f"{found} does not do: pip install '{requirement}'")
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    memory = ""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / _GIB:.1f} GiB of memory"
+    yield Finding("cpu", "ok", f"{torch.get_num_threads()} threads{memory}")
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            free, total = (size / _GIB for size in torch.cuda.mem_get_info(i))
+            name = torch.cuda.get_device_name(i)
+            yield _computes(f"cuda:{i}", f"{name}, {free:.1f} of {total:.1f} GiB free, CUDA {torch.version.cuda}")
+    else:
+        yield Finding("cuda", "ok", "none" + ("" if torch.version.cuda else "; this torch is built without it"))
+    if torch.backends.mps.is_available():
+        yield _computes("mps", "Apple's GPU")
+    else:
+        yield Finding("mps", "ok", "none")
+
+
+def _computes(device: str, about: str) -> Finding:
+    """A device can be listed and yet be of no use: too old for this torch, or taken by somebody else."""
+    import torch
+
+    try:
+        ones = torch.ones(16, 16, device=device)
+        right = bool((ones @ ones == 16).all())
+    except RuntimeError as error:
+        return Finding(device, "problem", f"{about}, but it does not compute: {str(error).splitlines()[0]}")
+    return Finding(device, "ok" if right else "problem", about if right else f"{about}, but it computes wrongly")
+
+
+def _embedded() -> Iterator[Finding]:
+    """Each is loaded and shown one painted picture and one sentence."""
+    import torch
+    from PIL import Image
+
+    from headlens.backbone import embedded, load
+    from headlens.data.procedural import World
+
+    for name in embedded.NAMES:
+        backbone = load(name)
+        sample = World("procedural:industrial", 2, 56)[1]
+        picture = sample.image.permute(1, 2, 0).numpy()
+        with torch.no_grad():
+            image = backbone.encode_image(backbone.preprocess(Image.fromarray(picture))[None])
+            text = backbone.encode_text(backbone.tokenizer([sample.caption]))
+        finite = bool(image.isfinite().all() and text.isfinite().all())
+        sha256 = backbone.provenance.sha256
+        detail = f"SHA-256 {sha256}, {image.shape[-1]} numbers for a picture and for a sentence"
+        yield Finding(name, "ok" if finite else "problem", detail + ("" if finite else ", not all of them finite"))
+
+
+def _published() -> Iterator[Finding]:
+    """Whether the weights of the literature are here, and if not, from where and to where they would be fetched."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    from headlens.backbone.download import _FILES, tag_config
+
+    name, tag = _PUBLISHED
+    repository, filename = tag_config(name, tag)["hf_hub"].rsplit("/", 1)
+    for candidate in (filename,) if filename else _FILES:
+        found = try_to_load_from_cache(repository, candidate)
+        if isinstance(found, str):
+            yield Finding(f"{name} {tag}", "ok", f"{found}, {Path(found).stat().st_size / _GIB:.2f} GiB")
+            return
+    yield Finding(
+        f"{name} {tag}",
+        "warning",
+        f"not in {constants.HF_HUB_CACHE} (HF_HOME moves it); fetched from {repository} on the hub when first used; "
+        "without a network: load(name, pretrained=path of a file)",
+    )
+
+
+def _data(spec: str) -> Iterator[Finding]:
+    """Opens it and reads one picture; `headlens data check` reads them all."""
+    from headlens.data import open
+    from headlens.errors import DataError
+
+    refused: list[DataError] = []
+    dataset = open(spec, refuse=refused.append)
+    image = dataset.pixels(0).image
+    size = f"the first is {image.shape[-1]}x{image.shape[-2]} pixels"
+    yield Finding("data", "ok", f"{dataset!r}, {size}; `headlens data check` reads them all")
+    if refused:
+        yield Finding("data", "problem", f"{len(refused)} records were left out, such as: {refused[0]}")
