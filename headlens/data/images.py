@@ -104,14 +104,16 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
         lossy = picture.format in _LOSSY
         if _deep(picture):
             values = np.array(picture)
+        elif picture.mode in ("1", "L"):  # almost all of them, and the other way takes ten times as long
+            values = np.array(picture.convert("L"))
         else:
             rgba = np.array(picture.convert("RGBA"))
             if (rgba[..., 3] != rgba[0, 0, 3]).any():
                 raise DataError(f"{path}: a mask with varying transparency; save it as black and white")
             values = rgba[..., :3].max(-1)
-    if not np.isfinite(values).all() or values.min() < 0:
-        raise DataError(f"{path}: a mask with values from {values.min()} to {values.max()}; 0 is normal, above is flaw")
-    top = float(values.max())
+    low, top = float(values.min()), float(values.max())
+    if not np.isfinite([low, top]).all() or low < 0:
+        raise DataError(f"{path}: a mask with values from {low:g} to {top:g}; 0 is normal, above is flaw")
     full = top if values.dtype.kind == "f" else 2.0 ** _bits(top) - 1
     soft = lossy or (_any_within(values, 0, full / 8) and _any_within(values, full * 7 / 8, full))
     return torch.from_numpy(values > (full / 2 if soft and top > full / 2 else 0))

@@ -139,6 +139,10 @@ def _read(
         reader, base, path = _recognised(base, path)
     else:
         reader = _named(layout)
+        if root is not None and path.is_dir() and not reader.listing:
+            raise DataError(
+                f"root={root}: only a listing can lie elsewhere, {path} is read as {layout}; leave root out"
+            )
     folders = [base.path.absolute().name, base.path.absolute().parent.name]
     guess, shows = known(folders)
     name = where.absolute().name
@@ -173,7 +177,7 @@ def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
     top = path
     for _ in range(_DEEP):
         for reader in LAYOUTS:
-            if reader.fits(base, path):
+            if (reader.listing or path.is_file() or path == base.path) and reader.fits(base, path):
                 return reader, base, path
         inner = base.folders(path) if path.is_dir() else []
         if len(inner) != 1 or base.path != path:

@@ -104,5 +104,7 @@ class DataSet(ABC):
         """One row for each record."""
         import pandas as pd
 
-        rows = [{"domain": self.domain, "dataset": self.name, **vars(record)} for record in self.records]
-        return pd.DataFrame(rows)
+        frame = pd.DataFrame([{"domain": self.domain, "dataset": self.name, **vars(record)} for record in self.records])
+        for files in ("image", "mask"):  # as text: Parquet knows no paths
+            frame[files] = [None if path is None else str(path) for path in frame[files]]
+        return frame

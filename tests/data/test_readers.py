@@ -649,3 +649,34 @@ def test_the_data_set_stays_small_when_it_is_asked_for_less(tmp_path):
     assert (part.name, part.domain) == (data.name, data.domain)
     with pytest.raises(DataError, match="max_pixels = 7"):
         part.pixels(0)
+
+
+def test_realiad_with_another_protocol(tmp_path):
+    """Its other folders of listings, by name."""
+    told = trees.realiad(tmp_path)
+    other = tmp_path / "realiad_jsons/realiad_jsons_sv"
+    agree(open(other, root=tmp_path), {k: it for k, it in told.items() if it.split == "test"}, tmp_path)
+    with pytest.raises(DataError, match="no pictures of the split 'train'"):
+        open(other, root=tmp_path, split="train")
+
+
+def test_root_is_for_listings(tmp_path):
+    """A folder of pictures is its own root: nothing else of the root given is read."""
+    trees.mvtec(tmp_path / "set")
+    with pytest.raises(DataError, match="only a listing can lie elsewhere"):
+        open(tmp_path / "set/bottle", "mvtec", root=tmp_path / "set")
+    with pytest.raises(DataError, match="no layout fits"):
+        open(tmp_path / "set/bottle", root=tmp_path / "set")
+
+
+def test_frames_can_be_stored(tmp_path):
+    import pandas as pd
+
+    for make, name in ((trees.mvtec, "set"), (trees.ksdd, "sdd")):
+        trees_made = make(tmp_path / name)
+        data = open(tmp_path / name, split="all")
+        data.frame.to_parquet(tmp_path / "frame.parquet")
+        frame = pd.read_parquet(tmp_path / "frame.parquet")
+        assert set(frame["name"]) == set(trees_made)
+        assert frame["image"].tolist() == [str(record.image) for record in data.records]
+        assert frame["mask"].isna().tolist() == [record.mask is None for record in data.records]

@@ -21,6 +21,7 @@ class Layout:
         fits: whether a folder, or a file, looks like it. Looks at names and headers of tables, never into images.
         read: its records, of all splits; an empty category where the layout has none.
         domain: where every set of this layout has the same.
+        listing: whether a file tells the records, so that ``at`` need not be where the pictures are.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Layout:
     fits: Callable[[Root, Path], bool]
     read: Callable[[Root, Path], Iterator[Record]]
     domain: str = ""
+    listing: bool = False
 
 
 LAYOUTS = (
@@ -37,8 +39,9 @@ LAYOUTS = (
         listings.fits_realiad,
         listings.read_realiad,
         "industrial",
+        listing=True,
     ),
-    Layout("meta", "meta.json of AnomalyCLIP and its kin", listings.fits_meta, listings.read_meta),
+    Layout("meta", "meta.json of AnomalyCLIP and its kin", listings.fits_meta, listings.read_meta, listing=True),
     Layout("visa", "VisA as released: split_csv/1cls.csv", listings.fits_visa, listings.read_visa, "industrial"),
     Layout(
         "headct", "HeadCT: labels.csv with id and hemorrhage", downloads.fits_headct, downloads.read_headct, "medical"
@@ -58,8 +61,10 @@ LAYOUTS = (
     Layout("pairs", "images/ and masks/, matched by name", folders.fits_pairs, folders.read_pairs),
     Layout("mvtec", "MVTec AD: {train,test}/family and ground_truth", folders.fits_mvtec, folders.read_mvtec),
     Layout("classes", "yes/ and no/, or NORMAL/ and others", folders.fits_classes, folders.read_classes),
-    Layout("jsonl", "one JSON record on each line, as AA-CLIP's", listings.fits_jsonl, listings.read_jsonl),
-    Layout("csv", "a table of images", listings.fits_csv, listings.read_csv),
+    Layout(
+        "jsonl", "one JSON record on each line, as AA-CLIP's", listings.fits_jsonl, listings.read_jsonl, listing=True
+    ),
+    Layout("csv", "a table of images", listings.fits_csv, listings.read_csv, listing=True),
     Layout("images", "pictures without labels", folders.fits_images, folders.read_images),
 )
 """In the order in which they are tried: the specific before the general."""

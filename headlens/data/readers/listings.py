@@ -145,22 +145,26 @@ def read_meta(root: Root, at: Path) -> Iterator[Record]:
 # Real-IAD: realiad_jsons/realiad_jsons/<category>.json, realiad_1024/<category>/…
 def _realiad(root: Root, at: Path) -> list[Path]:
     if at.is_file():
-        return [at] if at.suffix.lower() == ".json" and '"prefix"' in _text(at)[:2000] else []
-    listings = root.find(at, "realiad_jsons")
-    inner = listings and root.find(listings, "realiad_jsons")
-    return root.files(inner or listings, ".json") if listings else []
+        if at.suffix.lower() != ".json":
+            return []
+        with at.open("rb") as file:  # they begin with {"meta": {"prefix": …
+            return [at] if b'"prefix"' in file.read(2000) else []
+    outer = root.find(at, "realiad_jsons")
+    if outer:
+        return root.files(root.find(outer, "realiad_jsons") or outer, ".json")
+    found = root.files(at, ".json")
+    return found if found and _realiad(root, found[0]) else []
 
 
 def fits_realiad(root: Root, at: Path) -> bool:
-    """A folder ``realiad_jsons`` with json files in it, or one such file."""
+    """A folder ``realiad_jsons`` with json files in it, a folder of such files, or one."""
     return bool(_realiad(root, at))
 
 
 def read_realiad(root: Root, at: Path) -> Iterator[Record]:
-    """Pictures in the largest of ``realiad_1024`` and its kin; ``OK`` is normal. A file of these needs ``root=``."""
-    sizes = ("realiad_raw", "realiad_1024", "realiad_512", "realiad_256")
-    base = root.find(root.path, *sizes[1:], sizes[0]) or root.path
-    for path in _realiad(root, at) or root.files(at, ".json"):
+    """Pictures in the first of ``realiad_1024`` and its kin; ``OK`` is normal. Its json files alone need ``root=``."""
+    base = root.find(root.path, "realiad_1024", "realiad_512", "realiad_256", "realiad_raw") or root.path
+    for path in _realiad(root, at):
         content = _json(path)
         meta = content.get("meta")
         told = meta if isinstance(meta, dict) else {}
