@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from headlens.cli import app
 from headlens.data import layouts
-from headlens.data.check import KINDS
+from headlens.data.checking import KINDS
 from headlens.data.procedural import SPECS, World, write
 from headlens.data.protocol import PROTOCOLS
 

@@ -60,7 +60,7 @@ def check(
     from tqdm import tqdm
 
     from headlens.data import open
-    from headlens.data.check import check
+    from headlens.data.checking import check
     from headlens.errors import DataError
 
     refused: list[DataError] = []

@@ -1,8 +1,32 @@
 """Samples and their readers, one per on-disk layout; the procedural worlds; protocol rules. Knows no model."""
 
+from headlens.data.checking import Problem, Report, check
 from headlens.data.folders import FileSet
 from headlens.data.images import read_image, read_mask
+from headlens.data.loading import Batch, Loader
 from headlens.data.opening import ProceduralSet, layouts, open
+from headlens.data.preprocess import Preprocess
+from headlens.data.protocol import PROTOCOLS, Protocol, published, refuse_overlap
 from headlens.data.samples import DataSet, Pixels, Record
 
-__all__ = ["DataSet", "FileSet", "Pixels", "ProceduralSet", "Record", "layouts", "open", "read_image", "read_mask"]
+__all__ = [
+    "PROTOCOLS",
+    "Batch",
+    "DataSet",
+    "FileSet",
+    "Loader",
+    "Pixels",
+    "Preprocess",
+    "Problem",
+    "ProceduralSet",
+    "Protocol",
+    "Record",
+    "Report",
+    "check",
+    "layouts",
+    "open",
+    "published",
+    "read_image",
+    "read_mask",
+    "refuse_overlap",
+]

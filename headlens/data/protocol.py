@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headlens.data.check import contents
+from headlens.data.checking import contents
 from headlens.data.samples import DataSet
 from headlens.errors import DataError
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headlens.data.check import KINDS, check, contents
+from headlens.data.checking import KINDS, check, contents
 from headlens.data.folders import FileSet
 from headlens.data.samples import DataSet, Pixels, Record
 from headlens.errors import DataError
