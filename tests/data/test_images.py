@@ -91,14 +91,14 @@ def test_cmyk(tmp_path):
 
 
 def deep_png(path: Path, values: np.ndarray) -> Path:
-    """16-bit grey, written by hand: the oracle does not share code with the reader."""
-    height, width = values.shape
+    """[H, W] or [H, W, 3] with 16 bits, written by hand: the oracle does not share code with the reader."""
+    height, width = values.shape[:2]
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    head = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 16, 0 if values.ndim == 2 else 2, 0, 0, 0)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )
@@ -115,6 +115,11 @@ def test_sixteen_bits(tmp_path, top):
     assert np.array_equal(shown(deep_png(tmp_path / "a.png", values)), expected)
     assert np.array_equal(shown(saved(tmp_path / "a.tif", values.astype(np.uint16))), expected)
     assert np.array_equal(shown(saved(tmp_path / "b.tif", values.astype(np.int32))), expected)
+
+
+def test_sixteen_bits_of_colour(tmp_path):
+    values = RNG.integers(0, 65_536, (5, 7, 3))
+    assert np.array_equal(shown(deep_png(tmp_path / "a.png", values)), values >> 8)
 
 
 def test_thirty_two_bits(tmp_path):

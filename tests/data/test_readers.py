@@ -1,9 +1,8 @@
-"""Every reader on a tree of its layout, trees as strangers make them, and paths that lead elsewhere."""
+"""Every reader on a tree of its layout, and on trees as strangers make them."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import string
 import tempfile
@@ -19,8 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from headlens.data import DataSet, FileSet, Record, layouts, open
-from headlens.data.procedural import World, write
-from headlens.data.readers import LAYOUTS, Root
+from headlens.data.readers import LAYOUTS
 from headlens.data.readers.known import known
 from headlens.data.readers.tree import NORMAL, pair
 from headlens.errors import DataError
@@ -366,6 +364,15 @@ def test_realiad_by_one_file(tmp_path):
     agree(data, {k: it for k, it in told.items() if it.category == "pcb" and it.split == "test"}, tmp_path)
 
 
+def test_realiad_with_another_protocol(tmp_path):
+    """Its other folders of listings, by name."""
+    told = trees.realiad(tmp_path)
+    other = tmp_path / "realiad_jsons/realiad_jsons_sv"
+    agree(open(other, root=tmp_path), {k: it for k, it in told.items() if it.split == "test"}, tmp_path)
+    with pytest.raises(DataError, match="no pictures of the split 'train'"):
+        open(other, root=tmp_path, split="train")
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_tables_with_little_in_them(tmp_path, delimiter):
     for name in ("a", "b"):
@@ -436,247 +443,3 @@ def test_bytes_that_are_no_text(tmp_path):
     with pytest.raises(DataError, match="UTF-8") as caught:
         open(tmp_path / "a.csv")
     assert "a.csv" in str(caught.value)
-
-
-# Paths that lead elsewhere
-@pytest.fixture
-def house(tmp_path) -> Path:
-    """A set with a secret beside it, and one with a name that begins alike."""
-    trees.picture(tmp_path, "set/in.png")
-    trees.picture(tmp_path, "set/deep/er.png")
-    trees.picture(tmp_path, "secret.png")
-    trees.picture(tmp_path, "set2/other.png")
-    return tmp_path / "set"
-
-
-@pytest.mark.parametrize("key", ["image", "mask"])
-@pytest.mark.parametrize(
-    "path",
-    [
-        "../secret.png",
-        "deep/../../secret.png",
-        "..\\secret.png",
-        "../set2/other.png",
-        "../set/../secret.png",
-        "{there}/secret.png",
-        "{there}/set2/other.png",
-        "{there}/set/../secret.png",
-        "C:\\secret.png",
-        "//host/share/secret.png",
-        "..",
-        "\0",
-        "/",
-    ],
-)
-def test_records_outside_the_root_are_refused(house, key, path):
-    row = {"image": "in.png", "label": 1} | {key: path.format(there=house.parent)}
-    trees.text(house, "a.jsonl", json.dumps(row) + "\n" + json.dumps({"image": "deep/er.png", "label": 0}))
-    with pytest.raises(DataError) as caught:
-        open(house / "a.jsonl")
-    assert "a.jsonl" in str(caught.value)
-    refused: list[DataError] = []
-    data = open(house / "a.jsonl", refuse=refused.append)
-    assert [record.name for record in data.records] == ["deep/er"]
-    assert len(refused) == 1
-
-
-def test_links(house):
-    """Out of the set only where it is allowed; within it, and to the set itself, always."""
-    (house / "out.png").symlink_to(house.parent / "secret.png")
-    with pytest.raises(DataError, match=r"out\.png: a link that leads out"):
-        open(house)
-    assert {r.name for r in open(house, follow_links=True).records} == {"in", "out"}
-    refused: list[DataError] = []
-    assert {r.name for r in open(house, refuse=refused.append).records} == {"in"}
-    assert len(refused) == 1
-    (house / "out.png").unlink()
-    (house / "elsewhere").symlink_to(house.parent)
-    trees.text(house, "a.jsonl", json.dumps({"image": "elsewhere/secret.png"}))
-    with pytest.raises(DataError, match="leads out"):
-        open(house / "a.jsonl")
-    assert len(open(house / "a.jsonl", follow_links=True)) == 1
-    (house / "elsewhere").unlink()
-    (house / "a.jsonl").unlink()
-    (house / "again.png").symlink_to("deep/er.png")
-    (house / "round").symlink_to(".")
-    assert {r.name for r in open(house).records} == {"again", "in"}
-    (house.parent / "door").symlink_to(house)
-    assert {r.name for r in open(house.parent / "door").records} == {"again", "in"}
-
-
-def test_links_in_circles_end(tmp_path):
-    trees.picture(tmp_path, "set/a/b/x.png")
-    (tmp_path / "set/a/b/up").symlink_to("../..")
-    data = open(tmp_path / "set", "images")
-    assert [r.name for r in data.records] == ["a/b/x"]
-
-
-parts = st.sampled_from(
-    ["..", ".", "set", "set2", "in.png", "secret.png", "deep", "er.png", "", "~", "door", "C:", "\0"]
-)
-
-
-@settings(deadline=None, max_examples=300, derandomize=True)
-@given(st.lists(parts, max_size=7), st.sampled_from(["/", "\\", "//"]), st.sampled_from(["", "/", "there", "C:\\"]))
-def test_nothing_a_listing_says_leads_outside(listed, slash, start):
-    with tempfile.TemporaryDirectory() as folder:
-        there = Path(folder).resolve()
-        for name in ("set/in.png", "set/deep/er.png", "secret.png", "set2/other.png"):
-            touch(there / name)
-        (there / "set/door").symlink_to(there)
-        found = Root(there / "set", lambda error: None).listed(
-            (f"{there}/" if start == "there" else start) + slash.join(listed), there / "list.csv"
-        )
-        if found is not None:
-            assert found.is_relative_to(there / "set")
-            assert ".." not in found.parts
-            assert Path(os.path.realpath(found)).is_relative_to(there / "set")
-
-
-# open
-def test_procedural_sets_are_the_folders_they_are_written_to(tmp_path):
-    options = {"per_category": 4, "size": 28, "seed": 3}
-    for spec in ("procedural:industrial", "procedural:medical/novel"):
-        painted = open(spec, **options)
-        write(World(spec, **options), tmp_path / spec)
-        stored = open(tmp_path / spec)
-        assert painted.domain == stored.domain == World(spec).domain
-        assert painted.has_masks
-        assert painted.has_normals
-        place = {record.name: i for i, record in enumerate(stored.records)}
-        assert set(place) == {record.name for record in painted.records}
-        for i, record in enumerate(painted.records):
-            other, pixels, same = (
-                stored.records[place[record.name]],
-                painted.pixels(i),
-                stored.pixels(place[record.name]),
-            )
-            assert (record.category, record.anomalous, record.family, record.split) == (
-                other.category,
-                other.anomalous,
-                other.family,
-                other.split,
-            )
-            assert torch.equal(pixels.image, same.image)
-            assert pixels.mask is not None
-            assert same.mask is not None
-            assert torch.equal(pixels.mask, same.mask)
-
-
-def test_a_part_of_a_procedural_set_has_the_same_pixels():
-    whole = open("procedural:medical", per_category=4, size=28)
-    part = open("procedural:medical", category="mammography", per_category=4, size=28)
-    assert part.categories == ("mammography",)
-    for i, record in enumerate(part.records):
-        j = whole.records.index(record)
-        assert torch.equal(part.pixels(i).image, whole.pixels(j).image)
-    twice = whole.where(lambda r: r.category == "mammography").where(lambda r: bool(r.anomalous))
-    assert torch.equal(twice.pixels(0).image, part.pixels(2).image)
-
-
-def test_a_category_is_chosen_or_named(tmp_path):
-    trees.mvtec(tmp_path / "set")
-    assert open(tmp_path / "set", category="bottle").categories == ("bottle",)
-    with pytest.raises(DataError, match="no category 'cup': there are bottle, metal_nut"):
-        open(tmp_path / "set", category="cup")
-    trees.plain(tmp_path / "pictures")
-    assert open(tmp_path / "pictures", category="cup").categories == ("cup",)
-    assert open(tmp_path / "pictures").categories == ("pictures",)
-    one = open(tmp_path / "pictures/a.png", category="cup")
-    assert [(r.name, r.category, r.anomalous) for r in one.records] == [("a", "cup", None)]
-
-
-def test_splits(tmp_path):
-    trees.mvtec(tmp_path / "set")
-    counts = {split: len(open(tmp_path / "set", split=split)) for split in ("test", "train", "all")}
-    assert counts == {"test": 10, "train": 4, "all": 14}
-    with pytest.raises(DataError, match="no pictures of the split 'valid', only of test, train"):
-        open(tmp_path / "set", split="valid")
-    with pytest.raises(DataError, match="unknown split 'tests'"):
-        open(tmp_path / "set", split="tests")
-
-
-def test_a_folder_in_a_folder(tmp_path):
-    told = trees.yes_no(tmp_path / "archive/brain_tumor_dataset/data")
-    data = open(tmp_path / "archive")
-    assert {r.name for r in data.records} == set(told)
-    assert (data.name, data.domain, data.categories) == ("archive", "medical", ("brain",))
-
-
-def test_from_within(tmp_path, monkeypatch):
-    trees.mvtec(tmp_path / "mvtec")
-    monkeypatch.chdir(tmp_path / "mvtec/bottle")
-    inside = open(".")
-    monkeypatch.chdir(tmp_path)
-    assert {r.name for r in inside.records} == {r.name for r in open("mvtec", category="bottle").records}
-    assert not open("mvtec").records[0].image.is_absolute()
-
-
-@pytest.mark.parametrize(
-    ("spec", "options", "message"),
-    [
-        ("nowhere", {}, "no such folder"),
-        ("pics", {}, "did you mean .*pictures"),
-        ("pictures", {"layout": "mvtek"}, "unknown layout 'mvtek'.*did you mean mvtec"),
-        ("pictures", {"layout": "mvtec"}, "no pictures, read as mvtec"),
-        ("pictures", {"layout": "csv"}, "not a csv file"),
-        ("pictures", {"layout": "meta"}, "no meta.json"),
-        ("pictures", {"layout": "visa"}, "split_csv"),
-        ("pictures", {"layout": "headct"}, "labels.csv"),
-        ("pictures", {"root": "nowhere"}, "nowhere.*no such folder"),
-        ("pictures", {"size": 3}, "size: only procedural sets"),
-        ("pictures/notes.txt", {}, "no layout fits"),
-        ("hollow", {}, "no layout fits.*mvtec"),
-        ("procedural:food", {}, "unknown procedural set"),
-        ("procedural:medical", {"layout": "mvtec"}, "painted, not read"),
-        ("procedural:medical", {"split": "train"}, "no pictures of the split 'train'"),
-    ],
-)
-def test_what_cannot_be_opened(tmp_path, monkeypatch, spec, options, message):
-    trees.plain(tmp_path / "pictures")
-    (tmp_path / "hollow").mkdir()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=message) as caught:
-        open(spec, **options)
-    assert spec in str(caught.value) or options
-
-
-def test_the_data_set_stays_small_when_it_is_asked_for_less(tmp_path):
-    trees.mvtec(tmp_path / "set")
-    data = open(tmp_path / "set", max_pixels=7)
-    part = data.where(lambda record: record.family == "crack")
-    assert {record.family for record in part.records} == {"crack"}
-    assert (part.name, part.domain) == (data.name, data.domain)
-    with pytest.raises(DataError, match="max_pixels = 7"):
-        part.pixels(0)
-
-
-def test_realiad_with_another_protocol(tmp_path):
-    """Its other folders of listings, by name."""
-    told = trees.realiad(tmp_path)
-    other = tmp_path / "realiad_jsons/realiad_jsons_sv"
-    agree(open(other, root=tmp_path), {k: it for k, it in told.items() if it.split == "test"}, tmp_path)
-    with pytest.raises(DataError, match="no pictures of the split 'train'"):
-        open(other, root=tmp_path, split="train")
-
-
-def test_root_is_for_listings(tmp_path):
-    """A folder of pictures is its own root: nothing else of the root given is read."""
-    trees.mvtec(tmp_path / "set")
-    with pytest.raises(DataError, match="only a listing can lie elsewhere"):
-        open(tmp_path / "set/bottle", "mvtec", root=tmp_path / "set")
-    with pytest.raises(DataError, match="no layout fits"):
-        open(tmp_path / "set/bottle", root=tmp_path / "set")
-
-
-def test_frames_can_be_stored(tmp_path):
-    import pandas as pd
-
-    for make, name in ((trees.mvtec, "set"), (trees.ksdd, "sdd")):
-        trees_made = make(tmp_path / name)
-        data = open(tmp_path / name, split="all")
-        data.frame.to_parquet(tmp_path / "frame.parquet")
-        frame = pd.read_parquet(tmp_path / "frame.parquet")
-        assert set(frame["name"]) == set(trees_made)
-        assert frame["image"].tolist() == [str(record.image) for record in data.records]
-        assert frame["mask"].isna().tolist() == [record.mask is None for record in data.records]
