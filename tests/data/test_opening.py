@@ -85,6 +85,15 @@ def test_links(house):
     assert {r.name for r in open(house.parent / "door").records} == {"again", "in"}
 
 
+@pytest.mark.parametrize("name", ["a" * 5000 + ".png", "..png", "a.", "😀.png", " ", "a\nb.png", "con/aux.png"])
+def test_odd_names_in_a_listing_are_files_that_are_not_there(tmp_path, name):
+    trees.text(tmp_path, "a.jsonl", json.dumps({"image": f"deep/{name}", "label": 1}))
+    data = open(tmp_path / "a.jsonl")
+    assert data.records[0].image == tmp_path / "deep" / name.strip()
+    with pytest.raises(DataError):
+        data.pixels(0)
+
+
 def test_links_in_circles_end(tmp_path):
     trees.picture(tmp_path, "set/a/b/x.png")
     (tmp_path / "set/a/b/up").symlink_to("../..")

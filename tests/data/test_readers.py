@@ -425,6 +425,7 @@ def test_labels(tmp_path, value, expected):
         ("a.csv", "image,split\na.png,bottle\n", "line 2: the split 'bottle' is none of train, test, valid"),
         ("a.csv", "picture,split\na.png,test\n", "has the columns picture, split"),
         ("a.csv", "", "has the columns"),
+        ("a.csv", 'image,label\n"a.png,1\n', "line . is not csv"),
         ("labels.csv", "id,hemorrhage\n0,2\n", "line 2 is '0,2'"),
     ],
 )

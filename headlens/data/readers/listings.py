@@ -223,7 +223,8 @@ def _rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
     """Columns in lower case, and the rows; fields separated by commas, semicolons or tabs."""
     text = _text(path)
     head = text.partition("\n")[0]
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), restkey="")
+    mark = max(",;\t", key=head.count)
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, restkey="", strict=True)
     columns = [column.strip().lower() for column in table.fieldnames or ()]
 
     def rows() -> Iterator[tuple[str, dict[str, str]]]:

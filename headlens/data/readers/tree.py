@@ -112,7 +112,7 @@ class Root:
             return None
         for strip in self._candidates(parts, absolute, climbing):
             path = self.path.joinpath(*parts[strip:])
-            if ".." not in parts[strip:] and path.is_file():
+            if ".." not in parts[strip:] and os.path.isfile(path):  # noqa: PTH113 a name can be too long, which Path raises
                 self._strip = strip
                 break
         else:
@@ -125,7 +125,8 @@ class Root:
         folder = str(path.parent)
         if folder not in self._inside:
             self._inside[folder] = self._contained(path.parent)
-        if not self._inside[folder] or (path.is_symlink() and not self._contained(path)):
+        leads_on = os.path.islink(path)  # noqa: PTH114
+        if not self._inside[folder] or (leads_on and not self._contained(path)):
             self.refuse(outside(path, self.path, f"in {listing}, a link that leads out of"))
             return None
         return path
