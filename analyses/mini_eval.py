@@ -134,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=["mini"], help="embedded backbones, or weight files of theirs")
     parser.add_argument("--folders", nargs="+", type=Path, help="categories in MVTec's layout, instead of the worlds")
+    parser.add_argument("--sets", nargs="+", choices=SPECS, default=SPECS)
     parser.add_argument("--per-category", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0, help="of the sets")
     parser.add_argument("--floor-only", action="store_true")
@@ -144,7 +145,7 @@ def main() -> None:
     if args.folders:
         groups = {folder.name: Group.read(folder, device) for folder in args.folders}
     else:
-        groups = {spec: Group.made(spec, args.per_category, device, args.seed) for spec in SPECS}
+        groups = {spec: Group.made(spec, args.per_category, device, args.seed) for spec in args.sets}
     floors = {spec: floor(group) for spec, group in groups.items()}
     tables = {}
     for name in [] if args.floor_only else args.names:

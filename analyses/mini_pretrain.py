@@ -55,9 +55,6 @@ class Recipe:
     pool: int = 32_000
     fresh: int = 192  # new pictures a call
     every: int = 4  # steps between calls
-    endless: int = 3  # how often categories come that are never the same thing twice
-    curved: float = 0.0  # share of pairs with tones of their own
-    foreign: float = 0.0  # share of pairs whose flaw is another picture's, where that can be
     muon: float = 2e-3
     adam: float = 1e-3
     decay: float = 0.05
@@ -74,7 +71,6 @@ RECIPES = {
     # Further cycles on weights that exist (--init): full size, every severity, fresher pictures.
     "polish": Recipe(small_until=0.0, easy_until=0.0, pool=24_000, muon=1.2e-3, adam=6e-4, warmup=100),
     "longer": Recipe(small_until=0.0, easy_until=0.0, warmup=100),
-    "varied": Recipe(small_until=0.0, easy_until=0.0, warmup=100, endless=6, curved=0.3, foreign=0.4),
 }
 
 
@@ -306,8 +302,7 @@ def train(
         ease = 0.6 * (1 - share / recipe.easy_until) if share < recipe.easy_until else 0.0
         if stream is None or stream.size != size:
             stream = None  # the old pool goes before the new one comes
-            variety = {"endless": recipe.endless, "curved": recipe.curved, "foreign": recipe.foreign}
-            stream = Stream(size, recipe.pool, recipe.fresh, own_seed ^ size, device, **variety)
+            stream = Stream(size, recipe.pool, recipe.fresh, own_seed ^ size, device)
             stream.fill(ease)
             log["made"] += stream.made * world
         if log["steps"] % recipe.every == 0:

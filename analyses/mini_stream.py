@@ -20,10 +20,8 @@ SEEN = tuple(name for name, role in ROLES.items() if role != "unseen")
 KINDS = tuple(dict.fromkeys(kind(category) for category in CATEGORIES.values()))
 FLAWS = tuple(dict.fromkeys(family for name in SEEN for family in CATEGORIES[name].flaws if family not in HELD_OUT))
 # What a caption may state of a picture, one column of attributes each; -1 is "none".
-CATEGORY, KIND, COLOUR, STATE, FLAW, DEGREE, PLACE = range(7)
-_MEDICAL = torch.tensor([CATEGORIES[name].domain == "medical" for name in SEEN])
-_TAKES = _MEDICAL | torch.tensor([CATEGORIES[name].texture for name in SEEN])
-_ENDLESS = ("part", "random_surface", "phantom")  # never the same thing twice
+CATEGORY, KIND, STATE, FLAW, DEGREE, COLOUR, PLACE = range(7)
+_OFTEN = {"part": 3, "random_surface": 3, "phantom": 3}  # those that are never the same thing twice
 
 
 @dataclass(frozen=True)
@@ -49,26 +47,12 @@ class Stream:
         fresh: new pictures a call: one category, ``families`` of its flaws.
         seed: of everything.
         device: where pictures are made and stay.
-        endless: how often the categories come that are never the same thing twice; the others once.
-        curved: share of pairs with tones of their own.
-        foreign: share of pairs whose flaw is another picture's, where that can be.
     """
 
     families = 2
 
-    def __init__(
-        self,
-        size: int,
-        pool: int,
-        fresh: int,
-        seed: int,
-        device: torch.device,
-        endless: int = 3,
-        curved: float = 0.0,
-        foreign: float = 0.0,
-    ) -> None:
+    def __init__(self, size: int, pool: int, fresh: int, seed: int, device: torch.device) -> None:
         self.fresh, self.seed, self.size, self.device = fresh, seed, size, device
-        self.curved, self.foreign = curved, foreign
         pool = -(-pool // fresh) * fresh  # twins stay together when the oldest are replaced
         self.images = torch.empty(pool, 3, size, size, dtype=torch.uint8, device=device)
         self.masks = torch.empty(pool, size, size, dtype=torch.bool, device=device)
@@ -77,7 +61,7 @@ class Stream:
         self.small = torch.empty(pool, 28, 28, dtype=torch.float16)
         self.made = 0
         self._chance = random.Random(seed)
-        self._names = [name for name in SEEN for _ in range(endless if name in _ENDLESS else 1)]
+        self._names = [name for name in SEEN for _ in range(_OFTEN.get(name, 1))]
         self._generator = torch.Generator().manual_seed(seed)
 
     def fill(self, ease: float = 0.0) -> None:
@@ -101,9 +85,8 @@ class Stream:
                 degree = torch.where(made.severity > 0.6, 1, torch.where(made.severity < 0.3, 0, -1))
                 columns = (
                     *(torch.full_like(flawed, SEEN.index(name)), torch.full_like(flawed, KINDS.index(kind(category)))),
-                    *(colour_of(made.image, made.region), flawed),
-                    *(torch.full_like(flawed, -1 if own is None else FLAWS.index(own)),),
-                    *(torch.where(flawed > 0, degree, -1), flawed),
+                    *(flawed, torch.full_like(flawed, -1 if own is None else FLAWS.index(own))),
+                    *(torch.where(flawed > 0, degree, -1), colour_of(made.image, made.region), flawed),
                 )
                 slot = (2 * (part.long() - self.made) + twin + self.made) % len(self.images)
                 self.images[slot], self.masks[slot] = as_bytes(made.image), made.mask[:, 0]
@@ -118,43 +101,22 @@ class Stream:
         theta, small = self._moved(pick)
         attributes = self.attributes[pick].clone()
         attributes[:, PLACE] = place_of(small[:, None] > 0.5)
-        donor, given = self._donors(attributes)
-        attributes[1::2, STATE:] = torch.where(
-            given[:, None], attributes[1::2][donor, STATE:], attributes[1::2, STATE:]
-        )
-        chance = torch.rand(n // 2, 11, generator=self._generator).repeat_interleave(2, 0)
-        swapped, curved = chance[:, 0] < 0.2, chance[:, 8] < self.curved
-        attributes[swapped | curved, COLOUR] = -1  # nobody knows what it is called now
+        chance = torch.rand(n // 2, 8, generator=self._generator).repeat_interleave(2, 0)
+        swapped = chance[:, 0] < 0.2
+        attributes[swapped, COLOUR] = -1  # nobody knows what it is called now
         order = torch.rand(n // 2, 3, generator=self._generator).repeat_interleave(2, 0).argsort(1)
         order = torch.where(swapped[:, None], order, torch.arange(3))
 
-        pick, theta, chance, order, donor, given, curved = (
-            sent(tensor, self.device) for tensor in (pick, theta, chance, order, donor, given, curved)
-        )
+        pick, theta, chance, order = (sent(tensor, self.device) for tensor in (pick, theta, chance, order))
         u = chance[:, :, None, None]
         grid = F.affine_grid(theta, [n, 1, self.size, self.size], align_corners=False)
         images = self.images[pick].gather(1, order[:, :, None, None].expand(-1, -1, self.size, self.size))
         images = F.grid_sample(images.float() / 255, grid, padding_mode="reflection", align_corners=False)
         masks = F.grid_sample(self.masks[pick][:, None].float(), grid, padding_mode="reflection", align_corners=False)
-        if self.foreign:
-            images, masks = transplanted(images, (masks > 0.5).float(), donor, given)
-        if self.curved:
-            images = torch.where(curved[:, None, None, None], toned(images, u[:, 9:10], u[:, 10:11]), images)
         patches = F.adaptive_avg_pool2d((masks > 0.5).float(), self.size // 14)[:, 0]
         gain = 0.8 + 0.4 * u[:, 1:2] + 0.1 * (u[:, 2:5] - 0.5)  # one for all channels, and one for each
         grain = torch.randn_like(images[::2]).repeat_interleave(2, 0) * 0.03 * u[:, 6:7] * (u[:, 7:8] < 0.4)
         return Batch((images * gain + 0.15 * (u[:, 5:6] - 0.5) + grain).clamp(0, 1), patches, attributes)
-
-    def _donors(self, attributes: Tensor) -> tuple[Tensor, Tensor]:
-        """For every pair [n/2] another pair of its domain, and whether its flaw is taken over.
-
-        Only textures and scans take one: on the picture of an object it could lie beside the object.
-        """
-        pairs = len(attributes) // 2
-        donor = torch.randperm(pairs, generator=self._generator)
-        category, state = attributes[1::2, CATEGORY], attributes[1::2, STATE]
-        fits = _TAKES[category] & (_MEDICAL[category] == _MEDICAL[category[donor]]) & (state[donor] == 1)
-        return donor, fits & (torch.rand(pairs, generator=self._generator) < self.foreign)
 
     def _moved(self, pick: Tensor) -> tuple[Tensor, Tensor]:
         """A random view [n, 2, 3] of every pair, the same for both twins, and the masks [n, 28, 28] there.
@@ -190,25 +152,6 @@ class Stream:
     def _seen(masks: Tensor, theta: Tensor) -> Tensor:
         grid = F.affine_grid(theta, [len(masks), 1, *masks.shape[1:]], align_corners=False)
         return F.grid_sample(masks[:, None], grid, padding_mode="reflection", align_corners=False)[:, 0]
-
-
-def transplanted(images: Tensor, masks: Tensor, donor: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
-    """Twins [n, 3, S, S] and masks [n, 1, S, S] where pairs ``given`` [n/2] have the flaw of pair ``donor`` [n/2].
-
-    What the flaw changed in its own picture is added here; past black and white it is reflected, so that it shows.
-    """
-    given = given[:, None, None, None]
-    normal, flawed, mask = images[::2], images[1::2], masks[1::2]
-    other = normal + ((flawed - normal) * mask)[donor]
-    other = 1 - (1 - other.abs()).abs()
-    pairs = torch.stack([normal, torch.where(given, other, flawed)], 1)
-    return pairs.flatten(0, 1), torch.stack([masks[::2], torch.where(given, mask[donor], mask)], 1).flatten(0, 1)
-
-
-def toned(images: Tensor, bend: Tensor, turn: Tensor) -> Tensor:
-    """Images on a tone curve: a power of 0.6 to 1.7, by ``bend`` in 0..1; a third are negatives, by ``turn``."""
-    bent = images.clamp(1e-3, 1).pow(torch.exp((bend - 0.5) * 1.05))
-    return torch.where(turn < 0.33, 1 - bent, bent)
 
 
 class Captions:
