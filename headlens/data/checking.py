@@ -152,13 +152,9 @@ def check(
         return list(_one(dataset, i))
 
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            for found in pool.map(look, range(len(dataset))):
-                problems += found
-                progress()
-        except BaseException:  # Ctrl-C: what is waiting is not worth waiting for
-            pool.shutdown(cancel_futures=True)
-            raise
+        for found in pool.map(look, range(len(dataset))):  # whose end, also by Ctrl-C, cancels what still waits
+            problems += found
+            progress()
     problems += [*_names(dataset.records), *_duplicates(dataset.records), *_normals(dataset)]
     return Report(dataset.name, len(dataset), tuple(problems))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -301,12 +302,23 @@ def test_a_folder_where_a_file_should_be(tmp_path):
     assert check(dataset).counts == {"missing-image": 1}
 
 
-def test_ctrl_c_stops_it(tmp_path):
-    before = threading.active_count()
+def test_ctrl_c_stops_it():
+    """What is waiting is not read any more."""
+    before, reads = threading.active_count(), []
+
+    class Slow(DataSet):
+        def pixels(self, i: int) -> Pixels:
+            reads.append(i)
+            time.sleep(0.002)
+            raise DataError("nothing")
+
+        def where(self, keep):
+            raise NotImplementedError
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        check(FileSet("mine", "", healthy(tmp_path)), progress=interrupt)
+        check(Slow("slow", "", [Record(str(i), "wall", False) for i in range(500)]), workers=2, progress=interrupt)
     assert threading.active_count() == before
+    assert 0 < len(reads) < 250

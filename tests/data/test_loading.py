@@ -321,6 +321,7 @@ def test_other_errors_are_never_skipped(monkeypatch):
 def test_leaving_early_reads_little_and_leaves_no_thread():
     before, data = threading.active_count(), shelf(500)
     for _ in Loader(data, SMALL, 4, workers=2):
+        time.sleep(0.2)  # long enough to read them all
         break
     assert threading.active_count() == before
     assert len(data.reads) <= 4 + 4 + 2 * 2 + 2, "read ahead is bounded"
