@@ -1,7 +1,21 @@
 """Image and pixel AUROC, AP, F1max, AUPRO and mAD as torchmetrics classes. Knows no model."""
 
+from headlens.metrics.bootstrap import PerImage
+from headlens.metrics.cflow import cflow200
 from headlens.metrics.image import ImageMetrics, image_metrics
+from headlens.metrics.maps import upsample
 from headlens.metrics.pixel import PixelMetrics, pixel_metrics
+from headlens.metrics.table import MetricTable
 from headlens.metrics.truth import Truth
 
-__all__ = ["ImageMetrics", "PixelMetrics", "Truth", "image_metrics", "pixel_metrics"]
+__all__ = [
+    "ImageMetrics",
+    "MetricTable",
+    "PerImage",
+    "PixelMetrics",
+    "Truth",
+    "cflow200",
+    "image_metrics",
+    "pixel_metrics",
+    "upsample",
+]

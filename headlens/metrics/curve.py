@@ -7,6 +7,7 @@ defect pixels, so the exact metrics (every group is a tie), the histogram's cert
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,6 @@ class Groups:
         negatives: [...] all negatives.
         tied: [..., K] whether a group is one tied score; otherwise any order and any ties inside it are possible.
         weight: [..., K] the group's share of all regions, each region counting the same; None for labels of images.
-            All NaN where there is no region.
     """
 
     hits: Tensor
@@ -54,33 +54,37 @@ def bounds(groups: Groups, limit: float = AUPRO_LIMIT) -> dict[str, tuple[Tensor
     before = found - hits
     both = (positives > 0) & (negatives > 0)
 
-    def defined(lower: Tensor, upper: Tensor, where: Tensor = both) -> tuple[Tensor, Tensor]:
-        return lower.where(where, torch.nan), upper.where(where, torch.nan)
+    loose = None if bool(groups.tied.all()) else ~groups.tied
+
+    def unless_tied(tie: Tensor, otherwise: Callable[[], Tensor]) -> Tensor:
+        return tie if loose is None else otherwise().where(loose, tie)
+
+    def defined(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        return lower.where(both, torch.nan), upper.where(both, torch.nan)
 
     pairs = positives * negatives
     middle = (hits * (negatives[..., None] - (above + through) / 2)).sum(-1) / pairs
-    spread = (hits * (through - above) / 2).where(~groups.tied, 0).sum(-1) / pairs
+    spread = unless_tied(torch.zeros_like(hits), lambda: hits * (through - above) / 2).sum(-1) / pairs
     out = {"auroc": defined(middle - spread, middle + spread)}
 
     block = _ratio(hits * found, found + through)  # what a tie contributes: all its positives at its own precision
-    best = _ratio(hits * found, found + above).where(~groups.tied, block)
-    worst = block if bool(groups.tied.all()) else _negatives_first(hits, before, through).where(~groups.tied, block)
+    best = unless_tied(block, lambda: _ratio(hits * found, found + above))
+    worst = unless_tied(block, lambda: _negatives_first(hits, before, through))
     out["ap"] = defined(worst.sum(-1) / positives, best.sum(-1) / positives)
 
-    # A group without positives is no threshold worth choosing, and one that is no tie may end anywhere inside.
     edge = 2 * _ratio(found, found + through + total)
-    inside = 2 * _ratio(found, found + above.where(~groups.tied, through) + total)
+    inside = unless_tied(edge, lambda: 2 * _ratio(found, found + above + total))
     out["f1max"] = defined(_largest(edge), _largest(inside))
 
     if groups.weight is not None:
         left, right = (count / negatives.clamp(min=1)[..., None] for count in (above, through))
+        # Under a tie the curve is a straight line from left to right; one that crosses the limit counts up to there.
         cut = (limit - left).clamp(min=0) ** 2 / (2 * (right - left).clamp(min=1e-300))
         area = (limit - (left + right) / 2).where(right <= limit, cut)
-        low, high = (
-            (groups.weight * (limit - rate).clamp(min=0).where(~groups.tied, area)).sum(-1) / limit
-            for rate in (right, left)
-        )
-        out["aupro"] = defined(low, high, negatives > 0)
+        low = unless_tied(area, lambda: (limit - right).clamp(min=0))
+        high = unless_tied(area, lambda: (limit - left).clamp(min=0))
+        low, high = ((groups.weight * side).sum(-1) / limit for side in (low, high))
+        out["aupro"] = defined(low, high)
     return out
 
 

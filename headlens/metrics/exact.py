@@ -37,7 +37,7 @@ def exact_metrics(
     weight = None
     if area_at is not None:
         risen = torch.cat([torch.zeros(1, dtype=torch.float64), (1 / area_at[order].double()).cumsum(0).cpu()])
-        weight = (risen[ends] - risen[ends - each]) / regions if regions else torch.full((len(ends),), torch.nan)
+        weight = (risen[ends] - risen[ends - each]) / regions
     groups = Groups(
         hits=each.flip(0),
         above=(greater - above_hits).flip(0),
@@ -46,7 +46,4 @@ def exact_metrics(
         tied=torch.ones(len(each), dtype=torch.bool),
         weight=None if weight is None else weight.flip(0),
     )
-    found = {name: lower for name, (lower, _) in bounds(groups, limit).items()}
-    if area_at is not None and not regions:
-        found["aupro"] = torch.tensor(torch.nan, dtype=torch.float64)
-    return found
+    return {name: lower for name, (lower, _) in bounds(groups, limit).items()}

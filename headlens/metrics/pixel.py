@@ -12,6 +12,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from headlens.errors import MetricError
 from headlens.metrics.binning import Binning
+from headlens.metrics.cflow import stepwise_aupro
 from headlens.metrics.checks import checked_scores, same_shape
 from headlens.metrics.curve import AUPRO_LIMIT
 from headlens.metrics.exact import exact_metrics
@@ -37,12 +38,13 @@ class PixelMetrics(Metric):
         score_range: streaming: where scores are expected. Those outside share one bin on either side: still certified,
             only wider.
         limit: the false positive rate up to which AUPRO integrates.
+        cflow200: exact: also give the value of ``headlens.metrics.cflow200``, to compare with printed tables.
         enlarge: what makes maps of the masks' size from what ``update`` is given, such as a ``partial`` of
             ``headlens.metrics.upsample``. It is called for a few maps at a time; streaming, no large map is kept.
         **kwargs: as torchmetrics has them.
 
     Raises:
-        MetricError: an unknown mode, no bin, or an empty range.
+        MetricError: an unknown mode, no bin, an empty range, or cflow200 of a stream.
 
     >>> metric = PixelMetrics(mode="streaming")
     >>> metric.update(torch.tensor([[[0.1, 0.4], [0.35, 0.8]]]), torch.tensor([[[0, 0], [1, 1]]]))
@@ -64,6 +66,7 @@ class PixelMetrics(Metric):
         bins: int = 2**16,
         score_range: tuple[float, float] = (0.0, 1.0),
         limit: float = AUPRO_LIMIT,
+        cflow200: bool = False,
         enlarge: Callable[[Tensor], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -75,7 +78,9 @@ class PixelMetrics(Metric):
                 f"bins is {bins}, score_range {score_range}, limit {limit}; expected at least one bin, a range from "
                 "low to high, and a limit in (0, 1]"
             )
-        self.mode, self.limit, self.enlarge = mode, limit, enlarge
+        if cflow200 and mode != "exact":
+            raise MetricError("cflow200 needs every score: choose mode='exact'")
+        self.mode, self.limit, self.cflow200, self.enlarge = mode, limit, cflow200, enlarge
         self.binning = Binning(bins, *score_range)
         if mode == "exact":
             for name in ("scores", "hits", "area_at"):
@@ -142,9 +147,13 @@ class PixelMetrics(Metric):
 
     def _exact(self) -> dict[str, Tensor]:
         if not len(self.scores):
-            return exact_metrics([], torch.zeros(0), torch.zeros(0), 0, self.limit)
-        scores = self.scores if isinstance(self.scores, list) else [self.scores]
-        return exact_metrics(scores, dim_zero_cat(self.hits), dim_zero_cat(self.area_at), int(self.regions), self.limit)
+            scores, hits, area_at = [], torch.zeros(0), torch.zeros(0)
+        else:
+            scores = self.scores if isinstance(self.scores, list) else [self.scores]
+            hits, area_at = dim_zero_cat(self.hits), dim_zero_cat(self.area_at)
+        regions = int(self.regions)
+        found = exact_metrics(scores, hits, area_at, regions, self.limit)
+        return {**found, "cflow200": stepwise_aupro(scores, hits, area_at, regions)} if self.cflow200 else found
 
 
 def pixel_metrics(maps: Iterable[Tensor], truth: Truth, **kwargs: Any) -> dict[str, Tensor]:

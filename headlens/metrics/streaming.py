@@ -80,12 +80,9 @@ class Counters:
             through=through[some],
             negatives=through[-1],
             tied=tied[some],
-            weight=weight[some] / (regions * FIXED_POINT) if regions else torch.full((int(some.sum()),), torch.nan),
+            weight=weight[some] / (regions * FIXED_POINT),
         )
         found = bounds(groups, limit)
-        if not regions:
-            undefined = torch.tensor(torch.nan, dtype=torch.float64)
-            return {**found, "aupro": (undefined, undefined)}
         rounding = hits.sum() / (2 * regions * FIXED_POINT)  # of the weights: half a unit for every defect pixel
         lower, upper = found["aupro"]
         return {**found, "aupro": (lower - rounding, upper + rounding)}

@@ -1,0 +1,101 @@
+"""Intervals over images, almost for free: counters of every image, and sums of the images drawn again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headlens.errors import MetricError
+from headlens.metrics.binning import Binning
+from headlens.metrics.checks import checked_scores, same_shape
+from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
+from headlens.metrics.truth import Truth
+
+AT_ONCE = 64  # replicates: their counters stay in the cache
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """Counters over K bins of the score, in falling order, image by image: 25 kB for each image at 1,024 bins.
+
+    Args:
+        negatives, hits: [B, K] float64: pixels without and with a defect.
+        weight: [B, K] float64: 1 / area of the region, summed over defect pixels.
+        regions: [B] float64.
+
+    >>> maps, masks = torch.rand(20, 8, 8), torch.rand(20, 8, 8) < 0.2
+    >>> PerImage.of(maps, Truth.of(masks)).bootstrap(replicates=500)["auroc"].shape
+    torch.Size([500])
+    """
+
+    negatives: Tensor
+    hits: Tensor
+    weight: Tensor
+    regions: Tensor
+
+    @classmethod
+    def of(
+        cls, maps: Tensor, truth: Truth, bins: int = 2**10, score_range: tuple[float, float] = (0.0, 1.0)
+    ) -> PerImage:
+        """Counts maps [B, H, W]; scores outside ``score_range`` share one bin on either side.
+
+        Raises:
+            MetricError: a NaN or infinite score.
+            ShapeError: shapes that differ.
+        """
+        same_shape(maps, truth.shape, "maps and masks", 3)
+        maps, truth = checked_scores(maps, "maps"), truth.to(maps.device)
+        binning = Binning(bins, *score_range)
+        pixels, hits, weight = (maps.new_zeros(len(maps), binning.slots, dtype=torch.float64) for _ in range(3))
+        regions = maps.new_zeros(len(maps), dtype=torch.float64)
+        for image, scores in enumerate(maps.flatten(1)):
+            at = binning.slots - 1 - binning.place(scores).long()
+            own = slice(truth.starts[image], truth.starts[image + 1])
+            found = at[truth.index[own] - image * len(at)]
+            share = 1 / truth.area_at[own].double()
+            pixels[image] = torch.bincount(at, minlength=binning.slots)
+            hits[image] = torch.bincount(found, minlength=binning.slots)
+            weight[image] = torch.bincount(found, share, minlength=binning.slots)
+            regions[image] = share.sum().round()
+        return cls(*(part.cpu() for part in (pixels - hits, hits, weight, regions)))
+
+    def metrics(self, times: Tensor, limit: float = AUPRO_LIMIT) -> dict[str, Tensor]:
+        """AUROC, AP, F1max and AUPRO with each image counted ``times`` [R, B] times; [R] float64 each.
+
+        All pixels of a bin are read as tied.
+        """
+        parts = []
+        some = self.hits.sum(0) > 0  # other bins only push negatives along
+        for block in times.double().split(AT_ONCE):
+            through = (block @ self.negatives).cumsum(1)
+            own = block @ self.negatives[:, some]
+            regions = block @ self.regions
+            groups = Groups(
+                hits=block @ self.hits[:, some],
+                above=through[:, some] - own,
+                through=through[:, some],
+                negatives=through[:, -1],
+                tied=torch.ones(1, dtype=torch.bool),
+                weight=(block @ self.weight[:, some]) / regions[:, None],
+            )
+            parts.append({name: lower for name, (lower, _) in bounds(groups, limit).items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def bootstrap(self, replicates: int = 1000, seed: int = 0, limit: float = AUPRO_LIMIT) -> dict[str, Tensor]:
+        """The metrics of ``replicates`` sets of B images drawn with replacement; [replicates] float64 each.
+
+        The draws depend on ``seed`` and B alone: with the same seed the replicates of two variants of the same images
+        are paired, and ``a["ap"] - b["ap"]`` is a sample of their difference.
+
+        Raises:
+            MetricError: no image, or no replicate.
+        """
+        count = len(self.regions)
+        if not count or replicates < 1:
+            raise MetricError(f"{replicates} replicates of {count} images; expected at least one of each")
+        drawn = torch.randint(count, (replicates, count), generator=torch.Generator().manual_seed(seed))
+        times = torch.zeros(replicates, count, dtype=torch.float64)
+        times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+        return self.metrics(times, limit)

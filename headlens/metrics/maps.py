@@ -1,0 +1,56 @@
+"""Patch grids to smooth maps: bilinear, then Gaussian, as one matrix for each axis."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headlens.errors import ShapeError
+
+
+def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None) -> Tensor:
+    """Maps [B, rows, columns] to [B, *size], bilinear, then smoothed by a Gaussian.
+
+    Both steps are linear and treat the axes apart, so a map is ``U X Vᵀ``: equal to ``F.interpolate`` (corners not
+    aligned) and torchvision's ``gaussian_blur`` (cut off at 4 sigma, or where the shorter side ends; reflecting at the
+    border) up to rounding. Differentiable; half precision is computed in float32 and comes back as it was.
+
+    Args:
+        maps: patch-wise.
+        size: height and width in pixels.
+        sigma: in pixels; 4 at 518 px, and in proportion elsewhere, when None.
+
+    Raises:
+        ShapeError: maps that have not three axes, or an empty size.
+
+    >>> upsample(torch.ones(2, 3, 4), (21, 28)).shape
+    torch.Size([2, 21, 28])
+    """
+    if maps.ndim != 3 or 0 in maps.shape[1:] or min(size) < 1:
+        raise ShapeError(f"maps have shape {tuple(maps.shape)}, size is {size}; expected [B, rows, columns] and pixels")
+    sigma = 4.0 * max(size) / 518 if sigma is None else sigma
+    radius = min(round(4 * sigma), min(size) - 1)
+    dtype = torch.float64 if maps.dtype == torch.float64 else torch.float32
+    rows, columns = (
+        _matrix(patches, pixels, sigma, radius, dtype, maps.device)
+        for patches, pixels in zip(maps.shape[1:], size, strict=True)
+    )
+    with torch.autocast(maps.device.type, enabled=False):  # it would round every pixel to half precision
+        wide = maps.to(dtype) @ columns.T  # [B, rows, W]
+        return torch.bmm(rows.expand(len(maps), -1, -1), wide).to(maps.dtype)
+
+
+@lru_cache(maxsize=64)
+def _matrix(patches: int, pixels: int, sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[pixels, patches]: what one axis of the map is made of."""
+    with torch.inference_mode(False):  # an inference tensor in the cache would fail the next one who differentiates
+        unit = torch.eye(patches, dtype=torch.float64)[None]
+        spread = F.interpolate(unit, size=pixels, mode="linear", align_corners=False)  # [1, patches, pixels]
+        if radius:
+            kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
+            padded = F.pad(spread, (radius, radius), mode="reflect")
+            spread = F.conv1d(padded.transpose(0, 1), (kernel / kernel.sum())[None, None]).transpose(0, 1)
+        return spread[0].T.contiguous().to(dtype).to(device)

@@ -1,0 +1,124 @@
+"""Rows of metrics to the tables that papers print: per class, then over classes, then over data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd  # type: ignore[import-untyped]
+
+from headlens.errors import MetricError
+
+IMAGE = ("image_auroc", "image_ap", "image_f1max")
+PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
+MEMBERS = {"image_mad": IMAGE, "pixel_mad": PIXEL, "mad7": IMAGE + PIXEL}
+"""What each mAD is the mean of. It is undefined where any of them is."""
+METRICS = (*IMAGE, "image_mad", *PIXEL, "pixel_mad", "mad7")
+KEYS = ("domain", "dataset", "category")
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    """Metrics of classes and their unweighted means over classes, then over data sets.
+
+    Args:
+        frame: long: domain, dataset, category, metric, value, n. The mean of a data set has the category ``mean``, that
+            of a domain the data set ``mean`` as well. ``n`` is how many defined entries a value averages, classes or
+            data sets; 1 for a class, and 0 where the value is undefined (NaN).
+
+    >>> rows = [{"domain": "industrial", "dataset": "toys", "category": name, "image_auroc": auroc, "image_ap": 0.5}
+    ...         for name, auroc in (("car", 0.9), ("doll", float("nan")))]
+    >>> print(MetricTable.of(rows).markdown(["image_auroc", "image_ap"]))
+    | domain | dataset | category | image AUROC | image AP |
+    |---|---|---|---:|---:|
+    | industrial | toys | car | 90.0 | 50.0 |
+    | industrial | toys | doll | - | 50.0 |
+    | industrial | toys | mean | 90.0 (1) | 50.0 (2) |
+    | industrial | mean | mean | 90.0 (1) | 50.0 (1) |
+    """
+
+    frame: pd.DataFrame
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, object]]) -> MetricTable:
+        """The table of ``rows``: domain, dataset, category, and any of the seven metrics, in [0, 1]; missing is NaN.
+
+        Raises:
+            MetricError: no row, a row without its keys, with an unknown one, or twice the same class.
+        """
+        given = pd.DataFrame([dict(row) for row in rows])
+        if given.empty:
+            raise MetricError("no rows to make a table of")
+        unknown = [name for name in given if name not in (*KEYS, *IMAGE, *PIXEL)]
+        if unknown or any(key not in given or given[key].isna().any() for key in KEYS):
+            raise MetricError(
+                f"rows have {', '.join(map(str, given))}; expected {', '.join(KEYS)} and any of "
+                f"{', '.join(IMAGE + PIXEL)}"
+            )
+        if (given[["dataset", "category"]] == MEAN).any(axis=None):
+            raise MetricError(f"a data set or category is called {MEAN!r}, as the means are; rename it")
+        if (twice := given.duplicated(list(KEYS))).any():
+            raise MetricError(f"{' / '.join(given.loc[twice, list(KEYS)].iloc[0])} is there twice")
+        values = given.set_index(list(KEYS)).reindex(columns=list(IMAGE + PIXEL)).astype(float)
+        values = values.assign(**{name: values[list(of)].mean(axis=1, skipna=False) for name, of in MEMBERS.items()})
+        parts = []
+        for domain, sets in values[list(METRICS)].groupby("domain", sort=False):
+            means = []
+            for dataset, classes in sets.groupby("dataset", sort=False):
+                means.append(classes.mean())
+                parts += [_long(classes, classes.notna()), _mean(classes, domain, dataset)]
+            parts.append(_mean(pd.DataFrame(means), domain, MEAN))
+        return cls(pd.concat(parts, ignore_index=True))
+
+    def markdown(self, metrics: Iterable[str] = METRICS) -> str:
+        """A Markdown table in percent; behind a mean stands how many entries it averages, and - for undefined."""
+        header, rows = self._cells(metrics)
+        rule = "|" + "---|" * len(KEYS) + "---:|" * (len(header) - len(KEYS))
+        first, *rest = ("| " + " | ".join(row) + " |" for row in (header, *rows))
+        return "\n".join([first, rule, *rest])
+
+    def latex(self, metrics: Iterable[str] = METRICS) -> str:
+        """The same as a LaTeX tabular; it needs the package booktabs."""
+        header, rows = self._cells(metrics)
+        columns = "l" * len(KEYS) + "r" * (len(header) - len(KEYS))
+        lines = [" & ".join(map(_escaped, row)) + r" \\" for row in (header, *rows)]
+        begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+        return "\n".join([begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", end])
+
+    def _cells(self, metrics: Iterable[str]) -> tuple[list[str], list[list[str]]]:
+        metrics = list(metrics)
+        if unknown := [name for name in metrics if name not in METRICS]:
+            raise MetricError(f"unknown metric {unknown[0]!r}: there are {', '.join(METRICS)}")
+        header = [*KEYS, *(_title(name) for name in metrics)]
+        rows = []
+        for keys, group in self.frame.groupby(list(KEYS), sort=False):
+            entries = group.set_index("metric")
+            cells = []
+            for name in metrics:
+                value, n = entries.at[name, "value"], entries.at[name, "n"]
+                counted = f" ({n})" if MEAN in keys else ""
+                cells.append("-" if n == 0 else f"{100 * value:.1f}{counted}")
+            rows.append([*map(str, keys), *cells])
+        return header, rows
+
+
+def _long(values: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
+    """Wide rows, indexed by ``KEYS``, as long ones, row by row."""
+    long = values.stack(future_stack=True).rename_axis([*KEYS, "metric"]).rename("value").reset_index()
+    return long.assign(n=counts.to_numpy().astype(int).ravel())
+
+
+def _mean(entries: pd.DataFrame, domain: object, dataset: object) -> pd.DataFrame:
+    index = pd.MultiIndex.from_tuples([(domain, dataset, MEAN)], names=KEYS)
+    return _long(*(pd.DataFrame([row.to_numpy()], index, METRICS) for row in (entries.mean(), entries.count())))
+
+
+def _title(name: str) -> str:
+    names = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "mad": "mAD", "mad7": "mAD7"}
+    *level, metric = name.split("_")
+    return " ".join([*level, names[metric]])
+
+
+def _escaped(cell: str) -> str:
+    return "".join("\\" + letter if letter in "&%$#_{}" else letter for letter in cell)
