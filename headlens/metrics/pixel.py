@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from headlens.errors import MetricError
+from headlens.errors import MetricError, ShapeError
 from headlens.metrics.binning import Binning
 from headlens.metrics.cflow import stepwise_aupro
 from headlens.metrics.checks import checked_scores, same_shape
@@ -109,8 +109,8 @@ class PixelMetrics(Metric):
         if self.enlarge is None:
             self._add(maps, truth)
             return
-        if len(maps) != truth.shape[0]:
-            same_shape(maps, truth.shape, "maps and masks", 3)
+        if len(checked_scores(maps, "maps")) != truth.shape[0]:
+            raise ShapeError(f"there are {len(maps)} maps and {truth.shape[0]} masks")
         for first in range(0, len(maps), AT_ONCE):
             self._add(self.enlarge(maps[first : first + AT_ONCE]), truth.images(first, first + AT_ONCE))
 

@@ -19,7 +19,7 @@ from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
 from headlens.metrics.threads import shares
 from headlens.metrics.truth import FIXED_POINT, Truth
 
-THREAD_FROM = 8  # maps: with fewer, a thread's own counters cost more than it counts
+BLOCK = 2**16  # pixels at a time: half a megabyte of positions
 
 
 @dataclass(frozen=True)
@@ -99,53 +99,52 @@ def tally(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> N
     Raises:
         MetricError: a NaN or infinite score; nothing has been counted then.
     """
-    truth.weight, truth.starts  # noqa: B018  # worked out here, before threads would do so at once
-    if maps.device.type != "cpu":
-        checked_scores(maps, "maps")
-        _tally_on_device(counters, maps, truth, binning)
-    elif len(maps) < THREAD_FROM:
-        checked_scores(maps, "maps")
-        _tally_on_cpu(counters, maps, truth, binning, range(len(maps)))
+    scores = checked_scores(maps, "maps").flatten()
+    if maps.device.type == "cpu":
+        _tally_on_cpu(counters, scores, truth, binning)
     else:
-        # Each thread fills counters of its own, so that a bad map, found late, has spoilt nothing.
-        def work(images: Sequence[int]) -> Counters:
-            own = Counters.empty(binning.slots)
-            _tally_on_cpu(own, maps, truth, binning, images)
-            return own
-
-        for part in shares(work, range(len(maps))):
-            counters.add(part)
+        _tally_on_device(counters, scores, truth, binning)
     counters.regions.add_(truth.regions)
 
 
-def _tally_on_device(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> None:
-    scores = maps.flatten()
+def _tally_on_device(counters: Counters, scores: Tensor, truth: Truth, binning: Binning) -> None:
     at = binning.place(scores).long()
-    counters.pixels.scatter_add_(0, at, torch.ones_like(at))
-    counters.low.scatter_reduce_(0, at, scores, "amin")
-    counters.high.scatter_reduce_(0, at, scores, "amax")
     hits = at[truth.index]
+    counters.pixels.scatter_add_(0, at, torch.ones_like(at))
     counters.hits.scatter_add_(0, hits, torch.ones_like(hits))
     counters.weight.scatter_add_(0, hits, truth.weight)
+    counters.low.scatter_reduce_(0, at, scores, "amin")
+    counters.high.scatter_reduce_(0, at, scores, "amax")
 
 
-def _tally_on_cpu(counters: Counters, maps: Tensor, truth: Truth, binning: Binning, images: Sequence[int]) -> None:
-    """The same, one map at a time: its 2 MiB of intermediate results stay in the cache."""
-    low, high = counters.low.numpy(), counters.high.numpy()
-    # One look-up tells whether a pixel breaks a tie: a bin's value, infinity while it is empty, NaN once it is mixed.
-    value = np.where(low < high, np.float32(np.nan), low)
-    one = torch.ones(maps[0].numel() if len(maps) else 0, dtype=torch.int64)
-    for image in images:
-        scores = checked_scores(maps[image], "maps").numpy().ravel()
-        at = binning.place(scores).astype(np.int64)
-        counters.pixels.scatter_add_(0, torch.from_numpy(at), one)
-        known = value.take(at)
-        if len(news := np.flatnonzero((known < scores) | (known > scores))):
-            where, what = torch.from_numpy(at[news]), torch.from_numpy(scores[news])
-            counters.low.scatter_reduce_(0, where, what, "amin")
-            counters.high.scatter_reduce_(0, where, what, "amax")
-            value[at[news]] = np.where(low[at[news]] < high[at[news]], np.float32(np.nan), scores[news])
-        own = slice(truth.starts[image], truth.starts[image + 1])
-        hits = torch.from_numpy(at[truth.index[own].numpy() - image * len(at)])
-        counters.hits.scatter_add_(0, hits, one[: len(hits)])
-        counters.weight.scatter_add_(0, hits, truth.weight[own])
+def _tally_on_cpu(counters: Counters, scores: Tensor, truth: Truth, binning: Binning) -> None:
+    """The same, block by block: what is worked out on the way stays in the cache."""
+    index, weight = truth.index.numpy(), truth.weight
+    one = torch.ones(BLOCK, dtype=torch.int64)
+
+    def work(starts: Sequence[int]) -> Counters:
+        # The first thread counts where the sum is wanted, the others where nobody else does.
+        own = counters if not starts or starts[0] == 0 else Counters.empty(binning.slots)
+        low, high = own.low.numpy(), own.high.numpy()
+        # One look-up tells whether a pixel breaks a tie: the bin's value, infinity while empty, NaN once mixed.
+        value = np.where(low < high, np.float32(np.nan), low)
+        for start in starts:
+            block = scores[start : start + BLOCK].numpy()
+            at = binning.place(block).astype(np.int64)
+            own.pixels.scatter_add_(0, torch.from_numpy(at), one[: len(at)])
+            known = value.take(at)
+            if len(news := np.flatnonzero((known < block) | (known > block))):
+                where, what = at[news], block[news]
+                own.low.scatter_reduce_(0, torch.from_numpy(where), torch.from_numpy(what), "amin")
+                own.high.scatter_reduce_(0, torch.from_numpy(where), torch.from_numpy(what), "amax")
+                value[where] = np.where(low[where] < high[where], np.float32(np.nan), what)
+            first, last = np.searchsorted(index, (start, start + len(at)))
+            if first < last:
+                hits = torch.from_numpy(at[index[first:last] - start])
+                own.hits.scatter_add_(0, hits, one[: len(hits)])
+                own.weight.scatter_add_(0, hits, weight[first:last])
+        return own
+
+    for own in shares(work, range(0, len(scores), BLOCK)):
+        if own is not counters:
+            counters.add(own)

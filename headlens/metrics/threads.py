@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def shares(work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> list[Result]:
-    """``work`` on equal shares of ``items``, one for each thread that torch is allowed; at least one, maybe empty.
+    """``work`` on equal shares of ``items``, in order, one for each thread that torch is allowed; no item, one share.
 
     >>> shares(sum, [1, 2, 3])[0] in (3, 6, 1)
     True

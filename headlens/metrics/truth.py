@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy import ndimage  # type: ignore[import-untyped]
+from scipy import ndimage
 from torch import Tensor
 
 from headlens.errors import ShapeError

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headlens.metrics import PixelMetrics, Truth
+from headlens.metrics import PixelMetrics, Truth, streaming
 from headlens.metrics.binning import Binning
 from headlens.metrics.streaming import Counters, _tally_on_device, tally
 from tests.metrics.oracles import agree, images, pixel_oracle
@@ -117,12 +117,13 @@ def test_the_way_for_other_devices_counts_the_same(case, bins):
     binning = Binning(bins)
     other = Counters.empty(binning.slots)
     truth = Truth.of(masks)
-    _tally_on_device(other, maps, truth, binning)
+    _tally_on_device(other, maps.flatten(), truth, binning)
     other.regions.add_(truth.regions)
     same(other, counted(maps, masks, binning))
 
 
-def test_threads_count_the_same():
+def test_threads_and_blocks_count_the_same(monkeypatch):
+    monkeypatch.setattr(streaming, "BLOCK", 1000)
     maps, masks = smooth(33, 40)
     binning = Binning(500)
     single = Counters.empty(binning.slots)
