@@ -27,3 +27,11 @@ class ShapeError(HeadlensError, ValueError):
 
 class MetricError(HeadlensError, ValueError):
     """Scores, labels or masks that no metric can be computed from."""
+
+
+class ConfigError(HeadlensError, ValueError):
+    """A setting that does not exist, or that contradicts another."""
+
+
+class RunError(HeadlensError):
+    """A run folder that is missing, damaged, cannot be written, or belongs to another backbone."""

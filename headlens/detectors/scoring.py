@@ -15,7 +15,7 @@ from torch import Tensor
 TEMPERATURE = 0.07
 
 
-def margin(features: Tensor, text: Tensor) -> Tensor:
+def margin(features: Tensor, text: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     """Abnormal minus normal logit, before softmax: features [B, d] or [B, N, d] to [B] or [B, N].
 
     >>> margin(torch.tensor([[0.0, 2.0]]), torch.eye(2))
@@ -24,7 +24,7 @@ def margin(features: Tensor, text: Tensor) -> Tensor:
     features = F.normalize(features, dim=-1)
     direction = text[..., 1, :] - text[..., 0, :]  # (d) or (B, d)
     direction = direction if direction.ndim == 1 else direction.unflatten(0, (-1, *[1] * (features.ndim - 2)))
-    return (features * direction).sum(-1) / TEMPERATURE
+    return (features * direction).sum(-1) / temperature
 
 
 def anomaly_map(patches: Mapping[int, Tensor], text: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -49,6 +49,14 @@ def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None) ->
     return gaussian_blur(large, [2 * radius + 1] * 2, [sigma, sigma])[:, 0] if radius else large[:, 0]
 
 
-def joint_score(image_score: Tensor, maps: Tensor, alpha: float = 0.5) -> Tensor:
-    """``(1 - alpha) image_score + alpha max(map)``: [B] and [B, H, W] to [B]."""
-    return (1 - alpha) * image_score + alpha * maps.flatten(1).amax(1)
+def pooled(maps: Tensor, top: float | None = None) -> Tensor:
+    """The maximum of each map [B, H, W], or the mean of its highest ``top`` fraction of pixels: [B]."""
+    pixels = maps.flatten(1)
+    if top is None:
+        return pixels.amax(1)
+    return pixels.topk(max(1, round(top * pixels.shape[1])), 1).values.mean(1)
+
+
+def joint_score(image_score: Tensor, maps: Tensor, alpha: float = 0.5, top: float | None = None) -> Tensor:
+    """``(1 - alpha) image_score + alpha pooled(map)``: [B] and [B, H, W] to [B]."""
+    return (1 - alpha) * image_score + alpha * pooled(maps, top)

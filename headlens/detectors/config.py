@@ -1,0 +1,124 @@
+"""What a detector is made of. Every choice that HeadCLIP's abstract leaves open is a field with its alternatives."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from headlens.errors import ConfigError
+
+Prompts = Literal["learned", "ensemble"]
+Weighting = Literal["none", "free", "sigmoid", "softmax"]
+Pool = Literal["max", "top"]
+STREAMS = ("global", "local")
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """HeadCLIP (arXiv 2505.22259) as headlens reads it: the paper's abstract fixes the ideas, not these values.
+
+    Args:
+        prompts: ``learned`` context before ``object`` and ``damaged object``, or a fixed ``ensemble`` of sentences.
+        class_aware: the category's name in place of ``object``.
+        context: learned tokens of each of the two prompts.
+        deep: text blocks 1..deep have learned tokens of their own; 0 is shallow prompts only.
+        deep_tokens: how many each.
+        head_weights: how ``w[stream, layer, head]`` is parametrised: not at all, ``free``, ``sigmoid`` (2σ(a)), or
+            ``softmax`` (H softmax(a) over the heads of a layer). All begin at 1.
+        streams: those that are weighted.
+        local_start: block at which the local V-V stream begins; -1: patches are read from the global stream.
+        taps: blocks after which patches are read, counted from 0.
+        cls_norm: False leaves ``ln_post`` out for CLS, as AnomalyCLIP's published code does.
+        temperature: of both softmaxes.
+        sigma: of the Gaussian on maps, in pixels at 518 px, and in proportion elsewhere.
+        alpha: share of the map in the joint score; 0 is the image score.
+        pool: the map's ``max``, or the mean of its ``top`` fraction.
+        top: that fraction.
+
+    Raises:
+        ConfigError: a value that does not exist.
+
+    >>> preset("anomalyclip").head_weights
+    'none'
+    """
+
+    prompts: Prompts = "learned"
+    class_aware: bool = False
+    context: int = 12
+    deep: int = 8
+    deep_tokens: int = 4
+    head_weights: Weighting = "free"
+    streams: tuple[str, ...] = STREAMS
+    local_start: int = 5
+    taps: tuple[int, ...] = (5, 11, 17, 23)
+    cls_norm: bool = True
+    temperature: float = 0.07
+    sigma: float = 4.0
+    alpha: float = 0.5
+    pool: Pool = "max"
+    top: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, known in (("prompts", Prompts), ("head_weights", Weighting), ("pool", Pool)):
+            if getattr(self, name) not in get_args(known):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(get_args(known))}")
+        object.__setattr__(self, "streams", tuple(self.streams))
+        object.__setattr__(self, "taps", tuple(self.taps))
+        if unknown := set(self.streams) - set(STREAMS):
+            raise ConfigError(f"streams: {sorted(unknown)[0]!r} does not exist; streams are {', '.join(STREAMS)}")
+        limits = {
+            "context": self.context >= 0,
+            "deep": self.deep >= 0,
+            "deep_tokens": self.deep_tokens >= 1,
+            "streams": bool(self.streams),
+            "taps": bool(self.taps) and len(set(self.taps)) == len(self.taps),
+            "local_start": self.local_start >= -1,
+            "temperature": self.temperature > 0,
+            "sigma": self.sigma >= 0,
+            "alpha": 0 <= self.alpha <= 1,
+            "top": 0 < self.top <= 1,
+        }
+        for name, fits in limits.items():
+            if not fits:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see DetectorConfig")
+        if self.head_weights != "none" and "local" in self.streams and self.local_start < 0:
+            raise ConfigError("streams has 'local', but local_start=-1 says that there is no local stream")
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> DetectorConfig:
+        """From a table of ``config.toml``.
+
+        Raises:
+            ConfigError: a field that does not exist.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in values if name not in known]:
+            raise ConfigError(f"unknown detector field {unknown[0]!r}; there are {', '.join(known)}")
+        return cls(**values)
+
+    def table(self) -> dict[str, Any]:
+        """For ``config.toml``."""
+        return asdict(self)
+
+
+_HEADCLIP = DetectorConfig()
+_ANOMALYCLIP = replace(_HEADCLIP, head_weights="none", alpha=0.0)
+PRESETS = {
+    "headclip": _HEADCLIP,
+    "anomalyclip": _ANOMALYCLIP,
+    "anomalyclip-published": replace(_ANOMALYCLIP, taps=(23,), cls_norm=False),
+    "clip": replace(_ANOMALYCLIP, prompts="ensemble"),
+}
+"""HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
+AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; and CLIP with hand-written prompts."""
+
+
+def preset(name: str, **changes: Any) -> DetectorConfig:
+    """One of ``PRESETS``, with fields changed.
+
+    Raises:
+        ConfigError: an unknown preset or field.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    return DetectorConfig.of(PRESETS[name].table() | changes)

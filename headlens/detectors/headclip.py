@@ -1,0 +1,158 @@
+"""``Detector``: a frozen backbone, what was learned on top of it, and how a score is read. Every preset is one.
+
+images [B, 3, h, w]
+  -> features    CLS [B, d_e], patches {tap: [B, N, d_e]}, under the head weights
+  -> score       with the two prompt embeddings: margins, anomaly map [B, h, w], image score [B], joint score [B]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from headlens.backbone import Backbone, LocalStream
+from headlens.detectors.config import DetectorConfig
+from headlens.detectors.learned import HeadWeights, LearnedPrompts
+from headlens.detectors.prompts import ensemble
+from headlens.detectors.scoring import joint_score, margin, upsample
+from headlens.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the image tower says of ``B`` images of ``size``: ``cls`` [B, d_e], ``patches`` {tap: [B, N, d_e]}."""
+
+    cls: Tensor
+    patches: dict[int, Tensor]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Scores of ``B`` images; higher is more anomalous.
+
+    Args:
+        anomaly_map: [B, h, w], 0 to 1.
+        image_score: [B], the probability that CLS gives to the abnormal prompt.
+        joint_score: [B], ``(1 - alpha) image_score + alpha pool(anomaly_map)``.
+        image_margin: [B], abnormal minus normal logit of CLS, before softmax.
+        tap_margins: {tap: [B, rows, columns]}, the same of every patch.
+    """
+
+    anomaly_map: Tensor
+    image_score: Tensor
+    joint_score: Tensor
+    image_margin: Tensor
+    tap_margins: dict[int, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.image_score)
+
+
+class Detector(nn.Module):
+    """HeadCLIP, and by its config AnomalyCLIP and plain CLIP. The backbone is frozen; only what is learned has state.
+
+    Args:
+        backbone: it stays as it is.
+        config: every choice.
+        seed: of the initial prompts.
+
+    Raises:
+        ConfigError: a config that this backbone cannot have: a tap or a text block that does not exist.
+
+    >>> from headlens.backbone import load
+    >>> detector = Detector(load("mini"), DetectorConfig())
+    >>> detector(torch.zeros(1, 3, 56, 70)).anomaly_map.shape
+    torch.Size([1, 56, 70])
+    """
+
+    def __init__(self, backbone: Backbone, config: DetectorConfig | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config = config or DetectorConfig()
+        vision = backbone.vision.cfg
+        beyond = [block for block in (*config.taps, config.local_start) if block >= vision.n_layers]
+        if beyond:
+            raise ConfigError(f"block {beyond[0]} does not exist: {backbone.provenance.name} has {vision.n_layers}")
+        self._backbone = [backbone.requires_grad_(False).eval()]  # in a list: its weights are not this module's state
+        device = backbone.logit_scale.device
+        self.prompts = LearnedPrompts(backbone, config, seed) if config.prompts == "learned" else None
+        self.weights: HeadWeights | None = None
+        if config.head_weights != "none":
+            self.weights = HeadWeights((vision.n_layers, vision.n_heads), config, device)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen CLIP underneath."""
+        return self._backbone[0]
+
+    @property
+    def local(self) -> LocalStream | None:
+        """The rule of the local stream."""
+        return LocalStream(self.config.local_start) if self.config.local_start >= 0 else None
+
+    def head_weights(self) -> dict[str, Tensor]:
+        """Learned weights {stream: [layers, heads]}; empty where none are learned."""
+        return self.weights() if self.weights is not None else {}
+
+    def text(self, things: Sequence[str] = ("object",)) -> Tensor:
+        """The normal and the abnormal embedding for each thing, [things, 2, d_e], of unit length."""
+        if self.prompts is not None:
+            return self.prompts(self.backbone, things)
+        return torch.stack([ensemble(self.backbone, [thing]) for thing in things])
+
+    def text_of(self, categories: Sequence[str]) -> Tensor:
+        """The embeddings for images of ``categories``: [2, d_e], or [B, 2, d_e] where the config is class-aware."""
+        if not self.config.class_aware:
+            return self.text()[0]
+        things = list(dict.fromkeys(categories))
+        known = self.text([thing.replace("_", " ") for thing in things])
+        return known[[things.index(category) for category in categories]]
+
+    def features(self, images: Tensor, gates: Mapping[str, Tensor] | None = None, hooked: bool = False) -> Features:
+        """Normalised images [B, 3, h, w] through the image tower, under the head weights and analysis ``gates``."""
+        vision = self.backbone.vision
+        out = vision(
+            images,
+            taps=self.config.taps,
+            local=self.local,
+            head_weights=self.head_weights() or None,
+            gates=gates,
+            hooked=hooked,
+        )
+        cls = out.embedding if self.config.cls_norm else out.cls @ vision.proj
+        patches = {tap: tokens.float() for tap, tokens in out.patches.items()}
+        return Features(cls.float(), patches, (images.shape[2], images.shape[3]))
+
+    def score(self, features: Features, text: Tensor) -> Prediction:
+        """Everything that is read off: text [2, d_e], or [B, 2, d_e], as ``text_of`` gives it."""
+        config = self.config
+        image_margin = margin(features.cls, text, config.temperature)
+        grid = self.backbone.vision.grid(*features.size)
+        taps = {
+            tap: margin(tokens, text, config.temperature).unflatten(1, grid) for tap, tokens in features.patches.items()
+        }
+        patch_map = torch.stack([logits.sigmoid() for logits in taps.values()]).mean(0)
+        maps = upsample(patch_map, features.size, config.sigma * max(features.size) / 518)
+        image_score = image_margin.sigmoid()
+        joint = joint_score(image_score, maps, config.alpha, config.top if config.pool == "top" else None)
+        return Prediction(maps, image_score, joint, image_margin, taps)
+
+    def forward(self, images: Tensor, categories: Sequence[str] = ()) -> Prediction:
+        """Normalised images [B, 3, h, w] to scores; ``categories`` [B] only matter to class-aware prompts."""
+        return self.score(self.features(images), self.text_of(categories or ["object"] * len(images)))
+
+    def with_config(self, **changes: object) -> Detector:
+        """The same learned tensors, read in another way: ``alpha``, ``pool``, ``top``, ``sigma``, ``taps``, ...
+
+        Raises:
+            ConfigError: a field that decides what is learned.
+        """
+        fixed = {"prompts", "context", "deep", "deep_tokens", "head_weights", "streams", "class_aware"} & set(changes)
+        if fixed:
+            raise ConfigError(f"{sorted(fixed)[0]} decides what is learned: train another detector")
+        other = Detector(self.backbone, replace(self.config, **changes))  # type: ignore[arg-type]
+        other.load_state_dict(self.state_dict())
+        return other

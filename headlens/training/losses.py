@@ -1,0 +1,58 @@
+"""What is minimised: AnomalyCLIP's objective (arXiv 2310.18961), one term for the image and three for each tap.
+
+Maps are probabilities of the abnormal prompt, [B, H, W]; the normal one's is the rest, also after interpolation.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headlens.detectors.headclip import Prediction
+
+_EPS = 1e-5
+GAMMA = 2.0
+
+
+def focal(abnormal: Tensor, mask: Tensor, gamma: float = GAMMA) -> Tensor:
+    """Focal loss (arXiv 1708.02002) of probabilities [B, H, W] against a bool mask, the mean over pixels.
+
+    >>> round(float(focal(torch.full((1, 1, 1), 0.5), torch.ones(1, 1, 1, dtype=torch.bool))), 3)
+    0.173
+    """
+    right = torch.where(mask, abnormal, 1 - abnormal)
+    right = right * (1 - 2 * _EPS) + 2 * _EPS  # the labels are smoothed by 1e-5, and the logarithm kept finite
+    return -((1 - right) ** gamma * right.log()).mean()
+
+
+def dice(probability: Tensor, mask: Tensor) -> Tensor:
+    """One minus the Dice coefficient of each image, [B, H, W] against [B, H, W], smoothed by 1; the mean over images.
+
+    >>> float(dice(torch.ones(2, 4, 4), torch.ones(2, 4, 4)))
+    0.0
+    """
+    p, t = probability.flatten(1), mask.flatten(1).to(probability.dtype)
+    return 1 - ((2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)).mean()
+
+
+def objective(prediction: Prediction, labels: Tensor, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+    """The two terms, unweighted: ``image`` is cross-entropy, ``pixel`` the sum over taps of focal and two Dice losses.
+
+    Args:
+        prediction: of B images.
+        labels: [B] 0 or 1; -1 (nobody says) counts for nothing.
+        masks: [B, H, W] bool.
+        known: [B] bool, whether the mask is the truth; other images count for nothing in ``pixel``.
+    """
+    margin, told = prediction.image_margin, labels >= 0
+    zero = margin.sum() * 0
+    image = F.binary_cross_entropy_with_logits(margin[told], labels[told].to(margin.dtype)) if told.any() else zero
+    pixel = zero
+    if known.any():
+        masks = masks[known]
+        for logits in prediction.tap_margins.values():
+            p = logits[known].sigmoid()[:, None]
+            p = F.interpolate(p, size=masks.shape[1:], mode="bilinear", align_corners=False)[:, 0]
+            pixel = pixel + focal(p, masks) + dice(p, masks) + dice(1 - p, ~masks)
+    return {"image": image, "pixel": pixel}
