@@ -11,9 +11,10 @@ from headlens.errors import MetricError
 from headlens.metrics.binning import Binning
 from headlens.metrics.checks import checked_scores, same_shape
 from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
+from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import Truth
 
-AT_ONCE = 30  # replicates: their counters stay in the cache, and torch starts no threads for so little
+AT_ONCE = 32  # replicates: their counters stay in the cache
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class PerImage:
             regions[image] = share.sum().round()
         return cls(*(part.cpu() for part in (pixels - hits, hits, weight, regions)))
 
+    @one_thread()
     def metrics(self, times: Tensor, limit: float = AUPRO_LIMIT) -> dict[str, Tensor]:
         """AUROC, AP, F1max and AUPRO with each image counted ``times`` [R, B] times; [R] float64 each.
 

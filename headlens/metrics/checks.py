@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from headlens.errors import MetricError, ShapeError
+from headlens.metrics.threads import one_thread
 
 
 def checked_scores(scores: Tensor, what: str = "scores") -> Tensor:
@@ -21,7 +22,9 @@ def checked_scores(scores: Tensor, what: str = "scores") -> Tensor:
     scores = scores.detach()
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.float()
-    if scores.numel() and not all(bool(end.isfinite()) for end in torch.aminmax(scores)):
+    with one_thread():
+        finite = not scores.numel() or all(bool(end.isfinite()) for end in torch.aminmax(scores))
+    if not finite:
         bad = int((~scores.isfinite()).sum())
         raise MetricError(f"{bad} of {scores.numel()} {what} are NaN or infinite; a metric of them means nothing")
     return scores

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headlens.metrics.threads import one_thread
+
 AUPRO_LIMIT = 0.3
 
 
@@ -37,6 +39,7 @@ class Groups:
     weight: Tensor | None = None
 
 
+@one_thread()
 def bounds(groups: Groups, limit: float = AUPRO_LIMIT) -> dict[str, tuple[Tensor, Tensor]]:
     """Lower and upper limits of each metric, [...] float64; they meet where all groups are ties.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
 from headlens.metrics.ranks import counts_above
+from headlens.metrics.threads import one_thread
 
 
 def exact_metrics(
@@ -27,23 +28,29 @@ def exact_metrics(
     tensor(0.7500, dtype=torch.float64)
     """
     scores = [part.to(hits.dtype) for part in scores]  # as float64 where any of them is
-    order = hits.argsort()
-    values, each = hits[order].unique_consecutive(return_counts=True)
+    values, each, share = _distinct(hits, area_at)
     greater, at_least = counts_above(scores, values)
+    with one_thread():
+        higher = len(hits) - each.cumsum(0)  # positives above each value
+        groups = Groups(
+            hits=each.flip(0),
+            above=(greater - higher).flip(0),
+            through=(at_least - higher - each).flip(0),
+            negatives=torch.tensor(sum(part.numel() for part in scores) - len(hits)),
+            tied=torch.ones(len(each), dtype=torch.bool),
+            weight=None if share is None else (share / regions).flip(0),
+        )
+        return {name: lower for name, (lower, _) in bounds(groups, limit).items()}
+
+
+@one_thread()
+def _distinct(hits: Tensor, area_at: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Distinct scores, rising; how many positives have each; and the sum of 1 / area over those. Counts on the CPU."""
+    ordered, order = hits.sort()
+    values, each = ordered.unique_consecutive(return_counts=True)
     each = each.cpu()
+    if area_at is None:
+        return values, each, None
+    risen = torch.cat([torch.zeros(1, dtype=torch.float64), (1 / area_at[order].cpu().double()).cumsum(0)])
     ends = each.cumsum(0)
-    above_hits = len(hits) - ends
-    negatives = torch.tensor(sum(part.numel() for part in scores) - len(hits))
-    weight = None
-    if area_at is not None:
-        risen = torch.cat([torch.zeros(1, dtype=torch.float64), (1 / area_at[order].double()).cumsum(0).cpu()])
-        weight = (risen[ends] - risen[ends - each]) / regions
-    groups = Groups(
-        hits=each.flip(0),
-        above=(greater - above_hits).flip(0),
-        through=(at_least - above_hits - each).flip(0),
-        negatives=negatives,
-        tied=torch.ones(len(each), dtype=torch.bool),
-        weight=None if weight is None else weight.flip(0),
-    )
-    return {name: lower for name, (lower, _) in bounds(groups, limit).items()}
+    return values, each, risen[ends] - risen[ends - each]

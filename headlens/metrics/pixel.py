@@ -17,6 +17,7 @@ from headlens.metrics.checks import checked_scores, same_shape
 from headlens.metrics.curve import AUPRO_LIMIT
 from headlens.metrics.exact import exact_metrics
 from headlens.metrics.streaming import Counters, tally, values
+from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import Truth
 
 Mode = Literal["exact", "streaming"]
@@ -112,7 +113,10 @@ class PixelMetrics(Metric):
         if len(checked_scores(maps, "maps")) != truth.shape[0]:
             raise ShapeError(f"there are {len(maps)} maps and {truth.shape[0]} masks")
         for first in range(0, len(maps), AT_ONCE):
-            self._add(self.enlarge(maps[first : first + AT_ONCE]), truth.images(first, first + AT_ONCE))
+            with one_thread():
+                large = self.enlarge(maps[first : first + AT_ONCE])
+                own = truth.images(first, first + AT_ONCE)
+            self._add(large, own)
 
     def _add(self, maps: Tensor, truth: Truth) -> None:
         same_shape(maps, truth.shape, "maps and masks", 3)
@@ -121,7 +125,8 @@ class PixelMetrics(Metric):
             return
         scores = checked_scores(maps, "maps").flatten()
         self.scores.append(scores)
-        self.hits.append(scores[truth.index])
+        with one_thread():
+            self.hits.append(scores[truth.index])
         self.area_at.append(truth.area_at)
         self.regions += truth.regions
 

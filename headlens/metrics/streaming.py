@@ -16,7 +16,7 @@ from torch import Tensor
 from headlens.metrics.binning import Binning
 from headlens.metrics.checks import checked_scores
 from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
-from headlens.metrics.threads import shares
+from headlens.metrics.threads import one_thread, shares
 from headlens.metrics.truth import FIXED_POINT, Truth
 
 BLOCK = 2**16  # pixels at a time: half a megabyte of positions
@@ -57,6 +57,7 @@ class Counters:
             high=filled(-torch.inf, torch.float32, slots),
         )
 
+    @one_thread()
     def add(self, other: Counters) -> None:
         """Adds other counters over the same bins, in place."""
         for name in ("pixels", "hits", "weight", "regions"):
@@ -119,8 +120,9 @@ def _tally_on_device(counters: Counters, scores: Tensor, truth: Truth, binning: 
 
 def _tally_on_cpu(counters: Counters, scores: Tensor, truth: Truth, binning: Binning) -> None:
     """The same, block by block: what is worked out on the way stays in the cache."""
-    index, weight = truth.index.numpy(), truth.weight
-    one = torch.ones(BLOCK, dtype=torch.int64)
+    with one_thread():
+        index, weight = truth.index.numpy(), truth.weight
+        one = torch.ones(BLOCK, dtype=torch.int64)
 
     def work(starts: Sequence[int]) -> Counters:
         # The first thread counts where the sum is wanted, the others where nobody else does.
