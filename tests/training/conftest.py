@@ -1,0 +1,28 @@
+"""A tiny CLIP, and a set of painted pictures small enough to train on in a second."""
+
+from __future__ import annotations
+
+import pytest
+
+from headlens import data
+from headlens.backbone import Backbone, architecture_from_config, assemble
+from headlens.detectors.config import DetectorConfig, preset
+from tests.backbone.models import tiny_config
+
+SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5}
+
+
+@pytest.fixture
+def clip() -> Backbone:
+    config = tiny_config(vocab_size=49408, context_length=32)
+    return assemble(architecture_from_config(config, "tiny"), None, seed=4)
+
+
+@pytest.fixture(scope="session")
+def pictures() -> data.DataSet:
+    return data.open("procedural:industrial/aux", category="wood", per_category=10, size=32)
+
+
+@pytest.fixture
+def headclip() -> DetectorConfig:
+    return preset("headclip", **SMALL)

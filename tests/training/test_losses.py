@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from headlens.detectors.headclip import Prediction
+from headlens.training.losses import dice, focal, objective
+
+
+def maps(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_focal_is_the_published_formula_pixel_by_pixel():
+    p, mask = maps(2, 4, 5), maps(2, 4, 5, seed=1) > 0.6
+    total = 0.0
+    for value, flawed in zip(p.flatten().tolist(), mask.flatten().tolist(), strict=True):
+        both = (1 - value, value)
+        target = [1e-5, 1e-5]
+        target[flawed] = 1 - 1e-5
+        pt = sum(t * q for t, q in zip(target, both, strict=True)) + 1e-5
+        total += -((1 - pt) ** 2) * math.log(pt)
+    assert float(focal(p, mask)) == pytest.approx(total / 40, abs=1e-9)
+
+
+def test_dice_is_a_mean_over_images():
+    p, mask = maps(3, 4, 5), maps(3, 4, 5, seed=1) > 0.6
+    each = []
+    for own, flaw in zip(p, mask.double(), strict=True):
+        each.append(1 - (2 * float((own * flaw).sum()) + 1) / (float(own.sum()) + float(flaw.sum()) + 1))
+    assert float(dice(p, mask)) == pytest.approx(sum(each) / 3)
+    assert float(dice(mask.double(), mask)) == pytest.approx(0)
+
+
+def prediction(margins: torch.Tensor, taps: torch.Tensor) -> Prediction:
+    none = torch.zeros(len(margins))
+    return Prediction(none, none, none, margins, {5: taps, 11: -taps})
+
+
+def test_unknown_labels_and_masks_count_for_nothing():
+    margins, taps = maps(4) - 0.5, maps(4, 3, 3) - 0.5
+    masks = maps(4, 12, 12, seed=2) > 0.5
+    labels, known = torch.tensor([1, -1, 0, -1]), torch.tensor([True, False, True, False])
+    some = objective(prediction(margins, taps), labels, masks, known)
+    keep = torch.tensor([0, 2])
+    rest = objective(prediction(margins[keep], taps[keep]), labels[keep], masks[keep], known[keep])
+    for name in ("image", "pixel"):
+        torch.testing.assert_close(some[name], rest[name])
+    nothing = objective(prediction(margins, taps), torch.full((4,), -1), masks, torch.zeros(4, dtype=torch.bool))
+    assert float(nothing["image"]) == float(nothing["pixel"]) == 0
+
+
+def test_terms_fall_towards_the_truth():
+    masks = torch.zeros(2, 6, 6, dtype=torch.bool)
+    masks[1, :3] = True
+    right = torch.where(masks[:, ::2, ::2], 9.0, -9.0).double()
+    labels, known = torch.tensor([0, 1]), torch.ones(2, dtype=torch.bool)
+    none = torch.zeros(2)
+
+    def terms(sign: float) -> dict[str, torch.Tensor]:
+        taps = {5: sign * right}
+        margins = sign * torch.tensor([-9.0, 9.0], dtype=torch.float64)
+        return objective(Prediction(none, none, none, margins, taps), labels, masks, known)
+
+    assert all(terms(1.0)[name] < 0.1 * terms(-1.0)[name] for name in ("image", "pixel"))

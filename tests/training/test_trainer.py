@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+from PIL import Image
+
+from headlens import data
+from headlens.detectors.config import preset
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError, RunError
+from headlens.training.config import TrainingConfig
+from headlens.training.features import FeatureStore
+from headlens.training.run import load_run
+from headlens.training.trainer import train
+from tests.training.conftest import SMALL
+
+CONFIG = TrainingConfig(epochs=3, batch=4, save_every=1, lr_heads=0.05)  # 2 steps an epoch
+
+
+class KilledError(Exception):
+    """What kills a run in these tests."""
+
+
+def killed_after(steps: int):
+    def progress(row):
+        if row["step"] == steps:
+            raise KilledError
+
+    return progress
+
+
+def learned(folder, clip) -> dict[str, torch.Tensor]:
+    return load_run(folder, clip).detector.state_dict()
+
+
+def test_training_lowers_the_loss_and_moves_everything(clip, pictures, headclip, tmp_path):
+    before = {name: value.clone() for name, value in Detector(clip, headclip).state_dict().items()}
+    config = TrainingConfig(epochs=15, batch=10, lr=0.01, lr_heads=0.05)
+    train(Detector(clip, headclip), pictures, config, tmp_path / "run", cpu=True)
+    with (tmp_path / "run" / "log.csv").open() as file:
+        rows = [float(row["pixel"]) for row in csv.DictReader(file)]
+    assert len(rows) == 15
+    assert rows[-1] < rows[0]
+    after = learned(tmp_path / "run", clip)
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("name", ["headclip", "anomalyclip"])
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_a_killed_run_ends_with_the_same_weights(name, at, clip, pictures, tmp_path):
+    config = preset(name, **SMALL)
+    train(Detector(clip, config), pictures, CONFIG, tmp_path / "whole", cpu=True)
+    with pytest.raises(KilledError):
+        train(Detector(clip, config), pictures, CONFIG, tmp_path / "cut", cpu=True, progress=killed_after(at))
+    begun = []
+    train(
+        Detector(clip, config), pictures, CONFIG, tmp_path / "cut", cpu=True, begin=lambda step, of: begun.append(step)
+    )
+    assert begun == [at - 1]  # it was killed before the state of its last step was written
+    whole, cut = learned(tmp_path / "whole", clip), learned(tmp_path / "cut", clip)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert not (tmp_path / "cut" / "state.safetensors").exists()
+
+
+def test_ctrl_c_saves_first(clip, pictures, headclip, tmp_path):
+    def interrupt(row):
+        if row["step"] == 3:
+            raise KeyboardInterrupt
+
+    config = TrainingConfig(epochs=3, batch=4, save_every=100, lr_heads=0.05)
+    with pytest.raises(KeyboardInterrupt):
+        train(Detector(clip, headclip), pictures, config, tmp_path / "cut", cpu=True, progress=interrupt)
+    begun = []
+    train(
+        Detector(clip, headclip),
+        pictures,
+        config,
+        tmp_path / "cut",
+        cpu=True,
+        begin=lambda step, of: begun.append(step),
+    )
+    assert begun == [3]
+
+
+def test_accumulated_steps_are_one_large_step(clip, pictures, headclip, tmp_path):
+    """Dice and the image term are means over images, and every half has the same number of each kind of image."""
+    losses = {}
+    for name, config in {"large": TrainingConfig(1, 8), "halves": TrainingConfig(1, 4, accumulate=2)}.items():
+        train(Detector(clip, headclip), pictures, config, tmp_path / name, cpu=True)
+        losses[name] = learned(tmp_path / name, clip)
+    for key, value in losses["large"].items():
+        torch.testing.assert_close(losses["halves"][key], value, rtol=0.05, atol=1e-4)
+
+
+def test_another_run_in_the_folder_is_refused(clip, pictures, headclip, tmp_path):
+    with pytest.raises(KilledError):
+        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True, progress=killed_after(2))
+    other = TrainingConfig(epochs=4, batch=4, save_every=1, lr_heads=0.05)
+    with pytest.raises(RunError, match="unfinished run with training"):
+        train(Detector(clip, headclip), pictures, other, tmp_path, cpu=True)
+    train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True)
+    with pytest.raises(RunError, match="finished run"):
+        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True)
+
+
+def test_a_damaged_state_is_named(clip, pictures, headclip, tmp_path):
+    with pytest.raises(KilledError):
+        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True, progress=killed_after(2))
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:200])
+    with pytest.raises(RunError, match=r"state\.safetensors: damaged"):
+        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True)
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_named(clip, headclip, tmp_path):
+    folder = tmp_path / "wood" / "test"
+    for family in ("good", "hole"):
+        (folder / family).mkdir(parents=True)
+        for number in range(4):
+            Image.effect_noise((40, 40), 60).save(folder / family / f"{number}.png")
+    (folder / "good" / "1.png").write_bytes(b"not a picture")
+    card = train(
+        Detector(clip, headclip), data.open(tmp_path / "wood"), TrainingConfig(1, 2), tmp_path / "run", cpu=True
+    )
+    assert card["images"] == 7
+    assert len(card["skipped"]) == 1 and "good/1" in card["skipped"][0]
+
+
+def test_nothing_to_learn_or_too_few_images_is_an_error(clip, pictures, headclip, tmp_path):
+    with pytest.raises(ConfigError, match="nothing to learn"):
+        train(Detector(clip, preset("clip", taps=(1,), local_start=1)), pictures, CONFIG, tmp_path, cpu=True)
+    with pytest.raises(ConfigError, match=r"takes 64 images, procedural:industrial/aux has 10"):
+        train(Detector(clip, headclip), pictures, TrainingConfig(batch=64), tmp_path, cpu=True)
+
+
+def test_features_are_computed_once(clip, pictures):
+    detector = Detector(clip, preset("anomalyclip", **SMALL))
+    calls = []
+    clip.vision.register_forward_hook(lambda *_: calls.append(1))
+    store = FeatureStore(detector)
+    loader = data.Loader(pictures, data.Preprocess(32), 4)
+    first = [store.of(batch, batch.images) for batch in loader]
+    assert len(calls) == 3 and len(store) == 10
+    second = [store.of(batch, batch.images) for batch in loader]
+    assert len(calls) == 3
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.cls, b.cls)
+        assert all(torch.equal(a.patches[tap], b.patches[tap]) for tap in a.patches)
+    poor = FeatureStore(detector, budget=0)
+    for batch in loader:
+        torch.testing.assert_close(poor.of(batch, batch.images).cls, store.of(batch, batch.images).cls)
+    assert len(poor) == 0 and len(calls) == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [({"epochs": 0}, "epochs is 0"), ({"precision": "half"}, "float32, bfloat16"), ({"colour": 1}, "'colour'")],
+)
+def test_bad_settings_are_named(values, named):
+    with pytest.raises(ConfigError) as error:
+        TrainingConfig.of(values)
+    assert named in str(error.value)
