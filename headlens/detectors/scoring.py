@@ -12,6 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headlens.metrics.maps import upsample
+
+__all__ = ["TEMPERATURE", "anomaly_map", "joint_score", "margin", "pooled", "upsample"]
+
 TEMPERATURE = 0.07
 
 
@@ -31,22 +35,6 @@ def anomaly_map(patches: Mapping[int, Tensor], text: Tensor, grid: tuple[int, in
     """Tapped patch tokens ``{tap: [B, N, d]}`` to the mean over taps of p(abnormal), [B, rows, columns]."""
     maps = [margin(tokens, text).sigmoid() for tokens in patches.values()]
     return torch.stack(maps).mean(0).unflatten(1, grid)
-
-
-def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None) -> Tensor:
-    """Maps [B, rows, columns] to [B, *size], bilinear, then smoothed by a Gaussian.
-
-    Args:
-        maps: patch-wise.
-        size: height and width in pixels.
-        sigma: in pixels; 4 at 518 px, and in proportion elsewhere, when None.
-    """
-    from torchvision.transforms.functional import gaussian_blur
-
-    large = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)
-    sigma = 4.0 * max(size) / 518 if sigma is None else sigma
-    radius = min(round(4 * sigma), min(size) - 1)
-    return gaussian_blur(large, [2 * radius + 1] * 2, [sigma, sigma])[:, 0] if radius else large[:, 0]
 
 
 def pooled(maps: Tensor, top: float | None = None) -> Tensor:
