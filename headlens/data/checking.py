@@ -178,6 +178,15 @@ def contents(paths: Iterable[Path], workers: int | None = None) -> dict[Path, st
     return found
 
 
+def several(names: Sequence[str], most: int = 5) -> str:
+    """The first ``most`` of them, and how many there are beyond, for a message.
+
+    >>> several(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def _bytes(path: Path) -> int | None:
     """The size of a file; None when there is none, or none that one may look at."""
     try:
@@ -249,7 +258,7 @@ def _duplicates(records: Sequence[Record]) -> Iterator[Problem]:
         if len(copies) > 1:
             kind = next((kind for kind, of in _ACROSS.items() if len(set(map(of, copies))) > 1), "duplicate")
             first, *others = (f"{record.name} ({record.split})" for record in copies)
-            yield Problem(kind, copies[0].name, copies[0].image, f"{first}: the same image as {', '.join(others)}")
+            yield Problem(kind, copies[0].name, copies[0].image, f"{first}: the same image as {several(others)}")
 
 
 _ACROSS: dict[str, Callable[[Record], object]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,13 +20,25 @@ class FileSet(DataSet):
         name, domain, records: see ``DataSet``.
         layout: the reader that found the records.
         max_pixels: pictures with more are refused.
+        root: the folder that was opened; without it the innermost one that all the files are in.
     """
 
     def __init__(
-        self, name: str, domain: str, records: Iterable[Record], layout: str = "", max_pixels: int = MAX_PIXELS
+        self,
+        name: str,
+        domain: str,
+        records: Iterable[Record],
+        layout: str = "",
+        max_pixels: int = MAX_PIXELS,
+        root: Path | None = None,
     ) -> None:
         super().__init__(name, domain, records)
-        self.layout, self.max_pixels = layout, max_pixels
+        self.layout, self.max_pixels, self._root = layout, max_pixels, root
+
+    @property
+    def root(self) -> Path | None:
+        """What the set is, on disk: parts of it, such as a split, keep the root of the whole."""
+        return self._root or super().root
 
     def pixels(self, i: int) -> Pixels:
         """Image and mask of record ``i`` as they are on disk; the two can differ in size, which the checker reports.
@@ -57,4 +70,4 @@ class FileSet(DataSet):
 
     def where(self, keep: Callable[[Record], bool]) -> FileSet:
         """The same set with only the records for which ``keep`` is true."""
-        return FileSet(self.name, self.domain, filter(keep, self.records), self.layout, self.max_pixels)
+        return FileSet(self.name, self.domain, filter(keep, self.records), self.layout, self.max_pixels, self.root)

@@ -150,7 +150,8 @@ def _read(
     if not records:
         raise DataError(f"{path}: no pictures, read as {reader.name} ({reader.about}); name another layout= or folder")
     found = domain if domain is not None else reader.domain or guess or domain_of(r.category for r in records)
-    return FileSet(name, found, _unique(records), reader.name, max_pixels)
+    opened = base.path.resolve() if path.is_dir() and root is None else None  # of a listing, where its pictures are
+    return FileSet(name, found, _unique(records), reader.name, max_pixels, opened)
 
 
 def _path(spec: str | Path) -> Path:

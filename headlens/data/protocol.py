@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headlens.data.checking import contents
+from headlens.data.checking import contents, several
 from headlens.data.samples import DataSet
 from headlens.errors import DataError
 
@@ -40,7 +40,7 @@ _KNOWN = {other: name for name, others in _SETS.items() for other in (name, *oth
 _INDUSTRIAL = ("mvtec", "visa", "mpdd", "btad", "sdd", "dagm", "dtd")
 _MEDICAL = ("headct", "brainmri", "br35h", "covid19", "isic", "colondb", "clinicdb", "kvasir", "endo", "tn3k")
 _ALL = _INDUSTRIAL + _MEDICAL
-_NAMED = 5  # records in a message
+_EVERYDAY = {"brain", "endo", "liver", "retina"}  # no sign of a published set when a parent folder is called so
 
 
 def canonical(name: str) -> str:
@@ -85,26 +85,36 @@ class Protocol:
             raise DataError(f"protocol {self.name!r} has {what}: train {self.train}, test {self.test}")
 
     def verify(self, train: DataSet | Iterable[DataSet], test: DataSet | Iterable[DataSet]) -> None:
-        """Refuses sets that this protocol does not pair, and any overlap of the two sides.
+        """Refuses sets that this protocol does not pair, another split to train on, and any overlap of the two sides.
+
+        Sets with a name that nobody knows, such as one's own, may stand in for those of the protocol; what is said of
+        splits and overlap holds for them too.
 
         Raises:
-            DataError: naming the records that are on both sides.
+            DataError: naming the sets, or the records that are on both sides.
         """
         trained = (train,) if isinstance(train, DataSet) else tuple(train)
         tested = (test,) if isinstance(test, DataSet) else tuple(test)
         for sets, named, verb in ((trained, self.train, "trains on"), (tested, self.test, "tests")):
             for dataset in sets:
-                own = canonical(dataset.name)
-                if (own in _SETS or own.startswith("procedural:")) and own not in map(canonical, named):
-                    raise DataError(f"protocol {self.name!r} {verb} {', '.join(named)}, not {dataset.name}")
+                own = _published_as(dataset)
+                if own and own not in map(canonical, named):
+                    alias = "" if own == canonical(dataset.name) else f", a part of {own}"
+                    raise DataError(f"protocol {self.name!r} {verb} {', '.join(named)}, not {dataset.name}{alias}")
+        for dataset in trained:
+            if other := {record.split for record in dataset.records} - {self.train_split}:
+                raise DataError(
+                    f"protocol {self.name!r} trains on the split {self.train_split!r}; {dataset.name} has records of "
+                    f"{', '.join(sorted(other))}: open it with split={self.train_split!r}"
+                )
         refuse_overlap(trained, tested)
 
 
 def refuse_overlap(train: Iterable[DataSet], test: Iterable[DataSet]) -> None:
     """Refuses anything that would make a test of what was trained on.
 
-    That is: one set on both sides (a published one by any of its names, or the same folder); one file, or one content
-    (SHA-256), in both; procedural sets that share a category, whatever their seeds.
+    That is: one set on both sides (a published one by any of its names, one folder, or a folder and another inside it);
+    one file, or one content (SHA-256), in both; procedural sets that share a category, whatever their seeds.
 
     Raises:
         DataError: with every overlap there is, and the first records of each.
@@ -117,11 +127,13 @@ def refuse_overlap(train: Iterable[DataSet], test: Iterable[DataSet]) -> None:
 
 
 def _overlap(train: DataSet, test: DataSet, content: dict[Path, str]) -> Iterator[str]:
-    name, folder = canonical(test.name), _folder(test)
-    if name == canonical(train.name) and (name in _SETS or name.startswith("procedural:")):
-        yield f"{test.name} is the same set as {train.name}"
-    elif folder is not None and folder == _folder(train):
-        yield f"{test.name} and {train.name} are in the same folder, {folder}"
+    name = _published_as(test)
+    roots = [root for root in (_root(train), _root(test)) if root]
+    outer = min(roots, key=lambda root: len(root.parts), default=None)
+    if name and name == _published_as(train):
+        yield f"{test.name} is the same set as {train.name}" + ("" if name == canonical(test.name) else f", {name}")
+    elif outer and len(roots) == 2 and all(root.is_relative_to(outer) for root in roots):
+        yield f"{test.name} and {train.name} are in the same folder, {outer}"
     made = [{record.category for record in dataset.records if record.image is None} for dataset in (train, test)]
     if both := sorted(made[0] & made[1]):
         yield f"{test.name} and {train.name} both have the made categories {', '.join(both)}"
@@ -129,15 +141,25 @@ def _overlap(train: DataSet, test: DataSet, content: dict[Path, str]) -> Iterato
     images = [(record.name, content[record.image]) for record in test.records if record.image in content]
     shared = [(own, owner[text]) for own, text in images if text in owner]
     if shared:
-        listed = ", ".join(f"{own} = {other}" for own, other in shared[:_NAMED])
-        rest = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
-        yield f"{len(shared)} images of {test.name} are in {train.name} too: {listed}{rest}"
+        pairs = several([f"{own} = {other}" for own, other in shared])
+        yield f"{len(shared)} images of {test.name} are in {train.name} too: {pairs}"
 
 
-def _folder(dataset: DataSet) -> str | None:
-    """What all its images are in; None for pictures that are made."""
-    parents = {os.path.realpath(record.image.parent) for record in dataset.records if record.image}
-    return os.path.commonpath(parents) if parents else None
+def _published_as(dataset: DataSet) -> str | None:
+    """The published or procedural set that this one is or is a part of, by its name, its folder or the one above."""
+    if (own := canonical(dataset.name)) in _SETS or own.startswith("procedural:"):
+        return own
+    root = dataset.root
+    above = (root.name, root.parent.name) if root else ()
+    return next((canonical(name) for name in above if canonical(name) in _SETS and name.lower() not in _EVERYDAY), None)
+
+
+def _root(dataset: DataSet) -> Path | None:
+    """Without links, which would make two folders of one; None for pictures that are made."""
+    try:
+        return dataset.root and Path(os.path.realpath(dataset.root))
+    except ValueError:  # bytes that no file system has
+        return dataset.root
 
 
 def published(name: str) -> tuple[Protocol, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -86,6 +87,18 @@ class DataSet(ABC):
     def has_normals(self) -> bool:
         """Whether there are pictures without a flaw, and others with: without, there are no image metrics."""
         return len({record.anomalous for record in self.records} & {True, False}) == 2
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What can be measured here, by the names of ``headlens.metrics.table``; the rest would be undefined."""
+        image = ("image_auroc", "image_ap", "image_f1max") if self.has_normals else ()
+        return image + (("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro") if self.has_masks else ())
+
+    @property
+    def root(self) -> Path | None:
+        """The innermost folder that all its files are in; None for pictures that are made."""
+        parents = {os.path.abspath(record.image.parent) for record in self.records if record.image}  # noqa: PTH100
+        return Path(os.path.commonpath(parents)) if parents else None
 
     @abstractmethod
     def pixels(self, i: int) -> Pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headlens.data.folders import FileSet
+from headlens.data.opening import open as opened
 from headlens.data.procedural.catalogue import CATEGORIES, ROLES
 from headlens.data.procedural.worlds import SPECS, World
 from headlens.data.protocol import PROTOCOLS, Protocol, canonical, published, refuse_overlap
@@ -149,12 +151,105 @@ def test_the_same_file_by_another_path(tmp_path, monkeypatch):
 
 def test_the_same_folder_with_other_files(tmp_path):
     """The training half of a set against its test half: not one picture in common, and no zero-shot."""
-    whole = files("parts", tmp_path, {"train/x": b"1", "train/y": b"2", "test/x": b"3", "test/y": b"4", "u/z": b"5"})
-    first, second = (
-        whole.where(lambda r, keep=keep: r.name in keep) for keep in (("train/x", "u/z"), ("test/x", "train/y"))
-    )
-    with pytest.raises(DataError, match=f"parts and parts are in the same folder, {tmp_path}"):
+    whole = files("parts", tmp_path, {"train/x": b"1", "train/y": b"2", "test/x": b"3", "test/y": b"4"})
+    first, second = (whole.where(lambda r, keep=keep: r.name.startswith(keep)) for keep in ("train", "test"))
+    assert whole.root == first.root == first.where(lambda r: r.name == "train/x").root == tmp_path
+    with pytest.raises(DataError, match=f"parts and parts are in the same folder, {tmp_path}$"):
         refuse_overlap([first], [second])
+
+
+def tree(root: Path, listing: bool = False) -> Path:
+    """Two categories, each in both splits, without a picture that is there twice; in folders or in a listing."""
+    rows = ["image,category,split,label"]
+    for at, (category, split) in enumerate(product("ab", ("train", "test"))):
+        for label, family in enumerate(["good"] if split == "train" else ["good", "bad"]):
+            path = root / category / split / family / "0.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"." * (10 * at + label))
+            rows.append(f"{path.relative_to(root)},{category},{split},{label}")
+    if listing:
+        (root / "all.csv").write_text("\n".join(rows))
+    return root
+
+
+PARTS = {
+    "all": {"split": "all"},
+    "train": {"split": "train"},
+    "test": {"split": "test"},
+    "a": {"split": "all", "category": "a"},
+    "b": {"split": "all", "category": "b"},
+    "a's folder": {"split": "all"},
+    "training half of b's folder": {"split": "train"},
+}
+
+
+@pytest.mark.parametrize("listing", [False, True])
+@pytest.mark.parametrize("train, test", list(product(PARTS, PARTS)))
+def test_parts_of_one_folder_are_one_set(tmp_path, train, test, listing):
+    """Whatever is left of it: a split, a category, or a folder below that was opened by itself."""
+    mine, theirs = tree(tmp_path / "mine", listing), tree(tmp_path / "theirs")
+    for path in theirs.rglob("*.png"):
+        path.write_bytes(path.read_bytes() + b"theirs" * 20)
+
+    def part(root: Path, which: str, of_listing: bool = False) -> DataSet:
+        folder = root / {"a's": "a", "training": "b"}.get(which.split()[0], "")
+        return opened(folder / "all.csv" if of_listing and folder == root else folder, **PARTS[which])
+
+    folders = [which.endswith("folder") for which in (train, test)]
+    if all(folders) and train != test:
+        refuse_overlap([part(mine, train)], [part(mine, test)])  # nothing says that the two belong together
+    else:
+        with pytest.raises(DataError, match="are in the same folder"):
+            refuse_overlap([part(mine, train, listing)], [part(mine, test, listing)])
+    refuse_overlap([part(mine, train, listing)], [part(theirs, "test")])  # beside each other is not in each other
+
+
+def test_sets_listed_in_one_folder_are_apart(tmp_path):
+    """What counts for a listing is where its pictures are, not where it is."""
+    for name in ("first", "second"):
+        tree(tmp_path / name)
+        for path in (tmp_path / name).rglob("*.png"):
+            path.write_bytes(name.encode() + path.read_bytes())
+        rows = [f"{path.relative_to(tmp_path)},0" for path in (tmp_path / name).rglob("*.png")]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["image,label", *rows]))
+    first, second = (opened(tmp_path / f"{name}.csv", split="all") for name in ("first", "second"))
+    refuse_overlap([first], [second])
+    with pytest.raises(DataError, match=f"first and .* are in the same folder, {tmp_path / 'first'}"):
+        refuse_overlap([first], [opened(tmp_path / "first")])
+
+
+@pytest.mark.parametrize("above, same", [("mvtec_anomaly_detection", True), ("brain", False), ("parts", False)])
+def test_categories_of_a_published_set_that_are_opened_by_themselves(tmp_path, above, same):
+    """Known by the folder that they are in, also where its copies lie apart; unless that is an everyday word."""
+    bottle, cable = tree(tmp_path / "x" / above / "bottle"), tree(tmp_path / "y" / above / "cable")
+    for path in cable.rglob("*.png"):
+        path.write_bytes(path.read_bytes() + b"cable" * 20)
+    train, test = opened(bottle / "a", split="all"), opened(cable, split="all")
+    refuse_overlap([train], [test])
+    train = opened(bottle, split="train")
+    if same:
+        with pytest.raises(DataError, match="cable is the same set as bottle, mvtec"):
+            refuse_overlap([train], [test])
+        with pytest.raises(DataError, match="'anomalyclip/visa' trains on visa, not bottle, a part of mvtec"):
+            published("anomalyclip/visa")[0].verify(train, test)
+    else:
+        refuse_overlap([train], [test])
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    odd = FileSet("odd", "", [Record("x", "box", False, image=tmp_path / "\ud800" / "x.png")])
+    refuse_overlap([odd], [files("a", tmp_path / "a", {"x": b"1"})])
+
+
+# Splits
+def test_another_split_to_train_on(tmp_path):
+    mine, visa = tree(tmp_path / "mine"), files("visa", tmp_path / "visa", {"x": b"1"})
+    protocol = Protocol("own", ("my parts",), ("visa",))
+    protocol.verify(opened(mine), visa)
+    for split in ("train", "all"):
+        with pytest.raises(DataError, match="'own' trains on the split 'test'; mine has records of train: open it wi"):
+            protocol.verify(opened(mine, split=split), visa)
+    replace(protocol, train_split="train").verify(opened(mine, split="train"), visa)
 
 
 def test_the_same_set_by_another_name(tmp_path):
