@@ -11,13 +11,29 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from headlens.errors import HeadlensError
 
-__version__ = "0.1.0"
-__all__ = ["HeadlensError", "__version__", "backbone", "data"]
+if TYPE_CHECKING:
+    from headlens.training.run import Run
 
-_LAZY = ("backbone", "data")
+__version__ = "0.1.0"
+__all__ = ["HeadlensError", "__version__", "backbone", "data", "detectors", "load", "metrics", "training"]
+
+_LAZY = ("backbone", "data", "detectors", "metrics", "training")
+
+
+def load(run: str, **options: Any) -> Run:
+    """A trained detector, from a run folder: ``headlens.load("runs/mine").predict("part.png").joint_score``.
+
+    Args:
+        run: the folder.
+        **options: as ``headlens.training.run.load_run`` has them: ``backbone``, ``weights``, ``device``, ``dtype``.
+    """
+    from headlens.training.run import load_run
+
+    return load_run(run, **options)
 
 
 def __getattr__(name: str) -> ModuleType:

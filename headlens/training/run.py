@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -19,7 +19,8 @@ from torch import Tensor
 from headlens.backbone import Backbone
 from headlens.backbone import load as load_backbone
 from headlens.detectors.config import DetectorConfig
-from headlens.detectors.headclip import Detector
+from headlens.detectors.headclip import Detector, Prediction
+from headlens.detectors.predict import Picture, predict
 from headlens.errors import HeadlensError, RunError
 from headlens.files import write_atomically
 from headlens.training.config import TrainingConfig
@@ -48,6 +49,15 @@ class Run:
     detector: Detector
     training: TrainingConfig
     card: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Pixels along a side that pictures are resized to, as in training."""
+        return self.training.size or self.detector.backbone.provenance.image_size[0]
+
+    def predict(self, pictures: Picture | Iterable[Picture], batch: int = 8, category: str = "object") -> Prediction:
+        """Scores of one picture or several: paths, PIL images, arrays, tensors; see ``headlens.detectors.predict``."""
+        return predict(self.detector, pictures, self.size, batch, category)
 
     @property
     def threshold(self) -> float | None:

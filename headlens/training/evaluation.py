@@ -1,0 +1,136 @@
+"""How good a detector is on a data set: every metric that the set allows, for three image scores side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from headlens.data import DataSet, Loader, Preprocess
+from headlens.detectors.headclip import Detector
+from headlens.detectors.scoring import pooled
+from headlens.metrics import ImageMetrics, MetricTable, PixelMetrics
+from headlens.metrics.table import KEYS
+
+SCORES = ("image", "map", "joint")
+"""CLS alone; the map's maximum alone; what the detector's config makes of both."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of every category.
+
+    Args:
+        frame: long: domain, dataset, category, score (``image``, ``map``, ``joint``; ``pixel`` for pixel metrics),
+            metric, value.
+        scores: one row for each image: dataset, category, name, anomalous, and the three scores.
+        skipped: names of pictures that could not be read.
+    """
+
+    frame: pd.DataFrame
+    scores: pd.DataFrame
+    skipped: tuple[str, ...] = ()
+
+    def table(self, score: str = "joint") -> MetricTable:
+        """Per class, then over classes, then over data sets, with ``score`` as the image's."""
+        own = self.frame[self.frame["score"].isin([score, "pixel"])]
+        rows = []
+        for keys, group in own.groupby(list(KEYS), sort=False):
+            values = {
+                f"{'pixel' if row.score == 'pixel' else 'image'}_{row.metric}": row.value for row in group.itertuples()
+            }
+            rows.append({**dict(zip(KEYS, keys, strict=True)), **values})
+        return MetricTable.of(rows)
+
+    @classmethod
+    def joined(cls, parts: Iterable[Evaluation]) -> Evaluation:
+        """Several data sets as one evaluation."""
+        parts = list(parts)
+        return cls(
+            pd.concat([part.frame for part in parts], ignore_index=True),
+            pd.concat([part.scores for part in parts], ignore_index=True),
+            tuple(name for part in parts for name in part.skipped),
+        )
+
+
+@torch.no_grad()
+def evaluate(
+    detector: Detector,
+    dataset: DataSet,
+    size: int | None = None,
+    batch: int = 8,
+    *,
+    exact: bool = False,
+    cache: bool = False,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Evaluation:
+    """Scores every picture of ``dataset`` and computes what its labels and masks allow; the rest is NaN.
+
+    Args:
+        detector: what is tested.
+        dataset: of one domain.
+        size: pictures are resized to this square; the backbone's own size when None.
+        batch: pictures at once; results do not depend on it beyond rounding.
+        exact: exact pixel metrics, which keep every map of a category; otherwise certified to about 1e-5.
+        cache: keep resized pictures in memory, for a set that is scored again.
+        progress: called with the number of pictures after every batch.
+
+    Raises:
+        DataError: no picture could be read.
+    """
+    device = detector.backbone.logit_scale.device
+    side = size or detector.backbone.provenance.image_size[0]
+    loader = Loader(
+        dataset, Preprocess(side), batch, cache="memory" if cache else None, on_error="skip", normalise=False
+    )
+    mode = "exact" if exact else "streaming"
+    pixel = {category: PixelMetrics(mode=mode) for category in dataset.categories}  # type: ignore[arg-type]
+    rows: list[dict[str, object]] = []
+    for part in loader:
+        part = part.to(device)
+        prediction = detector(loader.preprocess.normalise(part.images), [record.category for record in part.records])
+        scores = {
+            "image": prediction.image_score,
+            "map": pooled(prediction.anomaly_map),
+            "joint": prediction.joint_score,
+        }
+        for row, record in enumerate(part.records):
+            known = {name: float(values[row]) for name, values in scores.items()}
+            rows.append(
+                {
+                    "domain": dataset.domain,
+                    "dataset": dataset.name,
+                    "category": record.category,
+                    "name": record.name,
+                    "anomalous": record.anomalous,
+                    **known,
+                }
+            )
+        if isinstance(part.masks, torch.Tensor):
+            for category in {record.category for record in part.records}:
+                own = torch.tensor([record.category == category for record in part.records], device=device)
+                own &= part.has_mask
+                if own.any():
+                    pixel[category].update(prediction.anomaly_map[own], part.masks[own])
+        progress(len(part))
+    scored = pd.DataFrame(rows)
+    frame = pd.DataFrame(_metrics(dataset, scored, pixel), columns=[*KEYS, "score", "metric", "value"])
+    return Evaluation(frame, scored, tuple(skip.record.name for skip in loader.skipped))
+
+
+def _metrics(dataset: DataSet, scored: pd.DataFrame, pixel: dict[str, PixelMetrics]) -> Iterable[Sequence[object]]:
+    for category, own in scored.groupby("category", sort=False):
+        keys = (dataset.domain, dataset.name, category)
+        told = own[own["anomalous"].notna()]
+        labels = torch.tensor(told["anomalous"].astype(bool).to_numpy())
+        for score in SCORES:
+            metric = ImageMetrics()
+            if len(told):
+                metric.update(torch.tensor(told[score].to_numpy()), labels)
+            for name, value in metric.compute().items():
+                yield (*keys, score, name, float(value))
+        if dataset.has_masks:
+            for name, value in pixel[str(category)].compute().items():
+                yield (*keys, "pixel", name, float(value))

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headlens.detectors.config import preset
+from headlens.detectors.headclip import Detector
+from headlens.detectors.predict import as_bytes, predict
+from headlens.errors import DataError, ShapeError
+from tests.detectors.test_headclip import SMALL
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def test_every_form_of_a_picture_is_the_same_picture(picture, tmp_path):
+    expected = torch.from_numpy(picture).permute(2, 0, 1)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    forms = (
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        Image.fromarray(picture),
+        picture,
+        picture / 255,
+        expected,
+        expected.float() / 255,
+        expected.long(),
+    )
+    for form in forms:
+        assert torch.equal(as_bytes(form), expected)
+    grey = as_bytes(picture[..., 0])
+    assert torch.equal(grey, expected[:1].expand(3, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        (np.zeros((4, 5, 7)), r"\(4, 5, 7\)"),
+        (torch.zeros(4, 5), r"\(4, 5\)"),
+        (np.zeros((0, 5, 3)), "no pixels"),
+        (torch.full((3, 4, 4), -2.0), "-2 to -2"),
+        (torch.full((3, 4, 4), float("nan")), "nan"),
+        (np.full((4, 4, 3), 300), "300"),
+        (42, "int is no picture"),
+    ],
+)
+def test_what_is_no_picture_is_named(bad, named):
+    with pytest.raises(ShapeError, match=named):
+        as_bytes(bad)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="gone"):
+        as_bytes(tmp_path / "gone.png")
+
+
+def test_order_and_batch_do_not_matter(clip):
+    detector = Detector(clip, preset("headclip", **SMALL), seed=1)
+    generator = np.random.default_rng(1)
+    pictures = [generator.integers(0, 256, (24, 20 + i, 3), dtype=np.uint8) for i in range(5)]
+    all_at_once = predict(detector, pictures, 32, batch=5)
+    backwards = predict(detector, (p for p in reversed(pictures)), 32, batch=2)
+    torch.testing.assert_close(all_at_once.joint_score, backwards.joint_score.flip(0))
+    torch.testing.assert_close(all_at_once.anomaly_map, backwards.anomaly_map.flip(0))
+    assert len(predict(detector, pictures[0], 32)) == 1
+    assert all_at_once.tap_margins[3].shape == (5, 4, 4)
+    with pytest.raises(ShapeError, match="no picture"):
+        predict(detector, [], 32)
