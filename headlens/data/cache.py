@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import threading
+import time
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
 
 from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import Record
+from headlens.files import write_atomically
 
-_FORMAT = 1  # part of every key: raise it when entries are written in another way
+_FORMAT = 2  # part of every key: raise it when entries are written in another way
+_ABANDONED = 3600.0  # seconds after which a half-written file belongs to a process that was killed
 
 
 class MemoryCache:
@@ -46,53 +48,49 @@ class MemoryCache:
 class FolderCache:
     """One safetensors file for each picture, in a folder that several runs may use at the same time.
 
-    An entry appears whole or not at all, and is read only if its checksum holds: a damaged one counts as absent. When
-    the folder cannot be written any more (a full disk), the run goes on without it.
+    An entry appears whole or not at all, and is read only if its checksum holds: a damaged one, or that of another
+    picture, counts as absent. When the folder cannot be written any more (a full disk), the run goes on without it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._writable = True
+        with suppress(OSError):  # no folder yet, or somebody else cleans up at the same time
+            for half in folder.glob("*/.*.safetensors.*"):  # left by ``write_atomically`` where a process was killed
+                if time.time() - half.stat().st_mtime > _ABANDONED:
+                    half.unlink()
 
     def get(self, key: str) -> Prepared | None:
         """What was put there; None when there is nothing, or nothing whole."""
         from safetensors import SafetensorError, safe_open
 
-        path = self._path(key)
-        if not path.is_file():
-            return None
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(self._path(key), framework="pt") as file:
                 note = json.loads(file.metadata()["headlens"])
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if _checksum(tensors) != note["checksum"]:
-                return None
             height, width = note["native"]
-            return Prepared(tensors["image"], tensors.get("mask"), (height, width))
+            prepared = Prepared(tensors["image"], tensors.get("mask"), (height, width))
+            return prepared if _checksum(key, prepared) == note["checksum"] else None
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            return None  # cut short, or not written by us
+            return None  # not there, cut short, or not written by us
 
     def put(self, key: str, prepared: Prepared) -> None:
-        """Write it next to its place, then move it there."""
+        """Write it, unless something that is no entry is in its place."""
         from safetensors.torch import save
 
         if not self._writable:
             return
         tensors = {"image": prepared.image} | ({} if prepared.mask is None else {"mask": prepared.mask})
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        note = {"checksum": _checksum(tensors), "native": prepared.native}
+        note = {"checksum": _checksum(key, prepared), "native": prepared.native}
         path = self._path(key)
-        half: str | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-                half = file.name
-                file.write(save(tensors, {"headlens": json.dumps(note)}))
-            os.replace(half, path)  # noqa: PTH105
+            write_atomically(path, save(tensors, {"headlens": json.dumps(note)}))
+        except IsADirectoryError:
+            return
         except OSError as error:
             self._writable = False
-            if half is not None:
-                Path(half).unlink(missing_ok=True)
             warnings.warn(f"{self.folder} takes no more pictures ({error}): the run goes on without", stacklevel=2)
 
     def _path(self, key: str) -> Path:
@@ -111,16 +109,16 @@ def key_of(record: Record, preprocess: Preprocess) -> str | None:
         if path is not None:
             try:
                 stat = path.stat()
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a name that no file can have
                 return None
             facts += [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _checksum(tensors: dict[str, Tensor]) -> int:
-    total = 0
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        total = zlib.crc32(tensor.numpy().data, total)
+def _checksum(key: str, prepared: Prepared) -> int:
+    total = zlib.crc32(f"{key} {list(prepared.native)}".encode())
+    for tensor in (prepared.image, prepared.mask):
+        if tensor is not None:
+            total = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+            total = zlib.crc32(tensor.contiguous().numpy().data, total)
     return total

@@ -87,7 +87,7 @@ class Loader:
             ``preprocess.normalise`` does the rest.
 
     Raises:
-        DataError: at a picture that cannot be read, or, with ``"skip"``, when none could be.
+        DataError: at a picture that cannot be read, or, with ``"skip"``, when none was read so far.
 
     >>> from headlens.data.samples import DataSet, Pixels, Record
     >>> class Grey(DataSet):
@@ -125,6 +125,7 @@ class Loader:
         self._memory = MemoryCache(cache_bytes) if cache is not None else None
         self._folder = FolderCache(cache) if isinstance(cache, Path) else None
         self._skipped: dict[int, str] = {}
+        self._read_any = False
         self._has_masks = dataset.has_masks
 
     def __len__(self) -> int:
@@ -149,22 +150,21 @@ class Loader:
     def batches(self, order: Sequence[int]) -> Iterator[Batch]:
         """The pictures numbered in ``order``: some of them, or all of them shuffled."""
         rows: list[tuple[int, Prepared]] = []
-        found = False
         with closing(self._ahead(order)) as results:
             for i, result in results:
                 if isinstance(result, DataError):
                     self._skipped[i] = str(result)
                     continue
-                found = True
+                self._read_any = True
                 rows.append((i, result))
                 if len(rows) == self.batch:
                     yield self._together(rows)
                     rows = []
         if rows:
             yield self._together(rows)
-        if len(order) and not found:
-            reasons = list(self._skipped.values())
-            raise DataError(f"none of {len(order)} pictures of {self.dataset.name} could be read; {reasons[0]}")
+        if len(order) and not self._read_any:  # one batch of bad pictures says nothing about the others
+            reason = self._skipped[order[0]]
+            raise DataError(f"none of {len(order)} pictures of {self.dataset.name} could be read; {reason}")
 
     def _ahead(self, order: Sequence[int]) -> Generator[tuple[int, Prepared | DataError], None, None]:
         """Results in order, with a bounded number of them under way."""

@@ -69,9 +69,10 @@ class Preprocess:
     std: tuple[float, float, float] = CLIP_STD
 
     def __post_init__(self) -> None:
-        if self.fit not in ("squash", "pad") or self.masks not in ("resized", "native") or self.size < 1:
+        whole = isinstance(self.size, int) and self.size >= 1
+        if not whole or self.fit not in ("squash", "pad") or self.masks not in ("resized", "native"):
             raise DataError(
-                f"size={self.size!r}, fit={self.fit!r}, masks={self.masks!r}: the size is a positive number of pixels, "
+                f"size={self.size!r}, fit={self.fit!r}, masks={self.masks!r}: the size is a whole number of pixels, "
                 "fit is 'squash' or 'pad', masks are 'resized' or 'native'"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -195,13 +196,13 @@ def test_parts_of_one_file_have_entries_of_their_own(tmp_path):
     assert len(set(keys)) == 4
 
 
-@pytest.mark.parametrize("harm", ["cut short", "one bit", "not ours", "empty"])
+@pytest.mark.parametrize("harm", ["cut short", "one bit", "not ours", "empty", "another size", "another's"])
 def test_damaged_entries_are_made_again(tmp_path, harm):
     (tmp_path / "set").mkdir()
     data = shelf(6, tmp_path / "set")
     loader = Loader(data, SMALL, cache=tmp_path / "cache")
     before = list(loader)
-    entry = next(iter(sorted((tmp_path / "cache").rglob("*.safetensors"))))
+    entry, other, *_ = sorted((tmp_path / "cache").rglob("*.safetensors"))
     content = entry.read_bytes()
     entry.write_bytes(
         {
@@ -209,12 +210,41 @@ def test_damaged_entries_are_made_again(tmp_path, harm):
             "one bit": content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
             "not ours": b"a text about something else",
             "empty": b"",
+            "another size": re.sub(rb"native(\W+)2", rb"native\g<1>9", content),
+            "another's": other.read_bytes(),
         }[harm]
     )
     data.reads.clear()
     assert equal(loader, before)
     assert len(data.reads) == 1
     assert entry.read_bytes() == content
+
+
+def test_a_folder_in_the_place_of_an_entry_is_that_entry_s_trouble_alone(tmp_path):
+    (tmp_path / "set").mkdir()
+    data = shelf(6, tmp_path / "set")
+    (tmp_path / "cache" / (key := key_of(data.records[0], SMALL))[:2] / f"{key}.safetensors").mkdir(parents=True)
+    loader = Loader(data, SMALL, cache=tmp_path / "cache", workers=0)
+    before = list(loader)
+    data.reads.clear()
+    assert equal(loader, before)
+    assert data.reads == ["0"]
+
+
+def test_what_killed_writers_left_is_cleaned_up(tmp_path, monkeypatch):
+    """But not what somebody may still be writing."""
+    cache, prepared = FolderCache(tmp_path), Prepared(torch.zeros(3, 2, 2, dtype=torch.uint8), None, (2, 2))
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "replace", lambda *_: None)
+        for key in ("ab0", "ab1"):
+            cache.put(key, prepared)
+    old, new = (next(tmp_path.glob(f"ab/.*{key}*")) for key in ("ab0", "ab1"))
+    cache.put("ab2", prepared)
+    hours_ago = time.time() - 2 * 3600
+    for path in (old, tmp_path / "ab" / "ab2.safetensors"):
+        os.utime(path, (hours_ago, hours_ago))
+    FolderCache(tmp_path)
+    assert sorted(tmp_path.glob("ab/*")) == sorted([new, tmp_path / "ab" / "ab2.safetensors"])
 
 
 def test_entries_appear_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -224,7 +254,7 @@ def test_entries_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     def stopped(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("headlens.data.cache.os.replace", stopped)
+    monkeypatch.setattr(Path, "replace", stopped)
     with pytest.warns(UserWarning, match=f"{tmp_path} takes no more pictures .*No space left"):
         cache.put("ab", prepared)
     monkeypatch.undo()
@@ -239,6 +269,21 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path):
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.warns(UserWarning, match="goes on without"):
         assert sum(map(len, Loader(shelf(9, tmp_path / "set"), SMALL, cache=tmp_path / "cache"))) == 9
+
+
+def test_a_folder_that_may_not_be_looked_into_does_not_stop_the_run(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "cache").mkdir()
+    loader = Loader(shelf(4, tmp_path / "set"), SMALL, cache=tmp_path / "cache", on_error="skip")
+    list(loader)
+
+    def denied(path, *_, of=Path.stat, **options):
+        if (tmp_path / "cache") in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return of(path, *_, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    assert numbers(loader) == [0, 1, 2, 3]
 
 
 def test_memory_has_a_budget():
@@ -279,6 +324,7 @@ def test_callers_cannot_reach_into_the_cache():
 def test_what_has_no_file_has_no_key(tmp_path):
     assert key_of(Record("made", "box", False), SMALL) is None
     assert key_of(Record("gone", "box", False, image=tmp_path / "gone.png"), SMALL) is None
+    assert key_of(Record("odd", "box", False, image=tmp_path / "\ud800.png"), SMALL) is None
     made = shelf(5)
     loader = Loader(made, SMALL, cache=tmp_path / "cache")
     list(loader), list(loader)
@@ -309,6 +355,17 @@ def test_skipped_ones_are_reported_once_and_not_tried_again():
     ]
     assert data.reads.count("2") == 1
     assert [s.record.name for s in loader.skipped] == ["2", "9"]
+
+
+def test_a_batch_of_bad_pictures_does_not_end_a_run():
+    loader = Loader(shelf(6, broken=[2, 4]), SMALL, on_error="skip")
+    with pytest.raises(DataError, match=r"none of 1 pictures of shelf could be read; 2: 2\.png is no picture"):
+        numbers(loader, [2])
+    with pytest.raises(DataError, match=r"none of 2 pictures of shelf could be read; 4: 4\.png is no picture"):
+        numbers(loader, [4, 2])
+    assert numbers(loader, [1, 2]) == [1]
+    assert numbers(loader, [2]) == numbers(loader, [4, 2]) == []
+    assert [s.record.name for s in loader.skipped] == ["2", "4"]
 
 
 def test_other_errors_are_never_skipped(monkeypatch):

@@ -132,7 +132,7 @@ def test_native_masks_are_left_alone(fit):
 def test_what_is_refused():
     with pytest.raises(DataError, match=r"the mask is 30x40 .* its image 40x30"):
         Preprocess(14)(Pixels(noise(40, 30), blobs(30, 40)))
-    for wrong in ({"fit": "crop"}, {"masks": "nearest"}, {"size": 0}):
+    for wrong in ({"fit": "crop"}, {"masks": "nearest"}, {"size": 0}, {"size": "56"}, {"size": 56.0}):
         with pytest.raises(DataError, match=str(next(iter(wrong.values())))):
             Preprocess(**wrong)
     assert math.isclose(float(Preprocess(4).normalise(torch.zeros(3, 1, 1)).mean()), -1.6365, abs_tol=0.05)
