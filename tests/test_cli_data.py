@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 from typer.testing import CliRunner
 
 from headlens.cli import app
@@ -203,3 +205,45 @@ def test_names_that_are_no_text(tree):
     assert result.exit_code == 1, result.output
     assert "t\\udce9.png: not a picture" in result.output
     assert run("check", tree, "--json").exit_code == 1
+
+
+def test_names_that_would_forge_the_report(tree, monkeypatch):
+    """Escaped for people; machines get them as they are."""
+    name = "x\n0 errors, 0 warnings\x1b[2J.png"
+    bad = some(tree, "screw", "good")[0].with_name(name)
+    bad.write_bytes(b"no picture")
+    result = run("check", tree)
+    assert result.exit_code == 1
+    assert r"x\n0 errors, 0 warnings\x1b[2J.png" in result.output
+    assert "\x1b" not in result.output
+    assert sum(line.endswith("0 errors, 0 warnings") for line in result.output.splitlines()) == 0
+    (problem,) = json.loads(run("check", tree, "--json").stdout)["problems"]
+    assert problem["file"] == str(bad)
+    assert run("check", tree, "--layout", "a\nb").output.count("\n") == 1
+
+
+def test_what_can_be_measured(tree):
+    assert "\nmetrics: image_auroc, image_ap, image_f1max, pixel_auroc, pixel_ap, " in run("check", tree).output
+    for path in tree.glob("*/ground_truth"):
+        shutil.rmtree(path)
+    assert json.loads(run("check", tree, "--json").stdout)["metrics"] == ["image_auroc", "image_ap", "image_f1max"]
+    for path in tree.glob("*/test/*"):
+        if path.name != "good":
+            shutil.rmtree(path)
+    assert "\nmetrics: none\n" in run("check", tree).output
+
+
+def test_the_bar_says_when_all_is_read_and_files_are_compared(whole, monkeypatch):
+    told = []
+
+    class Bar(tqdm):
+        def __init__(self, **options):
+            super().__init__(**{**options, "disable": False, "file": io.StringIO()})
+
+        def set_description(self, text=None, refresh=True):
+            told.append((text, self.n))
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    monkeypatch.setattr("headlens.data.checking.contents", lambda paths: told.append(len(list(paths))) or {})
+    assert run("check", whole).exit_code == 0
+    assert told == [("looking for duplicates", 32), 32]

@@ -46,7 +46,8 @@ def test_a_healthy_machine():
     assert str(torch.get_num_threads()) in found["cpu"]["detail"]
     assert sha256_of(embedded.weights("mini")) in found["mini"]["detail"]
     assert found["ViT-L-14-336-quickgelu openai"]["status"] == "warning"
-    assert "hub" in found["ViT-L-14-336-quickgelu openai"]["detail"]
+    for text in ("open_clip_model.safetensors", "timm/vit_large_patch14_clip_336.openai", "hub"):
+        assert text in found["ViT-L-14-336-quickgelu openai"]["detail"]
 
 
 def test_for_people_one_line_each():
@@ -138,12 +139,20 @@ def test_data(tmp_path):
     assert code == 0
     assert "5 normal + 5 anomalous" in found["data"]["detail"]
     assert "28x28" in found["data"]["detail"]
+    assert "can be measured by image_auroc, image_ap, image_f1max, pixel_auroc" in found["data"]["detail"]
     for bad in ("nowhere", "procedural:nonsense"):
         found, code = findings("--data", bad)
         assert code == 1
         assert found["data"]["status"] == "problem"
         assert bad in found["data"]["detail"]
     assert findings("--data", "procedural:industrial")[1] == 0
+
+
+def test_details_stay_on_their_line(monkeypatch):
+    monkeypatch.setattr("platform.platform", lambda: "a\nproblem b\x1b")
+    lines = CliRunner().invoke(app, ["doctor"]).output.splitlines()
+    assert [line.split()[1] for line in lines[:2]] == ["headlens:", "python:"]
+    assert r"a\nproblem b\x1b" in lines[1]
 
 
 def test_data_with_records_that_are_left_out(tmp_path):

@@ -36,20 +36,39 @@ def tag_config(name: str, tag: str) -> dict[str, Any]:
     )
 
 
+def sought(name: str, tag: str) -> tuple[str, tuple[str, ...]]:
+    """The hub repository of a tag, and the names that its weight file may have there.
+
+    Raises:
+        CheckpointError: as ``tag_config``.
+
+    >>> sought("ViT-B-32-quickgelu", "openai")
+    ('timm/vit_base_patch32_clip_224.openai', ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin'))
+    """
+    repository, filename = tag_config(name, tag)["hf_hub"].rsplit("/", 1)
+    return repository, (filename,) if filename else _FILES
+
+
+def cached(name: str, tag: str, cache_dir: str | Path | None = None) -> Path | None:
+    """The weight file of a tag if it is on this machine, in the local hub cache. Asks nothing of the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, files = sought(name, tag)
+    found = (try_to_load_from_cache(repository, file, cache_dir=cache_dir) for file in files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
 def download(name: str, tag: str, cache_dir: str | Path | None = None) -> Path:
     """The weight file of a tag, from the local hub cache or, with a progress bar, from the hub.
 
     Raises:
         DownloadError: within seconds where there is no network; the message names the local-file way.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download
 
-    repository, filename = tag_config(name, tag)["hf_hub"].rsplit("/", 1)
-    candidates = (filename,) if filename else _FILES
-    for candidate in candidates:
-        cached = try_to_load_from_cache(repository, candidate, cache_dir=cache_dir)
-        if isinstance(cached, str):
-            return Path(cached)
+    if here := cached(name, tag, cache_dir):
+        return here
+    repository, candidates = sought(name, tag)
     found = None
     try:
         found = next((c for c in candidates if _exists(repository, c)), candidates[0])

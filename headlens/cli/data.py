@@ -8,15 +8,12 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from headlens.printing import printable
+
 data = typer.Typer(help="Data sets: layouts, a checker, protocols, the procedural worlds.", no_args_is_help=True)
 
 Text = Optional[str]  # noqa: UP045 typer reads this at run time on Python 3.10
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
-
-
-def _say(text: str) -> None:
-    """Names of files can hold bytes that are no text, which a terminal would choke on."""
-    typer.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 @data.command("list")
@@ -75,17 +72,24 @@ def check(
             )
         else:
             for line in [*refused[:most], error]:
-                _say(f"headlens: {line}")
+                typer.echo(f"headlens: {printable(str(line))}")
         raise typer.Exit(2) from error
     with tqdm(total=len(dataset), unit="image", disable=None) as bar:
-        report = check(dataset, refused, progress=bar.update)
+
+        def advance() -> None:
+            bar.update()
+            if bar.n == bar.total:
+                bar.set_description("looking for duplicates")
+
+        report = check(dataset, refused, progress=advance)
     if as_json:
         rows = [{"severity": problem.severity, **vars(problem)} for problem in report.problems]
         about: dict[str, Any] = {"ok": report.ok, "name": report.name, "domain": dataset.domain}
-        about |= {"layout": getattr(dataset, "layout", None), "pictures": report.pictures, "counts": report.counts}
+        about |= {"layout": getattr(dataset, "layout", None), "pictures": report.pictures}
+        about |= {"metrics": dataset.metrics, "counts": report.counts}
         typer.echo(json.dumps({**about, "problems": rows}, indent=1, default=str))
     else:
-        _say(f"{dataset!r}\n{report.summary(most)}")
+        typer.echo(f"{dataset!r}\nmetrics: {', '.join(dataset.metrics) or 'none'}\n{report.summary(most)}")
     if not report.ok:
         raise typer.Exit(1)
 

@@ -13,6 +13,8 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from headlens.printing import printable
+
 _PUBLISHED = ("ViT-L-14-336-quickgelu", "openai")  # what the literature uses
 _GIB = 2**30
 
@@ -47,7 +49,7 @@ def doctor(
         for finding in _guarded(what, look):
             findings.append(finding)
             if not as_json:
-                typer.echo(f"{finding.status:8} {finding.what}: {finding.detail}")
+                typer.echo(f"{finding.status:8} {finding.what}: {printable(finding.detail)}")
     if as_json:
         typer.echo(json.dumps([vars(finding) for finding in findings], indent=1))
     if any(finding.status == "problem" for finding in findings):
@@ -148,22 +150,20 @@ def _embedded() -> Iterator[Finding]:
 
 def _published() -> Iterator[Finding]:
     """Whether the weights of the literature are here, and if not, from where and to where they would be fetched."""
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
 
-    from headlens.backbone.download import _FILES, tag_config
+    from headlens.backbone.download import cached, sought
 
     name, tag = _PUBLISHED
-    repository, filename = tag_config(name, tag)["hf_hub"].rsplit("/", 1)
-    for candidate in (filename,) if filename else _FILES:
-        found = try_to_load_from_cache(repository, candidate)
-        if isinstance(found, str):
-            yield Finding(f"{name} {tag}", "ok", f"{found}, {Path(found).stat().st_size / _GIB:.2f} GiB")
-            return
+    if found := cached(name, tag):
+        yield Finding(f"{name} {tag}", "ok", f"{found}, {found.stat().st_size / _GIB:.2f} GiB")
+        return
+    repository, files = sought(name, tag)
     yield Finding(
         f"{name} {tag}",
         "warning",
-        f"not in {constants.HF_HUB_CACHE} (HF_HOME moves it); fetched from {repository} on the hub when first used; "
-        "without a network: load(name, pretrained=path of a file)",
+        f"no {' or '.join(files)} of {repository} in {constants.HF_HUB_CACHE} (HF_HOME moves it); fetched from the hub "
+        "when first used; without a network: load(name, pretrained=path of a file)",
     )
 
 
@@ -176,6 +176,7 @@ def _data(spec: str) -> Iterator[Finding]:
     dataset = open(spec, refuse=refused.append)
     image = dataset.pixels(0).image
     size = f"the first is {image.shape[-1]}x{image.shape[-2]} pixels"
-    yield Finding("data", "ok", f"{dataset!r}, {size}; `headlens data check` reads them all")
+    measured = f"can be measured by {', '.join(dataset.metrics) or 'nothing'}"
+    yield Finding("data", "ok", f"{dataset!r}, {measured}; {size}; `headlens data check` reads them all")
     if refused:
         yield Finding("data", "problem", f"{len(refused)} records were left out, such as: {refused[0]}")

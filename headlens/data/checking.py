@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from headlens.data.folders import FileSet
 from headlens.data.images import MAX_PIXELS, read_image, read_mask
 from headlens.data.samples import DataSet, Record
 from headlens.errors import DataError
+from headlens.printing import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ Severity = Literal["error", "warning"]
 
 KINDS: dict[str, tuple[Severity, str]] = {
     "empty": ("error", "no picture at all"),
-    "refused": ("error", "left out by the reader: a record that points outside the root, or cannot be understood"),
+    "refused": ("error", "told by the reader: a record that it left out, or a mask that belongs to no picture"),
     "same-name": ("error", "several records with one name"),
     "missing-image": ("error", "the image file is not there"),
     "unreadable-image": ("error", "the image file cannot be read"),
@@ -33,7 +34,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "mask-size": ("error", "the mask is not as large as its image"),
     "empty-mask": ("error", "nothing is marked in the mask of an anomalous image"),
     "marked-normal": ("error", "something is marked in the mask of a normal image"),
-    "no-mask": ("error", "an anomalous image without a mask, in a set that has masks"),
+    "no-mask": ("error", "an anomalous image without a mask, in a category that has masks"),
     "duplicate-across-splits": ("error", "one image in several splits"),
     "duplicate-across-categories": ("error", "one image in several categories"),
     "duplicate-across-labels": ("error", "one image both as normal and as anomalous"),
@@ -111,12 +112,12 @@ class Report:
             severity, meaning = KINDS[kind]
             lines.append(f"{severity}: {kind}, {count}x: {meaning}")
             named = [problem.message for problem in self.problems if problem.kind == kind]
-            lines += [f"  {message}" for message in named[:most]]
+            lines += [f"  {printable(message)}" for message in named[:most]]
             if count > most:
                 lines.append(f"  ... and {count - most} more")
         errors = sum(problem.severity == "error" for problem in self.problems)
         warnings = len(self.problems) - errors
-        lines.append(f"{self.name}: {self.pictures} pictures, {errors} errors, {warnings} warnings")
+        lines.append(f"{printable(self.name)}: {self.pictures} pictures, {errors} errors, {warnings} warnings")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -148,8 +149,10 @@ def check(
     if not dataset.records:
         problems.append(Problem("empty", "", None, f"{dataset.name}: there is no picture in it"))
 
+    masked = {record.category for record in dataset.records if record.anomalous and record.mask}
+
     def look(i: int) -> list[Problem]:
-        return list(_one(dataset, i))
+        return _one(dataset, i, masked)
 
     with ThreadPoolExecutor(workers) as pool:
         for found in pool.map(look, range(len(dataset))):  # whose end, also by Ctrl-C, cancels what still waits
@@ -206,8 +209,8 @@ def _sha256(path: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _one(dataset: DataSet, i: int) -> list[Problem]:
-    """What is wrong with record ``i`` by itself."""
+def _one(dataset: DataSet, i: int, masked: Container[str]) -> list[Problem]:
+    """What is wrong with record ``i`` by itself; ``masked`` are the categories that have masks."""
     record = dataset.records[i]
     problems: list[Problem] = []
 
@@ -236,7 +239,7 @@ def _one(dataset: DataSet, i: int) -> list[Problem]:
             note("empty-mask", record.mask, f"anomalous, but nothing is marked in {record.mask or 'its mask'}")
         else:
             note("marked-normal", record.mask, f"normal, but something is marked in {record.mask or 'its mask'}")
-    if record.anomalous and record.image and record.mask is None and dataset.has_masks:
+    if record.anomalous and record.image and record.mask is None and record.category in masked:
         note("no-mask", record.image, f"anomalous, without a mask; pixel metrics leave {record.image} out")
     return problems
 

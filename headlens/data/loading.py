@@ -19,6 +19,7 @@ from headlens.data.cache import FolderCache, MemoryCache, key_of
 from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import DataSet, Record
 from headlens.errors import DataError
+from headlens.printing import printable
 
 _MOST_WORKERS = 16
 _GIB = 2**30
@@ -145,7 +146,7 @@ class Loader:
         if not self._skipped:
             return ""
         lines = [f"{len(self._skipped)} of {len(self.dataset)} pictures of {self.dataset.name} were left out:"]
-        return "\n  ".join([*lines, *self._skipped.values()])
+        return "\n  ".join(map(printable, [*lines, *self._skipped.values()]))
 
     def batches(self, order: Sequence[int]) -> Iterator[Batch]:
         """The pictures numbered in ``order``: some of them, or all of them shuffled."""

@@ -320,6 +320,8 @@ def test_a_tag_in_the_hub_cache_needs_no_network(monkeypatch, weights, tmp_path)
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("0123")
     save_file(stirred_state(SMALL_TAGGED), snapshot / "open_clip_model.safetensors")
+    assert download.cached(SMALL_TAGGED, "openai", tmp_path) == snapshot / "open_clip_model.safetensors"
+    assert download.cached("ViT-B-16-quickgelu", "openai", tmp_path) is None
     clip = load(SMALL_TAGGED, "openai", cache_dir=tmp_path)
     assert clip.provenance.weights == "openai"
 

@@ -263,6 +263,35 @@ def test_one_name_twice_nothing_at_all_and_what_the_reader_refused(tmp_path):
     assert [p.message for p in report.problems if p.kind == "refused"] == ["../x.png: outside", "y"]
 
 
+def test_masks_are_missed_where_the_category_has_some(tmp_path):
+    """A category that nobody outlined is no mistake in a set where others are."""
+    records = [replace(r, mask=None) if r.category == "cable" else r for r in healthy(tmp_path)]
+    assert check(FileSet("mine", "", records, "mvtec")).problems == ()
+    flawed = halves(records, "bottle")[1][0]
+    (problem,) = check(FileSet("mine", "", [replace(r, mask=None) if r == flawed else r for r in records])).problems
+    assert (problem.kind, problem.record) == ("no-mask", flawed.name)
+
+
+def test_many_copies_make_a_short_message(tmp_path):
+    records = healthy(tmp_path)
+    normal = halves(records, "bottle")[0][0]
+    copies = [replace(normal, name=f"copy{i:03d}") for i in range(300)]
+    (problem,) = check(FileSet("mine", "", [*records, *copies], "mvtec")).problems
+    assert problem.message.endswith("copy003 (test), copy004 (test) and 295 more")
+    assert max(map(len, str(check(FileSet("mine", "", [*records, *copies], "mvtec"))).splitlines())) < 300
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(st.text(), st.text(), st.lists(st.text(max_size=20), max_size=4))
+def test_no_name_breaks_the_lines_of_the_report(name, file, refused):
+    """Nor moves the cursor: one line for the kind, one for each problem, one for the sum."""
+    dataset = FileSet(name, "", [Record(file, "box", False, image=Path("nowhere") / "x.png")])
+    report = check(dataset, map(DataError, refused))
+    text = report.summary(9)
+    assert text.count("\n") == sum(2 if kind == "missing-image" else 1 + len(refused) for kind in report.counts)
+    assert text.replace("\n", "").isprintable()
+
+
 def test_sets_that_are_made_rather_than_read():
     class Made(DataSet):
         def pixels(self, i: int) -> Pixels:
