@@ -134,14 +134,15 @@ class PixelMetrics(Metric):
         return Counters(*(getattr(self, name) for name in Counters.__dataclass_fields__))
 
     def bounds(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Lower and upper limit of every value on these ranks' images (in exact mode they are the value, twice).
+        """Lower and upper limit of every value, over all ranks (in exact mode they are the value, twice).
 
         Streaming, a limit holds for any order of the pixels within a bin, and a bin that is one tied value adds
         nothing to its width.
         """
-        if self.mode == "streaming":
-            return self._counters().bounds(self.limit)
-        return {name: (value, value) for name, value in self._exact().items()}
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            if self.mode == "streaming":
+                return self._counters().bounds(self.limit)
+            return {name: (value, value) for name, value in self._exact().items()}
 
     def compute(self) -> dict[str, Tensor]:
         """``{"auroc", "ap", "f1max", "aupro"}`` of all images so far, float64 on the CPU.

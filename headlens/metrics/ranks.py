@@ -1,24 +1,26 @@
 """How many of very many scores lie above each of a few.
 
 All exact pixel metrics are sums over defect pixels, 2 or 3 in a hundred, of how many other pixels score higher. So no
-label travels through a sort, and not even all scores need one: a pixel whose bin holds no defect pixel only counts.
-What shares a bin with one is sorted, as bare values. In the worst case, everything in one bin, that is one sort of all.
+label travels through a sort, and not even all scores need one: a pixel whose bin holds no defect pixel only counts, and
+one that ties with the lowest defect pixel of its bin does so too. The rest is sorted, as bare values. In the worst
+case, everything in one bin, that is one sort of all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from headlens.metrics.binning import Binning
-from headlens.metrics.threads import shares
+from headlens.metrics.threads import one_thread
 
-BINS_PER_QUERY, MOST_BINS = 8, 2**24
-BLOCK = 2**18  # scores at a time: what is worked out on the way stays in the cache
+BINS_PER_QUERY, MOST_BINS = 16, 2**24
+BLOCK = 2**16  # scores at a time: what is worked out on the way stays in the cache
 
 
 def counts_above(scores: Sequence[Tensor], queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,6 +47,7 @@ def counts_above(scores: Sequence[Tensor], queries: Tensor) -> tuple[Tensor, Ten
     return torch.from_numpy(greater), torch.from_numpy(at_least)
 
 
+@one_thread()
 def _counts_on_cpu(blocks: Sequence[Tensor], queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not len(queries):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -54,27 +57,41 @@ def _counts_on_cpu(blocks: Sequence[Tensor], queries: np.ndarray) -> tuple[np.nd
     slot = np.zeros(binning.slots, np.int32)
     slot[asked] = 2
     np.cumsum(slot, out=slot)
-    last = int(slot[-1])
     slot[asked] -= 1
+    slots, own = int(slot[-1]) + 2, slot[asked]
+    first = queries[np.flatnonzero(np.diff(asked, prepend=-1))]  # the lowest query of each bin that was asked about
+    look_up = torch.from_numpy(slot)
 
-    def tally(blocks: Sequence[Tensor]) -> tuple[Tensor, list[np.ndarray]]:
-        counts, one, contested = torch.zeros(last + 1, dtype=torch.int32), torch.ones(BLOCK, dtype=torch.int32), []
-        for block in blocks:
-            scores = block.numpy()
-            at = slot.take(binning.place(scores).astype(np.int32))
-            counts.scatter_add_(0, torch.from_numpy(at.astype(np.int64)), one[: len(at)])
-            contested.append(scores[(at & 1).astype(bool)])
-        return counts, contested
+    counts, ties = (torch.zeros(size, dtype=torch.int64) for size in (slots, len(first)))
+    one, contested = torch.ones(BLOCK, dtype=torch.int64), []
+    for block in blocks:
+        scores = block.numpy()
+        at = look_up.index_select(0, torch.from_numpy(binning.place(scores).astype(np.int32)))
+        counts.scatter_add_(0, at.long(), one[: len(at)])
+        shared = np.flatnonzero((at.numpy() & 1).astype(bool))
+        near, which = scores[shared], at.numpy()[shared] >> 1
+        tied = near == first[which]
+        ties.scatter_add_(0, torch.from_numpy(which[tied]).long(), one[: np.count_nonzero(tied)])
+        contested.append(near[~tied])
+    outside, equal = counts.numpy(), ties.numpy()
+    outside[1::2] = 0  # those are ties, or contested
+    rest = np.concatenate([queries[:0], *contested])
+    del contested
+    rest.sort()
 
-    tallies = shares(tally, blocks)
-    shared = np.concatenate([queries[:0], *(part for _, contested in tallies for part in contested)])
-    outside = sum((counts for counts, _ in tallies), torch.zeros(1, dtype=torch.int64))
-    del tallies
-    shared.sort()
-    outside[1::2] = 0  # those are in ``shared``
-    above = outside.flip(0).cumsum(0).flip(0).numpy()[slot[asked]]
-    greater, at_least = (len(shared) - np.searchsorted(shared, queries, side=side) for side in ("right", "left"))
-    return above + greater, above + at_least
+    def above(side: Literal["left", "right"]) -> np.ndarray:
+        return (
+            _from_here_on(outside)[own]
+            + _from_here_on(equal)[np.searchsorted(first, queries, side)]
+            + (len(rest) - np.searchsorted(rest, queries, side))
+        )
+
+    return above("right"), above("left")
+
+
+def _from_here_on(counts: np.ndarray) -> np.ndarray:
+    """Sums of ``counts[i:]``, for every i up to the length."""
+    return np.append(np.cumsum(counts[::-1])[::-1], 0)
 
 
 def _binning(queries: np.ndarray) -> Binning:

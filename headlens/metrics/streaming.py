@@ -6,7 +6,6 @@ order and any ties; a bin that only ever held one value is a tie, and its part i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 from headlens.metrics.binning import Binning
 from headlens.metrics.checks import checked_scores
 from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
-from headlens.metrics.threads import one_thread, shares
+from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import FIXED_POINT, Truth
 
 BLOCK = 2**16  # pixels at a time: half a megabyte of positions
@@ -118,35 +117,26 @@ def _tally_on_device(counters: Counters, scores: Tensor, truth: Truth, binning: 
     counters.high.scatter_reduce_(0, at, scores, "amax")
 
 
+@one_thread()
 def _tally_on_cpu(counters: Counters, scores: Tensor, truth: Truth, binning: Binning) -> None:
     """The same, block by block: what is worked out on the way stays in the cache."""
-    with one_thread():
-        index, weight = truth.index.numpy(), truth.weight
-        one = torch.ones(BLOCK, dtype=torch.int64)
-
-    def work(starts: Sequence[int]) -> Counters:
-        # The first thread counts where the sum is wanted, the others where nobody else does.
-        own = counters if not starts or starts[0] == 0 else Counters.empty(binning.slots)
-        low, high = own.low.numpy(), own.high.numpy()
-        # One look-up tells whether a pixel breaks a tie: the bin's value, infinity while empty, NaN once mixed.
-        value = np.where(low < high, np.float32(np.nan), low)
-        for start in starts:
-            block = scores[start : start + BLOCK].numpy()
-            at = binning.place(block).astype(np.int64)
-            own.pixels.scatter_add_(0, torch.from_numpy(at), one[: len(at)])
-            known = value.take(at)
-            if len(news := np.flatnonzero((known < block) | (known > block))):
-                where, what = at[news], block[news]
-                own.low.scatter_reduce_(0, torch.from_numpy(where), torch.from_numpy(what), "amin")
-                own.high.scatter_reduce_(0, torch.from_numpy(where), torch.from_numpy(what), "amax")
-                value[where] = np.where(low[where] < high[where], np.float32(np.nan), what)
-            first, last = np.searchsorted(index, (start, start + len(at)))
-            if first < last:
-                hits = torch.from_numpy(at[index[first:last] - start])
-                own.hits.scatter_add_(0, hits, one[: len(hits)])
-                own.weight.scatter_add_(0, hits, weight[first:last])
-        return own
-
-    for own in shares(work, range(0, len(scores), BLOCK)):
-        if own is not counters:
-            counters.add(own)
+    index, weight = truth.index.numpy(), truth.weight
+    low, high = counters.low.numpy(), counters.high.numpy()
+    # One look-up tells whether a pixel breaks a tie: the bin's value, infinity while empty, NaN once mixed.
+    value = np.where(low < high, np.float32(np.nan), low)
+    one = torch.ones(BLOCK, dtype=torch.int64)
+    for start in range(0, len(scores), BLOCK):
+        block = scores[start : start + BLOCK].numpy()
+        at = binning.place(block).astype(np.int64)
+        counters.pixels.scatter_add_(0, torch.from_numpy(at), one[: len(at)])
+        known = value.take(at)
+        if len(news := np.flatnonzero((known < block) | (known > block))):
+            where, what = at[news], block[news]
+            counters.low.scatter_reduce_(0, torch.from_numpy(where), torch.from_numpy(what), "amin")
+            counters.high.scatter_reduce_(0, torch.from_numpy(where), torch.from_numpy(what), "amax")
+            value[where] = np.where(low[where] < high[where], np.float32(np.nan), what)
+        first, last = np.searchsorted(index, (start, start + len(at)))
+        if first < last:
+            hits = torch.from_numpy(at[index[first:last] - start])
+            counters.hits.scatter_add_(0, hits, one[: len(hits)])
+            counters.weight.scatter_add_(0, hits, weight[first:last])

@@ -66,7 +66,7 @@ def test_ranks_for_any_range_of_scores(spread, centre, levels, double, seed):
     assert np.array_equal(at_least, (scores >= queries[:, None]).sum(1))
 
 
-def test_ranks_with_several_threads_and_blocks(monkeypatch):
+def test_ranks_with_several_blocks(monkeypatch):
     monkeypatch.setattr(ranks, "BLOCK", 100)
     scores = torch.rand(5, 777)
     queries = scores.flatten()[::50].unique()

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headlens.errors import MetricError
 from headlens.metrics import PixelMetrics, Truth, streaming
 from headlens.metrics.binning import Binning
 from headlens.metrics.streaming import Counters, _tally_on_device, tally
@@ -122,7 +123,17 @@ def test_the_way_for_other_devices_counts_the_same(case, bins):
     same(other, counted(maps, masks, binning))
 
 
-def test_threads_and_blocks_count_the_same(monkeypatch):
+def test_the_number_of_threads_is_left_as_it_was():
+    before = torch.get_num_threads()
+    metric = PixelMetrics("streaming")
+    metric.update(*smooth(2, 32))
+    metric.compute()
+    with pytest.raises(MetricError):
+        metric.update(torch.full((1, 3, 3), torch.nan), torch.zeros(1, 3, 3))
+    assert torch.get_num_threads() == before
+
+
+def test_blocks_count_the_same(monkeypatch):
     monkeypatch.setattr(streaming, "BLOCK", 1000)
     maps, masks = smooth(33, 40)
     binning = Binning(500)
