@@ -9,6 +9,9 @@ import typer
 from headlens import HeadlensError, __version__
 from headlens.cli.data import data
 from headlens.cli.doctor import doctor
+from headlens.cli.eval import eval_
+from headlens.cli.score import score
+from headlens.cli.train import train
 from headlens.cli.verify import verify
 
 app = typer.Typer(
@@ -18,6 +21,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+app.command()(train)
+app.command("eval")(eval_)
+app.command()(score)
 app.command()(verify)
 app.command()(doctor)
 app.add_typer(data, name="data")

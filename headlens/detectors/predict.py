@@ -87,7 +87,7 @@ def predict(
     """
     one = isinstance(pictures, str | Path | np.ndarray) or hasattr(pictures, "convert")
     one = one or (isinstance(pictures, Tensor) and pictures.ndim == 3)
-    several = iter([pictures] if one else pictures)  # type: ignore[arg-type, list-item]
+    several = iter([pictures] if one else pictures)  # type: ignore[arg-type]
     preprocess, device = Preprocess(size), detector.backbone.logit_scale.device
     parts = []
     while images := [preprocess(Pixels(as_bytes(picture), None)).image for picture in islice(several, batch)]:
@@ -105,4 +105,10 @@ def joined(parts: list[Prediction]) -> Prediction:
         return torch.cat([getattr(part, name).cpu() for part in parts])
 
     taps = {tap: torch.cat([part.tap_margins[tap].cpu() for part in parts]) for tap in parts[0].tap_margins}
-    return Prediction(*map(together, ("anomaly_map", "image_score", "joint_score", "image_margin")), taps)
+    return Prediction(
+        anomaly_map=together("anomaly_map"),
+        image_score=together("image_score"),
+        joint_score=together("joint_score"),
+        image_margin=together("image_margin"),
+        tap_margins=taps,
+    )

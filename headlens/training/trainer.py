@@ -17,6 +17,7 @@ from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.detectors.headclip import Detector, Features
 from headlens.errors import ConfigError, RunError
 from headlens.files import write_atomically
+from headlens.training.calibration import calibrate
 from headlens.training.config import TrainingConfig
 from headlens.training.features import FeatureStore
 from headlens.training.losses import objective
@@ -152,6 +153,7 @@ def train(
         "steps": steps,
         "processes": world,
         "selection": "the last step; nothing was selected",
+        "threshold": calibrate(detector, loader, readable),
     }
     card: dict[str, Any] = {}
     if accelerator.is_main_process:

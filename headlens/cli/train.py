@@ -1,0 +1,76 @@
+"""``headlens train``: a detector from an auxiliary set, as a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+
+def train(
+    data: Annotated[str, typer.Option(help="The auxiliary set: a folder, a listing, or procedural:industrial/aux.")],
+    out: Annotated[Path, typer.Option(help="The run folder; one that was interrupted goes on.", file_okay=False)],
+    preset: Annotated[str, typer.Option(help="headclip, anomalyclip, anomalyclip-published.")] = "headclip",
+    backbone: Annotated[str, typer.Option(help="mini, or an open_clip name.")] = "mini",
+    weights: Annotated[Optional[str], typer.Option(help="A tag, such as openai, or a weight file.")] = None,  # noqa: UP045
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A TOML file with tables detector and training.", exists=True, dir_okay=False),
+    ] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Passes over the set.", min=1)] = None,  # noqa: UP045
+    batch: Annotated[Optional[int], typer.Option(help="Images of one step on each device.", min=1)] = None,  # noqa: UP045
+    size: Annotated[Optional[int], typer.Option(help="Pixels along a side.", min=1)] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Of prompts and order.", min=0)] = None,  # noqa: UP045
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 in the forward pass.")] = False,
+    per_category: Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)] = 40,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+) -> None:
+    """Train a detector. Ctrl-C saves; the same command goes on, and ends with the same weights.
+
+    On several GPUs: `accelerate launch -m headlens train …`.
+    """
+    import headlens.data
+    from headlens.backbone import load
+    from headlens.cli.common import tables
+    from headlens.detectors.config import DetectorConfig
+    from headlens.detectors.config import preset as preset_
+    from headlens.detectors.headclip import Detector
+    from headlens.training.config import TrainingConfig
+    from headlens.training.trainer import train as train_
+
+    given = tables(config)
+    flags: dict[str, Any] = {"epochs": epochs, "batch": batch, "size": size, "seed": seed}
+    flags["precision"] = "bfloat16" if bf16 else None
+    settings = given["training"] | {name: value for name, value in flags.items() if value is not None}
+    training = TrainingConfig.of(settings)
+    chosen = DetectorConfig.of(preset_(preset).table() | given["detector"])
+    options = {"per_category": per_category} if data.startswith("procedural:") else {}
+    dataset = headlens.data.open(data, **options)  # type: ignore[arg-type]
+    clip = load(backbone, weights)
+    typer.echo(f"{clip}\n{dataset}\n{preset}, {training.epochs} epochs, seed {training.seed}")
+    detector = Detector(clip, chosen, training.seed)
+
+    from tqdm import tqdm
+
+    bar = tqdm(unit="step", disable=None)
+
+    def begin(step: int, steps: int) -> None:
+        bar.reset(steps)
+        bar.update(step)
+        if step:
+            typer.echo(f"goes on at step {step} of {steps}")
+
+    def progress(row: dict[str, float]) -> None:
+        bar.update()
+        bar.set_postfix(image=f"{row['image']:.3f}", pixel=f"{row['pixel']:.3f}")
+
+    with bar:
+        card = train_(
+            detector, dataset, training, out, about={"preset": preset}, cpu=cpu, begin=begin, progress=progress
+        )
+    if card:
+        left_out = f", {len(card['skipped'])} pictures left out" if card["skipped"] else ""
+        typer.echo(
+            f"{out}: {card['steps']} steps on {card['images']} pictures{left_out}; threshold {card['threshold']}"
+        )

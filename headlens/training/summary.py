@@ -1,0 +1,75 @@
+"""One table from one run, or from several seeds: mean and interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from headlens.metrics.table import KEYS
+from headlens.training.evaluation import Evaluation
+
+COLUMNS = {
+    "cls_auroc": "I-AUROC of CLS",
+    "map_auroc": "of the map",
+    "image_auroc": "joint",
+    "image_ap": "I-AP",
+    "image_f1max": "I-F1max",
+    "image_mad": "image mAD",
+    "pixel_auroc": "P-AUROC",
+    "pixel_ap": "P-AP",
+    "pixel_f1max": "P-F1max",
+    "pixel_aupro": "AUPRO",
+    "pixel_mad": "pixel mAD",
+    "mad7": "mAD7",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Means over seeds.
+
+    Args:
+        frame: domain, dataset, category (``mean`` over them), metric, value (mean over seeds), interval (half of the
+            95 % interval by Student's t; NaN for one seed), seeds. Image metrics are the joint score's; ``cls_auroc``
+            and ``map_auroc`` are those of its parts.
+    """
+
+    frame: pd.DataFrame
+
+    def markdown(self) -> str:
+        """In percent; ``-`` where undefined."""
+        lines = ["| data set | category | " + " | ".join(COLUMNS.values()) + " |"]
+        lines.append("|---|---|" + "---:|" * len(COLUMNS))
+        for (_, dataset, category), group in self.frame.groupby(list(KEYS), sort=False):
+            rows = group.set_index("metric")
+            cells = [_cell(rows.at[name, "value"], rows.at[name, "interval"]) for name in COLUMNS]
+            lines.append(f"| {dataset} | {category} | " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+def over_seeds(results: Sequence[Evaluation]) -> Summary:
+    """The summary of evaluations of the same sets by runs that differ in their seed."""
+    parts = []
+    for seed, result in enumerate(results):
+        joint = result.table("joint").frame
+        others = []
+        for score, name in (("image", "cls_auroc"), ("map", "map_auroc")):
+            frame = result.table(score).frame
+            others.append(frame[frame["metric"] == "image_auroc"].assign(metric=name))
+        parts.append(pd.concat([joint, *others]).assign(seed=seed))
+    keys = [*KEYS, "metric"]
+    grouped = pd.concat(parts).groupby(keys, sort=False)["value"]
+    count = grouped.size()
+    spread = grouped.std() / np.sqrt(count) * stats.t.ppf(0.975, np.maximum(count - 1, 1))
+    frame = pd.DataFrame({"value": grouped.mean(), "interval": spread, "seeds": count}).reset_index()
+    return Summary(frame)
+
+
+def _cell(value: float, interval: float) -> str:
+    if np.isnan(value):
+        return "-"
+    return f"{100 * value:.1f}" + ("" if np.isnan(interval) else f" ±{100 * interval:.1f}")

@@ -1,0 +1,143 @@
+"""Training, evaluation and scoring as somebody at a shell does them, on a run of a few steps."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from headlens.cli import app
+from headlens.cli.score import unique_names
+from headlens.errors import ConfigError, DataError, RunError
+
+
+def invoke(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        invoke(
+            *("train", "--data", "procedural:industrial/aux", "--per-category", 2, "--epochs", 1, "--batch", 5),
+            *("--preset", "anomalyclip", "--size", 56, "--seed", seed, "--out", folder / str(seed), "--cpu"),
+        )
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "parts"
+    (folder / "inner").mkdir(parents=True)
+    for number, path in enumerate(("a.png", "b.JPG", "inner/a.png")):
+        Image.effect_noise((40 + number, 30), 50).convert("RGB").save(folder / path)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_a_run_folder_holds_everything(run):
+    assert {path.name for path in (run / "0").iterdir()} == {"config.toml", "model.safetensors", "card.json", "log.csv"}
+    card = json.loads((run / "0" / "card.json").read_text())
+    assert card["preset"] == "anomalyclip" and card["steps"] == 4 and 0 < card["threshold"] < 1
+
+
+def test_eval_prints_seeds_with_intervals_and_writes_json(run, tmp_path):
+    one = invoke("eval", "--run", run / "0", "--data", "procedural:medical", "--per-category", 2)
+    assert "mini" in one and "head_ct" in one and "±" not in one
+    out = tmp_path / "result.json"
+    two = invoke(
+        *("eval", "--run", run / "0", "--run", run / "1", "--data", "procedural:medical", "--per-category", 2),
+        *("--json", out),
+    )
+    assert "±" in two
+    result = json.loads(out.read_text())
+    assert result["backbone"]["name"] == "mini"
+    assert {row["metric"] for row in result["metrics"]} >= {"cls_auroc", "map_auroc", "image_auroc", "pixel_aupro"}
+    assert all(row["seeds"] == 2 for row in result["metrics"])
+
+
+def test_score_writes_maps_overlays_and_one_table(run, pictures, tmp_path):
+    out = tmp_path / "out"
+    invoke("score", pictures, "--run", run / "0", "--out", out, "--batch", 2)
+    with (out / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    for row in rows:
+        with Image.open(row["file"]) as picture:
+            native = np.load(out / row["map"])
+            assert native.shape == picture.size[::-1] and native.dtype == np.float32
+        assert (out / row["overlay"]).is_file()
+        assert float(row["joint_score"]) == pytest.approx(float(row["image_score"]), abs=1e-6)  # alpha 0
+        threshold = json.loads((run / "0" / "card.json").read_text())["threshold"]
+        assert row["anomalous"] == str(float(row["joint_score"]) > threshold).lower()
+
+
+def test_score_does_not_depend_on_company(run, pictures, tmp_path):
+    invoke("score", pictures, "--run", run / "0", "--out", tmp_path / "all")
+    invoke("score", pictures / "b.JPG", "--run", run / "0", "--out", tmp_path / "one")
+    scores = {}
+    for name in ("all", "one"):
+        with (tmp_path / name / "scores.csv").open() as file:
+            scores[name] = {row["file"]: float(row["joint_score"]) for row in csv.DictReader(file)}
+    (path, alone) = next(iter(scores["one"].items()))
+    assert scores["all"][path] == pytest.approx(alone, abs=2e-6)
+
+
+def test_a_bad_picture_is_named_and_the_others_are_scored(run, pictures, tmp_path):
+    (pictures / "b.JPG").write_bytes(b"broken")
+    result = CliRunner().invoke(app, ["score", str(pictures), "--run", str(run / "0"), "--out", str(tmp_path / "o")])
+    assert result.exit_code == 1
+    assert "2 pictures scored" in result.output and "b.JPG" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "named"),
+    [
+        (["score", "{pictures}/gone.png", "--run", "{run}/0"], DataError, "gone.png"),
+        (["score", "{pictures}/*.tiff", "--run", "{run}/0"], DataError, "no such file, folder or pattern"),
+        (["score", "{empty}", "--run", "{run}/0"], DataError, "no picture in it"),
+        (["score", "{pictures}", "--run", "{run}/7"], RunError, "no such folder"),
+        (["score", "{pictures}", "--run", "{run}/0", "--out", "{pictures}/a.png/x"], RunError, "cannot be written"),
+        (["train", "--data", "procedural:industrial/aux", "--out", "{run}/0", "--preset", "x"], ConfigError, "'x'"),
+        (["train", "--data", "procedural:industrial/aux", "--out", "{run}/0"], RunError, "finished run"),
+        (["eval", "--run", "{run}/0", "--data", "{pictures}/gone"], DataError, "gone"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_error(arguments, error, named, run, pictures, tmp_path):
+    (tmp_path / "empty").mkdir()
+    places = {"run": run, "pictures": pictures, "empty": tmp_path / "empty"}
+    filled = [argument.format(**places) for argument in arguments]
+    if filled[0] == "score" and "--out" not in filled:
+        filled += ["--out", str(tmp_path / "out")]
+    with pytest.raises(error) as raised:
+        CliRunner().invoke(app, filled, catch_exceptions=False)
+    assert named in str(raised.value)
+
+
+def test_a_config_file_sets_what_flags_do_not(tmp_path):
+    config = tmp_path / "mine.toml"
+    config.write_text("[detector]\nalpha = 0.2\ntaps = [11, 23]\n[training]\nepochs = 1\nbatch = 10\nsize = 56\n")
+    out = tmp_path / "run"
+    invoke(
+        *("train", "--data", "procedural:medical/aux", "--per-category", 2, "--config", config, "--out", out, "--cpu"),
+        *("--preset", "anomalyclip"),
+    )
+    card = json.loads((out / "card.json").read_text())
+    assert card["detector"]["alpha"] == 0.2 and card["detector"]["taps"] == [11, 23]
+    config.write_text("[detectors]\nalpha = 0.2\n")
+    with pytest.raises(ConfigError, match="'detectors' is no table"):
+        invoke("train", "--data", "procedural:medical/aux", "--config", config, "--out", tmp_path / "other")
+
+
+def test_names_of_results_tell_pictures_apart():
+    from pathlib import Path
+
+    files = [Path("/r/a/x.png"), Path("/r/b/x.png"), Path("/r/b/y.png")]
+    assert unique_names(files) == ["a-x.png", "b-x.png", "y.png"]
