@@ -3,7 +3,7 @@
     python analyses/loading_speed.py --images 32 --side 1024 --rounds 5
 
 The plain loop reads, resizes and normalises the same pictures one by one, in the same preprocessing, without threads or
-a cache. In each round all contenders run, in turn; the table has the median of the ratios of a round, and its quartiles.
+a cache. In each round all contenders run, in turn; the table has the median ratio of a round, and quartiles.
 ``processes`` is torch's ``DataLoader``, whose workers start anew each epoch, as they do unless told otherwise.
 """
 

@@ -160,4 +160,4 @@ def test_data_with_records_that_are_left_out(tmp_path):
     (tmp_path / "set" / "head_ct" / "test" / "good" / "x.png").symlink_to("/dev/null")
     found, code = findings("--data", str(tmp_path / "set"))
     assert code == 1
-    assert "1 records were left out" in found["data"]["detail"]
+    assert "the reader complains of 1, such as: " in found["data"]["detail"]

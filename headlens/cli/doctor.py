@@ -179,4 +179,4 @@ def _data(spec: str) -> Iterator[Finding]:
     measured = f"can be measured by {', '.join(dataset.metrics) or 'nothing'}"
     yield Finding("data", "ok", f"{dataset!r}, {measured}; {size}; `headlens data check` reads them all")
     if refused:
-        yield Finding("data", "problem", f"{len(refused)} records were left out, such as: {refused[0]}")
+        yield Finding("data", "problem", f"the reader complains of {len(refused)}, such as: {refused[0]}")
