@@ -53,20 +53,29 @@ class FileSet(DataSet):
         if record.image is None:
             raise DataError(f"record {record.name!r} of {self.name} has no image file")
         image = read_image(record.image, self.max_pixels)
-        mask: Tensor | None
+        mask: Tensor | None = None
+        if record.mask is not None and (record.anomalous is not False or record.crop is not None):
+            mask = read_mask(record.mask, self.max_pixels)
+        if record.crop is not None:
+            image, mask = self._part(record, record.crop, image, mask)
         if record.anomalous is False:
             mask = torch.zeros(image.shape[1:], dtype=torch.bool)
-        else:
-            mask = None if record.mask is None else read_mask(record.mask, self.max_pixels)
-        if record.crop is None:
-            return Pixels(image, mask)
-        left, top, right, bottom = record.crop
-        for path, pixels in ((record.image, image), (record.mask, mask)):
-            if pixels is not None and (bottom > pixels.shape[-2] or right > pixels.shape[-1]):
-                size = f"{pixels.shape[-1]}x{pixels.shape[-2]}"
-                raise DataError(f"{path}: is {size}, too small for the part {record.crop} of record {record.name!r}")
+        return Pixels(image, mask)
+
+    @staticmethod
+    def _part(
+        record: Record, crop: tuple[int, int, int, int], image: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What of both is in the crop, which is one of the mask as well as of the image."""
+        left, top, right, bottom = crop
+        height, width = image.shape[1:]
+        if mask is not None and mask.shape != image.shape[1:]:
+            sizes = f"{mask.shape[1]}x{mask.shape[0]}, {record.image} is {width}x{height}"
+            raise DataError(f"{record.mask}: is {sizes}; parts of {record.name!r} can only be cut where they agree")
+        if bottom > height or right > width:
+            raise DataError(f"{record.image}: is {width}x{height}, too small for the part {crop}")
         window = (..., slice(top, bottom), slice(left, right))
-        return Pixels(image[window].clone(), None if mask is None else mask[window].clone())
+        return image[window].clone(), None if mask is None else mask[window].clone()
 
     def where(self, keep: Callable[[Record], bool]) -> FileSet:
         """The same set with only the records for which ``keep`` is true."""

@@ -7,6 +7,7 @@ orientation: masks are drawn on the pixels as stored.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +45,11 @@ SUFFIXES = frozenset(
 )
 """In lower case: what counts as a picture in a folder."""
 MAX_PIXELS = 2**28 // 3
-"""A quarter of a GiB as RGB, which is also where Pillow begins to warn."""
+"""A quarter of a GiB as RGB."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")  # none runs a program
 _LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
+_MANY = 8  # different values where labels would be one or two
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -84,10 +86,10 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The mask in ``path`` as [H, W] bool: true where there is a flaw.
 
     Anything above 0 in any channel is a flaw, as published: a label of 1 in 255 counts. Not so where 0 is not kept
-    exactly, in lossy files (JPEG) and in files made from lossy ones or smoothed, which have values both just above
-    black and just below white: there a flaw is what is above half of the range, if anything is. Palettes count by
-    their colours, what one sees, since the order of a palette is the whim of the program that wrote it. A constant
-    alpha channel is ignored.
+    exactly, in lossy files (JPEG) and in 8-bit files whose values look like those of black and white that went through
+    one, or was smoothed: there a flaw is what is above half of the range, if anything is. Palettes count by their
+    colours, what one sees, since the order of a palette is the whim of the program that wrote it. A constant alpha
+    channel is ignored.
 
     Raises:
         DataError: as ``read_image``, and where transparency varies: nobody knows what that means in a mask.
@@ -115,7 +117,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     if not np.isfinite([low, top]).all() or low < 0:
         raise DataError(f"{path}: a mask with values from {low:g} to {top:g}; 0 is normal, above is flaw")
     full = top if values.dtype.kind == "f" else 2.0 ** _bits(top) - 1
-    soft = lossy or (_any_within(values, 0, full / 8) and _any_within(values, full * 7 / 8, full))
+    soft = lossy or (values.dtype == np.uint8 and _softened(values))
     return torch.from_numpy(values > (full / 2 if soft and top > full / 2 else 0))
 
 
@@ -129,7 +131,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image]:
             raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'there is no such file'}")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty; copy it again")
-        with Image.open(path, formats=_FORMATS) as picture:
+        with _OWN_LIMIT, Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise DataError(f"{path}: {width}x{height} pixels are more than max_pixels = {max_pixels}; raise it")
@@ -142,10 +144,39 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image]:
         raise
     except Image.UnidentifiedImageError as error:
         raise DataError(f"{path}: not a picture in any of the formats {', '.join(_FORMATS)}") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: {error}; raise PIL.Image.MAX_IMAGE_PIXELS if it is what it should be") from error
+    except MemoryError as error:
+        raise DataError(f"{path}: not enough memory for it; lower max_pixels, or read fewer at once") from error
     except Exception as error:  # a decoder of damaged bytes can raise anything
+        if isinstance(error, OSError) and error.errno is not None:  # those of decoders have no number
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         raise DataError(f"{path}: damaged or cut short ({error}); copy it again") from error
+
+
+class _OwnLimit:
+    """Pillow's limit on pixels set aside while any thread is inside: ``max_pixels`` is ours, by the same header."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        from PIL import Image
+
+        with self._lock:
+            if self._inside == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        from PIL import Image
+
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_OWN_LIMIT = _OwnLimit()
 
 
 def _deep(picture: Image) -> bool:
@@ -153,8 +184,17 @@ def _deep(picture: Image) -> bool:
     return picture.mode.startswith("I") or picture.mode == "F"
 
 
-def _any_within(values: np.ndarray, low: float, high: float) -> bool:
-    return bool(((values > low) & (values < high)).any())
+def _softened(values: np.ndarray) -> bool:
+    """Whether a mask of uint8 was black and white until it was compressed or smoothed.
+
+    Compression leaves 1 and 254 next to the two; smoothing leaves many values on either side, where labels are few.
+    Both leave less in the middle than there is white: not so the numbers of hundreds of flaws.
+    """
+    counts = np.bincount(values.ravel(), minlength=256)
+    near_black, middle, near_white = counts[1:32], counts[32:224], counts[224:255]
+    compressed = counts[1] > 0 and counts[254] > 0
+    smoothed = min(np.count_nonzero(near_black), np.count_nonzero(near_white)) >= _MANY
+    return bool((compressed or smoothed) and middle.sum() < near_white.sum() + counts[255])
 
 
 def _bits(top: float) -> int:
