@@ -6,14 +6,13 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headlens.data.folders import FileSet
 from headlens.data.images import MAX_PIXELS
 from headlens.data.readers import LAYOUTS, Layout, Root
-from headlens.data.readers.known import domain_of, known
+from headlens.data.readers.known import domain_of, generic, known
 from headlens.data.samples import DataSet, Pixels, Record
 from headlens.errors import DataError
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "train", "valid", "all")
 _DEEP = 3  # archives unpack into a folder in a folder
+_SHOWN = 5  # of the folders that could be meant
+_WORLD = ("per_category", "size", "seed")
 
 
 class ProceduralSet(DataSet):
@@ -92,8 +93,9 @@ def open(
         split: ``test`` (what zero-shot methods are tested on and, of another set, trained on), ``train``, ``valid``,
             ``all``.
         root: where the paths in a listing begin, if not in the folder that it is in.
-        refuse: called with a ``DataError`` for every record that is left out (a path outside the root, a label that is
-            no label); by default it is raised.
+        refuse: called with a ``DataError`` for everything that is left out (a path outside the root, a label that is
+            no label), which by default is raised; and for every mask that belongs to no picture, which by default is
+            raised only if none does.
         follow_links: whether symbolic links may lead out of the root.
         max_pixels: pictures with more are not decoded.
         world: ``per_category``, ``size`` and ``seed`` of a procedural set.
@@ -112,6 +114,9 @@ def open(
 
         if layout or root:
             raise DataError(f"{spec} is painted, not read: layout and root mean nothing to it")
+        for key, value in world.items():
+            if key not in _WORLD or not isinstance(value, int):
+                raise DataError(f"{key}={value!r}: procedural sets have {', '.join(_WORLD)}, which are whole numbers")
         data = ProceduralSet(World(str(spec), **world), domain or "")
     else:
         if world:
@@ -134,7 +139,7 @@ def _read(
     where = _path(root) if root is not None else path if path.is_dir() else path.parent
     if not where.is_dir():
         raise DataError(f"root {where} is not a folder")
-    base = Root(where, refuse, follow_links)
+    base = Root(where, refuse, follow_links, max_pixels)
     if layout is None:
         reader, base, path = _recognised(base, path)
     else:
@@ -143,25 +148,50 @@ def _read(
             raise DataError(
                 f"root={root}: only a listing can lie elsewhere, {path} is read as {layout}; leave root out"
             )
-    folders = [base.path.absolute().name, base.path.absolute().parent.name]
-    guess, shows = known(folders)
+    guess, shows = known(_names(where, base.path))
     name = where.absolute().name
     records = [replace(r, category=r.category or category or shows or name) for r in reader.read(base, path)]
     if not records:
         raise DataError(f"{path}: no pictures, read as {reader.name} ({reader.about}); name another layout= or folder")
+    _tell_unpaired(base, records)
     found = domain if domain is not None else reader.domain or guess or domain_of(r.category for r in records)
     opened = base.path.resolve() if path.is_dir() and root is None else None  # of a listing, where its pictures are
     return FileSet(name, found, _unique(records), reader.name, max_pixels, opened)
 
 
+def _names(where: Path, base: Path) -> list[str]:
+    """What the set is called, by itself first: a folder around it counts only where its own names say nothing."""
+    inner, outer = base.absolute(), where.absolute()
+    own = [folder.name for folder in [inner, *inner.parents] if folder.is_relative_to(outer)]
+    return [*own, outer.parent.name] if all(map(generic, own)) else own
+
+
+def _tell_unpaired(base: Root, records: list[Record]) -> None:
+    """A mask without a picture is somebody's mistake; if all are, it is one of names."""
+    masks = base.unpaired
+    if masks and not any(record.mask for record in records):
+        base.refuse(
+            DataError(
+                f"{masks[0]}: none of {len(masks)} masks goes to exactly one picture by its name; "
+                "call them as the pictures (003_mask.png is the mask of 003.*), or move them elsewhere"
+            )
+        )
+    for mask in masks:
+        base.tell(DataError(f"{mask}: a mask of no picture, or of several; call it as its picture, or take it away"))
+
+
 def _path(spec: str | Path) -> Path:
-    path = Path(spec).expanduser()
-    if not path.exists():
+    try:
+        path = Path(spec).expanduser()
+        if path.exists():
+            return path if path.name not in ("", "..") else path.resolve()
         there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, there, 1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise DataError(f"{path}: no such folder or file{hint}")
-    return path if path.name not in ("", "..") else path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # no permission, a name that no file can have, no such user
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        raise DataError(f"{str(spec)[:200]}: cannot be opened ({why})") from error
+    near = difflib.get_close_matches(path.name, there, 1)
+    hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+    raise DataError(f"{path}: no such folder or file{hint}")
 
 
 def _named(layout: str) -> Layout:
@@ -175,29 +205,50 @@ def _named(layout: str) -> Layout:
 
 def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
     """The first layout that fits, here or in the only folder that there is."""
-    top = path
+    top, whole = path, base
     for _ in range(_DEEP):
-        for reader in LAYOUTS:
-            if (reader.listing or path.is_file() or path == base.path) and reader.fits(base, path):
-                return reader, base, path
+        if reader := _fitting(base, path):
+            return reader, base, path
         inner = base.folders(path) if path.is_dir() else []
         if len(inner) != 1 or base.path != path:
             break
         path = inner[0]
-        base = Root(path, base.refuse, base.follow_links)
+        base = base.within(path)
     looked = "; ".join(f"{name} ({about})" for name, about in layouts().items())
-    raise DataError(f"{top}: no layout fits. Looked for: {looked}. Name one with layout=, or list images in a csv file")
+    folders = whole.folders(top) if top.is_dir() else []
+    fitting = [f"{inner} ({reader.name})" for inner in folders if (reader := _tried(whole, inner))]
+    hint = f"Open one of these: {', '.join(fitting[:_SHOWN])}. " if fitting else ""
+    raise DataError(
+        f"{top}: no layout fits. {hint}Looked for: {looked}. Name one with layout=, or list images in a csv file"
+    )
+
+
+def _fitting(base: Root, path: Path) -> Layout | None:
+    fitting = (r for r in LAYOUTS if (r.listing or path.is_file() or path == base.path) and r.fits(base, path))
+    return next(fitting, None)
+
+
+def _tried(base: Root, path: Path) -> Layout | None:
+    """The layout of a folder that nobody asked for, if it has any."""
+    try:
+        return _fitting(base.within(path, quiet=True), path)
+    except DataError:
+        return None
 
 
 def _unique(records: list[Record]) -> Iterator[Record]:
     """Pictures that differ only in their suffix keep it; a picture that is listed again gets a number."""
     names = Counter(record.name for record in records)
     taken: set[str] = set()
+    numbers: Counter[str] = Counter()
     for record in records:
         name = record.name
         if names[name] > 1 and record.image is not None and record.crop is None:
             name += record.image.suffix
-        free = next(free for free in chain([name], (f"{name}#{n}" for n in count(2))) if free not in taken)
+        free = name
+        while free in taken:
+            numbers[name] += 1
+            free = f"{name}#{numbers[name] + 1}"
         taken.add(free)
         yield replace(record, name=free)
 

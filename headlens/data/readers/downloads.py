@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from headlens.data.images import read_mask
 from headlens.data.readers.folders import split_of
+from headlens.data.readers.tables import columns, table, text
 from headlens.data.readers.tree import Root, records
 from headlens.data.samples import Record
 from headlens.errors import DataError
@@ -22,33 +23,35 @@ def _judged(record: Record, flaw: bool) -> Record:
 
 
 # ClassN/{Train,Test}/*.PNG, ClassN/{Train,Test}/Label/*_label.PNG
-def _dagm(root: Root) -> Iterator[tuple[str, Path, Path, str]]:
+def _dagm(root: Root) -> Iterator[tuple[str, Path, Path | None, str]]:
     """Category, pictures, labels, split. The archive of each class has the class's folder in it once more."""
     own = list(_dagm_class(root, root.path))
     yield from own or (row for folder in root.folders(root.path) for row in _dagm_class(root, folder))
 
 
-def _dagm_class(root: Root, outer: Path) -> Iterator[tuple[str, Path, Path, str]]:
+def _dagm_class(root: Root, outer: Path) -> Iterator[tuple[str, Path, Path | None, str]]:
     for category in [outer, root.find(outer, outer.name.lower())]:
         for folder in root.folders(category) if category else []:
-            labels, split = root.find(folder, "label"), split_of(folder.name)
-            if labels and split and root.images(folder):
-                yield outer.name, folder, labels, split
+            split = split_of(folder.name)
+            if split and root.images(folder):
+                yield outer.name, folder, root.find(folder, "label"), split
 
 
 def fits_dagm(root: Root, at: Path) -> bool:
     """Some class has ``Train`` or ``Test`` with pictures and a folder ``Label`` in it."""
-    return at.is_dir() and any(True for _ in _dagm(root))
+    return at.is_dir() and any(labels for _, _, labels, _ in _dagm(root))
 
 
 def read_dagm(root: Root, at: Path) -> Iterator[Record]:
-    """A picture is anomalous if it has a label, or if ``Labels.txt`` says so."""
+    """A picture is anomalous if it has a label, or if ``Labels.txt`` says so; without either, nobody knows."""
     for category, folder, labels, split in _dagm(root):
-        listing = root.find_file(labels, "labels.txt")
-        lines = listing.read_text(encoding="utf-8-sig", errors="replace").splitlines() if listing else []
-        fields = [line.split() for line in lines]
+        listing = root.find_file(labels, "labels.txt") if labels else None
+        masks = root.images(labels) if labels else []
+        if listing is None and not masks:
+            root.refuse(DataError(f"{folder}: neither Label/Labels.txt nor Label/*_label.PNG; copy them in again"))
+            continue
+        fields = [line.split() for line in text(listing, "replace").splitlines()] if listing else []
         told = {Path(line[2]).stem for line in fields if len(line) > 2 and line[1] == "1"}  # number, flaw, picture, …
-        masks = root.images(labels)
         for record in records(root, root.images(folder), masks, category=category, anomalous=None, split=split):
             yield _judged(record, record.mask is not None or record.name.rpartition("/")[2] in told)
 
@@ -81,7 +84,7 @@ def read_ksdd(root: Root, at: Path) -> Iterator[Record]:
                 root.refuse(DataError(f"{whole.image}: has no label beside it (*_label.bmp); copy it in"))
                 continue
             try:
-                label = read_mask(whole.mask)
+                label = read_mask(whole.mask, root.max_pixels)
             except DataError as error:
                 root.refuse(error)
                 continue
@@ -93,35 +96,44 @@ def read_ksdd(root: Root, at: Path) -> Iterator[Record]:
 
 
 # head_ct/NNN.png, labels.csv
-def _headct(root: Root) -> tuple[Path, list[list[str]]] | None:
-    listing = root.find_file(root.path, "labels.csv")
-    if listing is None:
-        return None
-    with listing.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    return (listing, rows[1:]) if rows and rows[0][0].lower() == "id" and len(rows[0]) == 2 else None
+def _headct(root: Root) -> Path | None:
+    return root.find_file(root.path, "labels.csv")
 
 
 def fits_headct(root: Root, at: Path) -> bool:
     """A ``labels.csv`` whose two columns are ``id`` and something else."""
-    return at.is_dir() and _headct(root) is not None
+    listing = _headct(root) if at.is_dir() else None
+    head = columns(listing) if listing else []
+    return len(head) == 2 and head[0] == "id"
 
 
 def read_headct(root: Root, at: Path) -> Iterator[Record]:
     """The number in the table is the name of the picture, which has zeros in front."""
-    found = _headct(root)
-    if found is None:
+    listing = _headct(root)
+    if listing is None or not fits_headct(root, at):
         raise DataError(f"{at}: has no labels.csv with the columns id and hemorrhage")
-    listing, rows = found
-    folders = [root.path, *root.folders(root.path)]
-    folders += [inner for folder in folders[1:] for inner in root.folders(folder)]
-    numbered = {int(image.stem): image for folder in folders for image in root.images(folder) if image.stem.isdecimal()}
-    for line, row in enumerate(rows, 2):
-        cells = [cell for cell in row if cell]
-        if len(cells) != 2 or not cells[0].isdecimal() or cells[1] not in ("0", "1"):
-            root.refuse(DataError(f"{listing}: line {line} is {','.join(row)!r}, not a number and 0 or 1"))
+    numbered = defaultdict(list)
+    for image in root.below(root.path):
+        if image.stem.isdecimal():
+            numbered[_number(image.stem)].append(image)
+    usual = root.find(root.path, "head_ct") or root.path
+    for place, row in table(listing)[1]:
+        number, flaw = (cell.strip() for cell in [*row.values(), "", ""][:2])
+        if not number.isdecimal() or flaw not in ("0", "1"):
+            shown = ",".join(row.values())[:60]
+            root.refuse(DataError(f"{listing}: {place} is {shown!r}, not a number and 0 or 1"))
+            continue
+        images = numbered[_number(number)]
+        images = [image for image in images if image.parent.name.lower() == "head_ct"] or images
+        if len(images) > 1:
+            names = " and ".join(map(str, images))
+            root.refuse(DataError(f"{listing}: {place} can be {names}; leave only one of them in {root.path}"))
             continue
         # a picture that is not there is missed when it is read
-        image = numbered.get(int(cells[0]), folders[min(1, len(folders) - 1)] / f"{int(cells[0]):03d}.png")
-        flaw = cells[1] == "1"
-        yield Record(root.name(image), "brain", flaw, "hemorrhage" if flaw else "good", "test", image)
+        image = images[0] if images else usual / f"{number:0>3}.png"
+        anomalous = flaw == "1"
+        yield Record(root.name(image), "brain", anomalous, "hemorrhage" if anomalous else "good", "test", image)
+
+
+def _number(digits: str) -> str:
+    return digits.lstrip("0")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from headlens.data.images import SUFFIXES
+from headlens.data.readers.families import Family, is_truth, refuse_below, told, truth_of
 from headlens.data.readers.known import known
-from headlens.data.readers.tree import NORMAL, Root, records
+from headlens.data.readers.tree import Root, is_normal, records
 from headlens.data.samples import Record
+from headlens.errors import DataError
 
 SPLITS = {
     "train": ("train", "training", "trainval"),
@@ -20,7 +21,6 @@ SPLITS = {
 }
 """Names of folders and words in listings, in lower case, that stand for a split."""
 
-_TRUTH = ("ground_truth", "groundtruth", "ground truth", "gt", "masks", "mask")
 _SPLIT = "|".join(word for words in SPLITS.values() for word in words)
 _PICTURES = re.compile(rf"(?i)(?:({_SPLIT})[-_ ]?)?(?:images?|imgs?|originals?|frames?)")
 _MASKS = re.compile(rf"(?i)(?:({_SPLIT})[-_ ]?)?(?:masks?|labels?|gts?|ground[-_ ]?truths?|annotations?)")
@@ -39,18 +39,18 @@ def _splits(root: Root, at: Path) -> list[tuple[str, Path]]:
     return [(split, folder) for split, words in SPLITS.items() if (folder := root.find(at, *words))]
 
 
-def _family(folder: Path) -> tuple[str, bool]:
-    normal = folder.name.lower() in NORMAL
-    return ("good" if normal else folder.name), not normal
-
-
 # category/{train,test}/family, category/ground_truth/family
 def _mvtec_categories(root: Root) -> list[Path]:
     def fits(folder: Path) -> bool:
         test = root.find(folder, *SPLITS["test"])
-        return test is not None and any(root.images(family) for family in root.folders(test))
+        return test is not None and any(root.images(family) for family in _inner(root, test))
 
     return [root.path] if fits(root.path) else [folder for folder in root.folders(root.path) if fits(folder)]
+
+
+def _inner(root: Root, at: Path) -> list[Path]:
+    """Folders of pictures rather than masks."""
+    return [folder for folder in root.folders(at) if not is_truth(folder)]
 
 
 def fits_mvtec(root: Root, at: Path) -> bool:
@@ -59,18 +59,22 @@ def fits_mvtec(root: Root, at: Path) -> bool:
 
 
 def read_mvtec(root: Root, at: Path) -> Iterator[Record]:
-    """Normal is any family in ``NORMAL``; masks in ``ground_truth/<family>``, or in ``ground_truth`` itself."""
+    """Normal is any family in ``NORMAL``; masks in a folder called ``ground_truth``, ``masks``, … or one inside of it.
+
+    That folder lies beside the splits or, as others prepare it, beside the families of a split.
+    """
     for category in _mvtec_categories(root):
-        truth = root.find(category, *_TRUTH)
+        families = []
         for split, folder in _splits(root, category):
-            loose = [(folder, "good", False)] if split == "train" else []  # training pictures need no family
-            for place, family, anomalous in [*loose, *((f, *_family(f)) for f in root.folders(folder))]:
-                own = truth and root.find(truth, place.name.lower())
-                masks = root.images(own) if own else root.images(truth) if truth and anomalous else []
-                told = {"category": category.name, "anomalous": anomalous, "family": family, "split": split}
-                for record in records(root, root.images(place), masks, **told):
-                    # the same name whether the set or one category of it was opened
-                    yield replace(record, name=f"{category.name}/{record.name}") if category == root.path else record
+            truth = truth_of(root, category, folder)
+            if split == "train":  # training pictures need no family
+                families.append(Family(folder, root.images(folder), False, split, truth))
+            for place in _inner(root, folder):
+                refuse_below(root, place, root.folders(place))
+                families.append(Family(place, root.images(place), not is_normal(place.name), split, truth))
+        for record in told(root, families, category.name):
+            # the same name whether the set or one category of it was opened
+            yield replace(record, name=f"{category.name}/{record.name}") if category == root.path else record
 
 
 # {train,valid,test}/{good,Ungood}/{img,label}
@@ -88,26 +92,40 @@ def fits_bmad(root: Root, at: Path) -> bool:
 
 def read_bmad(root: Root, at: Path) -> Iterator[Record]:
     """Pictures in ``img`` or right in the folder, masks in ``label`` or ``anomaly_mask`` where the set has any."""
-    for folder in _bmad_sets(root):
-        category = known([folder.name])[1] or folder.name
+    sets = _bmad_sets(root)
+    for folder in sets:  # two of them show the retina
+        category = folder.name if len(sets) > 1 else known([folder.name])[1] or folder.name
         for split, part in _splits(root, folder):
             for anomalous, kind in ((False, root.find(part, "good")), (True, root.find(part, "ungood"))):
                 if kind is None:
                     continue
                 images, masks = root.find(kind, "img", "images"), root.find(kind, "label", "anomaly_mask")
-                told = {"category": category, "anomalous": anomalous, "split": split}
-                told["family"] = kind.name if anomalous else "good"
-                yield from records(root, root.images(images or kind), root.images(masks) if masks else [], **told)
+                facts = {"category": category, "anomalous": anomalous, "split": split}
+                facts["family"] = kind.name if anomalous else "good"
+                yield from records(root, root.images(images or kind), root.images(masks) if masks else [], **facts)
 
 
 # images/, masks/
 def _pairs(root: Root) -> Iterator[tuple[Path, Path, str]]:
     for split, at in [("test", root.path), *_splits(root, root.path)]:
-        masks = {m[1]: folder for folder in root.folders(at) if (m := _MASKS.fullmatch(folder.name))}
-        for folder in root.folders(at):
-            match = _PICTURES.fullmatch(folder.name)
-            if match and match[1] in masks:
-                yield folder, masks[match[1]], split_of(match[1]) or split
+        folders = [folder for folder in root.folders(at) if root.images(folder)]  # also labels/ of text is about
+        for word, images in _by_word(_PICTURES, folders).items():
+            masks = _by_word(_MASKS, folders).get(word, [])
+            for several in (images, masks) if images and masks else ():
+                if len(several) > 1:
+                    names = " and ".join(folder.name for folder in several)
+                    raise DataError(f"{at}: {names} can both be meant by images/ and masks/; move the others elsewhere")
+            if masks:
+                yield images[0], masks[0], split_of(word) or split
+
+
+def _by_word(pattern: re.Pattern[str], folders: list[Path]) -> dict[str, list[Path]]:
+    """Folders whose names fit, by the split in front of them."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        if match := pattern.fullmatch(folder.name):
+            found.setdefault((match[1] or "").lower(), []).append(folder)
+    return found
 
 
 def fits_pairs(root: Root, at: Path) -> bool:
@@ -118,8 +136,7 @@ def fits_pairs(root: Root, at: Path) -> bool:
 def read_pairs(root: Root, at: Path) -> Iterator[Record]:
     """Every picture has a flaw: that is what these sets are. Masks by stem."""
     for images, masks, split in _pairs(root):
-        told = {"category": "", "anomalous": True, "split": split}
-        yield from records(root, root.images(images), root.images(masks), **told)
+        yield from records(root, root.images(images), root.images(masks), category="", anomalous=True, split=split)
 
 
 # ISBI2016_ISIC_Part1_Test_Data, ISBI2016_ISIC_Part1_Test_GroundTruth
@@ -142,31 +159,37 @@ def fits_isic(root: Root, at: Path) -> bool:
 def read_isic(root: Root, at: Path) -> Iterator[Record]:
     """Every picture has a lesion; its mask ends in ``_Segmentation``."""
     for images, truth, split in _isic(root):
-        told = {"category": "skin", "anomalous": True, "split": split}
-        yield from records(root, root.images(images), root.images(truth), **told)
+        facts = {"category": "skin", "anomalous": True, "split": split}
+        yield from records(root, root.images(images), root.images(truth), **facts)
 
 
 # yes/, no/ or NORMAL/, COVID/, …
 def _classes(root: Root) -> list[tuple[Path, list[Path]]]:
     yes, no = root.find(root.path, "yes"), root.find(root.path, "no")
-    found = [yes, no] if yes and no else root.folders(root.path)  # yes and no have a nameless third: pred
-    pictures = [(folder, root.images(folder) or root.images(root.find(folder, "images") or folder)) for folder in found]
-    return [(folder, images) for folder, images in pictures if images]
+    found = [yes, no] if yes and no else _inner(root, root.path)  # yes and no have a nameless third: pred
+    return [(folder, root.images(folder) or root.images(root.find(folder, "images") or folder)) for folder in found]
 
 
 def fits_classes(root: Root, at: Path) -> bool:
     """At least two folders of pictures, one of them with a name in ``NORMAL``."""
-    if not at.is_dir() or not any(folder.name.lower() in NORMAL for folder in root.folders(root.path)):
+    if not at.is_dir() or not any(is_normal(folder.name) for folder in root.folders(root.path)):
         return False
-    classes = _classes(root)
-    return len(classes) > 1 and any(not _family(folder)[1] for folder, _ in classes)
+    classes = [folder for folder, images in _classes(root) if images]
+    return len(classes) > 1 and any(is_normal(folder.name) for folder in classes)
 
 
 def read_classes(root: Root, at: Path) -> Iterator[Record]:
-    """One family for each folder. ``masks`` beside ``images`` are not read: in COVID-19 they outline the lungs."""
+    """One family for each folder; masks beside the pictures, or in a folder of masks beside the families.
+
+    ``masks`` beside ``images`` are not read: in COVID-19 they outline the lungs.
+    """
+    truth = truth_of(root, root.path)
+    families = []
     for folder, images in _classes(root):
-        family, anomalous = _family(folder)
-        yield from records(root, images, [], category="", anomalous=anomalous, family=family)
+        inside = [] if images and images[0].parent != folder else root.folders(folder)
+        refuse_below(root, folder, inside)
+        families.append(Family(folder, images, not is_normal(folder.name), "test", truth))
+    yield from told(root, families, "")
 
 
 # pictures
@@ -177,15 +200,5 @@ def fits_images(root: Root, at: Path) -> bool:
 
 def read_images(root: Root, at: Path) -> Iterator[Record]:
     """Of a folder, the pictures in it; where it has none, all in the folders below. Nobody says what they are."""
-    images = [at] if at.is_file() else root.images(at) or list(_below(root, at, set()))
+    images = [at] if at.is_file() else root.images(at) or list(root.below(at))
     yield from records(root, images, [], category="", anomalous=None)
-
-
-def _below(root: Root, at: Path, seen: set[str]) -> Iterator[Path]:
-    """Links can lead in circles."""
-    real = os.path.realpath(at)
-    if real not in seen:
-        seen.add(real)
-        yield from root.images(at)
-        for folder in root.folders(at):
-            yield from _below(root, folder, seen)

@@ -23,6 +23,20 @@ _INDUSTRIAL = re.compile(  # categories of MVTec AD, VisA and MPDD
     "candle|cashew|chewinggum|(pipe_)?fryum|macaroni[12]|pcb[1-4]|bracket_(black|brown|white)|connector|metal_plate|tubes"
 )
 
+_GENERIC = re.compile(  # what a folder is called that says nothing of what is in it
+    r"\d*|data|(data)?sets?|archive|downloads?|all|raw|originals?|files|images?|imgs?|pictures?|photos?|frames?|png|"
+    "tif|jpe?g|test(ing)?|train(ing)?|val(id(ation)?)?"
+)
+
+
+def generic(name: str) -> bool:
+    """Whether a folder's name is about any set.
+
+    >>> generic("images"), generic("01"), generic("widgets")
+    (True, True, False)
+    """
+    return _GENERIC.fullmatch(name.lower()) is not None
+
 
 def known(folders: Sequence[str]) -> tuple[str, str]:
     """Domain and category that the first telling one of these names stands for; empty where none does.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from headlens.data.readers.folders import SPLITS, split_of
-from headlens.data.readers.tree import NORMAL, Root
+from headlens.data.readers.paths import Paths
+from headlens.data.readers.tables import columns, parsed, table, text
+from headlens.data.readers.tree import Root, is_normal
 from headlens.data.samples import Record
 from headlens.errors import DataError
 
@@ -22,93 +23,115 @@ KEYS = {
     "family": ["family", "specie_name", "anomaly_class", "defect", "defect_type", "label_name"],
     "split": ["split", "set", "subset", "phase"],
 }
-"""What the columns of listings are called, in any case; the first that there is counts."""
+"""What the columns of listings are called, in any case; the first with anything in it counts."""
 
 _FLAWED = frozenset(
     ["anomaly", "anomalous", "abnormal", "defect", "defective", "bad", "ng", "ko", "yes", "true", "ungood"]
 )
 _EMPTY = {"", "nan", "none", "null"}
+_NUMBERS = {"0", "1", "0.0", "1.0", "true", "false"}
+
+Told = tuple[str, Any, dict[str, str]]
+"""Where a row stands, the row, and what holds for it where it does not say otherwise."""
 
 
-def _cell(row: Mapping[str, Any], what: str) -> Any:
-    """The value under the first of the keys for ``what`` that the row has, None if it is empty."""
-    value = next((row[key] for key in KEYS[what] if key in row), None)
-    if isinstance(value, str):
-        value = value.strip()
-    return None if value is None or value != value or str(value).lower() in _EMPTY else value
+def _cells(row: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """What stands under the keys for ``what``, without what is empty. ``none`` is a word for no flaw, too."""
+    empty = _EMPTY - {"none"} if what == "family" else _EMPTY
+    cells = {key: row[key].strip() if isinstance(row[key], str) else row[key] for key in KEYS[what] if key in row}
+    return {key: v for key, v in cells.items() if v is not None and v == v and str(v).lower() not in empty}
 
 
-def _label(value: Any) -> bool | None:
-    """0 and 1 as numbers of any kind, or in words."""
+def _only(row: Mapping[str, Any], what: str, meaning: Callable[[Any], object] = lambda value: None) -> Any:
+    """The first value for ``what``, None if there is none; several that mean something must mean the same.
+
+    Raises:
+        DataError: they do not.
+    """
+    cells = _cells(row, what)
+    means = {key: meant for key, value in cells.items() if (meant := meaning(value)) is not None}
+    if len({*means.values()}) > 1:
+        said = ", ".join(f"{key} = {cells[key]!r}" for key in means)
+        raise DataError(f"contradicts itself: {said}; leave out the columns that are not about the {what}")
+    return next(iter(cells.values()), None)
+
+
+def _meaning(value: Any) -> bool | None:
+    """0 and 1 as numbers of any kind, or in words; None for what is no label."""
     word = str(value).lower()
-    if word in NORMAL or word == "false":
+    if is_normal(word) or word in ("false", "none"):
         return False
     if word in _FLAWED:
         return True
     try:
-        return {0.0: False, 1.0: True}[float(word)]
-    except (ValueError, KeyError):
-        raise DataError(f"the label {value!r} is neither 0 nor 1 (kinds of flaw go into a column `family`)") from None
+        return {0.0: False, 1.0: True}.get(float(word))
+    except ValueError:
+        return None
 
 
-def _record(root: Root, listing: Path, row: Mapping[str, Any], **usual: str) -> Record | None:
-    """One row; None where its path was refused.
+def _label(value: Any) -> bool:
+    meant = _meaning(value)
+    if meant is None:
+        raise DataError(f"the label {value!r} is neither 0 nor 1 (kinds of flaw go into a column `family`)")
+    return meant
+
+
+def _record(paths: Paths, row: Mapping[str, Any], usual: Mapping[str, str]) -> Record:
+    """One row.
 
     Raises:
         DataError: what is wrong with it, without saying where it stands.
     """
     if not isinstance(row, dict):
         raise DataError(f"{str(row)[:60]!r} is not a record")
-    lower = {str(key).strip().lower(): value for key, value in row.items()}
-    found = {what: _cell(lower, what) for what in KEYS}
+    found = {what: _only(row, what) for what in ("image", "mask", "category", "family")}
+    label, word = _only(row, "label", _meaning), _only(row, "split", lambda value: split_of(str(value)))
     if not isinstance(found["image"], str):
         raise DataError(f"no image ({found['image']!r}); its key is one of {', '.join(KEYS['image'])}")
     if not isinstance(found["mask"], str | None):
         raise DataError(f"the mask is {found['mask']!r}, which is no path")
-    image = root.listed(found["image"], listing)
-    mask = root.listed(found["mask"], listing) if found["mask"] else None
-    if image is None or (found["mask"] and mask is None):
-        return None
+    image = paths.file(found["image"])
+    mask = paths.file(found["mask"]) if found["mask"] else None
     family = "" if found["family"] is None else str(found["family"])
     anomalous: bool | None = None
-    if found["label"] is not None:
-        anomalous = _label(found["label"])
+    if label is not None:
+        anomalous = _label(label)
+    elif family.lower() in _NUMBERS:
+        raise DataError(f"the family {family!r} is a label beside families that are none; put it in a column `label`")
     elif family or mask:  # a table of images and masks alone does not say that the others are normal
-        anomalous = family.lower() not in NORMAL
-    split = usual.get("split") if found["split"] is None else split_of(str(found["split"]))
+        anomalous = not (is_normal(family) or family.lower() == "none")
+    if anomalous is False:
+        family = "good"
+    elif family.lower() == "none":
+        family = ""
+    split = usual.get("split") if word is None else split_of(str(word))
     if split is None:
-        raise DataError(f"the split {found['split']!r} is none of {', '.join(SPLITS)}")
+        raise DataError(f"the split {word!r} is none of {', '.join(SPLITS)}")
     category = usual.get("category", "") if found["category"] is None else str(found["category"])
-    return Record(root.name(image), category, anomalous, "good" if anomalous is False else family, split, image, mask)
+    return Record(paths.root.name(image), category, anomalous, family, split, image, mask)
 
 
-def _records(root: Root, listing: Path, rows: Iterator[tuple[str, Any]], **usual: str) -> Iterator[Record]:
-    """Of rows with the place where each stands."""
-    for place, row in rows:
+def _records(root: Root, listing: Path, told: Iterable[Told]) -> Iterator[Record]:
+    """Of all rows of a listing: which machine's paths these are, and whether its families are labels, all say."""
+    rows = [(place, _lower(row), usual) for place, row, usual in told]
+    records = [row for _, row, _ in rows if isinstance(row, dict)]
+    texts = (cell for row in records for what in ("image", "mask") for cell in _cells(row, what).values())
+    paths = Paths(root, (text for text in texts if isinstance(text, str)))
+    families = [value for row in records for value in _cells(row, "family").values()]
+    labels = not any(_cells(row, "label") for row in records) and None not in map(_meaning, families)
+    for place, row, usual in rows:
+        if labels and isinstance(row, dict) and (cells := _cells(row, "family")):
+            others = {key: value for key, value in row.items() if key not in cells}
+            row = others | {"label": _meaning(next(iter(cells.values())))}
         try:
-            record = _record(root, listing, row, **usual)
+            yield _record(paths, row, usual)
         except DataError as error:
             root.refuse(DataError(f"{listing}: {place}: {error}"))
-            continue
-        if record is not None:
-            yield record
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text in UTF-8 ({error})") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__} where an object with train and test is expected")
-    return content
+def _lower(row: Any) -> Any:
+    """With its keys in lower case."""
+    return {str(key).strip().lower(): value for key, value in row.items()} if isinstance(row, dict) else row
 
 
 # meta.json
@@ -128,27 +151,28 @@ def read_meta(root: Root, at: Path) -> Iterator[Record]:
     path = _meta(root, at)
     if path is None:
         raise DataError(f"{at}: has no meta.json")
-    content = _json(path)
+    content = parsed(path)
     if not any(split_of(key) for key in content):
         raise DataError(f"{path}: has the keys {', '.join(content)[:200]}, neither train nor test")
-    for key, classes in content.items():
-        split = split_of(key)
-        if split is None:
-            continue
-        if not isinstance(classes, dict) or not all(isinstance(rows, list) for rows in classes.values()):
-            raise DataError(f"{path}: under {key!r}, each category must have a list of records")
-        for category, rows in classes.items():
-            places = ((f"{key}, {category}, record {number}", row) for number, row in enumerate(rows))
-            yield from _records(root, path, places, category=category, split=split)
+
+    def rows() -> Iterator[Told]:
+        for key, classes in content.items():
+            split = split_of(key)
+            if split is None:
+                continue
+            if not isinstance(classes, dict) or not all(isinstance(rows, list) for rows in classes.values()):
+                raise DataError(f"{path}: under {key!r}, each category must have a list of records")
+            for category, listed in classes.items():
+                for number, row in enumerate(listed):
+                    yield f"{key}, {category}, record {number}", row, {"category": category, "split": split}
+
+    yield from _records(root, path, rows())
 
 
 # Real-IAD: realiad_jsons/realiad_jsons/<category>.json, realiad_1024/<category>/…
 def _realiad(root: Root, at: Path) -> list[Path]:
-    if at.is_file():
-        if at.suffix.lower() != ".json":
-            return []
-        with at.open("rb") as file:  # they begin with {"meta": {"prefix": …
-            return [at] if b'"prefix"' in file.read(2000) else []
+    if at.is_file():  # they begin with {"meta": {"prefix": …
+        return [at] if at.suffix.lower() == ".json" and '"prefix"' in text(at, "replace")[:2000] else []
     outer = root.find(at, "realiad_jsons")
     if outer:
         return root.files(root.find(outer, "realiad_jsons") or outer, ".json")
@@ -165,21 +189,25 @@ def read_realiad(root: Root, at: Path) -> Iterator[Record]:
     """Pictures in the first of ``realiad_1024`` and its kin; ``OK`` is normal. Its json files alone need ``root=``."""
     base = root.find(root.path, "realiad_1024", "realiad_512", "realiad_256", "realiad_raw") or root.path
     for path in _realiad(root, at):
-        content = _json(path)
+        content = parsed(path)
         meta = content.get("meta")
         told = meta if isinstance(meta, dict) else {}
-        prefix, normal = str(told.get("prefix", f"{path.stem}/")), str(told.get("normal_class", "OK"))
-        folder = base.relative_to(root.path) / prefix
+        normal = str(told.get("normal_class", "OK"))
+        folder = base.relative_to(root.path) / str(told.get("prefix", f"{path.stem}/"))
+        yield from _records(root, path, _realiad_rows(path, content, folder, normal))
 
-        def rows(split: str, content: dict = content, folder: Path = folder, normal: str = normal) -> Iterator:
-            for number, row in enumerate(content.get(split) or []):
-                if isinstance(row, dict):
-                    paths = {key: str(folder / row[key]) for key in ("image_path", "mask_path") if row.get(key)}
-                    row = row | paths | {"label": int(row.get("anomaly_class") != normal)}
-                yield f"{split}, record {number}", row
 
-        for split in SPLITS:
-            yield from _records(root, path, rows(split), category=path.stem, split=split)
+def _realiad_rows(path: Path, content: Mapping[str, Any], folder: Path, normal: str) -> Iterator[Told]:
+    for split in SPLITS:
+        listed = content.get(split) or []
+        if not isinstance(listed, list):
+            raise DataError(f"{path}: under {split!r} is {str(listed)[:60]!r}, where a list of records is expected")
+        for number, row in enumerate(listed):
+            if isinstance(row, dict):
+                files = {key: row[key] for key in ("image_path", "mask_path") if isinstance(row.get(key), str)}
+                row = row | {key: str(folder / file) for key, file in files.items() if file}
+                row["label"] = int(row.get("anomaly_class") != normal)
+            yield f"{split}, record {number}", row, {"category": path.stem, "split": split}
 
 
 # VisA: split_csv/1cls.csv, category/Data/Images/{Normal,Anomaly}
@@ -193,11 +221,12 @@ def _visa(root: Root) -> Path | None:
 
 
 def fits_visa(root: Root, at: Path) -> bool:
-    """``split_csv/1cls.csv``, or the folders that it lists, ``category/Data/Images``."""
+    """``split_csv/1cls.csv``, or the folders that it lists, ``category/Data/Images/Normal``."""
     if not at.is_dir():
         return False
     data = [root.find(folder, "data") for folder in [at, *root.folders(at)]]
-    return _visa(root) is not None or any(folder and root.find(folder, "images") for folder in data)
+    images = [root.find(folder, "images") for folder in data if folder]
+    return _visa(root) is not None or any(folder and root.find(folder, "normal", "anomaly") for folder in images)
 
 
 def read_visa(root: Root, at: Path) -> Iterator[Record]:
@@ -205,9 +234,12 @@ def read_visa(root: Root, at: Path) -> Iterator[Record]:
     path = _visa(root)
     if path is None:
         raise DataError(f"{at}: looks like VisA without split_csv/1cls.csv, which says what is test; copy it there")
-    _, rows = _rows(path)
+    _, rows = table(path)
     one = root.path.absolute().name if root.find(root.path, "data") else None
-    yield from _records(root, path, (line for line in rows if one in (None, line[1].get("object"))), split="test")
+    told = ((place, row, {"split": "test"}) for place, row in rows if one in (None, row.get("object")))
+    for record in _records(root, path, told):
+        # the same name whether the set or one category of it was opened
+        yield replace(record, name=f"{one}/{record.name}") if one else record
 
 
 # csv and jsonl
@@ -219,28 +251,10 @@ def _listing(root: Root, at: Path, *suffixes: str) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def _rows(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
-    """Columns in lower case, and the rows; fields separated by commas, semicolons or tabs."""
-    text = _text(path)
-    head = text.partition("\n")[0]
-    mark = max(",;\t", key=head.count)
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, restkey="", strict=True)
-    columns = [column.strip().lower() for column in table.fieldnames or ()]
-
-    def rows() -> Iterator[tuple[str, dict[str, str]]]:
-        try:
-            for row in table:
-                yield f"line {table.line_num}", row
-        except csv.Error as error:
-            raise DataError(f"{path}: line {table.line_num} is not csv ({error})") from error
-
-    return columns, rows()
-
-
 def fits_csv(root: Root, at: Path) -> bool:
     """A csv or tsv file, or the only one in the folder, with a column for images."""
     path = _listing(root, at, ".csv", ".tsv")
-    return path is not None and (at.is_file() or not {*_rows(path)[0]}.isdisjoint(KEYS["image"]))
+    return path is not None and (at.is_file() or not {*columns(path)}.isdisjoint(KEYS["image"]))
 
 
 def read_csv(root: Root, at: Path) -> Iterator[Record]:
@@ -248,21 +262,27 @@ def read_csv(root: Root, at: Path) -> Iterator[Record]:
     path = _listing(root, at, ".csv", ".tsv")
     if path is None:
         raise DataError(f"{at}: not a csv file, and not a folder with exactly one")
-    yield from _table(root, path)
-
-
-def _table(root: Root, path: Path) -> Iterator[Record]:
-    columns, rows = _rows(path)
-    if {*columns}.isdisjoint(KEYS["image"]):
-        raise DataError(
-            f"{path}: has the columns {', '.join(columns)[:200]}; one of {', '.join(KEYS['image'])} is needed"
-        )
-    yield from _records(root, path, rows, split="test")
+    head, rows = table(path)
+    if {*head}.isdisjoint(KEYS["image"]):
+        raise DataError(f"{path}: has the columns {', '.join(head)[:200]}; one of {', '.join(KEYS['image'])} is needed")
+    yield from _records(root, path, ((place, row, {"split": "test"}) for place, row in rows))
 
 
 def fits_jsonl(root: Root, at: Path) -> bool:
-    """A jsonl file, or the only one in the folder."""
-    return _listing(root, at, ".jsonl") is not None
+    """A jsonl file, or the only one in the folder, with a key for images on its first line."""
+    path = _listing(root, at, ".jsonl")
+    if path is None or at.is_file():
+        return path is not None
+    first = _lower(_parsed_line(text(path, "replace").lstrip().partition("\n")[0]))
+    return isinstance(first, dict) and not {*first}.isdisjoint(KEYS["image"])
+
+
+def _parsed_line(line: str) -> Any:
+    """What it says, or the line itself, which is refused as no record in its place."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return line
 
 
 def read_jsonl(root: Root, at: Path) -> Iterator[Record]:
@@ -271,12 +291,6 @@ def read_jsonl(root: Root, at: Path) -> Iterator[Record]:
     if path is None:
         raise DataError(f"{at}: not a jsonl file, and not a folder with exactly one")
 
-    def rows() -> Iterator[tuple[str, Any]]:
-        for number, line in enumerate(_text(path).split("\n"), 1):
-            try:
-                if line.strip():
-                    yield f"line {number}", json.loads(line)
-            except (ValueError, RecursionError):
-                yield f"line {number}", line  # refused as no record, in its place
-
-    yield from _records(root, path, rows(), split="test")
+    lines = enumerate(text(path).split("\n"), 1)
+    told = ((f"line {number}", _parsed_line(line), {"split": "test"}) for number, line in lines if line.strip())
+    yield from _records(root, path, told)

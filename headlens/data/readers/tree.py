@@ -6,24 +6,53 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from headlens.data.images import SUFFIXES
+from headlens.data.images import MAX_PIXELS, SUFFIXES
 from headlens.data.samples import Record
 from headlens.errors import DataError
 
 NORMAL = frozenset(
-    ["good", "ok", "no", "normal", "normals", "healthy", "negative", "nondefective", "non_defective", "defect_free"]
+    [
+        "good",
+        "ok",
+        "no",
+        "normal",
+        "normals",
+        "healthy",
+        "negative",
+        "clean",
+        "nondefective",
+        "non_defective",
+        "not_defective",
+        "defect_free",
+        "no_defect",
+        "nodefect",
+        "no_anomaly",
+    ]
 )
-"""Folders and labels, in lower case, that say that nothing is wrong."""
+"""Folders and labels that say that nothing is wrong, in lower case and with ``_`` between words."""
 
 _JUNK = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # what archives and file managers leave behind
-_ROLE = re.compile(r"(?i)[ ._-]+(mask|label|gt|seg|segmentation|ground[ _-]?truth|annotation|anno)s?$")
+_ROLE = re.compile(r"(?i)[ ._-]+(mask|label|gt|seg|segmentation|ground[ _-]?truth|annotation|anno)s?(?:_\d+)?$")
 
 
 def _raise(error: DataError) -> None:
     raise error
+
+
+def _pass(error: DataError) -> None:
+    """Nobody asked."""
+
+
+def is_normal(word: str) -> bool:
+    """Whether a folder or a label of this name says that nothing is wrong.
+
+    >>> is_normal("Good"), is_normal("no defect"), is_normal("Non-Defective"), is_normal("crack")
+    (True, True, True, False)
+    """
+    return re.sub(r"[-_ ]+", "_", word.strip().lower()) in NORMAL
 
 
 class Root:
@@ -31,18 +60,30 @@ class Root:
 
     Args:
         path: the folder.
-        refuse: called with a ``DataError`` for everything that is left out; by default it is raised.
+        refuse: called with a ``DataError`` for everything that is left out; by default it is raised. ``tell`` is the
+            same for what stops nothing: by default nobody hears of it.
         follow_links: whether links may lead out of the folder, as in stores that keep files elsewhere (DVC, git-annex).
+        max_pixels: pictures with more are not read.
     """
 
     def __init__(
-        self, path: Path, refuse: Callable[[DataError], object] | None = None, follow_links: bool = False
+        self,
+        path: Path,
+        refuse: Callable[[DataError], object] | None = None,
+        follow_links: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.path, self.refuse, self.follow_links = path, refuse or _raise, follow_links
-        self._real = os.path.realpath(path)
+        self.path, self.follow_links, self.max_pixels = path, follow_links, max_pixels
+        self.refuse, self.tell = refuse or _raise, refuse or _pass
+        self.unpaired: list[Path] = []  # masks that no picture was found for
+        self.real = os.path.realpath(path)
+        self._asked = refuse
         self._seen: dict[Path, tuple[list[Path], list[Path]]] = {}
         self._inside: dict[str, bool] = {}
-        self._strip = 0  # leading parts that the last path of a listing had too many
+
+    def within(self, path: Path, quiet: bool = False) -> Root:
+        """A folder of this one as a root of its own, ``quiet`` where it is only tried."""
+        return Root(path, _pass if quiet else self._asked, self.follow_links, self.max_pixels)
 
     def name(self, path: Path) -> str:
         """What a record of this file is called: its path below the root without suffix."""
@@ -59,6 +100,19 @@ class Root:
     def images(self, at: Path) -> list[Path]:
         """Pictures in ``at`` by name."""
         return self.files(at, *SUFFIXES)
+
+    def below(self, at: Path) -> Iterator[Path]:
+        """Pictures in ``at`` and in all folders of it."""
+        return self._below(at, set())
+
+    def _below(self, at: Path, seen: set[str]) -> Iterator[Path]:
+        """Links can lead in circles."""
+        real = os.path.realpath(at)
+        if real not in seen:
+            seen.add(real)
+            yield from self.images(at)
+            for folder in self.folders(at):
+                yield from self._below(folder, seen)
 
     def find(self, at: Path, *names: str) -> Path | None:
         """The folder in ``at`` with the first of these (lower-case) names that there is, in any case."""
@@ -88,62 +142,28 @@ class Root:
                             continue
                         (folders if entry.is_dir() else files).append(path)
             except OSError as error:
-                raise DataError(f"{at}: cannot be listed ({error.strerror})") from error
+                self.refuse(DataError(f"{at}: cannot be listed ({error.strerror}); make it readable, or take it away"))
             self._seen[at] = (sorted(folders), sorted(files))
         return self._seen[at]
 
     def _contained(self, path: Path) -> bool:
         real = os.path.realpath(path)
-        return self.follow_links or real == self._real or real.startswith(self._real.rstrip(os.sep) + os.sep)
+        return self.follow_links or real == self.real or real.startswith(self.real.rstrip(os.sep) + os.sep)
 
-    def listed(self, text: str, listing: Path) -> Path | None:
-        """The file that a listing calls ``text``: relative to the root, with either kind of slash.
-
-        Published listings also hold paths of the machine they were written on, with the root's path in front. Of a
-        path that is not there as it stands, what follows the root's own name is taken; of an absolute one also what
-        follows any other folder, if that is a file in the root. Nothing outside the root is ever returned: such paths
-        are refused. A missing file inside is returned, and missed when it is read.
-        """
-        windows = PureWindowsPath(text)
-        parts = [part for part in re.split(r"[\\/]+", text[len(windows.drive) :]) if part not in ("", ".")]
-        absolute, climbing = bool(windows.drive or windows.root), ".." in parts
-        if not parts or "\0" in text:
-            self.refuse(DataError(f"{listing}: the path {text!r} names no file"))
-            return None
-        for strip in self._candidates(parts, absolute, climbing):
-            path = self.path.joinpath(*parts[strip:])
-            if ".." not in parts[strip:] and os.path.isfile(path):  # noqa: PTH113 a name can be too long, which Path raises
-                self._strip = strip
-                break
-        else:
-            path = self.path.joinpath(*parts)
-            if absolute and not climbing and Path(text).is_relative_to(self.path.absolute()):
-                path = self.path / Path(text).relative_to(self.path.absolute())
-            elif absolute or climbing:
-                self.refuse(outside(text, self.path, f"in {listing}, a path outside"))
-                return None
+    def holds(self, path: Path) -> bool:
+        """Whether what is called ``path`` in the root lies in it, or links may lead out."""
         folder = str(path.parent)
         if folder not in self._inside:
             self._inside[folder] = self._contained(path.parent)
-        leads_on = os.path.islink(path)  # noqa: PTH114
-        if not self._inside[folder] or (leads_on and not self._contained(path)):
-            self.refuse(outside(path, self.path, f"in {listing}, a link that leads out of"))
-            return None
-        return path
-
-    def _candidates(self, parts: list[str], absolute: bool, climbing: bool) -> list[int]:
-        """How many leading parts to drop, the likeliest first."""
-        own = {self.path.name, Path(self._real).name}
-        after = [i + 1 for i, part in enumerate(parts[:-1]) if part in own]
-        whole = [] if absolute or climbing else [0]
-        last = [self._strip] if self._strip in after or (not climbing and 0 < self._strip < len(parts) - 1) else []
-        later = [] if climbing else range(1, len(parts) - 1)  # a file's name alone is not enough to know it by
-        return [*whole, *last, *after, *later]
+        leads_on = os.path.islink(path)  # noqa: PTH114 a name can be too long, which Path raises
+        return self._inside[folder] and (not leads_on or self._contained(path))
 
 
 def records(root: Root, images: Sequence[Path], masks: Sequence[Path], **told: Any) -> Iterator[Record]:
     """One record for each image, with its mask by name and what else is ``told`` of all of them."""
-    for image, mask in zip(images, pair(images, masks), strict=True):
+    found = pair(images, masks)
+    root.unpaired += sorted({*masks} - {*found})
+    for image, mask in zip(images, found, strict=True):
         yield Record(root.name(image), image=image, mask=mask, **told)
 
 

@@ -1,0 +1,110 @@
+"""Pictures in one folder for each family, and their masks: in folders of masks, or right beside them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from headlens.data.readers.tree import Root, pair, stem
+from headlens.data.samples import Record
+from headlens.errors import DataError
+
+_TRUTH = ("ground_truth", "groundtruth", "ground truth", "ground-truth", "gt", "masks", "mask")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A folder of pictures, some of which can be masks of others.
+
+    Args:
+        folder: its name is that of the flaw.
+        files: all pictures in it.
+        anomalous: whether they have a flaw.
+        split: ``train``, ``test`` or ``valid``.
+        truth: the folder of masks that it shares with others, if there is one.
+    """
+
+    folder: Path
+    files: Sequence[Path]
+    anomalous: bool
+    split: str
+    truth: Path | None
+
+    @cached_property
+    def beside(self) -> list[Path]:
+        """Those of the files that are called as masks of others: ``a_mask.png`` where there is ``a.png``."""
+        stems = {path.stem for path in self.files}
+        return [path for path in self.files if stem(path) != path.stem and stem(path) in stems]
+
+    @cached_property
+    def pictures(self) -> list[Path]:
+        """The others."""
+        masks = {*self.beside}
+        return [path for path in self.files if path not in masks]
+
+
+def is_truth(folder: Path) -> bool:
+    """Whether it is called as folders of masks are: what is in it shows no flaw, but where one is."""
+    return folder.name.lower() in _TRUTH
+
+
+def truth_of(root: Root, *at: Path) -> Path | None:
+    """The only folder of masks in one of these folders.
+
+    Raises:
+        DataError: there are several with pictures in them.
+    """
+    truths = [folder for outer in at for folder in root.folders(outer) if is_truth(folder)]
+    found = [folder for folder in truths if any(root.images(place) for place in [folder, *root.folders(folder)])]
+    if len(found) > 1:
+        raise DataError(f"{' and '.join(map(str, found))} both hold masks; move those that are not meant elsewhere")
+    return found[0] if found else None
+
+
+def refuse_below(root: Root, family: Path, folders: Sequence[Path]) -> None:
+    """Refuses pictures in folders of a family: nobody knows whether they belong to it."""
+    for folder in folders:
+        if any(True for _ in root.below(folder)):
+            root.refuse(
+                DataError(f"{folder}: pictures in a folder of the family {family.name!r} are not read; move them out")
+            )
+
+
+def told(root: Root, families: Sequence[Family], category: str) -> Iterator[Record]:
+    """One record for each picture.
+
+    Its mask lies beside it (``003.png``, ``003_mask.png``), in the folder of the shared masks that is called as the
+    family, or among the shared masks themselves. Those are tried for anomalous pictures first, as normal ones of the
+    same names need none; a mask that could be that of several pictures is that of none.
+    """
+    found: dict[Path, Path] = {}
+    masks: dict[Path, list[Path]] = {}
+    sharing: dict[Path, list[Family]] = defaultdict(list)
+    for family in families:
+        masks[family.folder] = family.beside
+        found |= _paired(family.pictures, family.beside)
+        if family.truth:
+            masks |= {folder: root.images(folder) for folder in [family.truth, *root.folders(family.truth)]}
+            if family.anomalous or family.split != "train":
+                sharing[root.find(family.truth, family.folder.name.lower()) or family.truth].append(family)
+    for folder, group in sharing.items():
+        waiting = [(path, family.anomalous) for family in group for path in family.pictures if path not in found]
+        flawed = [path for path, anomalous in waiting if anomalous]
+        found |= _paired(flawed, masks[folder])
+        names = {path.stem.casefold() for path in flawed}
+        others = [mask for mask in masks[folder] if names.isdisjoint([mask.stem.casefold(), stem(mask).casefold()])]
+        found |= _paired([path for path, anomalous in waiting if not anomalous], others)
+    taken = {*found.values()}
+    root.unpaired += [mask for here in masks.values() for mask in here if mask not in taken]
+    for family in families:
+        name = family.folder.name if family.anomalous else "good"
+        for path in family.pictures:
+            yield Record(root.name(path), category, family.anomalous, name, family.split, path, found.get(path))
+
+
+def _paired(images: Sequence[Path], masks: Sequence[Path]) -> dict[Path, Path]:
+    """Images with their masks, without those that have none."""
+    return {image: mask for image, mask in zip(images, pair(images, masks), strict=True) if mask is not None}
