@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import string
 import tempfile
@@ -17,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headlens.data import DataSet, FileSet, Record, layouts, open
+from headlens.data import FileSet, Record, layouts, open
 from headlens.data.readers import LAYOUTS
 from headlens.data.readers.known import known
 from headlens.data.readers.tree import NORMAL, pair
@@ -54,37 +53,6 @@ EVERY: list[tuple[str, Callable[[Path], trees.Tree], str, str]] = [
 ]
 
 
-def agree(data: DataSet, told: trees.Tree, base: Path) -> None:
-    """The records are those that were told, each with its own pixels."""
-    assert {record.name for record in data.records} == set(told)
-    assert len(data) == len(told)
-    for i, record in enumerate(data.records):
-        it = told[record.name]
-        where = None if it.mask is None else base / it.mask
-        assert (record.category, record.anomalous, record.family, record.split) == (
-            it.category,
-            it.anomalous,
-            it.family,
-            it.split,
-        ), record
-        assert record.mask == where, record
-        if record.crop is not None:
-            continue  # has a test of its own
-        pixels = data.pixels(i)
-        assert record.image is not None
-        if record.image.suffix.lower() in (".png", ".bmp", ".tif"):
-            expected = trees.pixels(record.image.relative_to(base))
-            assert np.array_equal(pixels.image.permute(1, 2, 0).numpy(), expected), record
-        if record.anomalous and where is not None:
-            assert pixels.mask is not None
-            assert np.array_equal(pixels.mask.numpy(), trees.outline(it.mask or "")), record
-        elif record.anomalous is False:
-            assert pixels.mask is not None
-            assert not pixels.mask.any()
-        else:
-            assert pixels.mask is None
-
-
 @pytest.mark.parametrize(("layout", "make", "name", "domain"), EVERY)
 def test_every_layout(tmp_path, layout, make, name, domain):
     root = tmp_path / name
@@ -93,14 +61,14 @@ def test_every_layout(tmp_path, layout, make, name, domain):
     assert isinstance(data, FileSet)
     assert (data.layout, data.domain, data.name) == (layout, domain, name)
     base = root / "1cls" if (root / "1cls").exists() else root
-    agree(data, told, base)
+    trees.agree(data, told, base)
     assert data.has_masks == any(it.anomalous and it.mask for it in told.values())
     assert data.has_normals == ({it.anomalous for it in told.values()} >= {True, False})
     named = open(base, layout, split="all", domain="other")
     assert named.records == data.records
     assert named.domain == "other"
     tests = {key: it for key, it in told.items() if it.split == "test"}
-    agree(open(root), tests, base)
+    trees.agree(open(root), tests, base)
 
 
 def test_every_layout_has_a_test():
@@ -124,7 +92,7 @@ def test_one_category_of_a_set(tmp_path, make):
         assert facts == [
             (r.image, r.mask, r.anomalous, r.family, r.split, r.category) for r in sorted(part, key=name_of)
         ]
-        if make in (trees.mvtec, trees.btad):
+        if make in (trees.mvtec, trees.btad, trees.visa):
             assert {r.name for r in own.records} == {r.name for r in part}
 
 
@@ -306,141 +274,56 @@ def test_ksdd_with_a_label_lost_and_one_broken(tmp_path):
     assert ["Part0_label" in str(error) or "Part2.jpg: has no label" in str(error) for error in refused] == [True] * 2
 
 
-# Listings
-def test_meta_with_the_deviations_that_are_about(tmp_path):
-    """The roots of those who wrote it, other cases and kinds of slash, and only one split."""
-    prefixes = [
-        "",
-        "./",
-        "/home/them/data/set/",
-        "/home/them/elsewhere/",
-        "../data/set/",
-        "C:\\\\data\\\\set\\\\",
-        "data/set/",
-    ]
-    for number, prefix in enumerate(prefixes):
-        root = tmp_path / str(number) / "set"
-        told = trees.meta(root, prefix, str.title)
-        agree(open(root, split="all"), told, root)
-    root = tmp_path / "own" / "set"
-    told = trees.meta(root, str(root.absolute()) + "/")
-    agree(open(root, split="all"), told, root)
-    agree(open(root / "meta.json", split="all"), told, root)
-    content = json.loads((root / "meta.json").read_text())
-    del content["train"]
-    for rows in content["test"].values():
-        for row in rows:
-            del row["cls_name"], row["specie_name"]
-            row["anomaly"] = float(row["anomaly"])
-            if not row["mask_path"]:
-                del row["mask_path"]
-    (root / "meta.json").write_text(json.dumps(content), encoding="utf-8-sig")
-    facts = {r.name: (r.category, r.anomalous, r.family, r.mask and r.mask.name) for r in open(root).records}
-    assert facts == {"one/00": ("one", False, "good", None), "one/01": ("one", True, "", "01.png")}
+def test_ksdd_labels_count_as_pixels_too(tmp_path):
+    trees.ksdd(tmp_path)
+    with pytest.raises(DataError, match=r"Part0_label\.bmp: 10x31 pixels are more than max_pixels = 300"):
+        open(tmp_path, max_pixels=300)
 
 
-def test_meta_beside_the_sets(tmp_path):
-    """VCP-CLIP's and Bayes-PFL's: one file beside the folders, named."""
-    trees.mvtec(tmp_path / "mvtec")
-    row = {"img_path": "mvtec/bottle/test/crack/000.png", "mask_path": "", "cls_name": "bottle", "specie_name": "crack"}
-    trees.text(tmp_path, "meta_mvtec.json", json.dumps({"test": {"bottle": [row | {"anomaly": 1}]}}))
-    data = open(tmp_path / "meta_mvtec.json")
-    assert [(r.name, r.anomalous, r.family) for r in data.records] == [("mvtec/bottle/test/crack/000", True, "crack")]
+# DAGM, HeadCT, BMAD, VisA
+@pytest.mark.parametrize("lost", ["Label", "Label/*"])
+def test_dagm_without_labels_is_not_normal(tmp_path, lost):
+    trees.dagm(tmp_path)
+    for path in list((tmp_path / "Class1/Test").glob(lost)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(DataError, match="Class1/Test: neither"):
+        open(tmp_path)
+    refused: list[DataError] = []
+    data = open(tmp_path, split="all", refuse=refused.append)
+    assert len(refused) == 1
+    assert len(data) == 9
+    assert not any(record.name.startswith("Class1/Test") for record in data.records)
 
 
-def test_a_listing_somewhere_else(tmp_path):
-    told = trees.jsonl(tmp_path / "data")
-    (tmp_path / "metadata").mkdir()
-    moved = shutil.move(tmp_path / "data/full-shot.jsonl", tmp_path / "metadata/full-shot.jsonl")
-    data = open(moved, root=tmp_path / "data")
-    agree(data, told, tmp_path / "data")
-    assert data.name == "data"
+def test_headct_with_a_second_folder_of_the_same_numbers(tmp_path):
+    told = trees.headct(tmp_path / "usual")
+    for i in (0, 7, 12):
+        trees.picture(tmp_path / "usual", f"overlays/{i:03d}.png")
+    trees.agree(open(tmp_path / "usual"), told, tmp_path / "usual")
+    for folder in ("a", "b"):
+        trees.picture(tmp_path / "other", f"{folder}/001.png")
+    trees.text(tmp_path / "other", "labels.csv", "id,hemorrhage\n1,1\n")
+    with pytest.raises(DataError, match=r"line 2 can be .*a/001\.png and .*b/001\.png"):
+        open(tmp_path / "other")
 
 
-def test_realiad_by_one_file(tmp_path):
-    told = trees.realiad(tmp_path)
-    listing = tmp_path / "realiad_jsons/realiad_jsons_sv/pcb.json"
-    data = open(listing, root=tmp_path, split="all")
-    agree(data, {k: it for k, it in told.items() if it.category == "pcb" and it.split == "test"}, tmp_path)
+def test_headct_tables(tmp_path):
+    trees.picture(tmp_path, "head_ct/003.png")
+    for content in ("id;hemorrhage\n3;1\n", "id\themorrhage\n0003\t1\n", "ID, hemorrhage,\n"):
+        trees.text(tmp_path, "labels.csv", content)
+        if content.endswith("1\n"):
+            assert [(r.name, r.anomalous) for r in open(tmp_path).records] == [("head_ct/003", True)]
+    trees.text(tmp_path, "labels.csv", f"id,hemorrhage\n{'9' * 5000},1\n")
+    assert open(tmp_path).records[0].image == tmp_path / f"head_ct/{'9' * 5000}.png"
+    trees.text(tmp_path, "labels.csv", f"id,hemorrhage\n0,{'1' * 200_000}\n")
+    with pytest.raises(DataError, match=r"labels\.csv: line 2 is not csv"):
+        open(tmp_path)
 
 
-def test_realiad_with_another_protocol(tmp_path):
-    """Its other folders of listings, by name."""
-    told = trees.realiad(tmp_path)
-    other = tmp_path / "realiad_jsons/realiad_jsons_sv"
-    agree(open(other, root=tmp_path), {k: it for k, it in told.items() if it.split == "test"}, tmp_path)
-    with pytest.raises(DataError, match="no pictures of the split 'train'"):
-        open(other, root=tmp_path, split="train")
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_tables_with_little_in_them(tmp_path, delimiter):
-    for name in ("a", "b"):
-        trees.picture(tmp_path, f"{name}.png")
-    trees.mask(tmp_path, "m.png")
-    rows = ["PATH", "Mask"], ["a.png", ""], ["b.png", "m.png"]
-    trees.text(tmp_path, "t.csv", "\r\n".join(delimiter.join(row) for row in rows))
-    told = {"a": trees.Told(tmp_path.name, None), "b": trees.Told(tmp_path.name, True, mask="m.png")}
-    agree(open(tmp_path / "t.csv"), told, tmp_path)
-    trees.text(tmp_path, "t.csv", "image\na.png\na.png\n")
-    assert [r.name for r in open(tmp_path / "t.csv").records] == ["a.png", "a.png#2"]
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("0", False),
-        ("1", True),
-        ("1.0", True),
-        (0.0, False),
-        (True, True),
-        (False, False),
-        ("Normal", False),
-        ("anomaly", True),
-        ("OK", False),
-        ("NG", True),
-        ("", None),
-        (None, None),
-        (float("nan"), None),
-    ],
-)
-def test_labels(tmp_path, value, expected):
-    trees.text(tmp_path, "a.jsonl", json.dumps({"image": "a.png", "label": value}))
-    assert open(tmp_path / "a.jsonl").records[0].anomalous is expected
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        ("meta.json", "{", "is not JSON"),
-        ("meta.json", "[" * 100_000, "is not JSON"),
-        ("meta.json", "[]", "holds a list"),
-        ("meta.json", "{}", "neither train nor test"),
-        ("meta.json", '{"test": []}', "list of records"),
-        ("meta.json", '{"test": {"a": [7]}}', "test, a, record 0: '7' is not a record"),
-        ("meta.json", '{"test": {"a": [{"anomaly": 1}]}}', "no image"),
-        ("meta.json", '{"test": {"a": [{"img_path": "a.png", "anomaly": 2}]}}', "the label 2 is neither"),
-        ("meta.json", '{"test": {"a": [{"img_path": "a.png", "mask_path": 3}]}}', "the mask is 3"),
-        ("a.jsonl", '{"image": "a.png"}\n{"image"', "line 2: .* is not a record"),
-        ("a.csv", "image,split\na.png,bottle\n", "line 2: the split 'bottle' is none of train, test, valid"),
-        ("a.csv", "picture,split\na.png,test\n", "has the columns picture, split"),
-        ("a.csv", "", "has the columns"),
-        ("a.csv", 'image,label\n"a.png,1\n', "line . is not csv"),
-        ("labels.csv", "id,hemorrhage\n0,2\n", "line 2 is '0,2'"),
-    ],
-)
-def test_listings_that_are_wrong(tmp_path, file, content, message):
-    """The message names the file and the place; what can be left out is told to ``refuse`` where there is one."""
-    trees.picture(tmp_path, "b/a.png")
-    trees.text(tmp_path, file, content)
-    spec = tmp_path if file == "labels.csv" else tmp_path / file
-    with pytest.raises(DataError, match=message) as caught:
-        open(spec)
-    assert str(tmp_path / file) in str(caught.value)
-
-
-def test_bytes_that_are_no_text(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b"image\n\xff\xfe.png\n")
-    with pytest.raises(DataError, match="UTF-8") as caught:
-        open(tmp_path / "a.csv")
-    assert "a.csv" in str(caught.value)
+def test_several_sets_of_bmad_are_several_categories(tmp_path):
+    """Two of them show the retina, and their pictures have the same names."""
+    trees.bmad(tmp_path)
+    for other in ("Retina_RESC_AD", "Retina_OCT2017_AD"):
+        shutil.copytree(tmp_path / "Brain_AD", tmp_path / other)
+    assert open(tmp_path).categories == ("Brain_AD", "Retina_OCT2017_AD", "Retina_RESC_AD")
+    assert open(tmp_path / "Retina_RESC_AD").categories == ("retina",)

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from headlens.data import DataSet
+
 SIZE = (12, 9)  # width, height
 
 
@@ -70,6 +72,37 @@ def text(root: Path, name: str, content: str) -> None:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
+
+
+def agree(data: DataSet, told: Tree, base: Path) -> None:
+    """The records are those that were told, each with its own pixels."""
+    assert {record.name for record in data.records} == set(told)
+    assert len(data) == len(told)
+    for i, record in enumerate(data.records):
+        it = told[record.name]
+        where = None if it.mask is None else base / it.mask
+        assert (record.category, record.anomalous, record.family, record.split) == (
+            it.category,
+            it.anomalous,
+            it.family,
+            it.split,
+        ), record
+        assert record.mask == where, record
+        if record.crop is not None:
+            continue  # has a test of its own
+        found = data.pixels(i)
+        assert record.image is not None
+        if record.image.suffix.lower() in (".png", ".bmp", ".tif"):
+            expected = pixels(record.image.relative_to(base))
+            assert np.array_equal(found.image.permute(1, 2, 0).numpy(), expected), record
+        if record.anomalous and where is not None:
+            assert found.mask is not None
+            assert np.array_equal(found.mask.numpy(), outline(it.mask or "")), record
+        elif record.anomalous is False:
+            assert found.mask is not None
+            assert not found.mask.any()
+        else:
+            assert found.mask is None
 
 
 def _mvtec_like(root: Path, categories: dict[str, str], normal: str, flaw: str, suffix: str, truth: str) -> Tree:
