@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from headlens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Prompts = Literal["learned", "ensemble"]
 Weighting = Literal["none", "free", "sigmoid", "softmax"]
@@ -13,8 +17,28 @@ Pool = Literal["max", "top"]
 STREAMS = ("global", "local")
 
 
+class Settings:
+    """What both tables of ``config.toml`` can do; a dataclass inherits from it."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From a table of ``config.toml``.
+
+        Raises:
+            ConfigError: a field that does not exist.
+        """
+        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        if unknown := [name for name in values if name not in known]:
+            raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; there are {', '.join(known)}")
+        return cls(**values)
+
+    def table(self) -> dict[str, Any]:
+        """For ``config.toml``."""
+        return asdict(self)  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True)
-class DetectorConfig:
+class DetectorConfig(Settings):
     """HeadCLIP (arXiv 2505.22259) as headlens reads it: the paper's abstract fixes the ideas, not these values.
 
     Args:
@@ -83,22 +107,6 @@ class DetectorConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see DetectorConfig")
         if self.head_weights != "none" and "local" in self.streams and self.local_start < 0:
             raise ConfigError("streams has 'local', but local_start=-1 says that there is no local stream")
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> DetectorConfig:
-        """From a table of ``config.toml``.
-
-        Raises:
-            ConfigError: a field that does not exist.
-        """
-        known = [field.name for field in fields(cls)]
-        if unknown := [name for name in values if name not in known]:
-            raise ConfigError(f"unknown detector field {unknown[0]!r}; there are {', '.join(known)}")
-        return cls(**values)
-
-    def table(self) -> dict[str, Any]:
-        """For ``config.toml``."""
-        return asdict(self)
 
 
 _HEADCLIP = DetectorConfig()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
+from headlens.detectors.config import Settings
 from headlens.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """Settings of one training run.
 
     Args:
@@ -51,19 +52,3 @@ class TrainingConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it is at least {low}")
         if self.precision not in get_args(Precision):
             raise ConfigError(f"precision is {self.precision!r}; it can be {', '.join(get_args(Precision))}")
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> TrainingConfig:
-        """From a table of ``config.toml``.
-
-        Raises:
-            ConfigError: a field that does not exist.
-        """
-        known = [field.name for field in fields(cls)]
-        if unknown := [name for name in values if name not in known]:
-            raise ConfigError(f"unknown training field {unknown[0]!r}; there are {', '.join(known)}")
-        return cls(**values)
-
-    def table(self) -> dict[str, Any]:
-        """For ``config.toml``."""
-        return asdict(self)

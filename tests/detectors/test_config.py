@@ -33,7 +33,7 @@ def test_a_config_comes_back_from_its_table(name):
         ({"temperature": 0.0}, "temperature"),
         ({"top": 0.0}, "top"),
         ({"local_start": -1}, "local_start=-1"),
-        ({"colour": "red"}, "unknown detector field 'colour'"),
+        ({"colour": "red"}, "DetectorConfig has no field 'colour'"),
     ],
 )
 def test_a_bad_value_is_named(changes, named):
