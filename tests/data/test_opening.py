@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -222,6 +225,11 @@ def test_from_within(tmp_path, monkeypatch):
         ("procedural:food", {}, "unknown procedural set"),
         ("procedural:medical", {"layout": "mvtec"}, "painted, not read"),
         ("procedural:medical", {"split": "train"}, "no pictures of the split 'train'"),
+        ("procedural:medical", {"per_category": "x"}, "per_category='x': procedural sets have"),
+        ("procedural:medical", {"sizes": 3}, "sizes=3: procedural sets have per_category, size, seed"),
+        ("procedural:medical", {"size": 56.0}, "size=56.0: .* whole numbers"),
+        ("~nobody-of-this-name/x", {}, "~nobody-of-this-name/x: cannot be opened"),
+        ("a" * 5000, {}, "aaa: cannot be opened"),
     ],
 )
 def test_what_cannot_be_opened(tmp_path, monkeypatch, spec, options, message):
@@ -230,7 +238,7 @@ def test_what_cannot_be_opened(tmp_path, monkeypatch, spec, options, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message) as caught:
         open(spec, **options)
-    assert spec in str(caught.value) or options
+    assert spec[:200] in str(caught.value) or options
 
 
 def test_the_data_set_stays_small_when_it_is_asked_for_less(tmp_path):
@@ -263,3 +271,68 @@ def test_frames_can_be_stored(tmp_path):
         assert set(frame["name"]) == set(trees_made)
         assert frame["image"].tolist() == [str(record.image) for record in data.records]
         assert frame["mask"].isna().tolist() == [record.mask is None for record in data.records]
+
+
+def test_names_of_sets_count_before_those_around_them(tmp_path):
+    for name in ("liver-project/widgets", "brain/images", "retina/01"):
+        trees.yes_no(tmp_path / name)
+    widgets = open(tmp_path / "liver-project/widgets")
+    assert (widgets.domain, widgets.categories) == ("", ("widgets",))
+    assert (open(tmp_path / "brain/images").domain, open(tmp_path / "brain/images").categories) == (
+        "medical",
+        ("brain",),
+    )
+    assert open(tmp_path / "retina/01").categories == ("retina",)
+    shutil.copytree(tmp_path / "retina/01", tmp_path / "skin-study/parts/inner")
+    assert open(tmp_path / "skin-study").categories == ("skin",)
+    assert open(tmp_path / "skin-study/parts").categories == ("parts",)
+
+
+def test_what_fits_further_down_is_named(tmp_path):
+    """CVC-ClinicDB from Kaggle: the same set twice, and a table that is none of images."""
+    for kind in ("PNG", "TIF"):
+        trees.pairs(tmp_path / kind, "Original", "Ground Truth", kind=f".{kind.lower()}")
+    trees.text(tmp_path, "metadata.csv", "sequence_id,png_image_path\n1,PNG/Original/1.png\n")
+    with pytest.raises(DataError, match=r"Open one of these: .*PNG \(pairs\), .*TIF \(pairs\)\. Looked for"):
+        open(tmp_path)
+    assert len(open(tmp_path / "PNG")) == 4
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    """It is empty, and told to ``refuse`` where there is one."""
+    trees.mvtec(tmp_path / "set")
+    listed = os.scandir
+
+    def scandir(path: Path) -> object:
+        if Path(path).name == "crack":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"crack: cannot be listed \(Permission denied\)"):
+        open(tmp_path / "set")
+    told: list[DataError] = []
+    data = open(tmp_path / "set", refuse=told.append)
+    assert {record.family for record in data.records} == {"good"}
+    assert sum("cannot be listed" in str(error) for error in told) == 4  # test and ground_truth, of two categories
+
+
+def test_a_path_in_a_folder_that_is_closed(tmp_path, monkeypatch):
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    with pytest.raises(DataError, match=r"a\.png: cannot be opened \(Permission denied\)"):
+        open(tmp_path / "in" / "a.png")
+
+
+def test_a_picture_that_is_listed_often(tmp_path):
+    """Names stay unique, also against those that look numbered, in no more than the time of the list."""
+    trees.text(tmp_path, "a.csv", "image\n" + "a.png\n" * 10_000)
+    trees.text(tmp_path, "b.csv", "image\na.png\na.png\na.png#2\na.png\n")
+    start = time.perf_counter()
+    names = [record.name for record in open(tmp_path / "a.csv").records]
+    assert time.perf_counter() - start < 8
+    assert names[:3] == ["a.png", "a.png#2", "a.png#3"]
+    assert len({*names}) == 10_000
+    assert len({record.name for record in open(tmp_path / "b.csv").records}) == 4
