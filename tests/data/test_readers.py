@@ -300,6 +300,8 @@ def test_headct_with_a_second_folder_of_the_same_numbers(tmp_path):
     for i in (0, 7, 12):
         trees.picture(tmp_path / "usual", f"overlays/{i:03d}.png")
     trees.agree(open(tmp_path / "usual"), told, tmp_path / "usual")
+    (tmp_path / "usual/head_ct/head_ct/007.png").unlink()
+    assert [r.image for r in open(tmp_path / "usual").records][1] == tmp_path / "usual/head_ct/007.png"
     for folder in ("a", "b"):
         trees.picture(tmp_path / "other", f"{folder}/001.png")
     trees.text(tmp_path / "other", "labels.csv", "id,hemorrhage\n1,1\n")

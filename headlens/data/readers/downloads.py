@@ -112,10 +112,10 @@ def read_headct(root: Root, at: Path) -> Iterator[Record]:
     listing = _headct(root)
     if listing is None or not fits_headct(root, at):
         raise DataError(f"{at}: has no labels.csv with the columns id and hemorrhage")
-    numbered = defaultdict(list)
-    for image in root.below(root.path):
-        if image.stem.isdecimal():
-            numbered[_number(image.stem)].append(image)
+    pictures = [image for image in root.below(root.path) if image.stem.isdecimal()]
+    numbered = defaultdict(list)  # other folders, of overlays for instance, count only where there is no head_ct
+    for image in [image for image in pictures if image.parent.name.lower() == "head_ct"] or pictures:
+        numbered[_number(image.stem)].append(image)
     usual = root.find(root.path, "head_ct") or root.path
     for place, row in table(listing)[1]:
         number, flaw = (cell.strip() for cell in [*row.values(), "", ""][:2])
@@ -124,7 +124,6 @@ def read_headct(root: Root, at: Path) -> Iterator[Record]:
             root.refuse(DataError(f"{listing}: {place} is {shown!r}, not a number and 0 or 1"))
             continue
         images = numbered[_number(number)]
-        images = [image for image in images if image.parent.name.lower() == "head_ct"] or images
         if len(images) > 1:
             names = " and ".join(map(str, images))
             root.refuse(DataError(f"{listing}: {place} can be {names}; leave only one of them in {root.path}"))
