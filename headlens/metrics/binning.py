@@ -31,6 +31,14 @@ class Binning:
         """All bins, the two outer ones included."""
         return self.bins + 2
 
+    def constants(self, dtype: np.dtype | type) -> np.ndarray:
+        """Low end, bins per unit, one, and the highest number, in the scores' precision: what compiled loops need.
+
+        >>> Binning(4).constants(np.float32)
+        array([0., 4., 1., 5.], dtype=float32)
+        """
+        return np.array([self.low, self.bins / (self.high - self.low), 1, self.bins + 1], dtype)
+
     def place(self, scores: Scores) -> Scores:
         """The number of each score's bin once its fraction is cut off, in the scores' precision."""
         placed = (scores - self.low) * (self.bins / (self.high - self.low))

@@ -16,12 +16,11 @@ from headlens.metrics.cflow import stepwise_aupro
 from headlens.metrics.checks import checked_scores, same_shape
 from headlens.metrics.curve import AUPRO_LIMIT
 from headlens.metrics.exact import exact_metrics
-from headlens.metrics.streaming import Counters, tally, values
+from headlens.metrics.streaming import AT_ONCE, Counters, tally, values
 from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import Truth
 
 Mode = Literal["exact", "streaming"]
-AT_ONCE = 16  # maps enlarged before they are counted: few enough to stay in the cache
 
 
 class PixelMetrics(Metric):
@@ -41,7 +40,7 @@ class PixelMetrics(Metric):
         limit: the false positive rate up to which AUPRO integrates.
         cflow200: exact: also give the value of ``headlens.metrics.cflow200``, to compare with printed tables.
         enlarge: what makes maps of the masks' size from what ``update`` is given, such as a ``partial`` of
-            ``headlens.metrics.upsample``. It is called for a few maps at a time; streaming, no large map is kept.
+            ``headlens.metrics.upsample``. Streaming, it is called for one map or a few at a time, and none is kept.
         **kwargs: as torchmetrics has them.
 
     Raises:
@@ -108,21 +107,15 @@ class PixelMetrics(Metric):
             raise MetricError(f"maps are {type(maps).__name__}; expected a tensor")
         truth = (masks if isinstance(masks, Truth) else Truth.of(masks)).to(maps.device)
         if self.enlarge is None:
-            self._add(maps, truth)
-            return
-        if len(checked_scores(maps, "maps")) != truth.shape[0]:
+            same_shape(maps, truth.shape, "maps and masks", 3)
+        elif len(checked_scores(maps, "maps")) != truth.shape[0]:
             raise ShapeError(f"there are {len(maps)} maps and {truth.shape[0]} masks")
-        for first in range(0, len(maps), AT_ONCE):
-            with one_thread():
-                large = self.enlarge(maps[first : first + AT_ONCE])
-                own = truth.images(first, first + AT_ONCE)
-            self._add(large, own)
-
-    def _add(self, maps: Tensor, truth: Truth) -> None:
-        same_shape(maps, truth.shape, "maps and masks", 3)
         if self.mode == "streaming":
-            tally(self._counters(), maps.detach().float(), truth, self.binning)
+            tally(self._counters(), maps.detach().float(), truth, self.binning, self.enlarge)
             return
+        if self.enlarge is not None:
+            maps = torch.cat([self.enlarge(part) for part in maps.split(AT_ONCE)]) if len(maps) else self.enlarge(maps)
+            same_shape(maps, truth.shape, "enlarged maps and masks", 3)
         scores = checked_scores(maps, "maps").flatten()
         self.scores.append(scores)
         with one_thread():

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from headlens.metrics.binning import Binning
-from headlens.metrics.threads import one_thread
 
 BINS_PER_QUERY, MOST_BINS = 16, 2**24
-BLOCK = 2**16  # scores at a time: what is worked out on the way stays in the cache
+CACHED = 2**16  # bins whose table is fast to look up
 
 
 def counts_above(scores: Sequence[Tensor], queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,14 +40,13 @@ def counts_above(scores: Sequence[Tensor], queries: Tensor) -> tuple[Tensor, Ten
         ordered = torch.cat([part.flatten() for part in scores]).sort().values
         right, left = (torch.searchsorted(ordered, queries, right=side) for side in (True, False))
         return (len(ordered) - right).cpu(), (len(ordered) - left).cpu()
-    greater, at_least = _counts_on_cpu(
-        [block for part in scores for block in part.flatten().split(BLOCK)], queries.numpy()
-    )
+    greater, at_least = _counts_on_cpu([part.detach().reshape(-1).numpy() for part in scores], queries.numpy())
     return torch.from_numpy(greater), torch.from_numpy(at_least)
 
 
-@one_thread()
-def _counts_on_cpu(blocks: Sequence[Tensor], queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from headlens.metrics.kernels import count_slots, grouped, in_threads, threads_for
+
     if not len(queries):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     binning = _binning(queries)
@@ -60,23 +58,24 @@ def _counts_on_cpu(blocks: Sequence[Tensor], queries: np.ndarray) -> tuple[np.nd
     slot[asked] -= 1
     slots, own = int(slot[-1]) + 2, slot[asked]
     first = queries[np.flatnonzero(np.diff(asked, prepend=-1))]  # the lowest query of each bin that was asked about
-    look_up = torch.from_numpy(slot)
+    bins = binning.constants(queries.dtype)
 
-    counts, ties = (torch.zeros(size, dtype=torch.int64) for size in (slots, len(first)))
-    one, contested = torch.ones(BLOCK, dtype=torch.int64), []
-    for block in blocks:
-        scores = block.numpy()
-        at = look_up.index_select(0, torch.from_numpy(binning.place(scores).astype(np.int32)))
-        counts.scatter_add_(0, at.long(), one[: len(at)])
-        shared = np.flatnonzero((at.numpy() & 1).astype(bool))
-        near, which = scores[shared], at.numpy()[shared] >> 1
-        tied = near == first[which]
-        ties.scatter_add_(0, torch.from_numpy(which[tied]).long(), one[: np.count_nonzero(tied)])
-        contested.append(near[~tied])
-    outside, equal = counts.numpy(), ties.numpy()
-    outside[1::2] = 0  # those are ties, or contested
-    rest = np.concatenate([queries[:0], *contested])
-    del contested
+    def work(part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        outside, equal, contested = np.zeros(slots, np.int64), np.zeros(len(first), np.int64), np.empty_like(part)
+        part = part if binning.bins <= CACHED else grouped(part, bins, CACHED.bit_length() - 1)
+        left = count_slots(part, bins, slot, first, outside, equal, contested)
+        contested.resize(left, refcheck=False)
+        return outside, equal, contested
+
+    outside, equal = np.zeros(slots, np.int64), np.zeros(len(first), np.int64)
+    kept = [queries[:0]]
+    size = max(1, -(-sum(map(len, scores)) // threads_for(sum(map(len, scores)))))
+    parts = [part[start : start + size] for part in scores for start in range(0, len(part), size)]
+    for counted, ties, contested in in_threads(work, parts):
+        outside += counted
+        equal += ties
+        kept.append(contested)
+    rest = np.concatenate(kept)
     rest.sort()
 
     def above(side: Literal["left", "right"]) -> np.ndarray:

@@ -6,6 +6,7 @@ order and any ties; a bin that only ever held one value is a tie, and its part i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor
 
 from headlens.metrics.binning import Binning
-from headlens.metrics.checks import checked_scores
+from headlens.metrics.checks import checked_scores, same_shape
 from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
 from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import FIXED_POINT, Truth
 
-BLOCK = 2**16  # pixels at a time: half a megabyte of positions
+AT_ONCE = 16  # maps enlarged on a device before they are counted
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,29 @@ def values(certified: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     return {name: low if name == "f1max" else (low + high) / 2 for name, (low, high) in certified.items()}
 
 
-def tally(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> None:
-    """Counts ``maps`` [B, H, W] float32 into ``counters``, all on one device.
+def tally(
+    counters: Counters,
+    maps: Tensor,
+    truth: Truth,
+    binning: Binning,
+    enlarge: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """Counts ``maps`` [B, H, W] float32, or what ``enlarge`` makes of ``maps`` [B, ...], into ``counters``.
+
+    All on one device; on a CPU one map at a time, which then never leaves the cache.
 
     Raises:
         MetricError: a NaN or infinite score; nothing has been counted then.
+        ShapeError: enlarged maps of another shape than the masks.
     """
-    scores = checked_scores(maps, "maps").flatten()
     if maps.device.type == "cpu":
-        _tally_on_cpu(counters, scores, truth, binning)
+        _tally_on_cpu(counters, maps, truth, binning, enlarge)
     else:
-        _tally_on_device(counters, scores, truth, binning)
+        for first in range(0, len(maps), AT_ONCE if enlarge else max(1, len(maps))):
+            own = truth.images(first, first + AT_ONCE) if enlarge else truth
+            large = enlarge(maps[first : first + AT_ONCE]) if enlarge else maps
+            same_shape(large, own.shape, "maps and masks", 3)
+            _tally_on_device(counters, checked_scores(large, "maps").flatten(), own, binning)
     counters.regions.add_(truth.regions)
 
 
@@ -117,26 +130,47 @@ def _tally_on_device(counters: Counters, scores: Tensor, truth: Truth, binning: 
     counters.high.scatter_reduce_(0, at, scores, "amax")
 
 
-@one_thread()
-def _tally_on_cpu(counters: Counters, scores: Tensor, truth: Truth, binning: Binning) -> None:
-    """The same, block by block: what is worked out on the way stays in the cache."""
-    index, weight = truth.index.numpy(), truth.weight
-    low, high = counters.low.numpy(), counters.high.numpy()
-    # One look-up tells whether a pixel breaks a tie: the bin's value, infinity while empty, NaN once mixed.
-    value = np.where(low < high, np.float32(np.nan), low)
-    one = torch.ones(BLOCK, dtype=torch.int64)
-    for start in range(0, len(scores), BLOCK):
-        block = scores[start : start + BLOCK].numpy()
-        at = binning.place(block).astype(np.int64)
-        counters.pixels.scatter_add_(0, torch.from_numpy(at), one[: len(at)])
-        known = value.take(at)
-        if len(news := np.flatnonzero((known < block) | (known > block))):
-            where, what = at[news], block[news]
-            counters.low.scatter_reduce_(0, torch.from_numpy(where), torch.from_numpy(what), "amin")
-            counters.high.scatter_reduce_(0, torch.from_numpy(where), torch.from_numpy(what), "amax")
-            value[where] = np.where(low[where] < high[where], np.float32(np.nan), what)
-        first, last = np.searchsorted(index, (start, start + len(at)))
-        if first < last:
-            hits = torch.from_numpy(at[index[first:last] - start])
-            counters.hits.scatter_add_(0, hits, one[: len(hits)])
-            counters.weight.scatter_add_(0, hits, weight[first:last])
+def _tally_on_cpu(
+    counters: Counters, maps: Tensor, truth: Truth, binning: Binning, enlarge: Callable[[Tensor], Tensor] | None
+) -> None:
+    from headlens.metrics.kernels import LANES, count_bins, count_hits, in_threads, threads_for
+
+    bins = binning.constants(np.float32)
+    index, share, starts = truth.index.numpy(), truth.weight.numpy(), truth.starts
+    each = truth.shape[1] * truth.shape[2]
+
+    def work(part: tuple[range, Counters, np.ndarray, np.ndarray]) -> Tensor | None:
+        images, own, pixels, value = part
+        hits, weight = own.hits.numpy(), own.weight.numpy()
+        for image in images:
+            large = maps[image] if enlarge is None else enlarge(maps[image : image + 1])[0].float()
+            same_shape(large[None], (1, *truth.shape[1:]), "maps and masks", 3)
+            scores = large.reshape(-1).numpy()
+            if not count_bins(scores, bins, pixels, value):
+                return large
+            defect = slice(starts[image], starts[image + 1])
+            count_hits(scores, index[defect], image * each, share[defect], bins, hits, weight)
+        return None
+
+    count = max(1, min(len(maps), threads_for(len(maps) * each)))
+    shares = [range(len(maps) * i // count, len(maps) * (i + 1) // count) for i in range(count)]
+    kind = np.int32 if len(maps) * each < 2**31 else np.int64
+    parts = [
+        (
+            images,
+            Counters.empty(binning.slots),
+            np.zeros(LANES * binning.slots, kind),
+            np.full(binning.slots, np.inf, np.float32),
+        )
+        for images in shares
+    ]  # allocated here: threads would keep what they allocate
+    with one_thread():
+        for bad in in_threads(work, parts):
+            if bad is not None:
+                checked_scores(bad, "scores of a map")
+        for _, own, pixels, value in parts:
+            own.pixels.copy_(torch.from_numpy(pixels).view(LANES, -1).sum(0))
+            scores, mixed = torch.from_numpy(value), torch.from_numpy(np.isnan(value))
+            own.low.copy_(scores.masked_fill(mixed, -torch.inf))
+            own.high.copy_(scores.masked_fill(scores == torch.inf, -torch.inf).masked_fill(mixed, torch.inf))
+            counters.add(own)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headlens.errors import MetricError, ShapeError
-from headlens.metrics import ImageMetrics, PixelMetrics, Truth, image_metrics, pixel_metrics, ranks
+from headlens.metrics import ImageMetrics, PixelMetrics, Truth, image_metrics, kernels, pixel_metrics, ranks
 from tests.metrics.oracles import agree, images, pixel_oracle, sklearn_metrics
 
 
@@ -66,8 +66,8 @@ def test_ranks_for_any_range_of_scores(spread, centre, levels, double, seed):
     assert np.array_equal(at_least, (scores >= queries[:, None]).sum(1))
 
 
-def test_ranks_with_several_blocks(monkeypatch):
-    monkeypatch.setattr(ranks, "BLOCK", 100)
+def test_ranks_in_several_threads(monkeypatch):
+    monkeypatch.setattr(kernels, "THREAD_FROM", 100)
     scores = torch.rand(5, 777)
     queries = scores.flatten()[::50].unique()
     greater, at_least = ranks.counts_above(list(scores), queries)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headlens.errors import MetricError
-from headlens.metrics import PixelMetrics, Truth, streaming
+from headlens.metrics import PixelMetrics, Truth, kernels
 from headlens.metrics.binning import Binning
 from headlens.metrics.streaming import Counters, _tally_on_device, tally
 from tests.metrics.oracles import agree, images, pixel_oracle
@@ -133,8 +133,8 @@ def test_the_number_of_threads_is_left_as_it_was():
     assert torch.get_num_threads() == before
 
 
-def test_blocks_count_the_same(monkeypatch):
-    monkeypatch.setattr(streaming, "BLOCK", 1000)
+def test_threads_count_the_same(monkeypatch):
+    monkeypatch.setattr(kernels, "THREAD_FROM", 100)
     maps, masks = smooth(33, 40)
     binning = Binning(500)
     single = Counters.empty(binning.slots)
