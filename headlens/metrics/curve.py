@@ -16,6 +16,7 @@ from torch import Tensor
 from headlens.metrics.threads import one_thread
 
 AUPRO_LIMIT = 0.3
+AT_ONCE = 2**14  # groups
 
 
 @dataclass(frozen=True)
@@ -49,46 +50,71 @@ def bounds(groups: Groups, limit: float = AUPRO_LIMIT) -> dict[str, tuple[Tensor
         groups: see there.
         limit: the false positive rate up to which AUPRO integrates.
     """
-    hits, above, through = groups.hits.double(), groups.above.double(), groups.through.double()
-    negatives = groups.negatives.double()
+    hits = groups.hits.double()
+    negatives, positives = groups.negatives.double(), hits.sum(-1)
     found = hits.cumsum(-1)
-    positives = hits.sum(-1)
-    total = positives[..., None]
-    before = found - hits
-    both = (positives > 0) & (negatives > 0)
+    sums: dict[str, Tensor] = {}
+    for first in range(0, max(1, hits.shape[-1]), AT_ONCE):  # what is worked out on the way stays small
+        own = slice(first, first + AT_ONCE)
+        part = Groups(
+            hits[..., own],
+            groups.above[..., own].double(),
+            groups.through[..., own].double(),
+            negatives,
+            groups.tied if groups.tied.shape[-1] == 1 else groups.tied[..., own],
+            None if groups.weight is None else groups.weight[..., own],
+        )
+        for name, value in _terms(part, found[..., own], positives, limit).items():
+            join = torch.maximum if name.startswith("f1") else torch.add
+            sums[name] = join(sums[name], value) if name in sums else value
 
+    both, pairs = (positives > 0) & (negatives > 0), positives * negatives
+    middle, spread = sums["middle"] / pairs, sums["spread"] / pairs
+    limits = {
+        "auroc": (middle - spread, middle + spread),
+        "ap": (sums["ap worst"] / positives, sums["ap best"] / positives),
+        "f1max": (sums["f1 edge"], sums["f1 inside"]),
+    }
+    if groups.weight is not None:
+        limits["aupro"] = (sums["aupro low"] / limit, sums["aupro high"] / limit)
+    return {name: (low.where(both, torch.nan), high.where(both, torch.nan)) for name, (low, high) in limits.items()}
+
+
+def _terms(groups: Groups, found: Tensor, positives: Tensor, limit: float) -> dict[str, Tensor]:
+    """What some of the groups add to each limit, [...]; the F1s are the largest among them.
+
+    Args:
+        groups: float64.
+        found: [..., K] positives up to and including each group.
+        positives: [...] all there are.
+        limit: see ``bounds``.
+    """
+    hits, above, through = groups.hits, groups.above, groups.through
+    negatives, total = groups.negatives[..., None], positives[..., None]
     loose = None if bool(groups.tied.all()) else ~groups.tied
 
     def unless_tied(tie: Tensor, otherwise: Callable[[], Tensor]) -> Tensor:
         return tie if loose is None else otherwise().where(loose, tie)
 
-    def defined(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        return lower.where(both, torch.nan), upper.where(both, torch.nan)
-
-    pairs = positives * negatives
-    middle = (hits * (negatives[..., None] - (above + through) / 2)).sum(-1) / pairs
-    spread = unless_tied(torch.zeros_like(hits), lambda: hits * (through - above) / 2).sum(-1) / pairs
-    out = {"auroc": defined(middle - spread, middle + spread)}
+    terms = {"middle": hits * (negatives - (above + through) / 2)}
+    terms["spread"] = unless_tied(torch.zeros_like(hits), lambda: hits * (through - above) / 2)
 
     block = _ratio(hits * found, found + through)  # what a tie contributes: all its positives at its own precision
-    best = unless_tied(block, lambda: _ratio(hits * found, found + above))
-    worst = unless_tied(block, lambda: _negatives_first(hits, before, through))
-    out["ap"] = defined(worst.sum(-1) / positives, best.sum(-1) / positives)
-
-    edge = 2 * _ratio(found, found + through + total)
-    inside = unless_tied(edge, lambda: 2 * _ratio(found, found + above + total))
-    out["f1max"] = defined(_largest(edge), _largest(inside))
+    terms["ap best"] = unless_tied(block, lambda: _ratio(hits * found, found + above))
+    terms["ap worst"] = unless_tied(block, lambda: _negatives_first(hits, found - hits, through))
 
     if groups.weight is not None:
-        left, right = (count / negatives.clamp(min=1)[..., None] for count in (above, through))
+        left, right = (count / negatives.clamp(min=1) for count in (above, through))
         # Under a tie the curve is a straight line from left to right; one that crosses the limit counts up to there.
         cut = (limit - left).clamp(min=0) ** 2 / (2 * (right - left).clamp(min=1e-300))
         area = (limit - (left + right) / 2).where(right <= limit, cut)
-        low = unless_tied(area, lambda: (limit - right).clamp(min=0))
-        high = unless_tied(area, lambda: (limit - left).clamp(min=0))
-        low, high = ((groups.weight * side).sum(-1) / limit for side in (low, high))
-        out["aupro"] = defined(low, high)
-    return out
+        terms["aupro low"] = groups.weight * unless_tied(area, lambda: (limit - right).clamp(min=0))
+        terms["aupro high"] = groups.weight * unless_tied(area, lambda: (limit - left).clamp(min=0))
+
+    edge = 2 * _ratio(found, found + through + total)
+    inside = unless_tied(edge, lambda: 2 * _ratio(found, found + above + total))
+    sums = {name: term.sum(-1) for name, term in terms.items()}
+    return {**sums, "f1 edge": _largest(edge), "f1 inside": _largest(inside)}
 
 
 def _negatives_first(hits: Tensor, before: Tensor, through: Tensor) -> Tensor:

@@ -139,9 +139,8 @@ def _tally_on_cpu(
     index, share, starts = truth.index.numpy(), truth.weight.numpy(), truth.starts
     each = truth.shape[1] * truth.shape[2]
 
-    def work(part: tuple[range, Counters, np.ndarray, np.ndarray]) -> Tensor | None:
-        images, own, pixels, value = part
-        hits, weight = own.hits.numpy(), own.weight.numpy()
+    def work(part: tuple[range, np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> Tensor | None:
+        images, pixels, value, hits, weight = part
         for image in images:
             large = maps[image] if enlarge is None else enlarge(maps[image : image + 1])[0].float()
             same_shape(large[None], (1, *truth.shape[1:]), "maps and masks", 3)
@@ -153,24 +152,30 @@ def _tally_on_cpu(
         return None
 
     count = max(1, min(len(maps), threads_for(len(maps) * each)))
-    shares = [range(len(maps) * i // count, len(maps) * (i + 1) // count) for i in range(count)]
-    kind = np.int32 if len(maps) * each < 2**31 else np.int64
+    slots, kind = binning.slots, np.int32 if len(maps) * each < 2**31 else np.int64
     parts = [
         (
-            images,
-            Counters.empty(binning.slots),
-            np.zeros(LANES * binning.slots, kind),
-            np.full(binning.slots, np.inf, np.float32),
+            range(len(maps) * i // count, len(maps) * (i + 1) // count),
+            np.zeros(LANES * slots, kind),
+            np.full(slots, np.inf, np.float32),
+            np.zeros(slots, np.int64),
+            np.zeros(slots, np.int64),
         )
-        for images in shares
-    ]  # allocated here: threads would keep what they allocate
+        for i in range(count)
+    ]  # allocated here: a thread would keep what it allocates
     with one_thread():
         for bad in in_threads(work, parts):
             if bad is not None:
                 checked_scores(bad, "scores of a map")
-        for _, own, pixels, value in parts:
-            own.pixels.copy_(torch.from_numpy(pixels).view(LANES, -1).sum(0))
-            scores, mixed = torch.from_numpy(value), torch.from_numpy(np.isnan(value))
-            own.low.copy_(scores.masked_fill(mixed, -torch.inf))
-            own.high.copy_(scores.masked_fill(scores == torch.inf, -torch.inf).masked_fill(mixed, torch.inf))
-            counters.add(own)
+    mine = {name: getattr(counters, name).numpy() for name in ("pixels", "hits", "weight", "low", "high")}
+    for _, pixels, value, hits, weight in parts:
+        for lane in pixels.reshape(LANES, slots):
+            mine["pixels"] += lane
+        mine["hits"] += hits
+        mine["weight"] += weight
+        mixed, empty = np.isnan(value), value == np.inf
+        value[mixed] = -np.inf
+        np.minimum(mine["low"], value, out=mine["low"])
+        value[mixed] = np.inf
+        value[empty] = -np.inf
+        np.maximum(mine["high"], value, out=mine["high"])
