@@ -8,6 +8,8 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
+from headlens.errors import MetricError
+
 Scores = TypeVar("Scores", Tensor, np.ndarray)
 
 
@@ -25,6 +27,22 @@ class Binning:
     bins: int
     low: float = 0.0
     high: float = 1.0
+
+    def checked(self) -> Binning:
+        """Itself.
+
+        Raises:
+            MetricError: bins or a range that float32 cannot tell apart: compiled loops would count beside the counters.
+        """
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            good = 1 <= self.bins <= 2**24 and self.low < self.high
+            low, scale = self.constants(np.float32)[:2] if good else (0.0, 0.0)
+        if not (good and np.isfinite([low, scale]).all() and scale > 0):
+            raise MetricError(
+                f"{self.bins} bins over {self.low} to {self.high}; expected 1 to {2**24} bins over a range from low to "
+                "high that float32 can divide"
+            )
+        return self
 
     @property
     def slots(self) -> int:

@@ -48,7 +48,7 @@ class PerImage:
         """
         same_shape(maps, truth.shape, "maps and masks", 3)
         maps, truth = checked_scores(maps, "maps"), truth.to(maps.device)
-        binning = Binning(bins, *score_range)
+        binning = Binning(bins, *score_range).checked()
         pixels, hits, weight = (maps.new_zeros(len(maps), binning.slots, dtype=torch.float64) for _ in range(3))
         regions = maps.new_zeros(len(maps), dtype=torch.float64)
         for image, scores in enumerate(maps.flatten(1)):

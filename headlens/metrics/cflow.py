@@ -48,7 +48,7 @@ def stepwise_aupro(scores: Sequence[Tensor], hits: Tensor, area_at: Tensor, regi
     precision = np.float64 if hits.dtype == torch.float64 else np.float32
     low, high = precision(ends.min()), precision(ends.max())
     step = (high - low) / STEPS  # in the scores' own precision, as the original has it
-    if not step > 0:
+    if not (np.isfinite(step) and step > 0):
         return undefined
     steps = np.arange(low, high, step)  # float64, also of float32 scores
     thresholds = torch.from_numpy(_rounded_down(steps, precision)).to(hits.device)

@@ -121,7 +121,9 @@ def _negatives_first(hits: Tensor, before: Tensor, through: Tensor) -> Tensor:
     """Sum of the precisions at ``hits`` positives, one by one, after all negatives of the group."""
     harmonic = torch.special.digamma(before + hits + through + 1) - torch.special.digamma(before + through + 1)
     one = _ratio(before + 1, before + 1 + through)  # the difference of two digammas is coarse where it can be avoided
-    return (hits - through * harmonic).where(hits > 1, hits * one).where(through > 0, hits)
+    coarse = 4e-15 * (before + hits + through)  # of two digammas of large numbers
+    several = (hits - through * harmonic - coarse).clamp(min=0)
+    return several.where(hits > 1, hits * one).where(through > 0, hits)
 
 
 def _ratio(top: Tensor, bottom: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ class PixelMetrics(Metric):
 
     ``exact`` keeps all scores (what ``update`` is given, without a copy: do not overwrite it before ``compute``).
     ``streaming`` keeps counters over bins of the score: 2.1 MB for 65,536 bins, however many images there are. It
-    merges over batches and ranks bit for bit, and ``bounds`` certifies how far a value may be from the exact one.
+    merges over batches and ranks bit for bit, and ``bounds`` certifies how far a value may be from the exact one of the
+    scores in float32.
 
     Undefined is NaN: all with one class only; AUPRO where there is no negative pixel or no region.
 
@@ -73,15 +74,12 @@ class PixelMetrics(Metric):
         super().__init__(**kwargs)
         if mode not in get_args(Mode):
             raise MetricError(f"mode is {mode!r}; expected one of {', '.join(get_args(Mode))}")
-        if bins < 1 or not score_range[0] < score_range[1] or not 0 < limit <= 1:
-            raise MetricError(
-                f"bins is {bins}, score_range {score_range}, limit {limit}; expected at least one bin, a range from "
-                "low to high, and a limit in (0, 1]"
-            )
+        if not 0 < limit <= 1:
+            raise MetricError(f"limit is {limit}; expected a false positive rate in (0, 1]")
         if cflow200 and mode != "exact":
             raise MetricError("cflow200 needs every score: choose mode='exact'")
         self.mode, self.limit, self.cflow200, self.enlarge = mode, limit, cflow200, enlarge
-        self.binning = Binning(bins, *score_range)
+        self.binning = Binning(bins, *score_range).checked()
         if mode == "exact":
             for name in ("scores", "hits", "area_at"):
                 self.add_state(name, default=[], dist_reduce_fx="cat")
@@ -110,6 +108,8 @@ class PixelMetrics(Metric):
             same_shape(maps, truth.shape, "maps and masks", 3)
         elif len(checked_scores(maps, "maps")) != truth.shape[0]:
             raise ShapeError(f"there are {len(maps)} maps and {truth.shape[0]} masks")
+        if maps.is_complex():
+            checked_scores(maps, "maps")
         if self.mode == "streaming":
             tally(self._counters(), maps.detach().float(), truth, self.binning, self.enlarge)
             return

@@ -26,8 +26,8 @@ def counts_above(scores: Sequence[Tensor], queries: Tensor) -> tuple[Tensor, Ten
     """How many of ``scores`` are greater than each query, and how many at least as great.
 
     Args:
-        scores: tensors of any shape; together they are one set. On the CPU beyond that 4 bytes for each score that
-            shares a bin with a query, and 64 MiB at most, are needed.
+        scores: tensors of any shape; together they are one set. On the CPU up to 8 bytes for each score are
+            needed beyond that, and 100 MiB for many queries.
         queries: [m] rising, on the same device and of the same dtype.
 
     Returns:
@@ -60,21 +60,23 @@ def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[n
     first = queries[np.flatnonzero(np.diff(asked, prepend=-1))]  # the lowest query of each bin that was asked about
     bins = binning.constants(queries.dtype)
 
-    def work(part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        outside, equal, contested = np.zeros(slots, np.int64), np.zeros(len(first), np.int64), np.empty_like(part)
-        part = part if binning.bins <= CACHED else grouped(part, bins, CACHED.bit_length() - 1)
-        left = count_slots(part, bins, slot, first, outside, equal, contested)
-        contested.resize(left, refcheck=False)
+    def work(share: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        outside, equal, contested = np.zeros(slots, np.int64), np.zeros(len(first), np.int64), []
+        for part in share:
+            part = part if binning.bins <= CACHED else grouped(part, bins, CACHED.bit_length() - 1)
+            room = np.empty_like(part)
+            room.resize(count_slots(part, bins, slot, first, outside, equal, room), refcheck=False)
+            contested.append(room)
         return outside, equal, contested
 
+    total = sum(map(len, scores))
+    shares = _shares(scores, threads_for(total), total)
     outside, equal = np.zeros(slots, np.int64), np.zeros(len(first), np.int64)
     kept = [queries[:0]]
-    size = max(1, -(-sum(map(len, scores)) // threads_for(sum(map(len, scores)))))
-    parts = [part[start : start + size] for part in scores for start in range(0, len(part), size)]
-    for counted, ties, contested in in_threads(work, parts):
+    for counted, ties, contested in in_threads(work, shares):
         outside += counted
         equal += ties
-        kept.append(contested)
+        kept += contested
     rest = np.concatenate(kept)
     rest.sort()
 
@@ -86,6 +88,20 @@ def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[n
         )
 
     return above("right"), above("left")
+
+
+def _shares(scores: Sequence[np.ndarray], count: int, total: int) -> list[list[np.ndarray]]:
+    """All of ``scores``, cut into ``count`` equal shares, each of as many pieces as it takes."""
+    size, at = max(1, -(-total // count)), 0
+    shares: list[list[np.ndarray]] = [[] for _ in range(count)]
+    for part in scores:
+        start = 0
+        while start < len(part):
+            share, used = divmod(at, size)
+            piece = part[start : start + size - used]
+            shares[share].append(piece)
+            start, at = start + len(piece), at + len(piece)
+    return shares
 
 
 def _from_here_on(counts: np.ndarray) -> np.ndarray:

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headlens.errors import MetricError
 from headlens.metrics.binning import Binning
 from headlens.metrics.checks import checked_scores, same_shape
 from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
 from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import FIXED_POINT, Truth
 
-AT_ONCE = 16  # maps enlarged on a device before they are counted
+AT_ONCE = 16  # maps enlarged before they are counted
+MOST_REGIONS = 2**63 // FIXED_POINT - 1
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Counters:
         found = bounds(groups, limit)
         rounding = hits.sum() / (2 * regions * FIXED_POINT)  # of the weights: half a unit for every defect pixel
         lower, upper = found["aupro"]
-        return {**found, "aupro": (lower - rounding, upper + rounding)}
+        return {**found, "aupro": ((lower - rounding).clamp(min=0), (upper + rounding).clamp(max=1))}
 
 
 def values(certified: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -103,24 +105,30 @@ def tally(
 ) -> None:
     """Counts ``maps`` [B, H, W] float32, or what ``enlarge`` makes of ``maps`` [B, ...], into ``counters``.
 
-    All on one device; on a CPU one map at a time, which then never leaves the cache.
+    All on one device.
 
     Raises:
         MetricError: a NaN or infinite score; nothing has been counted then.
         ShapeError: enlarged maps of another shape than the masks.
     """
-    if maps.device.type == "cpu":
-        _tally_on_cpu(counters, maps, truth, binning, enlarge)
-    else:
-        for first in range(0, len(maps), AT_ONCE if enlarge else max(1, len(maps))):
-            own = truth.images(first, first + AT_ONCE) if enlarge else truth
-            large = enlarge(maps[first : first + AT_ONCE]) if enlarge else maps
-            same_shape(large, own.shape, "maps and masks", 3)
-            _tally_on_device(counters, checked_scores(large, "maps").flatten(), own, binning)
-    counters.regions.add_(truth.regions)
+    at_once = AT_ONCE if enlarge else max(1, len(maps))
+    found = Counters.empty(binning.slots, maps.device)  # of all maps, or of none where one of them is bad
+    for first in range(0, len(maps), at_once):
+        large, own = maps, truth
+        if enlarge is not None:  # in the caller's thread, whose modes of torch are meant
+            large, own = enlarge(maps[first : first + at_once]).detach(), truth.images(first, first + at_once)
+            same_shape(large, own.shape, "enlarged maps and masks", 3)
+        if large.is_complex():
+            checked_scores(large, "maps")
+        (_tally_on_cpu if maps.device.type == "cpu" else _tally_on_device)(found, large.float(), own, binning)
+    found.regions.add_(truth.regions)
+    if int(found.regions) + int(counters.regions) > MOST_REGIONS:
+        raise MetricError(f"more than {MOST_REGIONS} regions: their weights would not fit the counters")
+    counters.add(found)
 
 
-def _tally_on_device(counters: Counters, scores: Tensor, truth: Truth, binning: Binning) -> None:
+def _tally_on_device(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> None:
+    scores = checked_scores(maps, "maps").flatten()
     at = binning.place(scores).long()
     hits = at[truth.index]
     counters.pixels.scatter_add_(0, at, torch.ones_like(at))
@@ -130,9 +138,7 @@ def _tally_on_device(counters: Counters, scores: Tensor, truth: Truth, binning: 
     counters.high.scatter_reduce_(0, at, scores, "amax")
 
 
-def _tally_on_cpu(
-    counters: Counters, maps: Tensor, truth: Truth, binning: Binning, enlarge: Callable[[Tensor], Tensor] | None
-) -> None:
+def _tally_on_cpu(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> None:
     from headlens.metrics.kernels import LANES, count_bins, count_hits, in_threads, threads_for
 
     bins = binning.constants(np.float32)
@@ -142,11 +148,9 @@ def _tally_on_cpu(
     def work(part: tuple[range, np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> Tensor | None:
         images, pixels, value, hits, weight = part
         for image in images:
-            large = maps[image] if enlarge is None else enlarge(maps[image : image + 1])[0].float()
-            same_shape(large[None], (1, *truth.shape[1:]), "maps and masks", 3)
-            scores = large.reshape(-1).numpy()
+            scores = maps[image].reshape(-1).numpy()
             if not count_bins(scores, bins, pixels, value):
-                return large
+                return maps[image]
             defect = slice(starts[image], starts[image + 1])
             count_hits(scores, index[defect], image * each, share[defect], bins, hits, weight)
         return None

@@ -13,7 +13,7 @@ from torch import Tensor
 from headlens.errors import ShapeError
 from headlens.metrics.checks import checked_labels
 
-FIXED_POINT = 2**44  # a region's weight as an integer: 500,000 regions add up in any order to the same bits
+FIXED_POINT = 2**40  # a region's weight as an integer: 8 million regions add up in any order to the same bits
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from headlens.errors import MetricError, ShapeError
 from headlens.metrics import ImageMetrics, PixelMetrics, Truth, image_metrics, kernels, pixel_metrics, ranks
@@ -68,6 +69,7 @@ def test_ranks_for_any_range_of_scores(spread, centre, levels, double, seed):
 
 def test_ranks_in_several_threads(monkeypatch):
     monkeypatch.setattr(kernels, "THREAD_FROM", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     scores = torch.rand(5, 777)
     queries = scores.flatten()[::50].unique()
     greater, at_least = ranks.counts_above(list(scores), queries)
@@ -153,3 +155,17 @@ def test_what_image_metrics_and_options_refuse():
     for options in ({"mode": "fast"}, {"bins": 0}, {"score_range": (1.0, 1.0)}, {"limit": 0.0}):
         with pytest.raises(MetricError, match="expected"):
             PixelMetrics(**options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_positives_in_many_bins(dtype):
+    generator = torch.Generator().manual_seed(5)
+    masks = torch.rand(7, 120, 130, generator=generator) < 0.3
+    maps = (torch.randn(7, 120, 130, generator=generator, dtype=dtype) + masks).round(decimals=5)
+    metric = PixelMetrics()
+    for one_map, mask in zip(maps, masks, strict=True):
+        metric.update(one_map[None], mask[None])
+    found, labels, scores = metric.compute(), masks.flatten().numpy(), maps.flatten().numpy()
+    assert len(maps[masks].unique()) > 2**12  # enough for a table that does not fit the cache
+    assert float(found["auroc"]) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert float(found["ap"]) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)

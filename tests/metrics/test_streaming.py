@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headlens.errors import MetricError
-from headlens.metrics import PixelMetrics, Truth, kernels
+from headlens.errors import MetricError, ShapeError
+from headlens.metrics import PixelMetrics, Truth, kernels, streaming
 from headlens.metrics.binning import Binning
 from headlens.metrics.streaming import Counters, _tally_on_device, tally
 from tests.metrics.oracles import agree, images, pixel_oracle
@@ -135,6 +137,7 @@ def test_the_number_of_threads_is_left_as_it_was():
 
 def test_threads_count_the_same(monkeypatch):
     monkeypatch.setattr(kernels, "THREAD_FROM", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     maps, masks = smooth(33, 40)
     binning = Binning(500)
     single = Counters.empty(binning.slots)
@@ -162,7 +165,63 @@ def test_grids_are_enlarged_a_few_at_a_time():
         return maps.repeat_interleave(4, 1).repeat_interleave(4, 2)
 
     for mode in ("exact", "streaming"):
+        seen.clear()
         metric = PixelMetrics(mode, enlarge=enlarge)
         metric.update(grids, masks)
+        assert seen == [16, 16, 5]
         certified(metric, enlarge(grids), masks)
-    assert max(seen[:3]) <= 16
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"score_range": (-math.inf, math.inf)},
+        {"score_range": (0.0, 1e-40)},
+        {"score_range": (-1e60, 1e60), "bins": 100},
+        {"score_range": (1.0, 0.0)},
+        {"score_range": (0.0, math.nan)},
+        {"bins": 0},
+        {"bins": 2**24 + 2},
+        {"limit": 0.0},
+    ],
+)
+def test_bins_that_cannot_be_told_apart_are_refused(options):
+    with pytest.raises(MetricError):
+        PixelMetrics("streaming", **options)
+
+
+@pytest.mark.parametrize("mode", ["exact", "streaming"])
+def test_a_bad_map_at_the_end_has_counted_nothing(mode):
+    def enlarge(maps):
+        large = maps.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        large[maps[:, 0, 0] > 1] = torch.nan
+        return large
+
+    metric = PixelMetrics(mode, enlarge=enlarge)
+    grids, masks = torch.rand(20, 3, 3), torch.rand(20, 6, 6) < 0.3
+    metric.update(grids, masks)
+    before = {name: float(value) for name, value in metric.compute().items()}
+    grids[19, 0, 0] = 2.0
+    with pytest.raises(MetricError):
+        metric.update(grids, masks)
+    metric._computed = None
+    assert {name: float(value) for name, value in metric.compute().items()} == before
+
+
+def test_what_enlarge_returns_is_checked():
+    for wrong in (lambda maps: torch.cat([maps, maps]), lambda maps: maps[:, :1]):
+        with pytest.raises(ShapeError):
+            PixelMetrics("streaming", enlarge=wrong).update(torch.rand(3, 2, 2), torch.zeros(3, 2, 2))
+    with pytest.raises(MetricError, match="complex"):
+        PixelMetrics("streaming").update(torch.rand(1, 2, 2) + 1j, torch.zeros(1, 2, 2))
+    learned = torch.nn.Conv2d(1, 1, 1)
+    metric = PixelMetrics("streaming", score_range=(-5, 5), enlarge=lambda maps: learned(maps[:, None])[:, 0])
+    metric.update(torch.rand(3, 8, 8), torch.rand(3, 8, 8) < 0.5)
+    assert int(metric.pixels.sum()) == 192
+
+
+def test_more_regions_than_the_counters_hold_are_refused(monkeypatch):
+    monkeypatch.setattr(streaming, "MOST_REGIONS", 3)
+    masks = torch.tensor([[[1, 0, 1, 0, 1, 0, 1]]])
+    with pytest.raises(MetricError, match="regions"):
+        PixelMetrics("streaming").update(torch.rand(1, 1, 7), masks)
