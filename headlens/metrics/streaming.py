@@ -20,7 +20,7 @@ from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
 from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import FIXED_POINT, Truth
 
-AT_ONCE = 16  # maps enlarged before they are counted
+AT_ONCE = 4  # maps enlarged before they are counted: few enough to stay in the cache
 MOST_REGIONS = 2**63 // FIXED_POINT - 1
 
 
@@ -113,14 +113,22 @@ def tally(
     """
     at_once = AT_ONCE if enlarge else max(1, len(maps))
     found = Counters.empty(binning.slots, maps.device)  # of all maps, or of none where one of them is bad
+    lanes = _Lanes(len(maps), truth, binning) if maps.device.type == "cpu" else None
     for first in range(0, len(maps), at_once):
-        large, own = maps, truth
+        large = maps
         if enlarge is not None:  # in the caller's thread, whose modes of torch are meant
-            large, own = enlarge(maps[first : first + at_once]).detach(), truth.images(first, first + at_once)
-            same_shape(large, own.shape, "enlarged maps and masks", 3)
+            with one_thread():  # torch's threads would go on waiting for work while ours count
+                large = enlarge(maps[first : first + at_once]).detach()
+            same_shape(large, (min(at_once, len(maps) - first), *truth.shape[1:]), "enlarged maps and masks", 3)
         if large.is_complex():
             checked_scores(large, "maps")
-        (_tally_on_cpu if maps.device.type == "cpu" else _tally_on_device)(found, large.float(), own, binning)
+        if lanes is not None:
+            lanes.count(large.float(), first)
+        else:
+            own = truth if enlarge is None else truth.images(first, first + at_once)
+            _tally_on_device(found, large.float(), own, binning)
+    if lanes is not None:
+        lanes.add_to(found)
     found.regions.add_(truth.regions)
     if int(found.regions) + int(counters.regions) > MOST_REGIONS:
         raise MetricError(f"more than {MOST_REGIONS} regions: their weights would not fit the counters")
@@ -138,48 +146,57 @@ def _tally_on_device(counters: Counters, maps: Tensor, truth: Truth, binning: Bi
     counters.high.scatter_reduce_(0, at, scores, "amax")
 
 
-def _tally_on_cpu(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> None:
-    from headlens.metrics.kernels import LANES, count_bins, count_hits, in_threads, threads_for
+class _Lanes:
+    """Counters of a few threads, on the CPU. All are allocated here: a thread would keep what it allocates."""
 
-    bins = binning.constants(np.float32)
-    index, share, starts = truth.index.numpy(), truth.weight.numpy(), truth.starts
-    each = truth.shape[1] * truth.shape[2]
+    def __init__(self, images: int, truth: Truth, binning: Binning) -> None:
+        from headlens.metrics.kernels import LANES, threads_for
 
-    def work(part: tuple[range, np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> Tensor | None:
-        images, pixels, value, hits, weight = part
-        for image in images:
-            scores = maps[image].reshape(-1).numpy()
-            if not count_bins(scores, bins, pixels, value):
-                return maps[image]
-            defect = slice(starts[image], starts[image + 1])
-            count_hits(scores, index[defect], image * each, share[defect], bins, hits, weight)
-        return None
+        self.truth, self.binning, self.each = truth, binning, truth.shape[1] * truth.shape[2]
+        self.bins = binning.constants(np.float32)
+        slots, kind = binning.slots, np.int32 if images * self.each < 2**31 else np.int64
+        count = max(1, min(images, threads_for(images * self.each)))
+        self.pixels = [np.zeros(LANES * slots, kind) for _ in range(count)]
+        self.value = [np.full(slots, np.inf, np.float32) for _ in range(count)]
+        self.hits, self.weight = ([np.zeros(slots, np.int64) for _ in range(count)] for _ in range(2))
 
-    count = max(1, min(len(maps), threads_for(len(maps) * each)))
-    slots, kind = binning.slots, np.int32 if len(maps) * each < 2**31 else np.int64
-    parts = [
-        (
-            range(len(maps) * i // count, len(maps) * (i + 1) // count),
-            np.zeros(LANES * slots, kind),
-            np.full(slots, np.inf, np.float32),
-            np.zeros(slots, np.int64),
-            np.zeros(slots, np.int64),
-        )
-        for i in range(count)
-    ]  # allocated here: a thread would keep what it allocates
-    with one_thread():
-        for bad in in_threads(work, parts):
-            if bad is not None:
-                checked_scores(bad, "scores of a map")
-    mine = {name: getattr(counters, name).numpy() for name in ("pixels", "hits", "weight", "low", "high")}
-    for _, pixels, value, hits, weight in parts:
-        for lane in pixels.reshape(LANES, slots):
-            mine["pixels"] += lane
-        mine["hits"] += hits
-        mine["weight"] += weight
-        mixed, empty = np.isnan(value), value == np.inf
-        value[mixed] = -np.inf
-        np.minimum(mine["low"], value, out=mine["low"])
-        value[mixed] = np.inf
-        value[empty] = -np.inf
-        np.maximum(mine["high"], value, out=mine["high"])
+    def count(self, maps: Tensor, first: int) -> None:
+        """Counts ``maps`` [n, H, W], the images from ``first`` on.
+
+        Raises:
+            MetricError: a NaN or infinite score.
+        """
+        from headlens.metrics.kernels import count_bins, count_hits, in_threads
+
+        index, share, starts = self.truth.index.numpy(), self.truth.weight.numpy(), self.truth.starts
+        scores = maps.reshape(len(maps), -1).numpy()
+        threads = len(self.pixels)
+
+        def work(own: int) -> bool:
+            for i in range(len(scores) * own // threads, len(scores) * (own + 1) // threads):
+                if not count_bins(scores[i], self.bins, self.pixels[own], self.value[own]):
+                    return False
+                image = first + i
+                part = slice(starts[image], starts[image + 1])
+                before, hits, weight = image * self.each, self.hits[own], self.weight[own]
+                count_hits(scores[i], index[part], before, share[part], self.bins, hits, weight)
+            return True
+
+        if not all(in_threads(work, range(threads))):
+            checked_scores(maps, "maps")
+
+    def add_to(self, counters: Counters) -> None:
+        """Adds all that was counted."""
+        pixels, hits, weight = (getattr(counters, name).numpy() for name in ("pixels", "hits", "weight"))
+        low, high = counters.low.numpy(), counters.high.numpy()
+        for own, value in enumerate(self.value):
+            for lane in self.pixels[own].reshape(-1, len(value)):
+                pixels += lane
+            hits += self.hits[own]
+            weight += self.weight[own]
+            mixed, empty = np.isnan(value), value == np.inf
+            value[mixed] = -np.inf
+            np.minimum(low, value, out=low)
+            value[mixed] = np.inf
+            value[empty] = -np.inf
+            np.maximum(high, value, out=high)

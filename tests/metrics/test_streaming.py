@@ -168,7 +168,7 @@ def test_grids_are_enlarged_a_few_at_a_time():
         seen.clear()
         metric = PixelMetrics(mode, enlarge=enlarge)
         metric.update(grids, masks)
-        assert seen == [16, 16, 5]
+        assert sum(seen) == 37 and max(seen) <= 16
         certified(metric, enlarge(grids), masks)
 
 
