@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from headlens.backbone.vision import STREAMS
 from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 Prompts = Literal["learned", "ensemble"]
 Weighting = Literal["none", "free", "sigmoid", "softmax"]
 Pool = Literal["max", "top"]
-STREAMS = ("global", "local")
 
 
 class Settings:

@@ -13,7 +13,7 @@ from headlens.training.evaluation import Evaluation, evaluate
 
 
 @pytest.fixture
-def two_categories(tmp_path_factory):
+def two_categories():
     return data.open("procedural:industrial/aux", per_category=6, size=32).where(
         lambda record: record.category in ("wood", "nut")
     )
