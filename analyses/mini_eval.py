@@ -21,8 +21,8 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from headlens.backbone import Backbone, load
-from headlens.data.procedural.canvas import blur
 from headlens.data.procedural.worlds import SPECS, World
+from headlens.detectors.contrast import SCALES, local_contrast
 from headlens.detectors.prompts import ensemble
 from headlens.detectors.scoring import anomaly_map, joint_score, margin, upsample
 
@@ -91,21 +91,11 @@ def scores(
     return joint, cls, maps
 
 
-def contrast(images: Tensor, scale: float) -> Tensor:
-    """How much every pixel differs from its neighbourhood of ``scale`` pixels: [n, S, S], smoothed as maps are."""
-    maps = []
-    for part in images.split(64):
-        part = part.float() / 255
-        difference = (blur(part, 1.0) - blur(part, scale)).square().sum(1).sqrt()
-        maps.append(blur(difference[:, None], 2.5)[:, 0])
-    return torch.cat(maps)
-
-
 def floor(group: Group) -> dict[str, float]:
     """The strongest of three local-contrast maps; I is that of the map's maximum."""
     rows = []
-    for scale in (4.0, 8.0, 16.0):
-        maps = contrast(group.images, scale)
+    for scale in SCALES:
+        maps = torch.cat([local_contrast(part.float() / 255, scale) for part in group.images.split(64)])
         rows.append(group.means({"I": maps.flatten(1).amax(1)}, maps))
     return {name: max(row[name] for row in rows) for name in rows[0]}
 

@@ -149,6 +149,11 @@ class Preprocess:
         mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std))
         return images.to(torch.float32).div_(255).sub_(mean).div_(std)
 
+    def denormalise(self, images: Tensor) -> Tensor:
+        """The way back, [..., 3, H, W] to colours in 0..1."""
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std))
+        return (images * std + mean).clamp(0, 1)
+
 
 def _size(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[-2], tensor.shape[-1]

@@ -50,9 +50,11 @@ class DetectorConfig(Settings):
         head_weights: how ``w[stream, layer, head]`` is parametrised: not at all, ``free``, ``sigmoid`` (2σ(a)), or
             ``softmax`` (H softmax(a) over the heads of a layer). All begin at 1.
         streams: those that are weighted.
-        local_start: block at which the local V-V stream begins; -1: patches are read from the global stream.
+        local_start: block at which the local stream begins; -1: patches are read from the global stream.
+        local_attention: what attends to what in it: any of ``qq``, ``kk``, ``vv``, ``qk``, whose softmaxes are summed.
         taps: blocks after which patches are read, counted from 0.
         cls_norm: False leaves ``ln_post`` out for CLS, as AnomalyCLIP's published code does.
+        score_pooling: share of the patches' mean, weighted by their anomaly, in the image feature beside CLS (Crane).
         temperature: of both softmaxes.
         sigma: of the Gaussian on maps, in pixels at 518 px, and in proportion elsewhere.
         alpha: share of the map in the joint score; 0 is the image score.
@@ -74,8 +76,10 @@ class DetectorConfig(Settings):
     head_weights: Weighting = "free"
     streams: tuple[str, ...] = STREAMS
     local_start: int = 5
+    local_attention: tuple[str, ...] = ("vv",)
     taps: tuple[int, ...] = (5, 11, 17, 23)
     cls_norm: bool = True
+    score_pooling: float = 0.0
     temperature: float = 0.07
     sigma: float = 4.0
     alpha: float = 0.5
@@ -86,8 +90,8 @@ class DetectorConfig(Settings):
         for name, known in (("prompts", Prompts), ("head_weights", Weighting), ("pool", Pool)):
             if getattr(self, name) not in get_args(known):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(get_args(known))}")
-        object.__setattr__(self, "streams", tuple(self.streams))
-        object.__setattr__(self, "taps", tuple(self.taps))
+        for name in ("streams", "local_attention", "taps"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if unknown := set(self.streams) - set(STREAMS):
             raise ConfigError(f"streams: {sorted(unknown)[0]!r} does not exist; streams are {', '.join(STREAMS)}")
         limits = {
@@ -97,6 +101,8 @@ class DetectorConfig(Settings):
             "streams": bool(self.streams),
             "taps": bool(self.taps) and len(set(self.taps)) == len(self.taps),
             "local_start": self.local_start >= -1,
+            "local_attention": bool(self.local_attention) and set(self.local_attention) <= {"qq", "kk", "vv", "qk"},
+            "score_pooling": 0 <= self.score_pooling <= 1,
             "temperature": self.temperature > 0,
             "sigma": self.sigma >= 0,
             "alpha": 0 <= self.alpha <= 1,
@@ -115,10 +121,12 @@ PRESETS = {
     "headclip": _HEADCLIP,
     "anomalyclip": _ANOMALYCLIP,
     "anomalyclip-published": replace(_ANOMALYCLIP, taps=(23,), cls_norm=False),
+    "crane": replace(_ANOMALYCLIP, taps=(23,), local_attention=("qq", "kk", "vv"), score_pooling=0.5),
     "clip": replace(_ANOMALYCLIP, prompts="ensemble"),
 }
 """HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
-AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; and CLIP with hand-written prompts."""
+AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; Crane (arXiv 2504.11055) without its second
+backbone, whose scripts name four taps, but all of them show the last one; and CLIP with hand-written prompts."""
 
 
 def preset(name: str, **changes: Any) -> DetectorConfig:

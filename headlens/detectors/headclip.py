@@ -17,7 +17,7 @@ from headlens.backbone import Backbone, LocalStream
 from headlens.detectors.config import DetectorConfig
 from headlens.detectors.learned import HeadWeights, LearnedPrompts
 from headlens.detectors.prompts import ensemble
-from headlens.detectors.scoring import joint_score, margin, upsample
+from headlens.detectors.scoring import joint_score, margin, score_pooled, upsample
 from headlens.errors import ConfigError
 
 
@@ -77,11 +77,10 @@ class Detector(nn.Module):
         if beyond:
             raise ConfigError(f"block {beyond[0]} does not exist: {backbone.provenance.name} has {vision.n_layers}")
         self._backbone = [backbone.requires_grad_(False).eval()]  # in a list: its weights are not this module's state
-        device = backbone.logit_scale.device
         self.prompts = LearnedPrompts(backbone, config, seed) if config.prompts == "learned" else None
         self.weights: HeadWeights | None = None
         if config.head_weights != "none":
-            self.weights = HeadWeights((vision.n_layers, vision.n_heads), config, device)
+            self.weights = HeadWeights((vision.n_layers, vision.n_heads), config, self.device)
 
     @property
     def backbone(self) -> Backbone:
@@ -91,7 +90,18 @@ class Detector(nn.Module):
     @property
     def local(self) -> LocalStream | None:
         """The rule of the local stream."""
-        return LocalStream(self.config.local_start) if self.config.local_start >= 0 else None
+        config = self.config
+        return LocalStream(config.local_start, config.local_attention) if config.local_start >= 0 else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self.backbone.logit_scale.device
+
+    @property
+    def image_size(self) -> int:
+        """Pixels along a side that the backbone was made for."""
+        return self.backbone.provenance.image_size[0]
 
     def head_weights(self) -> dict[str, Tensor]:
         """Learned weights {stream: [layers, heads]}; empty where none are learned."""
@@ -129,12 +139,14 @@ class Detector(nn.Module):
     def score(self, features: Features, text: Tensor) -> Prediction:
         """Everything that is read off: text [2, d_e], or [B, 2, d_e], as ``text_of`` gives it."""
         config = self.config
-        image_margin = margin(features.cls, text, config.temperature)
         grid = self.backbone.vision.grid(*features.size)
-        taps = {
-            tap: margin(tokens, text, config.temperature).unflatten(1, grid) for tap, tokens in features.patches.items()
-        }
+        flat = {tap: margin(tokens, text, config.temperature) for tap, tokens in features.patches.items()}  # [B, N]
+        taps = {tap: logits.unflatten(1, grid) for tap, logits in flat.items()}
         patch_map = torch.stack([logits.sigmoid() for logits in taps.values()]).mean(0)
+        cls = features.cls
+        if config.score_pooling:
+            cls = score_pooled(cls, features.patches, flat, config.score_pooling)
+        image_margin = margin(cls, text, config.temperature)
         maps = upsample(patch_map, features.size, config.sigma * max(features.size) / 518)
         image_score = image_margin.sigmoid()
         joint = joint_score(image_score, maps, config.alpha, config.top if config.pool == "top" else None)

@@ -88,7 +88,7 @@ def predict(
     one = isinstance(pictures, str | Path | np.ndarray) or hasattr(pictures, "convert")
     one = one or (isinstance(pictures, Tensor) and pictures.ndim == 3)
     several = iter([pictures] if one else pictures)  # type: ignore[arg-type]
-    preprocess, device = Preprocess(size), detector.backbone.logit_scale.device
+    preprocess, device = Preprocess(size), detector.device
     parts = []
     while images := [preprocess(Pixels(as_bytes(picture), None)).image for picture in islice(several, batch)]:
         normalised = preprocess.normalise(torch.stack(images).to(device))

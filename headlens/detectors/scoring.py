@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headlens.metrics.maps import upsample
 
-__all__ = ["TEMPERATURE", "anomaly_map", "joint_score", "margin", "pooled", "upsample"]
+__all__ = ["TEMPERATURE", "anomaly_map", "joint_score", "margin", "pooled", "score_pooled", "upsample"]
 
 TEMPERATURE = 0.07
 
@@ -35,6 +35,21 @@ def anomaly_map(patches: Mapping[int, Tensor], text: Tensor, grid: tuple[int, in
     """Tapped patch tokens ``{tap: [B, N, d]}`` to the mean over taps of p(abnormal), [B, rows, columns]."""
     maps = [margin(tokens, text).sigmoid() for tokens in patches.values()]
     return torch.stack(maps).mean(0).unflatten(1, grid)
+
+
+def score_pooled(cls: Tensor, patches: Mapping[int, Tensor], margins: Mapping[int, Tensor], share: float) -> Tensor:
+    """Crane's image feature (arXiv 2504.11055), [B, d]: CLS, and the patches' mean weighted by their anomaly.
+
+    Args:
+        cls: [B, d].
+        patches: ``{tap: [B, N, d]}``.
+        margins: ``{tap: [B, N]}``; the weights are the sigmoid of their mean over taps.
+        share: of the patches; 0 is CLS.
+    """
+    weights = torch.stack(list(margins.values())).mean(0).sigmoid()
+    tokens = torch.stack([F.normalize(tokens, dim=-1) for tokens in patches.values()]).mean(0)
+    anomalous = F.normalize((weights[..., None] * tokens).sum(1), dim=-1)
+    return (1 - share) * F.normalize(cls, dim=-1) + share * anomalous
 
 
 def pooled(maps: Tensor, top: float | None = None) -> Tensor:

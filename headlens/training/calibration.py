@@ -12,7 +12,7 @@ from headlens.detectors.headclip import Detector
 @torch.no_grad()
 def calibrate(detector: Detector, loader: Loader, which: list[int]) -> float | None:
     """The threshold of ``best_threshold`` for the joint score, on pictures number ``which`` of ``loader``'s set."""
-    device = detector.backbone.logit_scale.device
+    device = detector.device
     scores, labels = [], []
     for batch in loader.batches(which):
         images = loader.preprocess.normalise(batch.images.to(device))

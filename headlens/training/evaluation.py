@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import pandas as pd
 import torch
 
 from headlens.data import DataSet, Loader, Preprocess
-from headlens.detectors.headclip import Detector
+from headlens.detectors.headclip import Prediction
 from headlens.detectors.scoring import pooled
 from headlens.metrics import ImageMetrics, MetricTable, PixelMetrics
 from headlens.metrics.table import KEYS
 
 SCORES = ("image", "map", "joint")
 """CLS alone; the map's maximum alone; what the detector's config makes of both."""
+
+
+class Scorer(Protocol):
+    """What can be evaluated: a ``Detector``, or a baseline."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it wants images."""
+
+    @property
+    def image_size(self) -> int:
+        """Pixels along a side that it was made for."""
+
+    def __call__(self, images: torch.Tensor, categories: Sequence[str] = ()) -> Prediction:
+        """Normalised images [B, 3, h, w] to scores."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    detector: Detector,
+    detector: Scorer,
     dataset: DataSet,
     size: int | None = None,
     batch: int = 8,
@@ -71,7 +87,7 @@ def evaluate(
     Args:
         detector: what is tested.
         dataset: of one domain.
-        size: pictures are resized to this square; the backbone's own size when None.
+        size: pictures are resized to this square; the detector's own size when None.
         batch: pictures at once; results do not depend on it beyond rounding.
         exact: exact pixel metrics, which keep every map of a category; otherwise certified to about 1e-5.
         cache: keep resized pictures in memory, for a set that is scored again.
@@ -80,13 +96,13 @@ def evaluate(
     Raises:
         DataError: no picture could be read.
     """
-    device = detector.backbone.logit_scale.device
-    side = size or detector.backbone.provenance.image_size[0]
+    device = detector.device
+    side = size or detector.image_size
     loader = Loader(
         dataset, Preprocess(side), batch, cache="memory" if cache else None, on_error="skip", normalise=False
     )
     mode = "exact" if exact else "streaming"
-    pixel = {category: PixelMetrics(mode=mode) for category in dataset.categories}  # type: ignore[arg-type]
+    pixel = {category: PixelMetrics(mode=mode).to(device) for category in dataset.categories}  # type: ignore[arg-type]
     rows: list[dict[str, object]] = []
     for part in loader:
         part = part.to(device)
@@ -116,19 +132,21 @@ def evaluate(
                     pixel[category].update(prediction.anomaly_map[own], part.masks[own])
         progress(len(part))
     scored = pd.DataFrame(rows)
-    frame = pd.DataFrame(_metrics(dataset, scored, pixel), columns=[*KEYS, "score", "metric", "value"])
+    frame = pd.DataFrame(_metrics(dataset, scored, pixel, device), columns=[*KEYS, "score", "metric", "value"])
     return Evaluation(frame, scored, tuple(skip.record.name for skip in loader.skipped))
 
 
-def _metrics(dataset: DataSet, scored: pd.DataFrame, pixel: dict[str, PixelMetrics]) -> Iterable[Sequence[object]]:
+def _metrics(
+    dataset: DataSet, scored: pd.DataFrame, pixel: dict[str, PixelMetrics], device: torch.device
+) -> Iterable[Sequence[object]]:
     for category, own in scored.groupby("category", sort=False):
         keys = (dataset.domain, dataset.name, category)
         told = own[own["anomalous"].notna()]
-        labels = torch.tensor(told["anomalous"].astype(bool).to_numpy())
+        labels = torch.tensor(told["anomalous"].astype(bool).to_numpy(), device=device)
         for score in SCORES:
             metric = ImageMetrics()
             if len(told):
-                metric.update(torch.tensor(told[score].to_numpy()), labels)
+                metric.update(torch.tensor(told[score].to_numpy(), dtype=torch.float32, device=device), labels)
             for name, value in metric.compute().items():
                 yield (*keys, score, name, float(value))
         if dataset.has_masks:

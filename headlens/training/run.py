@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from headlens import __version__
 from headlens.backbone import Backbone
 from headlens.backbone import load as load_backbone
 from headlens.detectors.config import DetectorConfig
@@ -31,7 +32,7 @@ else:
     import tomli as tomllib
 
 CONFIG, MODEL, CARD, LOG = "config.toml", "model.safetensors", "card.json", "log.csv"
-_PACKAGES = ("headlens", "torch", "open_clip_torch", "transformer-lens", "accelerate")
+_PACKAGES = ("torch", "open_clip_torch", "transformer-lens", "accelerate")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Run:
     @property
     def size(self) -> int:
         """Pixels along a side that pictures are resized to, as in training."""
-        return self.training.size or self.detector.backbone.provenance.image_size[0]
+        return self.training.size or self.detector.image_size
 
     def predict(self, pictures: Picture | Iterable[Picture], batch: int = 8, category: str = "object") -> Prediction:
         """Scores of one picture or several: paths, PIL images, arrays, tensors; see ``headlens.detectors.predict``."""
@@ -100,7 +101,11 @@ def save_run(folder: Path, detector: Detector, training: TrainingConfig, about: 
         "seed": training.seed,
         **about,
         "model_sha256": sha256(weights).hexdigest(),
-        "versions": {name: version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
+        "versions": {
+            "headlens": __version__,
+            **{name: version(name) for name in _PACKAGES},
+            "python": sys.version.split()[0],
+        },
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def train(
     detector.backbone.to(device)
     optimizer = torch.optim.Adam(groups, betas=config.betas)
 
-    size = config.size or detector.backbone.provenance.image_size[0]
+    size = config.size or detector.image_size
     loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
     store = FeatureStore(detector) if detector.weights is None else None
     readable = []
