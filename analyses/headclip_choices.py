@@ -13,12 +13,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from itertools import islice, product
+from multiprocessing.context import BaseContext
+from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 from scipy import stats
 from torch import Tensor
 
@@ -29,34 +33,44 @@ from headlens.data.procedural import World
 from headlens.detectors.config import preset
 from headlens.detectors.contrast import SCALES, LocalContrast
 from headlens.detectors.headclip import Detector
+from headlens.metrics.image import image_metrics
 from headlens.training.config import TrainingConfig
-from headlens.training.evaluation import Evaluation, evaluate
+from headlens.training.evaluation import Evaluation, Scorer, evaluate
 from headlens.training.run import CONFIG, load_run
 from headlens.training.trainer import train
 
 DOMAINS = ("industrial", "medical")
-METHODS = {
-    "anomalyclip-published": ("anomalyclip-published", {}),
-    "anomalyclip": ("anomalyclip", {}),
-    "headclip": ("headclip", {}),
+HEADCLIP = "headclip"
+UNWEIGHTED = "head weights: none"  # and read by CLS alone, this is AnomalyCLIP with several taps
+CHOICES: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
+    HEADCLIP: ("headclip", {}, {}),
+    UNWEIGHTED: ("headclip", {"head_weights": "none"}, {}),
+    "epochs: 15": ("headclip", {}, {"epochs": 15}),
+    "head weights: sigmoid": ("headclip", {"head_weights": "sigmoid"}, {}),
+    "head weights: softmax": ("headclip", {"head_weights": "softmax"}, {}),
+    "head weights: a fifth of the learning rate": ("headclip", {}, {"lr_heads": 1e-3}),
+    "weighted: global stream only": ("headclip", {"streams": ("global",)}, {}),
+    "weighted: local stream only": ("headclip", {"streams": ("local",)}, {}),
+    "anomalyclip-published": ("anomalyclip-published", {}, {}),
+    "prompts: hand-written": ("headclip", {"prompts": "ensemble"}, {}),
+    "prompts: with the category's name": ("headclip", {"class_aware": True}, {}),
+    "deep prompts: none": ("headclip", {"deep": 0}, {}),
+    "deep prompts: blocks 1 to 4": ("headclip", {"deep": 4}, {}),
+    "taps: 23": ("headclip", {"taps": (23,)}, {}),
+    "taps: 5, 11": ("headclip", {"taps": (5, 11)}, {}),
+    "taps: 17, 23": ("headclip", {"taps": (17, 23)}, {}),
 }
-CHOICES = {
-    "head weights: none": ("headclip", {"head_weights": "none"}),
-    "head weights: sigmoid": ("headclip", {"head_weights": "sigmoid"}),
-    "head weights: softmax": ("headclip", {"head_weights": "softmax"}),
-    "weighted: global stream only": ("headclip", {"streams": ("global",)}),
-    "weighted: local stream only": ("headclip", {"streams": ("local",)}),
-    "taps: 23": ("headclip", {"taps": (23,)}),
-    "taps: 5, 11": ("headclip", {"taps": (5, 11)}),
-    "taps: 17, 23": ("headclip", {"taps": (17, 23)}),
-    "deep prompts: none": ("headclip", {"deep": 0}),
-    "deep prompts: blocks 1 to 4": ("headclip", {"deep": 4}),
-    "context: 4 tokens": ("headclip", {"context": 4}),
-    "prompts: hand-written": ("headclip", {"prompts": "ensemble"}),
-    "prompts: with the category's name": ("headclip", {"class_aware": True}),
+ROWS = {
+    "clip": ("clip", "joint"),
+    "anomalyclip-published": ("anomalyclip-published", "joint"),
+    "anomalyclip": (UNWEIGHTED, "image"),
+    "headclip without head weights": (UNWEIGHTED, "joint"),
+    "headclip without joint score": (HEADCLIP, "image"),
+    "headclip": (HEADCLIP, "joint"),
 }
+"""Of the table of methods: which runs, and which of their scores decides about the image."""
 TOPS = (0.001, 0.01, 0.05)
-READ = {"image_auroc": "I", "pixel_auroc": "P", "pixel_aupro": "PRO"}
+COLUMNS = {("joint", "auroc"): "I", ("pixel", "auroc"): "P", ("pixel", "aupro"): "PRO"}
 
 
 class Painted(ProceduralSet):
@@ -71,60 +85,81 @@ class Painted(ProceduralSet):
         return Pixels(self.images[i], self.masks[i])
 
 
-@dataclass(frozen=True)
-class Task:
-    """One run: ``choice`` trained on ``domain`` with ``seed``."""
+class Task(NamedTuple):
+    """One run: ``choice``, trained with ``seed`` on ``domain``."""
 
     choice: str
-    domain: str
     seed: int
+    domain: str
 
     @property
     def name(self) -> str:
         """Its folder."""
-        slug = "".join(c if c.isalnum() else "-" for c in self.choice)
-        return f"{self.domain}/{slug}-{self.seed}"
+        return f"{self.domain}/{slug(self.choice)}-{self.seed}"
 
 
-def paint(task: tuple[str, int, int, int]) -> tuple[Tensor, Tensor]:
-    spec, per_category, seed, number = task
+def slug(choice: str) -> str:
+    """A choice as the name of a folder."""
+    return "".join(c if c.isalnum() else "-" for c in choice)
+
+
+def paint(job: tuple[str, int, int, int]) -> tuple[Tensor, Tensor]:
+    """One picture and its mask."""
+    spec, per_category, seed, number = job
     torch.set_num_threads(1)
     sample = World(spec, per_category, seed=seed)[number]
     return sample.image, sample.mask
 
 
-def painted(pool, spec: str, per_category: int, seed: int) -> Painted:
-    """The set, painted by the processes of ``pool``."""
-    world = World(spec, per_category, seed=seed)
-    made = pool.imap(paint, [(spec, per_category, seed, i) for i in range(len(world))], chunksize=8)
-    images, masks = (torch.stack(column) for column in zip(*made, strict=True))
-    return Painted(world, images.share_memory_(), masks.share_memory_())
+def paint_sets(args: argparse.Namespace, processes: BaseContext) -> None:
+    """The test sets and, for each seed, the sets that are trained on, as files."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    jobs, wanted = [], [(f"procedural:{domain}", args.per_category, 0) for domain in DOMAINS]
+    wanted += [(f"procedural:{d}/aux", args.per_category // 2, seed) for d in DOMAINS for seed in args.seeds]
+    wanted = [which for which in wanted if not set_file(args.out, *which).exists()]
+    for which in wanted:
+        jobs += [(*which, number) for number in range(len(World(*which[:2], seed=which[2])))]
+    with processes.Pool(max(args.jobs, torch.get_num_threads())) as pool:
+        made = pool.imap(paint, jobs, chunksize=8)
+        for which in wanted:
+            images, masks = zip(*islice(made, len(World(*which[:2], seed=which[2]))), strict=True)
+            save_file({"images": torch.stack(images), "masks": torch.stack(masks)}, set_file(args.out, *which))
 
 
-def work(tasks: list[Task], sets: dict[str, Painted], args: argparse.Namespace) -> None:
-    """Trains and tests, one after the other, what is not there yet."""
-    torch.set_num_threads(1)
+def set_file(out: Path, spec: str, per_category: int, seed: int) -> Path:
+    """Where a painted set is kept."""
+    return out / f"{spec.replace(':', '-').replace('/', '-')}-{per_category}-{seed}.safetensors"
+
+
+def painted(out: Path, spec: str, per_category: int, seed: int) -> Painted:
+    """The set from its file."""
+    kept = load_file(set_file(out, spec, per_category, seed))
+    return Painted(World(spec, per_category, seed=seed), kept["images"], kept["masks"])
+
+
+def work(waiting: Queue, args: argparse.Namespace) -> None:
+    """Trains and tests what waits, until nothing does."""
+    torch.set_num_threads(max(1, args.threads // args.jobs))
     clip = load(args.model, args.weights, device=args.device)
-    for task in tasks:
+    tests = [painted(args.out, f"procedural:{domain}", args.per_category, 0) for domain in DOMAINS]
+    while (task := waiting.get()) is not None:
         folder, started = args.out / task.name, time.monotonic()
         if (folder / "frame.parquet").exists():
             continue
-        name, changes = (METHODS | CHOICES)[task.choice]
+        name, changes, training = CHOICES[task.choice]
         if not (folder / CONFIG).exists():
-            training = TrainingConfig(epochs=args.epochs, batch=args.batch, lr_heads=args.lr_heads, seed=task.seed)
-            detector = Detector(clip, preset(name, **changes), task.seed)
-            aux = sets[f"procedural:{task.domain}/aux {task.seed}"]
-            train(detector, aux, training, folder, cpu=args.device == "cpu")
+            aux = painted(args.out, f"procedural:{task.domain}/aux", args.per_category // 2, task.seed)
+            config = TrainingConfig.of({"seed": task.seed, **training})
+            train(Detector(clip, preset(name, **changes), task.seed), aux, config, folder, cpu=args.device == "cpu")
         detector = load_run(folder, clip).detector
-        test(detector, sets, task.choice == "headclip").frame.to_parquet(folder / "frame.parquet")
+        test(detector, tests, task.choice == HEADCLIP).frame.to_parquet(folder / "frame.parquet")
         print(f"{task.name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def test(detector, sets: dict[str, Painted], pools: bool = False) -> Evaluation:
-    """On the unseen categories of both domains; with ``pools`` also other readings of the joint score."""
+def test(detector: Scorer, sets: list[Painted], pools: bool = False) -> Evaluation:
+    """On the unseen categories of both domains; with ``pools`` also other readings of a joint score."""
     parts = []
-    for domain in DOMAINS:
-        dataset = sets[f"procedural:{domain}"]
+    for dataset in sets:
         found = evaluate(detector, dataset, batch=40)
         if pools:
             scores = found.scores.assign(top0=found.scores["map"])
@@ -138,8 +173,6 @@ def test(detector, sets: dict[str, Painted], pools: bool = False) -> Evaluation:
 
 def readings(scores: pd.DataFrame) -> pd.DataFrame:
     """Image AUROC of ``(1 - alpha) image + alpha pooled map``, for each alpha and pooling, per category."""
-    from headlens.metrics.image import image_metrics
-
     rows = []
     for keys, own in scores.groupby(["domain", "dataset", "category"], sort=False):
         labels = torch.tensor(own["anomalous"].astype(int).to_numpy())
@@ -151,26 +184,26 @@ def readings(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["domain", "dataset", "category", "score", "metric", "value"])
 
 
-def baselines(sets: dict[str, Painted], args: argparse.Namespace) -> None:
+def baselines(args: argparse.Namespace) -> None:
     """Local contrast at each scale, and CLIP with hand-written prompts: nothing is trained."""
-    clip = load(args.model, args.weights, device=args.device)
-    scorers = {f"local contrast {scale:g}": LocalContrast(scale, device=args.device) for scale in SCALES}
-    scorers["clip"] = Detector(clip, preset("clip"))
+    tests = [painted(args.out, f"procedural:{domain}", args.per_category, 0) for domain in DOMAINS]
+    scorers: dict[str, Scorer] = {
+        f"local contrast {scale:g}": LocalContrast(scale, device=args.device) for scale in SCALES
+    }
+    scorers["clip"] = Detector(load(args.model, args.weights, device=args.device), preset("clip"))
     for name, scorer in scorers.items():
-        folder = args.out / "baselines"
+        folder = args.out / "nothing" / f"{name}-0"
         folder.mkdir(parents=True, exist_ok=True)
-        test(scorer, sets).frame.assign(choice=name).to_parquet(folder / f"{name}.parquet")
+        test(scorer, tests).frame.assign(choice=name).to_parquet(folder / "frame.parquet")
 
 
 def collected(out: Path) -> pd.DataFrame:
     """Means over categories: choice, trained, seed, tested, score, metric, value."""
-    parts = []
+    parts, choices = [], {slug(choice): choice for choice in CHOICES}
     for path in out.glob("*/*/frame.parquet"):
-        slug, _, seed = path.parent.name.rpartition("-")
-        tasks = {Task(choice, "x", 0).name[2:-2]: choice for choice in METHODS | CHOICES}
-        parts.append(pd.read_parquet(path).assign(choice=tasks[slug], trained=path.parent.parent.name, seed=int(seed)))
-    for path in out.glob("baselines/*.parquet"):
-        parts.append(pd.read_parquet(path).assign(trained="nothing", seed=0))
+        name, _, seed = path.parent.name.rpartition("-")
+        about = {"choice": choices.get(name, name), "trained": path.parent.parent.name, "seed": int(seed)}
+        parts.append(pd.read_parquet(path).assign(**about))
     frame = pd.concat(parts).rename(columns={"domain": "tested"})
     keys = ["choice", "trained", "seed", "tested", "score", "metric"]
     return frame.groupby(keys, sort=False)["value"].mean().reset_index()
@@ -187,48 +220,52 @@ def cell(values: Iterable[float], sign: str = "") -> str:
 
 def methods_table(frame: pd.DataFrame) -> str:
     """Absolute values, trained and tested in either domain."""
-    columns = [("image", "auroc"), ("map", "auroc"), ("joint", "auroc"), ("pixel", "auroc"), ("pixel", "aupro")]
-    heads = ["I of CLS", "I of the map", "I joint", "P", "PRO"]
+    heads = ["I", "I of the map", "P", "PRO"]
+    pixel = list(COLUMNS)[1:]
     lines = ["| tested on | trained on | method | " + " | ".join(heads) + " |", "|---|---|---|" + "---:|" * len(heads)]
-    floor = frame[frame["choice"].str.startswith("local contrast")]
+    values = frame.set_index(["choice", "tested", "trained", "score", "metric"])["value"].sort_index()
     for tested in DOMAINS:
-        lines.append(f"| {tested} | - | chance | 50.0 | 50.0 | 50.0 | 50.0 | 15.0 |")
-        best = floor[floor["tested"] == tested].groupby(["score", "metric"])["value"].max()
-        lines.append(f"| {tested} | - | local contrast | " + " | ".join(cell([best[c]]) for c in columns) + " |")
+        lines.append(f"| {tested} | - | chance | 50.0 | 50.0 | 50.0 | 15.0 |")
+        floor = [values.loc[[f"local contrast {scale:g}"]].xs((tested, "nothing"), level=(1, 2)) for scale in SCALES]
+        best = pd.concat(floor).groupby(["score", "metric"]).max()
+        cells = [
+            cell([best[c]]) for c in (("joint", "auroc"), ("map", "auroc"), ("pixel", "auroc"), ("pixel", "aupro"))
+        ]
+        lines.append(f"| {tested} | - | local contrast | " + " | ".join(cells) + " |")
         for trained in ("nothing", *DOMAINS):
-            for method in ("clip", *METHODS):
-                own = frame[(frame["choice"] == method) & (frame["trained"] == trained) & (frame["tested"] == tested)]
-                if len(own):
-                    cells = [own[(own["score"] == s) & (own["metric"] == m)]["value"] for s, m in columns]
-                    words = "-" if trained == "nothing" else trained
-                    lines.append(f"| {tested} | {words} | {method} | " + " | ".join(map(cell, cells)) + " |")
+            for row, (choice, score) in ROWS.items():
+                if (choice, tested, trained) not in values.index.droplevel([3, 4]):
+                    continue
+                own = values.loc[choice, tested, trained]
+                cells = [cell(own.loc[[c]]) for c in ((score, "auroc"), ("map", "auroc"), *pixel)]
+                words = "-" if trained == "nothing" else trained
+                lines.append(f"| {tested} | {words} | {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def choices_table(frame: pd.DataFrame) -> str:
     """Differences to the default, tested in the domain of training."""
-    columns = [("joint", "auroc"), ("pixel", "auroc"), ("pixel", "aupro")]
-    heads = [f"{domain} {name}" for domain in DOMAINS for name in READ.values()]
+    heads = [f"{domain} {name}" for domain in DOMAINS for name in COLUMNS.values()]
     lines = ["| choice | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
     own = frame[frame["trained"] == frame["tested"]]
-    wide = own.set_index(["choice", "tested", "score", "metric", "seed"])["value"].sort_index()
-    for choice in ("headclip", *CHOICES):
+    values = own.set_index(["tested", "score", "metric", "choice", "seed"])["value"].sort_index()
+    for choice in CHOICES:
+        if choice not in set(own["choice"]):
+            continue
         cells = []
         for domain in DOMAINS:
-            for score, metric in columns:
-                try:
-                    values, base = (wide[c, domain, score, metric] for c in (choice, "headclip"))
-                except KeyError:
-                    cells.append("-")
-                    continue
-                cells.append(cell(values) if choice == "headclip" else cell((values - base).dropna(), "+"))
-        lines.append(f"| {'the default' if choice == 'headclip' else choice} | " + " | ".join(cells) + " |")
+            for column in COLUMNS:
+                found = values.loc[(domain, *column, choice)]
+                default = choice == HEADCLIP
+                change = found if default else (found - values.loc[(domain, *column, HEADCLIP)]).dropna()
+                cells.append(cell(change, "" if default else "+"))
+        lines.append(f"| {'the default' if choice == HEADCLIP else choice} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def readings_table(frame: pd.DataFrame) -> str:
     """Image AUROC of the default's joint score, read in other ways; differences to CLS alone."""
-    own = frame[(frame["choice"] == "headclip") & (frame["metric"] == "auroc")]
+    own = frame[(frame["choice"] == HEADCLIP) & (frame["metric"] == "auroc")]
     alphas = (0.25, 0.5, 0.75, 1.0)
     lines = ["| tested on | trained on | pooling | " + " | ".join(f"α = {a:g}" for a in alphas) + " |"]
     lines.append("|---|---|---|" + "---:|" * len(alphas))
@@ -246,41 +283,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/choices"))
     parser.add_argument("--tables", action="store_true", help="only print what is there")
-    parser.add_argument("--choices", nargs="+", choices=[*METHODS, *CHOICES], default=[*METHODS, *CHOICES])
+    parser.add_argument("--choices", nargs="+", choices=CHOICES, default=list(CHOICES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--model", default="mini")
     parser.add_argument("--weights", type=Path, help="other weights for it")
-    parser.add_argument("--epochs", type=int, default=TrainingConfig.epochs)
-    parser.add_argument("--batch", type=int, default=TrainingConfig.batch)
-    parser.add_argument("--lr-heads", type=float, default=TrainingConfig.lr_heads)
     parser.add_argument("--per-category", type=int, default=80, help="of the test sets; half as many to train on")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    args.threads = torch.get_num_threads()
     if not args.tables:
         processes, started = torch.multiprocessing.get_context("spawn"), time.monotonic()
-        with processes.Pool(max(args.jobs, torch.get_num_threads())) as pool:
-            sets = {f"procedural:{d}": painted(pool, f"procedural:{d}", args.per_category, 0) for d in DOMAINS}
-            for domain in DOMAINS:
-                for seed in args.seeds:
-                    spec = f"procedural:{domain}/aux"
-                    sets[f"{spec} {seed}"] = painted(pool, spec, args.per_category // 2, seed)
+        paint_sets(args, processes)
         print(f"painted in {time.monotonic() - started:.0f} s", flush=True)
-        tasks = [Task(choice, domain, seed) for choice in args.choices for seed in args.seeds for domain in DOMAINS]
-        workers = [
-            processes.Process(target=work, args=(tasks[job :: args.jobs], sets, args)) for job in range(args.jobs)
-        ]
+        waiting = processes.Queue()
+        for task in product(args.choices, args.seeds, DOMAINS):
+            waiting.put(Task(*task))
+        workers = [processes.Process(target=work, args=(waiting, args)) for _ in range(args.jobs)]
         for worker in workers:
+            waiting.put(None)
             worker.start()
-        baselines(sets, args)
+        baselines(args)
         for worker in workers:
             worker.join()
         if any(worker.exitcode for worker in workers):
             raise SystemExit("a worker failed; what is finished stays, run it again")
     frame = collected(args.out)
-    tables = [methods_table(frame), choices_table(frame)]
-    if (frame["choice"] == "headclip").any():
-        tables.append(readings_table(frame))
+    tables = [methods_table(frame), choices_table(frame), readings_table(frame)]
     print("\n\n".join(tables))
     (args.out / "tables.md").write_text("\n\n".join(tables) + "\n")
 

@@ -32,7 +32,7 @@ class TrainingConfig(Settings):
         ConfigError: a value that makes no training.
     """
 
-    epochs: int = 15
+    epochs: int = 5
     batch: int = 8
     accumulate: int = 1
     lr: float = 1e-3
