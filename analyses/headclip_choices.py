@@ -49,8 +49,8 @@ CHOICES: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
     "head weights: sigmoid": ("headclip", {"head_weights": "sigmoid"}, {}),
     "head weights: softmax": ("headclip", {"head_weights": "softmax"}, {}),
     "head weights: a fifth of the learning rate": ("headclip", {}, {"lr_heads": 1e-3}),
-    "weighted: global stream only": ("headclip", {"streams": ("global",)}, {}),
-    "weighted: local stream only": ("headclip", {"streams": ("local",)}, {}),
+    "weighted: global stream": ("headclip", {"streams": ("global",)}, {}),
+    "weighted: both streams": ("headclip", {"streams": ("global", "local")}, {}),
     "anomalyclip-published": ("anomalyclip-published", {}, {}),
     "prompts: hand-written": ("headclip", {"prompts": "ensemble"}, {}),
     "prompts: with the category's name": ("headclip", {"class_aware": True}, {}),
@@ -255,8 +255,11 @@ def choices_table(frame: pd.DataFrame) -> str:
         cells = []
         for domain in DOMAINS:
             for column in COLUMNS:
-                found = values.loc[(domain, *column, choice)]
                 default = choice == HEADCLIP
+                if (domain, *column, choice) not in values.index.droplevel(4):  # not finished
+                    cells.append("-")
+                    continue
+                found = values.loc[(domain, *column, choice)]
                 change = found if default else (found - values.loc[(domain, *column, HEADCLIP)]).dropna()
                 cells.append(cell(change, "" if default else "+"))
         lines.append(f"| {'the default' if choice == HEADCLIP else choice} | " + " | ".join(cells) + " |")

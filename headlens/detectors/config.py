@@ -74,7 +74,7 @@ class DetectorConfig(Settings):
     deep: int = 8
     deep_tokens: int = 4
     head_weights: Weighting = "free"
-    streams: tuple[str, ...] = STREAMS
+    streams: tuple[str, ...] = ("local",)
     local_start: int = 5
     local_attention: tuple[str, ...] = ("vv",)
     taps: tuple[int, ...] = (5, 11, 17, 23)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from headlens.backbone import Backbone, LocalStream
+from headlens.backbone.vision import VisionOutput
 from headlens.detectors.config import DetectorConfig
 from headlens.detectors.learned import HeadWeights, LearnedPrompts
 from headlens.detectors.prompts import ensemble
@@ -132,9 +133,12 @@ class Detector(nn.Module):
             gates=gates,
             hooked=hooked,
         )
-        cls = out.embedding if self.config.cls_norm else out.cls @ vision.proj
         patches = {tap: tokens.float() for tap, tokens in out.patches.items()}
-        return Features(cls.float(), patches, (images.shape[2], images.shape[3]))
+        return Features(self.image_feature(out), patches, (images.shape[2], images.shape[3]))
+
+    def image_feature(self, out: VisionOutput) -> Tensor:
+        """What the config reads from CLS, [B, d_e]."""
+        return (out.embedding if self.config.cls_norm else out.cls @ self.backbone.vision.proj).float()
 
     def score(self, features: Features, text: Tensor) -> Prediction:
         """Everything that is read off: text [2, d_e], or [B, 2, d_e], as ``text_of`` gives it."""

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from headlens.data import Loader
-from headlens.detectors.headclip import Detector
+from headlens.data import Batch, Loader
+from headlens.detectors.headclip import Detector, Features
 
 
 @torch.no_grad()
-def calibrate(detector: Detector, loader: Loader, which: list[int]) -> float | None:
-    """The threshold of ``best_threshold`` for the joint score, on pictures number ``which`` of ``loader``'s set."""
+def calibrate(
+    detector: Detector, loader: Loader, which: list[int], features: Callable[[Batch, Tensor], Features] | None = None
+) -> float | None:
+    """The threshold of ``best_threshold`` for the joint score, on pictures number ``which`` of ``loader``'s set.
+
+    ``features`` is how to get those of a batch and its normalised images, where some of the work has been done already.
+    """
     device = detector.device
     scores, labels = [], []
     for batch in loader.batches(which):
         images = loader.preprocess.normalise(batch.images.to(device))
-        prediction = detector(images, [record.category for record in batch.records])
+        seen = features(batch, images) if features else detector.features(images)
+        prediction = detector.score(seen, detector.text_of([record.category for record in batch.records]))
         scores.append(prediction.joint_score.cpu())
         labels.append(batch.labels)
     return best_threshold(torch.cat(scores), torch.cat(labels))

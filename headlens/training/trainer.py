@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from headlens.data import Batch, DataSet, Loader, Preprocess
-from headlens.detectors.headclip import Detector, Features
+from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
 from headlens.files import write_atomically
 from headlens.training.calibration import calibrate
 from headlens.training.config import TrainingConfig
-from headlens.training.features import FeatureStore
+from headlens.training.features import store_of
 from headlens.training.losses import objective
 from headlens.training.run import CONFIG, LOG, save_run
 from headlens.training.state import STATE, load_state, save_state
@@ -31,11 +31,11 @@ class Objective(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
+        self.features, self.keeps = store_of(detector)
 
-    def forward(self, seen: Tensor | Features, batch: Batch) -> dict[str, Tensor]:
-        """Normalised images [B, 3, h, w], or their features, to the terms of ``objective``."""
-        detector = self.detector
-        features = detector.features(seen) if isinstance(seen, Tensor) else seen
+    def forward(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
+        """A batch and its normalised images [B, 3, h, w] to the terms of ``objective``."""
+        detector, features = self.detector, self.features(batch, images)
         text = detector.text_of([record.category for record in batch.records])
         prediction = detector.score(features, text)
         masks = batch.masks
@@ -93,12 +93,13 @@ def train(
 
     size = config.size or detector.image_size
     loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
-    store = FeatureStore(detector) if detector.weights is None else None
+    loss = Objective(detector)
     readable = []
     for batch in loader:  # once, in the order of the set: finds what cannot be read, and fills caches in one way only
         readable += batch.index.tolist()
-        if store is not None:
-            store.of(batch, loader.preprocess.normalise(batch.images.to(device)))
+        if loss.keeps:
+            with torch.no_grad(), accelerator.autocast():
+                loss.features(batch, loader.preprocess.normalise(batch.images.to(device)))
 
     at_once = config.batch * world * config.accumulate
     per_epoch = len(readable) // at_once
@@ -113,7 +114,7 @@ def train(
         "processes": world,
     }
     log = load_state(out, detector, optimizer, same)
-    module, optimizer = accelerator.prepare(Objective(detector), optimizer)
+    module, optimizer = accelerator.prepare(loss, optimizer)
     done, before, start = len(log), log[-1]["seconds"] if log else 0.0, time.monotonic()
     begin(done, steps)
 
@@ -127,9 +128,8 @@ def train(
             batch = batch.to(device)
             images = loader.preprocess.normalise(batch.images)
             with accelerator.accumulate(module):
-                seen = images if store is None else store.of(batch, images)
                 with accelerator.autocast():
-                    found = module(seen, batch)
+                    found = module(batch, images)
                 accelerator.backward(found["image"] + config.pixel_weight * found["pixel"])
                 optimizer.step()
                 optimizer.zero_grad()
@@ -153,7 +153,7 @@ def train(
         "steps": steps,
         "processes": world,
         "selection": "the last step; nothing was selected",
-        "threshold": calibrate(detector, loader, readable),
+        "threshold": calibrate(detector, loader, readable, loss.features),
     }
     card: dict[str, Any] = {}
     if accelerator.is_main_process:
