@@ -111,7 +111,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pytorch(path: Path) -> Any:
     loaded = torch.load(path, map_location="cpu", weights_only=True)
-    return loaded["state_dict"] if isinstance(loaded, dict) and "state_dict" in loaded else loaded
+    wrapped = [name for name in ("state_dict", "prompt_learner") if isinstance(loaded, dict) and name in loaded]
+    return loaded[wrapped[0]] if wrapped else loaded
 
 
 def _plain_names(state: Any, path: Path) -> dict[str, Tensor]:

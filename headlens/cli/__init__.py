@@ -10,6 +10,7 @@ from headlens import HeadlensError, __version__
 from headlens.cli.data import data
 from headlens.cli.doctor import doctor
 from headlens.cli.eval import eval_
+from headlens.cli.import_ import import_
 from headlens.cli.score import score
 from headlens.cli.train import train
 from headlens.cli.verify import verify
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(train)
 app.command("eval")(eval_)
 app.command()(score)
+app.command("import")(import_)
 app.command()(verify)
 app.command()(doctor)
 app.add_typer(data, name="data")

@@ -10,7 +10,7 @@ import typer
 
 
 def eval_(
-    run: Annotated[list[Path], typer.Option(help="Run folders; several seeds become mean and interval.")],
+    run: Annotated[list[str], typer.Option(help="Run folders, or shipped runs; seeds become mean and interval.")],
     data: Annotated[list[str], typer.Option(help="Data sets: folders, listings, procedural sets.")],
     per_category: Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)] = 80,
     weights: Annotated[Optional[str], typer.Option(help="The backbone's weight file.")] = None,  # noqa: UP045
@@ -24,32 +24,39 @@ def eval_(
 
     import headlens.data
     from headlens.cli.common import best_device
+    from headlens.data.protocol import canonical
     from headlens.files import write_atomically
     from headlens.training.evaluation import Evaluation, evaluate
     from headlens.training.run import load_run
+    from headlens.training.shipped import folders
     from headlens.training.summary import over_seeds
 
     sets = [
         headlens.data.open(spec, **({"per_category": per_category} if spec.startswith("procedural:") else {}))  # type: ignore[arg-type]
         for spec in data
     ]
-    clip, results = None, []
-    for folder in run:
+    clip, results, trained_on = None, [], set()
+    runs = [folder for name in run for folder in ([] if Path(name).exists() else folders(name)) or [Path(name)]]
+    for folder in runs:
         loaded = load_run(folder, clip, weights=weights, device=device or best_device())
         clip = loaded.detector.backbone
+        trained_on.add(canonical(loaded.card.get("trained_on", "")))
         with tqdm(total=sum(map(len, sets)), unit="image", disable=None, desc=folder.name) as bar:
-            parts = [
-                evaluate(loaded.detector, one, loaded.size, batch, exact=exact, cache=len(run) > 1, progress=bar.update)
-                for one in sets
-            ]
+            options = {"exact": exact, "cache": len(runs) > 1, "progress": bar.update}
+            parts = [evaluate(loaded.detector, one, loaded.size, batch, **options) for one in sets]
         results.append(Evaluation.joined(parts))
     summary = over_seeds(results)
-    typer.echo(f"{clip}\n{', '.join(map(str, run))}\n")
+    typer.echo(f"{clip}\n{', '.join(map(str, runs))}\n")
     typer.echo(summary.markdown())
+    half_width = max(result.half_width for result in results)
+    if half_width:
+        typer.echo(f"\nPixel metrics are within {half_width:.1g} of the exact ones (--exact keeps every map).")
+    if known := [one.name for one in sets if canonical(one.name) in trained_on]:
+        typer.echo(f"\nNot zero-shot: {', '.join(known)} is what these runs were trained on.", err=True)
     skipped = sorted({name for result in results for name in result.skipped})
     if skipped:
         typer.echo(f"\n{len(skipped)} pictures could not be read and were left out: {', '.join(skipped[:5])}", err=True)
     if json_ is not None:
-        about = {"backbone": vars(clip.provenance) if clip else {}, "runs": [str(folder) for folder in run]}
+        about = {"backbone": vars(clip.provenance) if clip else {}, "runs": [str(folder) for folder in runs]}
         rows = json.loads(summary.frame.to_json(orient="records"))
         write_atomically(json_, (json.dumps({**about, "metrics": rows, "skipped": skipped}, indent=1) + "\n").encode())

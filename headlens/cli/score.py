@@ -20,7 +20,7 @@ COLUMNS = ("file", "image_score", "map_max", "joint_score", "anomalous", "map", 
 
 def score(
     pictures: Annotated[list[str], typer.Argument(help="Files, folders or patterns such as 'parts/*.png'.")],
-    run: Annotated[Path, typer.Option(help="A run folder.")],
+    run: Annotated[str, typer.Option(help="A run folder, or a shipped run such as mini-industrial.")],
     out: Annotated[Path, typer.Option(help="Where results go.", file_okay=False)] = Path("scores"),
     threshold: Annotated[Optional[float], typer.Option(help="Of the joint score; the run's own.")] = None,  # noqa: UP045
     weights: Annotated[Optional[str], typer.Option(help="The backbone's weight file.")] = None,  # noqa: UP045

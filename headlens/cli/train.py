@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 
+class Positions(str, Enum):
+    """Of ``headlens.backbone.load``'s ``position_rule``."""
+
+    BICUBIC = "bicubic"
+    BILINEAR = "bilinear"
+
+
 def train(
     data: Annotated[str, typer.Option(help="The auxiliary set: a folder, a listing, or procedural:industrial/aux.")],
     out: Annotated[Path, typer.Option(help="The run folder; one that was interrupted goes on.", file_okay=False)],
-    preset: Annotated[str, typer.Option(help="headclip, anomalyclip, anomalyclip-published.")] = "headclip",
+    preset: Annotated[str, typer.Option(help="headclip, anomalyclip, anomalyclip-published, crane.")] = "headclip",
     backbone: Annotated[str, typer.Option(help="mini, or an open_clip name.")] = "mini",
     weights: Annotated[Optional[str], typer.Option(help="A tag, such as openai, or a weight file.")] = None,  # noqa: UP045
     config: Annotated[
@@ -23,7 +31,11 @@ def train(
     size: Annotated[Optional[int], typer.Option(help="Pixels along a side.", min=1)] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option(help="Of prompts and order.", min=0)] = None,  # noqa: UP045
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 in the forward pass.")] = False,
+    positions: Annotated[
+        Positions, typer.Option(help="How positions reach another size: open_clip's way, or AnomalyCLIP's.")
+    ] = Positions.BICUBIC,
     per_category: Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)] = 40,
+    data_seed: Annotated[int, typer.Option(help="Of a procedural set's pictures.", min=0)] = 0,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
 ) -> None:
     """Train a detector. Ctrl-C saves; the same command goes on, and ends with the same weights.
@@ -45,9 +57,9 @@ def train(
     settings = given["training"] | {name: value for name, value in flags.items() if value is not None}
     training = TrainingConfig.of(settings)
     chosen = DetectorConfig.of(preset_(preset).table() | given["detector"])
-    options = {"per_category": per_category} if data.startswith("procedural:") else {}
+    options = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else {}
     dataset = headlens.data.open(data, **options)  # type: ignore[arg-type]
-    clip = load(backbone, weights)
+    clip = load(backbone, weights, position_rule=positions.value)
     typer.echo(f"{clip}\n{dataset}\n{preset}, {training.epochs} epochs, seed {training.seed}")
     detector = Detector(clip, chosen, training.seed)
 
@@ -67,7 +79,14 @@ def train(
 
     with bar:
         card = train_(
-            detector, dataset, training, out, about={"preset": preset}, cpu=cpu, begin=begin, progress=progress
+            detector,
+            dataset,
+            training,
+            out,
+            about={"preset": preset, "painted": options or None},
+            cpu=cpu,
+            begin=begin,
+            progress=progress,
         )
     if card:
         left_out = f", {len(card['skipped'])} pictures left out" if card["skipped"] else ""

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from headlens.data import Batch, Loader
 from headlens.detectors.headclip import Detector, Features
+from headlens.metrics import ImageMetrics
 
 
 @torch.no_grad()
 def calibrate(
     detector: Detector, loader: Loader, which: list[int], features: Callable[[Batch, Tensor], Features] | None = None
-) -> float | None:
-    """The threshold of ``best_threshold`` for the joint score, on pictures number ``which`` of ``loader``'s set.
+) -> dict[str, Any]:
+    """How the joint score does on pictures number ``which`` of ``loader``'s set, and the threshold that follows.
 
-    ``features`` is how to get those of a batch and its normalised images, where some of the work has been done already.
+    Args:
+        detector: what was trained.
+        loader: of the auxiliary set.
+        which: pictures that can be read.
+        features: how to get those of a batch and its normalised images, where some of the work has been done already.
+
+    Returns:
+        ``threshold`` of ``best_threshold``, and ``metrics``: the image metrics on these pictures, None if undefined.
     """
     device = detector.device
     scores, labels = [], []
@@ -27,7 +36,11 @@ def calibrate(
         prediction = detector.score(seen, detector.text_of([record.category for record in batch.records]))
         scores.append(prediction.joint_score.cpu())
         labels.append(batch.labels)
-    return best_threshold(torch.cat(scores), torch.cat(labels))
+    joint, told = torch.cat(scores), torch.cat(labels)
+    metric = ImageMetrics()
+    metric.update(joint[told >= 0], told[told >= 0])
+    metrics = {f"image_{name}": None if v.isnan() else round(float(v), 4) for name, v in metric.compute().items()}
+    return {"threshold": best_threshold(joint, told), "metrics": {"on": "the pictures it was trained on", **metrics}}
 
 
 def best_threshold(scores: Tensor, labels: Tensor) -> float | None:

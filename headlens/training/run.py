@@ -25,6 +25,7 @@ from headlens.detectors.predict import Picture, predict
 from headlens.errors import HeadlensError, RunError
 from headlens.files import write_atomically
 from headlens.training.config import TrainingConfig
+from headlens.training.shipped import NAMES, folders
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -117,6 +118,12 @@ def save_run(folder: Path, detector: Detector, training: TrainingConfig, about: 
     return card
 
 
+def find_run(name: str | Path) -> Path:
+    """The folder that ``name`` is, or that of the shipped run of that name: the first seed where it names several."""
+    own = [] if Path(name).exists() else folders(name)
+    return own[0] if own else Path(name)
+
+
 def read_config(folder: Path) -> tuple[dict[str, Any], DetectorConfig, TrainingConfig]:
     """``config.toml``: its table ``backbone``, and the other two.
 
@@ -127,7 +134,10 @@ def read_config(folder: Path) -> tuple[dict[str, Any], DetectorConfig, TrainingC
     path = folder / CONFIG
     if not path.is_file():
         there = "no such folder" if not folder.exists() else f"no {CONFIG} in it"
-        raise RunError(f"{folder}: {there}; a run is a folder that `headlens train` has written")
+        raise RunError(
+            f"{folder}: {there}; a run is a folder that `headlens train` has written, or one of those that ship: "
+            f"{', '.join(NAMES)}"
+        )
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         return tables["backbone"], DetectorConfig.of(tables["detector"]), TrainingConfig.of(tables["training"])
@@ -148,7 +158,7 @@ def load_run(
     """A run as it was trained; its predictions are those of the trained detector, to the bit.
 
     Args:
-        folder: what ``headlens train`` wrote, or the name of a shipped run (``mini-industrial``).
+        folder: what ``headlens train`` wrote, or the name of a shipped run (``mini-industrial``, its first seed).
         backbone: the one it was trained on, if it is loaded already.
         weights: the backbone's weight file, where it is another one than the card says.
         device, dtype: of the backbone that is loaded.
@@ -157,7 +167,7 @@ def load_run(
         RunError: no run; edited or damaged weights; a backbone with other weights than the run was trained on.
         CheckpointError: the backbone's file is missing or damaged.
     """
-    folder = Path(folder)
+    folder = find_run(folder)
     about, config, training = read_config(folder)
     card = _card(folder)
     tensors = _tensors(folder / MODEL, card.get("model_sha256"))

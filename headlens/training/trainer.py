@@ -153,7 +153,7 @@ def train(
         "steps": steps,
         "processes": world,
         "selection": "the last step; nothing was selected",
-        "threshold": calibrate(detector, loader, readable, loss.features),
+        **calibrate(detector, loader, readable, loss.features),
     }
     card: dict[str, Any] = {}
     if accelerator.is_main_process:

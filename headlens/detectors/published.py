@@ -1,0 +1,103 @@
+"""Prompts that others have published: the checkpoints of AnomalyCLIP (arXiv 2310.18961) and Crane (arXiv 2504.11055).
+
+Both keep a state dict under ``prompt_learner``: ``ctx_pos`` and ``ctx_neg`` [1, 1, n, D], the context of the normal and
+the abnormal prompt; ``compound_prompts_text.{i}`` [k, D], deep prompts of text block ``i + 1``; and embeddings of the
+words around the context, which tell whether a CLIP is the one that they were learned on. The rest is not used by them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from headlens.backbone import Backbone
+from headlens.backbone.checkpoint import read_checkpoint
+from headlens.detectors.config import preset
+from headlens.detectors.headclip import Detector
+from headlens.errors import CheckpointError, RunError
+
+_DEEP = "compound_prompts_text."
+_UNUSED = "compound_prompt_projections."  # only AnomalyCLIP still saves them
+_SENTENCES = {"pos": "object.", "neg": "damaged object."}
+
+
+@dataclass(frozen=True)
+class PublishedPrompts:
+    """What such a checkpoint holds.
+
+    Args:
+        preset: how its authors score with it, ``anomalyclip-published`` or ``crane``.
+        context: [2, n, D], normal and abnormal.
+        deep: [k, D] each, of text blocks 1, 2, ...
+        words: {``pos``, ``neg``: [m, D]}, embeddings of start-of-text and of what follows the context.
+        sha256: of the file.
+    """
+
+    preset: str
+    context: Tensor
+    deep: tuple[Tensor, ...]
+    words: dict[str, Tensor]
+    sha256: str
+
+
+def read_prompts(path: str | Path) -> PublishedPrompts:
+    """Reads a ``.pth`` file of prompts; nothing in it is executed.
+
+    Raises:
+        CheckpointError: missing, damaged, or something else.
+    """
+    file = read_checkpoint(path)
+    state = {name: value.float() for name, value in file.state.items() if value.is_floating_point()}
+    deep = [state[f"{_DEEP}{i}"] for i in range(sum(name.startswith(_DEEP) for name in state))]
+    needed = [f"{what}_{side}" for what in ("ctx", "token_prefix", "token_suffix") for side in _SENTENCES]
+    missing = [name for name in needed if name not in state]
+    shapes = [tuple(state[name].shape) for name in ("ctx_pos", "ctx_neg") if name in state]
+    if missing or len(set(shapes)) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 1):
+        raise CheckpointError(
+            f"{path} holds no prompts of AnomalyCLIP or Crane: expected ctx_pos and ctx_neg [1, 1, n, D], "
+            f"token_prefix_…, token_suffix_… and {_DEEP}…; "
+            + (f"there is no {missing[0]}" if missing else f"ctx_pos and ctx_neg are {shapes}")
+        )
+    if len({tuple(prompt.shape) for prompt in deep}) > 1 or any(prompt.ndim != 2 for prompt in deep):
+        raise CheckpointError(f"{path}: its deep prompts differ in shape: {[tuple(p.shape) for p in deep]}")
+    return PublishedPrompts(
+        preset="anomalyclip-published" if any(name.startswith(_UNUSED) for name in state) else "crane",
+        context=torch.stack([state["ctx_pos"][0, 0], state["ctx_neg"][0, 0]]),
+        deep=tuple(deep),
+        words={s: torch.cat([state[f"token_prefix_{s}"], state[f"token_suffix_{s}"]], 2)[0, 0] for s in _SENTENCES},
+        sha256=file.sha256,
+    )
+
+
+def detector_of(prompts: PublishedPrompts, backbone: Backbone) -> Detector:
+    """The detector that its authors evaluate, on ``backbone``.
+
+    Raises:
+        RunError: the prompts were learned on another CLIP.
+        ConfigError: its text tower has too few blocks.
+    """
+    width = backbone.text.cfg.d_model
+    if prompts.context.shape[2] != width:
+        raise RunError(
+            f"the prompts are {prompts.context.shape[2]} wide, {backbone.provenance.name} reads {width}: load the CLIP "
+            "that they were learned on (ViT-L-14-336-quickgelu with weights openai)"
+        )
+    for side, sentence in _SENTENCES.items():
+        tokens = backbone.tokenizer([sentence])[0].to(backbone.logit_scale.device)
+        own = backbone.text.token_embedding(tokens[: int(tokens.argmax()) + 1]).float().cpu()
+        if not torch.allclose(own, prompts.words[side][: len(own)], atol=1e-3 * float(own.abs().max())):
+            raise RunError(
+                f"the prompts were learned on a CLIP with other embeddings of {sentence!r} than {backbone}: load the "
+                "one that they were learned on (ViT-L-14-336-quickgelu with weights openai)"
+            )
+    sizes = {"context": prompts.context.shape[1], "deep": len(prompts.deep)}
+    sizes |= {"deep_tokens": len(prompts.deep[0])} if prompts.deep else {}
+    detector = Detector(backbone, preset(prompts.preset, **sizes))
+    assert detector.prompts is not None
+    detector.prompts.load_state_dict(
+        {"context": prompts.context, **{f"deep.{i}": prompt for i, prompt in enumerate(prompts.deep)}}
+    )
+    return detector.requires_grad_(False).eval()
