@@ -1,7 +1,7 @@
 """One clean forward that keeps what every later question starts from: residual streams and each head's ``z``.
 
-A step of one block, hook-free over the tower's own weights, is written here once; the clean forward and all ablated ones
-are made of it, and the tests hold it against the hooked tower.
+A step of one block, hook-free over the tower's own weights, is written here once; the clean forward and all ablated
+ones are made of it, and the tests hold it against the hooked tower.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     e = LN(x) proj = x Ĝ / σ + b       Ĝ = G - its mean row,  G = diag(γ) proj,  b = β proj,  σ = sqrt(var(x) + eps)
 
-With ``u`` = abnormal minus normal text embedding, a head that writes ``z W_O^h`` adds ``z · u_h / σ`` to ``e · u``, where
-``u_h = W_O^h Ĝ u`` has d channels: nothing D-sized is ever held for one head.
+With ``u`` = abnormal minus normal text embedding, a head that writes ``z W_O^h`` adds ``z · u_h / σ`` to ``e · u``,
+where ``u_h = W_O^h Ĝ u`` has d channels: nothing D-sized is ever held for one head.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ def local_margins(
 ) -> dict[int, Tensor]:
     """Patch margins with each local head of ``layer`` ablated by itself, ``{tap: [H, B, N]}``: no forward at all.
 
-    A local head's output reaches a tap as it is, so its ablation adds ``δ = Δz W_O^h`` to the tapped stream. Of that the
-    margin needs the new ``e · u``, scale and norm, which are quadratic in ``Δz``:
+    A local head's output reaches a tap as it is, so its ablation adds ``δ = Δz W_O^h`` to the tapped stream. Of that
+    the margin needs the new ``e · u``, scale and norm, which are quadratic in ``Δz``:
 
-        D σ'²  = |c|² + 2 Δz · W_O^h c + Δz K Δz          c = the centred token, K = the centred W_O^h times its transpose
+        D σ'²  = |c|² + 2 Δz · W_O^h c + Δz K Δz            c = centred token, K = centred W_O^h times its transpose
         e' · u = (y Ĝ u + Δz · u_h) / σ' + b · u
         |e'|²  = |yĜ + Δz P|² / σ'² + 2 (yĜ + Δz P) · b / σ' + |b|²                                    P = W_O^h Ĝ
 

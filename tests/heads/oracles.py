@@ -35,8 +35,8 @@ def cached(detector: Detector, images: Tensor):
     )
 
 
-def naive(detector: Detector, images: Tensor, variant: Variant, kind: str, instead=None, categories=None) -> Prediction:
-    """The detector with the heads of ``variant`` ablated: ``instead`` is ``{hook name: z}``, what stands in, weighted."""
+def naive(detector: Detector, images: Tensor, variant: Variant, kind: str, instead=None, categories=None):
+    """The detector with heads ablated; ``instead`` is what stands in, ``{hook name: z}``, weighted."""
     weights = detector.head_weights()
     hooks = []
     for head in variant.heads:
