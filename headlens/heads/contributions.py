@@ -203,12 +203,18 @@ def contributions(
     pictures = Pictures(detector, data, size, batch)
     for part, images in pictures:
         clean = clean_forward(detector, images, categories(part))
+        keys, values, baselines = [], [], []
         for metric, parts, margin in _readings(clean):
             if check_sums:
                 check(parts, margin, metric)
-            keys, values = _rows(parts, margin)
-            baseline = margin.reshape(len(margin), -1).mean(1, keepdim=True).expand_as(values)
-            frames.append(per_image(data, part.records, keys.assign(metric=metric), value=values, baseline=baseline))
+            names, own = _rows(parts, margin)
+            keys.append(names.assign(metric=metric))
+            values.append(own)
+            baselines.append(margin.reshape(len(margin), -1).mean(1, keepdim=True).expand_as(own))
+        every = pd.concat(keys, ignore_index=True)
+        frames.append(
+            per_image(data, part.records, every, value=torch.cat(values, 1), baseline=torch.cat(baselines, 1))
+        )
         progress(len(part))
     about = provenance(detector, data, what="contributions", size=pictures.size, skipped=pictures.skipped)
     return Result(pd.concat(frames, ignore_index=True), about)
