@@ -18,7 +18,7 @@ from headlens.backbone.blocks import AttentionMatrix, Block
 from headlens.backbone.vision import STREAMS
 from headlens.detectors.headclip import Detector
 from headlens.detectors.scoring import margin
-from headlens.heads.targets import Margins, check_linear, enlarge, patch_maps, wide
+from headlens.heads.targets import Margins, Targets, check_linear, enlarge, patch_maps, targets, wide
 
 
 class Step(NamedTuple):
@@ -118,6 +118,11 @@ class Clean:
         """Of the image [B] and of every patch {tap: [B, N]}."""
         taps = {tap: read_patches(self.detector, self.tapped(tap), self.text) for tap in self.detector.config.taps}
         return Margins(read_cls(self.detector, self.x[-1][:, 0], self.text), taps)
+
+    @cached_property
+    def targets(self) -> Targets:
+        """Scores of the whole detector, [B]."""
+        return targets(self.detector, self.margins, self.size)
 
     @cached_property
     def maps(self) -> Tensor:

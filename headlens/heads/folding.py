@@ -84,7 +84,7 @@ def local_margins(
     own_scale, own_norm = quadratic(centred @ centred.mT), quadratic(into @ into.mT)
     own_u = torch.einsum("bnhd,bhd->bnh", dz, torch.einsum("hde,be->bhd", into, u))
     own_bias = torch.einsum("bnhd,hd->bnh", dz, into @ fold.bias)
-    still = (dz == 0).all(3).all(1).T  # (H, B): nothing changes
+    still = (dz == 0).all(3).all(1).T & (kind != "none")  # (H, B): nothing changes, unless rounding is asked for
     found = {}
     for tap in clean.detector.config.taps:
         before = clean.margins.taps[tap]

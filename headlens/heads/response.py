@@ -10,6 +10,7 @@ What an ablation does to one head's output, [B, T, H, d], with ``w`` its weight 
     mean     w (r - z)        it writes what it writes on average over a reference set, CLS and patches apart
     resample w (r - z)        it writes what it writes for another image
     revert   (1 - w) z        it writes what it wrote before its weight was learned
+    none     0                nothing is ablated: what is left is rounding, the noise floor
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from headlens.heads.cache import Clean, local_here, read_cls, read_patches, step
 from headlens.heads.targets import Margins
 from headlens.heads.variants import Variant
 
-Kind = Literal["zero", "mean", "resample", "revert"]
+Kind = Literal["zero", "mean", "resample", "revert", "none"]
 Replacement = Mapping[str, Sequence[Tensor | None]]
 """``{stream: L tensors [B or 1, T, H, d]}``: heads before weighting, that stand in for the image's own."""
 
@@ -38,6 +39,8 @@ def change(clean: Clean, kind: Kind, stream: str, layer: int, replacement: Repla
         return -weight * z
     if kind == "revert":
         return (1 - weight) * z
+    if kind == "none":
+        return torch.zeros_like(z)
     return weight * (_stand_in(replacement, stream, layer) - z)
 
 
@@ -171,7 +174,7 @@ def respond(
     def settled(rows: Tensor, before: Tensor) -> Tensor:
         """Rows as [V, B, ...] in the order of ``variants``; where nothing can change, as they were, to the bit."""
         rows = rows.unflatten(0, (len(variants), batch))
-        return torch.where(idle if rows.ndim == 2 else idle[..., None], before, rows)[back]
+        return torch.where(idle[(...,) + (None,) * (rows.ndim - 2)], before, rows)[back]
 
     before = clean.margins
     return Margins(settled(image, before.image), {tap: settled(own, before.taps[tap]) for tap, own in found.items()})

@@ -101,17 +101,16 @@ def per_image(data: DataSet, records: Sequence[Record], keys: pd.DataFrame, **co
         **columns: [B, K] each: value, baseline, effect, or some of these.
     """
     count, each = len(records), len(keys)
-    frame = pd.DataFrame(
-        {
-            "domain": data.domain,
-            "dataset": data.name,
-            "category": np.repeat([record.category for record in records], each),
-            "image": np.repeat([record.name for record in records], each),
-        }
-    )
-    for name in keys:
-        own = keys[name].astype("Int64") if name in ("layer", "head") else keys[name]
-        frame[name] = pd.concat([own] * count, ignore_index=True)
+    which = np.repeat(np.arange(count), each)
+    pictures = pd.DataFrame({"category": [r.category for r in records], "image": [r.name for r in records]})
+    things = keys.astype({name: "Int64" for name in ("layer", "head") if name in keys})
+    frame = pd.concat(
+        [
+            pictures.iloc[which].reset_index(drop=True),
+            things.iloc[np.tile(np.arange(each), count)].reset_index(drop=True),
+        ],
+        axis=1,
+    ).assign(domain=data.domain, dataset=data.name)
     for name, values in columns.items():
         frame[name] = values.detach().cpu().reshape(-1).numpy()
     return ordered(frame)

@@ -1,0 +1,209 @@
+"""``ablate``: what every head is worth to a detector on a data set, by really taking it away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from headlens.data import Batch, DataSet
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError, DataError
+from headlens.heads.cache import clean_forward
+from headlens.heads.effects import check_metrics
+from headlens.heads.measuring import PROBES, measure
+from headlens.heads.pictures import Pictures, categories
+from headlens.heads.replacement import donors, mean_heads
+from headlens.heads.response import Kind, Replacement
+from headlens.heads.results import Result, provenance, read_parquet
+from headlens.heads.store import Store
+from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, summarised
+from headlens.heads.targets import check_linear, logit
+from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
+
+KINDS = ("zero", "mean", "resample", "revert")
+DEFAULT_METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
+"""Of the joint score, and of the anomaly map."""
+
+
+@dataclass(frozen=True)
+class Ablation(Result):
+    """Effects of ablations.
+
+    Args:
+        frame: a row for each image, variant and continuous quantity; ``value`` under the ablation, ``baseline``
+            without, ``effect`` their difference. Rows of kind ``none`` are probes: nothing ablated, all computed.
+        summary: a row for each variant and quantity, metrics included, the strongest variants first: means over
+            categories (category ``mean``), and each category by itself. ``magnitude`` is the mean absolute effect over
+            images, ``low`` and ``high`` are the 95 % bootstrap interval of the effect, ``noise`` is the probe's magnitude.
+    """
+
+    summary: pd.DataFrame
+
+    def save(self, path: str | Path) -> Path:
+        """As ``Result.save``. Parquet and CSV have the summary in a second file, Markdown and LaTeX are the summary."""
+        path = Path(path)
+        if path.suffix in (".md", ".tex"):
+            return Result(self.summary, self.provenance).save(path)
+        Result(self.summary, self.provenance).save(_beside(path))
+        return super().save(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ablation:
+        """What ``save`` wrote as Parquet."""
+        path = Path(path)
+        return cls(*read_parquet(path), read_parquet(_beside(path))[0])
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.summary{path.suffix}")
+
+
+def ablate(
+    detector: Detector,
+    data: DataSet,
+    variants: Sequence[Variant] | None = None,
+    *,
+    kind: Kind = "zero",
+    reference: DataSet | None = None,
+    seed: int = 0,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    replicates: int = 200,
+    size: int | None = None,
+    batch: int = 8,
+    budget: int | None = None,
+    out: Path | None = None,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Ablation:
+    """Total effects: heads are ablated for real, and everything downstream responds. Exact.
+
+    Args:
+        detector: whose heads.
+        data: which pictures.
+        variants: which heads together (``single_heads``, ``whole_layers``, ``cumulative``); by default every head of
+            both streams by itself.
+        kind: what an ablated head writes: nothing (``zero``), its ``mean`` over a reference set, what it writes for
+            another normal picture of the category (``resample``), or what it wrote before its weight was learned
+            (``revert``).
+        reference: of ``mean`` (all its pictures) and ``resample`` (its normal ones); the normal pictures of ``data`` by
+            default.
+        seed: of donors and of the bootstrap.
+        metrics: names of ``headlens.metrics.table``.
+        replicates: of the bootstrap.
+        size: pictures are resized to this square; the backbone's own size when None.
+        batch: pictures at once.
+        budget: bytes that ablated variants may take while a block is run; None chooses by the device.
+        out: a folder for finished batches: a sweep that was killed goes on from there, and ends with the same bits.
+        progress: called with the number of pictures after every batch.
+
+    Raises:
+        ShapeError: heads that do not exist.
+        ConfigError: an unknown kind or metric; ``revert`` where no weights are learned.
+        DataError: no picture could be read; no donor.
+        RunError: ``out`` holds another sweep, or cannot be written.
+    """
+    variants = single_heads(heads_of(detector)) if variants is None else list(variants)
+    check_linear(detector)
+    check_variants(detector, variants)
+    check_metrics(metrics)
+    if kind not in KINDS:
+        raise ConfigError(f"unknown kind {kind!r}: there are {', '.join(KINDS)}")
+    if kind == "revert" and detector.weights is None:
+        raise ConfigError("kind 'revert' sets learned head weights back to 1, but this detector has none")
+    if replicates < 1:
+        raise ConfigError(f"replicates is {replicates}; an interval needs 1 at least, and is coarse below 100")
+    restarted = {"local" if v.stream == "local" and v.head is not None else "global" for v in variants}
+    every = [PROBES[way] for way in sorted(restarted)] + variants
+    sweep = _Sweep(detector, data, every, kind, reference, seed, size, batch, budget)
+    about = provenance(detector, data, seed, what="ablation", **sweep.settings())
+    store = Store(out, about)
+    parts, known = [], []
+    for number, (part, images) in enumerate(sweep.pictures):
+        arrays = store.get(number)
+        if arrays is None:
+            arrays = sweep.measured(part, images)
+            store.put(number, arrays)
+        parts.append(arrays)
+        known += known_of(part)
+        progress(len(part))
+    scores = {name: torch.from_numpy(np.concatenate([own[name] for own in parts], 1)) for name in parts[0]}
+    scores["joint_margin"] = logit(scores["joint_score"])
+    keys = keys_of(every, kind)
+    about |= {"skipped": sweep.pictures.skipped, "replicates": replicates}
+    frame = images_frame(data, known, keys, scores)
+    by_category = category_effects(detector, known, scores, metrics, replicates, seed, sweep.pictures.size)
+    return Ablation(frame, about, summarised(data, keys, by_category))
+
+
+class _Sweep:
+    """How the pictures of one batch become arrays."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        data: DataSet,
+        variants: Sequence[Variant],
+        kind: Kind,
+        reference: DataSet | None,
+        seed: int,
+        size: int | None,
+        batch: int,
+        budget: int | None,
+    ) -> None:
+        self.detector, self.variants, self.kind, self.budget = detector, variants, kind, budget
+        self.pictures = Pictures(detector, data, size, batch)
+        self.batch, self.reference = batch, reference
+        self._mean: Replacement | None = None
+        if kind == "mean" and reference is None:
+            self.reference = data.where(lambda record: record.anomalous is False)
+            if not len(self.reference):
+                raise DataError(f"{data.name} has no normal picture to take the mean of; give a reference set")
+        if kind == "resample":
+            self.donors = donors(data, reference, seed)
+            self.reference = reference or data
+
+    def settings(self) -> dict[str, Any]:
+        """All that the arrays depend on, beside detector, data and seed."""
+        used = self.reference if self.kind in ("mean", "resample") else None
+        return {
+            "kind": self.kind,
+            "variants": [[variant.name, *map(str, variant.heads)] for variant in self.variants],
+            "reference": None if used is None else [record.name for record in used.records],
+            "size": self.pictures.size,
+            "batch": self.batch,
+            "budget": self.budget,
+        }
+
+    def measured(self, part: Batch, images: Tensor) -> dict[str, np.ndarray]:
+        """Scores [V + 1, B], and patch maps [V + 1, B, rows, columns]; the first row is the whole detector."""
+        clean = clean_forward(self.detector, images, categories(part))
+        found = measure(clean, self.variants, self.kind, self._replacement(part), self.budget)
+        return {
+            name: torch.cat([getattr(clean.targets, name)[None], getattr(found, name)]).cpu().numpy()
+            for name in ("image_margin", "joint_score", "map_change", "patch_map")
+        }
+
+    def _replacement(self, part: Batch) -> Replacement | None:
+        if self.kind == "mean":
+            if self._mean is None:
+                assert self.reference is not None
+                others = Pictures(self.detector, self.reference, self.pictures.size, self.batch)
+                self._mean = mean_heads(clean_forward(self.detector, images, categories(p)) for p, images in others)
+            return self._mean
+        if self.kind == "resample":
+            assert self.reference is not None
+            numbers = [self.donors[i] for i in part.index.tolist()]
+            others = Pictures(self.detector, self.reference, self.pictures.size, len(numbers))
+            found = [clean_forward(self.detector, images, categories(p)).z for p, images in others.of(numbers)]
+            if others.skipped:
+                raise DataError(
+                    f"{others.skipped[0]} cannot be read, and is a donor; leave it out of the reference set"
+                )
+            return found[0]
+        return None
