@@ -41,7 +41,7 @@ class Ablation(Result):
             without, ``effect`` their difference. Rows of kind ``none`` are probes: nothing ablated, all computed.
         summary: a row for each variant and quantity, metrics included, the strongest variants first: means over
             categories (category ``mean``), and each category by itself. ``magnitude`` is the mean absolute effect over
-            images, ``low`` and ``high`` are the 95 % bootstrap interval of the effect, ``noise`` is the probe's magnitude.
+            images, ``low`` and ``high`` are the 95 % bootstrap interval of the effect, ``noise`` the probe's magnitude.
     """
 
     summary: pd.DataFrame

@@ -19,6 +19,7 @@ from headlens.heads.targets import enlarge
 from headlens.heads.variants import Variant
 from headlens.metrics import Truth
 from headlens.metrics.table import MEAN
+from headlens.metrics.threads import one_thread
 
 CONTINUOUS = {
     "image_margin": "image_margin",
@@ -74,6 +75,7 @@ def images_frame(
     return per_image(data, records, every, value=value, baseline=baseline, effect=value - baseline)
 
 
+@one_thread()  # tensors are small: torch's threads would wait for each other, and for those that count pixels
 def category_effects(
     detector: Detector,
     known: Sequence[Known],

@@ -10,10 +10,18 @@ from headlens import data
 from headlens.backbone import architecture_from_config, assemble
 from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
+from headlens.metrics.threads import one_thread
 from tests.backbone.models import random_clip, tiny_config
 
 SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5}
 SENTENCES = tiny_config(vocab_size=49408, context_length=32)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """One: these tensors are so small that torch's threads would wait for each other longer than they work."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch
 from headlens.backbone import load
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
-from headlens.heads.importance import TARGETS, gate_gradients, importance, target
+from headlens.heads.gates import TARGETS, gate_gradients, importance, target
 from tests.backbone.models import close
 from tests.heads.oracles import HOOKS, hooked
 
