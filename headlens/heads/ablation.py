@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from headlens.data import Batch, DataSet
+from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
-from headlens.errors import ConfigError, DataError
-from headlens.heads.cache import clean_forward
+from headlens.errors import ConfigError
+from headlens.heads.cache import Clean, clean_forward
 from headlens.heads.effects import check_metrics
 from headlens.heads.measuring import PROBES, measure
 from headlens.heads.pictures import Pictures, categories
-from headlens.heads.replacement import donors, mean_heads
-from headlens.heads.response import Kind, Replacement
+from headlens.heads.replacement import StandIns
+from headlens.heads.response import Kind
 from headlens.heads.results import Result, provenance, read_parquet
 from headlens.heads.store import Store
 from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, summarised
-from headlens.heads.targets import check_linear, logit
+from headlens.heads.targets import Targets, check_linear, logit
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 
 KINDS = ("zero", "mean", "resample", "revert")
@@ -120,14 +118,27 @@ def ablate(
         raise ConfigError(f"replicates is {replicates}; an interval needs 1 at least, and is coarse below 100")
     restarted = {"local" if v.stream == "local" and v.head is not None else "global" for v in variants}
     every = [PROBES[way] for way in sorted(restarted)] + variants
-    sweep = _Sweep(detector, data, every, kind, reference, seed, size, batch, budget)
-    about = provenance(detector, data, seed, what="ablation", **sweep.settings())
+    pictures = Pictures(detector, data, size, batch)
+    stand_ins = StandIns(detector, data, kind, reference, seed, pictures.size, batch)
+    settings = {
+        "what": "ablation",
+        "kind": kind,
+        "variants": [[variant.name, *map(str, variant.heads)] for variant in every],
+        "reference": stand_ins.names,
+        "size": pictures.size,
+        "batch": batch,
+        "budget": budget,
+        "device": detector.backbone.logit_scale.device.type,
+        "precision": str(detector.backbone.logit_scale.dtype),
+    }
+    about = provenance(detector, data, seed, **settings)
     store = Store(out, about)
     parts, known = [], []
-    for number, (part, images) in enumerate(sweep.pictures):
+    for number, (part, images) in enumerate(pictures):
         arrays = store.get(number)
         if arrays is None:
-            arrays = sweep.measured(part, images)
+            clean = clean_forward(detector, images, categories(part))
+            arrays = _measured(clean, measure(clean, every, kind, stand_ins.of(part), budget))
             store.put(number, arrays)
         parts.append(arrays)
         known += known_of(part)
@@ -135,75 +146,15 @@ def ablate(
     scores = {name: torch.from_numpy(np.concatenate([own[name] for own in parts], 1)) for name in parts[0]}
     scores["joint_margin"] = logit(scores["joint_score"])
     keys = keys_of(every, kind)
-    about |= {"skipped": sweep.pictures.skipped, "replicates": replicates}
+    about |= {"skipped": pictures.skipped, "replicates": replicates}
     frame = images_frame(data, known, keys, scores)
-    by_category = category_effects(detector, known, scores, metrics, replicates, seed, sweep.pictures.size)
+    by_category = category_effects(detector, known, scores, metrics, replicates, seed, pictures.size)
     return Ablation(frame, about, summarised(data, keys, by_category))
 
 
-class _Sweep:
-    """How the pictures of one batch become arrays."""
-
-    def __init__(
-        self,
-        detector: Detector,
-        data: DataSet,
-        variants: Sequence[Variant],
-        kind: Kind,
-        reference: DataSet | None,
-        seed: int,
-        size: int | None,
-        batch: int,
-        budget: int | None,
-    ) -> None:
-        self.detector, self.variants, self.kind, self.budget = detector, variants, kind, budget
-        self.pictures = Pictures(detector, data, size, batch)
-        self.batch, self.reference = batch, reference
-        self._mean: Replacement | None = None
-        if kind == "mean" and reference is None:
-            self.reference = data.where(lambda record: record.anomalous is False)
-            if not len(self.reference):
-                raise DataError(f"{data.name} has no normal picture to take the mean of; give a reference set")
-        if kind == "resample":
-            self.donors = donors(data, reference, seed)
-            self.reference = reference or data
-
-    def settings(self) -> dict[str, Any]:
-        """All that the arrays depend on, beside detector, data and seed."""
-        used = self.reference if self.kind in ("mean", "resample") else None
-        return {
-            "kind": self.kind,
-            "variants": [[variant.name, *map(str, variant.heads)] for variant in self.variants],
-            "reference": None if used is None else [record.name for record in used.records],
-            "size": self.pictures.size,
-            "batch": self.batch,
-            "budget": self.budget,
-        }
-
-    def measured(self, part: Batch, images: Tensor) -> dict[str, np.ndarray]:
-        """Scores [V + 1, B], and patch maps [V + 1, B, rows, columns]; the first row is the whole detector."""
-        clean = clean_forward(self.detector, images, categories(part))
-        found = measure(clean, self.variants, self.kind, self._replacement(part), self.budget)
-        return {
-            name: torch.cat([getattr(clean.targets, name)[None], getattr(found, name)]).cpu().numpy()
-            for name in ("image_margin", "joint_score", "map_change", "patch_map")
-        }
-
-    def _replacement(self, part: Batch) -> Replacement | None:
-        if self.kind == "mean":
-            if self._mean is None:
-                assert self.reference is not None
-                others = Pictures(self.detector, self.reference, self.pictures.size, self.batch)
-                self._mean = mean_heads(clean_forward(self.detector, images, categories(p)) for p, images in others)
-            return self._mean
-        if self.kind == "resample":
-            assert self.reference is not None
-            numbers = [self.donors[i] for i in part.index.tolist()]
-            others = Pictures(self.detector, self.reference, self.pictures.size, len(numbers))
-            found = [clean_forward(self.detector, images, categories(p)).z for p, images in others.of(numbers)]
-            if others.skipped:
-                raise DataError(
-                    f"{others.skipped[0]} cannot be read, and is a donor; leave it out of the reference set"
-                )
-            return found[0]
-        return None
+def _measured(clean: Clean, found: Targets) -> dict[str, np.ndarray]:
+    """Scores [V + 1, B], and patch maps [V + 1, B, rows, columns]; the first row is the whole detector."""
+    return {
+        name: torch.cat([getattr(clean.targets, name)[None], getattr(found, name)]).cpu().numpy()
+        for name in ("image_margin", "joint_score", "map_change", "patch_map")
+    }

@@ -17,8 +17,6 @@ from headlens.heads.variants import Variant, local_layers
 PROBES = {"global": Variant("none", ()), "local": Variant("none/local", ())}
 """What goes with a sweep to show the noise floor of either way."""
 _COPIES = 16  # of one image's residual stream that a block holds at once: two streams, q, k, v, z, the MLP's four twice
-
-
 _CACHE, _MEMORY = 2**25, 2**32  # bytes: a CPU is fastest where a block's tensors stay close to it, a GPU with many
 
 

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from headlens.backbone.vision import STREAMS
-from headlens.data import DataSet
+from headlens.data import Batch, DataSet
+from headlens.detectors.headclip import Detector
 from headlens.errors import DataError
-from headlens.heads.cache import Clean
+from headlens.heads.cache import Clean, clean_forward
+from headlens.heads.pictures import Pictures, categories
+from headlens.heads.response import Kind, Replacement
 
 
 @torch.no_grad()
@@ -80,3 +83,61 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
             )
         found.append(random.Random(f"{seed}/{record.name}").choice(others))
     return found
+
+
+class StandIns:
+    """What ablated heads write instead, batch by batch, for every kind of ablation.
+
+    Args:
+        detector: whose heads.
+        data: the pictures that are ablated.
+        kind: ``zero`` and ``revert`` need no stand-in.
+        reference: of ``mean`` and ``resample``; the normal pictures of ``data`` when None.
+        seed: of the donors.
+        size, batch: of the pictures.
+
+    Raises:
+        DataError: no picture to stand in.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        data: DataSet,
+        kind: Kind,
+        reference: DataSet | None,
+        seed: int,
+        size: int,
+        batch: int,
+    ) -> None:
+        self.detector, self.kind, self.size, self.batch = detector, kind, size, batch
+        self.pool = reference or data.where(lambda record: record.anomalous is False)
+        if kind == "mean" and not len(self.pool):
+            raise DataError(f"{data.name} has no normal picture to take the mean of; give a reference set")
+        self._donors = donors(data, self.pool, seed) if kind == "resample" else []
+        self._mean: Replacement | None = None
+
+    @property
+    def names(self) -> list[str] | None:
+        """Of the pictures that stand in."""
+        return [record.name for record in self.pool.records] if self.kind in ("mean", "resample") else None
+
+    def of(self, part: Batch) -> Replacement | None:
+        """Heads before weighting, for the pictures of a batch.
+
+        Raises:
+            DataError: a donor that cannot be read.
+        """
+        if self.kind == "mean":
+            if self._mean is None:
+                pictures = Pictures(self.detector, self.pool, self.size, self.batch)
+                self._mean = mean_heads(clean_forward(self.detector, images, categories(p)) for p, images in pictures)
+            return self._mean
+        if self.kind == "resample":
+            numbers = [self._donors[i] for i in part.index.tolist()]
+            pictures = Pictures(self.detector, self.pool, self.size, len(numbers))
+            (found,) = (clean_forward(self.detector, images, categories(p)).z for p, images in pictures.of(numbers))
+            if pictures.skipped:
+                raise DataError(f"{pictures.skipped[0]} cannot be read, and is a donor; leave it out of the reference")
+            return found
+        return None

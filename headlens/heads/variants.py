@@ -82,14 +82,13 @@ def heads_of(
     own = {"global": range(vision.n_layers), "local": local_layers(detector)}
     if list(streams) == ["local"] and not own["local"]:
         raise ConfigError("this detector has no local stream (local_start=-1): its taps read the global one")
-    asked = range(vision.n_layers) if layers is None else list(layers)
     numbers = range(vision.n_heads) if heads is None else list(heads)
-    reach = own["local"] if list(streams) == ["local"] else own["global"]
-    _check(asked, reach if layers is not None else own["global"], "layer", "layers")
     _check(numbers, range(vision.n_heads), "head", "heads")
-    return [
-        Head(stream, layer, head) for stream in streams for layer in asked if layer in own[stream] for head in numbers
-    ]
+    if layers is not None:
+        layers = list(layers)
+        _check(layers, own["global" if "global" in streams else "local"], "layer", "layers")
+    asked = {stream: own[stream] if layers is None else [n for n in layers if n in own[stream]] for stream in streams}
+    return [Head(stream, layer, head) for stream in streams for layer in asked[stream] for head in numbers]
 
 
 def local_layers(detector: Detector) -> range:
