@@ -104,6 +104,16 @@ def test_5_attention_rows_sum_to_one_and_source_maps_to_the_heads_part(detector,
 
 
 @torch.no_grad()
+def test_11_one_image_at_a_time(detector, images):
+    together = tap_parts(clean_forward(detector, images), 3)
+    for row in range(3):
+        alone = tap_parts(clean_forward(detector, images[row : row + 1]), 3)
+        for stream, own in alone.heads.items():
+            close(own[0], together.heads[stream][row])
+        close(alone.mlps[0], together.mlps[row])
+
+
+@torch.no_grad()
 def test_in_float32_on_the_embedded_backbone():
     detector = Detector(load("mini"), DetectorConfig())
     images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))

@@ -132,11 +132,22 @@ def test_ablating_nothing_changes_nothing_but_by_rounding(make, images):
 
 
 @torch.no_grad()
-def test_the_mean_of_one_image_changes_its_patches_alone(make, images):
-    """With one image the mean of CLS is its own: as long as patches are not read through CLS, only they change."""
-    detector = make()
+def test_the_mean_of_one_image_is_its_own_cls(detector, images):
+    """In the last block only CLS is read: its mean over one image replaces it by itself."""
     clean = clean_forward(detector, images[:1])
-    replacement = mean_heads([clean])
-    last = single_heads([Head("global", 3, head) for head in range(4)])
-    found = respond(clean, last, "mean", replacement)
+    last = single_heads(heads_of(detector, [3], streams=("global",)))
+    found = respond(clean, last, "mean", mean_heads([clean]))
     close(found.image, clean.margins.image.expand(4, -1), 1e-12)
+
+
+@torch.no_grad()
+def test_reverting_every_head_is_the_detector_without_weights(detector, images):
+    clean = clean_forward(detector, images)
+    found = respond(clean, [Variant("all", tuple(heads_of(detector)))], "revert")
+    for stream, raw in detector.weights.raw.items():
+        layers = slice(None) if stream == "global" else slice(1, None)
+        raw[layers] = 1.0
+    expected = clean_forward(detector, images).margins
+    close(found.image[0], expected.image)
+    for tap, own in expected.taps.items():
+        close(found.taps[tap][0], own)
