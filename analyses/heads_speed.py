@@ -4,7 +4,8 @@
     python analyses/heads_speed.py --model ViT-L-14-336-quickgelu --size 518 --device cuda
 
 The global sweep ablates one head of every layer, which costs what any head of that layer costs; the local sweep all
-heads; the plain loop runs a whole forward for each head. On the CPU one thread is the steadiest; prompts and head weights are untrained: this is about time.
+heads; the plain loop runs a whole forward for each head. On the CPU one thread is the steadiest. Prompts and head
+weights are untrained: this is about time.
 """
 
 from __future__ import annotations
