@@ -104,7 +104,7 @@ def _parts(clean: Clean, fold: Fold, tokens: slice, read: Tensor, layers: dict[s
             written = wide(clean.wrote(stream, layer)[:, tokens])
             rows.append(torch.einsum("bnhd,bhd->bnh", written, u_h) * each)
         heads[stream] = torch.stack(rows, 2) if rows else read.new_zeros(*read.shape[:2], 0, blocks[0].attn.heads)
-    mlps = [dot((clean.x[layer + 1] - clean.mid[layer])[:, tokens]) for layer in layers["global"]]
+    mlps = [dot(wide(clean.x[layer + 1][:, tokens]) - wide(clean.mid[layer][:, tokens])) for layer in layers["global"]]
     bias = sum((blocks[layer].attn.b_O for own in layers.values() for layer in own), blocks[0].attn.b_O * 0)
     return Parts(
         heads,
@@ -116,11 +116,11 @@ def _parts(clean: Clean, fold: Fold, tokens: slice, read: Tensor, layers: dict[s
     )
 
 
-def check(parts: Parts, margin: Tensor, what: str) -> None:
-    """Raises IdentityError where the parts do not add up to the margin, beyond what rounding explains."""
+def check(parts: Parts, margin: Tensor, what: str, precision: torch.dtype) -> None:
+    """Raises IdentityError where parts do not add up to the margin, beyond what rounding in ``precision`` explains."""
     size = sum(own.abs().flatten(-2).sum(-1) for own in parts.heads.values())
     size = size + parts.mlps.abs().sum(-1) + parts.biases.abs() + parts.embedding.abs() + parts.readout.abs()
-    allowed = 64 * torch.finfo(margin.dtype).eps * float(size.max())
+    allowed = 16 * torch.finfo(precision).eps * float(size.max())
     off = float((parts.total - margin).abs().max())
     if not off <= allowed:
         raise IdentityError(f"parts of the {what} miss it by {off:.3g}; rounding explains {allowed:.3g}")
@@ -206,7 +206,7 @@ def contributions(
         keys, values, baselines = [], [], []
         for metric, parts, margin in _readings(clean):
             if check_sums:
-                check(parts, margin, metric)
+                check(parts, margin, metric, detector.backbone.vision.proj.dtype)
             names, own = _rows(parts, margin)
             keys.append(names.assign(metric=metric))
             values.append(own)

@@ -22,7 +22,7 @@ from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import Result, ordered, per_image, provenance
-from headlens.heads.targets import check_linear, enlarge, features, joint, logit, margins, patch_maps
+from headlens.heads.targets import check_linear, enlarge, features, joint, logit, margins, patch_maps, wide
 from headlens.heads.variants import local_layers
 
 TARGETS = ("image_margin", "joint_margin", "joint_score")
@@ -95,7 +95,7 @@ def gate_gradients(
         value = target(detector, images, name, things, gates)
         gradients = torch.autograd.grad(value.sum(), list(gates.values()), allow_unused=True)
     zero = torch.zeros_like(ones)  # of a stream that the target does not depend on
-    return value.detach(), {s: zero if g is None else g for s, g in zip(gates, gradients, strict=True)}
+    return value.detach(), {s: wide(zero if g is None else g) for s, g in zip(gates, gradients, strict=True)}
 
 
 @dataclass(frozen=True)
