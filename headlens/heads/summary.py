@@ -101,9 +101,10 @@ def category_effects(
         times = draws(len(here), replicates, seed, category)
         own = {name: of_images(scores[s][1:, here], scores[s][0, here], times) for name, s in CONTINUOUS.items()}
         told = [j for j, i in enumerate(here) if known[i].record.anomalous is not None]
-        labels = torch.tensor([known[here[j]].record.anomalous is True for j in told], dtype=torch.bool)
-        at = [here[j] for j in told]
-        own |= of_ranks(scores["joint_score"][:, at], labels, times[:, told], metrics)
+        if told:
+            at = [here[j] for j in told]
+            labels = torch.tensor([known[i].record.anomalous is True for i in at])
+            own |= of_ranks(scores["joint_score"][:, at], labels, times[:, told], metrics)
         drawn = [(j, truth) for j, i in enumerate(here) if (truth := known[i].truth) is not None]
         if drawn:
             at = [here[j] for j, _ in drawn]
@@ -116,27 +117,22 @@ def category_effects(
 
 
 def summarised(data: DataSet, keys: pd.DataFrame, effects: Mapping[str, Mapping[str, Effects]]) -> pd.DataFrame:
-    """Rows for every category and for their mean (category ``mean``), quantity and variant; the strongest first."""
+    """Rows for every category and, first, for their mean (category ``mean``), for every quantity and variant.
+
+    Variants come in the order of their magnitude on the joint margin, the strongest first.
+    """
+    probe = (keys["kind"] == "none").to_numpy()
+    # Local heads by themselves are measured by read-out, all others by restart: each way has its own noise.
+    ways = np.where(keys["stream"].eq("local") & keys["head"].notna(), "local", "global")
     frames = []
     for category in (MEAN, *effects):
-        for metric in next(iter(effects.values())):
-            parts = [own[metric] for own in effects.values()] if category == MEAN else [effects[category][metric]]
-            numbers = over_categories(parts)
-            probe = keys["kind"] == "none"
-            ways = np.where(keys["stream"].eq("local") & keys["head"].notna(), "local", "global")
-            noise = dict(zip(keys["stream"][probe], numbers["magnitude"][probe], strict=True))
-            about = {"domain": data.domain, "dataset": data.name, "category": category, "metric": metric}
-            frames.append(keys.assign(**about, **numbers, noise=[noise.get(way, np.nan) for way in ways])[~probe])
-    frame = pd.concat(frames, ignore_index=True)
-    rank = frame[frame["metric"].eq("joint_margin")].set_index(["category", "variant"])["magnitude"]
-    place = pd.MultiIndex.from_frame(frame[["category", "variant"]])
-    order = pd.DataFrame(
-        {
-            "category": pd.factorize(frame["category"])[0],
-            "metric": pd.factorize(frame["metric"])[0],
-            "strength": -rank.reindex(place).to_numpy(),
-        }
-    )
-    return ordered(frame.iloc[order.sort_values(["category", "metric", "strength"], kind="stable").index]).reset_index(
-        drop=True
-    )
+        parts = list(effects.values()) if category == MEAN else [effects[category]]
+        numbers = {metric: over_categories([own[metric] for own in parts]) for metric in parts[0]}
+        strongest = np.argsort(-numbers["joint_margin"]["magnitude"], kind="stable")
+        strongest = strongest[~probe[strongest]]
+        for metric, own in numbers.items():
+            floor = dict(zip(keys["stream"][probe], own["magnitude"][probe], strict=True))
+            rows = keys.assign(category=category, metric=metric, **own, noise=[floor.get(way, np.nan) for way in ways])
+            frames.append(rows.iloc[strongest])
+    frame = pd.concat(frames, ignore_index=True).assign(domain=data.domain, dataset=data.name)
+    return ordered(frame)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from headlens import data
 from headlens.backbone import load
@@ -173,6 +174,15 @@ def test_pictures_without_masks_have_no_pixel_metrics(make, pictures):
     metrics = summary.set_index(["category", "metric"])
     assert metrics.loc["mean"].loc["image_auroc", ["value", "low", "noise"]].isna().all()
     assert metrics.loc["mean"].loc["joint_margin", ["value", "low", "noise"]].notna().all()
+
+
+def test_pictures_that_nobody_labelled_have_no_metrics(make, tmp_path):
+    for number in range(3):
+        Image.effect_noise((40, 40), 60).save(tmp_path / f"{number}.png")
+    result = ablate(make(torch.float32), data.open(tmp_path), single_heads([Head("global", 3, 1)]), replicates=5)
+    values = result.summary.query("category == 'mean'").set_index("metric")["value"]
+    assert values[["image_auroc", "pixel_auroc", "pixel_aupro"]].isna().all()
+    assert values[list(CONTINUOUS)].notna().all()
 
 
 def test_donors_are_other_normal_pictures_of_the_category(pictures):

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from headlens.backbone import LocalStream
+from headlens.detectors.headclip import Detector
 from headlens.heads.cache import clean_forward
+from headlens.heads.direct import tap_parts
+from headlens.heads.folding import local_margins
 from headlens.heads.replacement import mean_heads
 from headlens.heads.response import respond
 from headlens.heads.targets import targets
@@ -151,3 +155,21 @@ def test_reverting_every_head_is_the_detector_without_weights(detector, images):
     close(found.image[0], expected.image)
     for tap, own in expected.taps.items():
         close(found.taps[tap][0], own)
+
+
+def mean_attention(q, k, v):
+    """Every token attends to all alike."""
+    return torch.full((q.shape[0], q.shape[2], q.shape[1], k.shape[1]), 1 / k.shape[1], dtype=v.dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", [("qq", "kk", "vv"), mean_attention])
+def test_any_local_attention(attention, detector, images, monkeypatch):
+    monkeypatch.setattr(Detector, "local", property(lambda self: LocalStream(1, attention)))
+    clean = clean_forward(detector, images)
+    variants = single_heads(heads_of(detector)[::3])
+    matches(detector, images, variants, "zero", respond(clean, variants), clean)
+    for layer in (1, 3):
+        expected = respond(clean, single_heads(heads_of(detector, [layer], streams=("local",))))
+        close(local_margins(clean, layer)[3], expected.taps[3])
+    close(tap_parts(clean, 3).total, clean.margins.taps[3])
