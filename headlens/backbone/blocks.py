@@ -32,6 +32,8 @@ AttentionMatrix = Callable[[Tensor, Tensor, Tensor], Tensor]
 TokenMap = Callable[[Tensor], Tensor]
 """A residual stream or some of its tokens, [B, T, D], to [B, T, anything]."""
 
+_LANES = 16  # channels that CPU kernels of attention work on at a time
+
 
 @dataclass(frozen=True)
 class LocalStream:
@@ -197,11 +199,16 @@ class Attention(nn.Module):
         if callable(attention):
             return torch.einsum("bhqk,bkhd->bqhd", self.pattern(q, k, v, attention), v)
         of = {name: x.transpose(1, 2) for name, x in (("q", q), ("k", k), ("v", v))}  # (B, H, T, d)
+        if q.device.type == "cpu" and self.d_head < _LANES:  # empty lanes cost as much, and slow the kernel's backward
+            of = {name: F.pad(x, (0, _LANES - self.d_head)) for name, x in of.items()}
         parts = [
-            F.scaled_dot_product_attention(of[pair[0]], of[pair[1]], of["v"], is_causal=self.causal)
+            F.scaled_dot_product_attention(
+                of[pair[0]], of[pair[1]], of["v"], is_causal=self.causal, scale=self.d_head**-0.5
+            )
             for pair in attention
         ]
-        return (parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)).transpose(1, 2)
+        z = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        return z[..., : self.d_head].transpose(1, 2)
 
     # Weights head by head, in TransformerLens's layout; views, not copies.
     @property

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
@@ -85,7 +86,7 @@ def ablate(
         detector: whose heads.
         data: which pictures.
         variants: which heads together (``single_heads``, ``whole_layers``, ``cumulative``); by default every head of
-            both streams by itself.
+            both streams by itself, with ``revert`` of those whose weights are learned.
         kind: what an ablated head writes: nothing (``zero``), its ``mean`` over a reference set, what it writes for
             another normal picture of the category (``resample``), or what it wrote before its weight was learned
             (``revert``).
@@ -106,8 +107,11 @@ def ablate(
         DataError: no picture could be read; no donor.
         RunError: ``out`` holds another sweep, or cannot be written.
     """
-    variants = single_heads(heads_of(detector)) if variants is None else list(variants)
     check_linear(detector)
+    if variants is None:
+        weighed = kind == "revert" and detector.weights is not None
+        variants = single_heads(heads_of(detector, streams=detector.config.streams if weighed else STREAMS))
+    variants = list(variants)
     check_variants(detector, variants)
     check_metrics(metrics)
     if kind not in KINDS:

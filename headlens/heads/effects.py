@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from headlens.errors import ConfigError
+from headlens.heads.targets import logit
 from headlens.metrics import PerImage, PixelMetrics, Truth, image_metrics
 from headlens.metrics.curve import Groups, bounds
 from headlens.metrics.table import IMAGE, PIXEL
@@ -103,17 +104,23 @@ def _rank_replicates(scores: Tensor, labels: Tensor, times: Tensor) -> dict[str,
 def of_pixels(maps: Iterable[Tensor], truth: Truth, times: Tensor, names: Sequence[str]) -> dict[str, Effects]:
     """Pixel metrics of anomaly maps, V + 1 times [n, h, w], the baseline's first; names as ``pixel_aupro``.
 
-    Values are certified by counters over 65,536 bins; replicates come from 1,024 bins per image.
+    Values come from 65,536 bins of the logit over the baseline's range and some more, replicates from 1,024.
     """
     names = [name for name in names if name in PIXEL]
     if not names:
         return {}
     values: dict[str, list[float]] = {name: [] for name in names}
     drawn: dict[str, list[Tensor]] = {name: [] for name in names}
+    reach: tuple[float, float] | None = None
     for own in maps:
-        metric = PixelMetrics(mode="streaming")
-        metric.update(own, truth)
-        found, replicates = metric.compute(), PerImage.of(own, truth).metrics(times)
+        logits = logit(own.float())
+        if reach is None:
+            low, high = float(logits.min()), float(logits.max())
+            room = 0.1 * (high - low) + 0.1
+            reach = (low - room, high + room)
+        metric = PixelMetrics(mode="streaming", score_range=reach)
+        metric.update(logits, truth)
+        found, replicates = metric.compute(), PerImage.of(logits, truth, score_range=reach).metrics(times)
         for name in names:
             short = name.removeprefix("pixel_")
             values[name].append(float(found[short]))

@@ -103,8 +103,8 @@ def joint(detector: Detector, image_margin: Tensor, maps: Tensor) -> Tensor:
 
 
 def logit(score: Tensor) -> Tensor:
-    """The joint margin of joint scores; finite even where float rounds a score to 0 or 1."""
-    return torch.logit(score, torch.finfo(score.dtype).eps)
+    """Of scores or maps between 0 and 1, finite even at 0 and 1, and as fine near 0, where most of a trained map is."""
+    return torch.logit(score.clamp(1e-12, 1 - torch.finfo(score.dtype).eps / 2))
 
 
 def targets(detector: Detector, found: Margins, size: tuple[int, int], before: Tensor | None = None) -> Targets:

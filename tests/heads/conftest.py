@@ -13,7 +13,7 @@ from headlens.detectors.headclip import Detector
 from headlens.metrics.threads import one_thread
 from tests.backbone.models import random_clip, tiny_config
 
-SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5}
+SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5, "streams": ("global", "local")}
 SENTENCES = tiny_config(vocab_size=49408, context_length=32)
 
 
