@@ -208,7 +208,7 @@ class Attention(nn.Module):
             for pair in attention
         ]
         z = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-        return z[..., : self.d_head].transpose(1, 2)
+        return z[..., : self.d_head].contiguous().transpose(1, 2)  # whoever keeps z keeps no empty lanes
 
     # Weights head by head, in TransformerLens's layout; views, not copies.
     @property
