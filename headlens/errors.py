@@ -35,3 +35,7 @@ class ConfigError(HeadlensError, ValueError):
 
 class RunError(HeadlensError):
     """A run folder that is missing, damaged, cannot be written, or belongs to another backbone."""
+
+
+class IdentityError(HeadlensError):
+    """Parts that must add up to a whole and do not: a fault of headlens, or numbers that are not finite."""

@@ -162,11 +162,11 @@ class Attention(nn.Module):
         """
         prefix = "hook_" if stream == "global" else f"hook_{stream}_"
         at = _call if hooked else _skip
-        if callable(attention) or (hooked and has_hooks(getattr(self, prefix + "pattern"))):
+        if hooked and has_hooks(getattr(self, prefix + "pattern")):
             pattern = at(self, prefix + "pattern", self.pattern(q, k, v, attention))  # [B, H, T, T]: for who looks
             z = torch.einsum("bhqk,bkhd->bqhd", pattern, v)
         else:
-            z = self._fused(q, k, v, attention)
+            z = self.mix(q, k, v, attention)
         if weight is not None:
             z = z * weight[:, None, :, None]
         z = at(self, prefix + "z", z)
@@ -194,8 +194,10 @@ class Attention(nn.Module):
             matrices.append(scores.softmax(-1))
         return matrices[0] if len(matrices) == 1 else torch.stack(matrices).sum(0)
 
-    def _fused(self, q: Tensor, k: Tensor, v: Tensor, attention: tuple[str, ...]) -> Tensor:
-        """z [B, T, H, d] without ever holding an attention matrix."""
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, attention: tuple[str, ...] | AttentionMatrix = ("qk",)) -> Tensor:
+        """z [B, T, H, d], not yet weighted; no attention matrix is held unless ``attention`` is a function."""
+        if callable(attention):
+            return torch.einsum("bhqk,bkhd->bqhd", self.pattern(q, k, v, attention), v)
         of = {name: x.transpose(1, 2) for name, x in (("q", q), ("k", k), ("v", v))}  # (B, H, T, d)
         if q.device.type == "cpu" and self.d_head < _LANES:  # empty lanes cost as much, and slow the kernel's backward
             of = {name: F.pad(x, (0, _LANES - self.d_head)) for name, x in of.items()}
@@ -206,7 +208,7 @@ class Attention(nn.Module):
             for pair in attention
         ]
         z = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-        return z[..., : self.d_head].transpose(1, 2)
+        return z[..., : self.d_head].contiguous().transpose(1, 2)  # whoever keeps z keeps no empty lanes
 
     # Weights head by head, in TransformerLens's layout; views, not copies.
     @property

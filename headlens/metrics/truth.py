@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -63,6 +65,24 @@ class Truth:
         area = torch.bincount(joined[1], minlength=regions)
         batch, height, width = masks.shape
         return cls((batch, height, width), *(part.to(masks.device) for part in (*joined, area)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Truth]) -> Truth:
+        """The truth of all images of ``parts``, of one size, in their order.
+
+        >>> one, two = (Truth.of(torch.tensor([[[0, 1], [0, 0]]])) for _ in range(2))
+        >>> Truth.joined([one, two]).index
+        tensor([1, 5])
+        """
+        pixels = parts[0].shape[1] * parts[0].shape[2]
+        images = [0, *accumulate(part.shape[0] for part in parts)]
+        regions = [0, *accumulate(part.regions for part in parts)]
+        return cls(
+            (images[-1], *parts[0].shape[1:]),
+            torch.cat([part.index + first * pixels for part, first in zip(parts, images[:-1], strict=True)]),
+            torch.cat([part.region + first for part, first in zip(parts, regions[:-1], strict=True)]),
+            torch.cat([part.area for part in parts]),
+        )
 
     @property
     def regions(self) -> int:

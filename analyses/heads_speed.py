@@ -1,0 +1,87 @@
+"""What questions about heads cost, in forwards of the whole detector: same weights and images, one run, in turn.
+
+    python analyses/heads_speed.py --images 2 --rounds 5
+    python analyses/heads_speed.py --model ViT-L-14-336-quickgelu --size 518 --device cuda
+
+The global sweep ablates one head of every layer, which costs what any head of that layer costs; the local sweep all
+heads; the plain loop runs a whole forward for each head. On the CPU one thread is the steadiest. Prompts and head
+weights are untrained: this is about time.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from common import environment, paired, ratio
+from torch import Tensor
+
+from headlens.backbone import load
+from headlens.detectors.headclip import Detector
+from headlens.heads import clean_forward, gate_gradients, heads_of, single_heads
+from headlens.heads.direct import image_parts, tap_parts
+from headlens.heads.measuring import measure
+from headlens.heads.targets import features
+from headlens.heads.variants import Variant
+
+
+def plain(detector: Detector, images: Tensor, text: Tensor, variants: list[Variant]) -> None:
+    """A whole forward, with a gate shut, for every variant."""
+    vision = detector.backbone.vision
+    for variant in variants:
+        gate = vision.proj.new_ones(1, vision.cfg.n_layers, vision.cfg.n_heads)
+        gate[:, variant.layer, variant.head] = 0
+        detector.score(features(detector, images, {variant.stream: gate}), text)
+
+
+def direct(detector: Detector, images: Tensor) -> None:
+    """Direct effects of all heads on the image margin and on every tap."""
+    clean = clean_forward(detector, images)
+    image_parts(clean)
+    for tap in detector.config.taps:
+        tap_parts(clean, tap)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    detector = Detector(load(args.model, image_size=args.size, device=device)).requires_grad_(False)
+    images = torch.randn(args.images, 3, args.size, args.size, generator=torch.Generator().manual_seed(0)).to(device)
+    one = single_heads(heads_of(detector, heads=[3], streams=("global",)))
+    local = single_heads(heads_of(detector, streams=("local",)))
+    with torch.no_grad():
+        text, clean = detector.text()[0], clean_forward(detector, images)
+        clean.maps, clean.targets  # noqa: B018  # computed once, as for a sweep
+        seconds = paired(
+            {
+                "forward and scores": lambda: detector.score(features(detector, images), text),
+                "plain loop": lambda: plain(detector, images, text, one),
+                "global": lambda: measure(clean, one),
+                "local": lambda: measure(clean, local),
+                "direct": lambda: direct(detector, images),
+                "gates": lambda: gate_gradients(detector, images),
+            },
+            args.rounds,
+            device,
+        )
+    each = {name: [s / len(one) for s in seconds[name]] for name in ("plain loop", "global")}
+    each["local"] = [s / len(local) for s in seconds["local"]]
+    print(f"`{args.model}` at {args.size} px, {args.images} images, {args.rounds} rounds; {environment(device)}\n")
+    print("| | median of the rounds [quartiles] |\n|---|---|")
+    print(f"| a global head, times as fast as a plain forward | {ratio(each['plain loop'], each['global'])} |")
+    print(f"| a local head, times as fast as a plain forward | {ratio(each['plain loop'], each['local'])} |")
+    forward = seconds["forward and scores"]
+    print(f"| gate gradients of all heads, in forwards | {ratio(seconds['gates'], forward)} |")
+    print(f"| direct effects of all heads, in forwards | {ratio(seconds['direct'], forward)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""``ablate``: what every head is worth to a detector on a data set, by really taking it away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from headlens.backbone.vision import STREAMS
+from headlens.data import DataSet
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError
+from headlens.heads.cache import Clean, clean_forward
+from headlens.heads.effects import check_metrics
+from headlens.heads.measuring import PROBES, measure
+from headlens.heads.pictures import Pictures, categories
+from headlens.heads.replacement import StandIns
+from headlens.heads.response import Kind
+from headlens.heads.results import Result, provenance, read_parquet
+from headlens.heads.store import Store
+from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, summarised
+from headlens.heads.targets import Targets, check_linear, logit
+from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
+
+KINDS = ("zero", "mean", "resample", "revert")
+DEFAULT_METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
+"""Of the joint score, and of the anomaly map."""
+
+
+@dataclass(frozen=True)
+class Ablation(Result):
+    """Effects of ablations.
+
+    Args:
+        frame: a row for each image, variant and continuous quantity; ``value`` under the ablation, ``baseline``
+            without, ``effect`` their difference. Rows of kind ``none`` are probes: nothing ablated, all computed.
+        summary: a row for each variant and quantity, metrics included, the strongest variants first: means over
+            categories (category ``mean``), and each category by itself. ``magnitude`` is the mean absolute effect over
+            images, ``low`` and ``high`` are the 95 % bootstrap interval of the effect, ``noise`` the probe's magnitude.
+    """
+
+    summary: pd.DataFrame
+
+    def save(self, path: str | Path) -> Path:
+        """As ``Result.save``. Parquet and CSV have the summary in a second file, Markdown and LaTeX are the summary."""
+        path = Path(path)
+        if path.suffix in (".md", ".tex"):
+            return Result(self.summary, self.provenance).save(path)
+        Result(self.summary, self.provenance).save(_beside(path))
+        return super().save(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ablation:
+        """What ``save`` wrote as Parquet."""
+        path = Path(path)
+        return cls(*read_parquet(path), read_parquet(_beside(path))[0])
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.summary{path.suffix}")
+
+
+def ablate(
+    detector: Detector,
+    data: DataSet,
+    variants: Sequence[Variant] | None = None,
+    *,
+    kind: Kind = "zero",
+    reference: DataSet | None = None,
+    seed: int = 0,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    replicates: int = 200,
+    size: int | None = None,
+    batch: int = 8,
+    budget: int | None = None,
+    out: Path | None = None,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Ablation:
+    """Total effects: heads are ablated for real, and everything downstream responds. Exact.
+
+    Args:
+        detector: whose heads.
+        data: which pictures.
+        variants: which heads together (``single_heads``, ``whole_layers``, ``cumulative``); by default every head of
+            both streams by itself, with ``revert`` of those whose weights are learned.
+        kind: what an ablated head writes: nothing (``zero``), its ``mean`` over a reference set, what it writes for
+            another normal picture of the category (``resample``), or what it wrote before its weight was learned
+            (``revert``).
+        reference: of ``mean`` (all its pictures) and ``resample`` (its normal ones); the normal pictures of ``data`` by
+            default.
+        seed: of donors and of the bootstrap.
+        metrics: names of ``headlens.metrics.table``.
+        replicates: of the bootstrap.
+        size: pictures are resized to this square; the backbone's own size when None.
+        batch: pictures at once.
+        budget: bytes that ablated variants may take while a block is run; None chooses by the device.
+        out: a folder for finished batches: a sweep that was killed goes on from there, and ends with the same bits.
+        progress: called with the number of pictures after every batch.
+
+    Raises:
+        ShapeError: heads that do not exist.
+        ConfigError: an unknown kind or metric; ``revert`` where no weights are learned.
+        DataError: no picture could be read; no donor.
+        RunError: ``out`` holds another sweep, or cannot be written.
+    """
+    check_linear(detector)
+    if variants is None:
+        weighed = kind == "revert" and detector.weights is not None
+        variants = single_heads(heads_of(detector, streams=detector.config.streams if weighed else STREAMS))
+    variants = list(variants)
+    check_variants(detector, variants)
+    check_metrics(metrics)
+    if kind not in KINDS:
+        raise ConfigError(f"unknown kind {kind!r}: there are {', '.join(KINDS)}")
+    if kind == "revert" and detector.weights is None:
+        raise ConfigError("kind 'revert' sets learned head weights back to 1, but this detector has none")
+    if replicates < 1:
+        raise ConfigError(f"replicates is {replicates}; an interval needs 1 at least, and is coarse below 100")
+    restarted = {"local" if v.stream == "local" and v.head is not None else "global" for v in variants}
+    every = [PROBES[way] for way in sorted(restarted)] + variants
+    pictures = Pictures(detector, data, size, batch)
+    stand_ins = StandIns(detector, data, kind, reference, seed, pictures.size, batch)
+    settings = {
+        "what": "ablation",
+        "kind": kind,
+        "variants": [[variant.name, *map(str, variant.heads)] for variant in every],
+        "reference": stand_ins.names,
+        "size": pictures.size,
+        "batch": batch,
+        "budget": budget,
+        "device": detector.backbone.logit_scale.device.type,
+        "precision": str(detector.backbone.logit_scale.dtype),
+    }
+    about = provenance(detector, data, seed, **settings)
+    store = Store(out, about)
+    parts, known = [], []
+    for number, (part, images) in enumerate(pictures):
+        arrays = store.get(number)
+        if arrays is None:
+            clean = clean_forward(detector, images, categories(part))
+            arrays = _measured(clean, measure(clean, every, kind, stand_ins.of(part), budget))
+            store.put(number, arrays)
+        parts.append(arrays)
+        known += known_of(part)
+        progress(len(part))
+    scores = {name: torch.from_numpy(np.concatenate([own[name] for own in parts], 1)) for name in parts[0]}
+    scores["joint_margin"] = logit(scores["joint_score"])
+    keys = keys_of(every, kind)
+    about |= {"skipped": pictures.skipped, "replicates": replicates}
+    frame = images_frame(data, known, keys, scores)
+    by_category = category_effects(detector, known, scores, metrics, replicates, seed, pictures.size)
+    return Ablation(frame, about, summarised(data, keys, by_category))
+
+
+def _measured(clean: Clean, found: Targets) -> dict[str, np.ndarray]:
+    """Scores [V + 1, B], and patch maps [V + 1, B, rows, columns]; the first row is the whole detector."""
+    return {
+        name: torch.cat([getattr(clean.targets, name)[None], getattr(found, name)]).cpu().numpy()
+        for name in ("image_margin", "joint_score", "map_change", "patch_map")
+    }

@@ -1,0 +1,241 @@
+"""Exact direct effects: what every head writes straight into the image margin and into every tap's margin map.
+
+With the scale of the read-out's LayerNorm and the norm of the embedding held at what they are, the margin is a sum over
+everything that was ever written into the residual stream; no part is left out and none is counted twice. A part is a
+*direct* effect: what would really happen without the head is asked of ``headlens.heads.ablation``.
+
+    image margin = Σ global heads + Σ MLPs + biases + embedding + read-out                               [B]
+    tap margin   = Σ local heads + Σ global heads below the local stream's start + Σ their MLPs + ...    [B, N]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from headlens.data import DataSet
+from headlens.detectors.headclip import Detector
+from headlens.errors import IdentityError, ShapeError
+from headlens.heads.cache import Clean, clean_forward
+from headlens.heads.folding import Fold, direction
+from headlens.heads.pictures import Pictures, categories
+from headlens.heads.results import Result, per_image, provenance
+from headlens.heads.targets import wide
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A margin, part by part. ``...`` is [B] for the image and [B, N] for the patches of a tap.
+
+    Args:
+        heads: ``{stream: [..., layers, H]}``.
+        layers: ``{stream: which}``; others write nothing that is read here.
+        mlps: [..., layers of the global stream].
+        biases: [...], the output biases of attention.
+        embedding: [...], patch and position: the stream that enters block 0.
+        readout: [...], the bias of ln_final behind the projection.
+    """
+
+    heads: dict[str, Tensor]
+    layers: dict[str, range]
+    mlps: Tensor
+    biases: Tensor
+    embedding: Tensor
+    readout: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum, the margin: [...]."""
+        heads = sum(own.flatten(-2).sum(-1) for own in self.heads.values())
+        return heads + self.mlps.sum(-1) + self.biases + self.embedding + self.readout
+
+
+@torch.no_grad()
+def image_parts(clean: Clean) -> Parts:
+    """The image margins of B images, part by part."""
+    layers = range(len(clean.mid))
+    fold = Fold.of(clean.detector.backbone.vision, clean.detector.config.cls_norm)
+    found = _parts(clean, fold, slice(0, 1), clean.x[-1][:, :1], {"global": layers})
+    return Parts(
+        {stream: own[:, 0] for stream, own in found.heads.items()},
+        found.layers,
+        *(part[:, 0] for part in (found.mlps, found.biases, found.embedding, found.readout)),
+    )
+
+
+@torch.no_grad()
+def tap_parts(clean: Clean, tap: int) -> Parts:
+    """The margin of every patch at ``tap``, part by part.
+
+    The local stream starts as a copy of the global one, so heads of both write into it.
+
+    Raises:
+        ShapeError: a tap that the detector does not read.
+    """
+    if tap not in clean.margins.taps:
+        raise ShapeError(f"tap {tap} is not read; taps are {', '.join(map(str, clean.margins.taps))}")
+    local = clean.y[tap] is not None
+    start = clean.detector.config.local_start if local else tap + 1
+    layers = {"global": range(start)} | ({"local": range(start, tap + 1)} if local else {})
+    return _parts(clean, Fold.of(clean.detector.backbone.vision), slice(1, None), clean.tapped(tap), layers)
+
+
+def _parts(clean: Clean, fold: Fold, tokens: slice, read: Tensor, layers: dict[str, range]) -> Parts:
+    """Parts of the margins of ``read`` [B, n, D], the raw ``tokens`` of the stream that those ``layers`` made."""
+    blocks, read = clean.detector.backbone.vision.blocks, wide(read)
+    embedding, scale = fold.embed(read)
+    norm = embedding.norm(dim=-1, keepdim=True)
+    u = direction(clean)  # (B, d_e)
+    into = u @ fold.matrix.T  # Ĝ u: (B, D)
+    each = 1 / (scale * norm)  # what Ĝ u is divided by at each token: (B, n, 1)
+
+    def dot(stream: Tensor) -> Tensor:
+        return torch.einsum("bnd,bd->bn", wide(stream), into) * each[..., 0]
+
+    heads = {}
+    for stream, own in layers.items():
+        rows = []
+        for layer in own:
+            u_h = torch.einsum("hdm,bm->bhd", wide(blocks[layer].attn.W_O), into)
+            written = wide(clean.wrote(stream, layer)[:, tokens])
+            rows.append(torch.einsum("bnhd,bhd->bnh", written, u_h) * each)
+        heads[stream] = torch.stack(rows, 2) if rows else read.new_zeros(*read.shape[:2], 0, blocks[0].attn.heads)
+    mlps = [dot(wide(clean.x[layer + 1][:, tokens]) - wide(clean.mid[layer][:, tokens])) for layer in layers["global"]]
+    bias = sum((blocks[layer].attn.b_O for own in layers.values() for layer in own), blocks[0].attn.b_O * 0)
+    return Parts(
+        heads,
+        layers,
+        torch.stack(mlps, -1) if mlps else read.new_zeros(*read.shape[:2], 0),
+        dot(bias.expand(*read.shape)),
+        dot(clean.x[0][:, tokens]),
+        (u @ fold.bias)[:, None] / norm[..., 0],
+    )
+
+
+def check(parts: Parts, margin: Tensor, what: str, precision: torch.dtype) -> None:
+    """Raises IdentityError where parts do not add up to the margin, beyond what rounding in ``precision`` explains."""
+    size = sum(own.abs().flatten(-2).sum(-1) for own in parts.heads.values())
+    size = size + parts.mlps.abs().sum(-1) + parts.biases.abs() + parts.embedding.abs() + parts.readout.abs()
+    allowed = 16 * torch.finfo(precision).eps * float(size.max())
+    off = float((parts.total - margin).abs().max())
+    if not off <= allowed:
+        raise IdentityError(f"parts of the {what} miss it by {off:.3g}; rounding explains {allowed:.3g}")
+
+
+@torch.no_grad()
+def source_maps(clean: Clean, layer: int) -> Tensor:
+    """Where CLS takes each global head's direct effect from, [B, H, T]: ``w A[CLS, t] (v_t · u_h) / (σ |e|)``.
+
+    Its sum over source tokens t is the head's part of the image margin.
+
+    Raises:
+        ShapeError: a layer that does not exist.
+    """
+    detector = clean.detector
+    blocks = detector.backbone.vision.blocks
+    if layer not in range(len(blocks)):
+        raise ShapeError(f"layer {layer} does not exist; layers are 0..{len(blocks) - 1}")
+    block = blocks[layer]
+    q, k, v = block.attn.project(block.ln1(clean.x[layer]), hooked=False)
+    pattern = wide(block.attn.pattern(q[:, :1], k, v, ("qk",)))[:, :, 0]  # (B, H, T)
+    fold = Fold.of(detector.backbone.vision, detector.config.cls_norm)
+    embedding, scale = fold.embed(wide(clean.x[-1][:, 0]))
+    u_h = torch.einsum("hdm,bm->bhd", wide(block.attn.W_O), direction(clean) @ fold.matrix.T)
+    u_h = u_h / (scale * embedding.norm(dim=-1, keepdim=True))[..., None]
+    weight = wide(clean.weights["global"][layer])[:, None]
+    return pattern * torch.einsum("bthd,bhd->bht", wide(v), u_h) * weight
+
+
+@torch.no_grad()
+def head_maps(detector: Detector, images: Tensor, things: Sequence[str] = ()) -> dict[int, dict[str, Tensor]]:
+    """What every head draws into every tap's margin map, ``{tap: {stream: [B, layers, H, rows, columns]}}``.
+
+    ``tap_parts`` says which layers, and what else the map is made of.
+
+    >>> from headlens.backbone import load
+    >>> maps = head_maps(Detector(load("mini")), torch.zeros(1, 3, 28, 42))
+    >>> {stream: tuple(own.shape) for stream, own in maps[11].items()}
+    {'global': (1, 5, 16, 2, 3), 'local': (1, 7, 16, 2, 3)}
+    """
+    clean = clean_forward(detector, images, things)
+    return {
+        tap: {
+            stream: own.permute(0, 2, 3, 1).unflatten(-1, clean.grid)  # (B, N, l, H) -> (B, l, H, rows, columns)
+            for stream, own in tap_parts(clean, tap).heads.items()
+        }
+        for tap in detector.config.taps
+    }
+
+
+def contributions(
+    detector: Detector,
+    data: DataSet,
+    *,
+    size: int | None = None,
+    batch: int = 8,
+    check_sums: bool = False,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Result:
+    """Direct effects of every head, image by image, on the image margin and on the mean margin of each tap's patches.
+
+    Args:
+        detector: whose heads.
+        data: which pictures.
+        size: they are resized to this square; the backbone's own size when None.
+        batch: pictures at once.
+        check_sums: verify for every image and patch that the parts add up.
+        progress: called with the number of pictures after every batch.
+
+    Returns:
+        Columns up to ``baseline``: ``kind`` is ``head``, ``mlp``, ``bias``, ``embedding`` or ``readout``, ``metric`` is
+        ``image_margin`` or ``tap_margin_{tap}``, ``value`` the part and ``baseline`` the margin that it is part of.
+
+    Raises:
+        ConfigError: a detector whose image margin is no function of CLS.
+        IdentityError: parts that do not add up.
+        DataError: no picture could be read.
+    """
+    frames = []
+    pictures = Pictures(detector, data, size, batch)
+    for part, images in pictures:
+        clean = clean_forward(detector, images, categories(part))
+        keys, values, baselines = [], [], []
+        for metric, parts, margin in _readings(clean):
+            if check_sums:
+                check(parts, margin, metric, detector.backbone.vision.proj.dtype)
+            names, own = _rows(parts, margin)
+            keys.append(names.assign(metric=metric))
+            values.append(own)
+            baselines.append(margin.reshape(len(margin), -1).mean(1, keepdim=True).expand_as(own))
+        every = pd.concat(keys, ignore_index=True)
+        frames.append(
+            per_image(data, part.records, every, value=torch.cat(values, 1), baseline=torch.cat(baselines, 1))
+        )
+        progress(len(part))
+    about = provenance(detector, data, what="contributions", size=pictures.size, skipped=pictures.skipped)
+    return Result(pd.concat(frames, ignore_index=True), about)
+
+
+def _rows(parts: Parts, margin: Tensor) -> tuple[pd.DataFrame, Tensor]:
+    """Keys of K parts, and their values [B, K], means over patches where there are any."""
+    keys: list[tuple[str | None, int | None, int | None, str]] = []
+    values = []
+    for stream, own in parts.heads.items():
+        keys += [(stream, layer, head, "head") for layer in parts.layers[stream] for head in range(own.shape[-1])]
+        values.append(own.flatten(-2))
+    keys += [("global", layer, None, "mlp") for layer in parts.layers["global"]]
+    keys += [(None, None, None, kind) for kind in ("bias", "embedding", "readout")]
+    values += [parts.mlps, *(own[..., None] for own in (parts.biases, parts.embedding, parts.readout))]
+    every = torch.cat(values, -1)  # [B, K] or [B, N, K]
+    frame = pd.DataFrame(keys, columns=["stream", "layer", "head", "kind"])
+    return frame, every.mean(1) if margin.ndim == 2 else every
+
+
+def _readings(clean: Clean) -> Iterator[tuple[str, Parts, Tensor]]:
+    yield "image_margin", image_parts(clean), clean.margins.image
+    for tap, margin in clean.margins.taps.items():
+        yield f"tap_margin_{tap}", tap_parts(clean, tap), margin

@@ -1,0 +1,164 @@
+"""Importance by gates: how fast a target changes as a head is turned down, for all heads by one backward.
+
+    I[l, h] = E_image |∂ target / ∂ g[l, h]|            the gate multiplies the head's output z, and stands at 1
+
+This is the definition of Michel et al. (arXiv 1905.10650), per image. Two others go by the same name: their code takes
+the absolute value per token, Hugging Face's after summing over a batch. The signed mean stands beside it: a head that
+pushes up some images and down others has a large importance and a small signed mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from headlens.backbone.vision import STREAMS
+from headlens.data import DataSet
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError, ShapeError
+from headlens.heads.pictures import Pictures, categories
+from headlens.heads.results import Result, ordered, per_image, provenance
+from headlens.heads.targets import check_linear, enlarge, features, joint, logit, margins, patch_maps, wide
+from headlens.heads.variants import local_layers
+
+TARGETS = ("image_margin", "joint_margin", "joint_score")
+
+
+def streams_of(detector: Detector) -> tuple[str, ...]:
+    """Those that exist."""
+    return STREAMS if detector.local is not None else STREAMS[:1]
+
+
+def target(
+    detector: Detector,
+    images: Tensor,
+    name: str = "joint_margin",
+    things: Sequence[str] = (),
+    gates: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """One of ``TARGETS`` for every image, [B]; see ``headlens.heads.targets``.
+
+    Args:
+        detector: any.
+        images: normalised, [B, 3, h, w].
+        name: which target.
+        things: [B], what the images show; it only matters to class-aware prompts.
+        gates: ``{stream: [B, L, H]}``.
+
+    Raises:
+        ConfigError: an unknown target.
+    """
+    if name not in TARGETS:
+        raise ConfigError(f"unknown target {name!r}: there are {', '.join(TARGETS)}")
+    found = features(detector, images, gates)
+    with torch.no_grad():
+        text = detector.text_of(things or ["object"] * len(images))
+    own = margins(detector, found, text)
+    if name == "image_margin":
+        return own.image
+    maps = enlarge(detector, patch_maps(own, detector.backbone.vision.grid(*found.size)), found.size)
+    score = joint(detector, own.image, maps)
+    return score if name == "joint_score" else logit(score)
+
+
+def gate_gradients(
+    detector: Detector,
+    images: Tensor,
+    name: str = "joint_margin",
+    things: Sequence[str] = (),
+    at: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The target [B], and its gradient by every gate, ``{stream: [B, L, H]}``: one forward, one backward.
+
+    Only gates are differentiated: no parameter's ``grad`` is touched.
+
+    Args:
+        detector, images, name, things: as in ``target``.
+        at: where, ``{stream: [B, L, H] or [1, L, H]}``; at 1 by default.
+
+    Raises:
+        ConfigError: an unknown target; a detector whose image margin is no function of CLS.
+    """
+    check_linear(detector)
+    vision = detector.backbone.vision
+    shape = (len(images), vision.cfg.n_layers, vision.cfg.n_heads)
+    ones = vision.proj.new_ones(shape)
+    with torch.enable_grad():
+        gates = {
+            stream: (ones if at is None else at[stream].to(ones).expand(shape)).clone().requires_grad_()
+            for stream in streams_of(detector)
+        }
+        value = target(detector, images, name, things, gates)
+        gradients = torch.autograd.grad(value.sum(), list(gates.values()), allow_unused=True)
+    zero = torch.zeros_like(ones)  # of a stream that the target does not depend on
+    return value.detach(), {s: wide(zero if g is None else g) for s, g in zip(gates, gradients, strict=True)}
+
+
+@dataclass(frozen=True)
+class Importance(Result):
+    """``frame``: one row for each image, head and target; ``value`` is the signed gradient, ``baseline`` the target."""
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Over images: stream, layer, head, metric, importance ``I``, its share of its layer ``relative``, ``signed``.
+
+        ``relative`` divides by the layer's L2 norm, as Michel et al. do to compare layers.
+        """
+        keys = ["stream", "layer", "head", "metric"]
+        own = self.frame.assign(importance=self.frame["value"].abs())
+        found = (
+            own.groupby(keys, sort=False).agg(importance=("importance", "mean"), signed=("value", "mean")).reset_index()
+        )
+        squares = found.assign(square=found["importance"] ** 2).groupby(["stream", "layer", "metric"], sort=False)[
+            "square"
+        ]
+        norm = squares.transform("sum") ** 0.5
+        return found.assign(relative=found["importance"] / norm.where(norm > 0, 1.0))
+
+
+def importance(
+    detector: Detector,
+    data: DataSet,
+    *,
+    metrics: Sequence[str] = ("joint_margin",),
+    size: int | None = None,
+    batch: int = 8,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Importance:
+    """Gate gradients of every head of both streams, image by image.
+
+    Args:
+        detector: whose heads.
+        data: which pictures.
+        metrics: any of ``TARGETS``; a forward and a backward each.
+        size: pictures are resized to this square; the backbone's own size when None.
+        batch: pictures at once.
+        progress: called with the number of pictures after every batch.
+
+    Raises:
+        ConfigError: an unknown target; a detector whose image margin is no function of CLS.
+        ShapeError: no target.
+        DataError: no picture could be read.
+    """
+    if not metrics:
+        raise ShapeError(f"no target; give some of {', '.join(TARGETS)}")
+    vision = detector.backbone.vision.cfg
+    reach = {"global": range(vision.n_layers), "local": local_layers(detector)}
+    rows = [(s, layer, head) for s in streams_of(detector) for layer in reach[s] for head in range(vision.n_heads)]
+    keys = pd.DataFrame(rows, columns=["stream", "layer", "head"]).assign(kind="gate")
+    keys = pd.concat([keys.assign(metric=metric) for metric in metrics], ignore_index=True)
+    pictures, frames = Pictures(detector, data, size, batch), []
+    for part, images in pictures:
+        values, baselines = [], []
+        for metric in metrics:
+            value, gradients = gate_gradients(detector, images, metric, categories(part))
+            values.append(torch.cat([own[:, list(reach[stream])].flatten(1) for stream, own in gradients.items()], 1))
+            baselines.append(value[:, None].expand_as(values[-1]))
+        frames.append(per_image(data, part.records, keys, value=torch.cat(values, 1), baseline=torch.cat(baselines, 1)))
+        progress(len(part))
+    about = provenance(detector, data, what="importance", size=pictures.size, skipped=pictures.skipped)
+    return Importance(ordered(pd.concat(frames, ignore_index=True)), about)

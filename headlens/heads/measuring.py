@@ -1,0 +1,84 @@
+"""Every variant of a batch by the cheapest exact way: local heads by read-out alone, all others by restart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from headlens.heads.cache import Clean
+from headlens.heads.folding import local_margins
+from headlens.heads.response import Kind, Replacement, respond
+from headlens.heads.targets import Margins, Targets, targets
+from headlens.heads.variants import Variant, local_layers
+
+PROBES = {"global": Variant("none", ()), "local": Variant("none/local", ())}
+"""What goes with a sweep to show the noise floor of either way."""
+_COPIES = 16  # of one image's residual stream that a block holds at once: two streams, q, k, v, z, the MLP's four twice
+_CACHE, _MEMORY = 2**25, 2**32  # bytes: a CPU is fastest where a block's tensors stay close to it, a GPU with many
+
+
+def rows_within(clean: Clean, budget: int | None = None) -> int:
+    """How many variants of one image fit into ``budget`` bytes while a block is run; 1 at least."""
+    stream = clean.x[0][0]
+    if budget is None:
+        budget = _CACHE if stream.device.type == "cpu" else _MEMORY
+    return max(1, budget // (_COPIES * stream.numel() * stream.element_size()))
+
+
+@torch.no_grad()
+def measure(
+    clean: Clean,
+    variants: Sequence[Variant],
+    kind: Kind = "zero",
+    replacement: Replacement | None = None,
+    budget: int | None = None,
+) -> Targets:
+    """Scores of V variants of B images, [V, B] each; ``patch_map`` [V, B, rows, columns].
+
+    Args:
+        clean: the images' clean forward.
+        variants: which heads; ``PROBES`` ablate nothing.
+        kind, replacement: see ``headlens.heads.response``.
+        budget: bytes that variants may take while a block is run; None chooses by the device. Given enough, a full
+            sweep is one wavefront. Results do not depend on it beyond rounding.
+    """
+    count, batch = len(variants), len(clean)
+    image = clean.margins.image.repeat(count, 1)  # (V, B)
+    taps = {tap: own.repeat(count, 1, 1) for tap, own in clean.margins.taps.items()}  # (V, B, N)
+    by_layer: dict[tuple[int, Kind], list[int]] = defaultdict(list)
+    others = []
+    for row, variant in enumerate(variants):
+        if variant == PROBES["local"]:
+            by_layer[local_layers(clean.detector)[0], "none"].append(row)
+        elif variant.stream == "local" and variant.head is not None:
+            assert variant.layer is not None
+            by_layer[variant.layer, kind].append(row)
+        else:
+            others.append(row)
+    for (layer, how), rows in by_layer.items():
+        heads = [variants[row].head or 0 for row in rows]
+        for tap, own in local_margins(clean, layer, how, replacement).items():
+            taps[tap][rows] = own[heads]
+    others.sort(key=lambda row: min((head.layer for head in variants[row].heads), default=-1))
+    at_once = max(1, rows_within(clean, budget) // batch)
+    for first in range(0, len(others), at_once):
+        rows = others[first : first + at_once]
+        found = respond(clean, [variants[row] for row in rows], kind, replacement)
+        image[rows] = found.image
+        for tap, own in found.taps.items():
+            taps[tap][rows] = own
+    flat = Margins(image.flatten(), {tap: own.flatten(0, 1) for tap, own in taps.items()})
+    scores = targets(clean.detector, flat, clean.size, clean.maps)
+    # Margins that did not change by a bit are scored as the whole detector's were: enlarging rounds by batch.
+    same = (image == clean.margins.image) & torch.stack(
+        [(own == clean.margins.taps[tap]).all(-1) for tap, own in taps.items()]
+    ).all(0)
+
+    def settled(name: str) -> Tensor:
+        rows, before = getattr(scores, name).unflatten(0, (count, batch)), getattr(clean.targets, name)
+        return torch.where(same[(...,) + (None,) * (rows.ndim - 2)], before, rows)
+
+    return Targets(**{name: settled(name) for name in vars(scores)})

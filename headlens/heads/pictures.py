@@ -1,0 +1,50 @@
+"""Pictures of a data set as a detector wants them, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from headlens.data import Batch, DataSet, Loader, Preprocess
+from headlens.detectors.headclip import Detector
+
+
+class Pictures:
+    """Iterates over batches in the order of the set; what cannot be read is left out and named in ``skipped``.
+
+    Args:
+        detector: on whose device.
+        data: which pictures.
+        size: they are resized to this square; the backbone's own size when None.
+        batch: pictures at once.
+    """
+
+    def __init__(self, detector: Detector, data: DataSet, size: int | None = None, batch: int = 8) -> None:
+        provenance = detector.backbone.provenance
+        self.size = size or provenance.image_size[0]
+        self._device = detector.backbone.logit_scale.device
+        self._loader = Loader(data, Preprocess(self.size), batch, on_error="skip", normalise=False)
+
+    def __len__(self) -> int:
+        """Batches, when nothing is left out."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
+        """Each batch, and its normalised images [B, 3, S, S] on the detector's device."""
+        return self.of(range(len(self._loader.dataset)))
+
+    def of(self, numbers: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
+        """The same of the pictures with these numbers alone, in this order."""
+        for batch in self._loader.batches(numbers):
+            yield batch, self._loader.preprocess.normalise(batch.images.to(self._device))
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of pictures that could not be read so far."""
+        return [skip.record.name for skip in self._loader.skipped]
+
+
+def categories(batch: Batch) -> list[str]:
+    """What the pictures of a batch show, for class-aware prompts."""
+    return [record.category for record in batch.records]

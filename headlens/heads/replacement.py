@@ -1,0 +1,143 @@
+"""What an ablated head writes instead of its own output: the mean over a reference set, or another image's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from headlens.backbone.vision import STREAMS
+from headlens.data import Batch, DataSet
+from headlens.detectors.headclip import Detector
+from headlens.errors import DataError
+from headlens.heads.cache import Clean, clean_forward
+from headlens.heads.pictures import Pictures, categories
+from headlens.heads.response import Kind, Replacement
+
+
+@torch.no_grad()
+def mean_heads(parts: Iterable[Clean]) -> dict[str, list[Tensor | None]]:
+    """Heads before weighting, averaged over images and patches, CLS kept apart: ``{stream: L tensors [1, T, H, d]}``.
+
+    Args:
+        parts: clean forwards of a reference set, of images of one size; none is kept.
+
+    Raises:
+        DataError: no part.
+    """
+    sums: dict[str, list[Tensor | None]] = {}
+    images, template = 0, None
+    for clean in parts:
+        found = {stream: [None if z is None else _sum(z) for z in clean.z[stream]] for stream in STREAMS}
+        sums = found if not sums else {stream: list(map(_added, sums[stream], found[stream])) for stream in STREAMS}
+        images, template = images + len(clean), clean
+    if template is None:
+        raise DataError("there is no image to take the mean of")
+
+    def mean(total: Tensor | None, z: Tensor | None) -> Tensor | None:
+        if total is None or z is None:
+            return None
+        patches = z.shape[1] - 1
+        rows = [total[:1] / images, (total[1:] / (images * max(1, patches))).expand(patches, -1, -1)]
+        return torch.cat(rows)[None].to(z)  # (1, T, H, d)
+
+    return {stream: list(map(mean, sums[stream], template.z[stream])) for stream in STREAMS}
+
+
+def _sum(z: Tensor) -> Tensor:
+    """[B, T, H, d] to its sums over images, of CLS and of patches, [2, H, d]."""
+    return torch.stack([z[:, 0].double().sum(0), z[:, 1:].double().sum((0, 1))])
+
+
+def _added(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else a + b
+
+
+def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list[int]:
+    """For each picture of ``dataset`` the number of another in ``pool``: normal, of the same category, drawn by seed.
+
+    The draw depends on seed and name alone: neither on batches nor on what else is in the set.
+
+    Args:
+        dataset: whose heads are ablated.
+        pool: where donors come from; ``dataset`` itself by default. No picture is its own donor.
+        seed: of the draw.
+
+    Raises:
+        DataError: a category without another normal picture.
+    """
+    pool = pool or dataset
+    normal: dict[str, list[int]] = {}
+    for number, record in enumerate(pool.records):
+        if record.anomalous is False:
+            normal.setdefault(record.category, []).append(number)
+    found = []
+    for record in dataset.records:
+        others = [i for i in normal.get(record.category, []) if pool.records[i].name != record.name]
+        if not others:
+            raise DataError(
+                f"{record.name}: {pool.name} has no other normal picture of category {record.category!r} to resample "
+                "from; choose another kind or give a reference set that has"
+            )
+        found.append(random.Random(f"{seed}/{record.name}").choice(others))
+    return found
+
+
+class StandIns:
+    """What ablated heads write instead, batch by batch, for every kind of ablation.
+
+    Args:
+        detector: whose heads.
+        data: the pictures that are ablated.
+        kind: ``zero`` and ``revert`` need no stand-in.
+        reference: of ``mean`` and ``resample``; the normal pictures of ``data`` when None.
+        seed: of the donors.
+        size, batch: of the pictures.
+
+    Raises:
+        DataError: no picture to stand in.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        data: DataSet,
+        kind: Kind,
+        reference: DataSet | None,
+        seed: int,
+        size: int,
+        batch: int,
+    ) -> None:
+        self.detector, self.kind, self.size, self.batch = detector, kind, size, batch
+        self.pool = reference or data.where(lambda record: record.anomalous is False)
+        if kind == "mean" and not len(self.pool):
+            raise DataError(f"{data.name} has no normal picture to take the mean of; give a reference set")
+        self._donors = donors(data, self.pool, seed) if kind == "resample" else []
+        self._mean: Replacement | None = None
+
+    @property
+    def names(self) -> list[str] | None:
+        """Of the pictures that stand in."""
+        return [record.name for record in self.pool.records] if self.kind in ("mean", "resample") else None
+
+    def of(self, part: Batch) -> Replacement | None:
+        """Heads before weighting, for the pictures of a batch.
+
+        Raises:
+            DataError: a donor that cannot be read.
+        """
+        if self.kind == "mean":
+            if self._mean is None:
+                pictures = Pictures(self.detector, self.pool, self.size, self.batch)
+                self._mean = mean_heads(clean_forward(self.detector, images, categories(p)) for p, images in pictures)
+            return self._mean
+        if self.kind == "resample":
+            numbers = [self._donors[i] for i in part.index.tolist()]
+            pictures = Pictures(self.detector, self.pool, self.size, len(numbers))
+            (found,) = (clean_forward(self.detector, images, categories(p)).z for p, images in pictures.of(numbers))
+            if pictures.skipped:
+                raise DataError(f"{pictures.skipped[0]} cannot be read, and is a donor; leave it out of the reference")
+            return found
+        return None

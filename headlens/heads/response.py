@@ -1,0 +1,194 @@
+"""What a detector says when heads are ablated and everything downstream responds: exact, by prefix restart.
+
+Nothing before an ablated head changes, so a variant starts from the clean residual stream at its first layer. Variants
+are rows of one growing batch: the walk through the blocks appends those that begin at a block and takes the others
+along. Given the heads of one layer this is the prefix restart of that layer; given all heads, the wavefront.
+
+What an ablation does to one head's output, [B, T, H, d], with ``w`` its weight and ``r`` its replacement:
+
+    zero     - w z            the head writes nothing
+    mean     w (r - z)        it writes what it writes on average over a reference set, CLS and patches apart
+    resample w (r - z)        it writes what it writes for another image
+    revert   (1 - w) z        it writes what it wrote before its weight was learned
+    none     0                nothing is ablated: what is left is rounding, the noise floor
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from headlens.backbone.vision import STREAMS
+from headlens.heads.cache import Clean, local_here, read_cls, read_patches, step
+from headlens.heads.targets import Margins
+from headlens.heads.variants import Variant
+
+Kind = Literal["zero", "mean", "resample", "revert", "none"]
+Replacement = Mapping[str, Sequence[Tensor | None]]
+"""``{stream: L tensors [B or 1, T, H, d]}``: heads before weighting, that stand in for the image's own."""
+
+
+def change(clean: Clean, kind: Kind, stream: str, layer: int, replacement: Replacement | None = None) -> Tensor:
+    """What ablating each head of a layer adds to its output, [B, T, H, d]; see the module's table."""
+    z, weight = clean.z[stream][layer], clean.weights[stream][layer][:, None]
+    assert z is not None
+    if kind == "zero":
+        return -weight * z
+    if kind == "revert":
+        return (1 - weight) * z
+    if kind == "none":
+        return torch.zeros_like(z)
+    return weight * (_stand_in(replacement, stream, layer) - z)
+
+
+def _stand_in(replacement: Replacement | None, stream: str, layer: int) -> Tensor:
+    found = None if replacement is None else replacement[stream][layer]
+    assert found is not None
+    return found
+
+
+class _Cut:
+    """Variants as masks {stream: [V, L, H]}, and what they do to a block's heads."""
+
+    def __init__(self, clean: Clean, variants: Sequence[Variant], kind: Kind, replacement: Replacement | None) -> None:
+        self.clean, self.kind, self.replacement = clean, kind, replacement
+        shape = clean.weights["global"].shape
+        self.mask = {stream: torch.zeros(len(variants), *shape, dtype=torch.bool) for stream in STREAMS}
+        for row, variant in enumerate(variants):
+            for head in variant.heads:
+                self.mask[head.stream][row, head.layer, head.head] = True
+
+    def shift(self, stream: str, layer: int, rows: slice) -> Tensor | None:
+        """What variants ``rows`` add to the clean stream in ``layer``, [V, B, T, D]; None for nothing."""
+        mask = self.mask[stream][rows, layer]
+        if not mask.any():
+            return None
+        delta = change(self.clean, self.kind, stream, layer, self.replacement)
+        return self._write(delta, mask, layer)
+
+    def edit(self, stream: str, layer: int, rows: slice) -> tuple[Tensor, Tensor | None]:
+        """Weights [V B, H] (or [1, H] for all) and what is put beside, [V B, T, D], of running variants ``rows``."""
+        weight, mask = self.clean.weights[stream][layer][None], self.mask[stream][rows, layer]
+        if not mask.any():
+            return weight, None
+        instead = 1.0 if self.kind == "revert" else 0.0
+        rows_weight = weight.masked_fill(mask.to(weight.device), instead).repeat_interleave(len(self.clean), 0)
+        if self.kind in ("zero", "revert"):
+            return rows_weight, None
+        other = weight[..., None] * _stand_in(self.replacement, stream, layer)  # (B or 1, T, H, d)
+        put = self._write(other.expand(len(self.clean), -1, -1, -1), mask, layer)
+        return rows_weight, put.flatten(0, 1)
+
+    def _write(self, z: Tensor, mask: Tensor, layer: int) -> Tensor:
+        """What the heads in ``mask`` [V, H] write of ``z`` [B, T, H, d], [V, B, T, D]."""
+        out = self.clean.detector.backbone.vision.blocks[layer].attn.W_O.flatten(0, 1)  # (H d, D)
+        return (z[None] * mask.to(z)[:, None, None, :, None]).flatten(3) @ out
+
+    def idle(self) -> Tensor:
+        """[V, B] bool: ablated heads wrote exactly what replaces them, so that nothing can change."""
+        still = torch.ones(len(self.mask["global"]), len(self.clean), dtype=torch.bool)
+        some = torch.zeros(len(still), 1, dtype=torch.bool)
+        for stream, mask in self.mask.items():
+            some |= mask.any(2).any(1, keepdim=True)
+            for layer in mask.any(2).any(0).nonzero().flatten().tolist():
+                delta = change(self.clean, self.kind, stream, layer, self.replacement)
+                moved = (delta != 0).any(3).any(1).cpu()  # (B, T, H, d) -> (B, H)
+                still &= ~(mask[:, layer, None] & moved).any(2)
+        return still & some  # the probe of the noise floor ablates nothing, and is computed all the same
+
+
+@torch.no_grad()
+def respond(
+    clean: Clean, variants: Sequence[Variant], kind: Kind = "zero", replacement: Replacement | None = None
+) -> Margins:
+    """Margins of V variants of B images, [V, B] and {tap: [V, B, N]}.
+
+    Local heads feed nothing but the local stream: where only they are ablated, no block is run. A variant without heads
+    restarts with the lowest of the others and changes nothing but by rounding.
+
+    Args:
+        clean: the images' clean forward.
+        variants: which heads. All states are held together: give as many as fit into memory.
+        kind: what an ablated head writes instead.
+        replacement: of ``mean`` and ``resample``.
+    """
+    detector, vision, batch = clean.detector, clean.detector.backbone.vision, len(clean)
+    order, begins = _order(variants, vision.cfg.n_layers)
+    cut = _Cut(clean, [variants[i] for i in order], kind, replacement)
+    text = clean.text.expand(batch, -1, -1).repeat(len(variants), 1, 1)  # (V B, 2, d_e)
+    x: Tensor | None = None  # streams of the variants that have begun, [n B, T, D]
+    y: Tensor | None = None
+    shift: Tensor | None = None  # what ablated local heads add to a stream that is clean otherwise, [V, B, T, D]
+    found: dict[int, Tensor] = {}
+    running = 0
+    for layer, block in enumerate(vision.blocks):
+        attention = local_here(detector, layer)
+        if attention is not None:
+            moved = cut.shift("local", layer, slice(None))
+            shift = moved if shift is None else shift if moved is None else shift + moved
+        if x is not None:
+            weight, put = cut.edit("global", layer, slice(running))
+            local_weight, local_put = (
+                cut.edit("local", layer, slice(running)) if attention is not None else (None, None)
+            )
+            done = step(
+                block,
+                x,
+                y,
+                attention=attention,
+                weight=weight,
+                local_weight=local_weight,
+                put=put,
+                local_put=local_put,
+                cls_only=clean.mid[layer].shape[1] == 1,
+            )
+            x, y = done.x, done.y
+        rows = slice(running, sum(begin <= layer for begin in begins))  # those that begin here
+        beside = clean.y[layer]
+        if rows.stop > running:
+            count = rows.stop - running
+            mid = _begun(clean.mid[layer], cut.shift("global", layer, rows), count)
+            new = mid + block.mlp(block.ln2(mid))
+            x = new if x is None else torch.cat([x, new])
+            if beside is not None:
+                new = _begun(beside, None if shift is None else shift[rows], count)
+                y = new if y is None else torch.cat([y, new])
+        running = rows.stop
+        if layer in detector.config.taps:
+            tokens = x if beside is None else y
+            if beside is not None and shift is not None and running < len(variants):
+                others = _begun(beside, shift[running:])  # not begun: only the local stream can differ
+                tokens = others if tokens is None else torch.cat([tokens, others])
+            found[layer] = clean.margins.taps[layer].repeat(len(variants), 1)
+            if tokens is not None:
+                found[layer][: len(tokens)] = read_patches(detector, tokens[:, 1:], text[: len(tokens)])
+    image = clean.margins.image.repeat(len(variants))
+    if x is not None:
+        image[: len(x)] = read_cls(detector, x[:, 0], text[: len(x)])
+    back = torch.tensor(order, device=image.device).argsort()
+    idle = cut.idle().to(image.device)
+
+    def settled(rows: Tensor, before: Tensor) -> Tensor:
+        """Rows as [V, B, ...] in the order of ``variants``; where nothing can change, as they were, to the bit."""
+        rows = rows.unflatten(0, (len(variants), batch))
+        return torch.where(idle[(...,) + (None,) * (rows.ndim - 2)], before, rows)[back]
+
+    before = clean.margins
+    return Margins(settled(image, before.image), {tap: settled(own, before.taps[tap]) for tap, own in found.items()})
+
+
+def _order(variants: Sequence[Variant], depth: int) -> tuple[list[int], list[int]]:
+    """Variants in the order in which they begin, and the layers where they do; ``depth`` where no block is run."""
+    begins = [min((head.layer for head in v.heads if head.stream == "global"), default=depth) for v in variants]
+    lowest = min(begins) if min(begins) < depth else 0
+    begins = [begin if variant.heads else lowest for begin, variant in zip(begins, variants, strict=True)]
+    order = sorted(range(len(variants)), key=begins.__getitem__)
+    return order, [begins[i] for i in order]
+
+
+def _begun(stream: Tensor, moved: Tensor | None, variants: int = 0) -> Tensor:
+    """A clean stream [B, T, D] as it is for n variants, [n B, T, D]: moved [n, B, T, D], or not at all."""
+    return stream.repeat(variants, 1, 1) if moved is None else (stream + moved).flatten(0, 1)

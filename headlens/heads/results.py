@@ -1,0 +1,207 @@
+"""What every question about heads answers with: a long frame, and where it came from."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from headlens.data import DataSet, Record
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError, RunError
+from headlens.files import write_atomically
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+COLUMNS = (
+    "domain",
+    "dataset",
+    "category",
+    "image",
+    "stream",
+    "layer",
+    "head",
+    "kind",
+    "metric",
+    "value",
+    "baseline",
+    "effect",
+)
+"""Of frames, in this order; those that apply. Layers and heads count from 0."""
+_PACKAGES = ("headlens", "torch", "open_clip_torch", "transformer-lens")
+_KEY = b"headlens"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A frame and its provenance.
+
+    Args:
+        frame: long; see ``COLUMNS``.
+        provenance: backbone and its weight hash, hash of what was learned, data set, seed, versions, settings.
+
+    >>> import tempfile
+    >>> result = Result(pd.DataFrame({"layer": [18], "value": [0.5]}), {"seed": 0})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     again = Result.load(result.save(Path(folder, "heads.parquet")))
+    >>> again.provenance, again.frame.equals(result.frame)
+    ({'seed': 0}, True)
+    """
+
+    frame: pd.DataFrame
+    provenance: dict[str, Any]
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the frame: ``.parquet`` with its provenance, or ``.csv``, ``.md``, ``.tex``; whole or not at all.
+
+        Raises:
+            ConfigError: another suffix.
+            RunError: the file cannot be written.
+        """
+        path = Path(path)
+        writers: dict[str, Callable[[], bytes]] = {
+            ".parquet": lambda: parquet(self.frame, self.provenance),
+            ".csv": lambda: self.frame.to_csv(index=False).encode(),
+            ".md": lambda: _markdown(self.frame).encode(),
+            ".tex": lambda: _latex(self.frame).encode(),
+        }
+        if path.suffix not in writers:
+            raise ConfigError(f"{path}: frames are saved as {', '.join(writers)}, not as {path.suffix or 'nothing'!r}")
+        write(path, writers[path.suffix]())
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """What ``save`` wrote as Parquet.
+
+        Raises:
+            RunError: no such file, a damaged one, or one without provenance.
+        """
+        return cls(*read_parquet(Path(path)))
+
+
+def per_image(data: DataSet, records: Sequence[Record], keys: pd.DataFrame, **columns: Tensor) -> pd.DataFrame:
+    """A long frame of B pictures by K things measured in each.
+
+    Args:
+        data: the pictures' set.
+        records: B of them.
+        keys: K rows: stream, layer, head, kind, metric, or some of these.
+        **columns: [B, K] each: value, baseline, effect, or some of these.
+    """
+    count, each = len(records), len(keys)
+    which = np.repeat(np.arange(count), each)
+    pictures = pd.DataFrame({"category": [r.category for r in records], "image": [r.name for r in records]})
+    things = keys.astype({name: "Int64" for name in ("layer", "head") if name in keys})
+    frame = pd.concat(
+        [
+            pictures.iloc[which].reset_index(drop=True),
+            things.iloc[np.tile(np.arange(each), count)].reset_index(drop=True),
+        ],
+        axis=1,
+    ).assign(domain=data.domain, dataset=data.name)
+    for name, values in columns.items():
+        frame[name] = values.detach().cpu().reshape(-1).numpy()
+    return ordered(frame)
+
+
+def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same with its columns in the order of ``COLUMNS``, others last."""
+    known = [name for name in COLUMNS if name in frame]
+    return frame[known + [name for name in frame if name not in known]]
+
+
+def parquet(frame: pd.DataFrame, about: dict[str, Any]) -> bytes:
+    """A frame as the bytes of a Parquet file; ``about`` is kept in its metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: json.dumps(about).encode()})
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What ``parquet`` made, from a file.
+
+    Raises:
+        RunError: no such file, a damaged one, or one without what it is about.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(path.read_bytes()))
+        return table.to_pandas(), json.loads((table.schema.metadata or {})[_KEY])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise RunError(f"{path}: not a result of headlens, or damaged ({error}); make it again") from error
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file and the folders above it; raises RunError where that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error}); name another place, or make room") from error
+
+
+def provenance(detector: Detector, dataset: DataSet, seed: int | None = None, **settings: Any) -> dict[str, Any]:
+    """Which detector, data and software made a result; all of it fits into JSON."""
+    learned = sha256()
+    for name, value in sorted(detector.state_dict().items()):
+        learned.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    names = sha256("\n".join(record.name for record in dataset.records).encode())
+    about = {
+        "backbone": asdict(detector.backbone.provenance),
+        "detector": detector.config.table(),
+        "learned_sha256": learned.hexdigest(),
+        "dataset": {
+            "name": dataset.name,
+            "domain": dataset.domain,
+            "pictures": len(dataset),
+            "names_sha256": names.hexdigest(),
+        },
+        "seed": seed,
+        "versions": {name: version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
+        **settings,
+    }
+    return json.loads(json.dumps(about))
+
+
+def _cells(frame: pd.DataFrame) -> list[list[str]]:
+    def shown(value: object) -> str:
+        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+            return "-"
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return [list(map(str, frame.columns)), *([shown(v) for v in row] for row in frame.itertuples(index=False))]
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    header, *rows = _cells(frame)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _latex(frame: pd.DataFrame) -> str:
+    def line(cells: list[str]) -> str:
+        escaped = ["".join("\\" + letter if letter in "&%$#_{}" else letter for letter in cell) for cell in cells]
+        return " & ".join(escaped) + r" \\"
+
+    header, *rows = _cells(frame)
+    begin, end = rf"\begin{{tabular}}{{{'l' * len(header)}}}", r"\end{tabular}"
+    return "\n".join([begin, r"\toprule", line(header), r"\midrule", *map(line, rows), r"\bottomrule", end]) + "\n"

@@ -1,0 +1,138 @@
+"""Scores of all variants of all images to frames: image by image, and summed up with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from headlens.data import Batch, DataSet, Record
+from headlens.detectors.headclip import Detector
+from headlens.heads.effects import Effects, draws, of_images, of_pixels, of_ranks, over_categories
+from headlens.heads.response import Kind
+from headlens.heads.results import ordered, per_image
+from headlens.heads.targets import enlarge
+from headlens.heads.variants import Variant
+from headlens.metrics import Truth
+from headlens.metrics.table import MEAN
+from headlens.metrics.threads import one_thread
+
+CONTINUOUS = {
+    "image_margin": "image_margin",
+    "joint_margin": "joint_margin",
+    "joint_score": "joint_score",
+    "anomaly_map": "map_change",
+}
+"""Measured in every image, and where from. ``anomaly_map`` is the relative L1 distance from the detector's own map."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a picture: its record, and the truth of its mask, where there is one."""
+
+    record: Record
+    truth: Truth | None
+
+
+def known_of(part: Batch) -> list[Known]:
+    """Of every picture in a batch; of masks no more is kept than where their pixels are."""
+    masks = part.masks if isinstance(part.masks, Tensor) else [None] * len(part)
+    return [
+        Known(record, Truth.of(mask[None]) if mask is not None and bool(has) else None)
+        for record, mask, has in zip(part.records, masks, part.has_mask, strict=True)
+    ]
+
+
+def keys_of(variants: Sequence[Variant], kind: Kind) -> pd.DataFrame:
+    """Stream, layer, head, variant and kind of V variants. Those without heads are probes, of kind ``none``."""
+    rows = [
+        (
+            variant.stream if variant.heads else variant.name.partition("/")[2] or "global",
+            variant.layer,
+            variant.head,
+            variant.name,
+            kind if variant.heads else "none",
+        )
+        for variant in variants
+    ]
+    keys = pd.DataFrame(rows, columns=["stream", "layer", "head", "variant", "kind"])
+    return keys.astype({"layer": "Int64", "head": "Int64"})
+
+
+def images_frame(
+    data: DataSet, known: Sequence[Known], keys: pd.DataFrame, scores: Mapping[str, Tensor]
+) -> pd.DataFrame:
+    """A row for each of N images, quantity and variant; scores [V + 1, N], the whole detector's first."""
+    every = pd.concat([keys.assign(metric=metric) for metric in CONTINUOUS], ignore_index=True)
+    own = [scores[source] for source in CONTINUOUS.values()]
+    value = torch.cat([rows[1:] for rows in own]).T  # (N, K)
+    baseline = torch.cat([rows[:1].expand(len(keys), -1) for rows in own]).T
+    records = [picture.record for picture in known]
+    return per_image(data, records, every, value=value, baseline=baseline, effect=value - baseline)
+
+
+@one_thread()  # tensors are small: torch's threads would wait for each other, and for those that count pixels
+def category_effects(
+    detector: Detector,
+    known: Sequence[Known],
+    scores: Mapping[str, Tensor],
+    metrics: Sequence[str],
+    replicates: int,
+    seed: int,
+    size: int,
+) -> dict[str, dict[str, Effects]]:
+    """``{category: {quantity or metric: effects of V variants}}``.
+
+    Args:
+        detector: how maps are enlarged.
+        known: N pictures.
+        scores: [V + 1, N] of each continuous quantity, and ``patch_map`` [V + 1, N, rows, columns].
+        metrics: which.
+        replicates, seed: of the bootstrap.
+        size: of the anomaly maps, a square.
+    """
+    found: dict[str, dict[str, Effects]] = {}
+    for category in dict.fromkeys(picture.record.category for picture in known):
+        here = [i for i, picture in enumerate(known) if picture.record.category == category]
+        times = draws(len(here), replicates, seed, category)
+        own = {name: of_images(scores[s][1:, here], scores[s][0, here], times) for name, s in CONTINUOUS.items()}
+        told = [j for j, i in enumerate(here) if known[i].record.anomalous is not None]
+        if told:
+            at = [here[j] for j in told]
+            labels = torch.tensor([known[i].record.anomalous is True for i in at])
+            own |= of_ranks(scores["joint_score"][:, at], labels, times[:, told], metrics)
+        drawn = [(j, truth) for j, i in enumerate(here) if (truth := known[i].truth) is not None]
+        if drawn:
+            at = [here[j] for j, _ in drawn]
+            maps = (enlarge(detector, grids[at], (size, size)) for grids in scores["patch_map"])
+            truth = Truth.joined([truth for _, truth in drawn])
+            own |= of_pixels(maps, truth, times[:, [j for j, _ in drawn]], metrics)
+        undefined = Effects.undefined(len(scores["joint_score"]) - 1, replicates)
+        found[category] = {name: own.get(name, undefined) for name in (*CONTINUOUS, *metrics)}
+    return found
+
+
+def summarised(data: DataSet, keys: pd.DataFrame, effects: Mapping[str, Mapping[str, Effects]]) -> pd.DataFrame:
+    """Rows for every category and, first, for their mean (category ``mean``), for every quantity and variant.
+
+    Variants come in the order of their magnitude on the joint margin, the strongest first.
+    """
+    probe = (keys["kind"] == "none").to_numpy()
+    # Local heads by themselves are measured by read-out, all others by restart: each way has its own noise.
+    ways = np.where(keys["stream"].eq("local") & keys["head"].notna(), "local", "global")
+    frames = []
+    for category in (MEAN, *effects):
+        parts = list(effects.values()) if category == MEAN else [effects[category]]
+        numbers = {metric: over_categories([own[metric] for own in parts]) for metric in parts[0]}
+        strongest = np.argsort(-numbers["joint_margin"]["magnitude"], kind="stable")
+        strongest = strongest[~probe[strongest]]
+        for metric, own in numbers.items():
+            floor = dict(zip(keys["stream"][probe], own["magnitude"][probe], strict=True))
+            rows = keys.assign(category=category, metric=metric, **own, noise=[floor.get(way, np.nan) for way in ways])
+            frames.append(rows.iloc[strongest])
+    frame = pd.concat(frames, ignore_index=True).assign(domain=data.domain, dataset=data.name)
+    return ordered(frame)

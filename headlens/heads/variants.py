@@ -1,0 +1,158 @@
+"""Which heads are ablated together: one, a whole layer, or the first so many of an order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from headlens.backbone.vision import STREAMS
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError, ShapeError
+
+
+class Head(NamedTuple):
+    """One attention head of one stream, counted from 0.
+
+    >>> print(Head("global", 18, 7), Head("local", 18, 7))
+    L18H7 L18H7/local
+    """
+
+    stream: str
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.head}" + ("" if self.stream == "global" else f"/{self.stream}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A detector with some heads ablated; with no heads at all it is the probe of the noise floor.
+
+    Args:
+        name: how results call it.
+        heads: all that are ablated together.
+    """
+
+    name: str
+    heads: tuple[Head, ...]
+
+    @property
+    def stream(self) -> str:
+        """``global``, ``local``, or ``both``."""
+        found = {head.stream for head in self.heads}
+        return found.pop() if len(found) == 1 else "both"
+
+    @property
+    def layer(self) -> int | None:
+        """The layer, where all heads are in one."""
+        found = {head.layer for head in self.heads}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def head(self) -> int | None:
+        """The head, where there is only one."""
+        return self.heads[0].head if len(self.heads) == 1 else None
+
+
+def heads_of(
+    detector: Detector,
+    layers: Iterable[int] | None = None,
+    heads: Iterable[int] | None = None,
+    streams: Sequence[str] = STREAMS,
+) -> list[Head]:
+    """The heads in ``layers`` (all by default), numbered ``heads`` (all by default), of ``streams``.
+
+    Of the local stream those exist that lie between its start and the last tap: nobody reads further up.
+
+    Raises:
+        ShapeError: a layer, head or stream that does not exist; the message says which do.
+        ConfigError: the local stream of a detector that has none.
+
+    >>> from headlens.backbone import load
+    >>> [str(head) for head in heads_of(Detector(load("mini")), [18], [7])]
+    ['L18H7', 'L18H7/local']
+    """
+    vision = detector.backbone.vision.cfg
+    if unknown := [stream for stream in streams if stream not in STREAMS]:
+        raise ShapeError(f"stream {unknown[0]!r} does not exist; streams are {', '.join(STREAMS)}")
+    own = {"global": range(vision.n_layers), "local": local_layers(detector)}
+    if list(streams) == ["local"] and not own["local"]:
+        raise ConfigError("this detector has no local stream (local_start=-1): its taps read the global one")
+    numbers = range(vision.n_heads) if heads is None else list(heads)
+    _check(numbers, range(vision.n_heads), "head", "heads")
+    if layers is not None:
+        layers = list(layers)
+        _check(layers, own["global" if "global" in streams else "local"], "layer", "layers")
+    asked = {stream: own[stream] if layers is None else [n for n in layers if n in own[stream]] for stream in streams}
+    return [Head(stream, layer, head) for stream in streams for layer in asked[stream] for head in numbers]
+
+
+def local_layers(detector: Detector) -> range:
+    """Layers whose local heads somebody reads: from the stream's start to the last tap; empty where there is none."""
+    start = detector.config.local_start
+    return range(start, max(start, max(detector.config.taps) + 1)) if start >= 0 else range(0)
+
+
+def single_heads(heads: Iterable[Head]) -> list[Variant]:
+    """Each head by itself."""
+    return [Variant(str(head), (head,)) for head in heads]
+
+
+def whole_layers(heads: Iterable[Head]) -> list[Variant]:
+    """All of ``heads`` that are in one layer of one stream, together.
+
+    >>> [variant.name for variant in whole_layers([Head("global", 1, 0), Head("global", 1, 2), Head("local", 1, 0)])]
+    ['L1', 'L1/local']
+    """
+    groups: dict[str, list[Head]] = {}
+    for head in heads:
+        groups.setdefault(str(head).replace(f"H{head.head}", ""), []).append(head)
+    return [Variant(name, tuple(group)) for name, group in groups.items()]
+
+
+def cumulative(order: Sequence[Head], steps: Iterable[int] | None = None) -> list[Variant]:
+    """The first 1, 2, ... heads of ``order`` together, or the first so many as ``steps`` says.
+
+    >>> order = [Head("global", 0, 1), Head("global", 2, 0)]
+    >>> [len(variant.heads) for variant in cumulative(order)]
+    [1, 2]
+    """
+    steps = range(1, len(order) + 1) if steps is None else list(steps)
+    _check(steps, range(1, len(order) + 1), "step", "steps")
+    return [Variant(f"first {count}", tuple(order[:count])) for count in steps]
+
+
+def shuffled(heads: Sequence[Head], seed: int = 0) -> list[Head]:
+    """The same heads in an order that depends on ``seed`` alone: what a cumulative order is compared with."""
+    order = torch.randperm(len(heads), generator=torch.Generator().manual_seed(seed))
+    return [heads[i] for i in order]
+
+
+def check_variants(detector: Detector, variants: Sequence[Variant]) -> None:
+    """Raises ShapeError for a head that ``detector`` has not, and for variants that are none or empty."""
+    if not variants:
+        raise ShapeError("no head to ablate; give at least one variant, such as single_heads(heads_of(detector))")
+    vision = detector.backbone.vision.cfg
+    for variant in variants:
+        if not variant.heads or len(set(variant.heads)) != len(variant.heads):
+            raise ShapeError(f"variant {variant.name!r} ablates no head, or one of them twice")
+        for head in variant.heads:
+            if head.stream not in STREAMS:
+                raise ShapeError(f"stream {head.stream!r} does not exist; streams are {', '.join(STREAMS)}")
+            own = range(vision.n_layers) if head.stream == "global" else local_layers(detector)
+            _check([head.layer], own, f"{head.stream} layer", "layers")
+            _check([head.head], range(vision.n_heads), "head", "heads")
+    names = [variant.name for variant in variants]
+    if len(set(names)) != len(names):
+        raise ShapeError(f"two variants are called {max(names, key=names.count)!r}; results would be mixed up")
+
+
+def _check(asked: Iterable[int], there: range, one: str, many: str) -> None:
+    for number in asked:
+        if number not in there:
+            last = f"{many} are {there[0]}..{there[-1]}" if there else f"there are no such {many}"
+            raise ShapeError(f"{one} {number} does not exist; {last}")

@@ -1,0 +1,70 @@
+"""The plain way: one forward with hooks for every variant, through the detector's own ``score``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from headlens.detectors.headclip import Detector, Features, Prediction
+from headlens.heads.variants import Variant
+
+HOOKS = {"global": "blocks.{}.attn.hook_z", "local": "blocks.{}.attn.hook_local_z"}
+
+
+def scored(detector: Detector, out, size: tuple[int, int], categories: list[str]) -> Prediction:
+    cls = out.embedding if detector.config.cls_norm else out.cls @ detector.backbone.vision.proj
+    return detector.score(Features(cls, out.patches, size), detector.text_of(categories))
+
+
+def hooked(detector: Detector, images: Tensor, hooks: list, categories: list[str] | None = None) -> Prediction:
+    """A prediction in the images' precision with hooks in the way."""
+    vision = detector.backbone.vision
+    options = {"taps": detector.config.taps, "local": detector.local, "head_weights": detector.head_weights()}
+    out = vision.run_with_hooks(images, fwd_hooks=hooks, **options)
+    return scored(detector, out, images.shape[2:], categories or ["object"] * len(images))
+
+
+def cached(detector: Detector, images: Tensor):
+    """The hooked tower's output and everything that it passed through, patterns and results included."""
+    return detector.backbone.vision.run_with_cache(
+        images,
+        names_filter=lambda _: True,
+        taps=detector.config.taps,
+        local=detector.local,
+        head_weights=detector.head_weights(),
+    )
+
+
+def naive(detector: Detector, images: Tensor, variant: Variant, kind: str, instead=None, categories=None):
+    """The detector with heads ablated; ``instead`` is what stands in, ``{hook name: z}``, weighted."""
+    weights = detector.head_weights()
+    hooks = []
+    for head in variant.heads:
+        name = HOOKS[head.stream].format(head.layer)
+
+        def replace(z, hook, head=head, name=name):
+            z = z.clone()
+            if kind == "zero":
+                z[:, :, head.head] = 0
+            elif kind == "revert":
+                z[:, :, head.head] /= weights[head.stream][head.layer, head.head]
+            else:
+                z[:, :, head.head] = instead[name][:, :, head.head]
+            return z
+
+        hooks.append((name, replace))
+    return hooked(detector, images, hooks, categories)
+
+
+def stand_ins(cache, kind: str) -> dict[str, Tensor]:
+    """Weighted ``z`` of another image (the next), or the mean over images and patches, CLS kept apart."""
+    found = {}
+    for name, z in cache.items():
+        if not name.endswith(("hook_z", "hook_local_z")):
+            continue
+        if kind == "resample":
+            found[name] = z.roll(1, 0)
+        else:
+            patches = z[:, 1:].mean((0, 1), keepdim=True).expand(1, z.shape[1] - 1, -1, -1)
+            found[name] = torch.cat([z[:, :1].mean(0, keepdim=True), patches], 1).expand(len(z), -1, -1, -1)
+    return found
