@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test
 
 demo: .venv/installed
-	$(BIN)/headlens verify mini
+	$(BIN)/headlens demo
 
 test: .venv/installed
 	$(BIN)/ruff check .

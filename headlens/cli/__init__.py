@@ -8,6 +8,7 @@ import typer
 
 from headlens import HeadlensError, __version__
 from headlens.cli.data import data
+from headlens.cli.demo import demo
 from headlens.cli.doctor import doctor
 from headlens.cli.eval import eval_
 from headlens.cli.import_ import import_
@@ -22,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+app.command()(demo)
 app.command()(train)
 app.command("eval")(eval_)
 app.command()(score)

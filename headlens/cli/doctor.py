@@ -30,9 +30,10 @@ class Finding:
 
 def doctor(
     data: Annotated[Optional[str], typer.Option(help="A data set to open: a folder, or a procedural set.")] = None,  # noqa: UP045
+    run: Annotated[Optional[str], typer.Option(help="A run to load: a folder, or a shipped one.")] = None,  # noqa: UP045
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Look at the installation, the devices, the weights and, with --data, at a data set. Seconds, and no network.
+    """Look at the installation, devices, weights and runs, and at what --data and --run name. Seconds, and no network.
 
     Exits with 1 if there is a problem. Warnings are about what headlens can do without.
     """
@@ -40,8 +41,11 @@ def doctor(
         "packages": _packages,
         "devices": _devices,
         "embedded backbones": _embedded,
+        "shipped runs": _shipped,
         "published weights": _published,
     }
+    if run is not None:
+        looks["run"] = lambda: _run(run)
     if data is not None:
         looks["data"] = lambda: _data(data)
     findings = []
@@ -146,6 +150,29 @@ def _embedded() -> Iterator[Finding]:
         sha256 = backbone.provenance.sha256
         detail = f"SHA-256 {sha256}, {image.shape[-1]} numbers for a picture and for a sentence"
         yield Finding(name, "ok" if finite else "problem", detail + ("" if finite else ", not all of them finite"))
+
+
+def _shipped() -> Iterator[Finding]:
+    """Each is loaded, which checks its hashes; one scores a picture."""
+    import torch
+
+    from headlens.backbone import load
+    from headlens.training.run import load_run
+    from headlens.training.shipped import NAMES
+
+    clip = load("mini")
+    runs = [load_run(name, clip) for name in NAMES]
+    finite = bool(runs[0].predict(torch.zeros(3, 56, 56)).joint_score.isfinite().all())
+    yield Finding("shipped runs", "ok" if finite and runs else "problem", f"{len(runs)}: {', '.join(NAMES)}")
+
+
+def _run(name: str) -> Iterator[Finding]:
+    from headlens.training.run import load_run
+
+    loaded = load_run(name)
+    card = loaded.card
+    detail = f"{card.get('preset', 'a detector')} on {loaded.detector.backbone}, trained on {card.get('trained_on')}"
+    yield Finding("run", "ok", f"{detail}, seed {card.get('seed')}, threshold {loaded.threshold}, {loaded.size} px")
 
 
 def _published() -> Iterator[Finding]:

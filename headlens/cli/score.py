@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from headlens.detectors.headclip import Prediction
     from headlens.training.run import Run
+
+
+class MapFormat(str, Enum):
+    """What raw maps are written as."""
+
+    NPY = "npy"
+    TIFF = "tiff"
+
 
 COLUMNS = ("file", "image_score", "map_max", "joint_score", "anomalous", "map", "overlay")
 
@@ -25,10 +35,11 @@ def score(
     threshold: Annotated[Optional[float], typer.Option(help="Of the joint score; the run's own.")] = None,  # noqa: UP045
     weights: Annotated[Optional[str], typer.Option(help="The backbone's weight file.")] = None,  # noqa: UP045
     category: Annotated[str, typer.Option(help="What they show; only class-aware runs care.")] = "object",
+    maps: Annotated[MapFormat, typer.Option(help="Of the raw maps: numpy, or 32-bit float TIFF.")] = MapFormat.NPY,
     batch: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 8,
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")] = None,  # noqa: UP045
 ) -> None:
-    """Score pictures. Writes scores.csv, and for each picture its float map (npy) and an overlay (png).
+    """Score pictures. Writes scores.csv, and for each picture its float map and an overlay (png).
 
     Maps are 0 to 1 and overlays share that scale: two pictures can be compared. What cannot be read is named and left
     out, and the exit status is then 1.
@@ -47,7 +58,7 @@ def score(
 
     loaded = load_run(run, weights=weights, device=device or best_device())
     limit = loaded.threshold if threshold is None else threshold
-    table = Results(out, limit)
+    table = Results(out, limit, maps)
     typer.echo(f"{loaded.detector.backbone}; {loaded.folder}, threshold {limit}")
     bad = []
     names = unique_names(files)
@@ -126,8 +137,8 @@ class Results:
         RunError: the folder cannot be written; what was finished stays.
     """
 
-    def __init__(self, out: Path, threshold: float | None) -> None:
-        self.out, self.threshold, self.count = out, threshold, 0
+    def __init__(self, out: Path, threshold: float | None, maps: MapFormat = MapFormat.NPY) -> None:
+        self.out, self.threshold, self.maps, self.count = out, threshold, maps, 0
         self.path = out / "scores.csv"
         with self._writing():
             out.mkdir(parents=True, exist_ok=True)
@@ -137,8 +148,6 @@ class Results:
     def add(self, run: Run, pictures: list[tuple[Path, str, Tensor]], prediction: Prediction) -> None:
         """One batch: (path, name, image [3, H, W]) and what was predicted."""
         import csv
-
-        import numpy as np
 
         from headlens.data import Preprocess
         from headlens.plots.overlay import overlay
@@ -152,10 +161,18 @@ class Results:
             note = "" if self.threshold is None else f", {'anomalous' if joint > self.threshold else 'normal'}"
             figure, _ = overlay(image.permute(1, 2, 0).numpy(), native, f"{name}: joint score {joint:.3f}{note}")
             with self._writing():
-                np.save(self.out / f"{name}.npy", native)
+                _write_map(self.out / f"{name}.{self.maps.value}", native)
                 figure.savefig(self.out / f"{name}.overlay.png", dpi=120)
             scores = (prediction.image_score[row], prediction.anomaly_map[row].max(), prediction.joint_score[row])
-            rows.append([path, *(f"{float(s):.6f}" for s in scores), decision, f"{name}.npy", f"{name}.overlay.png"])
+            rows.append(
+                [
+                    path,
+                    *(f"{float(s):.6f}" for s in scores),
+                    decision,
+                    f"{name}.{self.maps.value}",
+                    f"{name}.overlay.png",
+                ]
+            )
         with self._writing(), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
         self.count += len(rows)
@@ -169,3 +186,13 @@ class Results:
         except OSError as error:
             done = f"; {self.count} pictures are done and stay" if self.count else ""
             raise RunError(f"{self.out}: cannot be written ({error}){done}") from error
+
+
+def _write_map(path: Path, native: np.ndarray) -> None:
+    import numpy as np
+    from PIL import Image
+
+    if path.suffix == ".npy":
+        np.save(path, native)
+    else:
+        Image.fromarray(native).save(path)  # float32 is PIL's mode F

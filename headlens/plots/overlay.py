@@ -19,6 +19,7 @@ def overlay(
     title: str = "",
     ax: Axes | None = None,
     limits: tuple[float, float] = (0, 1),
+    bar: bool = True,
 ) -> tuple[Figure, Axes]:
     """The picture in grey under its map, which is the denser the higher it is, with a colour bar.
 
@@ -30,6 +31,7 @@ def overlay(
         title: above it.
         ax: where to draw; a new figure when None.
         limits: of the colours.
+        bar: draw a colour bar; without it, one may serve several pictures.
 
     >>> fig, ax = overlay(np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9)))
     >>> len(ax.images)
@@ -44,10 +46,10 @@ def overlay(
     ax.imshow(image.mean(2), cmap="gray", vmin=0, vmax=255)
     density = 0.85 * np.clip((anomaly_map - limits[0]) / (limits[1] - limits[0]), 0, 1)
     shades = ax.imshow(anomaly_map, cmap=CMAP, vmin=limits[0], vmax=limits[1], alpha=density, interpolation="nearest")
-    bar = fig.colorbar(shades, ax=ax, fraction=0.045, pad=0.02)
-    bar.set_label("anomaly map")
-    if bar.solids is not None:
-        bar.solids.set_alpha(1)
+    if bar:
+        colours = fig.colorbar(shades, ax=ax, fraction=0.045, pad=0.02, label="anomaly map")
+        if colours.solids is not None:
+            colours.solids.set_alpha(1)
     ax.set_title(title, fontsize=9)
     ax.set_axis_off()
     return fig, ax

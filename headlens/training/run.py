@@ -172,7 +172,13 @@ def load_run(
     card = _card(folder)
     tensors = _tensors(folder / MODEL, card.get("model_sha256"))
     if backbone is None:
-        backbone = _backbone(about, weights, device, dtype)
+        try:
+            backbone = _backbone(about, weights, device, dtype)
+        except HeadlensError as error:
+            raise type(error)(
+                f"{folder} was trained on {about['name']} with weights {about['weights']!r}, which cannot be loaded "
+                f"({error}); name their file with --weights, in Python weights="
+            ) from error
     ours, theirs = backbone.provenance, card.get("backbone", {})
     if (ours.name, ours.sha256, ours.weights if ours.sha256 is None else "") != (
         theirs.get("name"),

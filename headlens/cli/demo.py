@@ -1,0 +1,131 @@
+"""``headlens demo``: the main job on what ships: score, evaluate, compare, look into one layer; no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from headlens.data import DataSet
+    from headlens.training.evaluation import Evaluation
+    from headlens.training.run import Run
+
+DOMAINS = ("industrial", "medical")
+LAYER = 18
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="A new folder for pictures and tables.", file_okay=False)] = Path("demo"),
+    per_category: Annotated[int, typer.Option(help="Pictures of each category.", min=4)] = 16,
+) -> None:
+    """Show the shipped detectors on kinds of goods and scans that they have never seen. Two minutes on two cores.
+
+    Everything is painted: figures compare methods with each other and say nothing about photographs.
+    """
+    from headlens import data
+    from headlens.backbone import load
+    from headlens.data.procedural import World
+    from headlens.data.procedural.worlds import read, write
+    from headlens.detectors.config import preset
+    from headlens.detectors.contrast import LocalContrast
+    from headlens.detectors.headclip import Detector
+    from headlens.files import write_atomically
+    from headlens.training.evaluation import Scorer, evaluate
+    from headlens.training.run import load_run
+
+    clip = load("mini")
+    typer.echo(f"{clip}\nIt has never seen a photograph.\n")
+    lines = ["| unseen | method | I-AUROC of CLS | I-AUROC | P-AUROC | AUPRO |", "|---|---|---:|---:|---:|---:|"]
+    runs: dict[str, tuple[Run, DataSet]] = {}
+    for domain in DOMAINS:
+        typer.echo(f"painting and scoring {domain} pictures …")
+        folder = out / domain
+        world = World(f"procedural:{domain}", per_category)
+        if not (folder / "samples.csv").exists() or len(read(folder)) != len(world):
+            write(world, folder)
+        pictures = data.open(folder, layout="mvtec", domain=domain)
+        runs[domain] = load_run(f"mini-{domain}", clip), pictures
+        methods: dict[str, Scorer] = {
+            "local contrast": LocalContrast(),
+            "CLIP, hand-written prompts": Detector(clip, preset("clip")),
+            "AnomalyCLIP": load_run(f"mini-{domain}-anomalyclip", clip).detector,
+            "HeadCLIP": runs[domain][0].detector,
+        }
+        lines.append(f"| {domain} | chance | 50.0 | 50.0 | 50.0 | 15.0 |")
+        lines += [f"| {domain} | {name} | {_row(evaluate(method, pictures))} |" for name, method in methods.items()]
+    table = "\n".join(lines)
+    typer.echo(f"\n{table}\n\nOf few pictures and one seed: differences of some points mean nothing here.\n")
+    write_atomically(out / "methods.md", (table + "\n").encode())
+
+    figures = [_maps(*runs[domain], out / f"maps-{domain}.png") for domain in DOMAINS]
+    heads = _layer(*runs["industrial"], out / f"layer-{LAYER}.parquet")
+    typer.echo(f"""{heads}
+
+Written: {out / "methods.md"}, {", ".join(map(str, figures))}, {out / f"layer-{LAYER}.parquet"};
+the pictures with their masks are in {out / DOMAINS[0]} and {out / DOMAINS[1]}.
+
+Next:
+  headlens score {out / DOMAINS[0]} --run mini-industrial     your own pictures work the same way
+  headlens eval --run mini-medical --data procedural:medical   three seeds, every metric, intervals
+  headlens train --data procedural:industrial/aux --out runs/mine""")
+
+
+def _row(result: Evaluation) -> str:
+    values = result.frame.groupby(["score", "metric"])["value"].mean()
+    columns = (("image", "auroc"), ("joint", "auroc"), ("pixel", "auroc"), ("pixel", "aupro"))
+    return " | ".join(f"{100 * values[column]:.1f}" for column in columns)
+
+
+def _maps(run: Run, pictures: DataSet, path: Path) -> Path:
+    """A normal picture and three flawed ones of different categories, each with its outline and its map."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+    from headlens.data import Preprocess
+    from headlens.plots.overlay import CMAP, overlay
+
+    first: dict[tuple[str, bool | None], int] = {}
+    for i, record in enumerate(pictures.records):
+        first.setdefault((record.category, record.anomalous), i)
+    chosen = [first[pictures.categories[0], False], *(first[c, True] for c in pictures.categories[:3])]
+    shown = [pictures.pixels(i) for i in chosen]
+    prediction = run.predict([pixels.image for pixels in shown])
+    figure = Figure(figsize=(10, 5.8), layout="constrained")
+    axes = figure.subplots(2, len(chosen))
+    for column, (i, pixels) in enumerate(zip(chosen, shown, strict=True)):
+        record, image = pictures.records[i], pixels.image.permute(1, 2, 0).numpy()
+        axes[0, column].imshow(image)
+        if pixels.mask is not None and pixels.mask.any():
+            axes[0, column].contour(pixels.mask.numpy(), levels=[0.5], colors="#00e5ff", linewidths=1.2)
+        axes[0, column].set_title(f"{record.category}: {record.family}".replace("_", " "), fontsize=10)
+        axes[0, column].set_axis_off()
+        score = float(prediction.joint_score[column])
+        decision = "anomalous" if run.threshold is not None and score > run.threshold else "normal"
+        native = Preprocess(run.size).restore(prediction.anomaly_map[column], image.shape[:2]).numpy()
+        overlay(image, native, f"joint score {score:.2f}: {decision}", axes[1, column], bar=False)
+    figure.colorbar(ScalarMappable(cmap=CMAP), ax=list(axes[1]), shrink=0.9, label="anomaly map")
+    threshold = "" if run.threshold is None else f", threshold {run.threshold:.2f}"
+    figure.suptitle(f"{run.folder.name} on backbone {run.detector.backbone.provenance.name}{threshold}", fontsize=11)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _layer(run: Run, pictures: DataSet, path: Path) -> str:
+    """What each head of one layer does, the strongest first."""
+    from headlens import heads
+
+    some = {record.name for record in pictures.records[:: max(1, len(pictures) // 16)]}
+    few = pictures.where(lambda record: record.name in some)
+    result = heads.ablate(
+        run.detector, few, heads.single_heads(heads.heads_of(run.detector, [LAYER])), metrics=(), replicates=200
+    )
+    result.save(path)
+    found = result.summary
+    effects = found[(found["category"] == "mean") & (found["metric"] == "anomaly_map")]
+    lines = [f"Layer {LAYER} on {len(few)} pictures: how far the anomaly map moves (relative L1) without one head"]
+    for row in effects.sort_values("effect", ascending=False).head(5).itertuples():
+        name = f"L{LAYER}H{row.head}" + ("/local" if row.stream == "local" else "")
+        lines.append(f"  {name:12} {100 * row.effect:5.2f} %  [{100 * row.low:.2f}, {100 * row.high:.2f}]")
+    return "\n".join(lines)
