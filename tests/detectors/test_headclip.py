@@ -73,6 +73,23 @@ def test_anomalyclip_is_its_formulas(name, theirs, clip):
 
 
 @torch.no_grad()
+def test_cranes_image_feature_is_its_formula(clip, images):
+    """arXiv 2504.11055: patches weighted by their anomaly, half and half with CLS; QQ + KK + VV attention."""
+    config = preset("crane", **(SMALL | {"taps": (1, 3)}))
+    detector = Detector(clip, config, seed=1)
+    assert detector.local.attention == ("qq", "kk", "vv")
+    text, features = detector.text()[0], detector.features(images)
+    patches = torch.stack([F.normalize(tokens, dim=-1) for tokens in features.patches.values()])  # (tap, B, N, d)
+    anomalous = (patches @ text.T / 0.07).mean(0).softmax(-1)[..., 1:]
+    mean = F.normalize((patches.mean(0) * anomalous).sum(1), dim=-1)
+    feature = F.normalize(0.5 * mean + 0.5 * F.normalize(features.cls, dim=-1), dim=-1)
+    expected = (feature @ text.T / 0.07).softmax(-1)[:, 1]
+    prediction = detector(images)
+    torch.testing.assert_close(prediction.image_score, expected)
+    torch.testing.assert_close(prediction.joint_score, expected)
+
+
+@torch.no_grad()
 def test_untrained_head_weights_change_nothing(clip, images):
     weighted = Detector(clip, preset("headclip", **SMALL), seed=1)
     without = Detector(clip, preset("headclip", head_weights="none", **SMALL), seed=1)
@@ -84,7 +101,7 @@ def test_untrained_head_weights_change_nothing(clip, images):
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["free", "sigmoid", "softmax"])
 def test_head_weights_reach_the_heads(kind, clip, images):
-    detector = Detector(clip, preset("headclip", head_weights=kind, **SMALL), seed=1)
+    detector = Detector(clip, preset("headclip", head_weights=kind, streams=("global", "local"), **SMALL), seed=1)
     before = detector(images)
     assert all(torch.allclose(w, torch.ones(4, 4)) for w in detector.head_weights().values())
     detector.weights.raw["global"][0, 0] -= 1.0

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from headlens import data
+from headlens.cli import app
 from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
 from headlens.training.config import TrainingConfig
-from headlens.training.features import FeatureStore
+from headlens.training.features import FeatureStore, store_of
 from headlens.training.run import load_run
 from headlens.training.trainer import train
+from tests.metrics.test_merging import free_port
 from tests.training.conftest import SMALL
 
 CONFIG = TrainingConfig(epochs=3, batch=4, save_every=1, lr_heads=0.05)  # 2 steps an epoch
@@ -135,23 +140,76 @@ def test_nothing_to_learn_or_too_few_images_is_an_error(clip, pictures, headclip
         train(Detector(clip, headclip), pictures, TrainingConfig(batch=64), tmp_path, cpu=True)
 
 
-def test_features_are_computed_once(clip, pictures):
-    detector = Detector(clip, preset("anomalyclip", **SMALL))
+@pytest.mark.parametrize("changes", [{"head_weights": "none"}, {"streams": ("local",)}], ids=["features", "parts"])
+def test_what_nothing_learned_influences_is_computed_once(changes, clip, pictures):
+    detector = Detector(clip, preset("headclip", **SMALL, **changes))
     calls = []
     clip.vision.register_forward_hook(lambda *_: calls.append(1))
-    store = FeatureStore(detector)
+    features, keeps = store_of(detector)
     loader = data.Loader(pictures, data.Preprocess(32), 4)
-    first = [store.of(batch, batch.images) for batch in loader]
-    assert len(calls) == 3 and len(store) == 10
-    second = [store.of(batch, batch.images) for batch in loader]
+    first = [features(batch, batch.images) for batch in loader]
+    assert keeps and len(calls) == 3
+    second = [features(batch, batch.images) for batch in loader]
     assert len(calls) == 3
-    for a, b in zip(first, second, strict=True):
-        assert torch.equal(a.cls, b.cls)
-        assert all(torch.equal(a.patches[tap], b.patches[tap]) for tap in a.patches)
-    poor = FeatureStore(detector, budget=0)
+    for a, b, batch in zip(first, second, loader, strict=True):
+        plain = detector.features(batch.images)
+        torch.testing.assert_close(a.cls, b.cls)
+        torch.testing.assert_close(a.cls, plain.cls)
+        for tap in plain.patches:
+            torch.testing.assert_close(a.patches[tap], b.patches[tap])
+            torch.testing.assert_close(a.patches[tap], plain.patches[tap])
+
+
+def test_a_full_store_computes_the_rest(clip, pictures):
+    detector = Detector(clip, preset("anomalyclip", **SMALL))
+    loader = data.Loader(pictures, data.Preprocess(32), 4)
+    rich, poor = FeatureStore(detector.features), FeatureStore(detector.features, budget=0)
     for batch in loader:
-        torch.testing.assert_close(poor.of(batch, batch.images).cls, store.of(batch, batch.images).cls)
-    assert len(poor) == 0 and len(calls) == 6
+        torch.testing.assert_close(poor.of(batch, batch.images).cls, rich.of(batch, batch.images).cls)
+    assert len(poor) == 0 and len(rich) == 10
+
+
+def test_nothing_is_kept_of_a_tower_that_learns(clip, pictures):
+    detector = Detector(clip, preset("headclip", streams=("global", "local"), **SMALL))
+    features, keeps = store_of(detector)
+    (batch,) = data.Loader(pictures, data.Preprocess(32), 10)
+    assert not keeps
+    features(batch, batch.images).patches[3].sum().backward()
+    assert detector.weights.raw["global"].grad.abs().sum() > 0
+
+
+def test_a_full_disk_at_the_end_costs_no_training(clip, pictures, headclip, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headlens.training.run.write_atomically", full)
+        with pytest.raises(RunError, match="No space left"):
+            train(Detector(clip, headclip), pictures, CONFIG, tmp_path / "run", cpu=True)
+    begun = []
+    train(
+        Detector(clip, headclip),
+        pictures,
+        CONFIG,
+        tmp_path / "run",
+        cpu=True,
+        begin=lambda step, of: begun.append(step),
+    )
+    assert begun == [5]  # of 6: the state of the last step but one was there
+
+
+def test_two_processes_are_one_with_twice_the_batch(tmp_path):
+    arguments = ["train", "--data", "procedural:industrial/aux", "--per-category", "2", "--epochs", "2", "--size", "56"]
+    two = [*arguments, "--batch", "5", "--out", str(tmp_path / "two"), "--cpu"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    done = subprocess.run([*launch, "-m", "headlens", *two], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = [*arguments, "--batch", "10", "--out", str(tmp_path / "one"), "--cpu"]
+    assert CliRunner().invoke(app, one, catch_exceptions=False).exit_code == 0
+    runs = {name: load_run(tmp_path / name) for name in ("one", "two")}
+    assert runs["two"].card["processes"] == 2 and runs["one"].card["steps"] == runs["two"].card["steps"] == 4
+    for name, value in runs["one"].detector.state_dict().items():
+        torch.testing.assert_close(runs["two"].detector.state_dict()[name], value, rtol=0.02, atol=2e-4)
 
 
 @pytest.mark.parametrize(
