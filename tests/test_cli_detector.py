@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,7 +138,54 @@ def test_a_config_file_sets_what_flags_do_not(tmp_path):
 
 
 def test_names_of_results_tell_pictures_apart():
-    from pathlib import Path
-
     files = [Path("/r/a/x.png"), Path("/r/b/x.png"), Path("/r/b/y.png")]
     assert unique_names(files) == ["a-x.png", "b-x.png", "y.png"]
+
+
+def test_maps_as_tiff_are_the_same_floats(run, pictures, tmp_path):
+    for kind in ("npy", "tiff"):
+        invoke("score", pictures / "a.png", "--run", run / "0", "--out", tmp_path / kind, "--maps", kind)
+    with Image.open(tmp_path / "tiff" / "a.png.tiff") as picture:
+        assert picture.mode == "F"
+        assert np.array_equal(np.asarray(picture), np.load(tmp_path / "npy" / "a.png.npy"))
+
+
+def test_what_was_scored_before_the_disk_was_full_stays(run, pictures, tmp_path, monkeypatch):
+    out, save = tmp_path / "out", np.save
+
+    def full(path, array):
+        if len(list(out.glob("*.npy"))) == 2:
+            raise OSError(28, "No space left on device")
+        save(path, array)
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(RunError, match=r"No space left on device\); 2 pictures are done and stay"):
+        invoke("score", pictures, "--run", run / "0", "--out", out, "--batch", 1)
+    with (out / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(out / row["map"]).is_file() and (out / row["overlay"]).is_file() for row in rows] == [True, True]
+
+
+def test_eval_takes_all_seeds_of_a_shipped_run_and_says_what_is_no_test(tmp_path):
+    out = invoke(
+        *("eval", "--run", "mini-medical-anomalyclip", "--data", "procedural:medical/aux", "--per-category", 2),
+        *("--json", tmp_path / "result.json"),
+    )
+    assert "Not zero-shot: procedural:medical/aux" in out and "within" in out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [Path(name).name[-1] for name in result["runs"]] == ["0", "1", "2"]
+    assert all(row["seeds"] == 3 for row in result["metrics"])
+
+
+def test_the_demo_shows_everything(tmp_path):
+    out = tmp_path / "demo"
+    first = invoke("demo", "--out", out, "--per-category", 4)
+    for name in ("chance", "local contrast", "CLIP, hand-written prompts", "AnomalyCLIP", "HeadCLIP", "L18H"):
+        assert name in first
+    assert "never seen a photograph" in first
+    written = {"methods.md", "maps-industrial.png", "maps-medical.png", "layer-18.parquet", "industrial", "medical"}
+    assert written <= {path.name for path in out.iterdir()}
+    table = [line for line in first.splitlines() if line.startswith("|")]
+    assert (out / "methods.md").read_text().splitlines() == table
+    with pytest.raises(DataError, match="not an empty folder"):
+        invoke("demo", "--out", out, "--per-category", 6)

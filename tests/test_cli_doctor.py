@@ -161,3 +161,12 @@ def test_data_with_records_that_are_left_out(tmp_path):
     found, code = findings("--data", str(tmp_path / "set"))
     assert code == 1
     assert "the reader complains of 1, such as: " in found["data"]["detail"]
+
+
+def test_runs_are_looked_at():
+    found, code = findings("--run", "mini-medical-1")
+    assert code == 0 and found["shipped runs"]["status"] == found["run"]["status"] == "ok"
+    assert "mini-industrial-2" in found["shipped runs"]["detail"]
+    assert "headclip" in found["run"]["detail"] and "procedural:medical/aux" in found["run"]["detail"]
+    found, code = findings("--run", "nothing")
+    assert code == 1 and "nothing: no such folder" in found["run"]["detail"]

@@ -33,6 +33,9 @@ def test_a_config_comes_back_from_its_table(name):
         ({"temperature": 0.0}, "temperature"),
         ({"top": 0.0}, "top"),
         ({"local_start": -1}, "local_start=-1"),
+        ({"local_attention": ("vq",)}, "local_attention"),
+        ({"local_attention": ()}, "local_attention"),
+        ({"score_pooling": 1.5}, "score_pooling is 1.5"),
         ({"colour": "red"}, "DetectorConfig has no field 'colour'"),
     ],
 )

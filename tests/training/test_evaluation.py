@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -69,3 +70,23 @@ def test_several_sets_are_one_table(clip, headclip, two_categories):
     frame = both.table().frame
     assert set(frame["dataset"]) == {"procedural:industrial/aux", "other", "mean"}
     assert len(both.scores) == 12
+
+
+@torch.no_grad()
+def test_saturated_maps_are_told_apart(clip, two_categories, headclip):
+    """Margins of trained detectors lie around -20: over 0..1 nearly all of their pixels would share one bin."""
+    detector = Detector(clip, headclip, seed=2)
+    shifted = detector.score
+
+    def low(features, text):
+        prediction = shifted(features, text)
+        margins = torch.logit(prediction.anomaly_map) * 3 - 20
+        return replace(prediction, anomaly_map=margins.sigmoid())
+
+    detector.score = low
+    exact, streamed = (evaluate(detector, two_categories, exact=exact) for exact in (True, False))
+    assert exact.half_width == 0 < streamed.half_width < 0.005
+    both = exact.frame.merge(streamed.frame, on=["category", "score", "metric"])
+    pixel = both[both["score"] == "pixel"]
+    assert len(pixel) == 8
+    assert (pixel["value_x"] - pixel["value_y"]).abs().max() <= streamed.half_width + 1e-9

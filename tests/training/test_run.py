@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
-from headlens.backbone import architecture_from_config, assemble
+from headlens.backbone import architecture_from_config, assemble, embedded
+from headlens.backbone import load as load_backbone
+from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
-from headlens.errors import ConfigError, RunError
+from headlens.errors import ConfigError, HeadlensError, RunError
 from headlens.training.config import TrainingConfig
 from headlens.training.run import load_run, read_config, save_run
 from tests.backbone.models import tiny_config
@@ -88,3 +90,12 @@ def test_a_folder_that_cannot_be_written_is_named(clip, headclip, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         save_run(tmp_path / "file" / "run", Detector(clip, headclip), TrainingConfig(), {})
+
+
+def test_a_backbone_file_that_is_gone_is_named(tmp_path):
+    """The card keeps the file's name, not where it was."""
+    clip = load_backbone("mini", embedded.weights("mini"))
+    save_run(tmp_path / "run", Detector(clip, preset("anomalyclip")), TrainingConfig(), {})
+    with pytest.raises(HeadlensError, match=r"open_clip_model\.safetensors.*--weights"):
+        load_run(tmp_path / "run")
+    assert load_run(tmp_path / "run", weights=embedded.weights("mini")).detector.weights is None

@@ -1,0 +1,58 @@
+"""The runs that ship: there, whole, loadable by name, and made as their cards say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import headlens
+from headlens.backbone import load
+from headlens.errors import RunError
+from headlens.training.run import load_run
+from headlens.training.shipped import NAMES, folders
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return load("mini")
+
+
+def test_three_seeds_of_two_methods_in_two_domains():
+    kinds = ("mini-industrial", "mini-industrial-anomalyclip", "mini-medical", "mini-medical-anomalyclip")
+    assert set(NAMES) == {f"{kind}-{seed}" for kind in kinds for seed in range(3)}
+    assert [folder.name for folder in folders("mini-medical")] == [f"mini-medical-{seed}" for seed in range(3)]
+    assert folders("mini") == [] and folders("mini-medical-3") == []
+    size = sum(file.stat().st_size for name in NAMES for file in folders(name)[0].iterdir())
+    assert size < 600_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_what_its_name_says(name, mini):
+    run = load_run(name, mini)
+    domain, seed = name.split("-")[1], int(name[-1])
+    assert run.card["trained_on"] == f"procedural:{domain}/aux" and run.card["domain"] == domain
+    assert run.card["seed"] == run.card["painted"]["seed"] == seed
+    assert run.card["preset"] == ("anomalyclip" if "anomalyclip" in name else "headclip")
+    assert 0 < run.threshold < 1 and run.card["metrics"]["image_auroc"] > 0.8
+    weights = run.detector.head_weights()
+    assert bool(weights) == ("anomalyclip" not in name)
+    assert all(w.std() > 0.05 for w in weights.values())
+
+
+def test_by_name_in_one_line():
+    run = headlens.load("mini-industrial")
+    assert run.folder.name == "mini-industrial-0"
+    prediction = run.predict(torch.zeros(3, 60, 40, dtype=torch.uint8))
+    assert prediction.anomaly_map.shape == (1, 224, 224) and prediction.joint_score.isfinite().all()
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch, mini):
+    (tmp_path / "mini-medical").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=r"mini-medical: no config\.toml"):
+        load_run("mini-medical", mini)
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(RunError, match="mini-medical-anomalyclip-2"):
+        load_run("mini-metal")
