@@ -75,7 +75,8 @@ def assemble(detector: Detector, parts: LocalParts) -> Features:
     vision, weights = detector.backbone.vision, detector.head_weights()[LOCAL]
     y, patches = parts.start, dict(parts.below)
     for block, z in parts.z.items():
-        y = y + vision.blocks[block].attn.out((z * weights[block, :, None].to(z.dtype)).flatten(2))  # [B, N, D]
+        weighted = (z * weights[block, :, None]).to(z.dtype)  # the product in the weights' float32
+        y = y + vision.blocks[block].attn.out(weighted.flatten(2))  # [B, N, D]
         if block in detector.config.taps:
             patches[block] = vision.readout(y).float()
     return Features(parts.cls, patches, parts.size)
