@@ -193,6 +193,8 @@ def baselines(args: argparse.Namespace) -> None:
     scorers["clip"] = Detector(load(args.model, args.weights, device=args.device), preset("clip"))
     for name, scorer in scorers.items():
         folder = args.out / "nothing" / f"{name}-0"
+        if (folder / "frame.parquet").exists():
+            continue
         folder.mkdir(parents=True, exist_ok=True)
         test(scorer, tests).frame.assign(choice=name).to_parquet(folder / "frame.parquet")
 

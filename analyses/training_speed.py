@@ -52,7 +52,9 @@ def main() -> None:
     loader = data.Loader(pictures, data.Preprocess(side), args.batch, normalise=False)
     batch = next(iter(loader)).to(device)
     images = loader.preprocess.normalise(batch.images)
-    losses = {name: Objective(Detector(clip, preset("headclip", **changes))) for name, changes in CASES.items()}
+    losses = {
+        name: Objective(Detector(clip, preset("headclip", **changes)), len(pictures)) for name, changes in CASES.items()
+    }
     seconds = paired({name: partial(step, loss, batch, images) for name, loss in losses.items()}, args.rounds, device)
     print("| a step with | time against weighing both streams |\n|---|---:|")
     for name in CASES:

@@ -58,10 +58,20 @@ def test_eval_prints_seeds_with_intervals_and_writes_json(run, tmp_path):
         *("--json", out),
     )
     assert "±" in two
-    result = json.loads(out.read_text())
+    (result,) = json.loads(out.read_text())["results"]
     assert result["backbone"]["name"] == "mini"
     assert {row["metric"] for row in result["metrics"]} >= {"cls_auroc", "map_auroc", "image_auroc", "pixel_aupro"}
     assert all(row["seeds"] == 2 for row in result["metrics"])
+
+
+def test_eval_keeps_apart_what_differs_in_more_than_its_seed(run, tmp_path):
+    out = tmp_path / "result.json"
+    names = ("mini-medical-0", "mini-medical-1", "mini-medical-anomalyclip-0", run / "0")
+    arguments = [argument for name in names for argument in ("--run", name)]
+    printed = invoke("eval", *arguments, "--data", "procedural:medical", "--per-category", 2, "--json", out)
+    results = json.loads(out.read_text())["results"]
+    assert [len(result["runs"]) for result in results] == [2, 1, 1]
+    assert printed.count("| data set |") == 3 and "trained on procedural:industrial/aux" in printed
 
 
 def test_score_writes_maps_overlays_and_one_table(run, pictures, tmp_path):
@@ -142,6 +152,16 @@ def test_names_of_results_tell_pictures_apart():
     assert unique_names(files) == ["a-x.png", "b-x.png", "y.png"]
 
 
+def test_scores_are_not_scored_and_not_overwritten(run, pictures):
+    for name in ("$a$_$.png", "mask.tiff"):
+        Image.new("L", (30, 20)).save(pictures / name)
+    invoke("score", pictures, "--run", run / "0", "--out", pictures / "scores", "--maps", "tiff")
+    with pytest.raises(RunError, match=r"scores\.csv is there already"):
+        invoke("score", pictures, "--run", run / "0", "--out", pictures / "scores")
+    (pictures / "scores" / "scores.csv").unlink()
+    assert "5 pictures scored" in invoke("score", pictures, "--run", run / "0", "--out", pictures / "scores")
+
+
 def test_maps_as_tiff_are_the_same_floats(run, pictures, tmp_path):
     for kind in ("npy", "tiff"):
         invoke("score", pictures / "a.png", "--run", run / "0", "--out", tmp_path / kind, "--maps", kind)
@@ -172,7 +192,7 @@ def test_eval_takes_all_seeds_of_a_shipped_run_and_says_what_is_no_test(tmp_path
         *("--json", tmp_path / "result.json"),
     )
     assert "Not zero-shot: procedural:medical/aux" in out and "within" in out
-    result = json.loads((tmp_path / "result.json").read_text())
+    (result,) = json.loads((tmp_path / "result.json").read_text())["results"]
     assert [Path(name).name[-1] for name in result["runs"]] == ["0", "1", "2"]
     assert all(row["seeds"] == 3 for row in result["metrics"])
 

@@ -17,7 +17,9 @@ LAYER = 18
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="A new folder for pictures and tables.", file_okay=False)] = Path("demo"),
+    out: Annotated[
+        Path, typer.Option(help="A folder for pictures and tables; painted pictures are used again.", file_okay=False)
+    ] = Path("demo"),
     per_category: Annotated[int, typer.Option(help="Pictures of each category.", min=4)] = 16,
 ) -> None:
     """Show the shipped detectors on kinds of goods and scans that they have never seen. Two minutes on two cores.
@@ -56,18 +58,19 @@ def demo(
         lines.append(f"| {domain} | chance | 50.0 | 50.0 | 50.0 | 15.0 |")
         lines += [f"| {domain} | {name} | {_row(evaluate(method, pictures))} |" for name, method in methods.items()]
     table = "\n".join(lines)
-    typer.echo(f"\n{table}\n\nOf few pictures and one seed: differences of some points mean nothing here.\n")
+    typer.echo(f"\n{table}\n\nOf few pictures and one seed: differences of some points mean nothing.")
+    typer.echo("docs/headclip.md has more of both: there, too, hand-written prompts are as good as learned ones.\n")
     write_atomically(out / "methods.md", (table + "\n").encode())
 
     figures = [_maps(*runs[domain], out / f"maps-{domain}.png") for domain in DOMAINS]
     heads = _layer(*runs["industrial"], out / f"layer-{LAYER}.parquet")
     typer.echo(f"""{heads}
 
-Written: {out / "methods.md"}, {", ".join(map(str, figures))}, {out / f"layer-{LAYER}.parquet"};
+Written: {out / "methods.md"}, {", ".join(map(str, figures))}, {out / f"layer-{LAYER}.parquet"} and its summary;
 the pictures with their masks are in {out / DOMAINS[0]} and {out / DOMAINS[1]}.
 
 Next:
-  headlens score {out / DOMAINS[0]} --run mini-industrial     your own pictures work the same way
+  headlens score {out / "industrial" / "screw" / "test"} --run mini-industrial    or your own pictures
   headlens eval --run mini-medical --data procedural:medical   three seeds, every metric, intervals
   headlens train --data procedural:industrial/aux --out runs/mine""")
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from headlens.backbone import Backbone
+    from headlens.training.run import Run
 
 
 def eval_(
@@ -19,7 +23,10 @@ def eval_(
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")] = None,  # noqa: UP045
     json_: Annotated[Optional[Path], typer.Option("--json", help="A file for machines.", dir_okay=False)] = None,  # noqa: UP045
 ) -> None:
-    """Print the metrics of trained detectors, and say which backbone made them."""
+    """Print the metrics of trained detectors, and say which backbone made them.
+
+    Runs that differ in their seed alone are one table, of means and 95 % intervals; others have tables of their own.
+    """
     from tqdm import tqdm
 
     import headlens.data
@@ -27,7 +34,7 @@ def eval_(
     from headlens.data.protocol import canonical
     from headlens.files import write_atomically
     from headlens.training.evaluation import Evaluation, evaluate
-    from headlens.training.run import load_run
+    from headlens.training.run import find_run, load_run, read_config
     from headlens.training.shipped import folders
     from headlens.training.summary import over_seeds
 
@@ -35,28 +42,38 @@ def eval_(
         headlens.data.open(spec, **({"per_category": per_category} if spec.startswith("procedural:") else {}))  # type: ignore[arg-type]
         for spec in data
     ]
-    clip, results, trained_on = None, [], set()
-    runs = [folder for name in run for folder in ([] if Path(name).exists() else folders(name)) or [Path(name)]]
-    for folder in runs:
-        loaded = load_run(folder, clip, weights=weights, device=device or best_device())
-        clip = loaded.detector.backbone
-        trained_on.add(canonical(loaded.card.get("trained_on", "")))
+    names = [folder for name in run for folder in ([] if Path(name).exists() else folders(name)) or [Path(name)]]
+    clips: dict[str, Backbone] = {}
+    groups: dict[str, list[tuple[Run, Evaluation]]] = {}  # what differs in its seed alone
+    for folder in names:
+        about = json.dumps(read_config(find_run(folder))[0])
+        loaded = load_run(folder, clips.get(about), weights=weights, device=device or best_device())
+        clips[about] = loaded.detector.backbone
         with tqdm(total=sum(map(len, sets)), unit="image", disable=None, desc=folder.name) as bar:
-            options = {"exact": exact, "cache": len(runs) > 1, "progress": bar.update}
+            options = {"exact": exact, "cache": len(names) > 1, "progress": bar.update}
             parts = [evaluate(loaded.detector, one, loaded.size, batch, **options) for one in sets]
-        results.append(Evaluation.joined(parts))
-    summary = over_seeds(results)
-    typer.echo(f"{clip}\n{', '.join(map(str, runs))}\n")
-    typer.echo(summary.markdown())
-    half_width = max(result.half_width for result in results)
+        alike = json.dumps([about, loaded.detector.config.table(), loaded.card.get("trained_on"), loaded.size])
+        groups.setdefault(alike, []).append((loaded, Evaluation.joined(parts)))
+
+    rows, skipped, half_width = [], set[str](), 0.0
+    for group in groups.values():
+        first, results = group[0][0], [result for _, result in group]
+        own, summary, trained_on = (
+            [str(one.folder) for one, _ in group],
+            over_seeds(results),
+            str(first.card.get("trained_on")),
+        )
+        typer.echo(f"{first.detector.backbone}\n{', '.join(own)}, trained on {trained_on}\n\n{summary.markdown()}\n")
+        if known := [one.name for one in sets if canonical(one.name) == canonical(trained_on)]:
+            typer.echo(f"Not zero-shot: {', '.join(known)} is what these were trained on.\n", err=True)
+        made_by = {"runs": own, "backbone": vars(first.detector.backbone.provenance)}
+        rows.append({**made_by, "metrics": json.loads(summary.frame.to_json(orient="records"))})
+        skipped |= {name for result in results for name in result.skipped}
+        half_width = max(half_width, *(result.half_width for result in results))
     if half_width:
-        typer.echo(f"\nPixel metrics are within {half_width:.1g} of the exact ones (--exact keeps every map).")
-    if known := [one.name for one in sets if canonical(one.name) in trained_on]:
-        typer.echo(f"\nNot zero-shot: {', '.join(known)} is what these runs were trained on.", err=True)
-    skipped = sorted({name for result in results for name in result.skipped})
+        typer.echo(f"Pixel metrics are within {half_width:.1g} of the exact ones (--exact keeps every map).")
     if skipped:
-        typer.echo(f"\n{len(skipped)} pictures could not be read and were left out: {', '.join(skipped[:5])}", err=True)
+        few = ", ".join(sorted(skipped)[:5])
+        typer.echo(f"{len(skipped)} pictures could not be read and were left out: {few}", err=True)
     if json_ is not None:
-        about = {"backbone": vars(clip.provenance) if clip else {}, "runs": [str(folder) for folder in runs]}
-        rows = json.loads(summary.frame.to_json(orient="records"))
-        write_atomically(json_, (json.dumps({**about, "metrics": rows, "skipped": skipped}, indent=1) + "\n").encode())
+        write_atomically(json_, (json.dumps({"results": rows, "skipped": sorted(skipped)}, indent=1) + "\n").encode())

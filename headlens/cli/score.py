@@ -44,7 +44,7 @@ def score(
     Maps are 0 to 1 and overlays share that scale: two pictures can be compared. What cannot be read is named and left
     out, and the exit status is then 1.
     """
-    files = found(pictures)
+    files = found(pictures, out)
 
     from itertools import islice
 
@@ -83,8 +83,8 @@ def score(
         raise typer.Exit(1)
 
 
-def found(pictures: list[str]) -> list[Path]:
-    """The picture files that arguments name, each once, in order.
+def found(pictures: list[str], out: Path) -> list[Path]:
+    """The picture files that arguments name, each once, in order; in folders, none of what was written to ``out``.
 
     Raises:
         DataError: an argument that names nothing.
@@ -99,6 +99,7 @@ def found(pictures: list[str]) -> list[Path]:
         path = Path(given).expanduser()
         if path.is_dir():
             own = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            own = [file for file in own if not file.resolve().is_relative_to(out.resolve())]
         elif path.exists() or not has_magic(given):
             own = [path] if path.is_file() else []
         else:
@@ -134,12 +135,16 @@ class Results:
     """``scores.csv`` with maps and overlays beside it; every batch is on disk before the next one is computed.
 
     Raises:
-        RunError: the folder cannot be written; what was finished stays.
+        RunError: the folder cannot be written, what was finished stays; or it holds scores already.
     """
 
     def __init__(self, out: Path, threshold: float | None, maps: MapFormat = MapFormat.NPY) -> None:
+        from headlens.errors import RunError
+
         self.out, self.threshold, self.maps, self.count = out, threshold, maps, 0
         self.path = out / "scores.csv"
+        if self.path.exists():
+            raise RunError(f"{self.path} is there already; name another --out, or take it away")
         with self._writing():
             out.mkdir(parents=True, exist_ok=True)
             with self.path.open("w", newline="", encoding="utf-8") as file:

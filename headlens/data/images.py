@@ -75,8 +75,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     (torch.Size([3, 2, 4]), torch.uint8, tensor([7], dtype=torch.uint8))
     """
     with _opened(path, max_pixels) as picture:
-        if _deep(picture):
-            grey = _eight_bits(path, np.array(picture))
+        if deep(picture):
+            grey = eight_bits(path, np.array(picture))
             return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
         rgb = np.array(picture.convert("RGB"))
     return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
@@ -104,7 +104,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     """
     with _opened(path, max_pixels) as picture:
         lossy = picture.format in _LOSSY
-        if _deep(picture):
+        if deep(picture):
             values = np.array(picture)
         elif picture.mode in ("1", "L"):  # almost all of them, and the other way takes ten times as long
             values = np.array(picture.convert("L"))
@@ -179,7 +179,7 @@ class _OwnLimit:
 _OWN_LIMIT = _OwnLimit()
 
 
-def _deep(picture: Image) -> bool:
+def deep(picture: Image) -> bool:
     """Whether it is grey with more than 8 bits, which ``convert`` would clip rather than scale."""
     return picture.mode.startswith("I") or picture.mode == "F"
 
@@ -201,8 +201,8 @@ def _bits(top: float) -> int:
     return next(bits for bits in (8, 12, 16, 32) if top < 2**bits)
 
 
-def _eight_bits(path: Path, values: np.ndarray) -> np.ndarray:
-    """[H, W] of any type as uint8."""
+def eight_bits(path: Path | str, values: np.ndarray) -> np.ndarray:
+    """[H, W] of any real type as uint8, by the rule of ``read_image``; ``path`` is what an error names."""
     low, top = float(values.min()), float(values.max())
     floating = values.dtype.kind == "f"
     if not np.isfinite([low, top]).all() or low < 0 or (floating and top > 255):

@@ -7,7 +7,7 @@ images [B, 3, h, w]
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -171,4 +171,9 @@ class Detector(nn.Module):
             raise ConfigError(f"{sorted(fixed)[0]} decides what is learned: train another detector")
         other = Detector(self.backbone, replace(self.config, **changes))  # type: ignore[arg-type]
         other.load_state_dict(self.state_dict())
-        return other
+        return other.requires_grad_(any(p.requires_grad for p in self.parameters())).train(self.training)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Detector:
+        """Where a detector goes, its backbone goes too."""
+        self.backbone._apply(fn)
+        return super()._apply(fn, recurse)

@@ -75,7 +75,7 @@ def assemble(detector: Detector, parts: LocalParts) -> Features:
     vision, weights = detector.backbone.vision, detector.head_weights()[LOCAL]
     y, patches = parts.start, dict(parts.below)
     for block, z in parts.z.items():
-        weighted = (z * weights[block, :, None]).to(z.dtype)  # the product in the weights' float32
+        weighted = (z * weights[block, :, None]).to(vision.proj.dtype)  # z may have been kept in another precision
         y = y + vision.blocks[block].attn.out(weighted.flatten(2))  # [B, N, D]
         if block in detector.config.taps:
             patches[block] = vision.readout(y).float()

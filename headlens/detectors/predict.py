@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from headlens.data import Pixels, Preprocess, read_image
+from headlens.data.images import deep, eight_bits
 from headlens.detectors.headclip import Detector, Prediction
 from headlens.errors import ShapeError
 
@@ -26,7 +27,8 @@ def as_bytes(picture: Any) -> Tensor:
 
     Args:
         picture: a path; a PIL image; an array [H, W, 3] or [H, W] as PIL gives it; a tensor [3, H, W] or [1, H, W].
-            Whole numbers are 0..255; floating point is 0..1, not normalised.
+            Whole numbers are 0..255, but for 16 bits, which are scaled as those of a file; floating point is 0..1, not
+            normalised.
 
     Raises:
         DataError: a file that cannot be read.
@@ -37,8 +39,16 @@ def as_bytes(picture: Any) -> Tensor:
     """
     if isinstance(picture, str | Path):
         return read_image(Path(picture))
+    if hasattr(picture, "convert"):
+        if not deep(picture):
+            return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+        picture = eight_bits("a picture", np.array(picture))
     if isinstance(picture, np.ndarray):
         shape = picture.shape
+        if picture.dtype.kind not in "buif":
+            raise ShapeError(f"an array of {picture.dtype} is no picture; expected numbers")
+        if picture.dtype == np.uint16 and picture.size:
+            picture = eight_bits("a picture", picture)
         tensor = torch.from_numpy(np.ascontiguousarray(picture))
         if tensor.ndim == 3 and shape[2] in (1, 3):
             tensor = tensor.permute(2, 0, 1)
@@ -50,8 +60,6 @@ def as_bytes(picture: Any) -> Tensor:
         shape, tensor = tuple(picture.shape), picture.detach().cpu()
         if tensor.ndim != 3 or shape[0] not in (1, 3):
             raise ShapeError(f"a tensor of shape {shape} is no picture; expected [3, H, W] or [1, H, W]")
-    elif hasattr(picture, "convert"):
-        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
     else:
         raise ShapeError(f"{type(picture).__name__} is no picture; expected a path, a PIL image, an array or a tensor")
     if 0 in shape:
@@ -62,7 +70,8 @@ def as_bytes(picture: Any) -> Tensor:
             raise ShapeError(f"a floating point picture with values {low:g} to {high:g}; expected 0..1, not normalised")
         tensor = (tensor * 255).round()
     elif tensor.dtype != torch.uint8 and (int(tensor.min()) < 0 or int(tensor.max()) > 255):
-        raise ShapeError(f"a picture of {tensor.dtype} with values up to {int(tensor.max())}; expected 0..255")
+        low, high = int(tensor.min()), int(tensor.max())
+        raise ShapeError(f"a picture of {tensor.dtype} with values from {low} to {high}; expected 0..255")
     return tensor.to(torch.uint8).expand(3, -1, -1).contiguous()
 
 

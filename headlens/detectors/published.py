@@ -51,16 +51,18 @@ def read_prompts(path: str | Path) -> PublishedPrompts:
     """
     file = read_checkpoint(path)
     state = {name: value.float() for name, value in file.state.items() if value.is_floating_point()}
-    deep = [state[f"{_DEEP}{i}"] for i in range(sum(name.startswith(_DEEP) for name in state))]
-    needed = [f"{what}_{side}" for what in ("ctx", "token_prefix", "token_suffix") for side in _SENTENCES]
+    blocks = [f"{_DEEP}{i}" for i in range(sum(name.startswith(_DEEP) for name in state))]
+    needed = [f"{what}_{side}" for what in ("ctx", "token_prefix", "token_suffix") for side in _SENTENCES] + blocks
     missing = [name for name in needed if name not in state]
-    shapes = [tuple(state[name].shape) for name in ("ctx_pos", "ctx_neg") if name in state]
-    if missing or len(set(shapes)) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 1):
+    shapes = [tuple(state[name].shape) for name in needed[:2] if name in state]
+    odd = any(state[name].shape[:2] != (1, 1) or state[name].ndim != 4 for name in needed[:6] if name in state)
+    if missing or odd or len(set(shapes)) != 1:
         raise CheckpointError(
             f"{path} holds no prompts of AnomalyCLIP or Crane: expected ctx_pos and ctx_neg [1, 1, n, D], "
             f"token_prefix_…, token_suffix_… and {_DEEP}…; "
             + (f"there is no {missing[0]}" if missing else f"ctx_pos and ctx_neg are {shapes}")
         )
+    deep = [state[name] for name in blocks]
     if len({tuple(prompt.shape) for prompt in deep}) > 1 or any(prompt.ndim != 2 for prompt in deep):
         raise CheckpointError(f"{path}: its deep prompts differ in shape: {[tuple(p.shape) for p in deep]}")
     return PublishedPrompts(
@@ -88,7 +90,8 @@ def detector_of(prompts: PublishedPrompts, backbone: Backbone) -> Detector:
     for side, sentence in _SENTENCES.items():
         tokens = backbone.tokenizer([sentence])[0].to(backbone.logit_scale.device)
         own = backbone.text.token_embedding(tokens[: int(tokens.argmax()) + 1]).float().cpu()
-        if not torch.allclose(own, prompts.words[side][: len(own)], atol=1e-3 * float(own.abs().max())):
+        theirs = prompts.words[side][: len(own)]
+        if theirs.shape != own.shape or not torch.allclose(own, theirs, atol=1e-3 * float(own.abs().max())):
             raise RunError(
                 f"the prompts were learned on a CLIP with other embeddings of {sentence!r} than {backbone}: load the "
                 "one that they were learned on (ViT-L-14-336-quickgelu with weights openai)"

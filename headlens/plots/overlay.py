@@ -50,6 +50,6 @@ def overlay(
         colours = fig.colorbar(shades, ax=ax, fraction=0.045, pad=0.02, label="anomaly map")
         if colours.solids is not None:
             colours.solids.set_alpha(1)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title, fontsize=9, parse_math=False)  # names of files may hold dollars
     ax.set_axis_off()
     return fig, ax

@@ -15,7 +15,7 @@ from headlens.detectors.scoring import pooled
 from headlens.metrics import ImageMetrics, MetricTable, PixelMetrics
 from headlens.metrics.table import KEYS
 
-LOGITS = (-28.0, 17.0)
+LOGITS = (-88.0, 17.0)
 """Of any probability that float32 can tell from 0 and 1."""
 SCORES = ("image", "map", "joint")
 """CLS alone; the map's maximum alone; what the detector's config makes of both."""
@@ -137,19 +137,24 @@ def evaluate(
                 own = torch.tensor([record.category == category for record in part.records], device=device)
                 own &= part.has_mask
                 if own.any():
-                    pixel[category].update(_logit(prediction.anomaly_map[own]), part.masks[own])
+                    maps = prediction.anomaly_map[own]
+                    pixel[category].update(maps if exact else _logit(maps), part.masks[own])
         progress(len(part))
     scored = pd.DataFrame(rows)
     frame = pd.DataFrame(_metrics(dataset, scored, pixel, device), columns=[*KEYS, "score", "metric", "value"])
-    widths = [high - low for metric in pixel.values() for low, high in metric.bounds().values() if not low.isnan()]
-    half_width = float(max(widths, default=torch.zeros(()))) / 2
-    return Evaluation(frame, scored, tuple(skip.record.name for skip in loader.skipped), half_width)
+    return Evaluation(frame, scored, tuple(skip.record.name for skip in loader.skipped), _half_width(pixel.values()))
+
+
+def _half_width(metrics: Iterable[PixelMetrics]) -> float:
+    """How far the values may be from the exact ones: half a certificate, and all of it for F1max, its lower end."""
+    found = [(name, float(high - low)) for m in metrics for name, (low, high) in m.bounds().items() if not low.isnan()]
+    return max((width if name == "f1max" else width / 2 for name, width in found), default=0.0)
 
 
 def _logit(maps: torch.Tensor) -> torch.Tensor:
-    """Changes no metric, but tells apart what bins over 0..1 cannot: most of a trained map lies below 1e-6."""
-    below_one = 1 - torch.finfo(torch.float32).eps / 2
-    return torch.logit(maps.float().clamp(1e-12, below_one))
+    """Keeps the order, and tells apart what bins over 0..1 cannot: most of a trained map lies below 1e-6."""
+    numbers = torch.finfo(torch.float32)
+    return torch.logit(maps.float().clamp(numbers.tiny, 1 - numbers.eps / 2))
 
 
 def _metrics(

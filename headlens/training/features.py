@@ -17,16 +17,19 @@ Kept = TypeVar("Kept", Features, LocalParts)
 
 
 class FeatureStore(Generic[Kept]):
-    """Keeps what ``compute`` makes of images in memory, as far as the budget goes; the rest is computed each time.
+    """Keeps what ``compute`` makes of images in memory, if that of all images fits the budget; else nothing.
+
+    A batch of shuffled images hardly ever finds all of its own among some that are kept.
 
     Args:
         compute: normalised images [B, 3, h, w] to ``Features`` or ``LocalParts``.
+        images: how many there are.
         budget: bytes that may be kept.
     """
 
-    def __init__(self, compute: Callable[[Tensor], Kept], budget: int = 4 * 2**30) -> None:
+    def __init__(self, compute: Callable[[Tensor], Kept], images: int, budget: int = 4 * 2**30) -> None:
         self.compute: Callable[[Tensor], Kept] = compute
-        self.room = budget
+        self.images, self.budget, self.keeps = images, budget, True
         self._kept: dict[int, Kept] = {}
 
     def __len__(self) -> int:
@@ -39,27 +42,29 @@ class FeatureStore(Generic[Kept]):
         if all(number in self._kept for number in numbers):
             return _together([self._kept[number] for number in numbers], images.device)
         made = self.compute(images)
-        for row, number in enumerate(numbers):
-            if number not in self._kept:
-                own = _row(made, row)
-                size = sum(part.numel() * part.element_size() for part in _tensors(own))
-                if size <= self.room:
-                    self._kept[number] = own
-                    self.room -= size
+        if not self._kept:
+            size = sum(part.numel() * part.element_size() for part in _tensors(made)) / len(numbers)
+            self.keeps = size * self.images <= self.budget
+        if self.keeps:
+            for row, number in enumerate(numbers):
+                self._kept.setdefault(number, _row(made, row))
         return made
 
 
-def store_of(detector: Detector) -> tuple[Callable[[Batch, Tensor], Features], bool]:
-    """How to get features of a batch while ``detector`` is trained, and whether anything of them is kept.
+def features_of(
+    detector: Detector, images: int
+) -> tuple[Callable[[Batch, Tensor], Features], FeatureStore[Features] | FeatureStore[LocalParts] | None]:
+    """How to get features of a batch while ``detector`` is trained on so many images, and what is kept on the way.
 
-    Without head weights the features themselves are; with local ones alone, the parts that they weigh.
+    Without head weights the features themselves are; with local ones alone, the parts that they weigh; else nothing.
     """
     if detector.weights is None:
-        return FeatureStore(detector.features).of, True
+        features = FeatureStore(detector.features, images)
+        return features.of, features
     if only_local(detector):
-        store = FeatureStore(lambda images: local_parts(detector, images))
-        return lambda batch, images: assemble(detector, store.of(batch, images)), True
-    return lambda batch, images: detector.features(images), False
+        parts = FeatureStore(lambda batch: local_parts(detector, batch), images)
+        return lambda batch, images: assemble(detector, parts.of(batch, images)), parts
+    return lambda batch, images: detector.features(images), None
 
 
 def _each(kept: Kept, change: Callable[[Tensor], Tensor]) -> Kept:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -67,7 +68,13 @@ class Run:
         return self.card.get("threshold")
 
 
-def save_run(folder: Path, detector: Detector, training: TrainingConfig, about: Mapping[str, Any]) -> dict[str, Any]:
+def save_run(
+    folder: Path,
+    detector: Detector,
+    training: TrainingConfig,
+    about: Mapping[str, Any],
+    log: Sequence[Mapping[str, float]] = (),
+) -> dict[str, Any]:
     """Writes configuration, learned tensors and card; every file appears whole or not at all.
 
     Args:
@@ -75,6 +82,7 @@ def save_run(folder: Path, detector: Detector, training: TrainingConfig, about: 
         detector: what was trained.
         training: how.
         about: what else the card says: training set, selection, threshold, metrics.
+        log: rows of ``log.csv``, one for each step.
 
     Returns:
         The card.
@@ -110,9 +118,11 @@ def save_run(folder: Path, detector: Detector, training: TrainingConfig, about: 
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / CONFIG, tomli_w.dumps(tables).encode())
         write_atomically(folder / MODEL, weights)
         write_atomically(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
+        if log:
+            write_atomically(folder / LOG, pd.DataFrame(log).to_csv(index=False, lineterminator="\n").encode())
+        write_atomically(folder / CONFIG, tomli_w.dumps(tables).encode())  # last: it says that the run is finished
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error}); name another folder, or make room") from error
     return card
@@ -180,14 +190,12 @@ def load_run(
                 f"({error}); name their file with --weights, in Python weights="
             ) from error
     ours, theirs = backbone.provenance, card.get("backbone", {})
-    if (ours.name, ours.sha256, ours.weights if ours.sha256 is None else "") != (
-        theirs.get("name"),
-        theirs.get("sha256"),
-        theirs.get("weights") if theirs.get("sha256") is None else "",
-    ):
+    alike = ("name", "sha256", "position_rule", *(() if ours.sha256 else ("weights",)))
+    if any(getattr(ours, name) != theirs.get(name) for name in alike):
         raise RunError(
-            f"{folder} was trained on {theirs.get('name')} ({theirs.get('weights')}, SHA-256 {theirs.get('sha256')}), "
-            f"not on {ours.name} ({ours.weights}, SHA-256 {ours.sha256}); give it the backbone that it was trained on"
+            f"{folder} was trained on {theirs.get('name')} ({theirs.get('weights')}, SHA-256 {theirs.get('sha256')}, "
+            f"{theirs.get('position_rule')} positions), not on {ours.name} ({ours.weights}, SHA-256 {ours.sha256}, "
+            f"{ours.position_rule}); give it the backbone that it was trained on"
         )
     detector = Detector(backbone, config)
     expected = {name: tuple(value.shape) for name, value in detector.state_dict().items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,27 +9,32 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
-from headlens.files import write_atomically
 from headlens.training.calibration import calibrate
 from headlens.training.config import TrainingConfig
-from headlens.training.features import store_of
+from headlens.training.features import features_of
 from headlens.training.losses import objective
-from headlens.training.run import CONFIG, LOG, save_run
+from headlens.training.run import CONFIG, save_run
 from headlens.training.state import STATE, load_state, save_state
 
 
 class Objective(nn.Module):
-    """The detector and its loss as one module, so that gradients are averaged over processes."""
+    """The detector and its loss as one module, so that gradients are averaged over processes.
 
-    def __init__(self, detector: Detector) -> None:
+    Args:
+        detector: what is trained.
+        images: how many there are.
+    """
+
+    def __init__(self, detector: Detector, images: int) -> None:
         super().__init__()
         self.detector = detector
-        self.features, self.keeps = store_of(detector)
+        self.features, self.store = features_of(detector, images)
 
     def forward(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
         """A batch and its normalised images [B, 3, h, w] to the terms of ``objective``."""
@@ -82,22 +85,23 @@ def train(
     groups = _groups(detector, config)
     if (out / CONFIG).exists():
         raise RunError(f"{out} holds a finished run; name another folder")
+    AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if config.precision == "bfloat16" else "no",
         gradient_accumulation_steps=config.accumulate,
     )
     device, world = accelerator.device, accelerator.num_processes
-    detector.backbone.to(device)
+    detector.to(device)
     optimizer = torch.optim.Adam(groups, betas=config.betas)
 
     size = config.size or detector.image_size
     loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
-    loss = Objective(detector)
+    loss = Objective(detector, len(dataset))
     readable = []
     for batch in loader:  # once, in the order of the set: finds what cannot be read, and fills caches in one way only
         readable += batch.index.tolist()
-        if loss.keeps:
+        if loss.store is not None and loss.store.keeps:
             with torch.no_grad(), accelerator.autocast():
                 loss.features(batch, loader.preprocess.normalise(batch.images.to(device)))
 
@@ -110,7 +114,7 @@ def train(
         "backbone": detector.backbone.provenance.sha256,
         "detector": detector.config.table(),
         "training": config.table(),
-        "data": [dataset.name, len(readable)],
+        "data": [dataset.name, len(readable), (about or {}).get("painted")],
         "processes": world,
     }
     log = load_state(out, detector, optimizer, same)
@@ -122,11 +126,13 @@ def train(
         if accelerator.is_main_process:
             save_state(out, detector, optimizer, log, same)
 
+    settled = True  # weights, moments and log are of the same step
     try:
         terms: dict[str, Tensor] = {}
         for batch in _batches(loader, readable, config, accelerator.process_index, world, done, steps):
             batch = batch.to(device)
             images = loader.preprocess.normalise(batch.images)
+            settled = False
             with accelerator.accumulate(module):
                 with accelerator.autocast():
                     found = module(batch, images)
@@ -139,11 +145,13 @@ def train(
             values = {name: float(accelerator.reduce(term, "mean")) for name, term in terms.items()}
             terms = {}
             log.append({"step": len(log) + 1, "seconds": round(before + time.monotonic() - start, 2), **values})
+            settled = True
             progress(log[-1])
-            if len(log) % config.save_every == 0 and len(log) < steps:
+            if len(log) % config.save_every == 0 or len(log) == steps:
                 keep()
     except KeyboardInterrupt:
-        keep()
+        if settled:  # else the state that was saved before is the last whole one
+            keep()
         raise
     facts = {
         "trained_on": dataset.name,
@@ -153,12 +161,12 @@ def train(
         "steps": steps,
         "processes": world,
         "selection": "the last step; nothing was selected",
-        **calibrate(detector, loader, readable, loss.features),
+        # With float32 features, as the run will be scored.
+        **calibrate(detector, loader, readable, loss.features if config.precision == "float32" else None),
     }
     card: dict[str, Any] = {}
     if accelerator.is_main_process:
-        card = save_run(out, detector, config, {**facts, **(about or {})})
-        _write_log(out / LOG, log)
+        card = save_run(out, detector, config, {**facts, **(about or {})}, log)
         (out / STATE).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return card
@@ -184,11 +192,3 @@ def _batches(
         mine = order.unflatten(0, (-1, world, config.batch))[:, rank]  # (micro-steps, batch)
         begun = (done - epoch * per_epoch) * config.accumulate if epoch == done // per_epoch else 0
         yield from loader.batches([readable[i] for i in mine[begun:].flatten().tolist()])
-
-
-def _write_log(path: Path, log: list[dict[str, float]]) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(log[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(log)
-    write_atomically(path, text.getvalue().encode())

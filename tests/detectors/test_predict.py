@@ -36,6 +36,16 @@ def test_every_form_of_a_picture_is_the_same_picture(picture, tmp_path):
     assert torch.equal(grey, expected[:1].expand(3, -1, -1))
 
 
+def test_sixteen_bits_are_scaled_as_those_of_a_file(tmp_path):
+    grey = (np.random.default_rng(0).integers(0, 2**16, (20, 30))).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    expected = as_bytes(tmp_path / "deep.png")
+    assert expected.float().std() > 50
+    with Image.open(tmp_path / "deep.png") as opened:
+        assert torch.equal(as_bytes(opened), expected)
+    assert torch.equal(as_bytes(grey), expected)
+
+
 @pytest.mark.parametrize(
     ("bad", "named"),
     [
@@ -46,6 +56,9 @@ def test_every_form_of_a_picture_is_the_same_picture(picture, tmp_path):
         (torch.full((3, 4, 4), float("nan")), "nan"),
         (np.full((4, 4, 3), 300), "300"),
         (42, "int is no picture"),
+        (np.zeros((4, 4), complex), "complex128"),
+        (np.array([["a", "b"]]), "expected numbers"),
+        (np.full((4, 4), -1), "from -1 to -1"),
     ],
 )
 def test_what_is_no_picture_is_named(bad, named):

@@ -14,8 +14,10 @@ from headlens.cli import app
 from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
+from headlens.training.calibration import best_threshold
 from headlens.training.config import TrainingConfig
-from headlens.training.features import FeatureStore, store_of
+from headlens.training.evaluation import evaluate
+from headlens.training.features import FeatureStore, features_of
 from headlens.training.run import load_run
 from headlens.training.trainer import train
 from tests.metrics.test_merging import free_port
@@ -145,10 +147,10 @@ def test_what_nothing_learned_influences_is_computed_once(changes, clip, picture
     detector = Detector(clip, preset("headclip", **SMALL, **changes))
     calls = []
     clip.vision.register_forward_hook(lambda *_: calls.append(1))
-    features, keeps = store_of(detector)
+    features, store = features_of(detector, len(pictures))
     loader = data.Loader(pictures, data.Preprocess(32), 4)
     first = [features(batch, batch.images) for batch in loader]
-    assert keeps and len(calls) == 3
+    assert store.keeps and len(store) == 10 and len(calls) == 3
     second = [features(batch, batch.images) for batch in loader]
     assert len(calls) == 3
     for a, b, batch in zip(first, second, loader, strict=True):
@@ -160,20 +162,22 @@ def test_what_nothing_learned_influences_is_computed_once(changes, clip, picture
             torch.testing.assert_close(a.patches[tap], plain.patches[tap])
 
 
-def test_a_full_store_computes_the_rest(clip, pictures):
+def test_what_does_not_fit_as_a_whole_is_not_kept(clip, pictures):
     detector = Detector(clip, preset("anomalyclip", **SMALL))
     loader = data.Loader(pictures, data.Preprocess(32), 4)
-    rich, poor = FeatureStore(detector.features), FeatureStore(detector.features, budget=0)
+    each = 4 * (clip.vision.cfg.d_embed * (1 + 2 * 16))  # CLS, and 16 patches at two taps
+    enough, short = (FeatureStore(detector.features, 10, budget) for budget in (10 * each, 10 * each - 1))
     for batch in loader:
-        torch.testing.assert_close(poor.of(batch, batch.images).cls, rich.of(batch, batch.images).cls)
-    assert len(poor) == 0 and len(rich) == 10
+        torch.testing.assert_close(short.of(batch, batch.images).cls, enough.of(batch, batch.images).cls)
+    assert enough.keeps and len(enough) == 10
+    assert not short.keeps and len(short) == 0
 
 
 def test_nothing_is_kept_of_a_tower_that_learns(clip, pictures):
     detector = Detector(clip, preset("headclip", streams=("global", "local"), **SMALL))
-    features, keeps = store_of(detector)
+    features, store = features_of(detector, len(pictures))
     (batch,) = data.Loader(pictures, data.Preprocess(32), 10)
-    assert not keeps
+    assert store is None
     features(batch, batch.images).patches[3].sum().backward()
     assert detector.weights.raw["global"].grad.abs().sum() > 0
 
@@ -195,7 +199,44 @@ def test_a_full_disk_at_the_end_costs_no_training(clip, pictures, headclip, tmp_
         cpu=True,
         begin=lambda step, of: begun.append(step),
     )
-    assert begun == [5]  # of 6: the state of the last step but one was there
+    assert begun == [6]  # of 6
+
+
+def test_ctrl_c_inside_a_step_goes_back_to_the_last_whole_one(clip, pictures, headclip, tmp_path, monkeypatch):
+    train(Detector(clip, headclip), pictures, CONFIG, tmp_path / "whole", cpu=True)
+    steps, step = [], torch.optim.Adam.step
+
+    def interrupted(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt  # the weights have moved, the log does not know yet
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(Detector(clip, headclip), pictures, CONFIG, tmp_path / "cut", cpu=True)
+    train(Detector(clip, headclip), pictures, CONFIG, tmp_path / "cut", cpu=True)
+    whole, cut = learned(tmp_path / "whole", clip), learned(tmp_path / "cut", clip)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+@pytest.mark.parametrize("changes", [{}, {"streams": ("global", "local")}, {"head_weights": "none"}])
+def test_half_precision_trains_and_is_calibrated_in_full(changes, clip, pictures, tmp_path):
+    config = TrainingConfig(epochs=2, batch=5, precision="bfloat16", lr_heads=0.05)
+    detector = Detector(clip, preset("headclip", **SMALL, **changes))
+    card = train(detector, pictures, config, tmp_path / "run", cpu=True)
+    scores = evaluate(load_run(tmp_path / "run", clip).detector, pictures).scores
+    labels = torch.tensor(scores["anomalous"].astype(int).to_numpy())
+    assert card["threshold"] == best_threshold(torch.tensor(scores["joint"].to_numpy()), labels)
+
+
+def test_other_pictures_are_another_run(clip, pictures, headclip, tmp_path):
+    about = {"painted": {"seed": 0}}
+    with pytest.raises(KilledError):
+        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, about=about, cpu=True, progress=killed_after(2))
+    with pytest.raises(RunError, match="unfinished run with data"):
+        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, about={"painted": {"seed": 1}}, cpu=True)
 
 
 def test_two_processes_are_one_with_twice_the_batch(tmp_path):
