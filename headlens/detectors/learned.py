@@ -65,7 +65,7 @@ class HeadWeights(nn.Module):
         config: ``head_weights`` (not ``none``) and ``streams``.
         device: where.
 
-    >>> weights = HeadWeights((24, 16), DetectorConfig(head_weights="softmax"))
+    >>> weights = HeadWeights((24, 16), DetectorConfig(head_weights="softmax", streams=("global", "local")))
     >>> {stream: tuple(w.shape) for stream, w in weights().items()}
     {'global': (24, 16), 'local': (24, 16)}
     """
