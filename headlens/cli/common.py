@@ -4,14 +4,65 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
 
 from headlens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from headlens.data import DataSet
+    from headlens.training.run import Run
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+Domain = Annotated[str, typer.Option(help="Of the run and the pictures that are meant when none is named.")]
+RunOption = Annotated[Optional[str], typer.Option(help="A run folder, or a shipped run.", show_default="mini-DOMAIN")]  # noqa: UP045
+DataOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="A folder, a listing, or a procedural set.", show_default="procedural:DOMAIN"),
+]
+PerCategory = Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)]
+BatchOption = Annotated[int, typer.Option(help="Pictures at once.", min=1)]
+SeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
+WeightsOption = Annotated[Optional[str], typer.Option(help="The backbone's weight file.")]  # noqa: UP045
+DeviceOption = Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")]  # noqa: UP045
+OutOption = Annotated[Path, typer.Option(help="A folder for tables and figures.", file_okay=False)]
+OUT = Path("lens")
+
+
+def opened(
+    domain: str, run: str | None, data: str | None, per_category: int, weights: str | None, device: str | None
+) -> tuple[Run, DataSet]:
+    """The run and the pictures that options name, and says which backbone it is.
+
+    Raises:
+        ConfigError: a domain without a shipped run, where one is needed.
+    """
+    import headlens.data
+    from headlens.training.run import load_run
+
+    if run is None and domain not in ("industrial", "medical"):
+        raise ConfigError(f"no run ships for domain {domain!r}; there are industrial and medical, or name a --run")
+    loaded = load_run(run or f"mini-{domain}", weights=weights, device=device or best_device())
+    spec = data or f"procedural:{domain}"
+    options: dict[str, Any] = {"per_category": per_category} if spec.startswith("procedural:") else {}
+    pictures = headlens.data.open(spec, **options)
+    typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}, on {pictures}\n")
+    return loaded, pictures
+
+
+def slug(*parts: object) -> str:
+    """Parts as one name of a file.
+
+    >>> slug("ablate", "mini-industrial", "procedural:medical", "")
+    'ablate-mini-industrial-procedural-medical'
+    """
+    whole = "-".join(str(part) for part in parts if str(part))
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in whole)
 
 
 def tables(path: Path | None) -> dict[str, dict[str, Any]]:

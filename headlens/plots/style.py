@@ -1,0 +1,43 @@
+"""What all figures have in common: colours that colour-blind readers can tell apart, and figures without a screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import seaborn as sns
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLOURS = sns.color_palette("colorblind")
+COLOURS = {"global": _COLOURS[0], "local": _COLOURS[1], "industrial": _COLOURS[0], "medical": _COLOURS[3]}
+"""Of streams and of domains; all else counts on in ``OTHERS``."""
+OTHERS = [_COLOURS[2], *_COLOURS[4:]]
+GREY = "0.55"
+DIVERGING, RISING = "vlag", "rocket_r"  # of values around a centre, and of values from 0 up
+NAMES = {
+    "image_margin": "image margin (logits)",
+    "joint_margin": "joint margin (logits)",
+    "joint_score": "joint score",
+    "anomaly_map": "anomaly map (relative L1)",
+    "image_auroc": "I-AUROC",
+    "pixel_auroc": "P-AUROC",
+    "pixel_aupro": "AUPRO",
+}
+"""Of quantities, with their units, as an axis calls them."""
+
+
+def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[Figure, Axes]:
+    """``ax`` and its figure; where there is none, those of a new figure of that size in inches."""
+    if ax is None:
+        fig = Figure(figsize=(width, height), layout="constrained")
+        return fig, fig.subplots()
+    fig = ax.get_figure(root=True)
+    assert isinstance(fig, Figure)
+    return fig, ax
+
+
+def named(metric: str) -> str:
+    """How an axis calls a quantity."""
+    return NAMES.get(metric, metric.replace("_", " "))
