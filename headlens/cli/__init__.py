@@ -7,11 +7,13 @@ import sys
 import typer
 
 from headlens import HeadlensError, __version__
+from headlens.cli.ablate import ablate
 from headlens.cli.data import data
 from headlens.cli.demo import demo
 from headlens.cli.doctor import doctor
 from headlens.cli.eval import eval_
 from headlens.cli.import_ import import_
+from headlens.cli.importance import importance
 from headlens.cli.score import score
 from headlens.cli.train import train
 from headlens.cli.verify import verify
@@ -27,6 +29,8 @@ app.command()(demo)
 app.command()(train)
 app.command("eval")(eval_)
 app.command()(score)
+app.command()(ablate)
+app.command()(importance)
 app.command("import")(import_)
 app.command()(verify)
 app.command()(doctor)

@@ -12,7 +12,9 @@ from headlens.heads.cache import Clean, clean_forward
 from headlens.heads.direct import contributions, head_maps, source_maps
 from headlens.heads.gates import Importance, gate_gradients, importance
 from headlens.heads.results import Result
+from headlens.heads.screening import Screen, screen
 from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
+from headlens.heads.weighing import Weights, weights
 
 __all__ = [
     "Ablation",
@@ -20,7 +22,9 @@ __all__ = [
     "Head",
     "Importance",
     "Result",
+    "Screen",
     "Variant",
+    "Weights",
     "ablate",
     "clean_forward",
     "contributions",
@@ -29,8 +33,10 @@ __all__ = [
     "head_maps",
     "heads_of",
     "importance",
+    "screen",
     "shuffled",
     "single_heads",
     "source_maps",
+    "weights",
     "whole_layers",
 ]

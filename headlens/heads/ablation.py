@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,18 @@ from headlens.heads.measuring import PROBES, measure
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.replacement import StandIns
 from headlens.heads.response import Kind
-from headlens.heads.results import Result, provenance, read_parquet
+from headlens.heads.results import Result, precision, provenance, read_parquet
 from headlens.heads.store import Store
 from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, summarised
 from headlens.heads.targets import Targets, check_linear, logit
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
+from headlens.metrics.table import MEAN
+from headlens.plots.ablation import ablation
+from headlens.plots.style import signed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 KINDS = ("zero", "mean", "resample", "revert")
 DEFAULT_METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
@@ -44,6 +52,23 @@ class Ablation(Result):
     """
 
     summary: pd.DataFrame
+
+    def means(self, metric: str) -> pd.DataFrame:
+        """Rows of ``summary`` of one quantity, means over categories: the strongest variants first.
+
+        Raises:
+            ConfigError: a quantity that was not measured.
+        """
+        found = self.summary[(self.summary["metric"] == metric) & (self.summary["category"] == MEAN)]
+        if found.empty:
+            there = ", ".join(dict.fromkeys(self.summary["metric"]))
+            raise ConfigError(f"{metric!r} was not measured; there are {there}")
+        return found
+
+    def plot(self, ax: Axes | None = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+        """Effects as a picture; see ``headlens.plots.ablation.ablation``."""
+        fig, axes = ablation(pd.concat(map(self.means, self.summary["metric"].unique())), ax, metric, stream)
+        return (signed(fig, self.made_by) if ax is None else fig), axes
 
     def save(self, path: str | Path) -> Path:
         """As ``Result.save``. Parquet and CSV have the summary in a second file, Markdown and LaTeX are the summary."""
@@ -132,10 +157,8 @@ def ablate(
         "size": pictures.size,
         "batch": batch,
         "budget": budget,
-        "device": detector.backbone.logit_scale.device.type,
-        "precision": str(detector.backbone.logit_scale.dtype),
     }
-    about = provenance(detector, data, seed, **settings)
+    about = provenance(detector, data, seed=seed, **settings, **precision(detector))
     store = Store(out, about)
     parts, known = [], []
     for number, (part, images) in enumerate(pictures):

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -21,9 +23,16 @@ from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.pictures import Pictures, categories
-from headlens.heads.results import Result, ordered, per_image, provenance
+from headlens.heads.results import Result, ordered, per_image, precision, provenance
+from headlens.heads.store import Store
 from headlens.heads.targets import check_linear, enlarge, features, joint, logit, margins, patch_maps, wide
 from headlens.heads.variants import local_layers
+from headlens.plots.grid import grids
+from headlens.plots.style import named
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TARGETS = ("image_margin", "joint_margin", "joint_score")
 
@@ -102,6 +111,19 @@ def gate_gradients(
 class Importance(Result):
     """``frame``: one row for each image, head and target; ``value`` is the signed gradient, ``baseline`` the target."""
 
+    def plot(self, ax: Axes | None = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+        """``I`` of every head as a grid.
+
+        Args:
+            ax: where to draw one stream; a new figure when None, with a panel for each.
+            metric: of which target; the first when None.
+            stream: which; all when None, and on one ``ax`` the first.
+        """
+        rows = self.summary
+        rows = rows[rows["metric"] == (metric or rows["metric"].iloc[0])]
+        label = f"importance, |d {named(rows['metric'].iloc[0])} / d gate|"
+        return grids(rows, "importance", ax, stream, label=label, made_by=self.made_by)
+
     @property
     def summary(self) -> pd.DataFrame:
         """Over images: stream, layer, head, metric, importance ``I``, its share of its layer ``relative``, ``signed``.
@@ -127,6 +149,7 @@ def importance(
     metrics: Sequence[str] = ("joint_margin",),
     size: int | None = None,
     batch: int = 8,
+    out: Path | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Importance:
     """Gate gradients of every head of both streams, image by image.
@@ -137,12 +160,14 @@ def importance(
         metrics: any of ``TARGETS``; a forward and a backward each.
         size: pictures are resized to this square; the backbone's own size when None.
         batch: pictures at once.
+        out: a folder for finished batches: what was killed goes on from there, and ends with the same bits.
         progress: called with the number of pictures after every batch.
 
     Raises:
         ConfigError: an unknown target; a detector whose image margin is no function of CLS.
         ShapeError: no target.
         DataError: no picture could be read.
+        RunError: ``out`` holds something else, or cannot be written.
     """
     if not metrics:
         raise ShapeError(f"no target; give some of {', '.join(TARGETS)}")
@@ -152,13 +177,21 @@ def importance(
     keys = pd.DataFrame(rows, columns=["stream", "layer", "head"]).assign(kind="gate")
     keys = pd.concat([keys.assign(metric=metric) for metric in metrics], ignore_index=True)
     pictures, frames = Pictures(detector, data, size, batch), []
-    for part, images in pictures:
-        values, baselines = [], []
-        for metric in metrics:
-            value, gradients = gate_gradients(detector, images, metric, categories(part))
-            values.append(torch.cat([own[:, list(reach[stream])].flatten(1) for stream, own in gradients.items()], 1))
-            baselines.append(value[:, None].expand_as(values[-1]))
-        frames.append(per_image(data, part.records, keys, value=torch.cat(values, 1), baseline=torch.cat(baselines, 1)))
+    settings = {"what": "importance", "targets": list(metrics), "size": pictures.size, "batch": batch}
+    about = provenance(detector, data, **settings, **precision(detector))
+    store = Store(out, about)
+    for number, (part, images) in enumerate(pictures):
+        arrays = store.get(number)
+        if arrays is None:
+            arrays = {}
+            for metric in metrics:
+                value, gradients = gate_gradients(detector, images, metric, categories(part))
+                own = [gradient[:, list(reach[stream])].flatten(1).T for stream, gradient in gradients.items()]
+                arrays[metric] = torch.cat([wide(value)[None], *own]).cpu().numpy()  # (1 + K, B)
+            store.put(number, arrays)
+        found = [torch.from_numpy(arrays[metric]) for metric in metrics]
+        values, baselines = torch.cat([own[1:] for own in found]), [own[:1].expand(len(own) - 1, -1) for own in found]
+        frames.append(per_image(data, part.records, keys, value=values.T, baseline=torch.cat(baselines).T))
         progress(len(part))
-    about = provenance(detector, data, what="importance", size=pictures.size, skipped=pictures.skipped)
+    about |= {"skipped": pictures.skipped}
     return Importance(ordered(pd.concat(frames, ignore_index=True)), about)

@@ -22,6 +22,7 @@ from headlens.errors import ConfigError, RunError
 from headlens.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from typing_extensions import Self
 
 COLUMNS = (
@@ -29,6 +30,7 @@ COLUMNS = (
     "dataset",
     "category",
     "image",
+    "anomalous",
     "stream",
     "layer",
     "head",
@@ -61,6 +63,15 @@ class Result:
 
     frame: pd.DataFrame
     provenance: dict[str, Any]
+
+    @property
+    def made_by(self) -> str:
+        """One line that says which backbone and which pictures this is of."""
+        backbone, pictures = self.provenance.get("backbone", {}), self.provenance.get("dataset", {})
+        about = [f"backbone {backbone.get('name', 'unknown')} ({backbone.get('weights', 'unknown weights')})"]
+        if pictures:
+            about.append(f"{pictures['name']}, {pictures['pictures']} pictures")
+        return " · ".join(about)
 
     def save(self, path: str | Path) -> Path:
         """Writes the frame: ``.parquet`` with its provenance, or ``.csv``, ``.md``, ``.tex``; whole or not at all.
@@ -102,7 +113,13 @@ def per_image(data: DataSet, records: Sequence[Record], keys: pd.DataFrame, **co
     """
     count, each = len(records), len(keys)
     which = np.repeat(np.arange(count), each)
-    pictures = pd.DataFrame({"category": [r.category for r in records], "image": [r.name for r in records]})
+    pictures = pd.DataFrame(
+        {
+            "category": [r.category for r in records],
+            "image": [r.name for r in records],
+            "anomalous": pd.array([r.anomalous for r in records], dtype="boolean"),
+        }
+    )
     things = keys.astype({name: "Int64" for name in ("layer", "head") if name in keys})
     frame = pd.concat(
         [
@@ -159,27 +176,45 @@ def write(path: Path, content: bytes) -> None:
         raise RunError(f"{path}: cannot be written ({error}); name another place, or make room") from error
 
 
-def provenance(detector: Detector, dataset: DataSet, seed: int | None = None, **settings: Any) -> dict[str, Any]:
+def write_figure(path: Path, figure: Figure) -> Path:
+    """Writes a figure as its suffix says; raises RunError where that cannot be done."""
+    sink = io.BytesIO()
+    figure.savefig(sink, format=path.suffix[1:], dpi=160)
+    write(path, sink.getvalue())
+    return path
+
+
+def provenance(detector: Detector, dataset: DataSet, **settings: Any) -> dict[str, Any]:
     """Which detector, data and software made a result; all of it fits into JSON."""
+    names = sha256("\n".join(record.name for record in dataset.records).encode())
+    pictures = {
+        "name": dataset.name,
+        "domain": dataset.domain,
+        "pictures": len(dataset),
+        "names_sha256": names.hexdigest(),
+    }
+    return detector_provenance(detector, dataset=pictures, **{"seed": None, **settings})
+
+
+def detector_provenance(detector: Detector, **settings: Any) -> dict[str, Any]:
+    """The same of a result that no picture has a part in."""
     learned = sha256()
     for name, value in sorted(detector.state_dict().items()):
         learned.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    names = sha256("\n".join(record.name for record in dataset.records).encode())
     about = {
         "backbone": asdict(detector.backbone.provenance),
         "detector": detector.config.table(),
         "learned_sha256": learned.hexdigest(),
-        "dataset": {
-            "name": dataset.name,
-            "domain": dataset.domain,
-            "pictures": len(dataset),
-            "names_sha256": names.hexdigest(),
-        },
-        "seed": seed,
         "versions": {name: version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
         **settings,
     }
     return json.loads(json.dumps(about))
+
+
+def precision(detector: Detector) -> dict[str, str]:
+    """Where a detector runs and how finely: parts of a sweep that was interrupted must agree on it."""
+    scale = detector.backbone.logit_scale
+    return {"device": scale.device.type, "precision": str(scale.dtype)}
 
 
 def _cells(frame: pd.DataFrame) -> list[list[str]]:

@@ -48,18 +48,20 @@ def known_of(part: Batch) -> list[Known]:
 
 
 def keys_of(variants: Sequence[Variant], kind: Kind) -> pd.DataFrame:
-    """Stream, layer, head, variant and kind of V variants. Those without heads are probes, of kind ``none``."""
+    """Stream, layer, head, variant, order, heads (how many), kind of V variants; probes have 0 and kind ``none``."""
     rows = [
         (
             variant.stream if variant.heads else variant.name.partition("/")[2] or "global",
             variant.layer,
             variant.head,
             variant.name,
+            variant.order,
+            len(variant.heads),
             kind if variant.heads else "none",
         )
         for variant in variants
     ]
-    keys = pd.DataFrame(rows, columns=["stream", "layer", "head", "variant", "kind"])
+    keys = pd.DataFrame(rows, columns=["stream", "layer", "head", "variant", "order", "heads", "kind"])
     return keys.astype({"layer": "Int64", "head": "Int64"})
 
 

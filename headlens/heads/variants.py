@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +25,21 @@ class Head(NamedTuple):
     layer: int
     head: int
 
+    @classmethod
+    def of(cls, name: str) -> Head:
+        """The head that is written so.
+
+        Raises:
+            ShapeError: no such form.
+
+        >>> Head.of("L18H7/local")
+        Head(stream='local', layer=18, head=7)
+        """
+        found = re.fullmatch(r"L(\d+)H(\d+)(?:/(\w+))?", name.strip())
+        if not found:
+            raise ShapeError(f"{name!r} is no head; one is written L18H7, or L18H7/local")
+        return cls(found[3] or "global", int(found[1]), int(found[2]))
+
     def __str__(self) -> str:
         return f"L{self.layer}H{self.head}" + ("" if self.stream == "global" else f"/{self.stream}")
 
@@ -35,10 +51,12 @@ class Variant:
     Args:
         name: how results call it.
         heads: all that are ablated together.
+        order: of which growing group this is a step.
     """
 
     name: str
     heads: tuple[Head, ...]
+    order: str = ""
 
     @property
     def stream(self) -> str:
@@ -114,16 +132,16 @@ def whole_layers(heads: Iterable[Head]) -> list[Variant]:
     return [Variant(name, tuple(group)) for name, group in groups.items()]
 
 
-def cumulative(order: Sequence[Head], steps: Iterable[int] | None = None) -> list[Variant]:
-    """The first 1, 2, ... heads of ``order`` together, or the first so many as ``steps`` says.
+def cumulative(order: Sequence[Head], steps: Iterable[int] | None = None, name: str = "first") -> list[Variant]:
+    """The first 1, 2, ... heads of ``order`` together, or the first so many as ``steps`` says; ``name`` is the order's.
 
     >>> order = [Head("global", 0, 1), Head("global", 2, 0)]
-    >>> [len(variant.heads) for variant in cumulative(order)]
-    [1, 2]
+    >>> [(variant.name, len(variant.heads)) for variant in cumulative(order)]
+    [('first 1', 1), ('first 2', 2)]
     """
     steps = range(1, len(order) + 1) if steps is None else list(steps)
     _check(steps, range(1, len(order) + 1), "step", "steps")
-    return [Variant(f"first {count}", tuple(order[:count])) for count in steps]
+    return [Variant(f"{name} {count}", tuple(order[:count]), name) for count in steps]
 
 
 def shuffled(heads: Sequence[Head], seed: int = 0) -> list[Head]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from headlens.errors import ShapeError
-from headlens.plots.style import DIVERGING, RISING, axes_of
+from headlens.plots.style import DIVERGING, RISING, axes_of, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def grid(
@@ -92,3 +92,38 @@ def grid(
     ax.set_facecolor("0.93")  # layers without such heads
     ax.set_title(title, fontsize=10)
     return fig, ax
+
+
+def grids(
+    frame: pd.DataFrame,
+    value: str = "value",
+    ax: Axes | None = None,
+    stream: str | None = None,
+    *,
+    label: str = "",
+    centre: float | None = None,
+    marks: str | None = None,
+    made_by: str = "",
+) -> tuple[Figure, Any]:
+    """A heat map for each stream, each on a scale of its own.
+
+    Args:
+        frame: as ``grid`` takes it, with a column stream.
+        value, label, centre, marks: as in ``grid``.
+        ax: where to draw one stream; a new figure when None, with a panel for each.
+        stream: which; all when None, and on one ``ax`` the first.
+        made_by: a line at the foot of a new figure.
+
+    Returns:
+        The figure, and its axes: one, or an array of them.
+    """
+    streams = [stream] if stream else list(frame["stream"].unique())
+    if ax is not None:
+        own = frame[frame["stream"] == streams[0]]
+        return grid(own, value, ax, title=f"{streams[0]} heads", label=label, centre=centre, marks=marks)
+    fig = Figure(figsize=(5.2 * len(streams), 1.3 + 0.17 * max(5, frame["layer"].nunique())), layout="constrained")
+    axes = fig.subplots(1, len(streams), squeeze=False)[0]
+    for name, panel in zip(streams, axes, strict=True):
+        own = frame[frame["stream"] == name]
+        grid(own, value, panel, title=f"{name} heads", label=label, centre=centre, marks=marks)
+    return signed(fig, made_by), axes if len(axes) > 1 else axes[0]

@@ -10,10 +10,14 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = sns.color_palette("colorblind")
-COLOURS = {"global": _COLOURS[0], "local": _COLOURS[1], "industrial": _COLOURS[0], "medical": _COLOURS[3]}
-"""Of streams and of domains; all else counts on in ``OTHERS``."""
-OTHERS = [_COLOURS[2], *_COLOURS[4:]]
+PALETTE = sns.color_palette("colorblind")
+COLOURS = {
+    "global": PALETTE[0],
+    "local": PALETTE[1],
+    "both": PALETTE[2],
+    "industrial": PALETTE[0],
+    "medical": PALETTE[3],
+}
 GREY = "0.55"
 DIVERGING, RISING = "vlag", "rocket_r"  # of values around a centre, and of values from 0 up
 NAMES = {
@@ -33,9 +37,15 @@ def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[F
     if ax is None:
         fig = Figure(figsize=(width, height), layout="constrained")
         return fig, fig.subplots()
-    fig = ax.get_figure(root=True)
-    assert isinstance(fig, Figure)
-    return fig, ax
+    own = ax.get_figure(root=True)
+    assert isinstance(own, Figure)
+    return own, ax
+
+
+def signed(fig: Figure, made_by: str) -> Figure:
+    """The figure with a small line at its foot that says which backbone and which pictures it is of."""
+    fig.supxlabel(made_by, fontsize=7, color="0.4", x=0.99, ha="right")
+    return fig
 
 
 def named(metric: str) -> str:

@@ -1,0 +1,128 @@
+"""``headlens importance``: how fast the score changes as a head is turned down, for all heads at once."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headlens.cli.common import (
+    OUT,
+    BatchOption,
+    DataOption,
+    DeviceOption,
+    Domain,
+    OutOption,
+    PerCategory,
+    RunOption,
+    SeedOption,
+    WeightsOption,
+    opened,
+    slug,
+)
+
+if TYPE_CHECKING:
+    from headlens.heads import Importance, Screen
+
+
+def importance(
+    metric: Annotated[str, typer.Option(help="image_margin, joint_margin, or joint_score.")] = "joint_margin",
+    screen: Annotated[int, typer.Option(help="Ablate so many of the first, and as many drawn at random.", min=0)] = 16,
+    domain: Domain = "industrial",
+    run: RunOption = None,
+    data: DataOption = None,
+    per_category: PerCategory = 10,
+    rows: Annotated[int, typer.Option(help="Of the table that is printed; the frame has all.", min=1)] = 24,
+    batch: BatchOption = 8,
+    seed: SeedOption = 0,
+    weights: WeightsOption = None,
+    device: DeviceOption = None,
+    out: OutOption = OUT,
+) -> None:
+    """Rank all heads by the gradient of the score by their gates, and hold the ranking against exact ablation.
+
+    One forward and one backward an image serve all heads. A slope is not an ablation: the first heads, and a random
+    sample, are therefore ablated for real (--screen 0 leaves that out).
+    """
+    from tqdm import tqdm
+
+    from headlens import heads
+    from headlens.heads.results import write_figure
+
+    loaded, pictures = opened(domain, run, data, per_category, weights, device)
+    name = slug(
+        "importance", loaded.folder.name, metric if metric != "joint_margin" else "", pictures.name if data else ""
+    )
+    with tqdm(total=len(pictures), unit="image", disable=None, desc="gradients") as bar:
+        found = heads.importance(
+            loaded.detector,
+            pictures,
+            metrics=[metric],
+            size=loaded.size,
+            batch=batch,
+            out=out / f"{name}.parts",
+            progress=bar.update,
+        )
+    exact = None
+    if screen:
+        with tqdm(total=len(pictures), unit="image", disable=None, desc="ablations") as bar:
+            exact = heads.screen(
+                loaded.detector,
+                pictures,
+                found,
+                screen,
+                screen,
+                seed=seed,
+                size=loaded.size,
+                batch=batch,
+                out=out / f"{name}.screen.parts",
+                progress=bar.update,
+            )
+    typer.echo(table(found, exact, rows))
+    written = [found.save(out / f"{name}.parquet"), write_figure(out / f"{name}.png", found.plot()[0])]
+    if exact is not None:
+        written += [
+            exact.save(out / f"{name}.screen.parquet"),
+            write_figure(out / f"{name}.screen.png", exact.plot()[0]),
+        ]
+    for kept in ("parts", "screen.parts"):
+        shutil.rmtree(out / f"{name}.{kept}", ignore_errors=True)
+    typer.echo(f"\n{', '.join(map(str, written))}")
+
+
+def table(found: Importance, exact: Screen | None, rows: int) -> str:
+    """The first ``rows`` heads, what their ablation did where it was done, and how far the two agree."""
+    import pandas as pd
+
+    from headlens.heads import Head
+
+    ranked = found.summary.sort_values("importance", ascending=False)
+    known = {} if exact is None else exact.frame.set_index("variant").to_dict("index")
+    lines = []
+    for row in ranked.head(rows).itertuples():
+        head = str(Head(row.stream, row.layer, row.head))
+        ablated = known.get(head)
+        cells = {
+            "": head,
+            "importance": f"{row.importance:.4f}",
+            "signed": f"{row.signed:+.4f}",
+            "in layer": f"{row.relative:.2f}",
+        }
+        if exact is not None:
+            cells["ablated, moves by"] = f"{ablated['magnitude']:.4f}" if ablated else "-"
+            cells["effect"] = "{effect:+.4f} [{low:+.4f}, {high:+.4f}]".format(**ablated) if ablated else "-"
+        lines.append(cells)
+    left = f"\n… and {len(ranked) - rows} more in the frame" if len(ranked) > rows else ""
+    text = (
+        f"Importance: mean over {found.frame['image'].nunique()} pictures of |d {ranked['metric'].iloc[0]} / d gate|;\n"
+        f"'in layer': over the layer's L2 norm.\n\n{pd.DataFrame(lines).to_string(index=False)}{left}"
+    )
+    if exact is None:
+        return text
+    agree = [
+        f"{row.stream}: rank correlation {row.spearman:.2f} [{row.low:.2f}, {row.high:.2f}] over {row.heads} random heads;"
+        f"\n    ablation moves the score {row.factor:.2f} times as far as the slope says (median)"
+        for row in exact.agreement.itertuples()
+    ]
+    return text + "\n\nHeld against exact ablation on the same pictures:\n  " + "\n  ".join(agree)

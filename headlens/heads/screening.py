@@ -1,0 +1,147 @@
+"""How far importance can be trusted: exact ablation of the heads that it ranks first, and of some drawn at random.
+
+Importance is a slope. To first order ``|effect of ablating a head| = |gradient by its gate|``, image by image, so the
+two stand on one scale. Saturated attention, and paths that cancel each other, make them differ.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from headlens.data import DataSet
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError
+from headlens.heads.ablation import ablate
+from headlens.heads.gates import TARGETS, Importance
+from headlens.heads.results import Result
+from headlens.heads.variants import Head, single_heads
+from headlens.plots.scatter import scatter
+from headlens.plots.style import named, signed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_REPLICATES = 1000
+
+
+@dataclass(frozen=True)
+class Screen(Result):
+    """Importance against exact ablation.
+
+    Args:
+        frame: a row for each head that was ablated: stream, layer, head, variant, metric, ``importance``, ``magnitude``
+            (mean absolute effect over the same images), ``effect``, ``low``, ``high``, ``noise``; ``top`` and
+            ``sampled`` tell why it was: a head may be both.
+        agreement: a row for each stream: Spearman's correlation of importance and magnitude over the sampled heads,
+            with the 95 % bootstrap interval over heads, and ``factor``, the median of magnitude over importance.
+    """
+
+    agreement: pd.DataFrame
+
+    def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """A scatter on logarithmic scales; on the diagonal the first order is exact."""
+        metric = named(self.frame["metric"].iloc[0])
+        new = ax is None
+        fig, ax = scatter(self.frame, "importance", "magnitude", ax, marked="top", title="is a slope an ablation?")
+        ax.set_xlabel(f"importance: mean |d {metric} / d gate|")
+        ax.set_ylabel(f"exact: mean |change of {metric}|")
+        return (signed(fig, self.made_by) if new else fig), ax
+
+
+def screen(
+    detector: Detector,
+    data: DataSet,
+    found: Importance,
+    top: int = 16,
+    sample: int = 16,
+    *,
+    metric: str | None = None,
+    kind: str = "zero",
+    seed: int = 0,
+    size: int | None = None,
+    batch: int = 8,
+    out: Path | None = None,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Screen:
+    """Exact ablation of the ``top`` heads by importance, and of ``sample`` heads of each stream drawn at random.
+
+    The sample is drawn from all heads, so that its rank correlation is that of all: the top alone says nothing of it.
+
+    Args:
+        detector, data: those that ``found`` is of; the same images make the comparison fair.
+        found: what ``importance`` returned.
+        top: how many of both streams together.
+        sample: how many of each stream.
+        metric: by which target; the first of ``found`` when None.
+        kind, size, batch, out, progress: as in ``ablate``.
+        seed: of the sample and the bootstrap.
+
+    Raises:
+        ConfigError: nothing to ablate, or a target that importance was not measured by.
+    """
+    rows = found.summary
+    metric = metric or str(rows["metric"].iloc[0])
+    rows = rows[rows["metric"] == metric]
+    if rows.empty or metric not in TARGETS:
+        raise ConfigError(
+            f"importance was not measured by {metric!r}; there are {', '.join(found.summary['metric'].unique())}"
+        )
+    if top < 0 or sample < 0 or top + sample == 0:
+        raise ConfigError(f"top {top} and sample {sample} leave no head to ablate")
+    ranked = [
+        Head(*row)
+        for row in rows.sort_values("importance", ascending=False)[["stream", "layer", "head"]].itertuples(False)
+    ]
+    first, drawn = ranked[:top], _drawn(ranked, sample, seed)
+    chosen = sorted({*first, *drawn})
+    options = {"kind": kind, "seed": seed, "size": size, "batch": batch, "out": out, "progress": progress}
+    exact = ablate(detector, data, single_heads(chosen), metrics=(), **options)  # type: ignore[arg-type]
+    frame = exact.means(metric).merge(
+        rows[["stream", "layer", "head", "importance", "signed"]], on=["stream", "layer", "head"]
+    )
+    heads = [Head.of(name) for name in frame["variant"]]
+    frame = frame.assign(top=[head in first for head in heads], sampled=[head in drawn for head in heads])
+    frame = frame.sort_values("importance", ascending=False, ignore_index=True)
+    about = exact.provenance | {"what": "screen", "top": top, "sample": sample}
+    return Screen(frame, about, agreement(frame[frame["sampled"]], seed))
+
+
+def _drawn(heads: list[Head], sample: int, seed: int) -> set[Head]:
+    found: set[Head] = set()
+    for stream in dict.fromkeys(head.stream for head in heads):
+        own = sorted(head for head in heads if head.stream == stream)
+        found |= set(random.Random(f"{seed}/{stream}").sample(own, min(sample, len(own))))
+    return found
+
+
+def agreement(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Of columns stream, importance and magnitude: stream, heads, spearman, low, high, factor; NaN below 3 heads.
+
+    >>> rows = pd.DataFrame({"stream": "local", "importance": [1.0, 2.0, 3.0, 5.0], "magnitude": [1.0, 2.0, 4.0, 9.0]})
+    >>> agreement(rows)[["heads", "spearman", "factor"]].to_dict("records")
+    [{'heads': 4, 'spearman': 1.0, 'factor': 1.166...}]
+    """
+    found = []
+    for stream, own in frame.groupby("stream", sort=False):
+        slope, exact = own["importance"].to_numpy(), own["magnitude"].to_numpy()
+        value = low = high = np.nan
+        if len(own) > 2:
+            value = stats.spearmanr(slope, exact).statistic
+            draws = np.random.default_rng(seed).integers(len(own), size=(_REPLICATES, len(own)))
+            ranks = [stats.rankdata(values[draws], axis=1) for values in (slope, exact)]
+            centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
+            norms = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
+            replicates = (centred[0] * centred[1]).sum(1)[norms > 0] / norms[norms > 0]
+            low, high = np.quantile(replicates, [0.025, 0.975])
+        factor = np.median(exact[slope > 0] / slope[slope > 0]) if (slope > 0).any() else np.nan
+        found.append((stream, len(own), value, low, high, factor))
+    return pd.DataFrame(found, columns=["stream", "heads", "spearman", "low", "high", "factor"])

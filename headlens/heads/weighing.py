@@ -1,0 +1,53 @@
+"""``weights``: what a detector has learned about its heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError
+from headlens.heads.results import Result, detector_provenance
+from headlens.heads.variants import heads_of
+from headlens.plots.grid import grids
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Weights(Result):
+    """``frame``: stream, layer, head, ``value`` (the weight), ``baseline`` (1, where it began) and ``effect``."""
+
+    def plot(self, ax: Axes | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+        """The weights as a grid; red heads are turned up, blue ones down. Arguments as in ``Importance.plot``."""
+        return grids(self.frame, "value", ax, stream, label="head weight", centre=1, made_by=self.made_by)
+
+
+def weights(detector: Detector) -> Weights:
+    """Learned head weights, of those heads that somebody reads.
+
+    Args:
+        detector: which.
+
+    Raises:
+        ConfigError: a detector that has learned none.
+
+    >>> import headlens
+    >>> found = weights(headlens.load("mini-industrial").detector)
+    >>> len(found.frame), found.frame["stream"].unique().tolist()
+    (304, ['local'])
+    """
+    learned = detector.head_weights()
+    if not learned:
+        raise ConfigError(
+            "this detector has no head weights (head_weights = 'none'); HeadCLIP has, such as the run mini-industrial"
+        )
+    rows = [
+        (*head, float(learned[head.stream][head.layer, head.head])) for head in heads_of(detector, streams=[*learned])
+    ]
+    frame = pd.DataFrame(rows, columns=["stream", "layer", "head", "value"]).assign(kind="weight", baseline=1.0)
+    return Weights(frame.assign(effect=frame["value"] - 1), detector_provenance(detector, what="weights"))

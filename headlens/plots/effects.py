@@ -1,0 +1,107 @@
+"""Effects of ablations: bars with intervals, a profile over layers, curves over growing groups of heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from headlens.plots.style import COLOURS, GREY, PALETTE, axes_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST = 40  # bars that one figure can bear
+
+
+def bars(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect") -> tuple[Figure, Axes]:
+    """One bar a row, the first on top, with its interval; behind them the noise floor, where it can be seen.
+
+    Args:
+        frame: columns variant, stream, effect, low, high, noise; rows in the order of drawing. Of more than 40 the
+            first are drawn.
+        ax: where to draw; a new figure when None.
+        title: above it.
+        label: of the axis of effects.
+
+    >>> row = {"variant": "L18H7", "stream": "global", "effect": -0.5, "low": -0.6, "high": -0.4, "noise": 0.01}
+    >>> fig, ax = bars(pd.DataFrame([row]))
+    >>> [tick.get_text() for tick in ax.get_yticklabels()]
+    ['L18H7']
+    """
+    shown = frame.head(MOST)
+    fig, ax = axes_of(ax, 4.2, 0.9 + 0.165 * max(5, len(shown)))
+    rows = range(len(shown))
+    colours = [COLOURS[stream] for stream in shown["stream"]]
+    noise = float(shown["noise"].max()) if shown["noise"].notna().any() else 0.0
+    ax.axvspan(-noise, noise, color="0.85", zorder=0)
+    ax.axvline(0, color="black", linewidth=0.6)
+    ax.barh(rows, shown["effect"], color=colours, height=0.75, alpha=0.85)
+    ax.hlines(rows, shown["low"], shown["high"], color="black", linewidth=1.1)
+    ax.set_yticks(rows, shown["variant"], fontsize=7)
+    ax.set_ylim(len(shown) - 0.4, -0.6)
+    ax.set_xlabel(label)
+    ax.set_title(title + (f" (the first {len(shown)} of {len(frame)})" if len(frame) > len(shown) else ""), fontsize=10)
+    ax.spines[["top", "right"]].set_visible(False)
+    return fig, ax
+
+
+def profile(
+    frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect"
+) -> tuple[Figure, Axes]:
+    """Effects over layers, a line for each stream, with intervals.
+
+    Args:
+        frame: columns stream, layer, effect, low, high, one row for a stream's layer.
+        ax, title, label: as in ``bars``.
+
+    >>> row = {"stream": "local", "layer": 18, "effect": -0.5, "low": -0.6, "high": -0.4}
+    >>> fig, ax = profile(pd.DataFrame([row]))
+    >>> ax.get_xlabel()
+    'layer'
+    """
+    fig, ax = axes_of(ax, 5.0, 3.0)
+    ax.axhline(0, color="black", linewidth=0.6)
+    for stream, own in frame.sort_values("layer").groupby("stream", sort=False):
+        layers, colour = own["layer"].astype(int), COLOURS[str(stream)]
+        ax.vlines(layers, own["low"], own["high"], color=colour, linewidth=1.2)
+        ax.plot(layers, own["effect"], marker="o", markersize=3.5, color=colour, label=f"{stream} stream")
+    ax.set_xlabel("layer")
+    ax.set_ylabel(label)
+    ax.set_title(title, fontsize=10)
+    ax.legend(frameon=False, fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    return fig, ax
+
+
+def curves(
+    frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect"
+) -> tuple[Figure, Axes]:
+    """Effects over the number of heads that are ablated together, a line for each order; random ones are grey.
+
+    Args:
+        frame: columns order, heads, effect, low, high. Orders whose name begins with ``random`` are comparisons.
+        ax, title, label: as in ``bars``.
+
+    >>> row = {"order": "best first", "heads": 1, "effect": -0.5, "low": -0.6, "high": -0.4}
+    >>> fig, ax = curves(pd.DataFrame([row]))
+    >>> ax.get_legend_handles_labels()[1]
+    ['best first']
+    """
+    fig, ax = axes_of(ax, 5.0, 3.2)
+    ax.axhline(0, color="black", linewidth=0.6)
+    colours, randoms = iter(PALETTE), 0
+    for order, own in frame.sort_values("heads").groupby("order", sort=False):
+        random = str(order).startswith("random")
+        randoms += random
+        colour = GREY if random else next(colours)
+        ax.fill_between(own["heads"], own["low"], own["high"], color=colour, alpha=0.15, linewidth=0)
+        name = ("random orders" if randoms == 1 else None) if random else str(order)
+        ax.plot(own["heads"], own["effect"], marker=".", color=colour, linewidth=1 if random else 1.6, label=name)
+    ax.set_xlabel("heads ablated together")
+    ax.set_ylabel(label)
+    ax.set_title(title, fontsize=10)
+    ax.legend(frameon=False, fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    return fig, ax

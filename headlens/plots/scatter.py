@@ -1,0 +1,53 @@
+"""Two numbers of every head against each other, on logarithmic scales."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from headlens.plots.style import COLOURS, axes_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def scatter(
+    frame: pd.DataFrame, x: str, y: str, ax: Axes | None = None, *, marked: str | None = None, title: str = ""
+) -> tuple[Figure, Axes]:
+    """A point for each head, coloured by stream, with the diagonal; what is not positive is left out.
+
+    Args:
+        frame: columns stream, variant, ``x`` and ``y``.
+        x, y: names of columns.
+        ax: where to draw; a new figure when None.
+        marked: a column of booleans whose points are filled; the others are rings.
+        title: above it.
+
+    >>> rows = pd.DataFrame({"stream": ["local"], "variant": ["L5H0/local"], "slope": [0.1], "exact": [0.2]})
+    >>> fig, ax = scatter(rows, "slope", "exact")
+    >>> ax.get_xscale()
+    'log'
+    """
+    fig, ax = axes_of(ax, 4.6, 4.2)
+    shown = frame[(frame[x] > 0) & (frame[y] > 0)]
+    for stream, own in shown.groupby("stream", sort=False):
+        filled = own[marked].astype(bool) if marked else own[x] > 0
+        colour = COLOURS[str(stream)]
+        faces = [colour if fill else "none" for fill in filled]
+        ax.scatter(own[x], own[y], s=26, facecolors=faces, edgecolors=[colour], linewidths=1.1, label=f"{stream} heads")
+    ends = (
+        [min(shown[x].min(), shown[y].min()) / 1.5, max(shown[x].max(), shown[y].max()) * 1.5]
+        if len(shown)
+        else [0.1, 1]
+    )
+    ax.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for row in shown.nlargest(5, y).itertuples():
+        ax.annotate(row.variant, (getattr(row, x), getattr(row, y)), (4, -9), textcoords="offset points", fontsize=7)
+    ax.set_title(title, fontsize=10)
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    ax.spines[["top", "right"]].set_visible(False)
+    return fig, ax
