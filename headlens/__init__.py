@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from headlens.training.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["HeadlensError", "__version__", "backbone", "data", "detectors", "load", "metrics", "training"]
-
-_LAZY = ("backbone", "data", "detectors", "metrics", "training")
+_LAZY = ("backbone", "data", "detectors", "heads", "metrics", "training")
+__all__ = ["HeadlensError", "__version__", "load", "runs", *_LAZY]
 
 
 def load(run: str, **options: Any) -> Run:
@@ -34,6 +33,18 @@ def load(run: str, **options: Any) -> Run:
     from headlens.training.run import load_run
 
     return load_run(run, **options)
+
+
+def runs(*names: str, **options: Any) -> list[Run]:
+    """Several trained detectors that share one backbone: ``headlens.runs("mini-industrial")`` are its three seeds.
+
+    Args:
+        *names: run folders, shipped runs, or shipped names without a seed.
+        **options: ``weights`` and ``device``, as in ``load``.
+    """
+    from headlens.training.run import load_runs
+
+    return load_runs(*names, **options)
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 if TYPE_CHECKING:
-    from headlens.backbone import Backbone
     from headlens.training.run import Run
 
 
@@ -34,25 +33,21 @@ def eval_(
     from headlens.data.protocol import canonical
     from headlens.files import write_atomically
     from headlens.training.evaluation import Evaluation, evaluate
-    from headlens.training.run import find_run, load_run, read_config
-    from headlens.training.shipped import folders
+    from headlens.training.run import load_runs, read_config
     from headlens.training.summary import over_seeds
 
     sets = [
         headlens.data.open(spec, **({"per_category": per_category} if spec.startswith("procedural:") else {}))  # type: ignore[arg-type]
         for spec in data
     ]
-    names = [folder for name in run for folder in ([] if Path(name).exists() else folders(name)) or [Path(name)]]
-    clips: dict[str, Backbone] = {}
     groups: dict[str, list[tuple[Run, Evaluation]]] = {}  # what differs in its seed alone
-    for folder in names:
-        about = json.dumps(read_config(find_run(folder))[0])
-        loaded = load_run(folder, clips.get(about), weights=weights, device=device or best_device())
-        clips[about] = loaded.detector.backbone
-        with tqdm(total=sum(map(len, sets)), unit="image", disable=None, desc=folder.name) as bar:
-            options = {"exact": exact, "cache": len(names) > 1, "progress": bar.update}
+    runs = load_runs(*run, weights=weights, device=device or best_device())
+    for loaded in runs:
+        with tqdm(total=sum(map(len, sets)), unit="image", disable=None, desc=loaded.folder.name) as bar:
+            options = {"exact": exact, "cache": len(runs) > 1, "progress": bar.update}
             parts = [evaluate(loaded.detector, one, loaded.size, batch, **options) for one in sets]
-        alike = json.dumps([about, loaded.detector.config.table(), loaded.card.get("trained_on"), loaded.size])
+        trained_on = loaded.card.get("trained_on")
+        alike = json.dumps([read_config(loaded.folder)[0], loaded.detector.config.table(), trained_on, loaded.size])
         groups.setdefault(alike, []).append((loaded, Evaluation.joined(parts)))
 
     rows, skipped, half_width = [], set[str](), 0.0

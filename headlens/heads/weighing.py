@@ -27,11 +27,12 @@ class Weights(Result):
         return grids(self.frame, "value", ax, stream, label="head weight", centre=1, made_by=self.made_by)
 
 
-def weights(detector: Detector) -> Weights:
+def weights(detector: Detector, name: str = "this detector") -> Weights:
     """Learned head weights, of those heads that somebody reads.
 
     Args:
         detector: which.
+        name: how a message calls it.
 
     Raises:
         ConfigError: a detector that has learned none.
@@ -44,7 +45,7 @@ def weights(detector: Detector) -> Weights:
     learned = detector.head_weights()
     if not learned:
         raise ConfigError(
-            "this detector has no head weights (head_weights = 'none'); HeadCLIP has, such as the run mini-industrial"
+            f"{name} has no head weights (head_weights = 'none'); HeadCLIP has, such as the run mini-industrial"
         )
     rows = [
         (*head, float(learned[head.stream][head.layer, head.head])) for head in heads_of(detector, streams=[*learned])

@@ -205,6 +205,30 @@ def load_run(
     return Run(folder, detector.requires_grad_(False).eval(), training, card)
 
 
+def load_runs(
+    *names: str | Path, weights: str | Path | None = None, device: str | torch.device | None = None
+) -> list[Run]:
+    """The runs that names mean: folders, shipped runs, all seeds of a shipped one. Those of one backbone share it.
+
+    Args:
+        *names: of which runs.
+        weights, device: as in ``load_run``.
+
+    Raises:
+        RunError, CheckpointError: as ``load_run``.
+
+    >>> [run.folder.name for run in load_runs("mini-medical")]
+    ['mini-medical-0', 'mini-medical-1', 'mini-medical-2']
+    """
+    loaded, clips = [], dict[str, Backbone]()
+    for name in names:
+        for folder in ([] if Path(name).exists() else folders(name)) or [Path(name)]:
+            about = json.dumps(read_config(folder)[0])
+            loaded.append(load_run(folder, clips.get(about), weights=weights, device=device))
+            clips[about] = loaded[-1].detector.backbone
+    return loaded
+
+
 def _card(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / CARD).read_text(encoding="utf-8"))

@@ -1,0 +1,355 @@
+"""``compare``: what do two domains make of the same heads? Runs are the unit of uncertainty; see ``permutation``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError, ShapeError
+from headlens.heads.gates import Importance
+from headlens.heads.permutation import agreement, differences, kendall, overlap, spearman
+from headlens.heads.results import Result, ordered, read_parquet
+from headlens.heads.variants import Head
+from headlens.heads.weighing import weights
+from headlens.plots.comparison import comparison
+from headlens.plots.style import signed
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from headlens.training.run import Run
+
+    Item: TypeAlias = Run | Detector | Importance | pd.DataFrame
+
+KEYS = ["stream", "layer", "head"]
+NEUTRAL = {"weight": 1.0, "importance": 0.0, "value": 0.0}
+"""What is compared, and where a head stands of which nothing was learned: top heads are those furthest from it."""
+LABELS = {"weight": "head weight", "importance": "importance (mean head = 1)", "value": "value"}
+_TAKEN = {*KEYS, "name", "size", "difference", "error", "p", "q_own", "q", "significant"}
+_SURE = 0.05  # p of the contrast up to which domains are said to agree less than seeds
+
+
+@dataclass(frozen=True)
+class Comparison(Result):
+    """Two domains' runs compared, head by head and all heads at once.
+
+    Args:
+        frame: a row for each head: stream, layer, head, a column for each domain (the mean over its runs),
+            ``difference`` (second minus first), its standard ``error``, and ``p``, ``q_own``, ``q`` as in
+            ``permutation.differences``; ``significant`` where q is at most the level.
+        agreement: ``statistic`` (``spearman``, ``kendall``, ``top k``), ``pairs`` (within each domain, between,
+            between minus within), ``value``, ``low``, ``high``, ``count``, ``p`` as in ``permutation.agreement``, and
+            ``chance``, what heads in random order would give.
+    """
+
+    agreement: pd.DataFrame
+
+    @property
+    def domains(self) -> tuple[str, str]:
+        """The first and the second."""
+        first, second = self.provenance["runs"]
+        return first, second
+
+    @property
+    def strongest(self) -> pd.DataFrame:
+        """The rows of ``frame``, named by ``name``: the smallest q first, then the largest difference."""
+        names = [str(Head(*key)) for key in self.frame[KEYS].itertuples(index=False)]
+        found = self.frame.assign(name=names, size=self.frame["difference"].abs())
+        return found.sort_values(["q", "size"], ascending=[True, False], kind="stable").drop(columns="size")
+
+    @property
+    def paragraph(self) -> str:
+        """What the numbers allow to be said, and what they do not."""
+        return " ".join((_who(self), _agree(self), _differ(self), _limits(self))).rstrip()
+
+    def plot(self, ax: Axes | None = None) -> tuple[Figure, Any]:
+        """Both domains and their difference side by side, a row for each stream; on one ``ax`` the difference alone.
+
+        With an ``ax`` there is room for one stream: the last, which is the local one where both are there.
+        """
+        of = self.provenance["of"]
+        centre = NEUTRAL[of] if of == "weight" else None
+        level = self.provenance["level"]
+        fig, axes = comparison(self.frame, self.domains, ax, label=LABELS[of], centre=centre, level=level)
+        return (signed(fig, self.made_by) if ax is None else fig), axes
+
+    def save(self, path: str | Path) -> Path:
+        """As ``Result.save``; the agreement goes into a second file, ``NAME.agreement.SUFFIX``."""
+        path = super().save(path)
+        Result(self.agreement, self.provenance).save(_beside(path))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Comparison:
+        """What ``save`` wrote as Parquet."""
+        path = Path(path)
+        return cls(*read_parquet(path), read_parquet(_beside(path))[0])
+
+
+def compare(*, k: int = 20, level: float = 0.05, seed: int = 0, **domains: Item | Sequence[Item]) -> Comparison:
+    """Compares two domains' runs.
+
+    ``compare(industrial=headlens.runs("mini-industrial"), medical=headlens.runs("mini-medical"))``
+
+    Args:
+        k: of how many heads the overlap is taken.
+        level: the false discovery rate up to which heads count as different.
+        seed: of the label permutations that are drawn where there are too many to try all.
+        **domains: two, each with its runs, one or several, all of one kind: ``Run`` or ``Detector``, whose learned
+            head weights are compared; results of ``importance``, in units of the run's mean head; or frames with
+            columns stream, layer, head, value.
+
+    Raises:
+        ConfigError: not two domains, no run, a run twice, different backbones, nothing learned, a bad setting.
+        ShapeError: runs that have different heads, heads twice, or values that are not finite.
+
+    >>> heads = pd.DataFrame({"stream": "local", "layer": 5, "head": range(4)})
+    >>> runs = [heads.assign(value=[1.0, 2.0, 3.0 + seed, 9.0]) for seed in range(6)]
+    >>> found = compare(k=2, industrial=runs[:3], medical=runs[3:])
+    >>> found.frame["difference"].tolist()
+    [0.0, 0.0, 3.0, 0.0]
+    """
+    if len(domains) != 2 or set(domains) & _TAKEN:
+        got = ", ".join(domains) or "none"
+        raise ConfigError(f"two domains are compared, named like no column, got {got}; give each as name=[its runs]")
+    first, second = domains
+    sources = {
+        name: _sources(list(runs) if isinstance(runs, (list, tuple)) else [runs], name)
+        for name, runs in domains.items()
+    }
+    every = [source for own in sources.values() for source in own]
+    _check(every)
+    keys, values = _table(every)
+    of, labels = every[0].of, np.repeat([False, True], [len(own) for own in sources.values()])
+    if not 1 <= k < len(keys):
+        raise ConfigError(f"k={k}: the overlap needs at least 1 head and fewer than all {len(keys)}")
+    if not 0 < level < 1:
+        raise ConfigError(f"level={level}: a false discovery rate lies between 0 and 1, such as 0.05")
+    found, tests = differences(values, labels, seed)
+    frame = keys.assign(**{first: values[~labels].mean(0), second: values[labels].mean(0)}, **found)
+    frame["significant"] = frame["q"] <= level
+    about = {
+        "what": "comparison",
+        "of": of,
+        "backbone": every[0].backbone,
+        "runs": {name: [source.about for source in own] for name, own in sources.items()},
+        "k": k,
+        "level": level,
+        "seed": seed,
+        "tests": tests,
+        "versions": {name: version(name) for name in ("headlens", "numpy", "scipy", "torch")},
+    }
+    if (pictures := every[0].about.get("dataset")) and all(source.about["dataset"] == pictures for source in every):
+        about["dataset"] = pictures
+    return Comparison(
+        ordered(frame), json.loads(json.dumps(about)), _agreement(values, labels, (first, second), k, of, seed)
+    )
+
+
+def _agreement(
+    values: np.ndarray, labels: np.ndarray, domains: tuple[str, str], k: int, of: str, seed: int
+) -> pd.DataFrame:
+    """``Comparison.agreement`` of values [R, N]; intervals end where the statistic does."""
+    pairs = [*(f"within {domain}" for domain in domains), "between", "between - within"]
+    similar = {  # matrix, lowest value, value by chance
+        "spearman": (spearman(values), -1, 0.0),
+        "kendall": (kendall(values), -1, 0.0),
+        f"top {k}": (overlap(np.abs(values - NEUTRAL[of]), k), 0, k / values.shape[1]),
+    }
+    tables = []
+    for statistic, (matrix, lowest, chance) in similar.items():
+        table = pd.DataFrame({"statistic": statistic, "pairs": pairs, **agreement(matrix, labels, seed)})
+        table.loc[:2, ["low", "high"]] = table.loc[:2, ["low", "high"]].clip(lowest, 1)
+        tables.append(table.assign(chance=[chance] * 3 + [0.0]))
+    return pd.concat(tables, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One run: what is compared, a frame with ``KEYS`` and ``value``, its backbone, and what provenance says of it."""
+
+    of: str
+    frame: pd.DataFrame
+    backbone: dict[str, Any]
+    about: dict[str, Any]
+
+
+def _sources(items: Sequence[Item], domain: str) -> list[_Source]:
+    found: list[_Source] = []
+    for number, item in enumerate(items):
+        name = f"{domain} {number}"
+        if isinstance(item, Detector):
+            found.append(_of_detector(item, {"name": name}))
+        elif isinstance(item, Importance):
+            found.append(_of_importance(item, name))
+        elif isinstance(item, pd.DataFrame):
+            found.append(_Source("value", item, {}, {"name": name}))
+        elif hasattr(item, "card"):
+            found.append(_of_run(item))
+        else:
+            raise ConfigError(
+                f"{domain}: {type(item).__name__} is no run; give headlens.runs, detectors, importance or frames"
+            )
+    if not found:
+        raise ConfigError(f"{domain}: no run; give at least one, and three for intervals")
+    return found
+
+
+def _of_run(run: Run) -> _Source:
+    about = {"name": run.folder.name, "sha256": run.card.get("model_sha256"), "trained_on": run.card.get("trained_on")}
+    return _of_detector(run.detector, about)
+
+
+def _of_detector(detector: Detector, about: dict[str, Any]) -> _Source:
+    with torch.no_grad():
+        return _Source("weight", weights(detector, about["name"]).frame, asdict(detector.backbone.provenance), about)
+
+
+def _of_importance(result: Importance, name: str) -> _Source:
+    """In units of the run's mean head: how steep a run's margins are on the whole is no property of a head."""
+    own = result.provenance
+    frame = result.summary
+    if frame["metric"].nunique() != 1:
+        raise ConfigError(f"{name}: importance for {', '.join(frame['metric'].unique())}; compare one target at a time")
+    about = {"name": name, "sha256": own["learned_sha256"], "dataset": own["dataset"], "metric": frame["metric"].iat[0]}
+    size = frame["importance"].mean() or 1.0  # where nothing matters, nothing is divided
+    return _Source("importance", frame.assign(value=frame["importance"] / size), own["backbone"], about)
+
+
+def _check(every: Sequence[_Source]) -> None:
+    """Raises ConfigError where runs cannot be compared."""
+    first = every[0]
+    seen: dict[str, str] = {}
+    for source in every:
+        name = source.about["name"]
+        if source.of != first.of:
+            raise ConfigError(f"{first.about['name']} gives a {first.of}, {name} a {source.of}; give all of one kind")
+        ours, theirs = _identity(first.backbone), _identity(source.backbone)
+        if ours != theirs:
+            raise ConfigError(
+                f"{first.about['name']} is on {ours}, {name} on {theirs}: their heads have nothing but numbers in "
+                "common; compare runs on one backbone"
+            )
+        if first.about.get("metric") != source.about.get("metric"):
+            raise ConfigError(f"{name}: importance for {source.about['metric']}, not {first.about['metric']}; use one")
+        if source.about.get("sha256"):
+            key = json.dumps([source.about["sha256"], source.about.get("dataset")])  # one detector may see two sets
+            if key in seen:
+                raise ConfigError(f"{name} and {seen[key]} are the same run; a run counts once, leave one out")
+            seen[key] = name
+
+
+def _identity(backbone: Mapping[str, Any]) -> str:
+    return f"{backbone['name']} ({backbone['weights']}, SHA-256 {backbone['sha256']})" if backbone else ""
+
+
+def _table(every: Sequence[_Source]) -> tuple[pd.DataFrame, np.ndarray]:
+    """The heads that all runs have, N rows of ``KEYS``, and their values [R, N]."""
+    columns: list[pd.Series] = []
+    for source in every:
+        name = source.about["name"]
+        if missing := {*KEYS, "value"} - set(source.frame):
+            raise ShapeError(f"{name}: no column {sorted(missing)[0]!r}; frames have {', '.join(KEYS)} and value")
+        own = source.frame.astype({"layer": int, "head": int}).set_index(KEYS)["value"].astype(float).sort_index()
+        if (twice := own.index[own.index.duplicated()]).size:
+            raise ShapeError(f"{name}: {Head(*twice[0])} is there twice; give one row a head")
+        if (bad := own.index[~np.isfinite(own)]).size:
+            raise ShapeError(f"{name}: the value of {Head(*bad[0])} is not finite; drop the head everywhere")
+        if columns and (odd := own.index.symmetric_difference(columns[0].index)).size:
+            raise ShapeError(
+                f"{every[0].about['name']} has {len(columns[0])} heads, {name} {len(own)}: {Head(*odd[0])} is only in "
+                "one of them; compare runs with the same heads"
+            )
+        columns.append(own)
+    return columns[0].index.to_frame(index=False), np.stack(columns)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.agreement{path.suffix}")
+
+
+def _who(found: Comparison) -> str:
+    runs = found.provenance["runs"]
+    what = {"weight": "Learned weights", "importance": "Importance", "value": "Values"}[found.provenance["of"]]
+    counts = " and ".join(f"{len(own)} {name} {'run' if len(own) == 1 else 'runs'}" for name, own in runs.items())
+    on = f" on {found.provenance['dataset']['name']}" if "dataset" in found.provenance else ""
+    return f"{what} of {len(found.frame)} heads{on} in {counts}."
+
+
+def _agree(found: Comparison) -> str:
+    """How alike runs are, and whether those of two domains are less alike."""
+    own = found.agreement[found.agreement["statistic"] == "spearman"].set_index("pairs")
+    within, between, contrast = list(own.index[:2]), own.index[2], own.index[3]
+    if np.isnan(own.at[between, "value"]):
+        return "Rank correlation is undefined, for in at least one run all heads have the same value."
+
+    def shown(pairs: str) -> str:
+        low, high = own.at[pairs, "low"], own.at[pairs, "high"]
+        return f"{own.at[pairs, 'value']:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+
+    text = f"Two runs of different domains have a rank correlation of {shown(between)}"
+    if np.isnan(own.at[contrast, "value"]):
+        return f"{text}. With one run in a domain nobody can say how far its seeds agree: train more."
+    text += "".join(f", two {pairs.removeprefix('within ')} runs of {shown(pairs)}" for pairs in within)
+    gap, p, tests = own.at[contrast, "value"], own.at[contrast, "p"], found.provenance["tests"]
+    if p <= _SURE:
+        return f"{text}: domains agree less than seeds do, by {-gap:.2f} (p = {p:.2g} by permuting whole runs)."
+    if p <= tests["smallest_p"] * 1.001:
+        return (
+            f"{text}: less by {-gap:.2f}, and by more than under any other split of these runs, which chance alone "
+            f"brings once in {tests['splits']} times. A hint and no proof (p = {p:.2g}, the smallest there can be)."
+        )
+    return f"{text}: that domains agree less than seeds do is not shown (p = {p:.2g} by permuting whole runs)."
+
+
+def _differ(found: Comparison) -> str:
+    """How many heads differ, and which the most."""
+    about = found.provenance
+    if np.isnan(about["tests"]["smallest_p"]):
+        return "Nor is any head tested, for one run gives no error."
+    count, (first, second) = int(found.frame["significant"].sum()), found.domains
+    rate = f"at an estimated false discovery rate of {about['level']:.3g}"
+    if count == 0:
+        return f"No head differs between the domains {rate}."
+    top = found.strongest.iloc[0]
+    example = f"{top['name']} ({first} {top[first]:.2f}, {second} {top[second]:.2f})"
+    verb = "differs" if count == 1 else "differ"
+    return f"{count} of {len(found.frame)} heads {verb} {rate}; the first is {example}."
+
+
+def _limits(found: Comparison) -> str:
+    """What the numbers rest on."""
+    about, parts = found.provenance, []
+    smallest, level = about["tests"]["smallest_p"], about["level"]
+    if not np.isnan(smallest):
+        if smallest > level:
+            own = f"no single head can have a p below {smallest:.2g}: too few runs to name a head by it"
+        else:
+            own = f"by their own tests {int((found.frame['q_own'] <= level).sum())} heads pass the same rate"
+        parts.append(
+            "This rate pools all heads, as if they were exchangeable where nothing differs. Without that assumption "
+            f"all heads together differ with p = {about['tests']['any_p']:.2g}, and {own}."
+        )
+    if about["of"] == "importance" and "dataset" not in about:
+        parts.append(
+            "Runs saw different pictures: differences of detectors and of pictures are mixed, and no interval covers "
+            "the choice of pictures."
+        )
+    name = about["backbone"].get("name")
+    if str(about["backbone"].get("weights", "")).startswith("embedded"):
+        parts.append(f"Made by backbone {name}, which has never seen a photograph: it says nothing about other CLIPs.")
+    elif name:
+        parts.append(f"Made by backbone {name}.")
+    return " ".join(parts)
