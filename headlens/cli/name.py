@@ -1,0 +1,152 @@
+"""``headlens name``: which phrases span what heads write."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from headlens.cli.ablate import layers_of
+from headlens.cli.common import (
+    OUT,
+    BatchOption,
+    DataOption,
+    DeviceOption,
+    Domain,
+    OutOption,
+    PerCategory,
+    RunOption,
+    SeedOption,
+    WeightsOption,
+    opened,
+    slug,
+)
+
+if TYPE_CHECKING:
+    from headlens.heads.naming import Naming
+
+SHOWN = 16  # blocks that are printed; the table has all heads
+
+
+class Streams(str, Enum):
+    """Whose heads."""
+
+    GLOBAL = "global"
+    LOCAL = "local"
+    BOTH = "both"
+
+
+def name(
+    layer: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="22, several, or 20-23.", show_default="the last quarter"),
+    ] = None,
+    head: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option(help="Only these heads.", show_default="all"),
+    ] = None,
+    stream: Annotated[Streams, typer.Option(help="Whose heads.")] = Streams.GLOBAL,
+    domain: Domain = "industrial",
+    run: RunOption = None,
+    data: DataOption = None,
+    per_category: PerCategory = 20,
+    pool: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A file of phrases, one a line.", dir_okay=False, show_default="built in"),
+    ] = None,
+    phrases: Annotated[int, typer.Option(help="Of each head, at most.", min=1)] = 5,
+    batch: BatchOption = 8,
+    seed: SeedOption = 0,
+    weights: WeightsOption = None,
+    device: DeviceOption = None,
+    out: OutOption = OUT,
+) -> None:
+    """Name heads by the phrases that explain most of what they write into the joint space (TextSpan)."""
+    from tqdm import tqdm
+
+    from headlens import heads
+    from headlens.backbone.vision import STREAMS
+    from headlens.heads.naming import last_quarter, name_heads
+    from headlens.heads.phrases import read_phrases
+    from headlens.heads.results import write_figure
+
+    own = None if pool is None else read_phrases(pool)
+    loaded, pictures = opened(domain, run, data, per_category, weights, device)
+    streams = STREAMS if stream is Streams.BOTH else (stream.value,)
+    asked = heads.heads_of(loaded.detector, layers_of(layer) or last_quarter(loaded.detector), head or None, streams)
+    with tqdm(total=len(pictures), unit="image", disable=None) as bar:
+        named = name_heads(
+            loaded.detector,
+            pictures,
+            asked,
+            pool=own,
+            phrases=phrases,
+            size=loaded.size,
+            batch=batch,
+            seed=seed,
+            progress=bar.update,
+        )
+    typer.echo(blocks(named))
+    where = slug(
+        "name",
+        loaded.folder.name,
+        "" if layer is None else "L" + "+".join(layer),
+        "H" + "+".join(map(str, head)) if head else "",
+        stream.value if stream is not Streams.GLOBAL else "",
+        pool.stem if pool else "",
+        pictures.name if data else "",
+    )
+    saved = named.save(out / f"{where}.parquet")
+    figure = write_figure(saved.with_suffix(".png"), named.plot()[0])
+    typer.echo(f"\n{saved} (all heads), {figure}")
+
+
+def blocks(named: Naming, most: int = SHOWN) -> str:
+    """Phrases and shares of the heads that write most, a block each, and what must be known to read them."""
+    import pandas as pd
+
+    from headlens.heads.variants import Head
+    from headlens.printing import printable
+
+    frame, about = named.frame, named.provenance
+    text = [
+        f"The strongest heads first, and which of {about['phrases']} phrases span what they write into {_rows(named)}."
+    ]
+    if left := named.left_out:
+        text.append(
+            f"{len(left)} more were left out: {about['backbone']['name']} has only learnt its captions' words, and "
+            f"{printable(left[0])!r} has others."
+        )
+    text.append(
+        "share: of the head's variance; sum: with the phrases above; chance: the sum for random mixtures of phrases;\n"
+        "beats: how often it is above theirs (50 % says nothing); flaws: correlation with the label."
+    )
+    groups = {Head(*key): own for key, own in frame.groupby(["stream", "layer", "head"], sort=False)}
+    order = sorted(groups, key=lambda head: -groups[head]["variance"].iloc[0])
+    for head in order[:most]:
+        first = groups[head].iloc[0]
+        text.append(f"\n{head}  writes ±{first['variance'] ** 0.5:.3f} into an embedding of length 1")
+        if pd.isna(first["phrase"]):
+            text.append("  no phrase: it writes the same everywhere, or nothing that the phrases have a part in")
+            continue
+        text.append(f"  {'share':>6} {'sum':>6} {'chance':>7} {'beats':>6} {'flaws':>6}")
+        for row in groups[head].itertuples():
+            flaws = "-" if pd.isna(row.correlation) else f"{row.correlation:+.2f}"
+            shares = f"{row.share:6.1%} {row.cumulative:6.1%} {row.chance:7.1%} {row.beats:6.0%} {flaws:>6}"
+            text.append(f"  {shares}  {printable(row.phrase)}")
+    if len(order) > most:
+        text.append(f"\n… and {len(order) - most} heads more in the table")
+    last = frame.groupby(["stream", "layer", "head"]).tail(1)["beats"]
+    text.append(
+        f"\nWith all their phrases {int((last == 1).sum())} of {len(order)} heads beat every draw of chance; "
+        f"by luck about {len(order) / (about['draws'] + 1):.1f} would."
+    )
+    return "\n".join(text)
+
+
+def _rows(named: Naming) -> str:
+    streams = named.frame["stream"].unique()
+    tokens = {"global": "CLS", "local": "all patches at the last tap"}
+    return " and ".join(tokens[one] for one in streams) + f" of {named.provenance['dataset']['pictures']} pictures"

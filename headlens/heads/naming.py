@@ -1,0 +1,271 @@
+"""Naming: which phrases span what a head writes into the joint space of pictures and words.
+
+TextSpan (Gandelsman, Efros and Steinhardt, arXiv 2310.05916). With the read-out's scale σ and the embedding's norm held
+at what they are, a head adds ``c = r W`` to the unit embedding:
+
+    r = z / (σ |e|)        its own d channels, weighted, at the token that is read
+    W = W_O^h Ĝ            [d, d_e]; see headlens.heads.folding
+
+One row is a picture's CLS for a global head, and every patch of it at the last tap for a local head. Of the rows only
+second moments are kept, d x d for each head (``headlens.heads.span``): memory does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from headlens.data import Batch, DataSet
+from headlens.detectors.headclip import Detector
+from headlens.errors import DataError, ShapeError
+from headlens.heads.cache import Clean, clean_forward
+from headlens.heads.folding import Fold
+from headlens.heads.phrases import BUILT_IN, directions, distinct, learnt, read_phrases, unit
+from headlens.heads.pictures import Pictures, categories
+from headlens.heads.results import Result, ordered, precision, provenance
+from headlens.heads.span import ROUNDING, Moments, row_space, text_span
+from headlens.heads.targets import wide
+from headlens.heads.variants import Head, check_variants, heads_of, single_heads
+from headlens.plots.names import names
+from headlens.plots.style import signed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DRAWS = 20
+
+
+@dataclass(frozen=True)
+class Naming(Result):
+    """``frame``: one row for each head and phrase, in the order in which phrases were taken (``rank``, from 1).
+
+    ===============  ==================================================================================================
+    ``share``        of the head's variance, along what the phrase adds to those before it
+    ``cumulative``   of this and all phrases before it; 1 at most
+    ``chance``       what as many directions explain out of as many random mixtures of the phrases, the mean of 20 draws
+    ``beats``        the share of these draws that explain less: words say nothing where it is about 0.5
+    ``correlation``  over rows, of what the head writes along the phrase with the label: 1 for abnormal pictures (global
+                     heads), the flawed share of the patch (local ones); NaN where one label is not known
+    ``variance``     of all the head writes, in an embedding of length 1: names of a head that writes little mean little
+    ===============  ==================================================================================================
+
+    A head that writes the same everywhere, or nothing that any phrase has a part in, has one row: no phrase, share NaN.
+    """
+
+    @property
+    def left_out(self) -> list[str]:
+        """Phrases of the pool that were not used: the backbone has never learnt one of their words."""
+        return list(self.provenance["left_out"])
+
+    def plot(self, ax: Axes | None = None, most: int = 6) -> tuple[Figure, Axes]:
+        """Phrases of the ``most`` heads that write most; see ``headlens.plots.names``."""
+        fig, axes = names(self.frame, ax, most=most)
+        return (signed(fig, self.made_by) if ax is None else fig), axes
+
+
+def last_quarter(detector: Detector) -> range:
+    """The layers that are named by default: what later heads write is read as it is, by nobody else first.
+
+    These six of ``mini``'s 24 layers have half of its heads' variance; TextSpan's authors take the last four.
+    """
+    depth = detector.backbone.vision.cfg.n_layers
+    return range(depth - max(1, depth // 4), depth)
+
+
+def name_heads(
+    detector: Detector,
+    data: DataSet,
+    heads: Iterable[Head] | None = None,
+    *,
+    pool: Sequence[str] | None = None,
+    phrases: int = 5,
+    size: int | None = None,
+    batch: int = 8,
+    seed: int = 0,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Naming:
+    """Which phrases span what each head writes over a data set.
+
+    Args:
+        detector: whose heads, under its head weights. Its learned prompts play no part.
+        data: which pictures.
+        heads: those of the global stream in the ``last_quarter`` of layers by default.
+        pool: phrases; the built-in ones when None. Those that the backbone cannot have learnt are left out.
+        phrases: how many for each head, at most.
+        size: pictures are resized to this square; the backbone's own size when None.
+        batch: pictures at once.
+        seed: of the random mixtures that say what chance explains.
+        progress: called with the number of pictures after every batch.
+
+    Raises:
+        ShapeError: no head, one twice, or one that does not exist; fewer than one phrase a head.
+        DataError: fewer than two phrases that the backbone knows, or fewer than two pictures that can be read.
+        ConfigError: a detector whose image margin is no function of CLS.
+    """
+    heads = heads_of(detector, last_quarter(detector), streams=("global",)) if heads is None else list(heads)
+    if not heads or phrases < 1:
+        raise ShapeError(f"{len(heads)} heads and {phrases} phrases for each; at least one of both is needed")
+    check_variants(detector, single_heads(heads))
+    known, left_out = learnt(detector.backbone, read_phrases(BUILT_IN) if pool is None else distinct(pool))
+    if len(known) < 2:
+        raise DataError(
+            f"{detector.backbone.provenance.name} knows the words of {len(known)} of {len(known) + len(left_out)} "
+            f"phrases, such as not {left_out[0]!r}; at least 2 are needed: it has only learnt its captions' words"
+        )
+    texts = directions(detector.backbone, known)
+    pictures = Pictures(detector, data, size, batch)
+    moments = _moments(detector, pictures, heads, progress)
+    if (count := len(data) - len(pictures.skipped)) < 2:
+        raise DataError(f"{data.name}: {count} pictures could be read; a variance needs at least 2")
+    found: dict[Head, pd.DataFrame] = {}
+    spaces: dict[Head, tuple[np.ndarray, np.ndarray]] = {}
+    for head in heads:
+        mean, covariance = moments[head]
+        into = _into(detector, head)
+        spaces[head] = row_space(covariance[:-1, :-1], into)
+        found[head] = _named(mean, covariance, into, spaces[head], texts, phrases)
+    by_chance = _by_chance(spaces, found, texts, seed)
+    frame = pd.concat([found[head].assign(**head._asdict(), **by_chance[head]) for head in heads], ignore_index=True)
+    frame["phrase"] = [known[number] if number >= 0 else None for number in frame["phrase"]]
+    about = provenance(
+        detector,
+        data,
+        seed=seed,
+        what="naming",
+        size=pictures.size,
+        phrases=len(known),
+        left_out=left_out,
+        draws=_DRAWS,
+        skipped=pictures.skipped,
+        **precision(detector),
+    )
+    return Naming(ordered(frame.assign(domain=data.domain, dataset=data.name)), about)
+
+
+def _moments(
+    detector: Detector, pictures: Pictures, heads: Sequence[Head], progress: Callable[[int], object]
+) -> dict[Head, tuple[np.ndarray, np.ndarray]]:
+    """Mean [d + 1] and covariance [d + 1, d + 1] of each head's ``r``, the label being the last column."""
+    layers: dict[tuple[str, int], list[int]] = {}
+    for head in heads:
+        layers.setdefault((head.stream, head.layer), []).append(head.head)
+    moments = {key: Moments() for key in layers}
+    for part, images in pictures:
+        clean = clean_forward(detector, images, categories(part))
+        read = {stream: (_scale(clean, stream), _labels(part, clean, stream)) for stream in {own for own, _ in layers}}
+        for (stream, layer), numbers in layers.items():
+            scale, label = read[stream]
+            rows = _written(clean, stream, layer, scale)[:, numbers]
+            column = label.to(rows)[:, None, None].expand(-1, len(numbers), 1)
+            moments[stream, layer].add(torch.cat([rows, column], 2))
+        progress(len(part))
+    return {
+        Head(stream, layer, number): (
+            moments[stream, layer].mean[i].numpy(),
+            moments[stream, layer].covariance[i].numpy(),
+        )
+        for (stream, layer), numbers in layers.items()
+        if moments[stream, layer].count
+        for i, number in enumerate(numbers)
+    }
+
+
+def _scale(clean: Clean, stream: str) -> Tensor:
+    """What divides a head's output where it is read, σ |e|: CLS [B, 1, 1], or patches at the last tap [B, N, 1]."""
+    tokens = clean.x[-1][:, :1] if stream == "global" else clean.tapped(max(clean.detector.config.taps))
+    embedding, scale = _fold(clean.detector, stream).embed(wide(tokens))
+    return scale * embedding.norm(dim=-1, keepdim=True)
+
+
+def _fold(detector: Detector, stream: str) -> Fold:
+    return Fold.of(detector.backbone.vision, stream == "local" or detector.config.cls_norm)
+
+
+def _written(clean: Clean, stream: str, layer: int, scale: Tensor) -> Tensor:
+    """``r`` of every head of a layer at the tokens that are read, [rows, H, d]; ``scale`` divides, [B, n, 1]."""
+    tokens = slice(0, 1) if stream == "global" else slice(1, None)
+    return (wide(clean.wrote(stream, layer)[:, tokens]) / scale[..., None]).flatten(0, 1)
+
+
+def _labels(part: Batch, clean: Clean, stream: str) -> Tensor:
+    """Of the same rows: 1 for abnormal pictures, or the flawed share of a patch; NaN where nobody says. [rows]."""
+    if stream == "global":
+        return torch.where(part.labels >= 0, part.labels.double(), torch.nan)
+    rows, columns = clean.grid
+    if part.masks is None:
+        return torch.full((len(part) * rows * columns,), torch.nan, dtype=torch.float64)
+    assert isinstance(part.masks, Tensor)
+    edge = clean.detector.backbone.vision.cfg.patch_size
+    flawed = avg_pool2d(part.masks.double()[:, None], edge)[:, 0, :rows, :columns].flatten(1)
+    return torch.where(part.has_mask[:, None], flawed, torch.nan).flatten()
+
+
+def _into(detector: Detector, head: Head) -> np.ndarray:
+    """``W``, from a head's channels to the joint space, [d, d_e] float64."""
+    w_o = detector.backbone.vision.blocks[head.layer].attn.W_O[head.head]
+    return (w_o.cpu().double() @ _fold(detector, head.stream).matrix.cpu().double()).numpy()
+
+
+def _named(
+    mean: np.ndarray,
+    covariance: np.ndarray,
+    into: np.ndarray,
+    space: tuple[np.ndarray, np.ndarray],
+    texts: np.ndarray,
+    phrases: int,
+) -> pd.DataFrame:
+    """One head's rows of the frame; ``phrase`` counts into the pool. The last column of the moments is the label."""
+    inner, label, spread = covariance[:-1, :-1], covariance[:-1, -1], covariance[-1, -1]
+    variance = float(np.square(space[0]).sum())
+    if variance <= ROUNDING * np.square(mean[:-1] @ into).sum():
+        variance = 0.0  # the same everywhere, but for rounding
+    span = text_span(*space, texts, phrases if variance else 0)
+    if not len(span.share):
+        nothing = dict.fromkeys(("share", "cumulative", "correlation"), np.nan)
+        return pd.DataFrame({"rank": [1], "phrase": -1} | nothing | {"variance": variance})
+    along = into @ span.axes.T  # (d, k)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where all labels are the same
+        correlation = label @ along / np.sqrt(np.einsum("ik,ij,jk->k", along, inner, along) * spread)
+    columns = {
+        "phrase": span.chosen,
+        "share": span.share,
+        "cumulative": span.share.cumsum(),
+        "correlation": correlation,
+    }
+    return pd.DataFrame({"rank": np.arange(1, len(span.share) + 1), **columns}).assign(variance=variance)
+
+
+def _by_chance(
+    spaces: Mapping[Head, tuple[np.ndarray, np.ndarray]],
+    found: Mapping[Head, pd.DataFrame],
+    texts: np.ndarray,
+    seed: int,
+) -> dict[Head, dict[str, np.ndarray | float]]:
+    """What random mixtures of the phrases explain: ``chance`` and ``beats`` of each head's rows.
+
+    Mixtures have the pool's covariance and are as many as its phrases, but none means what one phrase means.
+    """
+    random = np.random.default_rng(seed)
+    named = [head for head, own in found.items() if own["share"].notna().all()]
+    drawn: dict[Head, list[np.ndarray]] = {head: [] for head in named}
+    for _ in range(_DRAWS):
+        mixtures = unit(random.standard_normal((len(texts), len(texts))) @ texts)
+        for head in named:
+            wanted = len(found[head])
+            shares = text_span(*spaces[head], mixtures, wanted).share
+            drawn[head].append(np.pad(shares, (0, wanted - len(shares))).cumsum())
+    return {
+        head: {
+            "chance": np.mean(drawn[head], axis=0) if head in drawn else np.nan,
+            "beats": np.mean(drawn[head] < own["cumulative"].to_numpy(), axis=0) if head in drawn else np.nan,
+        }
+        for head, own in found.items()
+    }

@@ -1,0 +1,139 @@
+"""Phrases that heads are named with: the built-in pool, somebody's own, and which of them a backbone has learnt.
+
+A phrase is a noun phrase that fits into "a photo of the {}.". Its direction is its mean embedding in
+``headlens.detectors.prompts.TEMPLATES``, minus the mean of the pool, of unit length: what sets it apart from the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headlens.backbone import Backbone, embedded
+from headlens.detectors.prompts import TEMPLATES
+from headlens.errors import DataError
+
+BUILT_IN = Path(__file__).with_name("phrases.txt")
+"""The pool that is used when none is given."""
+
+
+def read_phrases(path: str | Path) -> list[str]:
+    """Phrases from a UTF-8 text file: one a line; empty lines and headings, which begin with ``#``, are skipped.
+
+    Of phrases that differ in case and spaces alone, which CLIP's tokenizer does not see, the first stays.
+
+    Raises:
+        DataError: no such file, not text, or fewer than two phrases.
+
+    >>> pool = read_phrases(BUILT_IN)
+    >>> len(pool) > 500, "damaged object" in pool
+    (True, True)
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable text file ({error}); give a file of phrases, one a line") from error
+    return distinct((line for line in lines if not line.lstrip().startswith("#")), str(path))
+
+
+def distinct(phrases: Iterable[str], source: str = "the pool") -> list[str]:
+    """Phrases with single spaces, each once, in their order.
+
+    Args:
+        phrases: any; what is empty is skipped.
+        source: how a message calls them.
+
+    Raises:
+        DataError: a string instead of several, or fewer than two phrases.
+
+    >>> distinct(["red  object", "", "Red object", "wood"])
+    ['red object', 'wood']
+    """
+    if isinstance(phrases, str):
+        raise DataError(f"{source} is one string, {phrases!r}; give a list of phrases, or read_phrases(path)")
+    once: dict[str, str] = {}
+    for phrase in phrases:
+        if text := " ".join(phrase.split()):
+            once.setdefault(text.lower(), text)
+    if len(once) < 2:
+        raise DataError(f"{source} has {len(once)} phrases; at least 2 are needed to tell one from another")
+    return list(once.values())
+
+
+def words(text: str) -> set[str]:
+    """Words of a text as CLIP's tokenizer parts them: lower case, cut at anything but letters and digits.
+
+    >>> sorted(words("Chest X-ray"))
+    ['chest', 'ray', 'x']
+    """
+    return set(re.findall(r"[^\W_]+", text.lower()))
+
+
+@cache
+def caption_words() -> frozenset[str]:
+    """All words of the captions that the embedded backbone was trained on.
+
+    Categories that were kept from it and flaws that were held out have never been named to it.
+    """
+    from headlens.data.procedural.captions import TEMPLATES as CAPTIONS
+    from headlens.data.procedural.captions import kind, states
+    from headlens.data.procedural.catalogue import CATEGORIES, FAMILIES, FAMILY_WORDS, HELD_OUT, ROLES
+    from headlens.data.procedural.render import COLOURS, PLACES
+
+    seen = [category for name, category in CATEGORIES.items() if ROLES[name] != "unseen"]
+    flaws = {family for category in seen for family in category.flaws} - HELD_OUT
+    said = [*CAPTIONS, *COLOURS, *PLACES, "object", "an", "with", "slight", "obvious"]
+    said += [text for category in seen for text in (*category.words, kind(category))]
+    said += [text for flaw in flaws for text in FAMILY_WORDS[flaw]]
+    said += [text for domain in FAMILIES for anomalous in (False, True) for text in states(domain, anomalous)]
+    return frozenset().union(*map(words, said))
+
+
+def learnt(backbone: Backbone, phrases: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Phrases that ``backbone`` can have learnt, and those that it cannot.
+
+    An embedded backbone knows the words of its captions alone: the token embeddings of others are as they were before
+    training, and a phrase with such a word points anywhere. Of published weights nobody can tell; they keep all.
+
+    >>> from headlens.backbone import load
+    >>> learnt(load("mini"), ["damaged object", "rusty object"])
+    (['damaged object'], ['rusty object'])
+    """
+    phrases = list(phrases)
+    if backbone.provenance.name not in embedded.NAMES:
+        return phrases, []
+    known = [words(phrase) <= caption_words() for phrase in phrases]
+    return (
+        [phrase for phrase, own in zip(phrases, known, strict=True) if own],
+        [phrase for phrase, own in zip(phrases, known, strict=True) if not own],
+    )
+
+
+@torch.no_grad()
+def directions(backbone: Backbone, phrases: list[str]) -> np.ndarray:
+    """Unit directions of P phrases in the joint space, each against the mean of all, [P, d_e] float64.
+
+    >>> from headlens.backbone import load
+    >>> directions(load("mini"), ["red object", "wood", "brain MRI"]).shape
+    (3, 128)
+    """
+    tokens = backbone.tokenizer([template.format(phrase) for phrase in phrases for template in TEMPLATES])
+    sentences = backbone.encode_text(tokens.to(backbone.logit_scale.device), normalize=True)
+    means = sentences.cpu().double().unflatten(0, (len(phrases), -1)).mean(1)
+    return unit(centred(means.numpy()))
+
+
+def centred(rows: np.ndarray) -> np.ndarray:
+    """Rows [n, d] minus their mean."""
+    return rows - rows.mean(0)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows [n, d] of unit length; zero stays zero."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(length > 0, length, 1.0)
