@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from headlens.cli import app
-from headlens.cli.score import unique_names
+from headlens.cli.pictures import unique_names
 from headlens.errors import ConfigError, DataError, RunError
 
 

@@ -8,15 +8,19 @@ import typer
 
 from headlens import HeadlensError, __version__
 from headlens.cli.ablate import ablate
+from headlens.cli.compare import compare
+from headlens.cli.contributions import contributions
 from headlens.cli.data import data
 from headlens.cli.demo import demo
 from headlens.cli.doctor import doctor
 from headlens.cli.eval import eval_
 from headlens.cli.import_ import import_
 from headlens.cli.importance import importance
+from headlens.cli.name import name
 from headlens.cli.score import score
 from headlens.cli.train import train
 from headlens.cli.verify import verify
+from headlens.cli.weights import weights
 
 app = typer.Typer(
     help="CLIP-based zero-shot anomaly detection, opened up one attention head at a time.",
@@ -29,8 +33,12 @@ app.command()(demo)
 app.command()(train)
 app.command("eval")(eval_)
 app.command()(score)
+app.command()(weights)
 app.command()(ablate)
 app.command()(importance)
+app.command()(contributions)
+app.command()(compare)
+app.command()(name)
 app.command("import")(import_)
 app.command()(verify)
 app.command()(doctor)

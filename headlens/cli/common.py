@@ -34,23 +34,32 @@ OutOption = Annotated[Path, typer.Option(help="A folder for tables and figures."
 OUT = Path("lens")
 
 
-def opened(
-    domain: str, run: str | None, data: str | None, per_category: int, weights: str | None, device: str | None
-) -> tuple[Run, DataSet]:
-    """The run and the pictures that options name, and says which backbone it is.
+def run_of(domain: str, run: str | None, weights: str | None, device: str | None) -> Run:
+    """The run that options name.
 
     Raises:
         ConfigError: a domain without a shipped run, where one is needed.
     """
-    import headlens.data
     from headlens.training.run import load_run
 
     if run is None and domain not in ("industrial", "medical"):
         raise ConfigError(f"no run ships for domain {domain!r}; there are industrial and medical, or name a --run")
-    loaded = load_run(run or f"mini-{domain}", weights=weights, device=device or best_device())
-    spec = data or f"procedural:{domain}"
-    options: dict[str, Any] = {"per_category": per_category} if spec.startswith("procedural:") else {}
-    pictures = headlens.data.open(spec, **options)
+    return load_run(run or f"mini-{domain}", weights=weights, device=device or best_device())
+
+
+def pictures_of(data: str, per_category: int) -> DataSet:
+    """The data set of that name."""
+    import headlens.data
+
+    options: dict[str, Any] = {"per_category": per_category} if data.startswith("procedural:") else {}
+    return headlens.data.open(data, **options)
+
+
+def opened(
+    domain: str, run: str | None, data: str | None, per_category: int, weights: str | None, device: str | None
+) -> tuple[Run, DataSet]:
+    """The run and the pictures that options name; says which backbone and which pictures they are."""
+    loaded, pictures = run_of(domain, run, weights, device), pictures_of(data or f"procedural:{domain}", per_category)
     typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}, on {pictures}\n")
     return loaded, pictures
 

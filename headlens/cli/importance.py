@@ -121,8 +121,8 @@ def table(found: Importance, exact: Screen | None, rows: int) -> str:
     if exact is None:
         return text
     agree = [
-        f"{row.stream}: rank correlation {row.spearman:.2f} [{row.low:.2f}, {row.high:.2f}] over {row.heads} random heads;"
-        f"\n    ablation moves the score {row.factor:.2f} times as far as the slope says (median)"
+        f"{row.stream}: rank correlation {row.spearman:.2f} [{row.low:.2f}, {row.high:.2f}] over {row.heads} random "
+        f"heads;\n    ablation moves the score {row.factor:.2f} times as far as the slope says (median)"
         for row in exact.agreement.itertuples()
     ]
     return text + "\n\nHeld against exact ablation on the same pictures:\n  " + "\n  ".join(agree)

@@ -9,8 +9,14 @@ Each question takes a detector and a data set and answers with a result that has
 
 from headlens.heads.ablation import Ablation, ablate
 from headlens.heads.cache import Clean, clean_forward
-from headlens.heads.direct import contributions, head_maps, source_maps
+from headlens.heads.capture import Capture, capture
+from headlens.heads.comparison import Comparison, compare
+from headlens.heads.contributing import Contributions, contributions
+from headlens.heads.direct import head_maps, source_maps
 from headlens.heads.gates import Importance, gate_gradients, importance
+from headlens.heads.map_parts import MapParts, map_parts
+from headlens.heads.naming import Naming, name_heads
+from headlens.heads.phrases import read_phrases
 from headlens.heads.results import Result
 from headlens.heads.screening import Screen, screen
 from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
@@ -18,21 +24,31 @@ from headlens.heads.weighing import Weights, weights
 
 __all__ = [
     "Ablation",
+    "Capture",
     "Clean",
+    "Comparison",
+    "Contributions",
     "Head",
     "Importance",
+    "MapParts",
+    "Naming",
     "Result",
     "Screen",
     "Variant",
     "Weights",
     "ablate",
+    "capture",
     "clean_forward",
+    "compare",
     "contributions",
     "cumulative",
     "gate_gradients",
     "head_maps",
     "heads_of",
     "importance",
+    "map_parts",
+    "name_heads",
+    "read_phrases",
     "screen",
     "shuffled",
     "single_heads",

@@ -67,11 +67,7 @@ class Result:
     @property
     def made_by(self) -> str:
         """One line that says which backbone and which pictures this is of."""
-        backbone, pictures = self.provenance.get("backbone", {}), self.provenance.get("dataset", {})
-        about = [f"backbone {backbone.get('name', 'unknown')} ({backbone.get('weights', 'unknown weights')})"]
-        if pictures:
-            about.append(f"{pictures['name']}, {pictures['pictures']} pictures")
-        return " · ".join(about)
+        return made_by(self.provenance)
 
     def save(self, path: str | Path) -> Path:
         """Writes the frame: ``.parquet`` with its provenance, or ``.csv``, ``.md``, ``.tex``; whole or not at all.
@@ -100,6 +96,13 @@ class Result:
             RunError: no such file, a damaged one, or one without provenance.
         """
         return cls(*read_parquet(Path(path)))
+
+
+def made_by(about: dict[str, Any]) -> str:
+    """One line that says which backbone, and which pictures, a result with that provenance is of."""
+    backbone, pictures = about.get("backbone", {}), about.get("dataset", {})
+    line = f"backbone {backbone.get('name', 'unknown')} ({backbone.get('weights', 'unknown weights')})"
+    return f"{line} · {pictures['name']}, {pictures['pictures']} pictures" if pictures else line
 
 
 def per_image(data: DataSet, records: Sequence[Record], keys: pd.DataFrame, **columns: Tensor) -> pd.DataFrame:

@@ -87,6 +87,7 @@ def grid(
             edgecolors="white",
             linewidths=0.5,
         )
+    ax.tick_params(axis="x", rotation=0, labelsize=8)
     ax.set_xlabel("head")
     ax.set_ylabel("layer")
     ax.set_facecolor("0.93")  # layers without such heads

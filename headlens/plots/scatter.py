@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from headlens.plots.style import COLOURS, axes_of
@@ -12,11 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_NAMED = 3
+
 
 def scatter(
     frame: pd.DataFrame, x: str, y: str, ax: Axes | None = None, *, marked: str | None = None, title: str = ""
 ) -> tuple[Figure, Axes]:
-    """A point for each head, coloured by stream, with the diagonal; what is not positive is left out.
+    """A point for each head, coloured by stream, with the diagonal; the farthest from it are named.
+
+    What is not positive is left out.
 
     Args:
         frame: columns stream, variant, ``x`` and ``y``.
@@ -45,8 +50,10 @@ def scatter(
     ax.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    for row in shown.nlargest(5, y).itertuples():
-        ax.annotate(row.variant, (getattr(row, x), getattr(row, y)), (4, -9), textcoords="offset points", fontsize=7)
+    off = np.abs(np.log(shown[y] / shown[x])).nlargest(_NAMED).index
+    for row in shown.loc[off].itertuples():
+        at = (getattr(row, x), getattr(row, y))
+        ax.annotate(row.variant, at, (-6, 3), textcoords="offset points", ha="right", fontsize=7)
     ax.set_title(title, fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     ax.spines[["top", "right"]].set_visible(False)

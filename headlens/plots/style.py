@@ -31,6 +31,8 @@ NAMES = {
 }
 """Of quantities, with their units, as an axis calls them."""
 
+_NARROW = 6.0  # inches; in narrower figures the line at the foot is broken
+
 
 def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[Figure, Axes]:
     """``ax`` and its figure; where there is none, those of a new figure of that size in inches."""
@@ -44,7 +46,8 @@ def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[F
 
 def signed(fig: Figure, made_by: str) -> Figure:
     """The figure with a small line at its foot that says which backbone and which pictures it is of."""
-    fig.supxlabel(made_by, fontsize=7, color="0.4", x=0.99, ha="right")
+    narrow = fig.get_figwidth() < _NARROW
+    fig.supxlabel(made_by.replace(" · ", "\n") if narrow else made_by, fontsize=7, color="0.4", x=0.99, ha="right")
     return fig
 
 

@@ -10,7 +10,8 @@ from headlens.detectors.config import DetectorConfig
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, IdentityError, ShapeError
 from headlens.heads.cache import clean_forward
-from headlens.heads.direct import check, contributions, head_maps, image_parts, source_maps, tap_parts
+from headlens.heads.contributing import contributions
+from headlens.heads.direct import check, head_maps, image_parts, source_maps, tap_parts
 from tests.backbone.models import close
 from tests.heads.oracles import cached, hooked
 

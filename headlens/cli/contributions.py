@@ -1,0 +1,120 @@
+"""``headlens contributions``: what every head writes straight into the margins, of a data set or of one picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from headlens.cli.common import (
+    OUT,
+    BatchOption,
+    DataOption,
+    DeviceOption,
+    Domain,
+    OutOption,
+    PerCategory,
+    RunOption,
+    WeightsOption,
+    opened,
+    run_of,
+    slug,
+)
+
+if TYPE_CHECKING:
+    from headlens.heads import Contributions, MapParts
+
+
+def contributions(
+    pictures: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Files, folders or patterns: a picture of the heads that draw each one's map."),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Heads of each sign in such a picture.", min=1)] = 4,
+    tap: Annotated[Optional[int], typer.Option(help="At one tap alone.", show_default="mean over taps")] = None,  # noqa: UP045
+    domain: Domain = "industrial",
+    run: RunOption = None,
+    data: DataOption = None,
+    per_category: PerCategory = 10,
+    rows: Annotated[int, typer.Option(help="Of each table that is printed; the frame has all.", min=1)] = 12,
+    check: Annotated[bool, typer.Option("--check", help="Verify for every patch that the parts add up.")] = False,
+    batch: BatchOption = 8,
+    weights: WeightsOption = None,
+    device: DeviceOption = None,
+    out: OutOption = OUT,
+) -> None:
+    """Split the margins into what every head writes straight into them. Exact in sum.
+
+    A part is a direct effect: what later blocks make of a head is not in it (`headlens ablate` has that).
+    """
+    from tqdm import tqdm
+
+    from headlens import heads
+    from headlens.heads.results import write_figure
+
+    if pictures:
+        from headlens.cli.pictures import found, unique_names
+
+        files = found(pictures, out)
+        loaded = run_of(domain, run, weights, device)
+        typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}\n")
+        for path, name in zip(files, unique_names(files), strict=True):
+            parts = heads.map_parts(loaded.detector, path, tap=tap, size=loaded.size)
+            typer.echo(f"{path}\n{shares(parts, top)}")
+            stem = slug("contributions", loaded.folder.name, name, "" if tap is None else f"tap{tap}")
+            saved = parts.save(out / f"{stem}.parquet")
+            typer.echo(f"  {saved}, {write_figure(out / f'{stem}.png', parts.plot(top=top)[0])}\n")
+        return
+
+    loaded, opened_set = opened(domain, run, data, per_category, weights, device)
+    with tqdm(total=len(opened_set), unit="image", disable=None, desc="contributions") as bar:
+        result = heads.contributions(
+            loaded.detector, opened_set, size=loaded.size, batch=batch, check_sums=check, progress=bar.update
+        )
+    typer.echo(table(result, rows))
+    name = slug("contributions", loaded.folder.name, opened_set.name if data else "")
+    last = f"tap_margin_{max(loaded.detector.config.taps)}"
+    written = [result.save(out / f"{name}.parquet")]
+    written += [
+        write_figure(out / f"{name}-{metric}.png", result.plot(metric=metric)[0]) for metric in ("image_margin", last)
+    ]
+    typer.echo(f"\n{', '.join(map(str, written))}")
+
+
+def shares(parts: MapParts, top: int) -> str:
+    """The heads of each sign that make the peak of a margin map stand out, or flatten it."""
+    from headlens.heads import Head
+
+    ranked = parts.shares.sort_values("peak", ascending=False)
+
+    def line(rows: object) -> str:
+        return ", ".join(f"{Head(r.stream, r.layer, r.head)} {r.peak:+.2f}" for r in rows)  # type: ignore[attr-defined]
+
+    return (
+        f"  margin {parts.margin.min():.2f} to {parts.margin.max():.2f} logits; what heads add to its peak:\n"
+        f"  {line(ranked.head(top).itertuples())}\n  {line(ranked.tail(top).iloc[::-1].itertuples())}"
+    )
+
+
+def table(result: Contributions, rows: int) -> str:
+    """For each margin, the heads that hold anomalous and normal pictures apart, and those that bring them together."""
+    import pandas as pd
+
+    from headlens.heads import Head
+
+    blocks = []
+    for metric, own in result.summary.groupby("metric", sort=False):
+        by = "separation" if own["separation"].notna().any() else "value"
+        ranked = own.loc[own[by].abs().sort_values(ascending=False).index].head(rows)
+        lines = [
+            {
+                "": str(Head(row.stream, row.layer, row.head)),
+                **{name: f"{getattr(row, name):+.3f}" for name in ("value", "normal", "anomalous", "separation")},
+            }
+            for row in ranked.itertuples()
+        ]
+        blocks.append(f"{metric} (logits)\n{pd.DataFrame(lines).to_string(index=False)}")
+    return (
+        "Means over categories of what a head writes; 'separation': anomalous minus normal, the furthest first.\n\n"
+        + "\n\n".join(blocks)
+    )

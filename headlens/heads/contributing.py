@@ -1,0 +1,139 @@
+"""``contributions``: direct effects of all heads over a data set; how they tell anomalous from normal pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from headlens.data import DataSet
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError
+from headlens.heads.cache import Clean, clean_forward
+from headlens.heads.direct import Parts, check, image_parts, tap_parts
+from headlens.heads.pictures import Pictures, categories
+from headlens.heads.results import Result, per_image, provenance
+from headlens.plots.grid import grids
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Contributions(Result):
+    """``frame``: a row for each image, part and margin; ``value`` is the part, ``baseline`` the whole margin."""
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Of every head and margin: means of ``value`` over categories, of all, of ``normal`` and ``anomalous`` images.
+
+        ``separation`` is anomalous minus normal: added over all parts, it is the distance between the two margins.
+        """
+        keys = ["metric", "stream", "layer", "head"]
+        heads = self.frame[self.frame["kind"] == "head"]
+
+        def means(rows: pd.DataFrame) -> pd.Series:
+            return rows.groupby([*keys, "category"], sort=False)["value"].mean().groupby(keys, sort=False).mean()
+
+        flawed = heads["anomalous"].fillna(False).astype(bool)
+        normal = ~heads["anomalous"].fillna(True).astype(bool)
+        found = pd.DataFrame(
+            {"value": means(heads), "normal": means(heads[normal]), "anomalous": means(heads[flawed])}
+        ).reset_index()
+        return found.assign(separation=found["anomalous"] - found["normal"])
+
+    def plot(self, ax: Axes | None = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+        """Separation by every head as a grid, of one margin; its mean part where no image is labelled.
+
+        Args:
+            ax: where to draw one stream; a new figure when None, with a panel for each.
+            metric: which margin; the image margin when None.
+            stream: which; all that write into the margin when None, and on one ``ax`` the first.
+
+        Raises:
+            ConfigError: a margin that there is not.
+        """
+        rows, metric = self.summary, metric or "image_margin"
+        there = rows["metric"].unique()
+        if metric not in there:
+            raise ConfigError(f"no margin is called {metric!r}; there are {', '.join(there)}")
+        rows = rows[rows["metric"] == metric]
+        column = "separation" if rows["separation"].notna().any() else "value"
+        what = "anomalous minus normal" if column == "separation" else "mean"
+        label = f"{what}, {metric.replace('_', ' ')} (logits)"
+        return grids(rows, column, ax, stream, label=label, centre=0, made_by=self.made_by)
+
+
+def contributions(
+    detector: Detector,
+    data: DataSet,
+    *,
+    size: int | None = None,
+    batch: int = 8,
+    check_sums: bool = False,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Contributions:
+    """Direct effects of every head, image by image, on the image margin and on the mean margin of each tap's patches.
+
+    Args:
+        detector: whose heads.
+        data: which pictures.
+        size: they are resized to this square; the backbone's own size when None.
+        batch: pictures at once.
+        check_sums: verify for every image and patch that the parts add up.
+        progress: called with the number of pictures after every batch.
+
+    Returns:
+        Columns up to ``baseline``: ``kind`` is ``head``, ``mlp``, ``bias``, ``embedding`` or ``readout``, ``metric`` is
+        ``image_margin`` or ``tap_margin_{tap}``, ``value`` the part and ``baseline`` the margin that it is part of.
+
+    Raises:
+        ConfigError: a detector whose image margin is no function of CLS.
+        IdentityError: parts that do not add up.
+        DataError: no picture could be read.
+    """
+    frames = []
+    pictures = Pictures(detector, data, size, batch)
+    for part, images in pictures:
+        clean = clean_forward(detector, images, categories(part))
+        keys, values, baselines = [], [], []
+        for metric, parts, margin in _readings(clean):
+            if check_sums:
+                check(parts, margin, metric, detector.backbone.vision.proj.dtype)
+            names, own = _rows(parts, margin)
+            keys.append(names.assign(metric=metric))
+            values.append(own)
+            baselines.append(margin.reshape(len(margin), -1).mean(1, keepdim=True).expand_as(own))
+        every = pd.concat(keys, ignore_index=True)
+        frames.append(
+            per_image(data, part.records, every, value=torch.cat(values, 1), baseline=torch.cat(baselines, 1))
+        )
+        progress(len(part))
+    about = provenance(detector, data, what="contributions", size=pictures.size, skipped=pictures.skipped)
+    return Contributions(pd.concat(frames, ignore_index=True), about)
+
+
+def _rows(parts: Parts, margin: Tensor) -> tuple[pd.DataFrame, Tensor]:
+    """Keys of K parts, and their values [B, K], means over patches where there are any."""
+    keys: list[tuple[str | None, int | None, int | None, str]] = []
+    values = []
+    for stream, own in parts.heads.items():
+        keys += [(stream, layer, head, "head") for layer in parts.layers[stream] for head in range(own.shape[-1])]
+        values.append(own.flatten(-2))
+    keys += [("global", layer, None, "mlp") for layer in parts.layers["global"]]
+    keys += [(None, None, None, kind) for kind in ("bias", "embedding", "readout")]
+    values += [parts.mlps, *(own[..., None] for own in (parts.biases, parts.embedding, parts.readout))]
+    every = torch.cat(values, -1)  # [B, K] or [B, N, K]
+    frame = pd.DataFrame(keys, columns=["stream", "layer", "head", "kind"])
+    return frame, every.mean(1) if margin.ndim == 2 else every
+
+
+def _readings(clean: Clean) -> Iterator[tuple[str, Parts, Tensor]]:
+    yield "image_margin", image_parts(clean), clean.margins.image
+    for tap, margin in clean.margins.taps.items():
+        yield f"tap_margin_{tap}", tap_parts(clean, tap), margin

@@ -1,0 +1,122 @@
+"""``map_parts``: which heads draw the anomaly map of one picture, and which work against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from headlens.data import Pixels, Preprocess
+from headlens.detectors.headclip import Detector
+from headlens.detectors.predict import Picture, as_bytes
+from headlens.errors import ShapeError
+from headlens.heads.cache import clean_forward
+from headlens.heads.direct import tap_parts
+from headlens.heads.results import Result, detector_provenance
+from headlens.heads.variants import Head
+from headlens.plots.head_maps import head_maps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PEAK = 0.05  # of the patches are the peak: those where the margin is highest
+
+
+@dataclass(frozen=True)
+class MapParts(Result):
+    """The margin map of one picture, part by part.
+
+    Args:
+        frame: a row for each head and patch: stream, layer, head, row, column, ``value``; and the rest (MLPs, biases,
+            embedding, read-out) as kind ``rest``. Their sum at a patch is the margin there.
+        shares: a row for each head: ``peak``, its mean over the 5 % of patches where the margin is highest, minus its
+            mean over all. Over all parts they add up to how far the peak stands out.
+        image: the picture as it was seen, [S, S, 3] uint8.
+    """
+
+    shares: pd.DataFrame
+    image: np.ndarray
+
+    @property
+    def margin(self) -> np.ndarray:
+        """The sum of all parts, [rows, columns]."""
+        return self.frame.groupby(["row", "column"])["value"].sum().unstack().to_numpy()
+
+    def plot(self, ax: None = None, top: int = 4) -> tuple[Figure, Any]:
+        """The picture, its margin map, and the ``top`` heads of each sign; a figure of many panels, so no ``ax``.
+
+        Raises:
+            ShapeError: an ``ax``.
+        """
+        if ax is not None:
+            raise ShapeError("map parts are several pictures and do not fit on one ax; leave it out")
+        ranked = self.shares.sort_values("peak", ascending=False)
+        shown = {}
+        for row in [*ranked.head(top).itertuples(), *ranked.tail(top).iloc[::-1].itertuples()]:
+            head = Head(row.stream, row.layer, row.head)
+            own = self.frame[(self.frame["stream"] == row.stream) & (self.frame["layer"] == row.layer)]
+            own = own[own["head"] == row.head]
+            shown[f"{head}  {row.peak:+.2f}"] = own.pivot(index="row", columns="column", values="value").to_numpy()
+        return head_maps(self.image, self.margin, shown, made_by=self.made_by)
+
+
+@torch.no_grad()
+def map_parts(
+    detector: Detector, picture: Picture, *, tap: int | None = None, size: int | None = None, thing: str = "object"
+) -> MapParts:
+    """The margin of every patch as a sum over heads, exact; the mean over taps, or at one of them.
+
+    Args:
+        detector: whose heads.
+        picture: a path, a PIL image, an array, a tensor; see ``headlens.detectors.predict``.
+        tap: at which; the mean over all when None.
+        size: the picture is resized to this square; the backbone's own size when None.
+        thing: what it shows; it only matters to class-aware prompts.
+
+    Raises:
+        DataError, ShapeError: no picture; a tap that the detector does not read.
+        ConfigError: a detector whose image margin is no function of CLS.
+
+    >>> import headlens
+    >>> found = map_parts(headlens.load("mini-industrial").detector, torch.zeros(3, 56, 56), size=56)
+    >>> found.margin.shape, len(found.shares)
+    ((4, 4), 384)
+    """
+    preprocess = Preprocess(size or detector.image_size)
+    seen = preprocess(Pixels(as_bytes(picture), None)).image
+    clean = clean_forward(detector, preprocess.normalise(seen[None].to(detector.device)), [thing])
+    taps = detector.config.taps if tap is None else (tap,)
+    heads: dict[Head, Tensor] = {}
+    total = torch.zeros(())
+    for one in taps:
+        parts = tap_parts(clean, one)
+        for stream, own in parts.heads.items():
+            for place, layer in enumerate(parts.layers[stream]):
+                for number in range(own.shape[-1]):
+                    head, part = Head(stream, layer, number), own[0, :, place, number].cpu() / len(taps)
+                    heads[head] = heads[head] + part if head in heads else part
+        total = total + clean.margins.taps[one][0].cpu() / len(taps)
+    values = torch.stack(list(heads.values()))  # (K, N)
+    peak = total.topk(max(1, round(_PEAK * len(total)))).indices
+    shares = pd.DataFrame(list(heads), columns=["stream", "layer", "head"])
+    shares = shares.assign(peak=(values[:, peak].mean(1) - values.mean(1)).numpy())
+    rows, columns = np.divmod(np.arange(values.shape[1]), clean.grid[1])
+    every = [*heads, None]
+    frame = pd.DataFrame(
+        {
+            "stream": np.repeat([head and head.stream for head in every], len(rows)),
+            "layer": pd.array(np.repeat([head and head.layer for head in every], len(rows)), dtype="Int64"),
+            "head": pd.array(np.repeat([head.head if head else None for head in every], len(rows)), dtype="Int64"),
+            "kind": np.repeat(["head" if head else "rest" for head in every], len(rows)),
+            "metric": "tap_margin" if tap is None else f"tap_margin_{tap}",
+            "row": np.tile(rows, len(every)),
+            "column": np.tile(columns, len(every)),
+            "value": torch.cat([values, (total - values.sum(0))[None]]).flatten().numpy(),
+        }
+    )
+    about = detector_provenance(detector, what="map parts", tap=tap, size=preprocess.size)
+    return MapParts(frame, about, shares, seen.permute(1, 2, 0).numpy())
