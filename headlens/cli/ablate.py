@@ -86,7 +86,7 @@ def ablate(
     name = slug(
         "ablate",
         loaded.folder.name,
-        "" if layer is None or group else "L" + "+".join(layer),
+        "" if layer is None or group else "L" + "+".join(layer).replace(",", "+"),
         "H" + "+".join(map(str, head)) if head and not group else "",
         stream if stream != "both" else "",
         "groups" if group else what if what != "heads" else "",

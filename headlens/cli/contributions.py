@@ -61,7 +61,7 @@ def contributions(
         for path, name in zip(files, unique_names(files), strict=True):
             parts = heads.map_parts(loaded.detector, path, tap=tap, size=loaded.size)
             typer.echo(f"{path}\n{shares(parts, top)}")
-            stem = slug("contributions", loaded.folder.name, name, "" if tap is None else f"tap{tap}")
+            stem = slug("contributions", loaded.folder.name, name.replace(".", "-"), "" if tap is None else f"tap{tap}")
             saved = parts.save(out / f"{stem}.parquet")
             typer.echo(f"  {saved}, {write_figure(out / f'{stem}.png', parts.plot(top=top)[0])}\n")
         return

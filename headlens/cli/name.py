@@ -92,7 +92,7 @@ def name(
     where = slug(
         "name",
         loaded.folder.name,
-        "" if layer is None else "L" + "+".join(layer),
+        "" if layer is None else "L" + "+".join(layer).replace(",", "+"),
         "H" + "+".join(map(str, head)) if head else "",
         stream.value if stream is not Streams.GLOBAL else "",
         pool.stem if pool else "",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.gates import Importance
 from headlens.heads.permutation import agreement, differences, kendall, overlap, spearman
-from headlens.heads.results import Result, ordered, read_parquet
+from headlens.heads.results import Result, ordered, read_parquet, versions
 from headlens.heads.variants import Head
 from headlens.heads.weighing import weights
 from headlens.plots.comparison import comparison
@@ -149,7 +148,7 @@ def compare(*, k: int = 20, level: float = 0.05, seed: int = 0, **domains: Item 
         "level": level,
         "seed": seed,
         "tests": tests,
-        "versions": {name: version(name) for name in ("headlens", "numpy", "scipy", "torch")},
+        "versions": versions("numpy", "scipy", "torch"),
     }
     if (pictures := every[0].about.get("dataset")) and all(source.about["dataset"] == pictures for source in every):
         about["dataset"] = pictures

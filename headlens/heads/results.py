@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from headlens import __version__
 from headlens.data import DataSet, Record
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
@@ -41,7 +42,7 @@ COLUMNS = (
     "effect",
 )
 """Of frames, in this order; those that apply. Layers and heads count from 0."""
-_PACKAGES = ("headlens", "torch", "open_clip_torch", "transformer-lens")
+_PACKAGES = ("torch", "open_clip_torch", "transformer-lens")
 _KEY = b"headlens"
 
 
@@ -208,10 +209,16 @@ def detector_provenance(detector: Detector, **settings: Any) -> dict[str, Any]:
         "backbone": asdict(detector.backbone.provenance),
         "detector": detector.config.table(),
         "learned_sha256": learned.hexdigest(),
-        "versions": {name: version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
+        "versions": versions(*_PACKAGES),
         **settings,
     }
     return json.loads(json.dumps(about))
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of headlens, Python and some packages."""
+    known = {"headlens": __version__, "python": sys.version.split()[0]}
+    return known | {name: version(name) for name in packages}
 
 
 def precision(detector: Detector) -> dict[str, str]:

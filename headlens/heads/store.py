@@ -13,7 +13,7 @@ import numpy as np
 from headlens.errors import RunError
 from headlens.heads.results import write
 
-ABOUT = "sweep.json"
+ABOUT = "_sweep.json"  # with an underscore, so that readers of Parquet folders pass it by
 
 
 class Store:

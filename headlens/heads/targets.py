@@ -37,8 +37,8 @@ class Targets:
 
     Args:
         image_margin, joint_margin, joint_score: [R].
-        map_change: [R], the anomaly map's L1 distance from that of the whole detector, relative to the latter's L1
-            norm; 0 where there is nothing to compare with.
+        map_change: [R], the anomaly map's L1 distance from that of the whole detector, relative to the larger of their
+            L1 norms: 0 to 2, also where the whole map is nearly empty; 0 where there is nothing to compare with.
         patch_map: [R, rows, columns], what the anomaly map is enlarged from.
     """
 
@@ -127,6 +127,7 @@ def targets(detector: Detector, found: Margins, size: tuple[int, int], before: T
             changes.append(torch.zeros_like(scores[-1]))
             continue
         image = torch.arange(first, first + len(maps), device=maps.device) % len(before)
-        changes.append((maps - before[image]).abs_().flatten(1).sum(1) / norm[image])
+        larger = torch.maximum(norm[image], maps.flatten(1).sum(1))
+        changes.append((maps - before[image]).abs_().flatten(1).sum(1) / larger.clamp(min=1e-30))
     score = torch.cat(scores)
     return Targets(found.image, logit(score), score, torch.cat(changes), small)

@@ -50,9 +50,7 @@ def grid(
     ['0', '1', '2']
     """
     if frame.empty or frame.duplicated(["layer", "head"]).any():
-        raise ShapeError(
-            f"a heat map needs one row a head; the frame has {len(frame)}, or two for one: choose by stream"
-        )
+        raise ShapeError(f"a heat map needs one row for each head; of {len(frame)} some are of the same one")
     rows, columns = (range(int(frame[name].min()), int(frame[name].max()) + 1) for name in ("layer", "head"))
     table = frame.pivot(index="layer", columns="head", values=value).astype(float)
     table = table.reindex(index=rows[::-1], columns=columns)

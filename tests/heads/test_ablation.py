@@ -61,7 +61,8 @@ def test_the_sweep_is_the_plain_hook_loop(kind, detector, pictures, one_batch):
             "image_margin": after.image_margin - before.image_margin,
             "joint_score": after.joint_score - before.joint_score,
             "joint_margin": after.joint_score.logit() - before.joint_score.logit(),
-            "anomaly_map": (after.anomaly_map - before.anomaly_map).abs().sum((1, 2)) / before.anomaly_map.sum((1, 2)),
+            "anomaly_map": (after.anomaly_map - before.anomaly_map).abs().sum((1, 2))
+            / torch.maximum(after.anomaly_map.sum((1, 2)), before.anomaly_map.sum((1, 2))),
         }
         for metric, effect in expected.items():
             assert np.allclose(frame.loc[(variant.name, metric), "effect"], effect, rtol=0, atol=1e-10)

@@ -38,7 +38,8 @@ def matches(detector, images, variants, kind, found, clean, categories=None):
         read = targets(detector, one, clean.size, clean.maps)
         close(read.joint_score, expected.joint_score)
         close(read.joint_margin, expected.joint_score.logit())
-        moved = (expected.anomaly_map - before).abs().sum((1, 2)) / before.sum((1, 2))
+        larger = torch.maximum(expected.anomaly_map.sum((1, 2)), before.sum((1, 2)))
+        moved = (expected.anomaly_map - before).abs().sum((1, 2)) / larger
         close(read.map_change, moved)
 
 

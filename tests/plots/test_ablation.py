@@ -1,0 +1,84 @@
+"""Which drawing an ablation gets, and that a given ``ax`` is drawn on and no other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from headlens.errors import ShapeError
+from headlens.plots.ablation import ablation
+from headlens.plots.grid import grid, grids
+from headlens.plots.scatter import scatter
+
+
+def summary(variants: list[tuple], metrics=("joint_margin", "anomaly_map")) -> pd.DataFrame:
+    rows = pd.DataFrame(variants, columns=["variant", "stream", "layer", "head", "order", "heads"])
+    frame = pd.concat([rows.assign(metric=metric) for metric in metrics], ignore_index=True)
+    effect = np.linspace(-1, 1, len(frame))
+    return frame.assign(effect=effect, low=effect - 0.1, high=effect + 0.1, noise=1e-6)
+
+
+HEADS = [(f"L{n}H{h}", stream, n, h, "", 1) for stream in ("global", "local") for n in range(4) for h in range(2)]
+
+
+def test_single_heads_of_few_layers_are_bars_with_their_names():
+    axes = ablation(summary(HEADS[:4]))[1]
+    assert axes.shape == (1, 2) and [t.get_text() for t in axes[0, 0].get_yticklabels()] == [h[0] for h in HEADS[:4]]
+    assert axes[0, 1].get_xlabel() == "change of anomaly map (relative L1)"
+    widths = [bar.get_width() for bar in axes[0, 0].patches if bar.get_height() == 0.75]
+    assert np.allclose(widths, summary(HEADS[:4])["effect"][:4])
+
+
+def test_single_heads_of_many_layers_are_a_grid_for_each_stream():
+    axes = ablation(summary(HEADS))[1]
+    assert axes.shape == (2, 2) and axes[1, 0].get_title() == "single local heads"
+    ax = ablation(summary(HEADS), metric="joint_margin", stream="local")[1]
+    assert ax.get_title() == "single local heads"
+
+
+def test_layers_are_a_profile_and_growing_groups_curves():
+    layers = [(f"L{n}", "global", n, None, "", 16) for n in range(5)]
+    ax = ablation(summary(layers), metric="joint_margin")[1]
+    assert ax.get_xlabel() == "layer" and list(ax.lines[-1].get_xdata()) == list(range(5))
+    orders = ("strongest first", "random 0", "random 1")
+    steps = [(f"{order} {n}", "both", None, None, order, n) for order in orders for n in (1, 2, 4)]
+    ax = ablation(summary(steps), metric="joint_margin")[1]
+    assert ax.get_legend_handles_labels()[1] == ["strongest first", "random orders"]
+    assert list(ax.lines[1].get_xdata()) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("variants", [HEADS, HEADS[:3]])
+def test_a_given_ax_is_drawn_on_and_no_other(variants):
+    fig = Figure()
+    ax, other = fig.subplots(1, 2)
+    assert ablation(summary(variants), ax) == (fig, ax)
+    assert ax.get_xlabel() and not other.get_xlabel()
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 20)), min_size=1, max_size=40, unique=True))
+def test_a_grid_has_every_head_in_its_place(heads):
+    frame = pd.DataFrame(heads, columns=["layer", "head"]).assign(value=np.arange(len(heads)))
+    ax = grid(frame, bar=False)[1]
+    shown = ax.collections[0].get_array().reshape(np.ptp(frame["layer"]) + 1, -1)
+    for row in frame.itertuples():
+        assert shown[frame["layer"].max() - row.layer, row.head - frame["head"].min()] == row.value
+    assert np.ma.count(shown) == len(heads)
+
+
+def test_two_values_for_one_head_are_refused():
+    frame = pd.DataFrame({"layer": [1, 1], "head": [2, 2], "value": [0.0, 1.0], "stream": "global"})
+    with pytest.raises(ShapeError, match="of 2 some are of the same one"):
+        grid(frame)
+    with pytest.raises(ShapeError, match="one row for each head"):
+        grids(frame)
+
+
+def test_a_scatter_leaves_out_what_has_no_logarithm():
+    rows = {"stream": "global", "variant": ["a", "b", "c"], "x": [1.0, 0.0, 2.0], "y": [1.0, 1.0, 4.0], "top": True}
+    ax = scatter(pd.DataFrame(rows), "x", "y", marked="top")[1]
+    assert len(ax.collections[0].get_offsets()) == 2
+    assert {text.get_text() for text in ax.texts} == {"a", "c"}

@@ -1,0 +1,191 @@
+"""The lens's verbs as somebody at a shell uses them, on a run of a few steps at 56 px and a folder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from headlens.cli import app
+from headlens.cli.ablate import layers_of
+from headlens.errors import ConfigError, DataError, RunError, ShapeError
+from headlens.heads import Ablation
+
+
+def invoke(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    invoke(
+        *("train", "--data", "procedural:industrial/aux", "--per-category", 2, "--epochs", 1, "--batch", 5),
+        *("--size", 56, "--out", folder, "--cpu"),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> Path:
+    """MVTec's layout: three good ones, three with a square."""
+    folder = tmp_path_factory.mktemp("data") / "bolts"
+    for number in range(6):
+        flawed = number % 2
+        pixels = np.random.default_rng(number).integers(90, 130, (56, 56, 3), dtype=np.uint8)
+        where = np.zeros((56, 56), np.uint8)
+        if flawed:
+            where[8 * number : 8 * number + 12, 20:34] = 255
+            pixels[where > 0] = 250
+            mask = folder / "bolt" / "ground_truth" / "spot" / f"{number}_mask.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(where).save(mask)
+        path = folder / "bolt" / "test" / ("spot" if flawed else "good") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    train = folder / "bolt" / "train" / "good" / "0.png"
+    train.parent.mkdir(parents=True)
+    Image.fromarray(pixels).save(train)
+    return folder
+
+
+@pytest.fixture
+def lens(run, parts, tmp_path):
+    """Runs a verb on both, with results in a folder of its own."""
+
+    def go(verb: str, *arguments: object, data: bool = True) -> str:
+        where = ("--data", parts) if data else ()
+        return invoke(verb, "--run", run, *where, "--out", tmp_path / "lens", *arguments)
+
+    go.out = tmp_path / "lens"
+    return go
+
+
+def test_ablate_prints_all_heads_of_a_layer_the_strongest_first(lens):
+    said = lens("ablate", "--layer", 18)
+    assert "Backbone(mini" in said and "noise floor" in said and "image auroc" in said
+    result = Ablation.load(lens.out / "ablate-small-L18-bolts.parquet")
+    order = result.means("joint_margin")["variant"].tolist()
+    assert len(order) == 32
+    rows = [line.split()[0] for line in said.splitlines() if line.strip().startswith("L18H")]
+    assert rows == order
+    assert {path.name for path in lens.out.iterdir()} == {
+        f"ablate-small-L18-bolts{suffix}" for suffix in (".parquet", ".summary.parquet", ".png")
+    }
+
+
+def test_ablate_reverts_weighs_groups_and_grows(lens):
+    assert "kind revert" in lens("ablate", "--layer", "20-21", "--kind", "revert", "--metric", "image_auroc")
+    reverted = Ablation.load(lens.out / "ablate-small-L20-21-revert-bolts.parquet").means("anomaly_map")
+    assert set(reverted["stream"]) == {"local"} and (reverted["effect"] > 0).all()  # what was not learned has none
+    lens("ablate", "--group", "L20H1+L22H3/local", "--group", "L5H4/local")
+    groups = Ablation.load(lens.out / "ablate-small-groups-bolts.parquet").means("joint_margin")
+    assert set(groups["variant"]) == {"L20H1+L22H3/local", "L5H4/local"}
+    lens("ablate", "--layer", "21,22", "--what", "layers", "--stream", "global")
+    layers = Ablation.load(lens.out / "ablate-small-L21+22-global-layers-bolts.parquet").means("joint_margin")
+    assert set(layers["variant"]) == {"L21", "L22"} and set(layers["heads"]) == {16}
+    lens("ablate", "--layer", 22, "--head", 1, "--head", 3, "--what", "cumulative", "--metric", "image_auroc")
+    grown = Ablation.load(lens.out / "ablate-small-L22-H1+3-cumulative-bolts.parquet").means("joint_margin")
+    assert set(grown["order"]) == {"strongest first", "weakest first", "random 0", "random 1", "random 2"}
+    last = grown[grown["heads"] == 4]["effect"]
+    assert len(last) == 5 and np.allclose(last, last.iloc[0], atol=1e-5)  # all heads are all heads
+
+
+def test_an_interrupted_sweep_goes_on(lens, monkeypatch):
+    from headlens.heads import ablation
+
+    measured = ablation.measure
+    calls = []
+
+    def stopped(*arguments):
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measured(*arguments)
+
+    monkeypatch.setattr(ablation, "measure", stopped)
+    with pytest.raises(AssertionError):
+        lens("ablate", "--layer", 23, "--batch", 3)
+    assert [path.name for path in lens.out.glob("*.parts/part*")] == ["part-00000.parquet"]
+    lens("ablate", "--layer", 23, "--batch", 3)
+    assert len(calls) == 3 and not list(lens.out.glob("*.parts"))
+
+
+def test_importance_is_held_against_ablation(lens):
+    said = lens("importance", "--screen", 3, "--rows", 5)
+    assert "rank correlation" in said and "more in the frame" in said
+    stem = "importance-small-bolts"
+    assert {path.name for path in lens.out.iterdir()} == {
+        f"{stem}{suffix}" for suffix in (".parquet", ".png", ".screen.parquet", ".screen.png")
+    }
+    alone = lens("importance", "--screen", 0, "--metric", "image_margin")
+    assert "rank correlation" not in alone and "image_margin" in alone
+
+
+def test_contributions_of_a_set_and_of_pictures(lens, parts):
+    said = lens("contributions", "--check", "--rows", 2)
+    assert "image_margin (logits)" in said and "tap_margin_23" in said and "separation" in said
+    one = lens("contributions", parts / "bolt" / "test" / "spot" / "1.png", "--tap", 23, "--top", 2, data=False)
+    assert "what heads add to its peak" in one
+    frame = pd.read_parquet(lens.out / "contributions-small-1-png-tap23.parquet")
+    assert frame.groupby(["row", "column"])["value"].sum().shape == (16,)
+    assert (lens.out / "contributions-small-1-png-tap23.png").is_file()
+
+
+def test_weights_and_what_heads_do(lens):
+    said = lens("weights", data=False)
+    assert "local heads" in said and said.count("1.0") > 50 and not list(lens.out.glob("capture*"))
+    said = lens("weights")
+    assert "entropy_patches" in said and "furthest apart" in said
+    folder = lens.out / "capture-small-bolts"
+    assert len(pd.read_parquet(folder)["image"].unique()) == 6 and folder.with_suffix(".png").is_file()
+
+
+def test_names(lens):
+    said = lens("name", "--layer", 23, "--head", 1)
+    assert "L23H1" in said and "beat every draw of chance" in said
+    assert (lens.out / "name-small-L23-H1-bolts.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("ablate", "--layer", 24), ShapeError, "layer 24 does not exist; layers are 0..23"),
+        (("ablate", "--layer", 18, "--head", 16), ShapeError, "head 16 does not exist; heads are 0..15"),
+        (("ablate", "--layer", 3, "--stream", "local"), ShapeError, "layer 3 does not exist; layers are 5..23"),
+        (("ablate", "--layer", "all-3"), ConfigError, "--layer 'all-3': expected a number"),
+        (("ablate", "--what", "blocks"), ConfigError, "--what 'blocks': there are heads, layers, cumulative"),
+        (("ablate", "--stream", "v-v"), ConfigError, "--stream 'v-v': there are global, local, both"),
+        (("ablate", "--kind", "knockout"), ConfigError, "unknown kind 'knockout'"),
+        (("ablate", "--group", "L18"), ShapeError, "'L18' is no head; one is written L18H7"),
+        (("ablate", "--metric", "f1"), ConfigError, "unknown metric 'f1'"),
+        (("importance", "--metric", "map"), ConfigError, "unknown target 'map'"),
+        (("contributions", "nowhere.png"), DataError, "nowhere.png: no such file"),
+        (("contributions", "--tap", 9, "PICTURE"), ShapeError, "tap 9 is not read"),
+        (("name", "--pool", "nowhere.txt"), DataError, "nowhere.txt"),
+    ],
+)
+def test_bad_input_is_named(arguments, error, message, run, parts, tmp_path):
+    picture = str(parts / "bolt" / "test" / "good" / "0.png")
+    arguments = [picture if a == "PICTURE" else str(a) for a in arguments]
+    with pytest.raises(error, match=message.replace("(", r"\(")):
+        invoke(*arguments, "--run", run, "--data", parts, "--out", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_places_that_cannot_be_written_and_domains_without_a_run(run, parts, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="cannot be written"):
+        invoke("ablate", "--run", run, "--data", parts, "--layer", 23, "--out", tmp_path / "file" / "lens")
+    with pytest.raises(ConfigError, match="no run ships for domain 'food'; there are industrial and medical"):
+        invoke("ablate", "--domain", "food")
+
+
+def test_layers_as_they_are_typed():
+    assert layers_of(["0-2,5", "2"]) == [0, 1, 2, 5] and layers_of(["all"]) is None and layers_of(None) is None
