@@ -11,16 +11,20 @@ weights are untrained: this is about time.
 from __future__ import annotations
 
 import argparse
+import time
 
 import torch
 from common import environment, paired, ratio
 from torch import Tensor
 
+from headlens import data
 from headlens.backbone import load
 from headlens.detectors.headclip import Detector
 from headlens.heads import clean_forward, gate_gradients, heads_of, single_heads
+from headlens.heads.ablation import DEFAULT_METRICS
 from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.measuring import measure
+from headlens.heads.summary import category_effects, known_of
 from headlens.heads.targets import features
 from headlens.heads.variants import Variant
 
@@ -42,6 +46,25 @@ def direct(detector: Detector, images: Tensor) -> None:
         tap_parts(clean, tap)
 
 
+def share(detector: Detector, args: argparse.Namespace) -> str:
+    """Seconds of all metrics with their bootstraps over those of the exact sweep of all heads of both streams."""
+    world = data.open("procedural:industrial", category="screw", per_category=args.metrics, size=args.size)
+    variants = single_heads(heads_of(detector))
+    (part,) = data.Loader(world, data.Preprocess(args.size), args.metrics)
+    images = part.images.to(detector.device)
+    start = time.perf_counter()
+    batches = [clean_forward(detector, some) for some in images.split(8)]
+    found = [(clean, measure(clean, variants)) for clean in batches]
+    swept = time.perf_counter() - start
+    scores = {
+        name: torch.cat([torch.cat([getattr(c.targets, name)[None], getattr(f, name)]) for c, f in found], 1).cpu()
+        for name in ("image_margin", "joint_score", "joint_margin", "map_change", "patch_map")
+    }
+    start = time.perf_counter()
+    category_effects(detector, known_of(part), scores, DEFAULT_METRICS, 200, 0, args.size)
+    return f"{(time.perf_counter() - start) / swept:.3f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
@@ -50,6 +73,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--metrics", type=int, default=0, metavar="N", help="time metrics too, of N pictures")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
@@ -79,6 +103,8 @@ def main() -> None:
     print(f"| a global head, times as fast as a plain forward | {ratio(each['plain loop'], each['global'])} |")
     print(f"| a local head, times as fast as a plain forward | {ratio(each['plain loop'], each['local'])} |")
     forward = seconds["forward and scores"]
+    if args.metrics:
+        print(f"| metrics of all heads, {args.metrics} pictures, as a share of their sweep | {share(detector, args)} |")
     print(f"| gate gradients of all heads, in forwards | {ratio(seconds['gates'], forward)} |")
     print(f"| direct effects of all heads, in forwards | {ratio(seconds['direct'], forward)} |")
 

@@ -84,10 +84,10 @@ def test_ablate_reverts_weighs_groups_and_grows(lens):
     assert "kind revert" in lens("ablate", "--layer", "20-21", "--kind", "revert", "--metric", "image_auroc")
     reverted = Ablation.load(lens.out / "ablate-small-L20-21-revert-bolts.parquet").means("anomaly_map")
     assert set(reverted["stream"]) == {"local"} and (reverted["effect"] > 0).all()  # what was not learned has none
-    lens("ablate", "--group", "L20H1+L22H3/local", "--group", "L5H4/local")
+    lens("ablate", "--group", "L20H1+L22H3/local", "--group", "L5H4/local", "--metric", "image_auroc")
     groups = Ablation.load(lens.out / "ablate-small-groups-bolts.parquet").means("joint_margin")
     assert set(groups["variant"]) == {"L20H1+L22H3/local", "L5H4/local"}
-    lens("ablate", "--layer", "21,22", "--what", "layers", "--stream", "global")
+    lens("ablate", "--layer", "21,22", "--what", "layers", "--stream", "global", "--metric", "image_auroc")
     layers = Ablation.load(lens.out / "ablate-small-L21+22-global-layers-bolts.parquet").means("joint_margin")
     assert set(layers["variant"]) == {"L21", "L22"} and set(layers["heads"]) == {16}
     lens("ablate", "--layer", 22, "--head", 1, "--head", 3, "--what", "cumulative", "--metric", "image_auroc")

@@ -164,7 +164,10 @@ def table(result: Ablation, rows: int) -> str:
 
     metrics = [name for name in result.summary["metric"].unique() if name not in ("image_margin", "joint_score")]
     margin = result.means("joint_margin").set_index("variant")
-    shown = margin.index[:rows]
+    grown = bool((margin["order"] != "").all())
+    if grown:
+        margin = margin.sort_values(["order", "heads"])
+    shown = margin.index[: None if grown else rows]
     columns: dict[str, list[str]] = {"": ["whole", "noise floor", *shown]}
     columns["moves by"] = [
         "",
@@ -177,10 +180,10 @@ def table(result: Ablation, rows: int) -> str:
         noise = f"{own['noise'].max() * (100 if as_percent else 1):.0e}"
         columns[name.replace("_", " ")] = [whole, noise, *(_effect(own.loc[one], as_percent) for one in shown)]
     text = pd.DataFrame(columns).to_string(index=False, justify="right")
-    left = len(margin) - len(shown)
+    left, order = len(margin) - len(shown), "" if grown else ", the strongest first"
     pictures, categories = len(result.frame["image"].unique()), len(result.summary["category"].unique()) - 1
     return (
-        f"Without it (kind {result.provenance['kind']}), the strongest first: change of the joint margin in logits,\n"
+        f"Without them (kind {result.provenance['kind']}){order}: change of the joint margin in logits,\n"
         "of the anomaly map in % of its L1 norm, of metrics in points. [95 % bootstrap interval]; means over "
         f"{categories} categories,\n{pictures} pictures. 'moves by': mean absolute change.\n\n{text}"
         + (f"\n… and {left} more in the frame" if left else "")

@@ -71,7 +71,7 @@ def slug(*parts: object) -> str:
     'ablate-mini-industrial-procedural-medical'
     """
     whole = "-".join(str(part) for part in parts if str(part))
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in whole)
+    return "".join(c if c.isalnum() or c in "-_.+" else "-" for c in whole)
 
 
 def tables(path: Path | None) -> dict[str, dict[str, Any]]:

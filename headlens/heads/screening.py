@@ -51,7 +51,9 @@ class Screen(Result):
         """A scatter on logarithmic scales; on the diagonal the first order is exact."""
         metric = named(self.frame["metric"].iloc[0])
         new = ax is None
-        fig, ax = scatter(self.frame, "importance", "magnitude", ax, marked="top", title="is a slope an ablation?")
+        fig, ax = scatter(
+            self.frame, "importance", "magnitude", ax, marked="top", title="filled: first by importance; rings: random"
+        )
         ax.set_xlabel(f"importance: mean |d {metric} / d gate|")
         ax.set_ylabel(f"exact: mean |change of {metric}|")
         return (signed(fig, self.made_by) if new else fig), ax

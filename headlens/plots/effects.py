@@ -67,12 +67,7 @@ def profile(
         layers, colour = own["layer"].astype(int), COLOURS[str(stream)]
         ax.vlines(layers, own["low"], own["high"], color=colour, linewidth=1.2)
         ax.plot(layers, own["effect"], marker="o", markersize=3.5, color=colour, label=f"{stream} stream")
-    ax.set_xlabel("layer")
-    ax.set_ylabel(label)
-    ax.set_title(title, fontsize=10)
-    ax.legend(frameon=False, fontsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
-    return fig, ax
+    return fig, _labelled(ax, "layer", label, title)
 
 
 def curves(
@@ -99,9 +94,13 @@ def curves(
         ax.fill_between(own["heads"], own["low"], own["high"], color=colour, alpha=0.15, linewidth=0)
         name = ("random orders" if randoms == 1 else None) if random else str(order)
         ax.plot(own["heads"], own["effect"], marker=".", color=colour, linewidth=1 if random else 1.6, label=name)
-    ax.set_xlabel("heads ablated together")
-    ax.set_ylabel(label)
+    return fig, _labelled(ax, "heads ablated together", label, title)
+
+
+def _labelled(ax: Axes, x: str, y: str, title: str) -> Axes:
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
     ax.set_title(title, fontsize=10)
     ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-    return fig, ax
+    return ax

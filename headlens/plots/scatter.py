@@ -51,9 +51,9 @@ def scatter(
     ax.set_xscale("log")
     ax.set_yscale("log")
     off = np.abs(np.log(shown[y] / shown[x])).nlargest(_NAMED).index
-    for row in shown.loc[off].itertuples():
+    for place, row in enumerate(shown.loc[off].sort_values(y).itertuples()):  # staggered: neighbours stay readable
         at = (getattr(row, x), getattr(row, y))
-        ax.annotate(row.variant, at, (-6, 3), textcoords="offset points", ha="right", fontsize=7)
+        ax.annotate(row.variant, at, (-7, 4 + 6 * place), textcoords="offset points", ha="right", fontsize=7)
     ax.set_title(title, fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     ax.spines[["top", "right"]].set_visible(False)
