@@ -85,7 +85,7 @@ def test_ablate_reverts_weighs_groups_and_grows(lens):
     reverted = Ablation.load(lens.out / "ablate-small-L20-21-revert-bolts.parquet").means("anomaly_map")
     assert set(reverted["stream"]) == {"local"} and (reverted["effect"] > 0).all()  # what was not learned has none
     lens("ablate", "--group", "L20H1+L22H3/local", "--group", "L5H4/local", "--metric", "image_auroc")
-    groups = Ablation.load(lens.out / "ablate-small-groups-bolts.parquet").means("joint_margin")
+    groups = Ablation.load(lens.out / "ablate-small-L20H1+L22H3-local+L5H4-local-bolts.parquet").means("joint_margin")
     assert set(groups["variant"]) == {"L20H1+L22H3/local", "L5H4/local"}
     lens("ablate", "--layer", "21,22", "--what", "layers", "--stream", "global", "--metric", "image_auroc")
     layers = Ablation.load(lens.out / "ablate-small-L21+22-global-layers-bolts.parquet").means("joint_margin")
@@ -122,7 +122,8 @@ def test_importance_is_held_against_ablation(lens):
     assert "rank correlation" in said and "more in the frame" in said
     stem = "importance-small-bolts"
     assert {path.name for path in lens.out.iterdir()} == {
-        f"{stem}{suffix}" for suffix in (".parquet", ".png", ".screen.parquet", ".screen.png")
+        f"{stem}{suffix}"
+        for suffix in (".parquet", ".png", ".screen.parquet", ".screen.agreement.parquet", ".screen.png")
     }
     alone = lens("importance", "--screen", 0, "--metric", "image_margin")
     assert "rank correlation" not in alone and "image_margin" in alone
@@ -143,6 +144,8 @@ def test_weights_and_what_heads_do(lens):
     assert "local heads" in said and said.count("1.0") > 50 and not list(lens.out.glob("capture*"))
     said = lens("weights")
     assert "entropy_patches" in said and "furthest apart" in said
+    with pytest.raises(ConfigError, match="mini-medical-anomalyclip-0 has no head weights"):
+        invoke("weights", "--run", "mini-medical-anomalyclip")
     folder = lens.out / "capture-small-bolts"
     assert len(pd.read_parquet(folder)["image"].unique()) == 6 and folder.with_suffix(".png").is_file()
 
@@ -159,6 +162,8 @@ def test_names(lens):
         (("ablate", "--layer", 24), ShapeError, "layer 24 does not exist; layers are 0..23"),
         (("ablate", "--layer", 18, "--head", 16), ShapeError, "head 16 does not exist; heads are 0..15"),
         (("ablate", "--layer", 3, "--stream", "local"), ShapeError, "layer 3 does not exist; layers are 5..23"),
+        (("ablate", "--layer", "6-3"), ConfigError, "a range goes upwards, such as 3-6"),
+        (("ablate", "--group", "L18H7", "--layer", 3), ConfigError, "leave out --layer, --head and --what"),
         (("ablate", "--layer", "all-3"), ConfigError, "--layer 'all-3': expected a number"),
         (("ablate", "--what", "blocks"), ConfigError, "--what 'blocks': there are heads, layers, cumulative"),
         (("ablate", "--stream", "v-v"), ConfigError, "--stream 'v-v': there are global, local, both"),

@@ -71,8 +71,16 @@ def ablate(
 
     import headlens.data
     from headlens import heads
+    from headlens.heads.ablation import KINDS
+    from headlens.heads.effects import check_metrics
     from headlens.heads.results import write_figure
 
+    if group and (layer or head or what != "heads"):
+        raise ConfigError("--group says which heads go together; leave out --layer, --head and --what")
+    if kind not in KINDS:
+        raise ConfigError(f"unknown kind {kind!r}: there are {', '.join(KINDS)}")
+    check_metrics(metric or _METRICS)
+    layers = layers_of(layer)
     if what not in WHAT:
         raise ConfigError(f"--what {what!r}: there are {', '.join(WHAT)}")
     if stream not in ("global", "local", "both"):
@@ -82,16 +90,17 @@ def ablate(
     streams: tuple[str, ...] = ("global", "local") if stream == "both" else (stream,)
     if stream == "both" and kind == "revert":
         streams = tuple(detector.head_weights()) or streams  # others have nothing to go back to
-    asked = heads.heads_of(detector, layers_of(layer), head, streams)
+    asked = heads.heads_of(detector, layers, head, streams)
     name = slug(
         "ablate",
         loaded.folder.name,
         "" if layer is None or group else "L" + "+".join(layer).replace(",", "+"),
         "H" + "+".join(map(str, head)) if head and not group else "",
         stream if stream != "both" else "",
-        "groups" if group else what if what != "heads" else "",
+        "+".join(group) if group else what if what != "heads" else "",
         kind if kind != "zero" else "",
-        pictures.name if data else "",
+        f"from {reference}" if reference else "",
+        pictures.name,
     )
     stand_ins = headlens.data.open(reference) if reference else None
 
@@ -144,6 +153,8 @@ def layers_of(given: list[str] | None) -> list[int] | None:
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
             raise ConfigError(f"--layer {part!r}: expected a number, a range such as 3-6, or all")
+        if int(last or first) < int(first):
+            raise ConfigError(f"--layer {part!r}: a range goes upwards, such as {last}-{first}")
         found += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(found)) or None
 

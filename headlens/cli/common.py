@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -32,6 +33,7 @@ WeightsOption = Annotated[Optional[str], typer.Option(help="The backbone's weigh
 DeviceOption = Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")]  # noqa: UP045
 OutOption = Annotated[Path, typer.Option(help="A folder for tables and figures.", file_okay=False)]
 OUT = Path("lens")
+_LONGEST = 160  # characters of a file's name, before its suffix
 
 
 def run_of(domain: str, run: str | None, weights: str | None, device: str | None) -> Run:
@@ -71,7 +73,8 @@ def slug(*parts: object) -> str:
     'ablate-mini-industrial-procedural-medical'
     """
     whole = "-".join(str(part) for part in parts if str(part))
-    return "".join(c if c.isalnum() or c in "-_.+" else "-" for c in whole)
+    name = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in whole)
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def tables(path: Path | None) -> dict[str, dict[str, Any]]:

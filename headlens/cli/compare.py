@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -68,17 +70,19 @@ def compare(
     typer.echo(
         f"{first.detector.backbone}\n" + "\n".join(f"{d}: {', '.join(map(_named, own))}" for d, own in runs.items())
     )
-    of_runs = runs if of == "weights" else measured(runs, data, per_category, batch)
+    name = slug("compare", of, *(industrial or []), *(medical or []), data or "")
+    parts = out / f"{name}.parts"
+    of_runs = runs if of == "weights" else measured(runs, data, per_category, batch, parts)
     result = heads.compare(k=k, level=level, **of_runs)
     typer.echo(f"\n{agreement(result)}\n\n{differing(result, rows)}\n\n{result.paragraph}")
-    name = slug("compare", of, data or "")
     saved = result.save(out / f"{name}.parquet")
     figure = write_figure(out / f"{name}.png", result.plot()[0])
+    shutil.rmtree(parts, ignore_errors=True)
     typer.echo(f"\n{saved} (each head), {saved.with_suffix('.agreement.parquet')} (the first table), {figure}")
 
 
 def measured(
-    runs: dict[str, list[Run]], data: str | None, per_category: int, batch: int
+    runs: dict[str, list[Run]], data: str | None, per_category: int, batch: int, parts: Path
 ) -> dict[str, list[Importance]]:
     """Importance of every head for the joint margin of every run, on its domain's pictures or on those of ``data``."""
     from tqdm import tqdm
@@ -91,7 +95,15 @@ def measured(
         typer.echo(f"{domain} runs on {pictures}")
         with tqdm(total=len(pictures) * len(own), unit="image", disable=None, desc=domain) as bar:
             found[domain] = [
-                importance(run.detector, pictures, size=run.size, batch=batch, progress=bar.update) for run in own
+                importance(
+                    run.detector,
+                    pictures,
+                    size=run.size,
+                    batch=batch,
+                    out=parts / domain / run.folder.name,
+                    progress=bar.update,
+                )
+                for run in own
             ]
     return found
 

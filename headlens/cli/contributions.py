@@ -72,7 +72,7 @@ def contributions(
             loaded.detector, opened_set, size=loaded.size, batch=batch, check_sums=check, progress=bar.update
         )
     typer.echo(table(result, rows))
-    name = slug("contributions", loaded.folder.name, opened_set.name if data else "")
+    name = slug("contributions", loaded.folder.name, opened_set.name)
     last = f"tap_margin_{max(loaded.detector.config.taps)}"
     written = [result.save(out / f"{name}.parquet")]
     written += [

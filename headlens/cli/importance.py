@@ -51,9 +51,7 @@ def importance(
     from headlens.heads.results import write_figure
 
     loaded, pictures = opened(domain, run, data, per_category, weights, device)
-    name = slug(
-        "importance", loaded.folder.name, metric if metric != "joint_margin" else "", pictures.name if data else ""
-    )
+    name = slug("importance", loaded.folder.name, metric if metric != "joint_margin" else "", pictures.name)
     with tqdm(total=len(pictures), unit="image", disable=None, desc="gradients") as bar:
         found = heads.importance(
             loaded.detector,

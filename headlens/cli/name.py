@@ -75,7 +75,9 @@ def name(
     own = None if pool is None else read_phrases(pool)
     loaded, pictures = opened(domain, run, data, per_category, weights, device)
     streams = STREAMS if stream is Streams.BOTH else (stream.value,)
-    asked = heads.heads_of(loaded.detector, layers_of(layer) or last_quarter(loaded.detector), head or None, streams)
+    asked = heads.heads_of(
+        loaded.detector, last_quarter(loaded.detector) if layer is None else layers_of(layer), head or None, streams
+    )
     with tqdm(total=len(pictures), unit="image", disable=None) as bar:
         named = name_heads(
             loaded.detector,
@@ -96,7 +98,7 @@ def name(
         "H" + "+".join(map(str, head)) if head else "",
         stream.value if stream is not Streams.GLOBAL else "",
         pool.stem if pool else "",
-        pictures.name if data else "",
+        pictures.name,
     )
     saved = named.save(out / f"{where}.parquet")
     figure = write_figure(saved.with_suffix(".png"), named.plot()[0])

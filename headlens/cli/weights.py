@@ -12,7 +12,6 @@ from headlens.cli.common import (
     DeviceOption,
     OutOption,
     PerCategory,
-    WeightsOption,
     best_device,
     pictures_of,
     slug,
@@ -32,7 +31,10 @@ def weights(
     ] = None,
     per_category: PerCategory = 10,
     batch: BatchOption = 8,
-    backbone_weights: WeightsOption = None,
+    backbone_weights: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--weights", help="The backbone's weight file."),
+    ] = None,
     device: DeviceOption = None,
     out: OutOption = OUT,
 ) -> None:
@@ -48,12 +50,14 @@ def weights(
     from headlens.training.run import load_run
 
     loaded = load_run(run, weights=backbone_weights, device=device or best_device())
-    found = heads.weights(loaded.detector)
-    typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}: head weights, from 1\n")
-    for stream, own in found.frame.groupby("stream", sort=False):
-        typer.echo(f"{stream} heads; layers downwards\n{grid(own)}\n")
-    name = slug("weights", loaded.folder.name)
-    written = [found.save(out / f"{name}.parquet"), write_figure(out / f"{name}.png", found.plot()[0])]
+    typer.echo(f"{loaded.detector.backbone}\n")
+    written = []
+    if data is None or loaded.detector.head_weights():
+        found = heads.weights(loaded.detector, loaded.folder.name)
+        for stream, own in found.frame.groupby("stream", sort=False):
+            typer.echo(f"{loaded.folder.name}: weights of {stream} heads, from 1; layers downwards\n{grid(own)}\n")
+        name = slug("weights", loaded.folder.name)
+        written += [found.save(out / f"{name}.parquet"), write_figure(out / f"{name}.png", found.plot()[0])]
     if data is not None:
         pictures = pictures_of(data, per_category)
         folder = out / slug("capture", loaded.folder.name, pictures.name)

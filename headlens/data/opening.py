@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,12 @@ class ProceduralSet(DataSet):
     def has_masks(self) -> bool:
         """Every flaw has its outline, though in no file."""
         return any(record.anomalous for record in self.records)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the world, which decides what is painted, and of the samples."""
+        world = (self.world.spec, self.world.per_category, self.world.size, self.world.seed, self._which)
+        return sha256(repr((world, super().fingerprint)).encode()).hexdigest()
 
     def pixels(self, i: int) -> Pixels:
         """Paints record ``i``."""

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,20 @@ class DataSet(ABC):
         """The innermost folder that all its files are in; None for pictures that are made."""
         parents = {os.path.abspath(record.image.parent) for record in self.records if record.image}  # noqa: PTH100
         return Path(os.path.commonpath(parents)) if parents else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a picture, a mask or a label may have: SHA-256 of names, labels, sizes and times of files."""
+        found = sha256(self.name.encode())
+        for record in self.records:
+            found.update(repr((record.name, record.category, record.anomalous, record.crop)).encode())
+            for path in (record.image, record.mask):
+                try:
+                    stat = path.stat() if path is not None else None
+                except OSError:
+                    stat = None
+                found.update(repr(stat and (stat.st_size, stat.st_mtime_ns)).encode())
+        return found.hexdigest()
 
     @abstractmethod
     def pixels(self, i: int) -> Pixels:

@@ -21,12 +21,12 @@ from headlens.heads.measuring import PROBES, measure
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.replacement import StandIns
 from headlens.heads.response import Kind
-from headlens.heads.results import Result, precision, provenance, read_parquet
+from headlens.heads.results import Result, beside, precision, provenance, read_parquet
 from headlens.heads.store import Store
 from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, summarised
 from headlens.heads.targets import Targets, check_linear, logit
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
-from headlens.metrics.table import MEAN
+from headlens.metrics.table import MEAN, PIXEL
 from headlens.plots.ablation import ablation
 from headlens.plots.style import signed
 
@@ -75,18 +75,14 @@ class Ablation(Result):
         path = Path(path)
         if path.suffix in (".md", ".tex"):
             return Result(self.summary, self.provenance).save(path)
-        Result(self.summary, self.provenance).save(_beside(path))
+        Result(self.summary, self.provenance).save(beside(path, "summary"))
         return super().save(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Ablation:
         """What ``save`` wrote as Parquet."""
         path = Path(path)
-        return cls(*read_parquet(path), read_parquet(_beside(path))[0])
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.summary{path.suffix}")
+        return cls(*read_parquet(path), read_parquet(beside(path, "summary"))[0])
 
 
 def ablate(
@@ -153,20 +149,23 @@ def ablate(
         "what": "ablation",
         "kind": kind,
         "variants": [[variant.name, *map(str, variant.heads)] for variant in every],
-        "reference": stand_ins.names,
+        "reference": stand_ins.about,
         "size": pictures.size,
         "batch": batch,
         "budget": budget,
+        "pixel_metrics": bool(set(metrics) & set(PIXEL)),
     }
     about = provenance(detector, data, seed=seed, **settings, **precision(detector))
     store = Store(out, about)
+    names = ["image_margin", "joint_score", "map_change"]
+    names += ["patch_map"] if set(metrics) & set(PIXEL) else []  # the largest by far
     parts, known = [], []
     for number, (part, images) in enumerate(pictures):
-        arrays = store.get(number)
+        arrays = store.get(number, part.records)
         if arrays is None:
             clean = clean_forward(detector, images, categories(part))
-            arrays = _measured(clean, measure(clean, every, kind, stand_ins.of(part), budget))
-            store.put(number, arrays)
+            arrays = _measured(clean, measure(clean, every, kind, stand_ins.of(part), budget), names)
+            store.put(number, part.records, arrays)
         parts.append(arrays)
         known += known_of(part)
         progress(len(part))
@@ -179,9 +178,6 @@ def ablate(
     return Ablation(frame, about, summarised(data, keys, by_category))
 
 
-def _measured(clean: Clean, found: Targets) -> dict[str, np.ndarray]:
-    """Scores [V + 1, B], and patch maps [V + 1, B, rows, columns]; the first row is the whole detector."""
-    return {
-        name: torch.cat([getattr(clean.targets, name)[None], getattr(found, name)]).cpu().numpy()
-        for name in ("image_margin", "joint_score", "map_change", "patch_map")
-    }
+def _measured(clean: Clean, found: Targets, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Scores [V + 1, B], patch maps [V + 1, B, rows, columns] where asked for; the first row is the whole detector."""
+    return {name: torch.cat([getattr(clean.targets, name)[None], getattr(found, name)]).cpu().numpy() for name in names}

@@ -30,7 +30,7 @@ from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import made_by, parquet, per_image, precision, provenance, read_parquet, write
 from headlens.heads.store import Store
-from headlens.heads.targets import wide
+from headlens.heads.targets import check_linear, wide
 from headlens.plots.grid import grids
 
 if TYPE_CHECKING:
@@ -118,11 +118,14 @@ class Capture:
         """All of it as one Parquet file, batch by batch.
 
         Raises:
+            ConfigError: another suffix than ``.parquet``.
             RunError: the file cannot be written.
         """
         import pyarrow.parquet as pq
 
         path = Path(path)
+        if path.suffix != ".parquet":
+            raise ConfigError(f"{path}: a capture is saved as .parquet, it is long; for others take .summary or .frame")
         unfinished = path.with_name(path.name + ".unfinished")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,8 +134,9 @@ class Capture:
                     writer.write_table(pq.read_table(file))
             unfinished.replace(path)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise RunError(f"{path}: cannot be written ({error}); name another place, or make room") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
         return path
 
 
@@ -160,13 +164,14 @@ def capture(
         DataError: no picture could be read.
         RunError: ``out`` holds something else, or cannot be written.
     """
+    check_linear(detector)
     pictures = Pictures(detector, data, size, batch)
     about = provenance(detector, data, what="capture", size=pictures.size, batch=batch, **precision(detector))
     Store(out, about)
     files = []
     for number, (part, images) in enumerate(pictures):
         path = out / f"part-{number:05d}.parquet"
-        if not path.is_file():
+        if not path.is_file() or _names(path) != [record.name for record in part.records]:
             clean = clean_forward(detector, images, categories(part))
             write(path, parquet(_frame(clean, data, part), about))
         files.append(path)
@@ -174,6 +179,13 @@ def capture(
     if not files:
         raise DataError(f"{data.name}: no picture could be read")
     return Capture(out, tuple(files))
+
+
+def _names(path: Path) -> list[str]:
+    """Of the pictures that a file has."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=["image"])["image"].unique().to_pylist()
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.gates import Importance
 from headlens.heads.permutation import agreement, differences, kendall, overlap, spearman
-from headlens.heads.results import Result, ordered, read_parquet, versions
+from headlens.heads.results import Result, beside, learned_sha256, ordered, read_parquet, versions
 from headlens.heads.variants import Head
 from headlens.heads.weighing import weights
 from headlens.plots.comparison import comparison
@@ -87,14 +87,14 @@ class Comparison(Result):
     def save(self, path: str | Path) -> Path:
         """As ``Result.save``; the agreement goes into a second file, ``NAME.agreement.SUFFIX``."""
         path = super().save(path)
-        Result(self.agreement, self.provenance).save(_beside(path))
+        Result(self.agreement, self.provenance).save(beside(path, "agreement"))
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
         """What ``save`` wrote as Parquet."""
         path = Path(path)
-        return cls(*read_parquet(path), read_parquet(_beside(path))[0])
+        return cls(*read_parquet(path), read_parquet(beside(path, "agreement"))[0])
 
 
 def compare(*, k: int = 20, level: float = 0.05, seed: int = 0, **domains: Item | Sequence[Item]) -> Comparison:
@@ -190,7 +190,7 @@ def _sources(items: Sequence[Item], domain: str) -> list[_Source]:
     for number, item in enumerate(items):
         name = f"{domain} {number}"
         if isinstance(item, Detector):
-            found.append(_of_detector(item, {"name": name}))
+            found.append(_of_detector(item, {"name": name, "sha256": learned_sha256(item)}))
         elif isinstance(item, Importance):
             found.append(_of_importance(item, name))
         elif isinstance(item, pd.DataFrame):
@@ -273,10 +273,6 @@ def _table(every: Sequence[_Source]) -> tuple[pd.DataFrame, np.ndarray]:
             )
         columns.append(own)
     return columns[0].index.to_frame(index=False), np.stack(columns)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.agreement{path.suffix}")
 
 
 def _who(found: Comparison) -> str:

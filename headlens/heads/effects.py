@@ -104,7 +104,8 @@ def _rank_replicates(scores: Tensor, labels: Tensor, times: Tensor) -> dict[str,
 def of_pixels(maps: Iterable[Tensor], truth: Truth, times: Tensor, names: Sequence[str]) -> dict[str, Effects]:
     """Pixel metrics of anomaly maps, V + 1 times [n, h, w], the baseline's first; names as ``pixel_aupro``.
 
-    Values come from 65,536 bins of the logit over the baseline's range and some more, replicates from 1,024.
+    Values come from 65,536 bins of the logit, replicates from 1,024: over the baseline's range and some more, and as
+    far as a variant's own maps go beyond it.
     """
     names = [name for name in names if name in PIXEL]
     if not names:
@@ -114,13 +115,14 @@ def of_pixels(maps: Iterable[Tensor], truth: Truth, times: Tensor, names: Sequen
     reach: tuple[float, float] | None = None
     for own in maps:
         logits = logit(own.float())
+        low, high = float(logits.min()), float(logits.max())
         if reach is None:
-            low, high = float(logits.min()), float(logits.max())
             room = 0.1 * (high - low) + 0.1
             reach = (low - room, high + room)
-        metric = PixelMetrics(mode="streaming", score_range=reach)
+        span = (min(low, reach[0]), max(high, reach[1]))
+        metric = PixelMetrics(mode="streaming", score_range=span)
         metric.update(logits, truth)
-        found, replicates = metric.compute(), PerImage.of(logits, truth, score_range=reach).metrics(times)
+        found, replicates = metric.compute(), PerImage.of(logits, truth, score_range=span).metrics(times)
         for name in names:
             short = name.removeprefix("pixel_")
             values[name].append(float(found[short]))

@@ -61,8 +61,7 @@ def target(
     Raises:
         ConfigError: an unknown target.
     """
-    if name not in TARGETS:
-        raise ConfigError(f"unknown target {name!r}: there are {', '.join(TARGETS)}")
+    _check_target(name)
     found = features(detector, images, gates)
     with torch.no_grad():
         text = detector.text_of(things or ["object"] * len(images))
@@ -72,6 +71,11 @@ def target(
     maps = enlarge(detector, patch_maps(own, detector.backbone.vision.grid(*found.size)), found.size)
     score = joint(detector, own.image, maps)
     return score if name == "joint_score" else logit(score)
+
+
+def _check_target(name: str) -> None:
+    if name not in TARGETS:
+        raise ConfigError(f"unknown target {name!r}: there are {', '.join(TARGETS)}")
 
 
 def gate_gradients(
@@ -120,8 +124,10 @@ class Importance(Result):
             stream: which; all when None, and on one ``ax`` the first.
         """
         rows = self.summary
-        rows = rows[rows["metric"] == (metric or rows["metric"].iloc[0])]
-        label = f"importance, |d {named(rows['metric'].iloc[0])} / d gate|"
+        metric = metric or str(rows["metric"].iloc[0])
+        if metric not in set(rows["metric"]):
+            raise ConfigError(f"{metric!r} was not a target; there are {', '.join(rows['metric'].unique())}")
+        rows, label = rows[rows["metric"] == metric], f"importance, |d {named(metric)} / d gate|"
         return grids(rows, "importance", ax, stream, label=label, made_by=self.made_by)
 
     @property
@@ -171,6 +177,9 @@ def importance(
     """
     if not metrics:
         raise ShapeError(f"no target; give some of {', '.join(TARGETS)}")
+    for metric in metrics:
+        _check_target(metric)
+    check_linear(detector)
     vision = detector.backbone.vision.cfg
     reach = {"global": range(vision.n_layers), "local": local_layers(detector)}
     rows = [(s, layer, head) for s in streams_of(detector) for layer in reach[s] for head in range(vision.n_heads)]
@@ -181,14 +190,14 @@ def importance(
     about = provenance(detector, data, **settings, **precision(detector))
     store = Store(out, about)
     for number, (part, images) in enumerate(pictures):
-        arrays = store.get(number)
+        arrays = store.get(number, part.records)
         if arrays is None:
             arrays = {}
             for metric in metrics:
                 value, gradients = gate_gradients(detector, images, metric, categories(part))
                 own = [gradient[:, list(reach[stream])].flatten(1).T for stream, gradient in gradients.items()]
                 arrays[metric] = torch.cat([wide(value)[None], *own]).cpu().numpy()  # (1 + K, B)
-            store.put(number, arrays)
+            store.put(number, part.records, arrays)
         found = [torch.from_numpy(arrays[metric]) for metric in metrics]
         values, baselines = torch.cat([own[1:] for own in found]), [own[:1].expand(len(own) - 1, -1) for own in found]
         frames.append(per_image(data, part.records, keys, value=values.T, baseline=torch.cat(baselines).T))

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 
-from headlens.data import Pixels, Preprocess
+from headlens.data import Pixels, Preprocess, read_image
 from headlens.detectors.headclip import Detector
 from headlens.detectors.predict import Picture, as_bytes
-from headlens.errors import ShapeError
 from headlens.heads.cache import clean_forward
 from headlens.heads.direct import tap_parts
-from headlens.heads.results import Result, detector_provenance
+from headlens.heads.results import Result, beside, detector_provenance, read_parquet, write
 from headlens.heads.variants import Head
-from headlens.plots.head_maps import head_maps
+from headlens.plots.head_maps import head_maps, margin_map
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _PEAK = 0.05  # of the patches are the peak: those where the margin is highest
@@ -46,14 +49,26 @@ class MapParts(Result):
         """The sum of all parts, [rows, columns]."""
         return self.frame.groupby(["row", "column"])["value"].sum().unstack().to_numpy()
 
-    def plot(self, ax: None = None, top: int = 4) -> tuple[Figure, Any]:
-        """The picture, its margin map, and the ``top`` heads of each sign; a figure of many panels, so no ``ax``.
+    def save(self, path: str | Path) -> Path:
+        """As ``Result.save``; shares and picture stand beside it, ``NAME.shares.SUFFIX`` and ``NAME.picture.png``."""
+        path = super().save(path)
+        Result(self.shares, self.provenance).save(beside(path, "shares"))
+        sink = io.BytesIO()
+        Image.fromarray(self.image).save(sink, "png")
+        write(path.with_name(f"{path.stem}.picture.png"), sink.getvalue())
+        return path
 
-        Raises:
-            ShapeError: an ``ax``.
-        """
+    @classmethod
+    def load(cls, path: str | Path) -> MapParts:
+        """What ``save`` wrote as Parquet."""
+        path = Path(path)
+        image = read_image(path.with_name(f"{path.stem}.picture.png")).permute(1, 2, 0).numpy()
+        return cls(*read_parquet(path), read_parquet(beside(path, "shares"))[0], image)
+
+    def plot(self, ax: Axes | None = None, top: int = 4) -> tuple[Figure, Any]:
+        """The picture, its margin map, and the ``top`` heads of each sign; on one ``ax`` the margin map alone."""
         if ax is not None:
-            raise ShapeError("map parts are several pictures and do not fit on one ax; leave it out")
+            return margin_map(self.margin, ax)
         ranked = self.shares.sort_values("peak", ascending=False)
         shown = {}
         for row in [*ranked.head(top).itertuples(), *ranked.tail(top).iloc[::-1].itertuples()]:
@@ -86,6 +101,7 @@ def map_parts(
     >>> found.margin.shape, len(found.shares)
     ((4, 4), 384)
     """
+    shown = str(picture) if isinstance(picture, (str, Path)) else type(picture).__name__
     preprocess = Preprocess(size or detector.image_size)
     seen = preprocess(Pixels(as_bytes(picture), None)).image
     clean = clean_forward(detector, preprocess.normalise(seen[None].to(detector.device)), [thing])
@@ -118,5 +134,5 @@ def map_parts(
             "value": torch.cat([values, (total - values.sum(0))[None]]).flatten().numpy(),
         }
     )
-    about = detector_provenance(detector, what="map parts", tap=tap, size=preprocess.size)
+    about = detector_provenance(detector, what="map parts", picture=shown, tap=tap, size=preprocess.size)
     return MapParts(frame, about, shares, seen.permute(1, 2, 0).numpy())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
+from hashlib import sha256
 
 import torch
 from torch import Tensor
@@ -48,7 +48,8 @@ def mean_heads(parts: Iterable[Clean]) -> dict[str, list[Tensor | None]]:
 
 def _sum(z: Tensor) -> Tensor:
     """[B, T, H, d] to its sums over images, of CLS and of patches, [2, H, d]."""
-    return torch.stack([z[:, 0].double().sum(0), z[:, 1:].double().sum((0, 1))])
+    wide = z.cpu().double()  # not every device has float64
+    return torch.stack([wide[:, 0].sum(0), wide[:, 1:].sum((0, 1))])
 
 
 def _added(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -58,7 +59,8 @@ def _added(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list[int]:
     """For each picture of ``dataset`` the number of another in ``pool``: normal, of the same category, drawn by seed.
 
-    The draw depends on seed and name alone: neither on batches nor on what else is in the set.
+    The draw depends on seed and names alone: neither on batches nor on what else is in ``dataset``; a larger pool only
+    changes donors to its new pictures.
 
     Args:
         dataset: whose heads are ablated.
@@ -68,7 +70,7 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
     Raises:
         DataError: a category without another normal picture.
     """
-    pool = pool or dataset
+    pool = dataset if pool is None else pool
     normal: dict[str, list[int]] = {}
     for number, record in enumerate(pool.records):
         if record.anomalous is False:
@@ -81,7 +83,9 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
                 f"{record.name}: {pool.name} has no other normal picture of category {record.category!r} to resample "
                 "from; choose another kind or give a reference set that has"
             )
-        found.append(random.Random(f"{seed}/{record.name}").choice(others))
+        found.append(
+            min(others, key=lambda i: sha256(f"{seed}/{record.name}/{pool.records[i].name}".encode()).digest())
+        )
     return found
 
 
@@ -111,16 +115,18 @@ class StandIns:
         batch: int,
     ) -> None:
         self.detector, self.kind, self.size, self.batch = detector, kind, size, batch
-        self.pool = reference or data.where(lambda record: record.anomalous is False)
+        self.pool = data.where(lambda record: record.anomalous is False) if reference is None else reference
         if kind == "mean" and not len(self.pool):
             raise DataError(f"{data.name} has no normal picture to take the mean of; give a reference set")
         self._donors = donors(data, self.pool, seed) if kind == "resample" else []
         self._mean: Replacement | None = None
 
     @property
-    def names(self) -> list[str] | None:
-        """Of the pictures that stand in."""
-        return [record.name for record in self.pool.records] if self.kind in ("mean", "resample") else None
+    def about(self) -> dict[str, str] | None:
+        """Which pictures stand in, where any do."""
+        if self.kind not in ("mean", "resample"):
+            return None
+        return {"name": self.pool.name, "fingerprint": self.pool.fingerprint}
 
     def of(self, part: Batch) -> Replacement | None:
         """Heads before weighting, for the pictures of a batch.

@@ -180,6 +180,11 @@ def write(path: Path, content: bytes) -> None:
         raise RunError(f"{path}: cannot be written ({error}); name another place, or make room") from error
 
 
+def beside(path: Path, what: str) -> Path:
+    """Where a second table goes: ``NAME.what.SUFFIX``."""
+    return path.with_name(f"{path.stem}.{what}{path.suffix}")
+
+
 def write_figure(path: Path, figure: Figure) -> Path:
     """Writes a figure as its suffix says; raises RunError where that cannot be done."""
     sink = io.BytesIO()
@@ -196,19 +201,25 @@ def provenance(detector: Detector, dataset: DataSet, **settings: Any) -> dict[st
         "domain": dataset.domain,
         "pictures": len(dataset),
         "names_sha256": names.hexdigest(),
+        "fingerprint": dataset.fingerprint,
     }
     return detector_provenance(detector, dataset=pictures, **{"seed": None, **settings})
 
 
-def detector_provenance(detector: Detector, **settings: Any) -> dict[str, Any]:
-    """The same of a result that no picture has a part in."""
+def learned_sha256(detector: Detector) -> str:
+    """Of everything that was learned."""
     learned = sha256()
     for name, value in sorted(detector.state_dict().items()):
         learned.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return learned.hexdigest()
+
+
+def detector_provenance(detector: Detector, **settings: Any) -> dict[str, Any]:
+    """The same of a result that no picture has a part in."""
     about = {
         "backbone": asdict(detector.backbone.provenance),
         "detector": detector.config.table(),
-        "learned_sha256": learned.hexdigest(),
+        "learned_sha256": learned_sha256(detector),
         "versions": versions(*_PACKAGES),
         **settings,
     }

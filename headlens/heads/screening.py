@@ -21,7 +21,7 @@ from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
 from headlens.heads.ablation import ablate
 from headlens.heads.gates import TARGETS, Importance
-from headlens.heads.results import Result
+from headlens.heads.results import Result, beside, provenance, read_parquet
 from headlens.heads.variants import Head, single_heads
 from headlens.plots.scatter import scatter
 from headlens.plots.style import named, signed
@@ -46,6 +46,18 @@ class Screen(Result):
     """
 
     agreement: pd.DataFrame
+
+    def save(self, path: str | Path) -> Path:
+        """As ``Result.save``; the agreement goes into a second file, ``NAME.agreement.SUFFIX``."""
+        path = super().save(path)
+        Result(self.agreement, self.provenance).save(beside(path, "agreement"))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Screen:
+        """What ``save`` wrote as Parquet."""
+        path = Path(path)
+        return cls(*read_parquet(path), read_parquet(beside(path, "agreement"))[0])
 
     def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """A scatter on logarithmic scales; on the diagonal the first order is exact."""
@@ -88,8 +100,11 @@ def screen(
         seed: of the sample and the bootstrap.
 
     Raises:
-        ConfigError: nothing to ablate, or a target that importance was not measured by.
+        ConfigError: importance of another detector, of other pictures, or not by that target; nothing to ablate.
     """
+    ours, theirs = provenance(detector, data), found.provenance
+    if any(ours[key] != theirs.get(key) for key in ("learned_sha256", "dataset", "backbone")):
+        raise ConfigError("the importance is of another detector or of other pictures: measure it on these first")
     rows = found.summary
     metric = metric or str(rows["metric"].iloc[0])
     rows = rows[rows["metric"] == metric]
@@ -136,14 +151,14 @@ def agreement(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     for stream, own in frame.groupby("stream", sort=False):
         slope, exact = own["importance"].to_numpy(), own["magnitude"].to_numpy()
         value = low = high = np.nan
-        if len(own) > 2:
+        if len(own) > 2 and np.ptp(slope) > 0 and np.ptp(exact) > 0:
             value = stats.spearmanr(slope, exact).statistic
             draws = np.random.default_rng(seed).integers(len(own), size=(_REPLICATES, len(own)))
             ranks = [stats.rankdata(values[draws], axis=1) for values in (slope, exact)]
             centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
             norms = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
             replicates = (centred[0] * centred[1]).sum(1)[norms > 0] / norms[norms > 0]
-            low, high = np.quantile(replicates, [0.025, 0.975])
+            low, high = np.quantile(replicates, [0.025, 0.975]) if replicates.size else (np.nan, np.nan)
         factor = np.median(exact[slope > 0] / slope[slope > 0]) if (slope > 0).any() else np.nan
         found.append((stream, len(own), value, low, high, factor))
     return pd.DataFrame(found, columns=["stream", "heads", "spearman", "low", "high", "factor"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headlens.data import Record
 from headlens.errors import RunError
 from headlens.heads.results import write
 
@@ -32,7 +33,7 @@ class Store:
         if folder is None:
             return
         path, now = folder / ABOUT, json.loads(json.dumps(about))
-        if not path.is_file():
+        if not path.is_file() or not any(folder.glob("part-*")):
             write(path, (json.dumps(now, indent=1) + "\n").encode())
             return
         try:
@@ -42,12 +43,12 @@ class Store:
         if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
             key = changed[0]
             raise RunError(
-                f"{folder} holds a sweep with {key} = {before.get(key)!r}, not {now.get(key)!r}: go on as it began, or "
-                "name another folder"
+                f"{folder} holds a sweep with {key} = {_short(before.get(key))}, not {_short(now.get(key))}: go on "
+                "as it began, name another folder, or delete this one"
             )
 
-    def get(self, number: int) -> dict[str, np.ndarray] | None:
-        """Part ``number`` as it was put, or None.
+    def get(self, number: int, records: Sequence[Record]) -> dict[str, np.ndarray] | None:
+        """Part ``number`` as it was put, or None; also where it was of other pictures, for some can be read again.
 
         Raises:
             RunError: its file is damaged.
@@ -60,13 +61,15 @@ class Store:
             return None
         try:
             table = pq.read_table(io.BytesIO(path.read_bytes()))
-            shapes = json.loads((table.schema.metadata or {})[b"shapes"])
+            shapes, names = (json.loads((table.schema.metadata or {})[key]) for key in (b"shapes", b"names"))
+            if names != [record.name for record in records]:
+                return None
             return {name: _array(table[name], shapes[name]) for name in table.column_names}
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise RunError(f"{path}: damaged ({error}); delete it, and it is computed again") from error
 
-    def put(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Writes part ``number``: arrays of the same first two axes, [V, B, ...], a row for each variant and image.
+    def put(self, number: int, records: Sequence[Record], arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes part ``number`` of B pictures: arrays [V, B, ...], a row for each variant.
 
         Raises:
             RunError: the file cannot be written.
@@ -82,15 +85,23 @@ class Store:
             flat = pa.array(array.reshape(-1))
             each = int(np.prod(array.shape[2:]))
             columns[name] = flat if array.ndim == 2 else pa.FixedSizeListArray.from_arrays(flat, each)
-        shapes = json.dumps({name: array.shape for name, array in arrays.items()}).encode()
+        about = {b"shapes": {name: array.shape for name, array in arrays.items()}, b"names": [r.name for r in records]}
         sink = io.BytesIO()
-        pq.write_table(pa.table(columns).replace_schema_metadata({b"shapes": shapes}), sink)
+        table = pa.table(columns).replace_schema_metadata(
+            {key: json.dumps(value).encode() for key, value in about.items()}
+        )
+        pq.write_table(table, sink)
         write(path, sink.getvalue())
 
     def _path(self, number: int) -> Path | None:
         return None if self.folder is None else self.folder / f"part-{number:05d}.parquet"
 
 
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:100]} … ({len(text)} characters)"
+
+
 def _array(column: Any, shape: list[int]) -> np.ndarray:
     flat = column.combine_chunks()
-    return (flat if len(shape) == 2 else flat.flatten()).to_numpy(zero_copy_only=False).reshape(shape)
+    return (flat if len(shape) == 2 else flat.flatten()).to_numpy(zero_copy_only=False).copy().reshape(shape)

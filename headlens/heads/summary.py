@@ -92,7 +92,7 @@ def category_effects(
     Args:
         detector: how maps are enlarged.
         known: N pictures.
-        scores: [V + 1, N] of each continuous quantity, and ``patch_map`` [V + 1, N, rows, columns].
+        scores: [V + 1, N] of each continuous quantity; ``patch_map`` [V + 1, N, rows, columns], for pixel metrics.
         metrics: which.
         replicates, seed: of the bootstrap.
         size: of the anomaly maps, a square.
@@ -108,7 +108,7 @@ def category_effects(
             labels = torch.tensor([known[i].record.anomalous is True for i in at])
             own |= of_ranks(scores["joint_score"][:, at], labels, times[:, told], metrics)
         drawn = [(j, truth) for j, i in enumerate(here) if (truth := known[i].truth) is not None]
-        if drawn:
+        if drawn and "patch_map" in scores:
             at = [here[j] for j, _ in drawn]
             maps = (enlarge(detector, grids[at], (size, size)) for grids in scores["patch_map"])
             truth = Truth.joined([truth for _, truth in drawn])

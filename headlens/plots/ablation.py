@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from headlens.errors import ConfigError
 from headlens.plots.effects import MOST, bars, curves, profile
 from headlens.plots.grid import grid
 from headlens.plots.style import axes_of, named
@@ -32,6 +33,9 @@ def ablation(
     Returns:
         The figure, and its axes: one, or an array of them.
 
+    Raises:
+        ConfigError: a quantity or stream that is not there.
+
     >>> row = {"variant": "L18H7", "stream": "global", "layer": 18, "head": 7, "order": "", "heads": 1, "noise": 0.0}
     >>> row |= {"metric": "joint_margin", "effect": -0.5, "low": -0.6, "high": -0.4}
     >>> fig, ax = ablation(pd.DataFrame([row]), metric="joint_margin")
@@ -40,6 +44,9 @@ def ablation(
     """
     metrics = [metric] if metric else list(_OVERVIEW if ax is None else _OVERVIEW[:1])
     rows = summary[summary["metric"] == metrics[0]]
+    if rows.empty or (stream is not None and stream not in set(rows["stream"])):
+        metrics_there, streams_there = (", ".join(summary[name].unique()) for name in ("metric", "stream"))
+        raise ConfigError(f"no {metrics[0]} of stream {stream or 'any'}; there are {metrics_there}; {streams_there}")
     kind = _kind(rows)
     streams = [stream] if stream else list(rows["stream"].unique()) if kind == "grid" else [None]
     if ax is not None:

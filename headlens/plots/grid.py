@@ -116,7 +116,10 @@ def grids(
     Returns:
         The figure, and its axes: one, or an array of them.
     """
-    streams = [stream] if stream else list(frame["stream"].unique())
+    there = list(frame["stream"].unique())
+    if stream is not None and stream not in there:
+        raise ShapeError(f"no head of stream {stream!r} here; there are {', '.join(there) or 'none'}")
+    streams = [stream] if stream else there
     if ax is not None:
         own = frame[frame["stream"] == streams[0]]
         return grid(own, value, ax, title=f"{streams[0]} heads", label=label, centre=centre, marks=marks)

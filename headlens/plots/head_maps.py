@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from headlens.plots.style import DIVERGING, signed
+from headlens.plots.style import DIVERGING, axes_of, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +47,15 @@ def head_maps(
     for ax in axes.flat:
         ax.set_axis_off()
     return signed(fig, made_by), axes
+
+
+def margin_map(margin: np.ndarray, ax: Axes) -> tuple[Figure, Axes]:
+    """The sum of all parts alone, with a colour bar: [rows, columns]."""
+    fig, ax = axes_of(ax)
+    _map(ax, margin, _even(margin), "sum of all parts")
+    fig.colorbar(ScalarMappable(_even(margin), DIVERGING), ax=ax, label="margin (logits)")
+    ax.set_axis_off()
+    return fig, ax
 
 
 def _even(values: np.ndarray) -> Normalize:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -278,3 +280,68 @@ def test_in_float32_on_the_embedded_backbone():
         expected = naive(detector, images, variant, "zero")
         assert torch.allclose(found.image_margin[row], expected.image_margin, rtol=0, atol=1e-4)
         assert torch.allclose(found.joint_score[row], expected.joint_score, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_maps_far_beyond_the_whole_detectors_are_counted_as_finely(detector, pictures, one_batch):
+    """All heads at once: logits leave the range that bins were laid over."""
+    everything = Variant("everything", tuple(heads_of(detector)))
+    result = ablate(detector, pictures, [everything], metrics=("pixel_auroc", "pixel_ap"), replicates=5, batch=12)
+    after = naive(detector, one_batch.images.double(), everything, "zero").anomaly_map
+    for category in pictures.categories:
+        own = torch.tensor([record.category == category for record in one_batch.records])
+        exact = pixel_metrics([after[own]], Truth.of(one_batch.masks[own]), mode="exact")
+        rows = result.summary.query("category == @category").set_index("metric")["value"]
+        for name in ("auroc", "ap"):
+            assert rows[f"pixel_{name}"] == pytest.approx(float(exact[name]), abs=3e-4)
+
+
+def test_other_pictures_of_the_same_names_are_no_part_of_a_sweep(make, tmp_path):
+    detector = make(torch.float32)
+    variants = single_heads([Head("global", 3, 1)])
+    for seed in (0, 1):
+        own = data.open("procedural:industrial/aux", per_category=2, size=32, seed=seed).where(
+            lambda record: record.category == "nut"
+        )
+        if seed:
+            with pytest.raises(RunError, match=r"holds a sweep with dataset = .*delete this one"):
+                ablate(detector, own, variants, metrics=(), replicates=5, out=tmp_path / "sweep")
+        else:
+            ablate(detector, own, variants, metrics=(), replicates=5, out=tmp_path / "sweep")
+    for part in (tmp_path / "sweep").glob("part-*"):
+        part.unlink()
+    ablate(detector, own, variants, metrics=(), replicates=5, out=tmp_path / "sweep")  # nothing was finished
+
+
+def test_a_picture_that_can_be_read_again_is_computed(make, tmp_path):
+    detector = make(torch.float32)
+    paths = [tmp_path / "plain" / f"{number}.png" for number in range(4)]
+    paths[0].parent.mkdir()
+    for number, path in enumerate(paths):
+        Image.effect_noise((32, 32), 20 + 20 * number).convert("RGB").save(path)
+    good = paths[1].read_bytes()
+    times = paths[1].stat()
+    paths[1].write_bytes(bytes(len(good)))  # of the same size and time: only reading it tells
+    os.utime(paths[1], ns=(times.st_atime_ns, times.st_mtime_ns))
+    variants = single_heads([Head("global", 3, 1)])
+    go = {"metrics": (), "replicates": 5, "batch": 2, "size": 32, "out": tmp_path / "sweep"}
+    first = ablate(detector, data.open(tmp_path / "plain"), variants, **go)
+    paths[1].write_bytes(good)
+    os.utime(paths[1], ns=(times.st_atime_ns, times.st_mtime_ns))
+    again = ablate(detector, data.open(tmp_path / "plain"), variants, **go)
+    whole = ablate(detector, data.open(tmp_path / "plain"), variants, **(go | {"out": None}))
+    assert first.frame["image"].nunique() == 3 and again.frame["image"].nunique() == 4
+    pd.testing.assert_frame_equal(again.frame, whole.frame, check_exact=True)
+
+
+def test_an_empty_reference_is_no_reference(make, pictures):
+    nobody = pictures.where(lambda record: False)
+    with pytest.raises(DataError, match="no normal picture to take the mean of"):
+        ablate(make(torch.float32), pictures, single_heads([Head("global", 3, 1)]), kind="mean", reference=nobody)
+
+
+def test_donors_do_not_depend_on_what_else_is_asked(pictures):
+    few = pictures.where(lambda record: record.anomalous)
+    every = dict(zip((r.name for r in pictures.records), donors(pictures, pictures, 3), strict=True))
+    assert [every[record.name] for record in few.records] == donors(few, pictures, 3)
+    assert donors(pictures, pictures, 4) != donors(pictures, pictures, 3)

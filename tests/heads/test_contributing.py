@@ -9,7 +9,7 @@ import torch
 from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads import clean_forward, contributions, head_maps, map_parts, weights
+from headlens.heads import MapParts, clean_forward, contributions, head_maps, map_parts, weights
 from tests.heads.conftest import SMALL
 
 
@@ -63,7 +63,7 @@ def test_map_parts_add_up_to_the_margin_map(detector):
     assert np.allclose(at_one.margin, clean.margins.taps[1][0].unflatten(0, clean.grid), atol=1e-5)
 
 
-def test_peaks_of_all_parts_add_up_to_how_far_the_peak_stands_out(detector):
+def test_peaks_of_all_parts_add_up_to_how_far_the_peak_stands_out(detector, tmp_path):
     found = map_parts(detector, torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(2)), size=64)
     margin = found.margin.ravel()
     peak = np.argsort(margin)[-round(0.05 * len(margin)) :]
@@ -73,8 +73,10 @@ def test_peaks_of_all_parts_add_up_to_how_far_the_peak_stands_out(detector):
     fig, axes = found.plot(top=2)
     best = found.shares.loc[found.shares["peak"].idxmax()]
     assert axes.shape == (2, 3) and axes[0, 1].get_title().startswith(f"L{best['layer']}H{best['head']}")
-    with pytest.raises(ShapeError, match="do not fit on one ax"):
-        found.plot(fig.add_subplot())
+    assert found.plot(ax := fig.add_subplot()) == (fig, ax)
+    again = MapParts.load(found.save(tmp_path / "parts.parquet"))
+    assert np.array_equal(again.image, found.image) and np.allclose(again.margin, found.margin)
+    assert again.shares.equals(found.shares) and again.provenance["picture"] == "Tensor"
     with pytest.raises(ShapeError, match="tap 9 is not read"):
         map_parts(detector, torch.rand(3, 32, 32), tap=9, size=32)
 
@@ -87,6 +89,8 @@ def test_weights_are_those_that_are_read(detector, make):
         assert row.value == float(learned[row.stream][row.layer, row.head]) and row.effect == row.value - 1
     fig, axes = weights(detector).plot()
     assert len(axes) == 2 and "backbone tiny" in fig.get_supxlabel()
+    with pytest.raises(ShapeError, match="no head of stream 'lokal' here; there are global, local"):
+        weights(detector).plot(stream="lokal")
     plain = Detector(detector.backbone, preset("headclip", **(SMALL | {"head_weights": "none"})))
     with pytest.raises(ConfigError, match="this detector has no head weights"):
         weights(plain)

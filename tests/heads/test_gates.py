@@ -100,3 +100,23 @@ def test_over_a_data_set(make, pictures):
     assert (result.summary.query("metric == 'image_margin' and stream == 'local'")["importance"] == 0).all()
     other = importance(detector, pictures, metrics=("image_margin", "joint_margin"), batch=12)
     assert np.allclose(other.frame["value"], result.frame["value"], atol=1e-4)
+
+
+def test_what_was_killed_goes_on_to_the_same_bits(make, pictures, tmp_path):
+    detector = make(torch.float32)
+    whole = importance(detector, pictures, batch=5)
+
+    def killed(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        importance(detector, pictures, batch=5, out=tmp_path / "slopes", progress=killed)
+    again = importance(detector, pictures, batch=5, out=tmp_path / "slopes")
+    assert again.frame.equals(whole.frame)
+    axes = again.plot()[1]
+    assert [ax.get_title() for ax in axes] == ["global heads", "local heads"]
+    with pytest.raises(ConfigError, match="'image_margin' was not a target; there are joint_margin"):
+        again.plot(metric="image_margin")
+    with pytest.raises(ConfigError, match="unknown target 'foo'"):
+        importance(detector, pictures, metrics=("foo",), out=tmp_path / "never")
+    assert not (tmp_path / "never").exists()

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from headlens.errors import ConfigError
-from headlens.heads import Head, ablate, importance, screen, single_heads
+from headlens.heads import Head, Screen, ablate, importance, screen, single_heads
 from headlens.heads.screening import agreement
 
 
@@ -71,3 +71,24 @@ def test_pictures_and_bad_input(found, pictures):
         screen(detector, pictures, ranked, 0, 0)
     with pytest.raises(ConfigError, match="not measured by 'image_margin'; there are joint_margin"):
         screen(detector, pictures, ranked, metric="image_margin")
+
+
+def test_heads_without_any_effect_have_no_rank(make, pictures, tmp_path):
+    """The image margin does not hear of local heads: nothing to rank, and nothing to crash on."""
+    detector = make(torch.float32)
+    result = screen(
+        detector, pictures, importance(detector, pictures, metrics=("image_margin",), batch=12), 3, 5, batch=12
+    )
+    local = result.agreement.set_index("stream").loc["local"]
+    assert local[["spearman", "low", "high", "factor"]].isna().all()
+    again = Screen.load(result.save(tmp_path / "screen.parquet"))
+    pd.testing.assert_frame_equal(again.agreement, result.agreement)
+    pd.testing.assert_frame_equal(again.frame, result.frame)
+
+
+def test_importance_of_something_else_is_refused(found, pictures, make):
+    _, ranked = found
+    other = make(torch.float32)
+    other.weights.raw["local"].data += 0.1
+    with pytest.raises(ConfigError, match="of another detector or of other pictures"):
+        screen(other, pictures, ranked)

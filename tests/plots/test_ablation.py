@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from headlens.errors import ShapeError
+from headlens.errors import ConfigError, ShapeError
 from headlens.plots.ablation import ablation
 from headlens.plots.grid import grid, grids
 from headlens.plots.scatter import scatter
@@ -82,3 +82,8 @@ def test_a_scatter_leaves_out_what_has_no_logarithm():
     ax = scatter(pd.DataFrame(rows), "x", "y", marked="top")[1]
     assert len(ax.collections[0].get_offsets()) == 2
     assert {text.get_text() for text in ax.texts} == {"a", "c"}
+
+
+def test_what_was_not_measured_is_not_drawn():
+    with pytest.raises(ConfigError, match="no auroc of stream any; there are joint_margin, anomaly_map"):
+        ablation(summary(HEADS), metric="auroc")
