@@ -1,1 +1,24 @@
-"""Attribution maps for a target score, and how faithful they are."""
+"""Attribution maps for a target score, and how faithful they are.
+
+attribute(detector, picture, "integrated_gradients", "joint_margin")    a signed map at the picture's size
+faithfulness(detector, data)                                            methods by measures, with intervals
+"""
+
+from headlens.attribution.attribute import Attribution, attribute
+from headlens.attribution.evaluating import MEASURES, Faithfulness, faithfulness
+from headlens.attribution.methods import METHODS, Method, method_of
+from headlens.attribution.targets import SCORES, Target, target_of
+
+__all__ = [
+    "MEASURES",
+    "METHODS",
+    "SCORES",
+    "Attribution",
+    "Faithfulness",
+    "Method",
+    "Target",
+    "attribute",
+    "faithfulness",
+    "method_of",
+    "target_of",
+]

@@ -24,6 +24,7 @@ NAMES = {
     "image_margin": "image margin (logits)",
     "joint_margin": "joint margin (logits)",
     "joint_score": "joint score",
+    "map_margin": "map margin (logits)",
     "anomaly_map": "anomaly map (relative L1)",
     "image_auroc": "I-AUROC",
     "pixel_auroc": "P-AUROC",

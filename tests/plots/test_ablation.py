@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
@@ -59,6 +59,7 @@ def test_a_given_ax_is_drawn_on_and_no_other(variants):
     assert ax.get_xlabel() and not other.get_xlabel()
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 20)), min_size=1, max_size=40, unique=True))
 def test_a_grid_has_every_head_in_its_place(heads):
     frame = pd.DataFrame(heads, columns=["layer", "head"]).assign(value=np.arange(len(heads)))

@@ -1,0 +1,264 @@
+"""Attributions to patches by attention matrices, for all heads, one layer, or one head; and the heads' exact parts.
+
+A target reads the global stream ``x`` at CLS, the local stream ``y`` at patches of the taps, or both. Going down, a
+row ``r`` of weights over tokens says how much of what is read stands where, in each of the two streams:
+
+    at a tap          r_y gains the patches that are read;  at the top r_x gains CLS
+    at a local block  y = y + Ã_loc V(x):  r_x gains r_y Ã_loc,  and r_y stays
+    at a block        x = x + Ã V(x):      r_x gains r_x Ã
+    at the start      y = x:               r_x gains r_y
+
+What is read weighs as the target's derivative by each margin says, in all 1: for the image margin that is CLS alone,
+for the map margin the region's patches at every tap, and for the joint margin a share of both. ``Ã`` tells methods
+apart:
+
+    rollout     ½ mean_h A, and what was there counts ½ (arXiv 2005.00928): where information may come from. It knows
+                nothing of the target but what is read.
+    relevance   mean_h (∂target/∂A ⊙ A)⁺ (arXiv 2103.15679): what speaks for the target.
+
+``legrad`` walks no row: Σ_l mean_h mean_q (∂target/∂A)⁺ over both streams, after LeGrad (arXiv 2404.03214), whose
+gradients are of a score read after each layer; ours are of the target itself, for our score cannot be read there.
+
+MLPs are not in any of these. Maps are [B, h, w]: patches are enlarged as anomaly maps are, and the sum is kept. CLS as
+a source is left out. One image's matrices are held at once, [H, T, T] a block and stream: 8 GB at ViT-L/14, 518 px.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headlens.attribution.targets import HeadTarget, ScoreTarget, Target
+from headlens.backbone.vision import STREAMS
+from headlens.errors import ConfigError, ShapeError
+from headlens.heads.cache import clean_forward
+from headlens.heads.direct import source_maps, tap_parts
+from headlens.heads.targets import wide
+from headlens.heads.variants import Head, heads_of, local_layers
+from headlens.metrics import upsample
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What the target made of one image's attention.
+
+    Args:
+        patterns: ``{(stream, layer): [H, T, T]}``, query by key; rows sum to 1 but for summed local attention.
+        gradients: the target's by each of them, the same shapes.
+        cls: the target's derivative by the image margin, [].
+        taps: by the margins of every patch, ``{tap: [N]}``.
+        grid: rows and columns of patches.
+    """
+
+    patterns: dict[tuple[str, int], Tensor]
+    gradients: dict[tuple[str, int], Tensor]
+    cls: Tensor
+    taps: dict[int, Tensor]
+    grid: tuple[int, int]
+
+
+def attend(target: Target, image: Tensor) -> Attention:
+    """One forward and one backward of an image [1, 3, h, w] with every attention matrix in view.
+
+    A head as a target is no function of margins: ``cls`` and ``taps`` are then 0.
+    """
+    detector, size = target.detector, (image.shape[2], image.shape[3])
+    vision = detector.backbone.vision
+    patterns: dict[tuple[str, int], Tensor] = {}
+
+    def keep(pattern: Tensor, *, hook: Any) -> Tensor:
+        stream = "local" if hook.name.endswith("hook_local_pattern") else "global"
+        if not pattern.requires_grad:  # the first: all above it then have a gradient by themselves
+            pattern.requires_grad_()
+        patterns[stream, int(hook.name.split(".")[1])] = pattern
+        return pattern
+
+    points = [f"blocks.{layer}.attn.hook_pattern" for layer in range(vision.cfg.n_layers)]
+    points += [f"blocks.{layer}.attn.hook_local_pattern" for layer in local_layers(detector)]
+    read: list[Tensor] = []
+    with torch.enable_grad(), vision.hooks([(point, keep) for point in points]):
+        if isinstance(target, ScoreTarget):
+            found, _ = target.forward(image.detach(), True)
+            read = [found.image, *found.taps.values()]
+            value = target.read(found, size)
+        else:
+            value = target(image.detach(), True)
+        wanted = [*patterns.values(), *read]
+        gradients = torch.autograd.grad(value.sum(), wanted, allow_unused=True)
+    every = [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, gradients, strict=True)]
+    slopes = [wide(own[0]) for own in every[: len(patterns)]]
+    by_margin = [own[0] for own in every[len(patterns) :]]
+    return Attention(
+        {place: wide(pattern.detach()[0]) for place, pattern in patterns.items()},
+        dict(zip(patterns, slopes, strict=True)),
+        by_margin[0] if read else value.new_zeros(()),
+        dict(zip(detector.config.taps, by_margin[1:], strict=True)) if read else {},
+        vision.grid(*size),
+    )
+
+
+def rollout(target: Target, images: Tensor, *, heads: Iterable[Head] | None = None) -> Tensor:
+    """Attention rollout (arXiv 2005.00928) from what the target reads down to the patches, [B, h, w].
+
+    Args:
+        target: one of ``SCORES``.
+        images: normalised, [B, 3, h, w].
+        heads: the mean over these of each layer; layers without any are passed over. All when None.
+
+    Raises:
+        ConfigError: a head as a target.
+        ShapeError: a head that does not exist, or none at all.
+    """
+
+    def step(seen: Attention, place: tuple[str, int], numbers: Sequence[int]) -> Tensor:
+        pattern = seen.patterns[place][list(numbers)].mean(0)
+        return pattern / pattern.sum(-1, keepdim=True)  # of matrices that are summed, rows have their number
+
+    return _walked(target, images, heads, step, keep=0.5)
+
+
+def relevance(target: Target, images: Tensor, *, heads: Iterable[Head] | None = None) -> Tensor:
+    """Gradient-weighted relevance (arXiv 2103.15679) from what the target reads down to the patches, [B, h, w].
+
+    Args:
+        target: one of ``SCORES``.
+        images: normalised, [B, 3, h, w].
+        heads: others count as if they moved nothing; each has 1 / H of its layer, so that single heads of one layer
+            add up to the layer, but for patches that are read: those count as themselves each time. All when None.
+            Large models are said to be less noisy with upper layers only: ``heads_of(detector, range(12, 24))``.
+
+    Raises:
+        ConfigError: a head as a target.
+        ShapeError: a head that does not exist, or none at all.
+    """
+
+    def step(seen: Attention, place: tuple[str, int], numbers: Sequence[int]) -> Tensor:
+        pattern, gradient = (own[place][list(numbers)] for own in (seen.patterns, seen.gradients))
+        return (pattern * gradient).clamp(min=0).sum(0) / len(seen.patterns[place])
+
+    return _walked(target, images, heads, step, keep=1.0)
+
+
+def legrad(target: Target, images: Tensor, *, heads: Iterable[Head] | None = None) -> Tensor:
+    """Positive gradients by attention, summed over layers (after arXiv 2404.03214), [B, h, w].
+
+    Args:
+        target: any.
+        images: normalised, [B, 3, h, w].
+        heads: the sum over these alone; maps of single heads add up to that of all. All when None.
+
+    Raises:
+        ShapeError: a head that does not exist, or none at all.
+    """
+    chosen, maps = _chosen(target, heads), []
+    for image in images.split(1):
+        seen = attend(target, image)
+        # (H, T, T) -> mean over queries (H, T) -> the chosen heads' share (T)
+        parts = [
+            seen.gradients[place].clamp(min=0).mean(1)[numbers].sum(0) / len(seen.gradients[place])
+            for place, numbers in chosen.items()
+        ]
+        maps.append(torch.stack(parts).sum(0)[1:].view(seen.grid))
+    return enlarged(torch.stack(maps), images)
+
+
+def contributions(target: Target, images: Tensor, *, heads: Iterable[Head] | None = None) -> Tensor:
+    """The exact parts of single heads, by place, [B, h, w]: of the image margin by source, of the map margin as drawn.
+
+    Over all heads they add up to what heads write into the margin; MLPs, biases and the embedding write the rest, and
+    from CLS heads take something too.
+
+    Args:
+        target: ``image_margin``, ``map_margin``, or a head, which then stands for itself.
+        images: normalised, [B, 3, h, w].
+        heads: the sum over these alone; all that write into the margin when None.
+
+    Raises:
+        ConfigError: another target, or heads beside a head as a target.
+        ShapeError: a head that does not exist, or none at all.
+    """
+    name = target.name
+    if isinstance(target, HeadTarget):
+        if heads is not None:
+            raise ConfigError(f"the target is the head {name} itself: leave heads out")
+        heads, name = [target.head], "map_margin" if target.head.stream == "local" else "image_margin"
+    if name not in ("image_margin", "map_margin"):
+        raise ConfigError(f"{name} is no sum over heads; contributions are to image_margin, map_margin, or one head")
+    chosen = _chosen(target, heads)
+    clean = clean_forward(target.detector, images, [target.thing] * len(images))
+    total = torch.zeros(len(images), clean.grid[0] * clean.grid[1], device=images.device)
+    total = total.to(clean.margins.image.dtype)
+    if name == "image_margin":
+        for (stream, layer), numbers in chosen.items():
+            if stream == "global":
+                total = total + source_maps(clean, layer)[:, numbers, 1:].sum(1)
+        return enlarged(total.unflatten(1, clean.grid), images)
+    taps = target.detector.config.taps
+    for tap in taps:
+        parts = tap_parts(clean, tap)
+        for (stream, layer), numbers in chosen.items():
+            layers = parts.layers.get(stream, range(0))
+            if layer in layers:
+                total = total + parts.heads[stream][:, :, layers.index(layer), numbers].sum(-1) / len(taps)
+    total = total * target.share((images.shape[2], images.shape[3]))
+    return enlarged(total.unflatten(1, clean.grid), images)
+
+
+def enlarged(maps: Tensor, images: Tensor) -> Tensor:
+    """Maps of patches [B, rows, columns] at the size of their images, bilinear; sums stay what they were.
+
+    >>> float(enlarged(torch.eye(2)[None], torch.zeros(1, 3, 6, 6)).sum())
+    2.0
+    """
+    size = (images.shape[2], images.shape[3])
+    return upsample(maps, size, 0.0) * (maps[0].numel() / (size[0] * size[1]))
+
+
+def _walked(target: Target, images: Tensor, heads: Iterable[Head] | None, step: Any, keep: float) -> Tensor:
+    """The row of what is read, walked down to the patches: what was there counts ``keep``, what moved ``keep Ã``."""
+    if not isinstance(target, ScoreTarget):
+        raise ConfigError(
+            f"{target.name} is one head, and no row of tokens is read by it alone; "
+            "legrad, contributions and all methods of pixels take a head as a target"
+        )
+    chosen, maps = _chosen(target, heads), []
+    for image in images.split(1):
+        seen = attend(target, image)
+        total = seen.cls + sum(own.sum() for own in seen.taps.values())
+        tokens = 1 + seen.grid[0] * seen.grid[1]
+        x, y = (seen.cls.new_zeros(tokens) for _ in STREAMS)
+        x[0] = seen.cls / total
+        start = target.detector.config.local_start
+        for layer in reversed(range(target.detector.backbone.vision.cfg.n_layers)):
+            if layer in seen.taps:
+                row = y if start >= 0 else x
+                row[1:] += seen.taps[layer] / total
+            moved, share = torch.zeros_like(x), {"global": 1.0, "local": 1.0}
+            for stream, row in (("global", x), ("local", y)):
+                if (stream, layer) in chosen and (stream, layer) in seen.patterns:
+                    moved = moved + keep * (row @ step(seen, (stream, layer), chosen[stream, layer]))
+                    share[stream] = keep
+            x, y = share["global"] * x + moved, share["local"] * y
+            if layer == start:
+                x, y = x + y, torch.zeros_like(y)
+        maps.append(x[1:].view(seen.grid))
+    return enlarged(torch.stack(maps), images)
+
+
+def _chosen(target: Target, heads: Iterable[Head] | None) -> dict[tuple[str, int], list[int]]:
+    """The numbers of the heads of each stream and layer."""
+    every = heads_of(target.detector)
+    asked = every if heads is None else list(dict.fromkeys(heads))
+    if unknown := set(asked) - set(every):
+        name = min(map(str, unknown))
+        raise ShapeError(f"head {name} does not exist, or nobody reads it; see heads_of(detector)")
+    if not asked:
+        raise ShapeError("no head to follow; give at least one, such as heads_of(detector, [18], [7]), or None for all")
+    found: dict[tuple[str, int], list[int]] = {}
+    for head in asked:
+        found.setdefault((head.stream, head.layer), []).append(head.head)
+    return found

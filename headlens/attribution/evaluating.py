@@ -1,0 +1,220 @@
+"""``faithfulness``: methods by measures, by domain, with intervals over images; and who fails the sanity check."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from headlens.attribution.faithfulness import deletion, infidelity, insertion, pointing, sensitivity
+from headlens.attribution.methods import METHODS, Method, method_of
+from headlens.attribution.sanity import CHECKS, SAME, likeness, with_random_blocks, with_random_heads
+from headlens.attribution.targets import Target, target_of
+from headlens.data import Batch, DataSet
+from headlens.detectors.headclip import Detector
+from headlens.errors import ConfigError, DataError, ShapeError
+from headlens.heads.pictures import Pictures
+from headlens.heads.results import Result, ordered, provenance
+from headlens.metrics import PerImage, Truth
+
+MEASURES = ("deletion", "insertion", "pointing", "aupro", "infidelity", "sensitivity", *CHECKS)
+"""All that can be measured; the last two are likenesses after randomisation (``headlens.attribution.sanity``)."""
+
+_COLUMNS = ["domain", "kind", "metric", "value", "low", "high", "n"]
+
+
+@dataclass(frozen=True)
+class Faithfulness(Result):
+    """``frame``: a row for each domain, method (``kind``) and measure (``metric``).
+
+    ``value`` is the mean over images, or AUPRO over all of them; ``low`` and ``high`` are its 95 % bootstrap interval
+    over images, ``n`` how many there are.
+
+    Args:
+        images: the rows of single images that ``frame`` sums up.
+    """
+
+    images: pd.DataFrame = field(repr=False)
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """A row for each domain and method: likeness after each randomisation, and ``passes``: all below ``SAME``.
+
+        Raises:
+            ConfigError: no randomisation was measured.
+        """
+        rows = self.frame[self.frame["metric"].isin(CHECKS)]
+        if rows.empty:
+            raise ConfigError(f"no sanity check was run; measure {' and '.join(CHECKS)}")
+        table = rows.pivot(index=["domain", "kind"], columns="metric", values="value")
+        below = (table < SAME) | table.isna()  # a check that was not asked for is not failed
+        order = rows[["domain", "kind"]].drop_duplicates()
+        return table.assign(passes=below.all(axis=1)).reindex(pd.MultiIndex.from_frame(order)).reset_index()
+
+
+def faithfulness(
+    detector: Detector,
+    data: DataSet | Sequence[DataSet],
+    *,
+    methods: Sequence[str] | None = None,
+    target: str = "joint_margin",
+    measures: Sequence[str] = MEASURES,
+    options: Mapping[str, Mapping[str, object]] | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    replicates: int = 1000,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Faithfulness:
+    """How right the maps of several methods are, on the pictures of one or several sets.
+
+    A picture is attributed once for each method, twice more for the sanity checks, and four times for sensitivity.
+
+    Args:
+        detector: whose target.
+        data: which pictures; sets of one domain are put together.
+        methods: names; all that take the target when None, the control included.
+        target: see ``headlens.attribution.targets``.
+        measures: any of ``MEASURES``; those that need a mask are of the pictures that have one.
+        options: ``{method: {option: value}}``.
+        size: pictures are resized to this square; the backbone's own size when None.
+        seed: of all draws.
+        replicates: of the bootstrap.
+        progress: called with 1 after every picture.
+
+    Raises:
+        ConfigError: a method, measure, target or option that does not exist, or a method that does not take the target.
+        DataError: no picture could be read.
+
+    >>> import headlens
+    >>> run = headlens.load("mini-industrial")
+    >>> pictures = headlens.data.open("procedural:industrial/aux", per_category=2, size=28).where(
+    ...     lambda record: record.category == "wood")
+    >>> found = faithfulness(run.detector, pictures, methods=["legrad", "edges"], measures=["upper_blocks"], size=28)
+    >>> found.verdicts["passes"].tolist()
+    [True, False]
+    """
+    if unknown := [name for name in measures if name not in MEASURES]:
+        raise ConfigError(f"unknown measure {unknown[0]!r}: there are {', '.join(MEASURES)}")
+    if not measures:
+        raise ShapeError(f"no measure; give some of {', '.join(MEASURES)}")
+    settings = _settings(target_of(detector, target), methods, options or {})
+    models = {"": detector}
+    if "head_weights" in measures:
+        models["head_weights"] = with_random_heads(detector, seed)
+    if "upper_blocks" in measures:
+        models["upper_blocks"] = with_random_blocks(detector, seed=seed)
+
+    @cache
+    def targets(thing: str) -> dict[str, Target]:
+        return {name: target_of(model, target, thing) for name, model in models.items()}
+
+    sets = [data] if isinstance(data, DataSet) else list(data)
+    rows: list[dict[str, Any]] = []
+    maps: dict[tuple[str, str], list[Tensor]] = defaultdict(list)  # by domain and method, of pictures with a mask
+    masks: dict[str, list[Tensor]] = defaultdict(list)
+    skipped: list[str] = []
+    for one in sets:
+        pictures = Pictures(detector, one, size, 1)
+        for part, image in pictures:
+            record, mask = part.records[0], _mask(part)
+            if mask is not None:
+                masks[one.domain].append(mask)
+            for name, own in settings.items():
+                found = _Found(method_of(name), own, targets(record.category), image)
+                if mask is not None:
+                    maps[one.domain, name].append(found.map.cpu())
+                values = {measure: found.measure(measure, mask, seed) for measure in measures if measure != "aupro"}
+                about = {"domain": one.domain, "dataset": one.name, "category": record.category, "image": record.name}
+                keys = {**about, "anomalous": record.anomalous, "kind": name}
+                rows += [{**keys, "metric": metric, "value": value} for metric, value in values.items()]
+            progress(1)
+        skipped += pictures.skipped
+    if not rows and not maps:
+        raise DataError(f"{', '.join(one.name for one in sets) or 'no set'}: no picture could be measured")
+    images = pd.DataFrame(rows).dropna(subset=["value"]) if rows else pd.DataFrame()
+    frames = [_means(images, replicates, seed)] if len(images) else []
+    if "aupro" in measures:
+        for (domain, name), own_maps in maps.items():
+            known = Truth.of(torch.stack(masks[domain]))
+            frames.append(_aupro(domain, name, torch.stack(own_maps), known, replicates, seed))
+    made: dict[str, Any] = {"what": "faithfulness", "target": target, "measures": list(measures), "methods": settings}
+    made |= {"datasets": [one.name for one in sets], "skipped": skipped, "seed": seed, "replicates": replicates}
+    frame = ordered(pd.concat(frames, ignore_index=True))
+    return Faithfulness(frame, provenance(detector, sets[0], **made), images)
+
+
+def _settings(
+    target: Target, methods: Sequence[str] | None, options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Every method's options; raises ConfigError where one does not exist, or does not fit the target."""
+    if methods is None:
+        methods = [name for name, method in METHODS.items() if method.takes(target)]
+    found = {name: method_of(name).settings(**options.get(name, {})) for name in methods}
+    if unfit := [name for name in found if not METHODS[name].takes(target)]:
+        raise ConfigError(f"{unfit[0]} does not take {target.name} as a target; leave it out, or take another target")
+    if stray := set(options) - set(found):
+        raise ConfigError(f"options are given for {min(stray)!r}, which is not among the methods")
+    return found
+
+
+class _Found:
+    """What one method says of one picture [1, 3, h, w], of the detector and of randomised ones."""
+
+    def __init__(self, method: Method, settings: dict[str, Any], targets: dict[str, Target], image: Tensor) -> None:
+        self._attribute = lambda which, images: method(targets[which], images, **settings)
+        self._targets, self._image = targets, image
+        self.map = self._attribute("", image)[0]
+
+    def measure(self, name: str, mask: Tensor | None, seed: int) -> float:
+        """One of ``MEASURES`` but AUPRO; NaN where it is undefined: pointing where nothing is marked."""
+        target, image = self._targets[""], self._image
+        if name == "pointing":
+            return float("nan") if mask is None else pointing(self.map.cpu(), mask)
+        if name == "deletion":
+            return deletion(target, image, self.map)
+        if name == "insertion":
+            return insertion(target, image, self.map)
+        if name == "infidelity":
+            return infidelity(target, image, self.map, seed=seed)
+        if name == "sensitivity":
+            return sensitivity(lambda images: self._attribute("", images), image, seed=seed)
+        return likeness(self.map, self._attribute(name, image)[0])
+
+
+def _mask(part: Batch) -> Tensor | None:
+    """The picture's mask [h, w], where it is the truth."""
+    return part.masks[0] if part.masks is not None and bool(part.has_mask[0]) else None
+
+
+def _means(images: pd.DataFrame, replicates: int, seed: int) -> pd.DataFrame:
+    """Means over the images of a domain."""
+    rows = []
+    for (domain, kind, metric), own in images.groupby(["domain", "kind", "metric"], sort=False):
+        values = own["value"].to_numpy()
+        drawn = np.random.default_rng(seed).integers(len(values), size=(replicates, len(values)))
+        rows.append((domain, kind, metric, values.mean(), *_ends(values[drawn].mean(1)), len(values)))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _aupro(domain: str, kind: str, maps: Tensor, truth: Truth, replicates: int, seed: int) -> pd.DataFrame:
+    """Over all pixels of a domain; by their ranks, which change no order and fill the counters' bins evenly."""
+    ranks = torch.from_numpy(rankdata(maps.flatten().numpy()) / maps.numel()).view(maps.shape)
+    each = PerImage.of(ranks.float(), truth)
+    value = float(each.metrics(torch.ones(1, len(maps)))["aupro"])
+    ends = _ends(each.bootstrap(replicates, seed)["aupro"].numpy())
+    return pd.DataFrame([(domain, kind, "aupro", value, *ends, len(maps))], columns=_COLUMNS)
+
+
+def _ends(replicates: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval; NaN where no replicate is defined."""
+    known = replicates[~np.isnan(replicates)]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+    return float(low), float(high)

@@ -1,0 +1,251 @@
+"""Attributions to pixels by gradients and by ablation; the algorithms are Captum's, the units are one for all.
+
+Every function takes a target and normalised images [B, 3, h, w] and gives a signed map [B, h, w]: channels are summed,
+nothing is rescaled, and a pixel holds its own share, so that the sum over pixels is what was attributed in all.
+
+The gradients know only differences, so what an absent pixel looks like decides the answer:
+
+    blur    the picture without detail finer than a patch: a small flaw goes, the scene stays
+    mean    the mean colour of CLIP's training pictures: 0 after normalisation
+    black   0 before normalisation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headlens.attribution.targets import Target
+from headlens.data import Preprocess
+from headlens.errors import ConfigError, ShapeError
+from headlens.metrics import upsample
+
+BASELINES = ("blur", "mean", "black")
+
+
+def baseline_of(target: Target, images: Tensor, kind: str = "blur") -> Tensor:
+    """What the images are when nothing is there, [B, 3, h, w].
+
+    Raises:
+        ConfigError: none of ``BASELINES``.
+    """
+    if kind == "mean":
+        return torch.zeros_like(images)
+    if kind == "black":
+        black = torch.zeros(images.shape, dtype=torch.uint8, device=images.device)
+        return Preprocess(images.shape[-1]).normalise(black).to(images.dtype)
+    if kind == "blur":
+        flat = images.flatten(0, 1)  # the enlarging of maps, to their own size, is a Gaussian alone
+        sigma = float(target.detector.backbone.vision.cfg.patch_size)
+        return upsample(flat, (flat.shape[1], flat.shape[2]), sigma).view_as(images)
+    raise ConfigError(f"unknown baseline {kind!r}: there are {', '.join(BASELINES)}")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draws that depend on ``seed`` alone and leave no trace; Captum draws from global generators."""
+    before = np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(before)  # noqa: NPY002
+
+
+def integrated_gradients(
+    target: Target,
+    images: Tensor,
+    *,
+    baseline: str = "blur",
+    steps: int = 32,
+    most: int = 512,
+    tolerance: float = 1e-3,
+    at_once: int = 8,
+) -> Tensor:
+    """Gradients integrated from the baseline to the image (arXiv 1703.01365), by Gauss and Legendre's rule.
+
+    Complete: a map adds up to the target's difference between image and baseline. How many steps that takes depends on
+    the image, so they are doubled until it does.
+
+    Args:
+        target, images: see above.
+        baseline: one of ``BASELINES``.
+        steps: of the path at first, a forward and a backward each.
+        most: no more than so many, be the map complete or not.
+        tolerance: what a complete map may miss, relative to the difference.
+        at_once: how many steps are held together.
+    """
+    from captum.attr import IntegratedGradients
+
+    _positive(steps=steps, most=most, at_once=at_once)
+    method, maps = IntegratedGradients(target), []
+    for image in images.split(1):
+        base, count = baseline_of(target, image, baseline), min(steps, most)
+        with torch.no_grad():
+            change = float(target(image)) - float(target(base))
+        while True:
+            found = method.attribute(
+                _own(image),
+                baselines=base,
+                n_steps=count,
+                method="gausslegendre",  # smooth targets: its error falls faster than by any power of the steps
+                internal_batch_size=at_once,
+            ).detach()
+            if count >= most or abs(float(found.double().sum()) - change) <= tolerance * abs(change):
+                break
+            count = min(2 * count, most)
+        maps.append(found)
+    return torch.cat(maps).sum(1)
+
+
+def gradient_shap(
+    target: Target,
+    images: Tensor,
+    *,
+    baseline: str = "blur",
+    samples: int = 16,
+    noise: float = 0.1,
+    seed: int = 0,
+    at_once: int = 8,
+) -> Tensor:
+    """Gradients at random points between baseline and noisy image, times the difference (arXiv 1705.07874).
+
+    Complete in the mean over draws; with few samples the residual is large.
+
+    Args:
+        target, images, baseline, at_once: as for integrated gradients.
+        samples: draws for each image.
+        noise: its standard deviation, in normalised units, where pictures have about 1.
+        seed: of the draws, the same for every image.
+    """
+    from captum.attr import GradientShap
+
+    _positive(samples=samples, at_once=at_once)
+    method, maps = GradientShap(target), []
+    for image in images.split(1):  # together, Captum would draw the baseline of one for another
+        total = torch.zeros_like(image)
+        with seeded(seed):
+            for first in range(0, samples, at_once):
+                count = min(at_once, samples - first)
+                part = method.attribute(
+                    _own(image), baselines=baseline_of(target, image, baseline), n_samples=count, stdevs=noise
+                )
+                total += count * part.detach()
+        maps.append(total / samples)
+    return torch.cat(maps).sum(1)
+
+
+def input_x_gradient(target: Target, images: Tensor) -> Tensor:
+    """The normalised image times the target's gradient: a pixel counts by how far it is from the mean colour."""
+    from captum.attr import InputXGradient
+
+    return InputXGradient(target).attribute(_own(images)).detach().sum(1)
+
+
+def smooth_grad(
+    target: Target, images: Tensor, *, samples: int = 16, noise: float = 0.3, seed: int = 0, at_once: int = 8
+) -> Tensor:
+    """``input_x_gradient``, averaged over noisy copies of the image (SmoothGrad, arXiv 1706.03825).
+
+    Args:
+        target, images, samples, seed, at_once: as for ``gradient_shap``.
+        noise: its standard deviation, in normalised units.
+    """
+    from captum.attr import InputXGradient, NoiseTunnel
+
+    _positive(samples=samples, at_once=at_once)
+    method, maps = NoiseTunnel(InputXGradient(target)), []
+    for image in images.split(1):
+        with seeded(seed):
+            found = method.attribute(
+                _own(image),
+                nt_type="smoothgrad",
+                nt_samples=samples,
+                nt_samples_batch_size=min(at_once, samples),
+                stdevs=noise,
+            )
+        maps.append(found.detach())
+    return torch.cat(maps).sum(1)
+
+
+def patch_ablation(
+    target: Target, images: Tensor, *, baseline: str = "blur", cells: int = 8, at_once: int = 8
+) -> Tensor:
+    """How much the target falls when a square takes the baseline's pixels, square by square.
+
+    Args:
+        target, images, baseline: as for integrated gradients.
+        cells: squares along the longer side, whole patches each; a forward for every square.
+        at_once: squares ablated together, in copies of their own.
+    """
+    from captum.attr import FeatureAblation
+
+    side = _side(target, images, cells, at_once)
+    rows, columns = (torch.arange(length, device=images.device) // side for length in images.shape[2:])
+    squares = rows[:, None] * (columns[-1] + 1) + columns  # (h, w)
+    found = FeatureAblation(target).attribute(
+        images,
+        baselines=baseline_of(target, images, baseline),
+        feature_mask=squares[None, None],
+        perturbations_per_eval=at_once,
+    )
+    return _each(found, squares.flatten().bincount()[squares])
+
+
+def occlusion(target: Target, images: Tensor, *, baseline: str = "blur", cells: int = 8, at_once: int = 8) -> Tensor:
+    """The same with a window of two by two squares that moves by one: a pixel has the mean of its windows.
+
+    Source: arXiv 1311.2901.
+
+    Args:
+        target, images, baseline, cells, at_once: as for ``patch_ablation``.
+    """
+    from captum.attr import Occlusion
+
+    side = _side(target, images, cells, at_once)
+    window = [min(2 * side, length) for length in images.shape[2:]]
+    found = Occlusion(target).attribute(
+        images,
+        sliding_window_shapes=(3, *window),
+        strides=(3, side, side),
+        baselines=baseline_of(target, images, baseline),
+        perturbations_per_eval=at_once,
+    )
+    return _each(found, torch.tensor(window[0] * window[1], device=images.device))
+
+
+def edges(target: Target, images: Tensor) -> Tensor:
+    """Sobel's edges of the picture: a control that looks plausible and knows nothing of the target."""
+    grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    across = grey.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    return F.conv2d(grey, torch.stack([across, across.T])[:, None]).norm(dim=1)
+
+
+def _own(images: Tensor) -> Tensor:
+    """A leaf that may be differentiated: the caller's images are left as they are."""
+    return images.detach().clone().requires_grad_()
+
+
+def _each(found: Tensor, area: Tensor) -> Tensor:
+    """What removing an area [h, w] of pixels changed, said of every pixel in it and of every channel, to shares."""
+    return found.detach().mean(1) / area
+
+
+def _side(target: Target, images: Tensor, cells: int, at_once: int) -> int:
+    """Pixels along a square."""
+    _positive(cells=cells, at_once=at_once)
+    patch = target.detector.backbone.vision.cfg.patch_size
+    return patch * -(-max(images.shape[2:]) // (patch * cells))
+
+
+def _positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ShapeError(f"{name} is {count}; expected at least 1")

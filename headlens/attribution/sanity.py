@@ -1,0 +1,81 @@
+"""Does a map depend on the model at all? It must change when the model does (Adebayo et al., arXiv 1810.03292).
+
+Two models that know less: one that weighs every head of both streams at random, uniformly between 0 and 2, learned
+weights or not, and one whose upper blocks have all their weights shuffled, which keeps their scale. A map that looks as
+before explains the picture, not the model. Likeness is Spearman's rank correlation over the pixels of the signed maps.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from headlens.detectors.headclip import Detector
+from headlens.errors import ShapeError
+from headlens.heads.gates import streams_of
+
+CHECKS = ("head_weights", "upper_blocks")
+SAME = 0.9
+"""Mean likeness from which on a map counts as unchanged: a convention, so the likeness is always shown beside it."""
+
+
+def with_random_heads(detector: Detector, seed: int = 0) -> Detector:
+    """The detector with random head weights; nothing else is changed, and the backbone is shared.
+
+    >>> from headlens.backbone import load
+    >>> weights = with_random_heads(Detector(load("mini"))).head_weights()
+    >>> {stream: bool((own >= 0).all() and (own <= 2).all()) for stream, own in weights.items()}
+    {'global': True, 'local': True}
+    """
+    other = Detector(detector.backbone, replace(detector.config, head_weights="free", streams=streams_of(detector)))
+    generator = torch.Generator().manual_seed(seed)
+    assert other.weights is not None
+    with torch.no_grad():
+        for raw in other.weights.raw.values():
+            raw.copy_(2 * torch.rand(raw.shape, generator=generator))
+    if other.prompts is not None and detector.prompts is not None:
+        other.prompts.load_state_dict(detector.prompts.state_dict())
+    return other.requires_grad_(False)
+
+
+def with_random_blocks(detector: Detector, blocks: int | None = None, seed: int = 0) -> Detector:
+    """The detector with the weights of its image tower's last blocks shuffled, each tensor in itself.
+
+    Args:
+        detector: it keeps its own backbone.
+        blocks: how many; half of them when None, or as many as leave no tap as it was.
+        seed: of the order.
+
+    Raises:
+        ShapeError: more blocks than there are, or none.
+    """
+    backbone, generator = copy.deepcopy(detector.backbone), torch.Generator().manual_seed(seed)
+    depth = backbone.vision.cfg.n_layers
+    blocks = max(depth // 2, depth - min(detector.config.taps)) if blocks is None else blocks
+    if not 1 <= blocks <= depth:
+        raise ShapeError(f"{blocks} blocks cannot be shuffled; there are {depth}")
+    with torch.no_grad():
+        for block in list(backbone.vision.blocks)[depth - blocks :]:
+            for parameter in block.parameters():
+                order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    other = Detector(backbone, detector.config)
+    other.load_state_dict(detector.state_dict())
+    return other.requires_grad_(False)
+
+
+def likeness(one: Tensor, other: Tensor) -> float:
+    """Spearman's correlation of two maps of one shape; of maps without any order, whether they are equal.
+
+    >>> likeness(torch.tensor([[1.0, 2, 4]]), torch.tensor([[1.0, 2, 3]]))
+    1.0
+    """
+    if one.shape != other.shape:
+        raise ShapeError(f"maps have shapes {tuple(one.shape)} and {tuple(other.shape)}")
+    if float(one.max()) == float(one.min()) or float(other.max()) == float(other.min()):
+        return float(torch.equal(one, other))
+    return round(float(spearmanr(one.flatten().cpu().numpy(), other.flatten().cpu().numpy()).statistic), 12)
