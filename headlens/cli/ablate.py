@@ -94,8 +94,8 @@ def ablate(
     name = slug(
         "ablate",
         loaded.folder.name,
-        "" if layer is None or group else "L" + "+".join(layer).replace(",", "+"),
-        "H" + "+".join(map(str, head)) if head and not group else "",
+        "" if layer is None else "L" + "+".join(layer).replace(",", "+"),
+        "H" + "+".join(map(str, head)) if head else "",
         stream if stream != "both" else "",
         "+".join(group) if group else what if what != "heads" else "",
         kind if kind != "zero" else "",
@@ -127,7 +127,7 @@ def ablate(
         variants = heads.whole_layers(asked)
     else:
         variants = heads.single_heads(asked)
-    if what == "cumulative" and not group:
+    if what == "cumulative":
         first = swept(variants, (), "order")
         variants = growing([heads.Head.of(name) for name in first.means("joint_margin")["variant"]], seed)
     result = swept(variants, tuple(metric or _METRICS), "parts")

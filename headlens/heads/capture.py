@@ -32,6 +32,7 @@ from headlens.heads.results import made_by, parquet, per_image, precision, prove
 from headlens.heads.store import Store
 from headlens.heads.targets import check_linear, wide
 from headlens.plots.grid import grids
+from headlens.plots.style import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,7 +110,7 @@ class Capture:
             "mean",
             ax,
             stream,
-            label=f"mean {metric.replace('_', ' ')}",
+            label=f"mean {named(metric)}",
             centre=centre,
             made_by=made_by(self.provenance),
         )

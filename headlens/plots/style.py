@@ -25,6 +25,8 @@ NAMES = {
     "joint_margin": "joint margin (logits)",
     "joint_score": "joint score",
     "map_margin": "map margin (logits)",
+    "entropy": "entropy (nats)",
+    "entropy_patches": "entropy of patches (nats)",
     "anomaly_map": "anomaly map (relative L1)",
     "image_auroc": "I-AUROC",
     "pixel_auroc": "P-AUROC",
