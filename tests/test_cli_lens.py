@@ -156,9 +156,46 @@ def test_names(lens):
     assert (lens.out / "name-small-L23-H1-bolts.parquet").is_file()
 
 
+def test_attributions_of_pictures(lens, parts):
+    pictures, masks = parts / "bolt" / "test" / "spot", parts / "bolt" / "ground_truth" / "spot"
+    said = lens("attribute", pictures, "--mask", masks, "--method", "integrated_gradients", "--steps", 2, data=False)
+    frame = pd.read_parquet(lens.out / "attribute-small-joint_margin.parquet")
+    assert len(frame) == 3 and said.count("  joint margin ") == 3 and "missed" in said
+    complete = frame["residual"].abs() <= 1e-3 * (frame["value"] - frame["baseline"]).abs()
+    assert complete.all() and np.allclose(frame["value"] - frame["baseline"] - frame["effect"], frame["residual"])
+    assert (lens.out / "attribute-small-1-png-joint_margin-integrated_gradients.png").is_file()
+    maps = np.load(lens.out / "attribute-small-1-png-joint_margin-integrated_gradients.npz")
+    assert np.isclose(maps["map"].astype(float).sum(), frame["effect"][0], atol=1e-6)
+
+
+def test_attributions_inside_a_mask_and_of_single_heads(lens, parts):
+    picture, mask = parts / "bolt" / "test" / "spot" / "1.png", parts / "bolt" / "ground_truth" / "spot" / "1_mask.png"
+    lens("attribute", picture, "--method", "legrad", "--target", "map_margin", "--mask", mask, "--inside", data=False)
+    lens("attribute", picture, "--method", "legrad", "--target", "image_margin", "--head", "L18H7", data=False)
+    inside = np.load(lens.out / "attribute-small-1-png-map_margin-legrad.npz")
+    assert inside["region"].sum() > 0
+    assert (lens.out / "attribute-small-1-png-image_margin-L18H7-legrad.npz").is_file()
+
+
+def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    good = parts / "bolt" / "test" / "good" / "0.png"
+    arguments = ["attribute", good, tmp_path / "broken.png", "--method", "legrad", "--run", run, "--out", tmp_path / "o"]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 1 and "left out" in result.output and "broken.png" in result.output
+    assert (tmp_path / "o" / "attribute-small-0-png-joint_margin-legrad.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        (("attribute", "PICTURE", "--method", "magic"), ConfigError, "unknown method 'magic': there are integrated"),
+        (("attribute", "PICTURE", "--target", "magic"), ConfigError, "unknown target 'magic'"),
+        (("attribute", "PICTURE", "--method", "rollout", "--target", "L18H7"), ConfigError, "does not take --target"),
+        (("attribute", "PICTURE", "--method", "legrad", "--steps", 8), ConfigError, "--steps is no option of legrad"),
+        (("attribute", "PICTURE", "--inside"), ConfigError, "--inside reads the map inside a mask"),
+        (("attribute", "PICTURE", "--mask", "a.png", "--mask", "b.png"), ConfigError, "2 masks for 1 pictures"),
+        (("attribute", "nowhere.png"), DataError, "nowhere.png: no such file"),
         (("ablate", "--layer", 24), ShapeError, "layer 24 does not exist; layers are 0..23"),
         (("ablate", "--layer", 18, "--head", 16), ShapeError, "head 16 does not exist; heads are 0..15"),
         (("ablate", "--layer", 3, "--stream", "local"), ShapeError, "layer 3 does not exist; layers are 5..23"),
@@ -180,7 +217,8 @@ def test_bad_input_is_named(arguments, error, message, run, parts, tmp_path):
     picture = str(parts / "bolt" / "test" / "good" / "0.png")
     arguments = [picture if a == "PICTURE" else str(a) for a in arguments]
     with pytest.raises(error, match=message.replace("(", r"\(")):
-        invoke(*arguments, "--run", run, "--data", parts, "--out", tmp_path / "out")
+        where = () if arguments[0] == "attribute" else ("--data", parts)
+        invoke(*arguments, "--run", run, *where, "--out", tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.png"))
 
 

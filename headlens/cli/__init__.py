@@ -8,6 +8,7 @@ import typer
 
 from headlens import HeadlensError, __version__
 from headlens.cli.ablate import ablate
+from headlens.cli.attribute import attribute
 from headlens.cli.compare import compare
 from headlens.cli.contributions import contributions
 from headlens.cli.data import data
@@ -37,6 +38,7 @@ app.command()(weights)
 app.command()(ablate)
 app.command()(importance)
 app.command()(contributions)
+app.command()(attribute)
 app.command()(compare)
 app.command()(name)
 app.command("import")(import_)
