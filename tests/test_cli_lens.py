@@ -180,7 +180,8 @@ def test_attributions_inside_a_mask_and_of_single_heads(lens, parts):
 def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     good = parts / "bolt" / "test" / "good" / "0.png"
-    arguments = ["attribute", good, tmp_path / "broken.png", "--method", "legrad", "--run", run, "--out", tmp_path / "o"]
+    pictures = (good, tmp_path / "broken.png")
+    arguments = ["attribute", *pictures, "--method", "legrad", "--run", run, "--out", tmp_path / "o"]
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 1 and "left out" in result.output and "broken.png" in result.output
     assert (tmp_path / "o" / "attribute-small-0-png-joint_margin-legrad.png").is_file()
