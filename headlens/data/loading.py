@@ -164,8 +164,33 @@ class Loader:
         if rows:
             yield self._together(rows)
         if len(order) and not self._read_any:  # one batch of bad pictures says nothing about the others
-            reason = self._skipped[order[0]]
-            raise DataError(f"none of {len(order)} pictures of {self.dataset.name} could be read; {reason}")
+            raise self.nothing(len(order))
+
+    def numbered(self, numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+        """Batches ``numbers`` of the set, cut into pieces of ``batch`` pictures, each with its number.
+
+        What cannot be read makes its own batch smaller and no other one different, so that batches may be dealt out
+        to processes that do not read each other's; a batch with nothing in it is left out.
+        """
+        count = len(self.dataset)
+        pieces = {number: range(number * self.batch, min((number + 1) * self.batch, count)) for number in numbers}
+        with closing(self._ahead([i for piece in pieces.values() for i in piece])) as results:
+            for number, piece in pieces.items():
+                rows: list[tuple[int, Prepared]] = []
+                for i, result in islice(results, len(piece)):
+                    if isinstance(result, DataError):
+                        self._skipped[i] = str(result)
+                    else:
+                        rows.append((i, result))
+                if rows:
+                    self._read_any = True
+                    yield number, self._together(rows)
+
+    def nothing(self, asked: int | None = None) -> DataError:
+        """The error that none of the pictures, or of so many of them, could be read, with the first reason known."""
+        count = len(self.dataset) if asked is None else asked
+        reason = next((f"; {reason}" for reason in self._skipped.values()), "")
+        return DataError(f"none of {count} pictures of {self.dataset.name} could be read{reason}")
 
     def _ahead(self, order: Sequence[int]) -> Generator[tuple[int, Prepared | DataError], None, None]:
         """Results in order, with a bounded number of them under way."""

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from headlens import parallel
 from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
@@ -23,7 +24,7 @@ from headlens.heads.replacement import StandIns
 from headlens.heads.response import Kind
 from headlens.heads.results import Result, beside, precision, provenance, read_parquet
 from headlens.heads.store import Store
-from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, summarised
+from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, packed, summarised, unpacked
 from headlens.heads.targets import Targets, check_linear, logit
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
@@ -120,7 +121,7 @@ def ablate(
         batch: pictures at once.
         budget: bytes that ablated variants may take while a block is run; None chooses by the device.
         out: a folder for finished batches: a sweep that was killed goes on from there, and ends with the same bits.
-        progress: called with the number of pictures after every batch.
+        progress: called with the number of pictures after every batch (of every rank's).
 
     Raises:
         ShapeError: heads that do not exist.
@@ -159,20 +160,26 @@ def ablate(
     store = Store(out, about)
     names = ["image_margin", "joint_score", "map_change"]
     names += ["patch_map"] if set(metrics) & set(PIXEL) else []  # the largest by far
-    parts, known = [], []
-    for number, (part, images) in enumerate(pictures):
+    ranks, parts = parallel.current(), {}
+    for number, part, images in pictures.shared():
         arrays = store.get(number, part.records)
         if arrays is None:
             clean = clean_forward(detector, images, categories(part))
             arrays = _measured(clean, measure(clean, every, kind, stand_ins.of(part), budget), names)
             store.put(number, part.records, arrays)
-        parts.append(arrays)
-        known += known_of(part)
-        progress(len(part))
-    scores = {name: torch.from_numpy(np.concatenate([own[name] for own in parts], 1)) for name in parts[0]}
+        parts[number] = {"index": part.index.numpy(), **packed(known_of(part)), **arrays}
+        progress(ranks.behind(number, batch, len(data)))
+    found, known = [], []
+    for arrays in ranks.merged(parts, len(pictures)):
+        known += unpacked([data.records[i] for i in arrays["index"]], arrays)
+        if "patch_map" in arrays:  # the other variants' maps are other ranks' work
+            arrays["patch_map"] = ranks.rows(arrays["patch_map"])
+        found.append(arrays)
+    skipped = pictures.left_out(i for arrays in found for i in arrays["index"].tolist())
+    scores = {name: torch.from_numpy(np.concatenate([arrays[name] for arrays in found], 1)) for name in names}
     scores["joint_margin"] = logit(scores["joint_score"])
     keys = keys_of(every, kind)
-    about |= {"skipped": pictures.skipped, "replicates": replicates}
+    about |= {"skipped": skipped, "replicates": replicates}
     frame = images_frame(data, known, keys, scores)
     by_category = category_effects(detector, known, scores, metrics, replicates, seed, pictures.size)
     return Ablation(frame, about, summarised(data, keys, by_category))

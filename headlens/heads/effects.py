@@ -120,7 +120,7 @@ def of_pixels(maps: Iterable[Tensor], truth: Truth, times: Tensor, names: Sequen
             room = 0.1 * (high - low) + 0.1
             reach = (low - room, high + room)
         span = (min(low, reach[0]), max(high, reach[1]))
-        metric = PixelMetrics(mode="streaming", score_range=span)
+        metric = PixelMetrics(mode="streaming", score_range=span, sync_on_compute=False)
         metric.update(logits, truth)
         found, replicates = metric.compute(), PerImage.of(logits, truth, score_range=span).metrics(times)
         for name in names:

@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from headlens import parallel
 from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.pictures import Pictures, categories
-from headlens.heads.results import Result, ordered, per_image, precision, provenance
+from headlens.heads.results import Result, per_image, precision, provenance
 from headlens.heads.store import Store
 from headlens.heads.targets import check_linear, enlarge, features, joint, logit, margins, patch_maps, wide
 from headlens.heads.variants import local_layers
@@ -167,7 +169,7 @@ def importance(
         size: pictures are resized to this square; the backbone's own size when None.
         batch: pictures at once.
         out: a folder for finished batches: what was killed goes on from there, and ends with the same bits.
-        progress: called with the number of pictures after every batch.
+        progress: called with the number of pictures after every batch (of every rank's).
 
     Raises:
         ConfigError: an unknown target; a detector whose image margin is no function of CLS.
@@ -185,11 +187,12 @@ def importance(
     rows = [(s, layer, head) for s in streams_of(detector) for layer in reach[s] for head in range(vision.n_heads)]
     keys = pd.DataFrame(rows, columns=["stream", "layer", "head"]).assign(kind="gate")
     keys = pd.concat([keys.assign(metric=metric) for metric in metrics], ignore_index=True)
-    pictures, frames = Pictures(detector, data, size, batch), []
+    pictures = Pictures(detector, data, size, batch)
     settings = {"what": "importance", "targets": list(metrics), "size": pictures.size, "batch": batch}
     about = provenance(detector, data, **settings, **precision(detector))
     store = Store(out, about)
-    for number, (part, images) in enumerate(pictures):
+    ranks, parts = parallel.current(), {}
+    for number, part, images in pictures.shared():
         arrays = store.get(number, part.records)
         if arrays is None:
             arrays = {}
@@ -198,9 +201,13 @@ def importance(
                 own = [gradient[:, list(reach[stream])].flatten(1).T for stream, gradient in gradients.items()]
                 arrays[metric] = torch.cat([wide(value)[None], *own]).cpu().numpy()  # (1 + K, B)
             store.put(number, part.records, arrays)
-        found = [torch.from_numpy(arrays[metric]) for metric in metrics]
-        values, baselines = torch.cat([own[1:] for own in found]), [own[:1].expand(len(own) - 1, -1) for own in found]
-        frames.append(per_image(data, part.records, keys, value=values.T, baseline=torch.cat(baselines).T))
-        progress(len(part))
-    about |= {"skipped": pictures.skipped}
-    return Importance(ordered(pd.concat(frames, ignore_index=True)), about)
+        parts[number] = {"index": part.index.numpy(), **arrays}
+        progress(ranks.behind(number, batch, len(data)))
+    merged = list(ranks.merged(parts, len(pictures)))
+    numbers = [i for arrays in merged for i in arrays["index"].tolist()]
+    skipped = pictures.left_out(numbers)
+    found = [torch.from_numpy(np.concatenate([arrays[metric] for arrays in merged], 1)) for metric in metrics]
+    values, baselines = torch.cat([own[1:] for own in found]), [own[:1].expand(len(own) - 1, -1) for own in found]
+    records = [data.records[i] for i in numbers]
+    frame = per_image(data, records, keys, value=values.T, baseline=torch.cat(baselines).T)
+    return Importance(frame, about | {"skipped": skipped})

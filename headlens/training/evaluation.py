@@ -9,6 +9,7 @@ from typing import Protocol
 import pandas as pd
 import torch
 
+from headlens import parallel
 from headlens.data import DataSet, Loader, Preprocess
 from headlens.detectors.headclip import Prediction
 from headlens.detectors.scoring import pooled
@@ -89,6 +90,8 @@ def evaluate(
 ) -> Evaluation:
     """Scores every picture of ``dataset`` and computes what its labels and masks allow; the rest is NaN.
 
+    Ranks (``headlens.parallel``) score batches in turn; counters of pixels add up, and image scores are gathered.
+
     Args:
         detector: what is tested.
         dataset: of one domain.
@@ -96,7 +99,7 @@ def evaluate(
         batch: pictures at once; results do not depend on it beyond rounding.
         exact: exact pixel metrics, which keep every map of a category; otherwise within ``Evaluation.half_width``.
         cache: keep resized pictures in memory, for a set that is scored again.
-        progress: called with the number of pictures after every batch.
+        progress: called with the number of pictures after every batch (of every rank's).
 
     Raises:
         DataError: no picture could be read.
@@ -107,12 +110,17 @@ def evaluate(
         dataset, Preprocess(side), batch, cache="memory" if cache else None, on_error="skip", normalise=False
     )
     mode = "exact" if exact else "streaming"
+    ranks = parallel.current()
     pixel = {
-        category: PixelMetrics(mode=mode, score_range=LOGITS).to(device)  # type: ignore[arg-type]
+        category: PixelMetrics(mode=mode, score_range=LOGITS, **ranks.of_metrics).to(device)  # type: ignore[arg-type]
         for category in dataset.categories
     }
-    rows: list[dict[str, object]] = []
-    for part in loader:
+    if ranks.size > 1:  # a rank without a picture of some category has empty states, and of the same types
+        nothing = torch.zeros(0, side, side, device=device)
+        for metric in pixel.values():
+            metric.update(nothing, nothing.bool())
+    rows: list[tuple[float, ...]] = []
+    for number, part in loader.numbered(ranks.share(len(loader))):
         part = part.to(device)
         prediction = detector(loader.preprocess.normalise(part.images), [record.category for record in part.records])
         scores = {
@@ -120,18 +128,8 @@ def evaluate(
             "map": pooled(prediction.anomaly_map),
             "joint": prediction.joint_score,
         }
-        for row, record in enumerate(part.records):
-            known = {name: float(values[row]) for name, values in scores.items()}
-            rows.append(
-                {
-                    "domain": dataset.domain,
-                    "dataset": dataset.name,
-                    "category": record.category,
-                    "name": record.name,
-                    "anomalous": record.anomalous,
-                    **known,
-                }
-            )
+        columns = [part.index, *(scores[name] for name in SCORES)]
+        rows += zip(*(column.tolist() for column in columns), strict=True)
         if isinstance(part.masks, torch.Tensor):
             for category in {record.category for record in part.records}:
                 own = torch.tensor([record.category == category for record in part.records], device=device)
@@ -139,10 +137,32 @@ def evaluate(
                 if own.any():
                     maps = prediction.anomaly_map[own]
                     pixel[category].update(maps if exact else _logit(maps), part.masks[own])
-        progress(len(part))
-    scored = pd.DataFrame(rows)
+        progress(ranks.behind(number, batch, len(dataset)))
+    scored = _of_all_ranks(dataset, rows)
+    if scored.empty:
+        raise loader.nothing()
+    if ranks.size > 1:
+        pixel = {category: metric.cpu() for category, metric in pixel.items()}  # where states of all ranks add up
     frame = pd.DataFrame(_metrics(dataset, scored, pixel, device), columns=[*KEYS, "score", "metric", "value"])
-    return Evaluation(frame, scored, tuple(skip.record.name for skip in loader.skipped), _half_width(pixel.values()))
+    read = set(scored.index)
+    skipped = tuple(record.name for i, record in enumerate(dataset.records) if i not in read)
+    return Evaluation(frame, scored.reset_index(drop=True), skipped, _half_width(pixel.values()))
+
+
+def _of_all_ranks(dataset: DataSet, rows: Sequence[Sequence[float]]) -> pd.DataFrame:
+    """A row for every picture that some rank has scored, by its number; ``rows`` are this rank's: number, scores."""
+    own = pd.DataFrame(rows, columns=["index", *SCORES]).astype({"index": int, **dict.fromkeys(SCORES, float)})
+    parts = parallel.current().each({name: own[name].to_numpy() for name in own})
+    scores = pd.concat(map(pd.DataFrame, parts)).set_index("index").sort_index()
+    records = [dataset.records[i] for i in scores.index]
+    about = {
+        "domain": dataset.domain,
+        "dataset": dataset.name,
+        "category": [record.category for record in records],
+        "name": [record.name for record in records],
+        "anomalous": [record.anomalous for record in records],
+    }
+    return pd.DataFrame(about, index=scores.index).join(scores)
 
 
 def _half_width(metrics: Iterable[PixelMetrics]) -> float:
@@ -165,7 +185,7 @@ def _metrics(
         told = own[own["anomalous"].notna()]
         labels = torch.tensor(told["anomalous"].astype(bool).to_numpy(), device=device)
         for score in SCORES:
-            metric = ImageMetrics()
+            metric = ImageMetrics(sync_on_compute=False)  # every rank has all scores
             if len(told):
                 metric.update(torch.tensor(told[score].to_numpy(), dtype=torch.float32, device=device), labels)
             for name, value in metric.compute().items():
