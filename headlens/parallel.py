@@ -80,11 +80,7 @@ class Ranks:
         return array if self.size == 1 else array[[0, *(1 + row for row in self.share(len(array) - 1))]]
 
     def each(self, arrays: Mapping[str, np.ndarray]) -> list[Arrays]:
-        """The arrays of every rank, in the order of ranks. All must ask.
-
-        Raises:
-            RunError: another rank has ended.
-        """
+        """The arrays of every rank, in the order of ranks. All must ask."""
         return [self._from(source, arrays) for source in range(self.size)]
 
     def merged(self, parts: Mapping[int, Mapping[str, np.ndarray]], count: int) -> Iterator[Arrays]:
@@ -93,9 +89,6 @@ class Ranks:
         Args:
             parts: this rank's, by number; numbers are from its ``share(count)``.
             count: of all.
-
-        Raises:
-            RunError: another rank has ended.
         """
         for number in range(count):
             if found := self._from(number % self.size, parts.get(number, {})):
@@ -106,7 +99,7 @@ class Ranks:
         if self.size == 1:
             return dict(arrays)
         here = source == self.rank
-        own = {name: np.require(array, None, "CW") for name, array in arrays.items()} if here else {}
+        own = {name: np.require(array, None, ["C", "W"]) for name, array in arrays.items()} if here else {}
         about = np.frombuffer(
             bytearray(json.dumps([[name, a.dtype.str, a.shape] for name, a in own.items()]).encode()), np.uint8
         )
@@ -119,8 +112,7 @@ class Ranks:
     def _sent(self, source: int, array: np.ndarray) -> np.ndarray:
         """``array`` as it is on rank ``source``; it has this shape and type on all."""
         if array.nbytes:
-            with noticed():
-                distributed.broadcast(torch.from_numpy(array.reshape(-1).view(np.uint8)), source, self.group)
+            distributed.broadcast(torch.from_numpy(array.reshape(-1).view(np.uint8)), source, self.group)
         return array
 
 
@@ -144,6 +136,9 @@ def ranks() -> Iterator[Ranks]:
     Who they are is said by ``torch.distributed``'s default group, if there is one already, or by the environment that
     ``torchrun`` and ``accelerate launch`` make. A process that was started by itself stays alone.
 
+    Raises:
+        RunError: another process has ended, or cannot be reached.
+
     >>> with ranks() as own:
     ...     own.rank, own.size
     (0, 1)
@@ -153,20 +148,20 @@ def ranks() -> Iterator[Ranks]:
     if before.size > 1 or (began and not launched()):
         yield before
         return
-    with noticed():
+    with _noticed():
         if began:
             distributed.init_process_group(timeout=_MEETING)  # gloo on the CPU, and each accelerator's own
         group = distributed.new_group(backend="gloo", timeout=_WAITING)
-    _current = Ranks(distributed.get_rank(), distributed.get_world_size(), group)
-    try:
-        yield _current
-    finally:
-        _current = before
-        distributed.destroy_process_group(None if began else group)
+        _current = Ranks(distributed.get_rank(), distributed.get_world_size(), group)
+        try:
+            yield _current
+        finally:
+            _current = before
+            distributed.destroy_process_group(None if began else group)
 
 
 @contextmanager
-def noticed() -> Iterator[None]:
+def _noticed() -> Iterator[None]:
     """What ``torch.distributed`` says when another process has ended, as a RunError."""
     try:
         yield

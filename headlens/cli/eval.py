@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from headlens.cli.common import shared
+
 if TYPE_CHECKING:
     from headlens.training.run import Run
 
 
+@shared
 def eval_(
     run: Annotated[list[str], typer.Option(help="Run folders, or shipped runs; seeds become mean and interval.")],
     data: Annotated[list[str], typer.Option(help="Data sets: folders, listings, procedural sets.")],
@@ -26,10 +29,9 @@ def eval_(
 
     Runs that differ in their seed alone are one table, of means and 95 % intervals; others have tables of their own.
     """
-    from tqdm import tqdm
-
     import headlens.data
-    from headlens.cli.common import best_device
+    from headlens import parallel
+    from headlens.cli.common import bar, device_of
     from headlens.data.protocol import canonical
     from headlens.files import write_atomically
     from headlens.training.evaluation import Evaluation, evaluate
@@ -41,15 +43,17 @@ def eval_(
         for spec in data
     ]
     groups: dict[str, list[tuple[Run, Evaluation]]] = {}  # what differs in its seed alone
-    runs = load_runs(*run, weights=weights, device=device or best_device())
+    runs = load_runs(*run, weights=weights, device=device_of(device))
     for loaded in runs:
-        with tqdm(total=sum(map(len, sets)), unit="image", disable=None, desc=loaded.folder.name) as bar:
-            options = {"exact": exact, "cache": len(runs) > 1, "progress": bar.update}
+        with bar(sum(map(len, sets)), loaded.folder.name) as done:
+            options = {"exact": exact, "cache": len(runs) > 1, "progress": done.update}
             parts = [evaluate(loaded.detector, one, loaded.size, batch, **options) for one in sets]
         trained_on = loaded.card.get("trained_on")
         alike = json.dumps([read_config(loaded.folder)[0], loaded.detector.config.table(), trained_on, loaded.size])
         groups.setdefault(alike, []).append((loaded, Evaluation.joined(parts)))
 
+    if not parallel.current().main:
+        return
     rows, skipped, half_width = [], set[str](), 0.0
     for group in groups.values():
         first, results = group[0][0], [result for _, result in group]
