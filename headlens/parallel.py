@@ -166,10 +166,10 @@ def _noticed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        told = str(error).strip().splitlines()[0]
+        told = str(error)
         if not (isinstance(error, distributed.DistError) or "gloo" in told or "onnection" in told):
             raise
         raise RunError(
-            f"another process of this run has ended or cannot be reached ({told}); look for its message, mend that, "
-            "and run the same command again: what was finished is kept"
+            "another process of this run has ended, or cannot be reached; look for its message, mend that, and run the "
+            "same command again: what was finished is kept"
         ) from error
