@@ -164,7 +164,7 @@ class Loader:
         if rows:
             yield self._together(rows)
         if len(order) and not self._read_any:  # one batch of bad pictures says nothing about the others
-            raise self.nothing(len(order))
+            raise self.nothing(order)
 
     def numbered(self, numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
         """Batches ``numbers`` of the set, cut into pieces of ``batch`` pictures, each with its number.
@@ -186,11 +186,11 @@ class Loader:
                     self._read_any = True
                     yield number, self._together(rows)
 
-    def nothing(self, asked: int | None = None) -> DataError:
-        """The error that none of the pictures, or of so many of them, could be read, with the first reason known."""
-        count = len(self.dataset) if asked is None else asked
-        reason = next((f"; {reason}" for reason in self._skipped.values()), "")
-        return DataError(f"none of {count} pictures of {self.dataset.name} could be read{reason}")
+    def nothing(self, asked: Sequence[int] | None = None) -> DataError:
+        """The error that none of the pictures, or of those ``asked`` for, could be read, with a reason if one is known."""
+        asked = range(len(self.dataset)) if asked is None else asked
+        reason = next((f"; {self._skipped[i]}" for i in asked if i in self._skipped), "")
+        return DataError(f"none of {len(asked)} pictures of {self.dataset.name} could be read{reason}")
 
     def _ahead(self, order: Sequence[int]) -> Generator[tuple[int, Prepared | DataError], None, None]:
         """Results in order, with a bounded number of them under way."""
