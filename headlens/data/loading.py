@@ -187,7 +187,7 @@ class Loader:
                     yield number, self._together(rows)
 
     def nothing(self, asked: Sequence[int] | None = None) -> DataError:
-        """The error that none of the pictures, or of those ``asked`` for, could be read, with a reason if one is known."""
+        """The error that none of the pictures, or of those ``asked`` for, could be read, with a reason."""
         asked = range(len(self.dataset)) if asked is None else asked
         reason = next((f"; {self._skipped[i]}" for i in asked if i in self._skipped), "")
         return DataError(f"none of {len(asked)} pictures of {self.dataset.name} could be read{reason}")
