@@ -15,6 +15,7 @@ from headlens.cli.common import (
     Domain,
     OutOption,
     PerCategory,
+    PrecisionOption,
     RunOption,
     SeedOption,
     WeightsOption,
@@ -38,6 +39,7 @@ def importance(
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     out: OutOption = OUT,
 ) -> None:
     """Rank all heads by the gradient of the score by their gates, and hold the ranking against exact ablation.
@@ -49,7 +51,9 @@ def importance(
 
     from headlens import heads
     from headlens.heads.results import write_figure
+    from headlens.precision import check_precision, fast_precision
 
+    check_precision(precision)
     loaded, pictures = opened(domain, run, data, per_category, weights, device)
     name = slug("importance", loaded.folder.name, metric if metric != "joint_margin" else "", pictures.name)
     with tqdm(total=len(pictures), unit="image", disable=None, desc="gradients") as bar:
@@ -59,6 +63,7 @@ def importance(
             metrics=[metric],
             size=loaded.size,
             batch=batch,
+            precision=precision or fast_precision(loaded.detector.device, gradients=True),
             out=out / f"{name}.parts",
             progress=bar.update,
         )
@@ -74,6 +79,7 @@ def importance(
                 seed=seed,
                 size=loaded.size,
                 batch=batch,
+                precision=precision or fast_precision(loaded.detector.device),
                 out=out / f"{name}.screen.parts",
                 progress=bar.update,
             )

@@ -60,22 +60,23 @@ class _Cut:
         for row, variant in enumerate(variants):
             for head in variant.heads:
                 self.mask[head.stream][row, head.layer, head.head] = True
+        # A second copy where the streams are, so that nobody waits for the device to know what is to be done.
+        self._there = {s: mask.to(clean.text.device, non_blocking=True) for s, mask in self.mask.items()}
 
     def shift(self, stream: str, layer: int, rows: slice) -> Tensor | None:
         """What variants ``rows`` add to the clean stream in ``layer``, [V, B, T, D]; None for nothing."""
-        mask = self.mask[stream][rows, layer]
-        if not mask.any():
+        if not self.mask[stream][rows, layer].any():
             return None
         delta = change(self.clean, self.kind, stream, layer, self.replacement)
-        return self._write(delta, mask, layer)
+        return self._write(delta, self._there[stream][rows, layer], layer)
 
-    def edit(self, stream: str, layer: int, rows: slice) -> tuple[Tensor, Tensor | None]:
-        """Weights [V B, H] (or [1, H] for all) and what is put beside, [V B, T, D], of running variants ``rows``."""
-        weight, mask = self.clean.weights[stream][layer][None], self.mask[stream][rows, layer]
-        if not mask.any():
-            return weight, None
+    def edit(self, stream: str, layer: int, rows: slice) -> tuple[Tensor | None, Tensor | None]:
+        """Weights [V B, H] (or [1, H], or None, for all), and what is put beside, [V B, T, D], of running ``rows``."""
+        if not self.mask[stream][rows, layer].any():
+            return self.clean.weight(stream, layer), None
+        weight, mask = self.clean.weights[stream][layer][None], self._there[stream][rows, layer]
         instead = 1.0 if self.kind == "revert" else 0.0
-        rows_weight = weight.masked_fill(mask.to(weight.device), instead).repeat_interleave(len(self.clean), 0)
+        rows_weight = weight.masked_fill(mask, instead).repeat_interleave(len(self.clean), 0)
         if self.kind in ("zero", "revert"):
             return rows_weight, None
         other = weight[..., None] * _stand_in(self.replacement, stream, layer)  # (B or 1, T, H, d)
@@ -89,13 +90,14 @@ class _Cut:
 
     def idle(self) -> Tensor:
         """[V, B] bool: ablated heads wrote exactly what replaces them, so that nothing can change."""
-        still = torch.ones(len(self.mask["global"]), len(self.clean), dtype=torch.bool)
-        some = torch.zeros(len(still), 1, dtype=torch.bool)
-        for stream, mask in self.mask.items():
+        device = self.clean.text.device
+        still = torch.ones(len(self.mask["global"]), len(self.clean), dtype=torch.bool, device=device)
+        some = torch.zeros(len(still), 1, dtype=torch.bool, device=device)
+        for stream, mask in self._there.items():
             some |= mask.any(2).any(1, keepdim=True)
-            for layer in mask.any(2).any(0).nonzero().flatten().tolist():
+            for layer in self.mask[stream].any(2).any(0).nonzero().flatten().tolist():
                 delta = change(self.clean, self.kind, stream, layer, self.replacement)
-                moved = (delta != 0).any(3).any(1).cpu()  # (B, T, H, d) -> (B, H)
+                moved = (delta != 0).any(3).any(1)  # (B, T, H, d) -> (B, H)
                 still &= ~(mask[:, layer, None] & moved).any(2)
         return still & some  # the probe of the noise floor ablates nothing, and is computed all the same
 
@@ -168,8 +170,8 @@ def respond(
     image = clean.margins.image.repeat(len(variants))
     if x is not None:
         image[: len(x)] = read_cls(detector, x[:, 0], text[: len(x)])
-    back = torch.tensor(order, device=image.device).argsort()
-    idle = cut.idle().to(image.device)
+    back = torch.tensor(order).argsort().to(image.device, non_blocking=True)
+    idle = cut.idle()
 
     def settled(rows: Tensor, before: Tensor) -> Tensor:
         """Rows as [V, B, ...] in the order of ``variants``; where nothing can change, as they were, to the bit."""
