@@ -74,6 +74,16 @@ def computing(detector: Detector, precision: str | None = None) -> Iterator[Dete
         yield detector
 
 
+def unit(dtype: torch.dtype) -> float:
+    """How finely matrix products of that type are rounded now, relative to their factors.
+
+    >>> unit(torch.float16) == 2**-10
+    True
+    """
+    tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
+    return 2.0**-10 if tf32 else torch.finfo(dtype).eps
+
+
 @contextmanager
 def finely(device: torch.device) -> Iterator[None]:
     """Matrix products in the precision of their factors, whatever is going on around: for what is small and counts."""

@@ -10,7 +10,7 @@ What an ablation does to one head's output, [B, T, H, d], with ``w`` its weight 
     mean     w (r - z)        it writes what it writes on average over a reference set, CLS and patches apart
     resample w (r - z)        it writes what it writes for another image
     revert   (1 - w) z        it writes what it wrote before its weight was learned
-    none     0                nothing is ablated: what is left is rounding, the noise floor
+    none                      nothing is ablated, but the stream is moved by one more rounding: the noise floor
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from headlens.backbone.vision import STREAMS
 from headlens.heads.cache import Clean, local_here, read_cls, read_patches, step
 from headlens.heads.targets import Margins
 from headlens.heads.variants import Variant
+from headlens.precision import unit
 
 Kind = Literal["zero", "mean", "resample", "revert", "none"]
 Replacement = Mapping[str, Sequence[Tensor | None]]
@@ -40,8 +41,19 @@ def change(clean: Clean, kind: Kind, stream: str, layer: int, replacement: Repla
     if kind == "revert":
         return (1 - weight) * z
     if kind == "none":
-        return torch.zeros_like(z)
+        return nudge(clean, z)
     return weight * (_stand_in(replacement, stream, layer) - z)
+
+
+def nudge(clean: Clean, stream: Tensor) -> Tensor:
+    """What one more rounding of a stream [B, T, ...] may add to it: at random, the same every time and for all images.
+
+    What is computed twice in the same way is the same to the bit, whatever the precision; what was moved by so little
+    shows how far two computations may end apart.
+    """
+    generator = torch.Generator(stream.device).manual_seed(0)
+    away = torch.rand(stream.shape[1:], generator=generator, device=stream.device) - 0.5
+    return stream * (away * unit(clean.detector.backbone.vision.proj.dtype)).to(stream.dtype)
 
 
 def _stand_in(replacement: Replacement | None, stream: str, layer: int) -> Tensor:
@@ -55,6 +67,7 @@ class _Cut:
 
     def __init__(self, clean: Clean, variants: Sequence[Variant], kind: Kind, replacement: Replacement | None) -> None:
         self.clean, self.kind, self.replacement = clean, kind, replacement
+        self.probes = [not variant.heads for variant in variants]
         shape = clean.weights["global"].shape
         self.mask = {stream: torch.zeros(len(variants), *shape, dtype=torch.bool) for stream in STREAMS}
         for row, variant in enumerate(variants):
@@ -65,10 +78,15 @@ class _Cut:
 
     def shift(self, stream: str, layer: int, rows: slice) -> Tensor | None:
         """What variants ``rows`` add to the clean stream in ``layer``, [V, B, T, D]; None for nothing."""
-        if not self.mask[stream][rows, layer].any():
-            return None
-        delta = change(self.clean, self.kind, stream, layer, self.replacement)
-        return self._write(delta, self._there[stream][rows, layer], layer)
+        moved = None
+        if self.mask[stream][rows, layer].any():
+            delta = change(self.clean, self.kind, stream, layer, self.replacement)
+            moved = self._write(delta, self._there[stream][rows, layer], layer)
+        if stream == "global" and any(probes := self.probes[rows]):
+            nudged = nudge(self.clean, self.clean.mid[layer])
+            own = torch.stack([nudged if probe else torch.zeros_like(nudged) for probe in probes])
+            moved = own if moved is None else moved + own
+        return moved
 
     def edit(self, stream: str, layer: int, rows: slice) -> tuple[Tensor | None, Tensor | None]:
         """Weights [V B, H] (or [1, H], or None, for all), and what is put beside, [V B, T, D], of running ``rows``."""
@@ -109,7 +127,7 @@ def respond(
     """Margins of V variants of B images, [V, B] and {tap: [V, B, N]}.
 
     Local heads feed nothing but the local stream: where only they are ablated, no block is run. A variant without heads
-    restarts with the lowest of the others and changes nothing but by rounding.
+    restarts with the lowest of the others, from a stream that is moved by one rounding.
 
     Args:
         clean: the images' clean forward.
