@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ def environment(device: torch.device) -> str:
         ).stdout.strip()
     except OSError:
         commit = ""
+    commit = commit or os.environ.get("HEADLENS_COMMIT", "")  # of a tree that travelled without its history
     if device.type == "cpu":
         name = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     else:
