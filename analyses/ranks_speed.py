@@ -76,7 +76,7 @@ def jobs(args: argparse.Namespace, device: torch.device, folder: Path) -> dict[s
         runs.append(folder / f"run-{len(runs)}")
         train(Detector(clip), Noise(count, args.size), settings, runs[-1], cpu=device.type == "cpu")
 
-    own = {"batch": args.batch, "size": args.size}
+    own = {"batch": args.batch, "size": args.size, "precision": args.precision}
     return {
         "eval": (4 * args.images, lambda n: evaluate(detector, Noise(n, args.size), **own).scores),
         "importance": (2 * args.images, lambda n: heads.importance(detector, Noise(n, args.size), **own).frame),
@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--layer", type=int, default=18, help="that is ablated, all heads of both streams")
     parser.add_argument("--verbs", nargs="+", choices=VERBS, default=VERBS)
+    parser.add_argument("--precision", help="of all but train; float32 by default")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, help="of the second round; all visible GPUs, or 2")
     parser.add_argument("--threads", type=int, help="of torch in every process")
@@ -183,7 +184,9 @@ def main() -> None:
         launch(1, one, args.limit * 0.6)
         launch(processes, several, max(1.0, args.limit - (time.monotonic() - began)))
         table = rows(one, several)
-    print(f"\n`{args.model}` at {args.size} px, batches of {args.batch}; {environment(torch.device(args.device))}\n")
+    print(
+        f"\n`{args.model}` at {args.size} px, batches of {args.batch}, {args.precision or 'float32'}; {environment(torch.device(args.device))}\n"
+    )
     print(f"| | pictures | images/s, 1 process | images/s, {processes} processes | ratio | frames |")
     print("|---|---:|---:|---:|---:|---|", *table, sep="\n")
 

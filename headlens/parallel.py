@@ -83,15 +83,15 @@ class Ranks:
         """The arrays of every rank, in the order of ranks. All must ask."""
         return [self._from(source, arrays) for source in range(self.size)]
 
-    def merged(self, parts: Mapping[int, Mapping[str, np.ndarray]], count: int) -> Iterator[Arrays]:
+    def merged(self, parts: dict[int, Arrays], count: int) -> Iterator[Arrays]:
         """The parts of all ranks, one after the other by their numbers; those that nobody has are left out.
 
         Args:
-            parts: this rank's, by number; numbers are from its ``share(count)``.
+            parts: this rank's, by number; numbers are from its ``share(count)``. Emptied on the way: they may be large.
             count: of all.
         """
         for number in range(count):
-            if found := self._from(number % self.size, parts.get(number, {})):
+            if found := self._from(number % self.size, parts.pop(number, {})):
                 yield found
 
     def _from(self, source: int, arrays: Mapping[str, np.ndarray]) -> Arrays:

@@ -15,6 +15,7 @@ from headlens.cli.common import (
     Domain,
     OutOption,
     PerCategory,
+    PrecisionOption,
     RunOption,
     SeedOption,
     WeightsOption,
@@ -63,6 +64,7 @@ def ablate(
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     out: OutOption = OUT,
 ) -> None:
     """Take heads away for real, and see what the detector says without them. Exact.
@@ -75,12 +77,14 @@ def ablate(
     from headlens.heads.ablation import KINDS
     from headlens.heads.effects import check_metrics
     from headlens.heads.results import write_figure
+    from headlens.precision import check_precision, fast_precision
 
     if group and (layer or head or what != "heads"):
         raise ConfigError("--group says which heads go together; leave out --layer, --head and --what")
     if kind not in KINDS:
         raise ConfigError(f"unknown kind {kind!r}: there are {', '.join(KINDS)}")
     check_metrics(metric or _METRICS)
+    check_precision(precision)
     layers = layers_of(layer)
     if what not in WHAT:
         raise ConfigError(f"--what {what!r}: there are {', '.join(WHAT)}")
@@ -118,6 +122,7 @@ def ablate(
                 size=loaded.size,
                 batch=batch,
                 budget=memory and memory * 2**20,
+                precision=precision or fast_precision(detector.device),
                 out=out / f"{name}.{parts}",
                 progress=done.update,
             )

@@ -37,6 +37,10 @@ BatchOption = Annotated[int, typer.Option(help="Pictures at once.", min=1)]
 SeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 WeightsOption = Annotated[Optional[str], typer.Option(help="The backbone's weight file.")]  # noqa: UP045
 DeviceOption = Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")]  # noqa: UP045
+PrecisionOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="float32, tf32, float16, bfloat16.", show_default="the fastest that serves, by device"),
+]
 OutOption = Annotated[Path, typer.Option(help="A folder for tables and figures.", file_okay=False)]
 OUT = Path("lens")
 _LONGEST = 160  # characters of a file's name, before its suffix

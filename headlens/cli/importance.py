@@ -15,6 +15,7 @@ from headlens.cli.common import (
     Domain,
     OutOption,
     PerCategory,
+    PrecisionOption,
     RunOption,
     SeedOption,
     WeightsOption,
@@ -41,6 +42,7 @@ def importance(
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     out: OutOption = OUT,
 ) -> None:
     """Rank all heads by the gradient of the score by their gates, and hold the ranking against exact ablation.
@@ -50,7 +52,9 @@ def importance(
     """
     from headlens import heads, parallel
     from headlens.heads.results import write_figure
+    from headlens.precision import check_precision, fast_precision
 
+    check_precision(precision)
     loaded, pictures = opened(domain, run, data, per_category, weights, device)
     name = slug("importance", loaded.folder.name, metric if metric != "joint_margin" else "", pictures.name)
     with bar(len(pictures), "gradients") as done:
@@ -60,6 +64,7 @@ def importance(
             metrics=[metric],
             size=loaded.size,
             batch=batch,
+            precision=precision or fast_precision(loaded.detector.device, gradients=True),
             out=out / f"{name}.parts",
             progress=done.update,
         )
@@ -75,6 +80,7 @@ def importance(
                 seed=seed,
                 size=loaded.size,
                 batch=batch,
+                precision=precision or fast_precision(loaded.detector.device),
                 out=out / f"{name}.screen.parts",
                 progress=done.update,
             )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -122,17 +123,19 @@ def category_effects(
     replicates: int,
     seed: int,
     size: int,
+    grids: Callable[[Sequence[int]], Tensor] | None = None,
 ) -> dict[str, dict[str, Effects]]:
     """``{category: {quantity or metric: effects of V variants}}``.
 
     Args:
         detector: how maps are enlarged.
         known: N pictures.
-        scores: [V + 1, N] of each continuous quantity; for pixel metrics ``patch_map`` [·, N, rows, columns], of the
-            whole detector and of this rank's share of the variants: metrics are shared among ranks by variants.
+        scores: [V + 1, N] of each continuous quantity.
         metrics: which.
         replicates, seed: of the bootstrap.
         size: of the anomaly maps, a square.
+        grids: for pixel metrics: numbers of n pictures to their patch maps [·, n, rows, columns], those of the whole
+            detector and of this rank's share of the variants: metrics are shared among ranks by variants.
     """
     found: dict[str, dict[str, Effects]] = {}
     ranked: dict[str, dict[str, Effects]] = {}  # of this rank's variants
@@ -150,11 +153,11 @@ def category_effects(
             labels = torch.tensor([known[i].record.anomalous is True for i in at])
             own |= of_ranks(joint[:, at], labels, times[:, told], metrics)
         drawn = [(j, truth) for j, i in enumerate(here) if (truth := known[i].truth) is not None]
-        if drawn and "patch_map" in scores:
-            at = [here[j] for j, _ in drawn]
-            maps = (enlarge(detector, grids[at], (size, size)) for grids in scores["patch_map"])
-            truth = Truth.joined([truth for _, truth in drawn])
-            own |= of_pixels(maps, truth, times[:, [j for j, _ in drawn]], metrics)
+        if drawn and grids is not None:
+            maps = grids([here[j] for j, _ in drawn])
+            truth = Truth.joined([truth for _, truth in drawn]).to(detector.device)
+            enlarged = partial(enlarge, detector, size=(size, size))
+            own |= of_pixels(maps, enlarged, truth, times[:, [j for j, _ in drawn]], metrics)
         undefined = Effects.undefined(len(joint) - 1, replicates)
         ranked[category] = {name: own.get(name, undefined) for name in metrics}
     return {category: found[category] | own for category, own in _of_all_ranks(ranked).items()}
