@@ -184,9 +184,8 @@ def main() -> None:
         launch(1, one, args.limit * 0.6)
         launch(processes, several, max(1.0, args.limit - (time.monotonic() - began)))
         table = rows(one, several)
-    print(
-        f"\n`{args.model}` at {args.size} px, batches of {args.batch}, {args.precision or 'float32'}; {environment(torch.device(args.device))}\n"
-    )
+    how = f"batches of {args.batch}, {args.precision or 'float32'}"
+    print(f"\n`{args.model}` at {args.size} px, {how}; {environment(torch.device(args.device))}\n")
     print(f"| | pictures | images/s, 1 process | images/s, {processes} processes | ratio | frames |")
     print("|---|---:|---:|---:|---:|---|", *table, sep="\n")
 
