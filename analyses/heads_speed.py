@@ -60,8 +60,11 @@ def share(detector: Detector, args: argparse.Namespace) -> str:
         name: torch.cat([torch.cat([getattr(c.targets, name)[None], getattr(f, name)]) for c, f in found], 1).cpu()
         for name in ("image_margin", "joint_score", "joint_margin", "map_change", "patch_map")
     }
+    grids = scores.pop("patch_map")
     start = time.perf_counter()
-    category_effects(detector, known_of(part), scores, DEFAULT_METRICS, 200, 0, args.size)
+    category_effects(
+        detector, known_of(part), scores, DEFAULT_METRICS, 200, 0, args.size, lambda at: grids[:, list(at)]
+    )
     return f"{(time.perf_counter() - start) / swept:.3f}"
 
 

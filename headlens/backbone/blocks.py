@@ -199,7 +199,8 @@ class Attention(nn.Module):
         if callable(attention):
             return torch.einsum("bhqk,bkhd->bqhd", self.pattern(q, k, v, attention), v)
         of = {name: x.transpose(1, 2) for name, x in (("q", q), ("k", k), ("v", v))}  # (B, H, T, d)
-        if q.device.type == "cpu" and self.d_head < _LANES:  # empty lanes cost as much, and slow the kernel's backward
+        padded = q.device.type == "cpu" and self.d_head < _LANES
+        if padded:  # empty lanes cost as much, and slow the kernel's backward
             of = {name: F.pad(x, (0, _LANES - self.d_head)) for name, x in of.items()}
         parts = [
             F.scaled_dot_product_attention(
@@ -207,8 +208,8 @@ class Attention(nn.Module):
             )
             for pair in attention
         ]
-        z = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-        return z[..., : self.d_head].contiguous().transpose(1, 2)  # whoever keeps z keeps no empty lanes
+        z = (parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)).transpose(1, 2)  # (B, T, H, d)
+        return z[..., : self.d_head].contiguous() if padded else z  # whoever keeps z keeps no empty lanes
 
     # Weights head by head, in TransformerLens's layout; views, not copies.
     @property

@@ -9,6 +9,7 @@ import typer
 from headlens import HeadlensError, __version__
 from headlens.cli.ablate import ablate
 from headlens.cli.attribute import attribute
+from headlens.cli.common import several
 from headlens.cli.compare import compare
 from headlens.cli.contributions import contributions
 from headlens.cli.data import data
@@ -22,6 +23,10 @@ from headlens.cli.score import score
 from headlens.cli.train import train
 from headlens.cli.verify import verify
 from headlens.cli.weights import weights
+from headlens.errors import ConfigError
+
+SHARED = ("train", "eval", "ablate", "importance")
+"""Verbs that several processes do together: those that ``headlens.cli.common.shared`` wraps."""
 
 app = typer.Typer(
     help="CLIP-based zero-shot anomaly detection, opened up one attention head at a time.",
@@ -55,9 +60,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _top(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    pass
+    verb = context.invoked_subcommand or ""
+    if several() and verb not in SHARED:
+        raise ConfigError(f"{verb} is done by one process: start it without torchrun, which is for {', '.join(SHARED)}")
 
 
 def main() -> None:

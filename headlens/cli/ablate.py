@@ -15,10 +15,13 @@ from headlens.cli.common import (
     Domain,
     OutOption,
     PerCategory,
+    PrecisionOption,
     RunOption,
     SeedOption,
     WeightsOption,
+    bar,
     opened,
+    shared,
     slug,
 )
 from headlens.errors import ConfigError
@@ -33,6 +36,7 @@ _METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 _RANDOM_ORDERS, _STEPS = 3, 16
 
 
+@shared
 def ablate(
     layer: Annotated[Optional[list[str]], typer.Option(help="18, several, 3-6, or all.", show_default="all")] = None,  # noqa: UP045
     head: Annotated[Optional[list[int]], typer.Option(help="Only these heads.", show_default="all")] = None,  # noqa: UP045
@@ -60,6 +64,7 @@ def ablate(
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     out: OutOption = OUT,
 ) -> None:
     """Take heads away for real, and see what the detector says without them. Exact.
@@ -67,19 +72,19 @@ def ablate(
     Effects on the joint margin and on the anomaly map come first: metrics rank, and may not move where these do.
     Interrupted at any moment, the same command goes on.
     """
-    from tqdm import tqdm
-
     import headlens.data
-    from headlens import heads
+    from headlens import heads, parallel
     from headlens.heads.ablation import KINDS
     from headlens.heads.effects import check_metrics
     from headlens.heads.results import write_figure
+    from headlens.precision import check_precision, fast_precision
 
     if group and (layer or head or what != "heads"):
         raise ConfigError("--group says which heads go together; leave out --layer, --head and --what")
     if kind not in KINDS:
         raise ConfigError(f"unknown kind {kind!r}: there are {', '.join(KINDS)}")
     check_metrics(metric or _METRICS)
+    check_precision(precision)
     layers = layers_of(layer)
     if what not in WHAT:
         raise ConfigError(f"--what {what!r}: there are {', '.join(WHAT)}")
@@ -105,7 +110,7 @@ def ablate(
     stand_ins = headlens.data.open(reference) if reference else None
 
     def swept(variants: list[Variant], metrics: tuple[str, ...], parts: str) -> Ablation:
-        with tqdm(total=len(pictures), unit="image", disable=None, desc=f"{len(variants)} ablations") as bar:
+        with bar(len(pictures), f"{len(variants)} ablations") as done:
             return heads.ablate(
                 detector,
                 pictures,
@@ -117,8 +122,9 @@ def ablate(
                 size=loaded.size,
                 batch=batch,
                 budget=memory and memory * 2**20,
+                precision=precision or fast_precision(detector.device),
                 out=out / f"{name}.{parts}",
-                progress=bar.update,
+                progress=done.update,
             )
 
     if group:
@@ -132,6 +138,8 @@ def ablate(
         variants = growing([heads.Head.of(name) for name in first.means("joint_margin")["variant"]], seed)
     result = swept(variants, tuple(metric or _METRICS), "parts")
 
+    if not parallel.current().main:
+        return
     typer.echo(table(result, rows))
     saved = result.save(out / f"{name}.parquet")
     figure = write_figure(out / f"{name}.png", result.plot()[0])

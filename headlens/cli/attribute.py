@@ -90,7 +90,7 @@ def attribute(
 
     loaded = run_of(domain, run, weights, device)
     whole = attribution.target_of(loaded.detector, target)
-    given = {"baseline": baseline, "steps": steps, "at_once": at_once, "seed": seed or None}
+    given: dict[str, Any] = {"baseline": baseline, "steps": steps, "at_once": at_once, "seed": seed or None}
     given["heads"] = [Head.of(name) for name in head] if head else None
     options = options_of(methods_of(method or list(METHOD), whole), given)
     typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}, {target.replace('_', ' ')}\n")

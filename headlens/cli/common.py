@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import sys
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -12,6 +16,8 @@ import typer
 from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from headlens.data import DataSet
     from headlens.training.run import Run
 
@@ -31,6 +37,10 @@ BatchOption = Annotated[int, typer.Option(help="Pictures at once.", min=1)]
 SeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 WeightsOption = Annotated[Optional[str], typer.Option(help="The backbone's weight file.")]  # noqa: UP045
 DeviceOption = Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")]  # noqa: UP045
+PrecisionOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="float32, tf32, float16, bfloat16.", show_default="the fastest that serves, by device"),
+]
 OutOption = Annotated[Path, typer.Option(help="A folder for tables and figures.", file_okay=False)]
 OUT = Path("lens")
 _LONGEST = 160  # characters of a file's name, before its suffix
@@ -46,7 +56,7 @@ def run_of(domain: str, run: str | None, weights: str | None, device: str | None
 
     if run is None and domain not in ("industrial", "medical"):
         raise ConfigError(f"no run ships for domain {domain!r}; there are industrial and medical, or name a --run")
-    return load_run(run or f"mini-{domain}", weights=weights, device=device or best_device())
+    return load_run(run or f"mini-{domain}", weights=weights, device=device_of(device))
 
 
 def pictures_of(data: str, per_category: int) -> DataSet:
@@ -93,6 +103,59 @@ def tables(path: Path | None) -> dict[str, dict[str, Any]]:
     if unknown := [name for name in given if name not in (*known, "backbone") or not isinstance(given[name], dict)]:
         raise ConfigError(f"{path}: {unknown[0]!r} is no table that is known; there are [detector] and [training]")
     return {name: given.get(name, {}) for name in known}
+
+
+def device_of(given: str | None) -> str:
+    """The device that an option names, the best there is if none; of several GPUs the one that is this process's.
+
+    Raises:
+        ConfigError: more processes than GPUs.
+    """
+    device = given or best_device()
+    if device != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    import torch
+
+    own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if own >= there:
+        raise ConfigError(f"there is no GPU for process {own}: this machine has {there}; start as many processes")
+    torch.cuda.set_device(own)
+    return f"cuda:{own}"
+
+
+def shared(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb that several processes do together, each a share of it, when ``torchrun`` has started them.
+
+    The main one alone prints. Results are the same on all: what is written is the verb's own care.
+    """
+
+    @functools.wraps(verb)
+    def run(*args: Any, **kwargs: Any) -> None:
+        if not several():  # nothing is imported for it
+            verb(*args, **kwargs)
+            return
+        from headlens import parallel
+
+        with parallel.ranks() as own, contextlib.ExitStack() as stack:
+            if not own.main:
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+            verb(*args, **kwargs)
+
+    return run
+
+
+def several() -> bool:
+    """Whether this process was started as one of several, by ``torchrun`` or ``accelerate launch``."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def bar(total: int | None, description: str | None = None, unit: str = "image") -> tqdm:
+    """A progress bar on a terminal; the main process's alone, where there are several."""
+    from tqdm import tqdm
+
+    from headlens import parallel
+
+    return tqdm(total=total, unit=unit, desc=description, disable=None if parallel.current().main else True)
 
 
 def best_device() -> str:

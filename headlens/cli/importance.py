@@ -15,10 +15,13 @@ from headlens.cli.common import (
     Domain,
     OutOption,
     PerCategory,
+    PrecisionOption,
     RunOption,
     SeedOption,
     WeightsOption,
+    bar,
     opened,
+    shared,
     slug,
 )
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from headlens.heads import Importance, Screen
 
 
+@shared
 def importance(
     metric: Annotated[str, typer.Option(help="image_margin, joint_margin, or joint_score.")] = "joint_margin",
     screen: Annotated[int, typer.Option(help="Ablate so many of the first, and as many drawn at random.", min=0)] = 16,
@@ -38,6 +42,7 @@ def importance(
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     out: OutOption = OUT,
 ) -> None:
     """Rank all heads by the gradient of the score by their gates, and hold the ranking against exact ablation.
@@ -45,26 +50,27 @@ def importance(
     One forward and one backward an image serve all heads. A slope is not an ablation: the first heads, and a random
     sample, are therefore ablated for real (--screen 0 leaves that out).
     """
-    from tqdm import tqdm
-
-    from headlens import heads
+    from headlens import heads, parallel
     from headlens.heads.results import write_figure
+    from headlens.precision import check_precision, fast_precision
 
+    check_precision(precision)
     loaded, pictures = opened(domain, run, data, per_category, weights, device)
     name = slug("importance", loaded.folder.name, metric if metric != "joint_margin" else "", pictures.name)
-    with tqdm(total=len(pictures), unit="image", disable=None, desc="gradients") as bar:
+    with bar(len(pictures), "gradients") as done:
         found = heads.importance(
             loaded.detector,
             pictures,
             metrics=[metric],
             size=loaded.size,
             batch=batch,
+            precision=precision or fast_precision(loaded.detector.device, gradients=True),
             out=out / f"{name}.parts",
-            progress=bar.update,
+            progress=done.update,
         )
     exact = None
     if screen:
-        with tqdm(total=len(pictures), unit="image", disable=None, desc="ablations") as bar:
+        with bar(len(pictures), "ablations") as done:
             exact = heads.screen(
                 loaded.detector,
                 pictures,
@@ -74,9 +80,12 @@ def importance(
                 seed=seed,
                 size=loaded.size,
                 batch=batch,
+                precision=precision or fast_precision(loaded.detector.device),
                 out=out / f"{name}.screen.parts",
-                progress=bar.update,
+                progress=done.update,
             )
+    if not parallel.current().main:
+        return
     typer.echo(table(found, exact, rows))
     written = [found.save(out / f"{name}.parquet"), write_figure(out / f"{name}.png", found.plot()[0])]
     if exact is not None:

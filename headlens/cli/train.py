@@ -8,6 +8,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from headlens.cli.common import shared
+
 
 class Positions(str, Enum):
     """Of ``headlens.backbone.load``'s ``position_rule``."""
@@ -16,6 +18,7 @@ class Positions(str, Enum):
     BILINEAR = "bilinear"
 
 
+@shared
 def train(
     data: Annotated[str, typer.Option(help="The auxiliary set: a folder, a listing, or procedural:industrial/aux.")],
     out: Annotated[Path, typer.Option(help="The run folder; one that was interrupted goes on.", file_okay=False)],
@@ -40,11 +43,11 @@ def train(
 ) -> None:
     """Train a detector. Ctrl-C saves; the same command goes on, and ends with the same weights.
 
-    On several GPUs: `accelerate launch -m headlens train …`.
+    On several GPUs: `torchrun --nproc-per-node 2 -m headlens train …`; a batch is that of each process.
     """
     import headlens.data
     from headlens.backbone import load
-    from headlens.cli.common import tables
+    from headlens.cli.common import bar, tables
     from headlens.detectors.config import DetectorConfig
     from headlens.detectors.config import preset as preset_
     from headlens.detectors.headclip import Detector
@@ -63,21 +66,19 @@ def train(
     typer.echo(f"{clip}\n{dataset}\n{preset}, {training.epochs} epochs, seed {training.seed}")
     detector = Detector(clip, chosen, training.seed)
 
-    from tqdm import tqdm
-
-    bar = tqdm(unit="step", disable=None)
+    steps_done = bar(None, unit="step")
 
     def begin(step: int, steps: int) -> None:
-        bar.reset(steps)
-        bar.update(step)
+        steps_done.reset(steps)
+        steps_done.update(step)
         if step:
             typer.echo(f"goes on at step {step} of {steps}")
 
     def progress(row: dict[str, float]) -> None:
-        bar.update()
-        bar.set_postfix(image=f"{row['image']:.3f}", pixel=f"{row['pixel']:.3f}")
+        steps_done.update()
+        steps_done.set_postfix(image=f"{row['image']:.3f}", pixel=f"{row['pixel']:.3f}")
 
-    with bar:
+    with steps_done:
         card = train_(
             detector,
             dataset,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from headlens.data.samples import DataSet, Record
 from headlens.errors import DataError
 from headlens.printing import printable
 
+Item = TypeVar("Item")
 _MOST_WORKERS = 16
 _GIB = 2**30
 
@@ -55,9 +56,14 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same with every tensor on ``device``."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        soon = (
+            torch.device(device).type != "cpu"
+        )  # on the way to a device nobody waits; on the way back, who reads must
+        moved = {
+            name: value.to(device, non_blocking=soon) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         if isinstance(self.masks, list):
-            moved["masks"] = [mask.to(device) for mask in self.masks]  # type: ignore[assignment]
+            moved["masks"] = [mask.to(device, non_blocking=soon) for mask in self.masks]  # type: ignore[assignment]
         return replace(self, **moved)  # type: ignore[arg-type]
 
 
@@ -86,6 +92,7 @@ class Loader:
         on_error: ``"raise"``, or ``"skip"`` to leave out what cannot be read, count it in ``skipped`` and go on.
         normalise: give float32 with CLIP's statistics; else uint8, a quarter of the bytes on the way to a GPU, where
             ``preprocess.normalise`` does the rest.
+        pin: batches in memory that a GPU copies from by itself, while the CPU goes on; it needs one.
 
     Raises:
         DataError: at a picture that cannot be read, or, with ``"skip"``, when none was read so far.
@@ -112,6 +119,7 @@ class Loader:
         cache_bytes: int = 4 * _GIB,
         on_error: Literal["raise", "skip"] = "raise",
         normalise: bool = True,
+        pin: bool = False,
     ) -> None:
         if batch < 1 or (workers is not None and workers < 0) or on_error not in ("raise", "skip"):
             raise DataError(
@@ -122,7 +130,7 @@ class Loader:
             raise DataError(f"cache={cache!r} is none of None, 'memory' and a pathlib.Path")
         self.dataset, self.preprocess, self.batch = dataset, preprocess or Preprocess(), batch
         self.workers = min(_cores(), _MOST_WORKERS) if workers is None else workers
-        self.on_error, self.normalise = on_error, normalise
+        self.on_error, self.normalise, self.pin = on_error, normalise, pin
         self._memory = MemoryCache(cache_bytes) if cache is not None else None
         self._folder = FolderCache(cache) if isinstance(cache, Path) else None
         self._skipped: dict[int, str] = {}
@@ -164,8 +172,33 @@ class Loader:
         if rows:
             yield self._together(rows)
         if len(order) and not self._read_any:  # one batch of bad pictures says nothing about the others
-            reason = self._skipped[order[0]]
-            raise DataError(f"none of {len(order)} pictures of {self.dataset.name} could be read; {reason}")
+            raise self.nothing(order)
+
+    def numbered(self, numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+        """Batches ``numbers`` of the set, cut into pieces of ``batch`` pictures, each with its number.
+
+        What cannot be read makes its own batch smaller and no other one different, so that batches may be dealt out
+        to processes that do not read each other's; a batch with nothing in it is left out.
+        """
+        count = len(self.dataset)
+        pieces = {number: range(number * self.batch, min((number + 1) * self.batch, count)) for number in numbers}
+        with closing(self._ahead([i for piece in pieces.values() for i in piece])) as results:
+            for number, piece in pieces.items():
+                rows: list[tuple[int, Prepared]] = []
+                for i, result in islice(results, len(piece)):
+                    if isinstance(result, DataError):
+                        self._skipped[i] = str(result)
+                    else:
+                        rows.append((i, result))
+                if rows:
+                    self._read_any = True
+                    yield number, self._together(rows)
+
+    def nothing(self, asked: Sequence[int] | None = None) -> DataError:
+        """The error that none of the pictures, or of those ``asked`` for, could be read, with a reason."""
+        asked = range(len(self.dataset)) if asked is None else asked
+        reason = next((f"; {self._skipped[i]}" for i in asked if i in self._skipped), "")
+        return DataError(f"none of {len(asked)} pictures of {self.dataset.name} could be read{reason}")
 
     def _ahead(self, order: Sequence[int]) -> Generator[tuple[int, Prepared | DataError], None, None]:
         """Results in order, with a bounded number of them under way."""
@@ -213,7 +246,8 @@ class Loader:
     def _together(self, rows: list[tuple[int, Prepared]]) -> Batch:
         index, prepared = [i for i, _ in rows], [row for _, row in rows]
         records = tuple(self.dataset.records[i] for i in index)
-        images = torch.stack([row.image for row in prepared])
+        images = prepared[0].image.new_empty((len(rows), *prepared[0].image.shape), pin_memory=self.pin)
+        torch.stack([row.image for row in prepared], out=images)
         inside = None
         if self.preprocess.fit == "pad":
             inside = torch.stack([self.preprocess.inside(row.native) for row in prepared])
@@ -240,6 +274,27 @@ class Loader:
         ]
         # Copies either way: what a caller does to a batch must not reach the cache.
         return [mask.clone() for mask in masks] if native else torch.stack(masks)
+
+
+def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """The same items, made by a thread that is up to ``depth`` of them ahead of who asks.
+
+    Leaving early ends the thread, and closes ``items`` where it is a generator; what it raises is raised here.
+
+    >>> list(ahead(range(3)))
+    [0, 1, 2]
+    """
+    left, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="headlens-ahead")
+    coming: deque[Future[Any]] = deque(pool.submit(next, left, end) for _ in range(depth))
+    try:
+        while (item := coming.popleft().result()) is not end:
+            coming.append(pool.submit(next, left, end))
+            yield item
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        if isinstance(left, Generator):
+            left.close()
 
 
 def _cores() -> int:

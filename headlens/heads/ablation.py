@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from headlens import parallel
 from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
@@ -21,14 +22,15 @@ from headlens.heads.measuring import PROBES, measure
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.replacement import StandIns
 from headlens.heads.response import Kind
-from headlens.heads.results import Result, beside, precision, provenance, read_parquet
-from headlens.heads.store import Store
-from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, summarised
+from headlens.heads.results import Result, beside, computed, provenance, read_parquet
+from headlens.heads.store import PatchMaps, Store
+from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, packed, summarised, unpacked
 from headlens.heads.targets import Targets, check_linear, logit
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
 from headlens.plots.ablation import ablation
 from headlens.plots.style import signed
+from headlens.precision import check_precision, computing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,6 +100,7 @@ def ablate(
     size: int | None = None,
     batch: int = 8,
     budget: int | None = None,
+    precision: str | None = None,
     out: Path | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Ablation:
@@ -119,12 +122,15 @@ def ablate(
         size: pictures are resized to this square; the backbone's own size when None.
         batch: pictures at once.
         budget: bytes that ablated variants may take while a block is run; None chooses by the device.
+        precision: see ``headlens.precision``; as the backbone was loaded when None. The noise floor is that of the
+            precision: where effects come near it, choose a finer one.
         out: a folder for finished batches: a sweep that was killed goes on from there, and ends with the same bits.
-        progress: called with the number of pictures after every batch.
+            Patch maps then wait there; else in memory, V N rows columns float32 of them, if pixel metrics are asked.
+        progress: called with the number of pictures after every batch (of every rank's).
 
     Raises:
         ShapeError: heads that do not exist.
-        ConfigError: an unknown kind or metric; ``revert`` where no weights are learned.
+        ConfigError: an unknown kind, metric or precision; ``revert`` where no weights are learned.
         DataError: no picture could be read; no donor.
         RunError: ``out`` holds another sweep, or cannot be written.
     """
@@ -135,6 +141,7 @@ def ablate(
     variants = list(variants)
     check_variants(detector, variants)
     check_metrics(metrics)
+    check_precision(precision)
     if kind not in KINDS:
         raise ConfigError(f"unknown kind {kind!r}: there are {', '.join(KINDS)}")
     if kind == "revert" and detector.weights is None:
@@ -144,37 +151,48 @@ def ablate(
     restarted = {"local" if v.stream == "local" and v.head is not None else "global" for v in variants}
     every = [PROBES[way] for way in sorted(restarted)] + variants
     pictures = Pictures(detector, data, size, batch)
-    stand_ins = StandIns(detector, data, kind, reference, seed, pictures.size, batch)
-    settings = {
-        "what": "ablation",
-        "kind": kind,
-        "variants": [[variant.name, *map(str, variant.heads)] for variant in every],
-        "reference": stand_ins.about,
-        "size": pictures.size,
-        "batch": batch,
-        "budget": budget,
-        "pixel_metrics": bool(set(metrics) & set(PIXEL)),
-    }
-    about = provenance(detector, data, seed=seed, **settings, **precision(detector))
-    store = Store(out, about)
     names = ["image_margin", "joint_score", "map_change"]
     names += ["patch_map"] if set(metrics) & set(PIXEL) else []  # the largest by far
-    parts, known = [], []
-    for number, (part, images) in enumerate(pictures):
-        arrays = store.get(number, part.records)
-        if arrays is None:
-            clean = clean_forward(detector, images, categories(part))
-            arrays = _measured(clean, measure(clean, every, kind, stand_ins.of(part), budget), names)
-            store.put(number, part.records, arrays)
-        parts.append(arrays)
-        known += known_of(part)
-        progress(len(part))
-    scores = {name: torch.from_numpy(np.concatenate([own[name] for own in parts], 1)) for name in parts[0]}
+    ranks, parts = parallel.current(), {}
+    with computing(detector, precision) as own:
+        stand_ins = StandIns(own, data, kind, reference, seed, pictures.size, batch)
+        settings = {
+            "what": "ablation",
+            "kind": kind,
+            "variants": [[variant.name, *map(str, variant.heads)] for variant in every],
+            "reference": stand_ins.about,
+            "size": pictures.size,
+            "batch": batch,
+            "budget": budget,
+            "pixel_metrics": bool(set(metrics) & set(PIXEL)),
+        }
+        about = provenance(detector, data, seed=seed, **settings, **computed(detector, precision))
+        store = Store(out, about)
+        for number, part, images in pictures.shared():
+            arrays = store.get(number, part.records)
+            if arrays is None:
+                clean = clean_forward(own, images, categories(part))
+                arrays = _measured(clean, measure(clean, every, kind, stand_ins.of(part), budget), names)
+                store.put(number, part.records, arrays)
+            if store.folder is not None:
+                arrays.pop("patch_map", None)  # it waits there, for all ranks
+            parts[number] = {"index": part.index.numpy(), **packed(known_of(part)), **arrays}
+            progress(ranks.behind(number, batch, len(data)))
+    found, known, maps = [], [], PatchMaps(store)
+    for arrays in ranks.merged(parts, len(pictures)):
+        records = [data.records[i] for i in arrays["index"]]
+        known += unpacked(records, arrays)
+        maps.take(int(arrays["index"][0]) // batch, records, arrays)
+        found.append(arrays)
+    skipped = pictures.left_out(i for arrays in found for i in arrays["index"].tolist())
+    alone = [name for name in names if name != "patch_map"]
+    scores = {name: torch.from_numpy(np.concatenate([arrays[name] for arrays in found], 1)) for name in alone}
     scores["joint_margin"] = logit(scores["joint_score"])
     keys = keys_of(every, kind)
-    about |= {"skipped": pictures.skipped, "replicates": replicates}
+    about |= {"skipped": skipped, "replicates": replicates}
     frame = images_frame(data, known, keys, scores)
-    by_category = category_effects(detector, known, scores, metrics, replicates, seed, pictures.size)
+    grids = maps.of if "patch_map" in names else None
+    by_category = category_effects(detector, known, scores, metrics, replicates, seed, pictures.size, grids)
     return Ablation(frame, about, summarised(data, keys, by_category))
 
 

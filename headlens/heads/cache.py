@@ -7,9 +7,9 @@ ones are made of it, and the tests hold it against the hooked tower.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from headlens.backbone.vision import STREAMS
 from headlens.detectors.headclip import Detector
 from headlens.detectors.scoring import margin
 from headlens.heads.targets import Margins, Targets, check_linear, enlarge, patch_maps, targets, wide
+from headlens.precision import finely
 
 
 class Step(NamedTuple):
@@ -81,6 +82,7 @@ class Clean:
         mid: L tensors [B, T, D], between attention and MLP.
         y: L tensors [B, T, D], the local stream after each block; None where it is not run.
         z: ``{stream: L tensors [B, T, H, d]}``, heads before weighting; None where they are not run.
+        kept: what later questions work out once.
 
     Where nobody reads the patches of the last block's global stream, it has the CLS token alone (T = 1).
     """
@@ -93,6 +95,7 @@ class Clean:
     mid: list[Tensor]
     y: list[Tensor | None]
     z: dict[str, list[Tensor | None]]
+    kept: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x[0])
@@ -106,6 +109,14 @@ class Clean:
         """The stream that is read at ``tap``, patches only, [B, N, D]."""
         y = self.y[tap]
         return (self.x[tap + 1] if y is None else y)[:, 1:]
+
+    def weight(self, stream: str, layer: int) -> Tensor | None:
+        """What multiplies the heads of a layer, [1, H]; None where nothing was learned, and nothing is multiplied."""
+        return self.weights[stream][layer][None] if stream in self._weighed else None
+
+    @cached_property
+    def _weighed(self) -> frozenset[str]:
+        return frozenset(self.detector.head_weights())
 
     def wrote(self, stream: str, layer: int) -> Tensor:
         """Heads as they were: [B, T, H, d], weighted."""
@@ -183,10 +194,12 @@ def clean_forward(detector: Detector, images: Tensor, categories: Sequence[str] 
     vision, weights = detector.backbone.vision, weights_of(detector)
     last = vision.cfg.n_layers - 1
     x, y = vision.embed(images), None
+    with finely(images.device):
+        text = detector.text_of(categories or ["object"] * len(images))
     clean = Clean(
         detector,
         (images.shape[2], images.shape[3]),
-        detector.text_of(categories or ["object"] * len(images)),
+        text,
         weights,
         x=[x],
         mid=[],
@@ -199,8 +212,8 @@ def clean_forward(detector: Detector, images: Tensor, categories: Sequence[str] 
             x,
             y,
             attention=local_here(detector, layer),
-            weight=weights["global"][layer][None],
-            local_weight=weights["local"][layer][None],
+            weight=clean.weight("global", layer),
+            local_weight=clean.weight("local", layer),
             cls_only=layer == last and not reads_last(detector),
         )
         x, y = done.x, done.y

@@ -28,7 +28,7 @@ from headlens.errors import ConfigError, DataError, RunError
 from headlens.heads.cache import Clean, clean_forward, local_here
 from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.pictures import Pictures, categories
-from headlens.heads.results import made_by, parquet, per_image, precision, provenance, read_parquet, write
+from headlens.heads.results import computed, made_by, parquet, per_image, provenance, read_parquet, write
 from headlens.heads.store import Store
 from headlens.heads.targets import check_linear, wide
 from headlens.plots.grid import grids
@@ -167,7 +167,7 @@ def capture(
     """
     check_linear(detector)
     pictures = Pictures(detector, data, size, batch)
-    about = provenance(detector, data, what="capture", size=pictures.size, batch=batch, **precision(detector))
+    about = provenance(detector, data, what="capture", size=pictures.size, batch=batch, **computed(detector))
     Store(out, about)
     files = []
     for number, (part, images) in enumerate(pictures):

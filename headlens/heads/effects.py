@@ -6,7 +6,7 @@ same draws serve all variants and metrics, so an interval is that of a differenc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -21,6 +21,7 @@ from headlens.metrics.curve import Groups, bounds
 from headlens.metrics.table import IMAGE, PIXEL
 
 METRICS = IMAGE + PIXEL
+MAPS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -101,28 +102,40 @@ def _rank_replicates(scores: Tensor, labels: Tensor, times: Tensor) -> dict[str,
     return {name: low for name, (low, _) in bounds(groups).items()}
 
 
-def of_pixels(maps: Iterable[Tensor], truth: Truth, times: Tensor, names: Sequence[str]) -> dict[str, Effects]:
-    """Pixel metrics of anomaly maps, V + 1 times [n, h, w], the baseline's first; names as ``pixel_aupro``.
+def of_pixels(
+    grids: Tensor, enlarge: Callable[[Tensor], Tensor], truth: Truth, times: Tensor, names: Sequence[str]
+) -> dict[str, Effects]:
+    """Pixel metrics of anomaly maps, the baseline's first; names as ``pixel_aupro``. Counted where ``truth`` is.
 
     Values come from 65,536 bins of the logit, replicates from 1,024: over the baseline's range and some more, and as
     far as a variant's own maps go beyond it.
+
+    Args:
+        grids: [V + 1, n, rows, columns], anywhere; some maps of one variant are enlarged at a time.
+        enlarge: what makes maps [m, h, w] of [m, rows, columns], by averaging: none leaves the range of its grid.
+        truth: of the n masks.
+        times: [R, n].
+        names: which.
     """
     names = [name for name in names if name in PIXEL]
     if not names:
         return {}
     values: dict[str, list[float]] = {name: [] for name in names}
     drawn: dict[str, list[Tensor]] = {name: [] for name in names}
-    reach: tuple[float, float] | None = None
-    for own in maps:
-        logits = logit(own.float())
-        low, high = float(logits.min()), float(logits.max())
-        if reach is None:
-            room = 0.1 * (high - low) + 0.1
-            reach = (low - room, high + room)
-        span = (min(low, reach[0]), max(high, reach[1]))
-        metric = PixelMetrics(mode="streaming", score_range=span)
-        metric.update(logits, truth)
-        found, replicates = metric.compute(), PerImage.of(logits, truth, score_range=span).metrics(times)
+    parts = [
+        (slice(i, i + MAPS_AT_ONCE), truth.images(i, i + MAPS_AT_ONCE)) for i in range(0, len(times[0]), MAPS_AT_ONCE)
+    ]
+    lows, highs = (logit(end(grids.float().flatten(1), 1)).tolist() for end in (torch.amin, torch.amax))
+    room = 0.1 * (highs[0] - lows[0]) + 0.1
+    for own, low, high in zip(grids, lows, highs, strict=True):
+        span = (min(low, lows[0] - room), max(high, highs[0] + room))
+        metric = PixelMetrics(mode="streaming", score_range=span, sync_on_compute=False).to(truth.index.device)
+        drawn_from = []
+        for rows, some in parts:
+            logits = logit(enlarge(own[rows].to(truth.index.device)).float())
+            metric.update(logits, some)
+            drawn_from.append(PerImage.of(logits, some, score_range=span))
+        found, replicates = metric.compute(), PerImage.joined(drawn_from).metrics(times)
         for name in names:
             short = name.removeprefix("pixel_")
             values[name].append(float(found[short]))

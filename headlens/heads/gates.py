@@ -14,21 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from headlens import parallel
 from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.pictures import Pictures, categories
-from headlens.heads.results import Result, ordered, per_image, precision, provenance
+from headlens.heads.results import Result, computed, per_image, provenance
 from headlens.heads.store import Store
 from headlens.heads.targets import check_linear, enlarge, features, joint, logit, margins, patch_maps, wide
 from headlens.heads.variants import local_layers
 from headlens.plots.grid import grids
 from headlens.plots.style import named
+from headlens.precision import computing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +102,7 @@ def gate_gradients(
     check_linear(detector)
     vision = detector.backbone.vision
     shape = (len(images), vision.cfg.n_layers, vision.cfg.n_heads)
-    ones = vision.proj.new_ones(shape)
+    ones = wide(vision.proj).new_ones(shape)
     with torch.enable_grad():
         gates = {
             stream: (ones if at is None else at[stream].to(ones).expand(shape)).clone().requires_grad_()
@@ -155,6 +158,7 @@ def importance(
     metrics: Sequence[str] = ("joint_margin",),
     size: int | None = None,
     batch: int = 8,
+    precision: str | None = None,
     out: Path | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Importance:
@@ -166,11 +170,12 @@ def importance(
         metrics: any of ``TARGETS``; a forward and a backward each.
         size: pictures are resized to this square; the backbone's own size when None.
         batch: pictures at once.
+        precision: see ``headlens.precision``; as the backbone was loaded when None.
         out: a folder for finished batches: what was killed goes on from there, and ends with the same bits.
-        progress: called with the number of pictures after every batch.
+        progress: called with the number of pictures after every batch (of every rank's).
 
     Raises:
-        ConfigError: an unknown target; a detector whose image margin is no function of CLS.
+        ConfigError: an unknown target or precision; a detector whose image margin is no function of CLS.
         ShapeError: no target.
         DataError: no picture could be read.
         RunError: ``out`` holds something else, or cannot be written.
@@ -180,27 +185,35 @@ def importance(
     for metric in metrics:
         _check_target(metric)
     check_linear(detector)
+    if precision == "float16":
+        raise ConfigError("gradients are smaller than float16 can tell from 0; choose bfloat16, tf32 or float32")
     vision = detector.backbone.vision.cfg
     reach = {"global": range(vision.n_layers), "local": local_layers(detector)}
     rows = [(s, layer, head) for s in streams_of(detector) for layer in reach[s] for head in range(vision.n_heads)]
     keys = pd.DataFrame(rows, columns=["stream", "layer", "head"]).assign(kind="gate")
     keys = pd.concat([keys.assign(metric=metric) for metric in metrics], ignore_index=True)
-    pictures, frames = Pictures(detector, data, size, batch), []
+    pictures = Pictures(detector, data, size, batch)
     settings = {"what": "importance", "targets": list(metrics), "size": pictures.size, "batch": batch}
-    about = provenance(detector, data, **settings, **precision(detector))
+    about = provenance(detector, data, **settings, **computed(detector, precision))
     store = Store(out, about)
-    for number, (part, images) in enumerate(pictures):
-        arrays = store.get(number, part.records)
-        if arrays is None:
-            arrays = {}
-            for metric in metrics:
-                value, gradients = gate_gradients(detector, images, metric, categories(part))
-                own = [gradient[:, list(reach[stream])].flatten(1).T for stream, gradient in gradients.items()]
-                arrays[metric] = torch.cat([wide(value)[None], *own]).cpu().numpy()  # (1 + K, B)
-            store.put(number, part.records, arrays)
-        found = [torch.from_numpy(arrays[metric]) for metric in metrics]
-        values, baselines = torch.cat([own[1:] for own in found]), [own[:1].expand(len(own) - 1, -1) for own in found]
-        frames.append(per_image(data, part.records, keys, value=values.T, baseline=torch.cat(baselines).T))
-        progress(len(part))
-    about |= {"skipped": pictures.skipped}
-    return Importance(ordered(pd.concat(frames, ignore_index=True)), about)
+    ranks, parts = parallel.current(), {}
+    with computing(detector, precision) as lowered:
+        for number, part, images in pictures.shared():
+            arrays = store.get(number, part.records)
+            if arrays is None:
+                arrays = {}
+                for metric in metrics:
+                    value, gradients = gate_gradients(lowered, images, metric, categories(part))
+                    own = [gradient[:, list(reach[stream])].flatten(1).T for stream, gradient in gradients.items()]
+                    arrays[metric] = torch.cat([wide(value)[None], *own]).cpu().numpy()  # (1 + K, B)
+                store.put(number, part.records, arrays)
+            parts[number] = {"index": part.index.numpy(), **arrays}
+            progress(ranks.behind(number, batch, len(data)))
+    merged = list(ranks.merged(parts, len(pictures)))
+    numbers = [i for arrays in merged for i in arrays["index"].tolist()]
+    skipped = pictures.left_out(numbers)
+    found = [torch.from_numpy(np.concatenate([arrays[metric] for arrays in merged], 1)) for metric in metrics]
+    values, baselines = torch.cat([own[1:] for own in found]), [own[:1].expand(len(own) - 1, -1) for own in found]
+    records = [data.records[i] for i in numbers]
+    frame = per_image(data, records, keys, value=values.T, baseline=torch.cat(baselines).T)
+    return Importance(frame, about | {"skipped": skipped})

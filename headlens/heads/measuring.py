@@ -48,6 +48,10 @@ def measure(
     count, batch = len(variants), len(clean)
     image = clean.margins.image.repeat(count, 1)  # (V, B)
     taps = {tap: own.repeat(count, 1, 1) for tap, own in clean.margins.taps.items()}  # (V, B, N)
+
+    def there(numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers).to(image.device, non_blocking=True)
+
     by_layer: dict[tuple[int, Kind], list[int]] = defaultdict(list)
     others = []
     for row, variant in enumerate(variants):
@@ -59,17 +63,17 @@ def measure(
         else:
             others.append(row)
     for (layer, how), rows in by_layer.items():
-        heads = [variants[row].head or 0 for row in rows]
+        heads, at = there([variants[row].head or 0 for row in rows]), there(rows)
         for tap, own in local_margins(clean, layer, how, replacement).items():
-            taps[tap][rows] = own[heads]
+            taps[tap][at] = own[heads]
     others.sort(key=lambda row: min((head.layer for head in variants[row].heads), default=-1))
     at_once = max(1, rows_within(clean, budget) // batch)
     for first in range(0, len(others), at_once):
         rows = others[first : first + at_once]
-        found = respond(clean, [variants[row] for row in rows], kind, replacement)
-        image[rows] = found.image
+        found, at = respond(clean, [variants[row] for row in rows], kind, replacement), there(rows)
+        image[at] = found.image
         for tap, own in found.taps.items():
-            taps[tap][rows] = own
+            taps[tap][at] = own
     flat = Margins(image.flatten(), {tap: own.flatten(0, 1) for tap, own in taps.items()})
     scores = targets(clean.detector, flat, clean.size, clean.maps)
     # Margins that did not change by a bit are scored as the whole detector's were: enlarging rounds by batch.

@@ -29,7 +29,7 @@ from headlens.heads.cache import Clean, clean_forward
 from headlens.heads.folding import Fold
 from headlens.heads.phrases import BUILT_IN, directions, distinct, learnt, read_phrases, unit
 from headlens.heads.pictures import Pictures, categories
-from headlens.heads.results import Result, ordered, precision, provenance
+from headlens.heads.results import Result, computed, ordered, provenance
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
 from headlens.heads.targets import wide
 from headlens.heads.variants import Head, check_variants, heads_of, single_heads
@@ -145,7 +145,7 @@ def name_heads(
         left_out=left_out,
         draws=_DRAWS,
         skipped=pictures.skipped,
-        **precision(detector),
+        **computed(detector),
     )
     return Naming(ordered(frame.assign(domain=data.domain, dataset=data.name)), about)
 

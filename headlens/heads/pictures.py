@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
+from headlens import parallel
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.detectors.headclip import Detector
 
@@ -38,6 +39,25 @@ class Pictures:
         """The same of the pictures with these numbers alone, in this order."""
         for batch in self._loader.batches(numbers):
             yield batch, self._loader.preprocess.normalise(batch.images.to(self._device))
+
+    def shared(self) -> Iterator[tuple[int, Batch, Tensor]]:
+        """This rank's share of the batches, each with its number: ``Loader.numbered``, as ``headlens.parallel`` deals.
+
+        The batches of all ranks together, and what is in each, are the same however many ranks there are.
+        """
+        for number, batch in self._loader.numbered(parallel.current().share(len(self))):
+            yield number, batch, self._loader.preprocess.normalise(batch.images.to(self._device))
+
+    def left_out(self, read: Iterable[int]) -> list[str]:
+        """Names of the pictures that are not among ``read``, the numbers of those that some rank could read.
+
+        Raises:
+            DataError: no picture could be read.
+        """
+        known = set(read)
+        if not known:
+            raise self._loader.nothing()
+        return [record.name for i, record in enumerate(self._loader.dataset.records) if i not in known]
 
     @property
     def skipped(self) -> list[str]:

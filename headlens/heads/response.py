@@ -10,7 +10,7 @@ What an ablation does to one head's output, [B, T, H, d], with ``w`` its weight 
     mean     w (r - z)        it writes what it writes on average over a reference set, CLS and patches apart
     resample w (r - z)        it writes what it writes for another image
     revert   (1 - w) z        it writes what it wrote before its weight was learned
-    none     0                nothing is ablated: what is left is rounding, the noise floor
+    none                      nothing is ablated, but the stream is moved by one more rounding: the noise floor
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from headlens.backbone.vision import STREAMS
 from headlens.heads.cache import Clean, local_here, read_cls, read_patches, step
 from headlens.heads.targets import Margins
 from headlens.heads.variants import Variant
+from headlens.precision import unit
 
 Kind = Literal["zero", "mean", "resample", "revert", "none"]
 Replacement = Mapping[str, Sequence[Tensor | None]]
@@ -40,8 +41,19 @@ def change(clean: Clean, kind: Kind, stream: str, layer: int, replacement: Repla
     if kind == "revert":
         return (1 - weight) * z
     if kind == "none":
-        return torch.zeros_like(z)
+        return nudge(clean, z)
     return weight * (_stand_in(replacement, stream, layer) - z)
+
+
+def nudge(clean: Clean, stream: Tensor) -> Tensor:
+    """What one more rounding of a stream [B, T, ...] may add to it: at random, the same every time and for all images.
+
+    What is computed twice in the same way is the same to the bit, whatever the precision; what was moved by so little
+    shows how far two computations may end apart.
+    """
+    generator = torch.Generator(stream.device).manual_seed(0)
+    away = torch.rand(stream.shape[1:], generator=generator, device=stream.device) - 0.5
+    return stream * (away * unit(clean.detector.backbone.vision.proj.dtype)).to(stream.dtype)
 
 
 def _stand_in(replacement: Replacement | None, stream: str, layer: int) -> Tensor:
@@ -55,27 +67,34 @@ class _Cut:
 
     def __init__(self, clean: Clean, variants: Sequence[Variant], kind: Kind, replacement: Replacement | None) -> None:
         self.clean, self.kind, self.replacement = clean, kind, replacement
+        self.probes = [not variant.heads for variant in variants]
         shape = clean.weights["global"].shape
         self.mask = {stream: torch.zeros(len(variants), *shape, dtype=torch.bool) for stream in STREAMS}
         for row, variant in enumerate(variants):
             for head in variant.heads:
                 self.mask[head.stream][row, head.layer, head.head] = True
+        # A second copy where the streams are, so that nobody waits for the device to know what is to be done.
+        self._there = {s: mask.to(clean.text.device, non_blocking=True) for s, mask in self.mask.items()}
 
     def shift(self, stream: str, layer: int, rows: slice) -> Tensor | None:
         """What variants ``rows`` add to the clean stream in ``layer``, [V, B, T, D]; None for nothing."""
-        mask = self.mask[stream][rows, layer]
-        if not mask.any():
-            return None
-        delta = change(self.clean, self.kind, stream, layer, self.replacement)
-        return self._write(delta, mask, layer)
+        moved = None
+        if self.mask[stream][rows, layer].any():
+            delta = change(self.clean, self.kind, stream, layer, self.replacement)
+            moved = self._write(delta, self._there[stream][rows, layer], layer)
+        if stream == "global" and any(probes := self.probes[rows]):
+            nudged = nudge(self.clean, self.clean.mid[layer])
+            own = torch.stack([nudged if probe else torch.zeros_like(nudged) for probe in probes])
+            moved = own if moved is None else moved + own
+        return moved
 
-    def edit(self, stream: str, layer: int, rows: slice) -> tuple[Tensor, Tensor | None]:
-        """Weights [V B, H] (or [1, H] for all) and what is put beside, [V B, T, D], of running variants ``rows``."""
-        weight, mask = self.clean.weights[stream][layer][None], self.mask[stream][rows, layer]
-        if not mask.any():
-            return weight, None
+    def edit(self, stream: str, layer: int, rows: slice) -> tuple[Tensor | None, Tensor | None]:
+        """Weights [V B, H] (or [1, H], or None, for all), and what is put beside, [V B, T, D], of running ``rows``."""
+        if not self.mask[stream][rows, layer].any():
+            return self.clean.weight(stream, layer), None
+        weight, mask = self.clean.weights[stream][layer][None], self._there[stream][rows, layer]
         instead = 1.0 if self.kind == "revert" else 0.0
-        rows_weight = weight.masked_fill(mask.to(weight.device), instead).repeat_interleave(len(self.clean), 0)
+        rows_weight = weight.masked_fill(mask, instead).repeat_interleave(len(self.clean), 0)
         if self.kind in ("zero", "revert"):
             return rows_weight, None
         other = weight[..., None] * _stand_in(self.replacement, stream, layer)  # (B or 1, T, H, d)
@@ -89,13 +108,14 @@ class _Cut:
 
     def idle(self) -> Tensor:
         """[V, B] bool: ablated heads wrote exactly what replaces them, so that nothing can change."""
-        still = torch.ones(len(self.mask["global"]), len(self.clean), dtype=torch.bool)
-        some = torch.zeros(len(still), 1, dtype=torch.bool)
-        for stream, mask in self.mask.items():
+        device = self.clean.text.device
+        still = torch.ones(len(self.mask["global"]), len(self.clean), dtype=torch.bool, device=device)
+        some = torch.zeros(len(still), 1, dtype=torch.bool, device=device)
+        for stream, mask in self._there.items():
             some |= mask.any(2).any(1, keepdim=True)
-            for layer in mask.any(2).any(0).nonzero().flatten().tolist():
+            for layer in self.mask[stream].any(2).any(0).nonzero().flatten().tolist():
                 delta = change(self.clean, self.kind, stream, layer, self.replacement)
-                moved = (delta != 0).any(3).any(1).cpu()  # (B, T, H, d) -> (B, H)
+                moved = (delta != 0).any(3).any(1)  # (B, T, H, d) -> (B, H)
                 still &= ~(mask[:, layer, None] & moved).any(2)
         return still & some  # the probe of the noise floor ablates nothing, and is computed all the same
 
@@ -107,7 +127,7 @@ def respond(
     """Margins of V variants of B images, [V, B] and {tap: [V, B, N]}.
 
     Local heads feed nothing but the local stream: where only they are ablated, no block is run. A variant without heads
-    restarts with the lowest of the others and changes nothing but by rounding.
+    restarts with the lowest of the others, from a stream that is moved by one rounding.
 
     Args:
         clean: the images' clean forward.
@@ -168,8 +188,8 @@ def respond(
     image = clean.margins.image.repeat(len(variants))
     if x is not None:
         image[: len(x)] = read_cls(detector, x[:, 0], text[: len(x)])
-    back = torch.tensor(order, device=image.device).argsort()
-    idle = cut.idle().to(image.device)
+    back = torch.tensor(order).argsort().to(image.device, non_blocking=True)
+    idle = cut.idle()
 
     def settled(rows: Tensor, before: Tensor) -> Tensor:
         """Rows as [V, B, ...] in the order of ``variants``; where nothing can change, as they were, to the bit."""

@@ -232,10 +232,10 @@ def versions(*packages: str) -> dict[str, str]:
     return known | {name: version(name) for name in packages}
 
 
-def precision(detector: Detector) -> dict[str, str]:
+def computed(detector: Detector, precision: str | None = None) -> dict[str, str]:
     """Where a detector runs and how finely: parts of a sweep that was interrupted must agree on it."""
     scale = detector.backbone.logit_scale
-    return {"device": scale.device.type, "precision": str(scale.dtype)}
+    return {"device": scale.device.type, "precision": precision or str(scale.dtype)}
 
 
 def _cells(frame: pd.DataFrame) -> list[list[str]]:

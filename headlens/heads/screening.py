@@ -83,6 +83,7 @@ def screen(
     seed: int = 0,
     size: int | None = None,
     batch: int = 8,
+    precision: str | None = None,
     out: Path | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Screen:
@@ -96,7 +97,7 @@ def screen(
         top: how many of both streams together.
         sample: how many of each stream.
         metric: by which target; the first of ``found`` when None.
-        kind, size, batch, out, progress: as in ``ablate``.
+        kind, size, batch, precision, out, progress: as in ``ablate``.
         seed: of the sample and the bootstrap.
 
     Raises:
@@ -120,8 +121,8 @@ def screen(
     ]
     first, drawn = ranked[:top], _drawn(ranked, sample, seed)
     chosen = sorted({*first, *drawn})
-    options = {"kind": kind, "seed": seed, "size": size, "batch": batch, "out": out, "progress": progress}
-    exact = ablate(detector, data, single_heads(chosen), metrics=(), **options)  # type: ignore[arg-type]
+    options = {"kind": kind, "seed": seed, "size": size, "batch": batch, "precision": precision, "out": out}
+    exact = ablate(detector, data, single_heads(chosen), metrics=(), progress=progress, **options)  # type: ignore[arg-type]
     frame = exact.means(metric).merge(
         rows[["stream", "layer", "head", "importance", "signed"]], on=["stream", "layer", "head"]
     )

@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from headlens import parallel
 from headlens.data import Record
 from headlens.errors import RunError
 from headlens.heads.results import write
@@ -95,6 +100,47 @@ class Store:
 
     def _path(self, number: int) -> Path | None:
         return None if self.folder is None else self.folder / f"part-{number:05d}.parquet"
+
+
+class PatchMaps:
+    """The patch maps of a sweep, picture by picture: its largest part by far.
+
+    Where parts are kept in a folder they wait there, and no more than one category's are in memory: 5.5 kB for each
+    picture and variant at 37 x 37 patches. Else all of them are held. Of several ranks (``headlens.parallel``) each has
+    those of the whole detector and of its own share of the variants.
+
+    Args:
+        store: of the sweep's parts.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._parts: list[tuple[int, Sequence[Record], np.ndarray | None]] = []
+        self._at: list[tuple[int, int]] = []  # of every picture: which of the parts, and where in it
+
+    def take(self, number: int, records: Sequence[Record], arrays: dict[str, np.ndarray]) -> None:
+        """Takes ``patch_map`` [V, B, rows, columns], where there is one, out of the arrays of part ``number``."""
+        held = arrays.pop("patch_map", None)
+        held = None if held is None else parallel.current().rows(held)
+        self._at += [(len(self._parts), row) for row in range(len(records))]
+        self._parts.append((number, records, held if self.store.folder is None else None))
+
+    def of(self, pictures: Sequence[int]) -> Tensor:
+        """[V, n, rows, columns] of the pictures with these numbers, in rising order.
+
+        Raises:
+            RunError: a part is gone, or damaged.
+        """
+        found = []
+        for part, own in groupby((self._at[i] for i in pictures), key=itemgetter(0)):
+            number, records, maps = self._parts[part]
+            if maps is None:
+                arrays = self.store.get(number, records)
+                if arrays is None:
+                    raise RunError(f"{self.store.folder}: part {number} is gone; begin again")
+                maps = parallel.current().rows(arrays["patch_map"])
+            found.append(maps[:, [row for _, row in own]])
+        return torch.from_numpy(np.concatenate(found, 1))
 
 
 def _short(value: object) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from headlens import parallel
 from headlens.data import Batch, DataSet, Record
 from headlens.detectors.headclip import Detector
 from headlens.heads.effects import Effects, draws, of_images, of_pixels, of_ranks, over_categories
@@ -44,6 +46,41 @@ def known_of(part: Batch) -> list[Known]:
     return [
         Known(record, Truth.of(mask[None]) if mask is not None and bool(has) else None)
         for record, mask, has in zip(part.records, masks, part.has_mask, strict=True)
+    ]
+
+
+def packed(known: Sequence[Known]) -> dict[str, np.ndarray]:
+    """What is known of pictures but their records, as arrays that can travel to other ranks."""
+    truths = [picture.truth for picture in known if picture.truth is not None]
+    arrays = {"outlined": np.array([picture.truth is not None for picture in known])}
+    if truths:
+        whole = Truth.joined(truths)
+        arrays |= {f"truth_{name}": getattr(whole, name).numpy() for name in ("index", "region", "area")}
+        arrays["truth_shape"] = np.array(whole.shape)
+    return arrays
+
+
+def unpacked(records: Sequence[Record], arrays: Mapping[str, np.ndarray]) -> list[Known]:
+    """What ``packed`` was given, of pictures with these records.
+
+    >>> mask = torch.zeros(1, 4, 4)
+    >>> mask[0, :2] = 1
+    >>> wall = [Record(f"wall/{i}", "wall", True) for i in range(2)]
+    >>> known = unpacked(wall, packed([Known(wall[0], None), Known(wall[1], Truth.of(mask))]))
+    >>> known[0].truth, known[1].truth.area
+    (None, tensor([8]))
+    """
+    outlined = arrays["outlined"]
+    if not outlined.any():
+        return [Known(record, None) for record in records]
+    whole = Truth(
+        tuple(arrays["truth_shape"].tolist()),
+        *(torch.from_numpy(arrays[f"truth_{name}"]) for name in ("index", "region", "area")),
+    )
+    place = np.cumsum(outlined).tolist()  # the picture's place among those with an outline, from 1
+    return [
+        Known(record, whole.images(at - 1, at) if has else None)
+        for record, has, at in zip(records, outlined, place, strict=True)
     ]
 
 
@@ -86,36 +123,63 @@ def category_effects(
     replicates: int,
     seed: int,
     size: int,
+    grids: Callable[[Sequence[int]], Tensor] | None = None,
 ) -> dict[str, dict[str, Effects]]:
     """``{category: {quantity or metric: effects of V variants}}``.
 
     Args:
         detector: how maps are enlarged.
         known: N pictures.
-        scores: [V + 1, N] of each continuous quantity; ``patch_map`` [V + 1, N, rows, columns], for pixel metrics.
+        scores: [V + 1, N] of each continuous quantity.
         metrics: which.
         replicates, seed: of the bootstrap.
         size: of the anomaly maps, a square.
+        grids: for pixel metrics: numbers of n pictures to their patch maps [·, n, rows, columns], those of the whole
+            detector and of this rank's share of the variants: metrics are shared among ranks by variants.
     """
     found: dict[str, dict[str, Effects]] = {}
+    ranked: dict[str, dict[str, Effects]] = {}  # of this rank's variants
+    joint = parallel.current().rows(scores["joint_score"])
     for category in dict.fromkeys(picture.record.category for picture in known):
         here = [i for i, picture in enumerate(known) if picture.record.category == category]
         times = draws(len(here), replicates, seed, category)
-        own = {name: of_images(scores[s][1:, here], scores[s][0, here], times) for name, s in CONTINUOUS.items()}
+        found[category] = {
+            name: of_images(scores[s][1:, here], scores[s][0, here], times) for name, s in CONTINUOUS.items()
+        }
+        own: dict[str, Effects] = {}
         told = [j for j, i in enumerate(here) if known[i].record.anomalous is not None]
         if told:
             at = [here[j] for j in told]
             labels = torch.tensor([known[i].record.anomalous is True for i in at])
-            own |= of_ranks(scores["joint_score"][:, at], labels, times[:, told], metrics)
+            own |= of_ranks(joint[:, at], labels, times[:, told], metrics)
         drawn = [(j, truth) for j, i in enumerate(here) if (truth := known[i].truth) is not None]
-        if drawn and "patch_map" in scores:
-            at = [here[j] for j, _ in drawn]
-            maps = (enlarge(detector, grids[at], (size, size)) for grids in scores["patch_map"])
-            truth = Truth.joined([truth for _, truth in drawn])
-            own |= of_pixels(maps, truth, times[:, [j for j, _ in drawn]], metrics)
-        undefined = Effects.undefined(len(scores["joint_score"]) - 1, replicates)
-        found[category] = {name: own.get(name, undefined) for name in (*CONTINUOUS, *metrics)}
-    return found
+        if drawn and grids is not None:
+            maps = grids([here[j] for j, _ in drawn])
+            truth = Truth.joined([truth for _, truth in drawn]).to(detector.device)
+            enlarged = partial(enlarge, detector, size=(size, size))
+            own |= of_pixels(maps, enlarged, truth, times[:, [j for j, _ in drawn]], metrics)
+        undefined = Effects.undefined(len(joint) - 1, replicates)
+        ranked[category] = {name: own.get(name, undefined) for name in metrics}
+    return {category: found[category] | own for category, own in _of_all_ranks(ranked).items()}
+
+
+def _of_all_ranks(own: Mapping[str, Mapping[str, Effects]]) -> dict[str, dict[str, Effects]]:
+    """Effects of each rank's share of the variants to those of all."""
+    fields = ("value", "effect", "magnitude", "replicates")  # variants are their last axis
+    flat = {f"{c}/{m}": effects for c, metrics in own.items() for m, effects in metrics.items()}
+    parts = parallel.current().each({f"{key}/{f}": getattr(e, f) for key, e in flat.items() for f in fields})
+
+    def whole(name: str) -> np.ndarray:
+        pieces = [part[name] for part in parts]
+        array = np.empty((*pieces[0].shape[:-1], sum(piece.shape[-1] for piece in pieces)))
+        for rank, piece in enumerate(pieces):
+            array[..., rank :: len(pieces)] = piece
+        return array
+
+    def joined(key: str, baseline: float) -> Effects:
+        return Effects(baseline=baseline, **{field: whole(f"{key}/{field}") for field in fields})
+
+    return {c: {m: joined(f"{c}/{m}", own[c][m].baseline) for m in own[c]} for c in own}
 
 
 def summarised(data: DataSet, keys: pd.DataFrame, effects: Mapping[str, Mapping[str, Effects]]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from headlens.detectors.headclip import Detector, Features
 from headlens.detectors.scoring import joint_score, margin, upsample
 from headlens.errors import ConfigError
 
-MAPS_AT_ONCE = 16  # full-size maps held together: few enough to stay in a CPU's cache
+MAPS_AT_ONCE, MAPS_ON_DEVICE = 16, 256  # full-size maps held together: few enough to stay in a CPU's cache
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,9 @@ def targets(detector: Detector, found: Margins, size: tuple[int, int], before: T
     small = patch_maps(found, detector.backbone.vision.grid(*size))
     scores, changes = [], []
     norm = None if before is None else before.flatten(1).sum(1)
-    for first in range(0, len(small), MAPS_AT_ONCE):
-        rows = slice(first, first + MAPS_AT_ONCE)
+    at_once = MAPS_AT_ONCE if small.device.type == "cpu" else MAPS_ON_DEVICE
+    for first in range(0, len(small), at_once):
+        rows = slice(first, first + at_once)
         maps = enlarge(detector, small[rows], size)
         scores.append(joint(detector, found.image[rows], maps))
         if before is None or norm is None:

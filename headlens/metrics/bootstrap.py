@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,9 @@ from headlens.errors import MetricError
 from headlens.metrics.binning import Binning
 from headlens.metrics.checks import checked_scores, same_shape
 from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
+from headlens.metrics.streaming import in_lanes, where_float64
 from headlens.metrics.threads import one_thread
-from headlens.metrics.truth import Truth
+from headlens.metrics.truth import FIXED_POINT, Truth
 
 AT_ONCE = 32  # replicates: their counters stay in the cache
 
@@ -49,6 +51,8 @@ class PerImage:
         same_shape(maps, truth.shape, "maps and masks", 3)
         maps, truth = checked_scores(maps, "maps"), truth.to(maps.device)
         binning = Binning(bins, *score_range).checked()
+        if maps.device.type != "cpu":
+            return cls._on_device(maps, truth, binning)
         pixels, hits, weight = (maps.new_zeros(len(maps), binning.slots, dtype=torch.float64) for _ in range(3))
         regions = maps.new_zeros(len(maps), dtype=torch.float64)
         for image, scores in enumerate(maps.flatten(1)):
@@ -60,17 +64,43 @@ class PerImage:
             hits[image] = torch.bincount(found, minlength=binning.slots)
             weight[image] = torch.bincount(found, share, minlength=binning.slots)
             regions[image] = share.sum().round()
-        return cls(*(part.cpu() for part in (pixels - hits, hits, weight, regions)))
+        return cls(pixels - hits, hits, weight, regions)
+
+    @classmethod
+    def _on_device(cls, maps: Tensor, truth: Truth, binning: Binning) -> PerImage:
+        """All images at once; shares of regions are added up in fixed point, in any order to the same bits."""
+        shape, each = (len(maps), binning.slots), maps[0].numel()
+        at = in_lanes(binning.slots - 1 - binning.place(maps.flatten(1)).long(), binning.slots)
+        found = at[truth.index]
+
+        def counted(where: Tensor, what: Tensor) -> Tensor:
+            empty = torch.zeros(shape[0] * shape[1], dtype=what.dtype, device=maps.device)
+            return empty.scatter_add_(0, where, what.expand(where.shape)).view(shape)
+
+        one = torch.ones((), dtype=torch.int32, device=maps.device)
+        pixels, hits, weight = counted(at, one), counted(found, one), counted(found, truth.weight)
+        regions = torch.zeros(len(maps), dtype=torch.int64, device=maps.device)
+        regions.scatter_add_(0, truth.index // each, truth.weight)
+        device = where_float64(maps.device)
+        counts = (part.to(device).double() for part in (pixels - hits, hits, weight, regions))
+        negatives, hits, weight, regions = counts
+        return cls(negatives, hits, weight / FIXED_POINT, (regions / FIXED_POINT).round())
+
+    @classmethod
+    def joined(cls, parts: Sequence[PerImage]) -> PerImage:
+        """Of all images of ``parts``, in their order."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
     @one_thread()
     def metrics(self, times: Tensor, limit: float = AUPRO_LIMIT) -> dict[str, Tensor]:
-        """AUROC, AP, F1max and AUPRO with each image counted ``times`` [R, B] times; [R] float64 each.
+        """AUROC, AP, F1max and AUPRO with each image counted ``times`` [R, B] times; [R] float64 each, on the CPU.
 
         All pixels of a bin are read as tied.
         """
         parts = []
         some = self.hits.sum(0) > 0  # other bins only push negatives along
-        for block in times.double().split(AT_ONCE):
+        at_once = AT_ONCE if self.hits.device.type == "cpu" else len(times)
+        for block in times.double().to(self.hits.device).split(at_once):
             through = (block @ self.negatives).cumsum(1)
             own = block @ self.negatives[:, some]
             regions = block @ self.regions
@@ -79,11 +109,11 @@ class PerImage:
                 above=through[:, some] - own,
                 through=through[:, some],
                 negatives=through[:, -1],
-                tied=torch.ones(1, dtype=torch.bool),
+                tied=torch.ones(1, dtype=torch.bool, device=block.device),
                 weight=(block @ self.weight[:, some]) / regions[:, None],
             )
             parts.append({name: lower for name, (lower, _) in bounds(groups, limit).items()})
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
     def bootstrap(self, replicates: int = 1000, seed: int = 0, limit: float = AUPRO_LIMIT) -> dict[str, Tensor]:
         """The metrics of ``replicates`` sets of B images drawn with replacement; [replicates] float64 each.

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.errors import ShapeError
+from headlens.precision import finely
 
 
 def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None) -> Tensor:
@@ -38,7 +39,7 @@ def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None) ->
         _matrix(patches, pixels, sigma, radius, dtype, maps.device)
         for patches, pixels in zip(maps.shape[1:], size, strict=True)
     )
-    with torch.autocast(maps.device.type, enabled=False):  # it would round every pixel to half precision
+    with finely(maps.device):  # anything else would round every pixel
         wide = maps.to(dtype) @ columns.T  # [B, rows, W]
         return torch.bmm(rows.expand(len(maps), -1, -1), wide).to(maps.dtype)
 

@@ -74,9 +74,12 @@ class Counters:
 
     def bounds(self, limit: float = AUPRO_LIMIT) -> dict[str, tuple[Tensor, Tensor]]:
         """Certified lower and upper limits of AUROC, AP, F1max and AUPRO, float64 on the CPU."""
-        pixels, hits, weight, tied = (part.cpu().flip(0) for part in (self.pixels, self.hits, self.weight, self.tied))
+        device = where_float64(self.pixels.device)
+        pixels, hits, weight, tied = (
+            part.to(device).flip(0) for part in (self.pixels, self.hits, self.weight, self.tied)
+        )
         through = (pixels - hits).cumsum(0)
-        regions, some = self.regions.cpu().double(), hits > 0
+        regions, some = self.regions.to(device).double(), hits > 0
         groups = Groups(
             hits=hits[some],
             above=(through - (pixels - hits))[some],
@@ -88,7 +91,8 @@ class Counters:
         found = bounds(groups, limit)
         rounding = hits.sum() / (2 * regions * FIXED_POINT)  # of the weights: half a unit for every defect pixel
         lower, upper = found["aupro"]
-        return {**found, "aupro": ((lower - rounding).clamp(min=0), (upper + rounding).clamp(max=1))}
+        found["aupro"] = (lower - rounding).clamp(min=0), (upper + rounding).clamp(max=1)
+        return {name: (low.cpu(), high.cpu()) for name, (low, high) in found.items()}
 
 
 def values(certified: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -130,20 +134,41 @@ def tally(
     if lanes is not None:
         lanes.add_to(found)
     found.regions.add_(truth.regions)
-    if int(found.regions) + int(counters.regions) > MOST_REGIONS:
+    if truth.regions + int(counters.regions) > MOST_REGIONS:
         raise MetricError(f"more than {MOST_REGIONS} regions: their weights would not fit the counters")
     counters.add(found)
 
 
 def _tally_on_device(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> None:
-    scores = checked_scores(maps, "maps").flatten()
-    at = binning.place(scores).long()
-    hits = at[truth.index]
-    counters.pixels.scatter_add_(0, at, torch.ones_like(at))
+    scores, slots = checked_scores(maps, "maps").flatten(1), binning.slots
+    # Every image has counters of its own, which are added up in the end: fewer threads wait for the same one.
+    at = in_lanes(binning.place(scores).long(), slots)
+    scores = scores.flatten()
+
+    def lanes(value: float, dtype: torch.dtype) -> Tensor:
+        return torch.full((len(maps) * slots,), value, dtype=dtype, device=maps.device)
+
+    one = torch.ones((), dtype=torch.int32, device=maps.device).expand(at.shape)
+    counters.pixels.add_(lanes(0, torch.int32).scatter_add_(0, at, one).view(-1, slots).sum(0))
+    low, high = (
+        lanes(empty, torch.float32).scatter_reduce_(0, at, scores, way).view(-1, slots)
+        for empty, way in ((torch.inf, "amin"), (-torch.inf, "amax"))
+    )
+    torch.minimum(counters.low, low.amin(0), out=counters.low)
+    torch.maximum(counters.high, high.amax(0), out=counters.high)
+    hits = binning.place(scores[truth.index]).long()
     counters.hits.scatter_add_(0, hits, torch.ones_like(hits))
     counters.weight.scatter_add_(0, hits, truth.weight)
-    counters.low.scatter_reduce_(0, at, scores, "amin")
-    counters.high.scatter_reduce_(0, at, scores, "amax")
+
+
+def in_lanes(bins: Tensor, slots: int) -> Tensor:
+    """Numbers of bins [B, P] to places in B rows of ``slots`` counters, [B P]."""
+    return bins.add_(torch.arange(len(bins), device=bins.device)[:, None] * slots).flatten()
+
+
+def where_float64(device: torch.device) -> torch.device:
+    """``device``, or the CPU where that has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 class _Lanes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from headlens import parallel
 from headlens.data import Batch, Loader
 from headlens.detectors.headclip import Detector, Features
 from headlens.metrics import ImageMetrics
@@ -19,6 +21,8 @@ def calibrate(
 ) -> dict[str, Any]:
     """How the joint score does on pictures number ``which`` of ``loader``'s set, and the threshold that follows.
 
+    Ranks (``headlens.parallel``) score batches in turn.
+
     Args:
         detector: what was trained.
         loader: of the auxiliary set.
@@ -29,15 +33,17 @@ def calibrate(
         ``threshold`` of ``best_threshold``, and ``metrics``: the image metrics on these pictures, None if undefined.
     """
     device = detector.device
-    scores, labels = [], []
-    for batch in loader.batches(which):
+    ranks, parts = parallel.current(), {}
+    pieces = [which[first : first + loader.batch] for first in range(0, len(which), loader.batch)]
+    mine = ranks.share(len(pieces))
+    for number, batch in zip(mine, loader.batches([i for own in mine for i in pieces[own]]), strict=True):
         images = loader.preprocess.normalise(batch.images.to(device))
         seen = features(batch, images) if features else detector.features(images)
         prediction = detector.score(seen, detector.text_of([record.category for record in batch.records]))
-        scores.append(prediction.joint_score.cpu())
-        labels.append(batch.labels)
-    joint, told = torch.cat(scores), torch.cat(labels)
-    metric = ImageMetrics()
+        parts[number] = {"joint": prediction.joint_score.cpu().numpy(), "labels": batch.labels.numpy()}
+    merged = list(ranks.merged(parts, len(pieces)))
+    joint, told = (torch.from_numpy(np.concatenate([own[name] for own in merged])) for name in ("joint", "labels"))
+    metric = ImageMetrics(sync_on_compute=False)  # every rank has all scores
     metric.update(joint[told >= 0], told[told >= 0])
     metrics = {f"image_{name}": None if v.isnan() else round(float(v), 4) for name, v in metric.compute().items()}
     return {"threshold": best_threshold(joint, told), "metrics": {"on": "the pictures it was trained on", **metrics}}

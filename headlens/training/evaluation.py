@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 import torch
 
-from headlens.data import DataSet, Loader, Preprocess
-from headlens.detectors.headclip import Prediction
+from headlens import parallel
+from headlens.data import Batch, DataSet, Loader, Preprocess
+from headlens.data.loading import ahead
+from headlens.detectors.headclip import Detector, Prediction
 from headlens.detectors.scoring import pooled
-from headlens.metrics import ImageMetrics, MetricTable, PixelMetrics
+from headlens.errors import ConfigError
+from headlens.metrics import ImageMetrics, MetricTable, PixelMetrics, Truth
+from headlens.metrics.streaming import values
 from headlens.metrics.table import KEYS
+from headlens.precision import computing
 
 LOGITS = (-88.0, 17.0)
 """Of any probability that float32 can tell from 0 and 1."""
+Bounds = dict[str, tuple[torch.Tensor, torch.Tensor]]
 SCORES = ("image", "map", "joint")
 """CLS alone; the map's maximum alone; what the detector's config makes of both."""
 
@@ -85,9 +94,12 @@ def evaluate(
     *,
     exact: bool = False,
     cache: bool = False,
+    precision: str | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Evaluation:
     """Scores every picture of ``dataset`` and computes what its labels and masks allow; the rest is NaN.
+
+    Ranks (``headlens.parallel``) score batches in turn; counters of pixels add up, and image scores are gathered.
 
     Args:
         detector: what is tested.
@@ -96,58 +108,144 @@ def evaluate(
         batch: pictures at once; results do not depend on it beyond rounding.
         exact: exact pixel metrics, which keep every map of a category; otherwise within ``Evaluation.half_width``.
         cache: keep resized pictures in memory, for a set that is scored again.
-        progress: called with the number of pictures after every batch.
+        precision: of a ``Detector``, see ``headlens.precision``; as its backbone was loaded when None.
+        progress: called with the number of pictures after every batch (of every rank's).
 
     Raises:
         DataError: no picture could be read.
+        ConfigError: an unknown precision, or one for something else than a ``Detector``.
     """
+    if precision is not None and not isinstance(detector, Detector):
+        raise ConfigError(f"precision {precision!r} is for detectors; {type(detector).__name__} computes as it does")
     device = detector.device
     side = size or detector.image_size
-    loader = Loader(
-        dataset, Preprocess(side), batch, cache="memory" if cache else None, on_error="skip", normalise=False
-    )
+    options = {"cache": "memory" if cache else None, "on_error": "skip", "normalise": False}
+    loader = Loader(dataset, Preprocess(side), batch, pin=device.type == "cuda", **options)  # type: ignore[arg-type]
     mode = "exact" if exact else "streaming"
+    ranks = parallel.current()
     pixel = {
-        category: PixelMetrics(mode=mode, score_range=LOGITS).to(device)  # type: ignore[arg-type]
+        category: PixelMetrics(mode=mode, score_range=LOGITS, **ranks.of_metrics).to(device)  # type: ignore[arg-type]
         for category in dataset.categories
     }
-    rows: list[dict[str, object]] = []
-    for part in loader:
-        part = part.to(device)
-        prediction = detector(loader.preprocess.normalise(part.images), [record.category for record in part.records])
-        scores = {
-            "image": prediction.image_score,
-            "map": pooled(prediction.anomaly_map),
-            "joint": prediction.joint_score,
-        }
-        for row, record in enumerate(part.records):
-            known = {name: float(values[row]) for name, values in scores.items()}
-            rows.append(
-                {
-                    "domain": dataset.domain,
-                    "dataset": dataset.name,
-                    "category": record.category,
-                    "name": record.name,
-                    "anomalous": record.anomalous,
-                    **known,
-                }
-            )
-        if isinstance(part.masks, torch.Tensor):
-            for category in {record.category for record in part.records}:
-                own = torch.tensor([record.category == category for record in part.records], device=device)
-                own &= part.has_mask
-                if own.any():
-                    maps = prediction.anomaly_map[own]
-                    pixel[category].update(maps if exact else _logit(maps), part.masks[own])
-        progress(len(part))
-    scored = pd.DataFrame(rows)
-    frame = pd.DataFrame(_metrics(dataset, scored, pixel, device), columns=[*KEYS, "score", "metric", "value"])
-    return Evaluation(frame, scored, tuple(skip.record.name for skip in loader.skipped), _half_width(pixel.values()))
+    if ranks.size > 1:  # a rank without a picture of some category has empty states, and of the same types
+        nothing = torch.zeros(0, side, side, device=device)
+        for metric in pixel.values():
+            metric.update(nothing, nothing.bool())
+    index: list[int] = []
+    columns = [torch.zeros(len(SCORES), 0, device=device)]  # where they are made: nothing in the loop waits for it
+
+    def count(maps: torch.Tensor, truths: dict[str, tuple[torch.Tensor, Truth]]) -> None:
+        for category, (rows, truth) in truths.items():
+            own = maps[rows.to(device, non_blocking=True)]
+            pixel[category].update(own if exact else _logit(own), truth)
+
+    beside = _Beside(device)
+    batches = loader.numbered(ranks.share(len(loader)))
+    with _scoring(detector, dataset, precision) as score:
+        for number, part, truths in ahead((number, part, _truths(part)) for number, part in batches):
+            images = loader.preprocess.normalise(part.images.to(device, non_blocking=True))
+            prediction = score(images, [record.category for record in part.records])
+            maps = prediction.anomaly_map
+            columns.append(torch.stack([prediction.image_score, pooled(maps), prediction.joint_score]))
+            index += part.index.tolist()
+            beside(partial(count, maps, truths), maps)
+            progress(ranks.behind(number, batch, len(dataset)))
+        beside.done()
+    scored = _of_all_ranks(dataset, index, torch.cat(columns, 1))
+    if scored.empty:
+        raise loader.nothing()
+    if ranks.size > 1:
+        pixel = {category: metric.cpu() for category, metric in pixel.items()}  # where states of all ranks add up
+    certified = {category: metric.bounds() for category, metric in pixel.items()}
+    frame = pd.DataFrame(_metrics(dataset, scored, certified), columns=[*KEYS, "score", "metric", "value"])
+    read = set(scored.index)
+    skipped = tuple(record.name for i, record in enumerate(dataset.records) if i not in read)
+    return Evaluation(frame, scored.reset_index(drop=True), skipped, _half_width(certified.values()))
 
 
-def _half_width(metrics: Iterable[PixelMetrics]) -> float:
+def _of_all_ranks(dataset: DataSet, index: Sequence[int], scores: torch.Tensor) -> pd.DataFrame:
+    """A row for every picture that some rank has scored, by its number; this rank's are ``index``, scores [3, n]."""
+    own = {"index": np.array(index, int), **dict(zip(SCORES, scores.double().cpu().numpy(), strict=True))}
+    every = pd.concat(map(pd.DataFrame, parallel.current().each(own))).set_index("index").sort_index()
+    records = [dataset.records[i] for i in every.index]
+    about = {
+        "domain": dataset.domain,
+        "dataset": dataset.name,
+        "category": [record.category for record in records],
+        "name": [record.name for record in records],
+        "anomalous": [record.anomalous for record in records],
+    }
+    return pd.DataFrame(about, index=every.index).join(every)
+
+
+@contextmanager
+def _scoring(
+    detector: Scorer, dataset: DataSet, precision: str | None
+) -> Iterator[Callable[[torch.Tensor, Sequence[str]], Prediction]]:
+    """Images and categories to a prediction; a detector's text is read once for all of them."""
+    if not isinstance(detector, Detector):
+        yield detector
+        return
+    things = list(dataset.categories)
+    text = detector.text_of(things)  # [2, d_e], or [things, 2, d_e]
+    with computing(detector, precision) as own:
+
+        def score(images: torch.Tensor, categories: Sequence[str]) -> Prediction:
+            rows = text if text.ndim == 2 else text[[things.index(category) for category in categories]]
+            return own.score(own.features(images), rows)
+
+        yield score
+
+
+def _truths(part: Batch) -> dict[str, tuple[torch.Tensor, Truth]]:
+    """Of each category whose masks are known: which rows of the batch, and the truth of their masks."""
+    if not isinstance(part.masks, torch.Tensor):
+        return {}
+    found = {}
+    for category in dict.fromkeys(record.category for record in part.records):
+        own = torch.tensor([record.category == category for record in part.records]) & part.has_mask
+        if own.any():
+            found[category] = own.nonzero().flatten(), Truth.of(part.masks[own])
+    return found
+
+
+class _Beside:
+    """Runs work on a second stream of a CUDA device, so that its waits are not the next forward's; elsewhere at once.
+
+    Work is run when the next comes, or when all is done: by then the device has the next forward to go on with.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._next: tuple[Callable[[], None], torch.cuda.Event] | None = None
+
+    def __call__(self, work: Callable[[], None], reads: torch.Tensor) -> None:
+        """Runs ``work``, which reads a tensor that the current stream makes."""
+        if self.stream is None:
+            work()
+            return
+        reads.record_stream(self.stream)
+        made = torch.cuda.current_stream(reads.device).record_event()
+        last, self._next = self._next, (work, made)
+        self._run(last)
+
+    def done(self) -> None:
+        """What is left, and waits for it."""
+        last, self._next = self._next, None
+        self._run(last)
+        if self.stream is not None:
+            self.stream.synchronize()
+
+    def _run(self, item: tuple[Callable[[], None], torch.cuda.Event] | None) -> None:
+        if item is not None and self.stream is not None:
+            with torch.cuda.stream(self.stream):
+                self.stream.wait_event(item[1])
+                item[0]()
+
+
+def _half_width(certified: Iterable[Bounds]) -> float:
     """How far the values may be from the exact ones: half a certificate, and all of it for F1max, its lower end."""
-    found = [(name, float(high - low)) for m in metrics for name, (low, high) in m.bounds().items() if not low.isnan()]
+    found = [(name, float(high - low)) for own in certified for name, (low, high) in own.items() if not low.isnan()]
     return max((width if name == "f1max" else width / 2 for name, width in found), default=0.0)
 
 
@@ -157,19 +255,17 @@ def _logit(maps: torch.Tensor) -> torch.Tensor:
     return torch.logit(maps.float().clamp(numbers.tiny, 1 - numbers.eps / 2))
 
 
-def _metrics(
-    dataset: DataSet, scored: pd.DataFrame, pixel: dict[str, PixelMetrics], device: torch.device
-) -> Iterable[Sequence[object]]:
+def _metrics(dataset: DataSet, scored: pd.DataFrame, certified: dict[str, Bounds]) -> Iterable[Sequence[object]]:
     for category, own in scored.groupby("category", sort=False):
         keys = (dataset.domain, dataset.name, category)
         told = own[own["anomalous"].notna()]
-        labels = torch.tensor(told["anomalous"].astype(bool).to_numpy(), device=device)
+        labels = torch.tensor(told["anomalous"].astype(bool).to_numpy())
         for score in SCORES:
-            metric = ImageMetrics()
+            metric = ImageMetrics(sync_on_compute=False)  # every rank has all scores
             if len(told):
-                metric.update(torch.tensor(told[score].to_numpy(), dtype=torch.float32, device=device), labels)
+                metric.update(torch.tensor(told[score].to_numpy(), dtype=torch.float32), labels)
             for name, value in metric.compute().items():
                 yield (*keys, score, name, float(value))
         if dataset.has_masks:
-            for name, value in pixel[str(category)].compute().items():
+            for name, value in values(certified[str(category)]).items():
                 yield (*keys, "pixel", name, float(value))

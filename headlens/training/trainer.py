@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from headlens.data import Batch, DataSet, Loader, Preprocess
+from headlens.data.loading import ahead
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
 from headlens.training.calibration import calibrate
@@ -96,7 +97,8 @@ def train(
     optimizer = torch.optim.Adam(groups, betas=config.betas)
 
     size = config.size or detector.image_size
-    loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
+    pin = device.type == "cuda"
+    loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False, pin=pin)
     loss = Objective(detector, len(dataset))
     readable = []
     for batch in loader:  # once, in the order of the set: finds what cannot be read, and fills caches in one way only
@@ -129,7 +131,7 @@ def train(
     settled = True  # weights, moments and log are of the same step
     try:
         terms: dict[str, Tensor] = {}
-        for batch in _batches(loader, readable, config, accelerator.process_index, world, done, steps):
+        for batch in ahead(_batches(loader, readable, config, accelerator.process_index, world, done, steps)):
             batch = batch.to(device)
             images = loader.preprocess.normalise(batch.images)
             settled = False

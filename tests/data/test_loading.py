@@ -368,6 +368,19 @@ def test_a_batch_of_bad_pictures_does_not_end_a_run():
     assert [s.record.name for s in loader.skipped] == ["2", "4"]
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_numbered_batches_are_the_same_for_any_number_of_readers(ranks):
+    broken, found = [1, 6, 7, 8], {}
+    for rank in range(ranks):
+        data = shelf(11, broken=broken)
+        loader = Loader(data, SMALL, 3, workers=2, on_error="skip")
+        mine = range(rank, 4, ranks)
+        found |= {number: batch.index.tolist() for number, batch in loader.numbered(mine)}
+        assert {int(name) // 3 for name in data.reads} == set(mine)  # nothing of the others'
+        assert [int(s.record.name) for s in loader.skipped] == [i for i in broken if i // 3 in mine]
+    assert found == {0: [0, 2], 1: [3, 4, 5], 3: [9, 10]}
+
+
 def test_other_errors_are_never_skipped(monkeypatch):
     """A programming mistake is no bad file."""
     monkeypatch.setattr(Shelf, "pixels", lambda self, i: 1 // 0)

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from headlens import data
-from headlens.cli import app
 from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
@@ -20,7 +16,6 @@ from headlens.training.evaluation import evaluate
 from headlens.training.features import FeatureStore, features_of
 from headlens.training.run import load_run
 from headlens.training.trainer import train
-from tests.metrics.test_merging import free_port
 from tests.training.conftest import SMALL
 
 CONFIG = TrainingConfig(epochs=3, batch=4, save_every=1, lr_heads=0.05)  # 2 steps an epoch
@@ -239,20 +234,6 @@ def test_other_pictures_are_another_run(clip, pictures, headclip, tmp_path):
         train(Detector(clip, headclip), pictures, CONFIG, tmp_path, about=about, cpu=True, progress=killed_after(2))
     with pytest.raises(RunError, match="unfinished run with data"):
         train(Detector(clip, headclip), pictures, CONFIG, tmp_path, about={"painted": {"seed": 1}}, cpu=True)
-
-
-def test_two_processes_are_one_with_twice_the_batch(tmp_path):
-    arguments = ["train", "--data", "procedural:industrial/aux", "--per-category", "2", "--epochs", "2", "--size", "56"]
-    two = [*arguments, "--batch", "5", "--out", str(tmp_path / "two"), "--cpu"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    done = subprocess.run([*launch, "-m", "headlens", *two], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    one = [*arguments, "--batch", "10", "--out", str(tmp_path / "one"), "--cpu"]
-    assert CliRunner().invoke(app, one, catch_exceptions=False).exit_code == 0
-    runs = {name: load_run(tmp_path / name) for name in ("one", "two")}
-    assert runs["two"].card["processes"] == 2 and runs["one"].card["steps"] == runs["two"].card["steps"] == 4
-    for name, value in runs["one"].detector.state_dict().items():
-        torch.testing.assert_close(runs["two"].detector.state_dict()[name], value, rtol=0.02, atol=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,175 @@
+"""Several processes on one question: which share is whose, and how the shares come together.
+
+``torchrun --nproc-per-node 2 -m headlens ablate …`` starts the same command twice. Within ``ranks()`` the work is dealt
+by batches of pictures, rank r of W taking batches r, r + W, …, and afterwards every rank holds the results of all, so
+that all return the same frame. Outside of it there is one rank, which has everything and waits for nobody.
+
+What travels are arrays, over gloo: nothing is pickled, and a rank that dies is noticed by those that wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed
+
+from headlens.errors import RunError
+
+Arrays = dict[str, np.ndarray]
+
+_MEETING = timedelta(minutes=5)
+# How long a rank may wait for a slower one: a share can take hours. A dead one is noticed at once, by its connection.
+_WAITING = timedelta(days=30)
+_LAUNCHED = (
+    "RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)  # what torchrun and accelerate leave in the environment
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One of several processes.
+
+    Args:
+        rank: which, from 0.
+        size: how many there are.
+        group: of ``torch.distributed``, over gloo.
+
+    >>> list(Ranks(1, 3).share(8))
+    [1, 4, 7]
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that prints and writes."""
+        return self.rank == 0
+
+    @property
+    def of_metrics(self) -> dict[str, Any]:
+        """Arguments of a torchmetrics class whose states are sums over the pictures of all ranks."""
+        return {"process_group": self.group, "distributed_available_fn": lambda: self.size > 1}
+
+    def share(self, count: int) -> range:
+        """Which of ``count`` things are this rank's."""
+        return range(self.rank, count, self.size)
+
+    def behind(self, number: int, batch: int, count: int) -> int:
+        """Pictures in batch ``number`` and in those that the other ranks do meanwhile, for a progress bar to ``count``.
+
+        >>> [Ranks(0, 2).behind(number, 4, 21) for number in Ranks(0, 2).share(6)]
+        [8, 8, 5]
+        """
+        return min((number + self.size) * batch, count) - number * batch
+
+    def rows(self, array: Any) -> Any:
+        """Of an array or tensor [1 + V, ...] the first row and this rank's share of the others."""
+        return array if self.size == 1 else array[[0, *(1 + row for row in self.share(len(array) - 1))]]
+
+    def each(self, arrays: Mapping[str, np.ndarray]) -> list[Arrays]:
+        """The arrays of every rank, in the order of ranks. All must ask."""
+        return [self._from(source, arrays) for source in range(self.size)]
+
+    def merged(self, parts: dict[int, Arrays], count: int) -> Iterator[Arrays]:
+        """The parts of all ranks, one after the other by their numbers; those that nobody has are left out.
+
+        Args:
+            parts: this rank's, by number; numbers are from its ``share(count)``. Emptied on the way: they may be large.
+            count: of all.
+        """
+        for number in range(count):
+            if found := self._from(number % self.size, parts.pop(number, {})):
+                yield found
+
+    def _from(self, source: int, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        """What ``arrays`` are on rank ``source``."""
+        if self.size == 1:
+            return dict(arrays)
+        here = source == self.rank
+        own = {name: np.require(array, None, ["C", "W"]) for name, array in arrays.items()} if here else {}
+        about = np.frombuffer(
+            bytearray(json.dumps([[name, a.dtype.str, a.shape] for name, a in own.items()]).encode()), np.uint8
+        )
+        length = self._sent(source, np.array([about.size]))
+        about = self._sent(source, about if here else np.empty(length[0], np.uint8))
+        for name, dtype, shape in json.loads(about.tobytes()):
+            own[name] = self._sent(source, own[name] if here else np.empty(shape, dtype))
+        return own
+
+    def _sent(self, source: int, array: np.ndarray) -> np.ndarray:
+        """``array`` as it is on rank ``source``; it has this shape and type on all."""
+        if array.nbytes:
+            distributed.broadcast(torch.from_numpy(array.reshape(-1).view(np.uint8)), source, self.group)
+        return array
+
+
+_current = Ranks()
+
+
+def current() -> Ranks:
+    """This process among those that ``ranks()`` has brought together; alone, outside of it."""
+    return _current
+
+
+def launched() -> bool:
+    """Whether ``torchrun`` or ``accelerate launch`` has started this process as one of several."""
+    return all(name in os.environ for name in _LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+@contextmanager
+def ranks() -> Iterator[Ranks]:
+    """Within it, headlens shares its work with the other processes: all of them must call the same in the same order.
+
+    Who they are is said by ``torch.distributed``'s default group, if there is one already, or by the environment that
+    ``torchrun`` and ``accelerate launch`` make. A process that was started by itself stays alone.
+
+    Raises:
+        RunError: another process has ended, or cannot be reached.
+
+    >>> with ranks() as own:
+    ...     own.rank, own.size
+    (0, 1)
+    """
+    global _current
+    before, began = _current, not distributed.is_initialized()
+    if before.size > 1 or (began and not launched()):
+        yield before
+        return
+    with _noticed():
+        if began:
+            distributed.init_process_group(timeout=_MEETING)  # gloo on the CPU, and each accelerator's own
+        group = distributed.new_group(backend="gloo", timeout=_WAITING)
+        _current = Ranks(distributed.get_rank(), distributed.get_world_size(), group)
+        try:
+            yield _current
+        finally:
+            _current = before
+            distributed.destroy_process_group(None if began else group)
+
+
+@contextmanager
+def _noticed() -> Iterator[None]:
+    """What ``torch.distributed`` says when another process has ended, as a RunError."""
+    try:
+        yield
+    except RuntimeError as error:
+        told = str(error)
+        if not (isinstance(error, distributed.DistError) or "gloo" in told or "onnection" in told):
+            raise
+        raise RunError(
+            "another process of this run has ended, or cannot be reached; look for its message, mend that, and run the "
+            "same command again: what was finished is kept"
+        ) from error

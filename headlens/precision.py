@@ -1,0 +1,102 @@
+"""How finely a detector computes: float32, or faster on a GPU, with the residual streams in float32 all the same.
+
+    float32    as finely as single precision goes; no TF32 on the way
+    tf32       matrix products of float32 numbers rounded to 10 bits of fraction
+    float16    weights, matrix products and attention in half precision, 10 bits of fraction, up to 65,504
+    bfloat16   the same with 7 bits of fraction, and no limit that is ever met
+
+In both half precisions LayerNorms, residual streams, margins, maps and scores stay float32: what a head adds is not
+rounded to the size of what it is added to. CLIP was trained in float16; a backbone that overflows in it gives NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import torch
+
+from headlens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from headlens.detectors.headclip import Detector
+
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+
+
+def check_precision(name: str | None) -> None:
+    """Raises ConfigError for a precision that does not exist; None is as the backbone was loaded."""
+    if name is not None and name not in PRECISIONS:
+        raise ConfigError(f"unknown precision {name!r}: there are {', '.join(PRECISIONS)}")
+
+
+def fast_precision(device: str | torch.device, gradients: bool = False) -> str | None:
+    """What is taken when nobody says: float16 on CUDA, bfloat16 there for gradients; elsewhere as it was loaded.
+
+    >>> fast_precision(torch.device("cuda")), fast_precision("cpu")
+    ('float16', None)
+    """
+    if torch.device(device).type != "cuda":
+        return None
+    return "bfloat16" if gradients else "float16"
+
+
+@contextmanager
+def computing(detector: Detector, precision: str | None = None) -> Iterator[Detector]:
+    """Gives ``detector`` as it computes in ``precision``; the settings of torch that this takes end with the block.
+
+    Args:
+        detector: it stays as it is; where its image tower has another precision, a copy of that is made.
+        precision: one of ``PRECISIONS``; None gives the detector itself and changes nothing.
+
+    Raises:
+        ConfigError: an unknown precision.
+
+    >>> from headlens.backbone import load
+    >>> from headlens.detectors.headclip import Detector
+    >>> with computing(Detector(load("ViT-S-32")), "bfloat16") as detector:
+    ...     detector.backbone.vision.proj.dtype, detector.backbone.text.proj.dtype
+    (torch.bfloat16, torch.float32)
+    """
+    check_precision(precision)
+    if precision is None:
+        yield detector
+        return
+    half = precision in ("float16", "bfloat16")
+    dtype = getattr(torch, precision) if half else torch.float32
+    if detector.backbone.vision.proj.dtype != dtype:
+        text = detector.backbone.text  # shared: it is read once, and stays as fine as it is
+        detector = deepcopy(detector, {id(text): text})
+        detector.backbone.vision.to(dtype)
+    with _tf32(precision == "tf32"), torch.autocast(detector.device.type, dtype if half else None, enabled=half):
+        yield detector
+
+
+def unit(dtype: torch.dtype) -> float:
+    """How finely matrix products of that type are rounded now, relative to their factors.
+
+    >>> unit(torch.float16) == 2**-10
+    True
+    """
+    tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
+    return 2.0**-10 if tf32 else torch.finfo(dtype).eps
+
+
+@contextmanager
+def finely(device: torch.device) -> Iterator[None]:
+    """Matrix products in the precision of their factors, whatever is going on around: for what is small and counts."""
+    with _tf32(False), torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolution.allow_tf32
+    matmul.allow_tf32 = convolution.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, convolution.allow_tf32 = before

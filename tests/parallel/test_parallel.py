@@ -1,0 +1,161 @@
+"""Two processes against one: the same files to the byte, a killed one ends the other, and one goes on alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headlens import parallel
+from headlens.cli import app
+from headlens.cli.common import device_of
+from headlens.errors import ConfigError
+from headlens.heads import ablation
+from headlens.metrics.threads import one_thread
+from headlens.parallel import Ranks
+from headlens.training.run import load_run
+from tests.metrics.test_merging import free_port
+from tests.parallel import worker
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """``bolts``, MVTec's layout: 7 pictures of which one is damaged; and in ``one`` what one process makes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for number in range(7):
+        flawed = number % 2
+        pixels = np.random.default_rng(number).integers(90, 130, (56, 56, 3), dtype=np.uint8)
+        if flawed:
+            mask = np.zeros((56, 56), np.uint8)
+            mask[6 * number : 6 * number + 12, 20:34] = 255
+            pixels[mask > 0] = 250
+            path = folder / "bolts" / "bolt" / "ground_truth" / "spot" / f"{number}_mask.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(path)
+        path = folder / "bolts" / "bolt" / "test" / ("spot" if flawed else "good") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    (folder / "bolts" / "bolt" / "test" / "good" / "2.png").write_bytes(b"no picture")
+    (folder / "bolts" / "bolt" / "train" / "good").mkdir(parents=True)
+    Image.fromarray(pixels).save(folder / "bolts" / "bolt" / "train" / "good" / "0.png")
+    with one_thread():
+        worker.train(folder / "one", 10)
+        worker.every_verb(folder / "one")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ended(place) -> list[tuple[int, float, str, str]]:
+    """Two processes with what ``torchrun`` says to them: how each ended, when, and what it printed.
+
+    Without ``torchrun`` itself, which would end the one when the other dies: here it has to notice.
+    """
+    both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "tests.parallel.worker", str(place), str(free_port())]
+    outputs = [[(place / f"{rank}.{name}").open("w+") for name in ("out", "err")] for rank in range(2)]
+    processes = [
+        subprocess.Popen(
+            command, env={**os.environ, **both, **own, "RANK": str(r), "LOCAL_RANK": str(r)}, stdout=out, stderr=err
+        )
+        for r, (out, err) in enumerate(outputs)
+    ]
+    found = []
+    try:
+        for process in reversed(processes):  # the second is killed first
+            process.wait(timeout=300)
+            found.append(time.monotonic())
+    finally:
+        for process in processes:
+            process.kill()
+    said = [[(place / f"{rank}.{name}").read_text() for name in ("out", "err")] for rank in range(2)]
+    return [(p.returncode, at, *own) for p, at, own in zip(processes, found[::-1], said, strict=True)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "run" not in path.relative_to(folder).parts
+    }
+
+
+def test_two_processes_make_the_files_of_one(place, ended):
+    out, errors = "".join(end[2] for end in ended), "".join(end[3] for end in ended)
+    assert (place / "two" / "scores.parquet").is_file(), errors[-3000:]
+    for once in ("4 steps on 20 pictures", "noise floor", "'in layer'", "| mean | mean |"):
+        assert out.count(once) == 1, once
+    assert errors.count("1 pictures could not be read and were left out: bolt/test/good/2") == 1
+    one, two = files(place / "one"), files(place / "two")
+    assert one.keys() == two.keys() and not [name for name in two if ".parts" in name]
+    assert [name for name in one if one[name] != two[name]] == []
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(place, ended):
+    runs = {name: load_run(place / name / "run") for name in ("one", "two")}
+    cards = {name: run.card for name, run in runs.items()}
+    assert cards["two"]["processes"] == 2 and cards["one"]["steps"] == cards["two"]["steps"] == 4
+    assert cards["two"]["threshold"] == pytest.approx(cards["one"]["threshold"], abs=1e-3)
+    for name, value in runs["one"].detector.state_dict().items():
+        torch.testing.assert_close(runs["two"].detector.state_dict()[name], value, rtol=0.02, atol=2e-4)
+
+
+def test_a_killed_process_ends_the_other_and_one_goes_on_to_the_same_bits(place, ended, monkeypatch):
+    (code, at, _, said), (dead, before, _, _) = ended
+    assert (code, dead) == (1, -9), said[-3000:]
+    assert at - before < 20  # its own two batches, and no timeout
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("headlens: another process of this run has ended") and "Traceback" not in said
+    lens = place / "cut" / "lens"
+    parts = sorted(path.name for path in lens.glob("*.parts/part*"))
+    assert parts == ["part-00000.parquet", "part-00002.parquet"]
+
+    measure, calls = ablation.measure, []
+    monkeypatch.setattr(ablation, "measure", lambda *arguments: calls.append(0) or measure(*arguments))
+    with one_thread():
+        given = ("--run", place / "one" / "run", "--data", place / "bolts")
+        worker.call(*worker.ABLATE, *given, "--out", lens)
+    assert len(calls) == 2  # of four batches
+    whole = files(place / "one" / "lens")
+    assert {name: whole[name] for name in whole if name.startswith("ablate")} == files(lens)
+
+
+@pytest.mark.parametrize(("things", "size"), [(7, 2), (7, 3), (2, 3), (0, 2)])
+def test_shares_are_all_of_it_once(things, size):
+    every = [Ranks(rank, size) for rank in range(size)]
+    assert sorted(i for own in every for i in own.share(things)) == list(range(things))
+    table = torch.arange(things + 1)
+    assert [own.rows(table).tolist() for own in every] == [[0, *(1 + i for i in own.share(things))] for own in every]
+    assert sum(every[0].behind(number, 4, 4 * things) for number in every[0].share(things)) == 4 * things
+
+
+def test_a_process_by_itself_has_everything():
+    arrays = {"a": np.arange(3)}
+    with parallel.ranks() as own:
+        assert own == parallel.current() and own.main and own.size == 1
+        assert own.each(arrays) == [arrays] and list(own.merged({1: arrays}, 3)) == [arrays]
+
+
+def test_every_process_has_its_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    assert device_of("cuda") == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device_of("cuda") == "cuda:1" and device_of("cpu") == "cpu" and device_of("cuda:0") == "cuda:0"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="no GPU for process 2: this machine has 2"):
+        device_of("cuda")
+
+
+def test_what_is_done_by_one_process_says_so(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="weights is done by one process: start it without torchrun"):
+        app(["weights"], standalone_mode=False)

@@ -1,0 +1,91 @@
+"""What every process of these tests does: ``python -m tests.parallel.worker FOLDER PORT``, or a call in the test's own.
+
+All verbs run on the folder ``bolts`` beside, which has a picture that cannot be read, and on the run ``one/run``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from headlens import data, heads, parallel
+from headlens.backbone import architecture_from_config, assemble
+from headlens.cli import app, main
+from headlens.detectors.config import preset
+from headlens.detectors.headclip import Detector
+from headlens.heads import ablation
+from headlens.training.evaluation import evaluate
+from tests.backbone.models import tiny_config
+
+SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5, "streams": ("global", "local")}
+ABLATE = ("ablate", "--layer", 23, "--metric", "pixel_aupro", "--metric", "image_ap", "--batch", 2, "--device", "cpu")
+
+
+def call(*arguments: object) -> None:
+    app([str(argument) for argument in arguments], standalone_mode=False)
+
+
+def train(folder: Path, batch: int) -> None:
+    """The run ``folder/run``."""
+    call(
+        *("train", "--data", "procedural:industrial/aux", "--per-category", 2, "--epochs", 2, "--size", 56),
+        *("--batch", batch, "--out", folder / "run", "--cpu"),
+    )
+
+
+def every_verb(folder: Path) -> None:
+    """Files in ``folder``: what ``ablate``, ``importance`` and ``eval`` write, and frames that are no verb's."""
+    beside = folder.parent
+    given = ("--run", beside / "one" / "run", "--data", beside / "bolts")
+    call(*ABLATE, *given, "--out", folder / "lens")
+    call("importance", "--screen", 1, *given, "--batch", 2, "--device", "cpu", "--out", folder / "lens")
+    call("eval", *given, "--batch", 2, "--device", "cpu", "--json", folder / "eval.json")
+    clip = assemble(architecture_from_config(tiny_config(vocab_size=49408, context_length=32), "tiny"), None, seed=4)
+    detector = Detector(clip, preset("headclip", **SMALL), seed=1).requires_grad_(False)
+    pictures = data.open("procedural:industrial/aux", per_category=5, size=32).where(
+        lambda record: record.category in ("wood", "nut")
+    )
+    bars: list[int] = []
+    swept = heads.ablate(detector, pictures, kind="mean", batch=3, replicates=20, progress=bars.append)
+    exact = evaluate(detector, pictures, batch=3, exact=True)
+    if parallel.current().main:
+        assert sum(bars) == len(pictures)
+        swept.save(folder / "mean.parquet")
+        exact.frame.to_parquet(folder / "exact.parquet")
+        exact.scores.to_parquet(folder / "scores.parquet")
+
+
+def all_together(folder: Path) -> None:
+    """Two processes, half a batch each."""
+    with parallel.ranks() as own:
+        assert own.size == 2
+        train(folder, 5)
+        every_verb(folder)
+
+
+def killed(folder: Path) -> None:
+    """A sweep whose second process is killed in its first batch."""
+    measure = ablation.measure
+
+    def measured(*arguments: object) -> object:
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return measure(*arguments)
+
+    ablation.measure = measured
+    beside = folder.parent
+    given = ("--run", beside / "one" / "run", "--data", beside / "bolts")
+    sys.argv = ["headlens", *map(str, (*ABLATE, *given, "--out", folder / "lens"))]
+    main()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    place, port = Path(sys.argv[1]), sys.argv[2]
+    all_together(place / "two")
+    os.environ["MASTER_PORT"] = port  # of a new meeting; the first one's port may not be free yet
+    killed(place / "cut")
