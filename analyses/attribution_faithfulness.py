@@ -21,7 +21,7 @@ import torch
 from common import environment
 
 import headlens.data
-from headlens.attribution import METHODS, Faithfulness, faithfulness
+from headlens.attribution import MEASURES, METHODS, Faithfulness, faithfulness
 from headlens.attribution.targets import SCORES
 from headlens.heads.results import Result, beside
 
@@ -37,9 +37,8 @@ def measured(domain: str, method: str, args: argparse.Namespace) -> Path:
         run = headlens.load(f"mini-{domain}", device=args.device)
         pictures = headlens.data.open(f"procedural:{domain}", per_category=args.per_category)
         options = {method: {"at_once": args.at_once}} if "at_once" in METHODS[method].options else {}
-        found = faithfulness(
-            run.detector, pictures, methods=[method], target=args.target, options=options, size=run.size
-        )
+        what = {"methods": [method], "target": args.target, "measures": args.measure, "options": options}
+        found = faithfulness(run.detector, pictures, size=run.size, **what)
         Result(found.images, found.provenance).save(beside(path, "images"))
         found.save(path)
     return path
@@ -66,6 +65,7 @@ def main() -> None:
     parser.add_argument("--per-category", type=int, default=10)
     parser.add_argument("--target", default="joint_margin")
     parser.add_argument("--method", nargs="*", default=None, help="all that take the target by default")
+    parser.add_argument("--measure", nargs="*", default=MEASURES, choices=MEASURES)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--at-once", type=int, default=8, help="steps or squares of one picture that are held together")
