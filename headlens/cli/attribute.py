@@ -53,7 +53,7 @@ def attribute(
     ] = None,
     steps: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Integrated gradients begin with; doubled until complete.", min=1, show_default="32"),
+        typer.Option(help="Integrated gradients begin with; more where needed.", min=1, show_default="32"),
     ] = None,
     at_once: Annotated[
         Optional[int],  # noqa: UP045
