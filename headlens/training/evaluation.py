@@ -9,8 +9,9 @@ from typing import Protocol
 import pandas as pd
 import torch
 
+from headlens import html
 from headlens.data import DataSet, Loader, Preprocess
-from headlens.detectors.headclip import Prediction
+from headlens.detectors.headclip import Detector, Prediction
 from headlens.detectors.scoring import pooled
 from headlens.metrics import ImageMetrics, MetricTable, PixelMetrics
 from headlens.metrics.table import KEYS
@@ -46,12 +47,24 @@ class Evaluation:
         scores: one row for each image: dataset, category, name, anomalous, and the three scores.
         skipped: names of pictures that could not be read.
         half_width: no pixel metric is further from the exact one than this; 0 where they are exact.
+        made_by: the backbone, where the detector has one.
     """
 
     frame: pd.DataFrame
     scores: pd.DataFrame
     skipped: tuple[str, ...] = ()
     half_width: float = 0.0
+    made_by: str = ""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table of the joint score."""
+        facts = {
+            "made by": self.made_by,
+            "pictures": len(self.scores),
+            "left out": len(self.skipped) or None,
+            "pixel metrics": f"within {100 * self.half_width:.2g} points" if self.half_width else "exact",
+        }
+        return html.card("Evaluation", facts, *html.either(lambda: [self.table()._repr_html_()], self.frame))
 
     def table(self, score: str = "joint") -> MetricTable:
         """Per class, then over classes, then over data sets, with ``score`` as the image's."""
@@ -73,6 +86,7 @@ class Evaluation:
             pd.concat([part.scores for part in parts], ignore_index=True),
             tuple(name for part in parts for name in part.skipped),
             max(part.half_width for part in parts),
+            "; ".join(dict.fromkeys(part.made_by for part in parts)),
         )
 
 
@@ -142,7 +156,16 @@ def evaluate(
         progress(len(part))
     scored = pd.DataFrame(rows)
     frame = pd.DataFrame(_metrics(dataset, scored, pixel, device), columns=[*KEYS, "score", "metric", "value"])
-    return Evaluation(frame, scored, tuple(skip.record.name for skip in loader.skipped), _half_width(pixel.values()))
+    skipped = tuple(skip.record.name for skip in loader.skipped)
+    return Evaluation(frame, scored, skipped, _half_width(pixel.values()), _made_by(detector))
+
+
+def _made_by(detector: Scorer) -> str:
+    """One line about its backbone; baselines have none."""
+    if not isinstance(detector, Detector):
+        return type(detector).__name__
+    about = detector.backbone.provenance
+    return f"backbone {about.name} ({about.weights})"
 
 
 def _half_width(metrics: Iterable[PixelMetrics]) -> float:

@@ -1,0 +1,10 @@
+"""For notebooks: one head at one picture, in every domain, and controls to walk through all of them.
+
+HeadView(pictures, industrial=run, medical=run).plot(0, "L18H7/local")     a figure
+explore(pictures, industrial=run, medical=run)                             the same with ipywidgets
+"""
+
+from headlens.lab.explorer import Explorer, explore
+from headlens.lab.view import HeadView
+
+__all__ = ["Explorer", "HeadView", "explore"]
