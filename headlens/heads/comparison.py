@@ -77,7 +77,7 @@ class Comparison(Result):
         columns = ["name", *self.domains, "difference", "q"]
         return [
             html.paragraph(self.paragraph),
-            html.table(self.agreement, "How alike runs are"),
+            html.table(self.agreement, "How alike runs are", most=len(self.agreement)),
             html.table(self.strongest[columns], "Heads, the smallest q first"),
         ]
 

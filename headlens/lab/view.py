@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,13 +14,14 @@ import torch
 from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet, Pixels, Preprocess
 from headlens.detectors.headclip import Detector
-from headlens.detectors.predict import Picture, as_bytes
+from headlens.detectors.predict import Picture
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.cache import Clean, clean_forward, local_here
 from headlens.heads.direct import source_maps, tap_parts
-from headlens.heads.results import detector_provenance, made_by
+from headlens.heads.results import made_by
 from headlens.heads.targets import wide
-from headlens.heads.variants import Head, heads_of
+from headlens.heads.variants import Head, heads_of, local_layers
+from headlens.lab.gallery import Gallery
 from headlens.plots.head_view import Panel, head_view
 
 if TYPE_CHECKING:
@@ -64,13 +65,18 @@ class HeadView:
         self._first = every[0]
         if any(other.backbone.provenance != self._first.backbone.provenance for other in every):
             raise ConfigError("these runs are on different backbones: their heads have nothing but numbers in common")
-        single = not isinstance(pictures, DataSet | Sequence) or isinstance(pictures, str)
-        self._pictures: DataSet | Sequence[Picture] = [pictures] if single else pictures  # type: ignore[list-item,assignment]
-        if not len(self._pictures):
-            raise ShapeError("no picture to look at; give at least one")
+        if any(local_layers(other) != local_layers(self._first) for other in every):
+            raise ConfigError("these runs read local heads of different layers; look at each by itself")
+        self._runs = [_name(domain, runs) for domain, runs in domains.items()]
+        self._gallery = Gallery(pictures)
         self._preprocess = Preprocess(size or self._first.image_size)
         self._clean = lru_cache(_KEPT)(self._forward)
-        self.names = _names(self._pictures)
+        self.names = [self._gallery.name(number) for number in range(len(self._gallery))]
+
+    @property
+    def made_by(self) -> str:
+        """Which backbone, and which runs the maps are of."""
+        return f"{made_by({'backbone': asdict(self._first.backbone.provenance)})} · {', '.join(self._runs)}"
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -99,7 +105,7 @@ class HeadView:
 
     def peak(self, picture: int) -> tuple[int, int]:
         """Row and column of the patch with the highest margin, the mean over taps, by the first domain's detector."""
-        margins = self._clean(self.domains[0], self._check(picture)).margins.taps
+        margins = self._clean(self.domains[0], self._gallery.check(picture)).margins.taps
         row, column = np.unravel_index(int(torch.stack(list(margins.values())).mean(0)[0].argmax()), self.grid)
         return int(row), int(column)
 
@@ -121,7 +127,7 @@ class HeadView:
         Raises:
             ShapeError: a picture, head or patch that does not exist.
         """
-        head, clean = self._head(head), self._clean(domain, self._check(picture))
+        head, clean = self._head(head), self._clean(domain, self._gallery.check(picture))
         token = 0 if (at := self._looks(picture, head, patch)) is None else 1 + at[0] * self.grid[1] + at[1]
         block = clean.detector.backbone.vision.blocks[head.layer]
         q, k, v = block.attn.project(block.ln1(clean.x[head.layer]), hooked=False)
@@ -139,7 +145,7 @@ class HeadView:
         Args:
             domain, picture, head: as for ``attention``.
         """
-        head, clean = self._head(head), self._clean(domain, self._check(picture))
+        head, clean = self._head(head), self._clean(domain, self._gallery.check(picture))
         if head.stream == "global":
             own = source_maps(clean, head.layer)[0, head.head, 1:]
         else:
@@ -176,7 +182,6 @@ class HeadView:
             for domain in self.domains
         }
         seen = self._seen(picture)
-        about = made_by(detector_provenance(self._first))
         return head_view(
             seen.image.permute(1, 2, 0).numpy(),
             None if seen.mask is None else seen.mask.numpy(),
@@ -185,14 +190,12 @@ class HeadView:
             head,
             looks=at,
             name=self.names[picture],
-            made_by=about,
+            made_by=self.made_by,
         )
 
     def _seen(self, picture: int) -> Pixels:
         """As the detectors see it, [3, S, S], and its mask, where there is one."""
-        source = self._pictures
-        raw = source.pixels(picture) if isinstance(source, DataSet) else Pixels(as_bytes(source[picture]), None)
-        prepared = self._preprocess(raw)
+        prepared = self._preprocess(self._gallery.pixels(picture))
         return Pixels(prepared.image, prepared.mask)
 
     def _forward(self, domain: str, picture: int) -> Clean:
@@ -200,14 +203,7 @@ class HeadView:
             raise ConfigError(f"no domain is called {domain!r}; there are {', '.join(self.domains)}")
         detector = self.detectors[domain][0]
         image = self._preprocess.normalise(self._seen(picture).image[None].to(detector.device))
-        source = self._pictures
-        thing = source.records[picture].category if isinstance(source, DataSet) else "object"
-        return clean_forward(detector, image, [thing])
-
-    def _check(self, picture: int) -> int:
-        if picture not in range(len(self.names)):
-            raise ShapeError(f"picture {picture} does not exist; there are {len(self.names)}, counted from 0")
-        return picture
+        return clean_forward(detector, image, [self._gallery.thing(picture)])
 
     def _head(self, head: Head | str) -> Head:
         own = Head.of(head) if isinstance(head, str) else head
@@ -224,6 +220,12 @@ class HeadView:
         return patch
 
 
+def _name(domain: str, runs: Runs) -> str:
+    first = runs[0] if isinstance(runs, list | tuple) else runs
+    folder = getattr(first, "folder", None)
+    return f"{domain}: {'a detector' if folder is None else folder.name}"
+
+
 def _detectors(domain: str, runs: Runs) -> list[Detector]:
     several = list(runs) if isinstance(runs, list | tuple) else [runs]
     if not several:
@@ -232,12 +234,3 @@ def _detectors(domain: str, runs: Runs) -> list[Detector]:
     if not all(isinstance(own, Detector) for own in found):
         raise ConfigError(f"{domain}: {type(several[0]).__name__} is no run; give headlens.load(...) or a detector")
     return [own for own in found if own is not None]
-
-
-def _names(pictures: DataSet | Sequence[Picture]) -> list[str]:
-    """What pictures are called: without folders, so that a figure does not tell where they lie."""
-    if isinstance(pictures, DataSet):
-        return [record.name for record in pictures.records]
-    return [
-        Path(own).name if isinstance(own, str | Path) else f"picture {number}" for number, own in enumerate(pictures)
-    ]

@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from headlens.plots.style import COLOURS, DIVERGING, PALETTE, RISING, signed
 
@@ -81,8 +82,8 @@ def head_view(
         if looks is not None:
             top.add_patch(_box(looks[1] - 0.5, looks[0] - 0.5, 1, 1))
         drawn = below.imshow(panel.contribution, cmap=sns.color_palette(DIVERGING, as_cmap=True), norm=scales[1])
-        total = f"{panel.contribution.sum():+.3g} in all" if stream == "global" else "by patch"
-        below.set_title(f"{domain}: adds {total}", fontsize=9)
+        what = f"adds {panel.contribution.sum():+.3g} from patches" if stream == "global" else "adds to each patch"
+        below.set_title(f"{domain}: {what}", fontsize=9)
         for ax in (top, below):
             _outline(ax, mask, (rows, columns))
     fig.colorbar(seen, ax=list(axes[0, 1:]), label="attention", shrink=0.9)
@@ -110,7 +111,8 @@ def _weights(ax: Axes, weights: pd.DataFrame, stream: str, layer: int, number: i
     ax.set_xlabel("head", fontsize=8)
     ax.set_ylabel("head weight", fontsize=8)
     ax.tick_params(labelsize=7)
-    ax.legend(fontsize=7, frameon=False, loc="best")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handletextpad=0.1)
     sns.despine(ax=ax)
 
 

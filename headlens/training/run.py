@@ -67,7 +67,6 @@ class Run:
             "seed": card.get("seed"),
             "selection": card.get("selection"),
             "threshold of the joint score": None if self.threshold is None else f"{self.threshold:.3f}",
-            "learned tensors": str(card.get("model_sha256", ""))[:12],
         }
         return html.card(f"Run {self.folder.name}", facts | self.detector.facts)
 
