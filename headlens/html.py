@@ -74,18 +74,8 @@ def figure(fig: Figure, about: str) -> str:
     """A figure as a PNG in the page itself; ``about`` is read out where pictures are not seen."""
     sink = io.BytesIO()
     fig.savefig(sink, format="png", dpi=_DPI)
-    content = base64.b64encode(smaller(sink.getvalue())).decode()
+    content = base64.b64encode(sink.getvalue()).decode()
     return f'<br><img alt="{text(about)}" src="data:image/png;base64,{content}">'
-
-
-def smaller(png: bytes) -> bytes:
-    """The same picture in 256 colours: a third of the bytes, for a page that is kept."""
-    from PIL import Image
-
-    sink = io.BytesIO()
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    image.quantize(256, dither=Image.Dither.NONE).save(sink, "png", optimize=True)
-    return sink.getvalue()
 
 
 def either(parts: Callable[[], Iterable[str]], frame: pd.DataFrame) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +17,10 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from headlens.html import smaller
-
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
 _AT_ONCE = 2  # kernels, each with one thread
-_DPI = 76  # of figures: what is kept with the sources should be small
+_DPI = 68  # of figures: what is kept with the sources should be small
 _TIMEOUT = 300  # seconds for one cell
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -58,10 +55,7 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", nbformat.from_dict({})
         for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            data.pop(_WIDGET, None)
-            if "image/png" in data:
-                data["image/png"] = b64encode(smaller(b64decode(data["image/png"]))).decode()
+            output.get("data", {}).pop(_WIDGET, None)
     return notebook
 
 

@@ -74,9 +74,13 @@ class MetricTable:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the same as ``markdown``."""
+        return html.card("MetricTable", {}, self.rendered())
+
+    def rendered(self) -> str:
+        """An HTML table with the same cells."""
         header, rows = self._cells(METRICS)
-        about = {"metrics": "in percent; in brackets: how many entries a mean averages; -: undefined"}
-        return html.card("MetricTable", about, html.table(pd.DataFrame(rows, columns=header), most=len(rows)))
+        about = "In percent; in brackets: how many entries a mean averages; -: undefined"
+        return html.table(pd.DataFrame(rows, columns=header), about, most=len(rows))
 
     def markdown(self, metrics: Iterable[str] = METRICS) -> str:
         """A Markdown table in percent; behind a mean stands how many entries it averages, and - for undefined."""

@@ -77,7 +77,7 @@ def head_view(
     for column, (domain, panel) in enumerate(panels.items(), 1):
         top, below = axes[:, column]
         seen = top.imshow(panel.attention, cmap=sns.color_palette(RISING, as_cmap=True), norm=scales[0])
-        who = "CLS" if looks is None else "the marked patch"
+        who = "CLS" if looks is None else "the patch"
         top.set_title(f"{domain}: {who} looks at", fontsize=9)
         if looks is not None:
             top.add_patch(_box(looks[1] - 0.5, looks[0] - 0.5, 1, 1))

@@ -64,7 +64,7 @@ class Evaluation:
             "left out": len(self.skipped) or None,
             "pixel metrics": f"within {100 * self.half_width:.2g} points" if self.half_width else "exact",
         }
-        return html.card("Evaluation", facts, *html.either(lambda: [self.table()._repr_html_()], self.frame))
+        return html.card("Evaluation", facts, *html.either(lambda: [self.table().rendered()], self.frame))
 
     def table(self, score: str = "joint") -> MetricTable:
         """Per class, then over classes, then over data sets, with ``score`` as the image's."""
