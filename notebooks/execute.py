@@ -55,7 +55,10 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", nbformat.from_dict({})
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(_WIDGET, None)
+            data = output.get("data", {})
+            data.pop(_WIDGET, None)
+            if "text/html" in data:
+                data.pop("text/plain", None)  # nobody sees it beside the other, and it may name folders
     return notebook
 
 
