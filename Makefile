@@ -1,8 +1,9 @@
-# The README's two commands. Both set up .venv first, when it is missing or pyproject.toml is newer.
+# The README's two commands, and one that executes the notebooks and saves them with their outputs.
+# All set up .venv first, when it is missing or pyproject.toml is newer.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test
+.PHONY: demo test notebooks
 
 demo: .venv/installed
 	$(BIN)/headlens demo
@@ -12,6 +13,9 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+notebooks: .venv/installed
+	$(BIN)/python notebooks/execute.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,4 +1,4 @@
-"""Text from strangers, such as the names of their files, on a terminal."""
+"""Values, and text from strangers such as the names of their files, as people are shown them."""
 
 from __future__ import annotations
 
@@ -12,3 +12,16 @@ def printable(text: str) -> str:
     'a\\nb\\x1b[2J\\udce9 é'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def cell(value: object) -> str:
+    """One value of a frame as a table shows it: four digits, and ``-`` where there is none.
+
+    >>> cell(0.123456), cell(float("nan")), cell(None), cell("L18H7")
+    ('0.1235', '-', '-', 'L18H7')
+    """
+    if value is None or str(value) == "<NA>":  # pandas' own, without importing pandas
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}" if value == value else "-"
+    return str(value)

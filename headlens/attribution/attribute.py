@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from headlens import html
 from headlens.attribution.methods import method_of
 from headlens.attribution.targets import target_of
 from headlens.data import Pixels, Preprocess
@@ -57,6 +58,9 @@ class Attribution(Result):
     def residual(self) -> np.ndarray | None:
         """What every map misses, in the target's units, [B]; None where the method does not promise to miss nothing."""
         return self.frame["residual"].to_numpy() if "residual" in self.frame else None
+
+    def _parts(self) -> list[str]:
+        return [html.figure(self.plot()[0], "picture, anomaly map and attribution"), html.table(self.frame)]
 
     def plot(self, ax: Axes | None = None, picture: int = 0, mask: np.ndarray | None = None) -> tuple[Figure, Any]:
         """One picture, its anomaly map and its attribution, red where it speaks for the target, blue against.

@@ -14,6 +14,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
+from headlens import html
 from headlens.attribution.faithfulness import deletion, infidelity, insertion, pointing, sensitivity
 from headlens.attribution.methods import METHODS, Method, method_of
 from headlens.attribution.sanity import CHECKS, SAME, likeness, with_random_blocks, with_random_heads
@@ -43,6 +44,13 @@ class Faithfulness(Result):
     """
 
     images: pd.DataFrame = field(repr=False)
+
+    def _parts(self) -> list[str]:
+        table = self.frame.pivot(index=["domain", "kind"], columns="metric", values="value")
+        order = pd.MultiIndex.from_frame(self.frame[["domain", "kind"]].drop_duplicates())
+        metrics = [metric for metric in MEASURES if metric in table]
+        about = "Means over pictures; low is better but for insertion, pointing and aupro"
+        return [html.table(table.reindex(order)[metrics].reset_index(), about, most=len(METHODS))]
 
     @property
     def verdicts(self) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headlens import html
 from headlens.backbone.config import Architecture
 from headlens.backbone.prompts import PromptCache
 from headlens.backbone.text import TextTower
@@ -88,6 +89,18 @@ class Backbone(nn.Module):
             raise ShapeError(f"tokens are {type(tokens).__name__}; expected a tensor, tokenizer(sentences)")
         embedding = self._prompts.encode(self.text, tokens, **options)
         return F.normalize(embedding, dim=-1) if normalize else embedding
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        v, p = self.vision.cfg, self.provenance
+        facts = {
+            "weights": p.weights,
+            "SHA-256": p.sha256 and p.sha256[:12],
+            "heads": f"{v.n_layers} layers x {v.n_heads} heads of {v.d_head} channels, counted from 0",
+            "pictures": f"{p.image_size[0]} x {p.image_size[1]} px in patches of {v.patch_size}",
+            "activation": p.act_fn,
+        }
+        return html.card(f"Backbone {p.name}", facts)
 
     def __repr__(self) -> str:
         v, p = self.vision.cfg, self.provenance

@@ -84,34 +84,13 @@ def _row(result: Evaluation) -> str:
 
 def _maps(run: Run, pictures: DataSet, path: Path) -> Path:
     """A normal picture and three flawed ones of different categories, each with its outline and its map."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.figure import Figure
-
-    from headlens.data import Preprocess
-    from headlens.plots.overlay import CMAP, overlay
+    from headlens.lab import show
 
     first: dict[tuple[str, bool | None], int] = {}
     for i, record in enumerate(pictures.records):
         first.setdefault((record.category, record.anomalous), i)
     chosen = [first[pictures.categories[0], False], *(first[c, True] for c in pictures.categories[:3])]
-    shown = [pictures.pixels(i) for i in chosen]
-    prediction = run.predict([pixels.image for pixels in shown])
-    figure = Figure(figsize=(10, 5.8), layout="constrained")
-    axes = figure.subplots(2, len(chosen))
-    for column, (i, pixels) in enumerate(zip(chosen, shown, strict=True)):
-        record, image = pictures.records[i], pixels.image.permute(1, 2, 0).numpy()
-        axes[0, column].imshow(image)
-        if pixels.mask is not None and pixels.mask.any():
-            axes[0, column].contour(pixels.mask.numpy(), levels=[0.5], colors="#00e5ff", linewidths=1.2)
-        axes[0, column].set_title(f"{record.category}: {record.family}".replace("_", " "), fontsize=10)
-        axes[0, column].set_axis_off()
-        score = float(prediction.joint_score[column])
-        decision = "anomalous" if run.threshold is not None and score > run.threshold else "normal"
-        native = Preprocess(run.size).restore(prediction.anomaly_map[column], image.shape[:2]).numpy()
-        overlay(image, native, f"joint score {score:.2f}: {decision}", axes[1, column], bar=False)
-    figure.colorbar(ScalarMappable(cmap=CMAP), ax=list(axes[1]), shrink=0.9, label="anomaly map")
-    threshold = "" if run.threshold is None else f", threshold {run.threshold:.2f}"
-    figure.suptitle(f"{run.folder.name} on backbone {run.detector.backbone.provenance.name}{threshold}", fontsize=11)
+    figure, _ = show(pictures, run, chosen)
     figure.savefig(path, dpi=110)
     return path
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from headlens import html
 from headlens.data.folders import FileSet
 from headlens.data.images import MAX_PIXELS, read_image, read_mask
 from headlens.data.samples import DataSet, Record
@@ -104,6 +105,12 @@ class Report:
 
         rows = [{**vars(problem), "severity": problem.severity} for problem in self.problems]
         return pd.DataFrame(rows, columns=["severity", "kind", "record", "file", "message"])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what is wrong, file by file."""
+        shown = self.frame[["severity", "kind", "record", "message"]]
+        facts = {"pictures": self.pictures, "found": "no errors" if self.ok else "errors"}
+        return html.card(f"Report on {self.name}", facts, html.table(shown, most=20) if len(shown) else "")
 
     def summary(self, most: int = 5) -> str:
         """Counts by kind, and the first ``most`` of each."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from headlens import html
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -76,6 +78,23 @@ class DataSet(ABC):
             f"{type(self).__name__}({self.name!r}, {self.domain or 'no domain'}, {len(self.categories)} categories, "
             f"{normal} normal + {flawed} anomalous, {masks})"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how many pictures of which kind there are."""
+        import pandas as pd
+
+        kinds = {None: "not told", False: "normal", True: "anomalous"}
+        frame = pd.DataFrame(
+            [(record.category, kinds[record.anomalous]) for record in self.records], columns=["category", "label"]
+        )
+        counts = pd.crosstab(frame["category"], frame["label"]).reindex(list(self.categories))
+        facts = {
+            "domain": self.domain or "not told",
+            "pictures": len(self),
+            "masks": "yes" if self.has_masks else "no",
+            "what can be measured": ", ".join(self.metrics) or "nothing without labels",
+        }
+        return html.card(f"{type(self).__name__} {self.name}", facts, html.table(counts.reset_index(), most=20))
 
     @property
     def categories(self) -> tuple[str, ...]:

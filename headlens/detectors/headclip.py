@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from headlens import html
 from headlens.backbone import Backbone, LocalStream
 from headlens.backbone.vision import VisionOutput
 from headlens.detectors.config import DetectorConfig
@@ -20,6 +22,9 @@ from headlens.detectors.learned import HeadWeights, LearnedPrompts
 from headlens.detectors.prompts import ensemble
 from headlens.detectors.scoring import joint_score, margin, score_pooled, upsample
 from headlens.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,25 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.image_score)
 
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row for each image: its scores, its margin and the maximum of its map."""
+        import pandas as pd
+
+        columns = {
+            "joint score": self.joint_score,
+            "image score": self.image_score,
+            "map maximum": self.anomaly_map.flatten(1).amax(1),
+            "image margin (logits)": self.image_margin,
+        }
+        return pd.DataFrame({name: own.detach().cpu().numpy() for name, own in columns.items()}).rename_axis("image")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        size = " x ".join(map(str, self.anomaly_map.shape[-2:]))
+        facts = {"images": len(self), "maps": f"{size} px", "scores": "0 to 1, higher is more anomalous"}
+        return html.card("Prediction", facts, html.table(self.frame.reset_index()))
+
 
 class Detector(nn.Module):
     """HeadCLIP, and by its config AnomalyCLIP and plain CLIP. The backbone is frozen; only what is learned has state.
@@ -82,6 +106,27 @@ class Detector(nn.Module):
         self.weights: HeadWeights | None = None
         if config.head_weights != "none":
             self.weights = HeadWeights((vision.n_layers, vision.n_heads), config, self.device)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What it is made of, for people."""
+        config, about = self.config, self.backbone.provenance
+        return {
+            "backbone": f"{about.name} ({about.weights})",
+            "prompts": config.prompts,
+            "head weights": ", ".join(
+                f"{stream} heads, {own.min():.2f} to {own.max():.2f}" for stream, own in self.head_weights().items()
+            )
+            or "none",
+            "local stream": f"from block {config.local_start}" if self.local is not None else "none",
+            "taps": ", ".join(map(str, config.taps)),
+            "joint score": f"{1 - config.alpha:g} image score + {config.alpha:g} {config.pool} of the map",
+            "learned numbers": sum(own.numel() for own in self.parameters()),
+        }
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html.card("Detector", self.facts)
 
     @property
     def backbone(self) -> Backbone:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from headlens import parallel
+from headlens import html, parallel
 from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
@@ -66,6 +66,13 @@ class Ablation(Result):
             there = ", ".join(dict.fromkeys(self.summary["metric"]))
             raise ConfigError(f"{metric!r} was not measured; there are {there}")
         return found
+
+    def _parts(self) -> list[str]:
+        rows = self.means("joint_margin")[["variant", "effect", "low", "high", "noise"]]
+        map_change = self.means("anomaly_map").set_index("variant")["effect"]
+        rows = rows.assign(**{"anomaly map": map_change.reindex(rows["variant"]).to_numpy()})
+        about = "Change of the joint margin (logits) and of the anomaly map (relative L1) without them, strongest first"
+        return [html.table(rows, about)]
 
     def plot(self, ax: Axes | None = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
         """Effects as a picture; see ``headlens.plots.ablation.ablation``."""

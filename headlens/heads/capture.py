@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headlens import html
 from headlens.data import Batch, DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, DataError, RunError
@@ -88,6 +89,10 @@ class Capture:
         normal, flawed = (sums[total] / sums[count].replace(0, np.nan) for total, count in (("sb", "b"), ("sa", "a")))
         found = {"images": sums["n"].astype(int), "mean": mean, "std": spread, "normal": normal, "anomalous": flawed}
         return pd.DataFrame(found).reset_index()
+
+    def _repr_html_(self) -> str:
+        facts = {"made by": made_by(self.provenance), "folder": self.folder.name, "files": len(self.files)}
+        return html.card("Capture", facts, html.table(read_parquet(self.files[0])[0], "Of the first file"))
 
     def plot(self, ax: Axes | None = None, metric: str = "entropy", stream: str | None = None) -> tuple[Figure, Any]:
         """The mean of one quantity as a grid.

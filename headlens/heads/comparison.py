@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from headlens import html
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.gates import Importance
 from headlens.heads.permutation import agreement, differences, kendall, overlap, spearman
 from headlens.heads.results import Result, beside, learned_sha256, ordered, read_parquet, versions
-from headlens.heads.variants import Head
+from headlens.heads.variants import Head, names_of
 from headlens.heads.weighing import weights
 from headlens.plots.comparison import comparison
 from headlens.plots.style import signed
@@ -64,14 +65,21 @@ class Comparison(Result):
     @property
     def strongest(self) -> pd.DataFrame:
         """The rows of ``frame``, named by ``name``: the smallest q first, then the largest difference."""
-        names = [str(Head(*key)) for key in self.frame[KEYS].itertuples(index=False)]
-        found = self.frame.assign(name=names, size=self.frame["difference"].abs())
+        found = self.frame.assign(name=names_of(self.frame), size=self.frame["difference"].abs())
         return found.sort_values(["q", "size"], ascending=[True, False], kind="stable").drop(columns="size")
 
     @property
     def paragraph(self) -> str:
         """What the numbers allow to be said, and what they do not."""
         return " ".join((_who(self), _agree(self), _differ(self), _limits(self))).rstrip()
+
+    def _parts(self) -> list[str]:
+        columns = ["name", *self.domains, "difference", "q"]
+        return [
+            html.paragraph(self.paragraph),
+            html.table(self.agreement, "How alike runs are", most=len(self.agreement)),
+            html.table(self.strongest[columns], "Heads, the smallest q first"),
+        ]
 
     def plot(self, ax: Axes | None = None) -> tuple[Figure, Any]:
         """Both domains and their difference side by side, a row for each stream; on one ``ax`` the difference alone.

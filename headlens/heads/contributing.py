@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from headlens import html
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
@@ -17,6 +18,7 @@ from headlens.heads.cache import Clean, clean_forward
 from headlens.heads.direct import Parts, check, image_parts, tap_parts
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import Result, per_image, provenance
+from headlens.heads.variants import names_of
 from headlens.plots.grid import grids
 
 if TYPE_CHECKING:
@@ -46,6 +48,12 @@ class Contributions(Result):
             {"value": means(heads), "normal": means(heads[normal]), "anomalous": means(heads[flawed])}
         ).reset_index()
         return found.assign(separation=found["anomalous"] - found["normal"])
+
+    def _parts(self) -> list[str]:
+        rows = self.summary[self.summary["metric"] == "image_margin"]
+        rows = rows.sort_values("separation", key=abs, ascending=False, kind="stable")
+        rows = rows.assign(head=names_of(rows))[["head", "normal", "anomalous", "separation"]]
+        return [html.table(rows, "What heads write into the image margin (logits), the widest apart first")]
 
     def plot(self, ax: Axes | None = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
         """Separation by every head as a grid, of one margin; its mean part where no image is labelled.

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from headlens import parallel
+from headlens import html, parallel
 from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
@@ -28,7 +28,7 @@ from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import Result, computed, per_image, provenance
 from headlens.heads.store import Store
 from headlens.heads.targets import check_linear, enlarge, features, joint, logit, margins, patch_maps, wide
-from headlens.heads.variants import local_layers
+from headlens.heads.variants import local_layers, names_of
 from headlens.plots.grid import grids
 from headlens.plots.style import named
 from headlens.precision import computing
@@ -117,6 +117,11 @@ def gate_gradients(
 @dataclass(frozen=True)
 class Importance(Result):
     """``frame``: one row for each image, head and target; ``value`` is the signed gradient, ``baseline`` the target."""
+
+    def _parts(self) -> list[str]:
+        rows = self.summary.sort_values("importance", ascending=False, kind="stable")
+        rows = rows.assign(head=names_of(rows))[["head", "metric", "importance", "signed", "relative"]]
+        return [html.table(rows, "Means over pictures, the most important first")]
 
     def plot(self, ax: Axes | None = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
         """``I`` of every head as a grid.

@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from headlens import html
 from headlens.data import Pixels, Preprocess, read_image
 from headlens.detectors.headclip import Detector
 from headlens.detectors.predict import Picture, as_bytes
 from headlens.heads.cache import clean_forward
 from headlens.heads.direct import tap_parts
 from headlens.heads.results import Result, beside, detector_provenance, read_parquet, write
-from headlens.heads.variants import Head
+from headlens.heads.variants import Head, names_of
 from headlens.plots.head_maps import head_maps, margin_map
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ class MapParts(Result):
     def margin(self) -> np.ndarray:
         """The sum of all parts, [rows, columns]."""
         return self.frame.groupby(["row", "column"])["value"].sum().unstack().to_numpy()
+
+    def _parts(self) -> list[str]:
+        rows = self.shares.sort_values("peak", ascending=False).assign(head=names_of)[["head", "peak"]]
+        return [
+            html.figure(self.plot()[0], "maps of single heads"),
+            html.table(rows, "What heads add to the peak (logits)"),
+        ]
 
     def save(self, path: str | Path) -> Path:
         """As ``Result.save``; shares and picture stand beside it, ``NAME.shares.SUFFIX`` and ``NAME.picture.png``."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from headlens import html
 from headlens.data import Batch, DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import DataError, ShapeError
@@ -32,7 +33,7 @@ from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import Result, computed, ordered, provenance
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
 from headlens.heads.targets import wide
-from headlens.heads.variants import Head, check_variants, heads_of, single_heads
+from headlens.heads.variants import Head, check_variants, heads_of, names_of, single_heads
 from headlens.plots.names import names
 from headlens.plots.style import signed
 
@@ -64,6 +65,16 @@ class Naming(Result):
     def left_out(self) -> list[str]:
         """Phrases of the pool that were not used: the backbone has never learnt one of their words."""
         return list(self.provenance["left_out"])
+
+    def _parts(self) -> list[str]:
+        rows = self.frame[self.frame["phrase"].notna()]
+        rows = rows.assign(head=names_of(rows)).sort_values(["variance", "head", "rank"], ascending=[False, True, True])
+        heads = rows.groupby("head", sort=False)
+        found = heads[["cumulative", "chance", "beats", "variance"]].last()
+        found.insert(0, "phrases", heads["phrase"].agg(", ".join))
+        return [
+            html.table(found.reset_index(), "Heads that write most first; beats near 0.5 means: no better than chance")
+        ]
 
     def plot(self, ax: Axes | None = None, most: int = 6) -> tuple[Figure, Axes]:
         """Phrases of the ``most`` heads that write most; see ``headlens.plots.names``."""

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from headlens import __version__
+from headlens import __version__, html
 from headlens.data import DataSet, Record
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
 from headlens.files import write_atomically
+from headlens.printing import cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,6 +70,21 @@ class Result:
     def made_by(self) -> str:
         """One line that says which backbone and which pictures this is of."""
         return made_by(self.provenance)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: which backbone and pictures, and the most telling rows or a figure."""
+        about = self.provenance
+        facts = {
+            "made by": self.made_by,
+            "runs": ", ".join(run["name"] for runs in about.get("runs", {}).values() for run in runs),
+            "learned tensors": about.get("learned_sha256", "")[:12],
+            "seed": about.get("seed"),
+        }
+        return html.card(type(self).__name__, facts, *html.either(self._parts, self.frame))
+
+    def _parts(self) -> list[str]:
+        """What stands under the facts, as HTML; every kind of result has its own."""
+        return [html.table(self.frame)]
 
     def save(self, path: str | Path) -> Path:
         """Writes the frame: ``.parquet`` with its provenance, or ``.csv``, ``.md``, ``.tex``; whole or not at all.
@@ -239,12 +255,7 @@ def computed(detector: Detector, precision: str | None = None) -> dict[str, str]
 
 
 def _cells(frame: pd.DataFrame) -> list[list[str]]:
-    def shown(value: object) -> str:
-        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-            return "-"
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    return [list(map(str, frame.columns)), *([shown(v) for v in row] for row in frame.itertuples(index=False))]
+    return [list(map(str, frame.columns)), *(list(map(cell, row)) for row in frame.itertuples(index=False))]
 
 
 def _markdown(frame: pd.DataFrame) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from headlens import html
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
@@ -46,6 +47,13 @@ class Screen(Result):
     """
 
     agreement: pd.DataFrame
+
+    def _parts(self) -> list[str]:
+        columns = ["variant", "importance", "magnitude", "effect", "low", "high", "top", "sampled"]
+        return [
+            html.table(self.agreement, "Importance against exact ablation, over the heads drawn at random"),
+            html.table(self.frame[columns], "The heads that were ablated"),
+        ]
 
     def save(self, path: str | Path) -> Path:
         """As ``Result.save``; the agreement goes into a second file, ``NAME.agreement.SUFFIX``."""

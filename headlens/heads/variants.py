@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from headlens.backbone.vision import STREAMS
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Head(NamedTuple):
@@ -74,6 +77,16 @@ class Variant:
     def head(self) -> int | None:
         """The head, where there is only one."""
         return self.heads[0].head if len(self.heads) == 1 else None
+
+
+def names_of(frame: pd.DataFrame) -> list[str]:
+    """What the heads in the rows of a frame are called, by its columns stream, layer and head.
+
+    >>> import pandas as pd
+    >>> names_of(pd.DataFrame({"stream": ["local"], "layer": [18], "head": [7]}))
+    ['L18H7/local']
+    """
+    return [str(Head(*key)) for key in frame[["stream", "layer", "head"]].itertuples(index=False)]
 
 
 def heads_of(

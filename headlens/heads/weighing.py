@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from headlens import html
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
 from headlens.heads.results import Result, detector_provenance
-from headlens.heads.variants import heads_of
+from headlens.heads.variants import heads_of, names_of
 from headlens.plots.grid import grids
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Weights(Result):
     """``frame``: stream, layer, head, ``value`` (the weight), ``baseline`` (1, where it began) and ``effect``."""
+
+    def _parts(self) -> list[str]:
+        rows = self.frame.sort_values("effect", key=abs, ascending=False, kind="stable")
+        rows = rows.assign(head=names_of(rows))[["head", "value"]].rename(columns={"value": "weight"})
+        return [html.figure(self.plot()[0], "head weights"), html.table(rows, "Furthest from 1")]
 
     def plot(self, ax: Axes | None = None, stream: str | None = None) -> tuple[Figure, Any]:
         """The weights as a grid; red heads are turned up, blue ones down. Arguments as in ``Importance.plot``."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from headlens import html
 from headlens.errors import MetricError
 
 IMAGE = ("image_auroc", "image_ap", "image_f1max")
@@ -70,6 +71,16 @@ class MetricTable:
                 parts += [_long(classes, classes.notna()), _mean(classes, domain, dataset)]
             parts.append(_mean(pd.DataFrame(means), domain, MEAN))
         return cls(pd.concat(parts, ignore_index=True))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same as ``markdown``."""
+        return html.card("MetricTable", {}, self.rendered())
+
+    def rendered(self) -> str:
+        """An HTML table with the same cells."""
+        header, rows = self._cells(METRICS)
+        about = "In percent; in brackets: how many entries a mean averages; -: undefined"
+        return html.table(pd.DataFrame(rows, columns=header), about, most=len(rows))
 
     def markdown(self, metrics: Iterable[str] = METRICS) -> str:
         """A Markdown table in percent; behind a mean stands how many entries it averages, and - for undefined."""

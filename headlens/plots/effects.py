@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from headlens.plots.style import COLOURS, GREY, PALETTE, axes_of
 
@@ -67,6 +68,7 @@ def profile(
         layers, colour = own["layer"].astype(int), COLOURS[str(stream)]
         ax.vlines(layers, own["low"], own["high"], color=colour, linewidth=1.2)
         ax.plot(layers, own["effect"], marker="o", markersize=3.5, color=colour, label=f"{stream} stream")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig, _labelled(ax, "layer", label, title)
 
 

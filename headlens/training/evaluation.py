@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from headlens import parallel
+from headlens import html, parallel
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.detectors.headclip import Detector, Prediction
@@ -55,12 +55,24 @@ class Evaluation:
         scores: one row for each image: dataset, category, name, anomalous, and the three scores.
         skipped: names of pictures that could not be read.
         half_width: no pixel metric is further from the exact one than this; 0 where they are exact.
+        made_by: the backbone, where the detector has one.
     """
 
     frame: pd.DataFrame
     scores: pd.DataFrame
     skipped: tuple[str, ...] = ()
     half_width: float = 0.0
+    made_by: str = ""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table of the joint score."""
+        facts = {
+            "made by": self.made_by,
+            "pictures": len(self.scores),
+            "left out": len(self.skipped) or None,
+            "pixel metrics": f"within {100 * self.half_width:.2g} points" if self.half_width else "exact",
+        }
+        return html.card("Evaluation", facts, *html.either(lambda: [self.table().rendered()], self.frame))
 
     def table(self, score: str = "joint") -> MetricTable:
         """Per class, then over classes, then over data sets, with ``score`` as the image's."""
@@ -82,6 +94,7 @@ class Evaluation:
             pd.concat([part.scores for part in parts], ignore_index=True),
             tuple(name for part in parts for name in part.skipped),
             max(part.half_width for part in parts),
+            "; ".join(dict.fromkeys(part.made_by for part in parts)),
         )
 
 
@@ -160,7 +173,16 @@ def evaluate(
     frame = pd.DataFrame(_metrics(dataset, scored, certified), columns=[*KEYS, "score", "metric", "value"])
     read = set(scored.index)
     skipped = tuple(record.name for i, record in enumerate(dataset.records) if i not in read)
-    return Evaluation(frame, scored.reset_index(drop=True), skipped, _half_width(certified.values()))
+    half_width = _half_width(certified.values())
+    return Evaluation(frame, scored.reset_index(drop=True), skipped, half_width, _made_by(detector))
+
+
+def _made_by(detector: Scorer) -> str:
+    """One line about its backbone; baselines have none."""
+    if not isinstance(detector, Detector):
+        return type(detector).__name__
+    about = detector.backbone.provenance
+    return f"backbone {about.name} ({about.weights})"
 
 
 def _of_all_ranks(dataset: DataSet, index: Sequence[int], scores: torch.Tensor) -> pd.DataFrame:

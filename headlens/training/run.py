@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from headlens import __version__
+from headlens import __version__, html
 from headlens.backbone import Backbone
 from headlens.backbone import load as load_backbone
 from headlens.detectors.config import DetectorConfig
@@ -57,6 +57,18 @@ class Run:
     def size(self) -> int:
         """Pixels along a side that pictures are resized to, as in training."""
         return self.training.size or self.detector.image_size
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        card = self.card
+        facts = {
+            "trained on": f"{card.get('trained_on', 'unknown')}, {card.get('images', 'unknown')} pictures",
+            "steps": card.get("steps"),
+            "seed": card.get("seed"),
+            "selection": card.get("selection"),
+            "threshold of the joint score": None if self.threshold is None else f"{self.threshold:.3f}",
+        }
+        return html.card(f"Run {self.folder.name}", facts | self.detector.facts)
 
     def predict(self, pictures: Picture | Iterable[Picture], batch: int = 8, category: str = "object") -> Prediction:
         """Scores of one picture or several: paths, PIL images, arrays, tensors; see ``headlens.detectors.predict``."""

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from headlens import html
 from headlens.metrics.table import KEYS
 from headlens.training.evaluation import Evaluation
 
@@ -40,15 +41,26 @@ class Summary:
 
     frame: pd.DataFrame
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same as ``markdown``."""
+        seeds = int(self.frame["seeds"].max()) if len(self.frame) else 0
+        return html.card("Summary", {"seeds": seeds, "metrics": "in percent"}, html.table(self._wide(), most=20))
+
     def markdown(self) -> str:
         """In percent; ``-`` where undefined."""
-        lines = ["| data set | category | " + " | ".join(COLUMNS.values()) + " |"]
-        lines.append("|---|---|" + "---:|" * len(COLUMNS))
-        for (_, dataset, category), group in self.frame.groupby(list(KEYS), sort=False):
-            rows = group.set_index("metric")
-            cells = [_cell(rows.at[name, "value"], rows.at[name, "interval"]) for name in COLUMNS]
-            lines.append(f"| {dataset} | {category} | " + " | ".join(cells) + " |")
+        wide = self._wide()
+        lines = ["| " + " | ".join(wide.columns) + " |", "|---|---|" + "---:|" * len(COLUMNS)]
+        lines += ["| " + " | ".join(cells) + " |" for cells in wide.itertuples(index=False)]
         return "\n".join(lines)
+
+    def _wide(self) -> pd.DataFrame:
+        """A row for each category, its cells as text."""
+        rows = []
+        for (_, dataset, category), group in self.frame.groupby(list(KEYS), sort=False):
+            own = group.set_index("metric")
+            cells = [_cell(own.at[name, "value"], own.at[name, "interval"]) for name in COLUMNS]
+            rows.append((str(dataset), str(category), *cells))
+        return pd.DataFrame(rows, columns=["data set", "category", *COLUMNS.values()])
 
 
 def over_seeds(results: Sequence[Evaluation]) -> Summary:

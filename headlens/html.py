@@ -1,0 +1,86 @@
+"""What a notebook shows of a result: its name, facts, the head of a frame, a figure. No model runs for it.
+
+Everything that comes from elsewhere, such as the names of files, is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from headlens.printing import cell, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+MOST = 8  # rows of a frame that are shown
+_DPI = 72  # of figures: as wide as a cell's output
+
+
+def card(title: str, facts: Mapping[str, object], *parts: str) -> str:
+    """A name, facts under it, and whatever else there is.
+
+    Args:
+        title: what it is.
+        facts: by their names; those that are None or empty are left out.
+        *parts: HTML, as the functions below make it.
+
+    >>> card("Run", {"trained on": "<mine>", "seed": None})
+    '<div><b>Run</b><br><small>trained on: &lt;mine&gt;</small></div>'
+    """
+    told = [f"{text(name)}: {text(value)}" for name, value in facts.items() if value is not None and value != ""]
+    small = f"<br><small>{'<br>'.join(told)}</small>" if told else ""
+    return f"<div><b>{text(title)}</b>{small}{''.join(parts)}</div>"
+
+
+def text(value: object) -> str:
+    """One line of text, escaped."""
+    return html.escape(printable(str(value)))
+
+
+def paragraph(words: str) -> str:
+    """A paragraph of plain text."""
+    return f'<p style="max-width: 50em">{text(words)}</p>'
+
+
+def table(frame: pd.DataFrame, caption: str = "", most: int = MOST) -> str:
+    """The first rows of a frame, and how many more there are; its index is not shown.
+
+    Args:
+        frame: any, also an empty one.
+        caption: above it.
+        most: how many rows.
+
+    >>> import pandas as pd
+    >>> table(pd.DataFrame({"head": ["L18H7", "L18H8"], "effect": [0.5, 0.25]}), most=1)
+    '<table><thead><tr><th>head</th><th>effect</th></tr></thead><tbody><tr><td>L18H7</td><td>0.5</td></tr></tbody></table><small>… and 1 more</small>'
+    """  # noqa: E501
+    header = "".join(f"<th>{text(name)}</th>" for name in frame.columns)
+    rows = [
+        "<tr>" + "".join(f"<td>{text(cell(value))}</td>" for value in row) + "</tr>"
+        for row in frame.head(most).itertuples(index=False)
+    ]
+    above = f"<p>{text(caption)}</p>" if caption else ""
+    left = len(frame) - len(rows)
+    below = f"<small>… and {left} more</small>" if left else "" if rows else "<small>no rows</small>"
+    return f"{above}<table><thead><tr>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table>{below}"
+
+
+def figure(fig: Figure, about: str) -> str:
+    """A figure as a PNG in the page itself; ``about`` is read out where pictures are not seen."""
+    sink = io.BytesIO()
+    fig.savefig(sink, format="png", dpi=_DPI)
+    content = base64.b64encode(sink.getvalue()).decode()
+    return f'<br><img alt="{text(about)}" src="data:image/png;base64,{content}">'
+
+
+def either(parts: Callable[[], Iterable[str]], frame: pd.DataFrame) -> list[str]:
+    """``parts()``; or, of a frame that they cannot be made of, its first rows: a cell always shows what is there."""
+    try:
+        return list(parts())
+    except Exception:  # whatever is odd about a frame, looking at it must not fail
+        return [table(frame)]

@@ -1,0 +1,115 @@
+"""``explore``: controls around a ``HeadView``. All that is drawn is the view's; nothing here knows a model."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from headlens.errors import ConfigError, HeadlensError
+from headlens.heads.variants import Head
+from headlens.lab.view import HeadView
+
+if TYPE_CHECKING:
+    from headlens.data import DataSet
+    from headlens.detectors.predict import Picture
+    from headlens.lab.view import Runs
+
+_DPI = 80
+
+
+class Explorer:
+    """Controls for picture, stream, layer, head and the patch that looks, above the view's figure.
+
+    In a page without a live kernel, the figure that was drawn last is all that is seen.
+
+    Args:
+        view: what is drawn.
+
+    Raises:
+        ConfigError: ipywidgets is not installed.
+    """
+
+    def __init__(self, view: HeadView) -> None:
+        try:
+            import ipywidgets as widgets
+        except ImportError as error:
+            raise ConfigError(
+                "the interactive view needs ipywidgets: pip install 'headlens[lab]'; HeadView.plot draws without it"
+            ) from error
+        self.view = view
+        stream = view.streams[-1]
+        layers, rows, columns = view.layers(stream), *map(range, view.grid)
+        patches: list[tuple[str, tuple[int, int] | None]] = [("as it is read", None)]
+        patches += [(f"patch in row {r}, column {c}", (r, c)) for r in rows for c in columns]
+        self.picture = widgets.Dropdown(options=[(name, i) for i, name in enumerate(view.names)], description="picture")
+        self.stream = widgets.ToggleButtons(options=view.streams, value=stream, description="stream")
+        self.layer = _slider(widgets, "layer", layers)
+        self.head = _slider(widgets, "head", view.heads)
+        self.patch = widgets.Dropdown(options=patches, description="looks from")
+        self.figure = widgets.Image(format="png")
+        self.message = widgets.HTML()
+        left, right = widgets.VBox([self.picture, self.patch]), widgets.VBox([self.layer, self.head])
+        self.box = widgets.VBox([self.stream, widgets.HBox([left, right]), self.message, self.figure])
+        self._drawn: tuple[Any, ...] = ()
+        self.stream.observe(self._restrict, "value")
+        for control in (self.picture, self.stream, self.layer, self.head, self.patch):
+            control.observe(self._redraw, "value")
+        self._redraw()
+
+    @property
+    def shown(self) -> Head:
+        """The head that the controls are at."""
+        return Head(self.stream.value, self.layer.value, self.head.value)
+
+    def _restrict(self, change: object = None) -> None:
+        """Layers of the stream; a layer that it has not becomes the nearest."""
+        layers = self.view.layers(self.stream.value)
+        self.layer.min, self.layer.max = 0, layers[-1]
+        self.layer.min = layers[0]
+
+    def _redraw(self, change: object = None) -> None:
+        """Draws what the controls are at, once; what goes wrong is said above the figure, which stays as it was."""
+        now = (self.picture.value, self.shown, self.patch.value)
+        if now == self._drawn:
+            return
+        self._drawn = now
+        try:
+            fig, _ = self.view.plot(*now)
+        except HeadlensError as error:
+            from headlens.html import paragraph
+
+            self.message.value = paragraph(str(error))
+            return
+        sink = io.BytesIO()
+        fig.savefig(sink, format="png", dpi=_DPI)
+        self.message.value, self.figure.value = "", sink.getvalue()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The widgets, and the figure for pages that cannot show them."""
+        found = self.box._repr_mimebundle_(**kwargs)
+        picture = {"image/png": base64.b64encode(self.figure.value).decode(), "text/plain": repr(self)}
+        return {**found, **picture}
+
+    def __repr__(self) -> str:
+        return f"Explorer({self.shown} at {self.view.names[self.picture.value]!r})"
+
+
+def explore(pictures: DataSet | Picture | Sequence[Picture], *, size: int | None = None, **domains: Runs) -> Explorer:
+    """Walk through pictures, layers and heads: ``explore(pictures, industrial=run, medical=other)``.
+
+    Args:
+        pictures, size, **domains: as for ``headlens.lab.HeadView``.
+
+    Raises:
+        ConfigError: ipywidgets is not installed; see also ``HeadView``.
+    """
+    return Explorer(HeadView(pictures, size=size, **domains))
+
+
+def _slider(widgets: Any, name: str, numbers: range) -> Any:
+    """It redraws when it is let go, not on the way."""
+    return widgets.IntSlider(
+        value=numbers[-1], min=numbers[0], max=numbers[-1], description=name, continuous_update=False
+    )

@@ -1,0 +1,54 @@
+"""Pictures side by side, flaws outlined, and their anomaly maps below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from headlens.plots.overlay import CMAP, overlay
+from headlens.plots.style import signed
+
+_OUTLINE = "#00e5ff"
+
+
+def sheet(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray | None] = (),
+    maps: Sequence[np.ndarray] = (),
+    *,
+    titles: Sequence[str] = (),
+    map_titles: Sequence[str] = (),
+    made_by: str = "",
+) -> tuple[Figure, np.ndarray]:
+    """A row of pictures, and a row of their maps where there are any, on the scale 0 to 1.
+
+    Args:
+        images: [H, W, 3] uint8 each.
+        masks: [H, W] each, what to outline; None where there is nothing.
+        maps: [H, W] each.
+        titles: above pictures.
+        map_titles: above maps.
+        made_by: a line at the foot.
+
+    >>> fig, axes = sheet([np.zeros((8, 8, 3), np.uint8)] * 3, maps=[np.zeros((8, 8))] * 3)
+    >>> axes.shape
+    (2, 3)
+    """
+    rows = 2 if len(maps) else 1
+    fig = Figure(figsize=(2.4 * len(images) + 0.6, 2.7 * rows), layout="constrained")
+    axes = fig.subplots(rows, len(images), squeeze=False)
+    for number, (ax, image) in enumerate(zip(axes[0], images, strict=True)):
+        ax.imshow(image)
+        mask = masks[number] if len(masks) else None
+        if mask is not None and mask.any():
+            ax.contour(mask, levels=[0.5], colors=_OUTLINE, linewidths=1.2)
+        ax.set_title(titles[number] if len(titles) else "", fontsize=9, parse_math=False)
+        ax.set_axis_off()
+    for number, own in enumerate(maps):
+        overlay(images[number], own, map_titles[number] if len(map_titles) else "", axes[1, number], bar=False)
+    if len(maps):
+        fig.colorbar(ScalarMappable(cmap=CMAP), ax=list(axes[1]), shrink=0.9, label="anomaly map")
+    return (signed(fig, made_by) if made_by else fig), axes

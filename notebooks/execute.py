@@ -1,0 +1,80 @@
+"""Executes notebooks from top to bottom, each in a kernel and a folder of its own: `make notebooks`.
+
+With names of files it executes those alone. They are saved with their outputs and nothing that changes by itself:
+no times, no widgets' identities, no version of Python.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+HERE = Path(__file__).parent
+NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
+_AT_ONCE = 2  # kernels, each with one thread
+_DPI = 68  # of figures: what is kept with the sources should be small
+_TIMEOUT = 300  # seconds for one cell
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+
+
+def executed(path: Path) -> NotebookNode:
+    """The notebook with fresh outputs.
+
+    Raises:
+        CellExecutionError: a cell failed; the message has its traceback.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "matplotlibrc").write_text(f"figure.dpi: {_DPI}\n")
+        environment = {**os.environ, "IPYTHONDIR": folder, "MATPLOTLIBRC": folder, "OMP_NUM_THREADS": "1"}
+        client = NotebookClient(
+            notebook,
+            timeout=_TIMEOUT,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            record_timing=False,
+            store_widget_state=False,
+            extra_arguments=["--log-level=40"],  # the kernel warns that it listens on this machine
+        )
+        client.execute(env=environment)
+    return cleaned(notebook)
+
+
+def cleaned(notebook: NotebookNode) -> NotebookNode:
+    """Without what changes from machine to machine, or from one time to the next."""
+    notebook.metadata = nbformat.from_dict(_METADATA)
+    for number, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{number}", nbformat.from_dict({})
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            data.pop(_WIDGET, None)
+            if "text/html" in data:
+                data.pop("text/plain", None)  # nobody sees it beside the other, and it may name folders
+    return notebook
+
+
+def all_executed(paths: Iterable[Path]) -> list[NotebookNode]:
+    """Several at once, as many as two small cores can bear, in the order of ``paths``."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(executed, paths))
+
+
+def main(names: list[str]) -> None:
+    """Executes and saves the notebooks of those names, or all."""
+    paths = [Path(name) for name in names] or NOTEBOOKS
+    for path, notebook in zip(paths, all_executed(paths), strict=True):
+        nbformat.write(notebook, path)
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

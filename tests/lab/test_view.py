@@ -1,0 +1,141 @@
+"""One head at one picture, against what the lens says of the same head by other ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from headlens.backbone import LocalStream
+from headlens.data import Preprocess
+from headlens.errors import ConfigError, ShapeError
+from headlens.heads import Head, heads_of, map_parts
+from headlens.heads.cache import clean_forward
+from headlens.heads.direct import image_parts, source_maps
+from headlens.lab import HeadView, show
+
+LOCAL, GLOBAL = Head("local", 2, 1), Head("global", 3, 2)
+
+
+@pytest.fixture
+def view(detector, make, pictures):
+    return HeadView(pictures, size=32, industrial=[detector, make()], medical=make())
+
+
+def image_of(pictures, number):
+    preprocess = Preprocess(32)
+    return preprocess.normalise(preprocess(pictures.pixels(number)).image[None])
+
+
+def test_attention_is_the_hooked_pattern(view, detector, pictures):
+    tower = detector.backbone.vision
+    names = [f"blocks.{LOCAL.layer}.attn.hook_local_pattern", f"blocks.{GLOBAL.layer}.attn.hook_pattern"]
+    _, cache = tower.run_with_cache(
+        image_of(pictures, 7),
+        taps=detector.config.taps,
+        local=LocalStream(detector.config.local_start, detector.config.local_attention),
+        head_weights=detector.head_weights(),
+        names_filter=names,
+    )
+    rows, columns = view.grid
+    local = cache[names[0]][0, LOCAL.head, 1 + columns + 2, 1:].view(rows, columns)
+    np.testing.assert_allclose(view.attention("industrial", 7, LOCAL, (1, 2)), local, atol=1e-12)
+    cls = cache[names[1]][0, GLOBAL.head, 0, 1:].view(rows, columns)
+    np.testing.assert_allclose(view.attention("industrial", 7, GLOBAL), cls, atol=1e-12)
+
+
+def test_contributions_are_those_of_the_lens(view, detector, pictures):
+    parts = map_parts(detector, pictures.pixels(7).image, size=32).frame
+    own = parts[(parts["stream"] == "local") & (parts["layer"] == LOCAL.layer) & (parts["head"] == LOCAL.head)]
+    drawn = view.contribution("industrial", 7, LOCAL)
+    np.testing.assert_allclose(drawn.ravel(), own["value"], atol=1e-12)
+    clean = clean_forward(detector, image_of(pictures, 7))
+    of_cls = source_maps(clean, GLOBAL.layer)[0, GLOBAL.head, 0]
+    whole = image_parts(clean).heads["global"][0, GLOBAL.layer, GLOBAL.head]
+    assert view.contribution("industrial", 7, GLOBAL).sum() + float(of_cls) == pytest.approx(float(whole), abs=1e-12)
+
+
+def test_a_local_head_is_seen_from_the_peak_and_a_global_one_from_cls(view, detector, pictures):
+    margins = clean_forward(detector, image_of(pictures, 7)).margins.taps
+    peak = divmod(int(torch.stack(list(margins.values())).mean(0).argmax()), view.grid[1])
+    assert view.peak(7) == peak
+    np.testing.assert_array_equal(view.attention("medical", 7, LOCAL), view.attention("medical", 7, LOCAL, peak))
+    assert not np.array_equal(view.attention("medical", 7, GLOBAL), view.attention("medical", 7, GLOBAL, peak))
+
+
+def test_weights_of_every_seed_stand_side_by_side(view, detector):
+    found = view.weights("local", 2)
+    assert found.groupby("domain")["run"].nunique().to_dict() == {"industrial": 2, "medical": 1}
+    first = found[(found["domain"] == "industrial") & (found["run"] == 0)]["value"]
+    np.testing.assert_allclose(first, detector.head_weights()["local"][2])
+
+
+def test_the_figure_has_a_column_for_each_domain_on_one_scale(view):
+    fig, axes = view.plot(7, LOCAL)
+    assert axes.shape == (2, 3) and "L2H1" in fig.get_suptitle()
+    for row in (0, 1):
+        assert axes[row, 1].images[0].norm is axes[row, 2].images[0].norm
+    np.testing.assert_array_equal(axes[1, 2].images[0].get_array(), view.contribution("medical", 7, LOCAL))
+    assert "tiny" in fig.get_supxlabel()
+
+
+def test_a_picture_goes_through_each_detector_once(view, monkeypatch):
+    seen = []
+    monkeypatch.setattr("headlens.lab.view.clean_forward", lambda *args: seen.append(args) or clean_forward(*args))
+    for head in (LOCAL, GLOBAL):
+        view.plot(3, head)
+        view.plot(3, head, (0, 1))
+    assert len(seen) == 2
+
+
+def test_where_no_weights_are_learned_the_figure_says_so(make, pictures):
+    _, axes = HeadView(pictures, size=32, mine=make(streams=("local",))).plot(0, "L2H1")
+    assert "not learned" in axes[1, 0].texts[0].get_text() and axes.shape == (2, 2)
+
+
+def test_what_cannot_be_shown_is_named(detector, make, pictures, view):
+    with pytest.raises(ConfigError, match="no domain"):
+        HeadView(pictures)
+    with pytest.raises(ConfigError, match="medical: no run"):
+        HeadView(pictures, medical=[])
+    with pytest.raises(ConfigError, match="str is no run"):
+        HeadView(pictures, medical="mini-medical")
+    with pytest.raises(ConfigError, match="different layers"):
+        HeadView(pictures, one=detector, other=make(local_start=2))
+    with pytest.raises(ShapeError, match="no picture"):
+        HeadView([], one=detector)
+    with pytest.raises(ShapeError, match="picture 99 does not exist; there are 12"):
+        view.plot(99, LOCAL)
+    with pytest.raises(ShapeError, match="layer 9 does not exist"):
+        view.plot(0, "L9H0")
+    with pytest.raises(ShapeError, match=r"patch \(7, 0\)"):
+        view.attention("industrial", 0, LOCAL, (7, 0))
+    with pytest.raises(ConfigError, match="no domain is called 'retail'"):
+        view.contribution("retail", 0, LOCAL)
+
+
+def test_layers_are_those_that_somebody_reads(view, detector):
+    for stream in view.streams:
+        assert list(view.layers(stream)) == sorted({head.layer for head in heads_of(detector, streams=[stream])})
+
+
+def test_names_do_not_tell_folders(detector, tmp_path, pictures):
+    from PIL import Image
+
+    path = tmp_path / "secret.png"
+    Image.fromarray(pictures.pixels(0).image.permute(1, 2, 0).numpy()).save(path)
+    assert HeadView([path, str(path), pictures.pixels(0).image], size=32, one=detector).names == [
+        "secret.png",
+        "secret.png",
+        "picture 2",
+    ]
+    _, axes = show(path)
+    assert axes[0, 0].get_title() == "secret.png"
+
+
+def test_show_spreads_its_choice_and_outlines_flaws(pictures):
+    _, axes = show(pictures, most=3)
+    assert axes.shape == (1, 3)
+    assert [bool(ax.collections) for ax in axes[0]] == [pictures.records[i].anomalous for i in (0, 6, 11)]
+    with pytest.raises(ShapeError, match="picture 12"):
+        show(pictures, which=[12])

@@ -1,0 +1,66 @@
+"""Every notebook runs from top to bottom, and is committed as it ran."""
+
+from __future__ import annotations
+
+import re
+
+import nbformat
+import pytest
+
+from notebooks.execute import NOTEBOOKS, all_executed, cleaned
+
+MACHINE = re.compile(r"/(?:tmp|home|work|root|Users|private|var)/|site-packages|\\\\Users")
+SILENT = re.compile(r"cleanup\(\)|^(?:from|import) |= ")  # a last line that shows nothing
+SIX = ["01-quick-start", "02-head-weights", "03-ablations", "04-industrial-against-medical", "05-attribution"]
+SIX += ["06-your-own-images"]
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """All of them, executed here and now, by name; a cell that fails raises, with its traceback."""
+    return {path.stem: notebook for path, notebook in zip(NOTEBOOKS, all_executed(NOTEBOOKS), strict=True)}
+
+
+def saved(name):
+    return nbformat.read(next(path for path in NOTEBOOKS if path.stem == name), as_version=4)
+
+
+def test_there_are_six():
+    assert [path.stem for path in NOTEBOOKS] == SIX
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_it_runs_and_shows_what_the_committed_one_shows(name, fresh):
+    for new, old in zip(code(fresh[name]), code(saved(name)), strict=True):
+        assert new.source == old.source
+        assert [kinds(output) for output in new.outputs] == [kinds(output) for output in old.outputs]
+
+
+def kinds(output):
+    return output.get("name") or sorted(output["data"])
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_the_committed_one_has_its_outputs(name):
+    notebook = saved(name)
+    cells = code(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        assert cell.outputs or SILENT.search(cell.source.splitlines()[-1]), cell.source
+        assert all(output.output_type != "error" and output.get("name") != "stderr" for output in cell.outputs)
+    shown = [output.get("data", {}) for cell in cells for output in cell.outputs]
+    assert any("image/png" in data for data in shown) and any("text/html" in data for data in shown)
+    words = [text for data in shown for kind, text in data.items() if kind != "image/png"]
+    words += [output.text for cell in cells for output in cell.outputs if output.output_type == "stream"]
+    assert not [text for text in words if MACHINE.search(re.sub('base64,[^"]*', "", text))]
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_the_committed_one_is_small_and_has_nothing_that_changes_by_itself(name):
+    path = next(path for path in NOTEBOOKS if path.stem == name)
+    assert path.stat().st_size < 1_500_000
+    assert path.read_text(encoding="utf-8") == nbformat.writes(cleaned(saved(name))) + "\n"
