@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from headlens import heads
 from headlens.figures.drawing import Drawn, Recipe, listed, made_on, pictured
@@ -13,7 +14,7 @@ from headlens.plots.effects import curves
 from headlens.plots.style import COLUMN, named
 
 STEPS, RANDOM = 8, 3
-BEST, LEAST = "most important first", "least important first"
+BEST, LEAST = "most important", "least important"
 METRICS = ("image_auroc", "pixel_auroc")
 
 
@@ -23,18 +24,23 @@ def draw(material: Material) -> Drawn:
     found = {subject.domain: _grown(material, subject, metrics) for subject in material}
     fig = Figure(figsize=(COLUMN, 0.45 + 1.25 * len(metrics)), layout="constrained")
     axes = fig.subplots(len(metrics), len(found), squeeze=False, sharex=True, sharey="row")
-    for metric, row in zip(metrics, axes, strict=True):
+    for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
         for (domain, own), ax in zip(found.items(), row, strict=True):
             shown = own[own["metric"] == metric]
-            curves(shown, ax, title=domain if row is axes[0] else "")
+            curves(shown, ax, title="" if place else domain)
             ax.get_legend().remove()
-            ax.lines[0].set_visible(False)  # 0, which is no landmark of a metric
+            ax.lines[0].remove()  # 0, which is no landmark of a metric
+            for line in ax.lines:
+                line.set_markersize(3)
             ax.axhline(shown["baseline"].iloc[0], color="black", linewidth=0.6, linestyle=":", zorder=0)
+            ax.relim()
+            ax.autoscale_view()
             ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(ScalarFormatter())
             ax.set(ylabel=label_of(metric), xlabel="heads taken away")
             ax.spines[["top", "right"]].set_visible(False)
             ax.label_outer()
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     runs = [subject.run for subject in material]
     return Drawn(fig, _caption(material, found, metrics), runs, [subject.few for subject in material])
 
@@ -79,19 +85,20 @@ def _caption(material: Material, found: dict[str, pd.DataFrame], metrics: tuple[
     steps = next(iter(found.values()))["heads"].nunique()
     said = []
     for domain, own in found.items():
-        first = own[own["metric"] == metrics[0]].pivot(index="heads", columns="order", values="effect")
-        at = int(first.index[np.abs(np.log(first.index / (count / 10))).argmin()])
-        row = first.loc[at]
+        first = own[own["metric"] == metrics[0]]
+        table = first.pivot(index="heads", columns="order", values="effect")
+        at = int(table.index[np.abs(np.log(table.index / (count / 10))).argmin()])
+        row = table.loc[at]
         said.append(
-            f"{domain}, without {at} heads: {row[BEST]:.1f} (most important), {row['random']:.1f} (random), "
-            f"{row[LEAST]:.1f} (least important), whole {own[own['metric'] == metrics[0]]['baseline'].iloc[0]:.1f}"
+            f"{domain}, without {at} heads: {row[BEST]:.1f} (the most important), {row['random']:.1f} (random ones), "
+            f"{row[LEAST]:.1f} (the least important), whole {first['baseline'].iloc[0]:.1f}"
         )
     runs = listed([f"{subject.run.folder.name}" for subject in material])
     return (
-        f"Heads of both streams ({count}) set to zero together, the more the further right; exact, all that follows "
-        f"responds. Orders: by importance (gate gradients of the joint margin, on the same pictures), its reverse, and "
-        f"{RANDOM} random ones (grey: their mean and range). Bands of the other two are 95 % bootstrap intervals of "
-        f"the change over pictures; dotted: nothing taken away. {steps} steps. {named(metrics[0])}: "
+        f"Heads of both streams ({count}) set to zero together, the more the further right ({steps} steps); exact, all "
+        "that follows responds. Most and least important heads come first by gate gradients of the joint margin on the "
+        f"same pictures; {RANDOM} orders are random (grey: their mean and range). Bands of the other two are 95 % "
+        f"bootstrap intervals of the change over pictures; dotted: nothing taken away. {named(metrics[0])}: "
         f"{'; '.join(said)}. One run a domain ({runs}), means over categories of {pictured(material)}. "
         f"{made_on(material)}"
     )

@@ -17,13 +17,13 @@ from headlens.plots.gallery import Exhibit, gallery
 
 EACH = 2  # pictures of a domain
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "integrated_gradients": ("joint_margin", {"steps": 32, "most": 64}),
+    "integrated_gradients": ("joint_margin", {"steps": 256, "most": 256}),
     "occlusion": ("joint_margin", {"cells": 8}),
     "relevance": ("joint_margin", {}),
     "legrad": ("joint_margin", {}),
-    "contributions": ("map_margin", {}),
+    "contributions": ("image_margin", {}),
 }
-"""Methods with their target and what is set: the joint margin, but for exact contributions, which need a linear one."""
+"""Methods with their target and what is set: the joint margin, but for exact contributions, which know its parts."""
 
 
 def draw(material: Material) -> Drawn:
@@ -38,15 +38,15 @@ def draw(material: Material) -> Drawn:
             rows = frame[frame["image"] == number].set_index("kind")
             maps = {kind: np.asarray(rows.at[kind, "map"]).reshape(side, side) for kind in rows.index}
             exhibits.append(Exhibit(example.title, example.seen, example.mask, maps.pop("anomaly_map"), maps))
-    fig, _ = gallery(exhibits, "share of the map's own end (below it)")
+    fig, _ = gallery(exhibits, "attribution, as a share of the end below it")
     steps = METHODS["integrated_gradients"][1]["most"]
     caption = (
-        "Attributions to pixels of the joint margin (contributions: of the map margin, the mean margin of all patches, "
-        "which is the target that their exact sum exists for). Red speaks for the target, blue against it, 0 shows the "
+        "Attributions to pixels of the joint margin (contributions: of the image margin, the exact sum of what heads "
+        "carry from each patch to CLS). Red speaks for the target, blue against it, 0 shows the "
         "picture. Every attribution has a scale of its own, even about 0: its end, which 99.5 % of the pixels lie "
         "within, stands below it, in logits a pixel (relevance: relevance a pixel; LeGrad: positive gradient, which "
         "has no sign). Anomaly maps share the scale 0 to 1. Integrated gradients and occlusion put a blurred picture "
-        f"in place of what is absent (at most {steps} steps, which miss at most {100 * missed:.2g} % of the change; "
+        f"in place of what is absent ({steps} steps, which miss at most {100 * missed:.2g} % of the change; "
         f"occlusion: 8 x 8 cells). Pictures: {RULE}: nothing was chosen by how it turned out. Runs: "
         f"{', '.join(subject.run.folder.name for subject in material)}. {made_on(material)}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from headlens.figures.drawing import Drawn, Recipe, counted, made_on, pictured, with_interval
@@ -16,7 +17,7 @@ def draw(material: Material) -> Drawn:
     """A point for each weighted head: means over runs of both; a panel for each domain."""
     found = {subject.domain: _joined(material, subject) for subject in material}
     fig = Figure(figsize=(COLUMN, 1.95), layout="constrained")
-    axes = fig.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    axes = fig.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
     correlations = {}
     for (domain, own), ax in zip(found.items(), axes, strict=True):
         means = own.groupby(KEYS, sort=False)[["weight", "importance"]].mean().reset_index()
@@ -26,7 +27,8 @@ def draw(material: Material) -> Drawn:
         ax.set_xlabel("head weight")
         correlations[domain] = own.groupby("run", sort=False)[["weight", "importance"]].apply(_correlations)
     axes[0].set_ylabel("importance (logits)")
-    fig.colorbar(axes[-1].collections[0], ax=list(axes), label="layer", aspect=28, pad=0.02)
+    bar = fig.colorbar(axes[-1].collections[0], ax=list(axes), label="layer", aspect=28, pad=0.02)
+    bar.locator = MaxNLocator(integer=True)
     runs = [run for subject in material for run in subject.weighed]
     return Drawn(fig, _caption(material, found, correlations), runs, [subject.few for subject in material])
 

@@ -24,15 +24,15 @@ def draw(material: Material) -> Drawn:
             raise ConfigError(f"{subject.pictures.name} has no normal, or no anomalous pictures: nothing can be ranked")
     config = next(iter(material)).run.detector.config
     found = pd.concat([_mixed(material, subject) for subject in material], ignore_index=True)
-    fig = Figure(figsize=(COLUMN, 3.5), layout="constrained")
-    above, below = np.asarray(fig.subfigures(2, 1, height_ratios=[1.75, 1.6]))
+    fig = Figure(figsize=(COLUMN, 3.6), layout="constrained")
+    above, below = np.asarray(fig.subfigures(2, 1, height_ratios=[1.9, 1.6]))
     planes = above.subplots(1, len(material.subjects), squeeze=False, sharey=True)[0]
     for subject, ax in zip(material, planes, strict=True):
         scores, run = _pooled(material, subject)[subject.run.folder.name], subject.run
         own = run.detector.config
         score_plane(scores, ax, alpha=own.alpha, threshold=run.threshold, title=subject.domain)
         ax.label_outer()
-    planes[0].legend(frameon=False, fontsize="small", loc="lower right", handletextpad=0.1, borderpad=0)
+    above.legend(*planes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     mixtures(found, below.subplots(), alpha=config.alpha)
     runs = [run for subject in material for run in subject.runs.whole]
     return Drawn(fig, _caption(material, found), runs, [subject.pictures for subject in material])

@@ -26,13 +26,13 @@ def draw(material: Material) -> Drawn:
         found[subject.domain] = frame[frame["metric"].isin(metrics)]
     fig = Figure(figsize=(COLUMN, 2.9), layout="constrained")
     axes = fig.subplots(2, len(found), squeeze=False, sharex=True, sharey="row")
-    for metric, row in zip(metrics, axes, strict=True):
+    for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
         scale = 1 if metric == "joint_margin" else 100
         unit = {"anomaly_map": "map moves by (% of L1)", "image_auroc": "change of I-AUROC\n(points)"}
         for (domain, own), ax in zip(found.items(), row, strict=True):
             shown = own[own["metric"] == metric]
             shown = shown.assign(**{name: scale * shown[name] for name in ("effect", "low", "high")})
-            profile(shown, ax, title=domain if row is axes[0] else "", label=unit.get(metric, named(metric)))
+            profile(shown, ax, title="" if place else domain, label=unit.get(metric, named(metric)))
             ax.get_legend().remove()
             for line in ax.lines:
                 line.set_markersize(2)

@@ -31,17 +31,18 @@ def draw(material: Material) -> Drawn:
     metrics = [name for name in METRICS if frame.loc[frame["metric"] == name, "value"].notna().any()]
     if not metrics:
         raise ConfigError("no metric is defined here: the sets have neither labels of both kinds nor masks")
-    others = frame[(frame["row"] != WHOLE) & frame["value"].notna()]
-    if others.empty:
+    same = frame["row"].eq("without JAS") & frame["metric"].str.startswith("pixel")  # CLS or not, the maps are the same
+    shown = frame[(frame["row"] != WHOLE) & ~same].rename(columns={"domain": "group"})
+    half = shown["difference_interval"]
+    shown = shown.assign(value=shown["difference"], low=shown["difference"] - half, high=shown["difference"] + half)
+    there = [row for row in ROWS if shown.loc[shown["row"] == row, "value"].notna().any()]
+    if not there:
         raise ConfigError("nothing to compare the method with: its joint score is not there, nor runs without a part")
-    fig = Figure(figsize=(COLUMN, 1.75), layout="constrained")
+    fig = Figure(figsize=(COLUMN, 0.75 + 0.25 * len(there)), layout="constrained")
     axes = fig.subplots(1, len(metrics), squeeze=False)[0]
     for metric, ax in zip(metrics, axes, strict=True):
-        own = frame[(frame["metric"] == metric) & (frame["row"] != WHOLE)]
-        half = own["difference_interval"]
-        shown = own.assign(group=own["domain"], value=own["difference"])
-        shown = shown.assign(low=own["difference"] - half, high=own["difference"] + half)
-        intervals(shown, ax, title=named(metric), names=metric == metrics[0])
+        own = shown[shown["metric"] == metric]
+        intervals(own, ax, rows=there, title=named(metric), names=metric == metrics[0])
     fig.supxlabel("difference to the whole method (points)", fontsize="medium")
     if len(material.subjects) > 1:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
@@ -142,7 +143,8 @@ def _caption(material: Material, frame: pd.DataFrame) -> str:
         "that learned no head weights and differ in nothing else, read by the joint score. I-AUROC is that of the "
         f"image score, P-AUROC and AUPRO are the map's (within {100 * half:.2g} points of exact). Means over "
         f"categories, then over seeds: {listed(seeds)}; {pictured(material, few=False)}. {len(apart)} of "
-        f"{int(tested.sum())} differences exceed their interval, no correction for their number."
+        f"{int(tested.sum())} differences exceed their interval, which covers seeds and not the choice of pictures; no "
+        "correction for their number."
         + (f" Not there, for want of such runs: {', '.join(missing)}." if missing else "")
         + "".join(f" {name} is left out: it {why}." for name, why in left_out.items())
         + f" {made_on(material)}"

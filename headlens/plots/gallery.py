@@ -51,11 +51,13 @@ def gallery(exhibits: Sequence[Exhibit], label: str = "") -> tuple[Figure, np.nd
     """
     methods = list(exhibits[0].maps)
     rows = 2 + len(methods)
-    fig = Figure(figsize=(max(COLUMN, 0.5 + _SIDE * len(exhibits)), 0.85 + (_SIDE + 0.07) * rows), layout="constrained")
+    tall = (_SIDE + 0.04) * rows + 0.13 * len(methods) + 0.95
+    fig = Figure(figsize=(max(COLUMN, 0.3 + (_SIDE + 0.02) * len(exhibits)), tall), layout="constrained")
     axes = fig.subplots(rows, len(exhibits), squeeze=False)
     for column, own in zip(axes.T, exhibits, strict=True):
         column[0].imshow(own.image)
         column[0].set_title(own.title, fontsize="small", parse_math=False)
+        column[0].set_axis_off()
         overlay(own.image, own.anomaly_map, ax=column[1], bar=False)
         for ax, map_ in zip(column[2:], own.maps.values(), strict=True):
             overlaid(own.image, map_, ax, bar=False)
@@ -68,10 +70,11 @@ def gallery(exhibits: Sequence[Exhibit], label: str = "") -> tuple[Figure, np.nd
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         ax.set_ylabel(name.replace("_", "\n"), fontsize="small")
-    shown = ((axes[:2], ScalarMappable(Normalize(0, 1), CMAP)), (axes[2:], ScalarMappable(Normalize(-1, 1), DIVERGING)))
-    for place, (own_axes, colours) in enumerate(shown):
-        bar = fig.colorbar(colours, ax=list(own_axes.flat), location="right", aspect=40 if place else 18, pad=0.02)
-        bar.set_label(label if place else "anomaly map", fontsize="small")
-        if place:
-            bar.set_ticks([-1, 0, 1], labels=["−end", "0", "+end"])
+    for colours, text, ticks in (
+        (ScalarMappable(Normalize(0, 1), CMAP), "anomaly map", {0: "0", 0.5: "0.5", 1: "1"}),
+        (ScalarMappable(Normalize(-1, 1), DIVERGING), label, {-1: "−end", 0: "0", 1: "+end"}),
+    ):
+        bar = fig.colorbar(colours, ax=list(axes.flat), location="bottom", aspect=45, pad=0.012)
+        bar.set_label(text, fontsize="small")
+        bar.set_ticks(list(ticks), labels=list(ticks.values()))
     return fig, axes

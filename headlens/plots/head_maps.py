@@ -51,7 +51,7 @@ def head_maps(
     axes[0, 0].imshow(image)
     axes[0, 0].set_title(title, fontsize="small", parse_math=False)
     outline(axes[0, 0], mask)
-    _map(axes[1, 0], margin, _even(margin), "sum of all parts")
+    _map(axes[1, 0], margin, _even(margin), "sum of parts")
     fig.colorbar(ScalarMappable(_even(margin), DIVERGING), ax=axes[1, 0], location="left", label="margin (logits)")
     scale = _even(np.stack(list(heads.values())))
     for ax, (title, own) in zip(axes[:, 1:].flat, heads.items(), strict=True):

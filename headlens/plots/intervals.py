@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
 
 
 def intervals(
-    frame: pd.DataFrame, ax: Axes | None = None, *, label: str = "", title: str = "", names: bool = True
+    frame: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    rows: Sequence[str] | None = None,
+    label: str = "",
+    title: str = "",
+    names: bool = True,
 ) -> tuple[Figure, Axes]:
     """A point with its interval for each row and group, the first row on top; groups have colours and stand apart.
 
@@ -22,6 +29,7 @@ def intervals(
         frame: columns row, group, value, low, high; where value is NaN nothing is drawn. Without ends (NaN) a point
             has no interval.
         ax: where to draw; a new figure when None.
+        rows: which, from top to bottom; all of ``frame`` when None.
         label: of the axis of values.
         title: above it.
         names: write the rows' names.
@@ -31,12 +39,12 @@ def intervals(
     >>> [tick.get_text() for tick in ax.get_yticklabels()]
     ['without a']
     """
-    rows, groups = list(dict.fromkeys(frame["row"])), list(dict.fromkeys(frame["group"]))
+    rows, groups = list(rows or dict.fromkeys(frame["row"])), list(dict.fromkeys(frame["group"]))
     fig, ax = axes_of(ax, 3.3, 0.6 + 0.25 * len(rows))
     ax.axvline(0, color="black", linewidth=0.6, zorder=0)
     others = iter(PALETTE)
     for number, group in enumerate(groups):
-        own = frame[frame["group"].eq(group) & frame["value"].notna()]
+        own = frame[frame["group"].eq(group) & frame["row"].isin(rows) & frame["value"].notna()]
         shift = 0.36 * (number - (len(groups) - 1) / 2)
         y = [rows.index(row) + shift for row in own["row"]]
         colour = COLOURS.get(str(group)) or next(others)

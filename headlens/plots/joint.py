@@ -49,6 +49,7 @@ def score_plane(
         else:
             ax.axvline(level, linestyle=style, color="0.4", linewidth=width, zorder=0)
     ax.set(xlim=ends, ylim=ends, xlabel="CLS score", ylabel="maximum of the map")
+    ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     ax.set_aspect("equal")
     ax.set_title(title)
     ax.spines[["top", "right"]].set_visible(False)

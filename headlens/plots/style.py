@@ -61,6 +61,9 @@ PAPER: dict[Any, Any] = {
     "xtick.major.pad": 1.5,
     "ytick.major.pad": 1.5,
     "lines.linewidth": 1.0,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.2,
+    "legend.borderpad": 0.1,
     "figure.constrained_layout.h_pad": 0.02,
     "figure.constrained_layout.w_pad": 0.02,
     "pdf.fonttype": 42,  # TrueType: text stays text, which reviewers can search and editors can change
