@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from headlens import heads
 from headlens.figures.drawing import Drawn, Recipe, listed, made_on, pictured
@@ -36,7 +36,7 @@ def draw(material: Material) -> Drawn:
             ax.relim()
             ax.autoscale_view()
             ax.set_xscale("log")
-            ax.xaxis.set_major_formatter(ScalarFormatter())
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
             ax.set(ylabel=label_of(metric), xlabel="heads taken away")
             ax.spines[["top", "right"]].set_visible(False)
             ax.label_outer()
