@@ -28,7 +28,7 @@ def draw(material: Material) -> Drawn:
     axes = fig.subplots(2, len(found), squeeze=False, sharex=True, sharey="row")
     for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
         scale = 1 if metric == "joint_margin" else 100
-        unit = {"anomaly_map": "map moves by (% of L1)", "image_auroc": "change of I-AUROC\n(points)"}
+        unit = {"anomaly_map": "map moves by\n(% of its L1)", "image_auroc": "change of I-AUROC\n(points)"}
         for (domain, own), ax in zip(found.items(), row, strict=True):
             shown = own[own["metric"] == metric]
             shown = shown.assign(**{name: scale * shown[name] for name in ("effect", "low", "high")})
