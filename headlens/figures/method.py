@@ -31,8 +31,7 @@ def draw(material: Material) -> Drawn:
     metrics = [name for name in METRICS if frame.loc[frame["metric"] == name, "value"].notna().any()]
     if not metrics:
         raise ConfigError("no metric is defined here: the sets have neither labels of both kinds nor masks")
-    same = frame["row"].eq("without JAS") & frame["metric"].str.startswith("pixel")  # CLS or not, the maps are the same
-    shown = frame[(frame["row"] != WHOLE) & ~same].rename(columns={"domain": "group"})
+    shown = frame[(frame["row"] != WHOLE) & ~_same_maps(frame)].rename(columns={"domain": "group"})
     half = shown["difference_interval"]
     shown = shown.assign(value=shown["difference"], low=shown["difference"] - half, high=shown["difference"] + half)
     there = [row for row in ROWS if shown.loc[shown["row"] == row, "value"].notna().any()]
@@ -49,6 +48,12 @@ def draw(material: Material) -> Drawn:
     tables = {".md": _markdown(frame, metrics), ".tex": _latex(frame, metrics), ".csv": frame.to_csv(index=False)}
     runs = [run for subject in material for run in subject.runs.every]
     return Drawn(fig, _caption(material, frame), runs, [subject.pictures for subject in material], tables)
+
+
+def _same_maps(frame: pd.DataFrame) -> pd.Series:
+    """Rows that repeat another one's pixel metrics: whether CLS alone is read or not, the maps are the same."""
+    by_cls = [row for row, (_, joint) in ROWS.items() if not joint]
+    return frame["row"].isin(by_cls) & frame["metric"].str.startswith("pixel")
 
 
 def _measured(material: Material, subject: Subject) -> pd.DataFrame:
@@ -132,9 +137,9 @@ def _caption(material: Material, frame: pd.DataFrame) -> str:
     rows = frame[frame["metric"] == METRICS[0]]
     missing = [f"{own.row} ({own.domain})" for own in rows.itertuples() if own.seeds == 0]
     seeds = [f"{counted(len(subject.runs.whole), 'run')} ({subject.domain})" for subject in material]
-    half = max(material.evaluation(s, s.run).half_width for s in material)
-    apart = frame[frame["difference"].abs() > frame["difference_interval"]]
-    tested = frame["difference_interval"].notna() & ~(frame["row"].eq("without JAS") & frame["metric"].ne(METRICS[0]))
+    half = max(material.evaluation(subject, run).half_width for subject in material for run in subject.runs.every)
+    tested = frame[frame["difference_interval"].notna() & ~_same_maps(frame)]
+    apart = tested[tested["difference"].abs() > tested["difference_interval"]]
     left_out = {name: why for subject in material for name, why in subject.runs.left_out.items()}
     return (
         "The method without its parts: differences to the whole, paired by seed, with 95 % intervals by Student's t "
@@ -143,7 +148,7 @@ def _caption(material: Material, frame: pd.DataFrame) -> str:
         "that learned no head weights and differ in nothing else, read by the joint score. I-AUROC is that of the "
         f"image score, P-AUROC and AUPRO are the map's (within {100 * half:.2g} points of exact). Means over "
         f"categories, then over seeds: {listed(seeds)}; {pictured(material, few=False)}. {len(apart)} of "
-        f"{int(tested.sum())} differences exceed their interval, which covers seeds and not the choice of pictures; no "
+        f"{len(tested)} differences exceed their interval, which covers seeds and not the choice of pictures; no "
         "correction for their number."
         + (f" Not there, for want of such runs: {', '.join(missing)}." if missing else "")
         + "".join(f" {name} is left out: it {why}." for name, why in left_out.items())
