@@ -26,6 +26,7 @@ class Drawn:
         runs: it is of these.
         pictures: and of these; empty where no picture has a part in it.
         tables: the same numbers as text, by suffix: ``.tex``, ``.csv``; ``.md`` is put below the caption.
+        dpi: of the PNG, and of pictures within the PDF: lower where there are many.
     """
 
     figure: Figure
@@ -33,6 +34,7 @@ class Drawn:
     runs: Sequence[Run]
     pictures: Sequence[DataSet] = ()
     tables: dict[str, str] = field(default_factory=dict)
+    dpi: int = 300
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ def draw(material: Material) -> Drawn:
         f"occlusion: 8 x 8 cells). Pictures: {RULE}: nothing was chosen by how it turned out. Runs: "
         f"{', '.join(subject.run.folder.name for subject in material)}. {made_on(material)}"
     )
-    return Drawn(fig, caption, [subject.run for subject in material], [subject.few for subject in material])
+    runs, pictures = [subject.run for subject in material], [subject.few for subject in material]
+    return Drawn(fig, caption, runs, pictures, dpi=160)
 
 
 def _attributed(material: Material, subject: Subject, shown: list[Example]) -> pd.DataFrame:

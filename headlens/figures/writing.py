@@ -9,7 +9,7 @@ from headlens.figures.drawing import Drawn
 from headlens.heads.results import versions, write
 from headlens.plots.style import paper
 
-DPI = 300
+DPI = 300  # at most
 
 
 def save(drawn: Drawn, name: str, title: str, out: Path, command: str) -> list[Path]:
@@ -35,7 +35,7 @@ def save(drawn: Drawn, name: str, title: str, out: Path, command: str) -> list[P
             sink = io.BytesIO()
             # Without the date the bytes depend on what is drawn alone.
             about = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
-            drawn.figure.savefig(sink, format=suffix, dpi=DPI, metadata=about)
+            drawn.figure.savefig(sink, format=suffix, dpi=min(drawn.dpi, DPI), metadata=about)
             contents[f".{suffix}"] = sink.getvalue()
     contents |= {suffix: text.encode() for suffix, text in drawn.tables.items() if suffix != ".md"}
     contents[".md"] = _page(drawn, name, title, command).encode()
