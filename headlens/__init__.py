@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from headlens.training.run import Run
 
 __version__ = "0.1.0"
-_LAZY = ("attribution", "backbone", "data", "detectors", "heads", "lab", "metrics", "training")
+_LAZY = ("attribution", "backbone", "data", "detectors", "figures", "heads", "lab", "metrics", "training")
 __all__ = ["HeadlensError", "__version__", "load", "runs", *_LAZY]
 
 

@@ -16,6 +16,7 @@ from headlens.cli.data import data
 from headlens.cli.demo import demo
 from headlens.cli.doctor import doctor
 from headlens.cli.eval import eval_
+from headlens.cli.figures import figures
 from headlens.cli.import_ import import_
 from headlens.cli.importance import importance
 from headlens.cli.name import name
@@ -46,6 +47,7 @@ app.command()(contributions)
 app.command()(attribute)
 app.command()(compare)
 app.command()(name)
+app.command()(figures)
 app.command("import")(import_)
 app.command()(verify)
 app.command()(doctor)

@@ -77,6 +77,13 @@ class MapParts(Result):
         """The picture, its margin map, and the ``top`` heads of each sign; on one ``ax`` the margin map alone."""
         if ax is not None:
             return margin_map(self.margin, ax)
+        return head_maps(self.image, self.margin, self.strongest(top), made_by=self.made_by)
+
+    def strongest(self, top: int = 4) -> dict[str, np.ndarray]:
+        """Maps [rows, columns] of the ``top`` heads that add most to the peak, then of those that take most from it.
+
+        Names are the head and its ``peak``.
+        """
         ranked = self.shares.sort_values("peak", ascending=False)
         shown = {}
         for row in [*ranked.head(top).itertuples(), *ranked.tail(top).iloc[::-1].itertuples()]:
@@ -84,7 +91,7 @@ class MapParts(Result):
             own = self.frame[(self.frame["stream"] == row.stream) & (self.frame["layer"] == row.layer)]
             own = own[own["head"] == row.head]
             shown[f"{head}  {row.peak:+.2f}"] = own.pivot(index="row", columns="column", values="value").to_numpy()
-        return head_maps(self.image, self.margin, shown, made_by=self.made_by)
+        return shown
 
 
 @torch.no_grad()

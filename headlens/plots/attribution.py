@@ -26,6 +26,7 @@ def overlaid(
     mask: np.ndarray | None = None,
     title: str = "",
     label: str = "",
+    bar: bool = True,
 ) -> tuple[Figure, Axes]:
     """The picture in pale grey under its map, the denser the further from 0, on a scale that is even about 0.
 
@@ -36,6 +37,7 @@ def overlaid(
         mask: [H, W], what to outline.
         title: above it.
         label: of the colour bar.
+        bar: draw it; without it, ``ax.images[-1].get_clim()`` has the ends of the scale.
 
     >>> fig, ax = overlaid(np.zeros((8, 9, 3), np.uint8), np.eye(8, 9))
     >>> ax.images[-1].get_clim()
@@ -46,13 +48,14 @@ def overlaid(
     ax.imshow(image.mean(2), cmap="gray", vmin=-255, vmax=255)  # the upper half of the greys: colours stay legible
     density = 0.9 * np.clip(np.abs(own) / reach, 0, 1) ** 0.5
     shades = ax.imshow(own, cmap=DIVERGING, vmin=-reach, vmax=reach, alpha=density, interpolation="nearest")
-    beyond = "both" if float(np.abs(own).max()) > reach else "neither"
-    colours = fig.colorbar(shades, ax=ax, fraction=0.045, pad=0.03, label=label, extend=beyond)
-    colours.formatter.set_powerlimits((-3, 3))  # type: ignore[attr-defined]  # 1e-5 once, not at every tick
-    if colours.solids is not None:
-        colours.solids.set_alpha(1)
+    if bar:
+        beyond = "both" if float(np.abs(own).max()) > reach else "neither"
+        colours = fig.colorbar(shades, ax=ax, fraction=0.045, pad=0.03, label=label, extend=beyond)
+        colours.formatter.set_powerlimits((-3, 3))  # type: ignore[attr-defined]  # 1e-5 once, not at every tick
+        if colours.solids is not None:
+            colours.solids.set_alpha(1)
     _outline(ax, mask)
-    ax.set_title(title, fontsize=9, parse_math=False)
+    ax.set_title(title, fontsize="small", parse_math=False)
     ax.set_axis_off()
     return fig, ax
 
@@ -85,7 +88,7 @@ def attribution_panels(
     fig = Figure(figsize=(11.0, max(2.4, 2.9 * height / width + 0.7)), layout="constrained")
     axes = fig.subplots(1, 3)
     axes[0].imshow(image)
-    axes[0].set_title("picture", fontsize=9)
+    axes[0].set_title("picture", fontsize="small")
     axes[0].set_axis_off()
     overlay(image, anomaly_map, "anomaly map", axes[1])
     overlaid(image, own, axes[2], mask=mask, title=title, label=label)

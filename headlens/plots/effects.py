@@ -43,7 +43,9 @@ def bars(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label:
     ax.set_yticks(rows, shown["variant"], fontsize=7)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel(label)
-    ax.set_title(title + (f" (the first {len(shown)} of {len(frame)})" if len(frame) > len(shown) else ""), fontsize=10)
+    ax.set_title(
+        title + (f" (the first {len(shown)} of {len(frame)})" if len(frame) > len(shown) else ""), fontsize="medium"
+    )
     ax.spines[["top", "right"]].set_visible(False)
     return fig, ax
 
@@ -102,7 +104,7 @@ def curves(
 def _labelled(ax: Axes, x: str, y: str, title: str) -> Axes:
     ax.set_xlabel(x)
     ax.set_ylabel(y)
-    ax.set_title(title, fontsize=10)
-    ax.legend(frameon=False, fontsize=8)
+    ax.set_title(title, fontsize="medium")
+    ax.legend(frameon=False, fontsize="small")
     ax.spines[["top", "right"]].set_visible(False)
     return ax

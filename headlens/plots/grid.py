@@ -85,11 +85,11 @@ def grid(
             edgecolors="white",
             linewidths=0.5,
         )
-    ax.tick_params(axis="x", rotation=0, labelsize=8)
+    ax.tick_params(axis="x", rotation=0, labelsize="small")
     ax.set_xlabel("head")
     ax.set_ylabel("layer")
     ax.set_facecolor("0.93")  # layers without such heads
-    ax.set_title(title, fontsize=10)
+    ax.set_title(title, fontsize="medium")
     return fig, ax
 
 

@@ -1,4 +1,4 @@
-"""Two numbers of every head against each other, on logarithmic scales."""
+"""Two numbers of every head against each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from headlens.plots.style import COLOURS, axes_of
+from headlens.plots.style import COLOURS, DEPTH, axes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,5 +56,38 @@ def scatter(
         ax.annotate(row.variant, at, (-7, 4 + 6 * place), textcoords="offset points", ha="right", fontsize=7)
     ax.set_title(title, fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="upper left")
+    ax.spines[["top", "right"]].set_visible(False)
+    return fig, ax
+
+
+def by_layer(
+    frame: pd.DataFrame, x: str, y: str, ax: Axes | None = None, *, centre: float | None = None, title: str = ""
+) -> tuple[Figure, Axes]:
+    """A point for each head, the lighter the deeper its layer, ``y`` on a logarithmic scale; streams differ in shape.
+
+    What is not positive in ``y`` is left out.
+
+    Args:
+        frame: columns stream, layer, ``x`` and ``y``.
+        x, y: names of columns.
+        ax: where to draw; a new figure when None.
+        centre: of ``x``, where a dotted line stands.
+        title: above it.
+
+    >>> rows = pd.DataFrame({"stream": "local", "layer": [5, 6], "weight": [1.0, 1.5], "importance": [0.1, 0.2]})
+    >>> fig, ax = by_layer(rows, "weight", "importance", centre=1)
+    >>> len(ax.collections[0].get_offsets())
+    2
+    """
+    fig, ax = axes_of(ax, 3.2, 2.6)
+    shown = frame[frame[y] > 0]
+    ends = {"vmin": frame["layer"].min(), "vmax": frame["layer"].max()}
+    for stream, own in shown.groupby("stream", sort=False):
+        marker = "^" if stream == "global" else "o"
+        ax.scatter(own[x], own[y], s=7, c=own["layer"], marker=marker, cmap=DEPTH, linewidths=0, alpha=0.85, **ends)
+    if centre is not None:
+        ax.axvline(centre, color="0.4", linewidth=0.6, linestyle=":", zorder=0)
+    ax.set_yscale("log")
+    ax.set_title(title)
     ax.spines[["top", "right"]].set_visible(False)
     return fig, ax

@@ -1,0 +1,125 @@
+"""``headlens figures``: the paper's figures and tables, from run folders."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from headlens.cli.common import BatchOption, DeviceOption, SeedOption, WeightsOption, best_device, pictures_of
+
+if TYPE_CHECKING:
+    from headlens.figures import Subject
+
+DOMAINS = ("industrial", "medical")
+_RUNS = (
+    "Runs of the domain: folders, shipped runs; the first is the method, others its seeds or the method without parts."
+)
+_SHIPPED = ("mini-{}", "mini-{}-anomalyclip", "mini-{}-shallow")
+_DATA = "Its pictures: a folder, a listing, a procedural set."
+
+
+def figures(
+    context: typer.Context,
+    names: Annotated[Optional[list[str]], typer.Argument(help="Which figures.", show_default="all")] = None,  # noqa: UP045
+    out: Annotated[Path, typer.Option(help="A folder for figures; long results are kept in its data.")] = Path(
+        "figures"
+    ),
+    industrial: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help=_RUNS, show_default="those that ship, of both domains, if no run is named"),
+    ] = None,
+    medical: Annotated[Optional[list[str]], typer.Option(help="The same of the other domain.")] = None,  # noqa: UP045
+    industrial_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:industrial",
+    medical_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:medical",
+    per_category: Annotated[
+        int, typer.Option(help="Pictures of each category that heads are ablated and differentiated on.", min=2)
+    ] = 10,
+    painted: Annotated[
+        int, typer.Option(help="Pictures of each category of a procedural set, for metrics of whole runs.", min=2)
+    ] = 24,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again, whatever is kept.")] = False,
+    batch: BatchOption = 8,
+    seed: SeedOption = 0,
+    weights: WeightsOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Make the paper's figures as PDF and PNG, each with its caption and the command that makes it again.
+
+    Long results are kept as Parquet in OUT/data, and used again only if runs, pictures, settings and versions are the
+    same. Interrupted at any moment, the same command goes on.
+    """
+    from tqdm import tqdm
+
+    from headlens.errors import HeadlensError
+    from headlens.figures import Material, chosen, make
+
+    wanted = chosen(names or ())  # before anything that takes long
+
+    @contextmanager
+    def bar(what: str, total: int) -> Iterator[Callable[[int], object]]:
+        with tqdm(total=total, unit="image", disable=None, desc=what) as own:
+            yield own.update
+
+    given = {"industrial": industrial, "medical": medical}
+    if not industrial and not medical:
+        given = {domain: shipped(domain) for domain in DOMAINS}
+    data = {"industrial": industrial_data, "medical": medical_data}
+    subjects = [
+        subject(domain, runs, data[domain], painted, per_category, weights, device or best_device())
+        for domain, runs in given.items()
+        if runs
+    ]
+    material = Material(subjects, out / "data", seed=seed, batch=batch, fresh=fresh, progress=bar)
+    options = typed(context)
+    failed = []
+    for recipe, made in make(
+        material, out, names or (), lambda name: shlex.join(["headlens", "figures", name, *options])
+    ):
+        if isinstance(made, HeadlensError):
+            failed.append(recipe.name)
+            typer.echo(f"{recipe.name}: not made: {made}", err=True)
+        else:
+            typer.echo(f"{recipe.name}: {', '.join(map(str, made))}")
+    if material.kept.reused:
+        typer.echo(f"Kept from before, in {out / 'data'}: {', '.join(dict.fromkeys(material.kept.reused))}")
+    if failed and (names or len(failed) == len(wanted)):
+        raise typer.Exit(1)
+
+
+def shipped(domain: str) -> list[str]:
+    """Names of the shipped runs of a domain: the method, and the method without parts, as far as they are there."""
+    from headlens.training.shipped import folders
+
+    return [name for name in (own.format(domain) for own in _SHIPPED) if folders(name)]
+
+
+def subject(
+    domain: str, runs: list[str], data: str, painted: int, per_category: int, weights: str | None, device: str
+) -> Subject:
+    """A domain's runs and pictures; says what they are."""
+    from headlens.figures import Subject, grouped
+    from headlens.training.run import load_runs
+
+    group = grouped(load_runs(*runs, weights=weights, device=device))
+    pictures = pictures_of(data, painted)
+    typer.echo(f"{domain}: {', '.join(run.folder.name for run in group.every)}, on {pictures}")
+    for name, why in group.left_out.items():
+        typer.echo(f"{domain}: {name} is left out: it {why}", err=True)
+    return Subject.of(domain, group, pictures, per_category)
+
+
+def typed(context: typer.Context) -> list[str]:
+    """The options of a call that were not left at their defaults, as they would be typed; without ``--fresh``."""
+    words = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if option.name in ("names", "fresh", "help") or value == option.default or value in (None, ()):
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += [option.opts[0], str(one)]
+    return words

@@ -1,0 +1,52 @@
+"""Figure 2: where the domains' head weights differ, and whether domains agree less than seeds do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from headlens import heads
+from headlens.errors import ConfigError
+from headlens.figures.drawing import Drawn, Recipe
+from headlens.figures.material import Material
+from headlens.plots.grid import grid
+from headlens.plots.intervals import intervals
+from headlens.plots.style import COLUMN
+
+
+def draw(material: Material) -> Drawn:
+    """Differences with a dot on significant ones, a row for each stream; below, rank correlations of runs."""
+    subjects = list(material)
+    if len(subjects) != 2:
+        there = ", ".join(material.subjects)
+        raise ConfigError(f"a difference takes two domains; here is {there}: name runs of both")
+    runs: dict[str, Any] = {subject.domain: subject.weighed for subject in subjects}
+    found = heads.compare(k=1, seed=material.seed, **runs)  # overlaps of top heads are not shown
+    (first, second), frame = found.domains, found.frame
+    streams, layers = list(frame["stream"].unique()), frame.groupby("stream")["layer"].nunique().max()
+    tall = 0.5 + 0.1 * max(10, layers)
+    fig = Figure(figsize=(COLUMN, tall * len(streams) + 1.0), layout="constrained")
+    axes = fig.subplots(len(streams) + 1, 1, height_ratios=[tall] * len(streams) + [0.8])
+    reach = float(frame["difference"].abs().max()) or 1.0
+    for stream, ax in zip(streams, axes[:-1], strict=True):
+        own = frame[frame["stream"] == stream]
+        grid(own, "difference", ax, label="difference of head weight", centre=0, limits=(-reach, reach), marks=MARKS)
+        of = f", {stream} stream" if len(streams) > 1 else ""
+        ax.set_title(f"{second} − {first}{of} (dots: q ≤ {found.provenance['level']:.3g})")
+    table = found.agreement[found.agreement["statistic"] == "spearman"]
+    rows = table[table["pairs"] != "between - within"].rename(columns={"pairs": "row"}).assign(group="pairs of runs")
+    intervals(rows, axes[-1], label="rank correlation of two runs' weights")
+    axes[-1].set_xlim(min(-0.05, float(np.nanmin([rows["value"].min(), rows["low"].min(), 0.0]))), 1.02)
+    about = (
+        f"Difference of the mean head weights, {second} minus {first}; dots mark heads with q ≤ "
+        f"{found.provenance['level']:.3g} by a permutation of runs whose null is pooled over heads. Below: Spearman's "
+        "correlation of two runs' weights over all heads, within a domain (other seeds) and between domains, with 95 % "
+        "jackknife intervals over runs. Layers and heads count from 0. "
+    )
+    return Drawn(fig, about + found.paragraph, [run for own in runs.values() for run in own])
+
+
+MARKS = "significant"
+RECIPE = Recipe("difference", "Difference of the domains' head weights, with significance", draw)

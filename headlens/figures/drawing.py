@@ -1,0 +1,99 @@
+"""What every figure of the paper has: a drawing, a caption with its numbers, tables, and what it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headlens.data import DataSet
+from headlens.figures.material import Material, mean_and_interval
+from headlens.training.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that was drawn.
+
+    Args:
+        figure: at the size at which it is printed.
+        caption: what is shown, of how many runs and pictures, what intervals are, and the numbers to take away.
+        runs: it is of these.
+        pictures: and of these; empty where no picture has a part in it.
+        tables: the same numbers as text, by suffix: ``.tex``, ``.csv``; ``.md`` is put below the caption.
+        dpi: of the PNG, and of pictures within the PDF: lower where there are many.
+    """
+
+    figure: Figure
+    caption: str
+    runs: Sequence[Run]
+    pictures: Sequence[DataSet] = ()
+    tables: dict[str, str] = field(default_factory=dict)
+    dpi: int = 300
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A figure that can be drawn.
+
+    Args:
+        name: of its files, and at the shell.
+        about: a line.
+        draw: from the material; raises HeadlensError where that does not suffice.
+    """
+
+    name: str
+    about: str
+    draw: Callable[[Material], Drawn]
+
+
+def counted(number: int, thing: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "run"), counted(3, "industrial run")
+    ('1 run', '3 industrial runs')
+    """
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def with_interval(values: Sequence[float], digits: int = 2, signed: bool = False) -> str:
+    """Mean and half of the 95 % interval; the mean alone of one value.
+
+    >>> with_interval([1.0, 2.0, 3.0]), with_interval([1.0], 1, signed=True)
+    ('2.00 ± 2.48', '+1.0')
+    """
+    mean, half = mean_and_interval(values)
+    text = f"{mean:{'+' if signed else ''}.{digits}f}"
+    return text if np.isnan(half) else f"{text} ± {half:.{digits}f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a sentence has them.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def pictured(material: Material, few: bool = True) -> str:
+    """Of which pictures something is.
+
+    Args:
+        material: all of it.
+        few: of those that heads are ablated on, else of all.
+    """
+    sets = [subject.few if few else subject.pictures for subject in material]
+    return listed([f"{counted(len(own), 'picture')} of {own.name} ({len(own.categories)} categories)" for own in sets])
+
+
+def made_on(material: Material) -> str:
+    """The end of every caption: which backbone."""
+    known = {run.detector.backbone.provenance for subject in material for run in subject.runs.whole}
+    names = sorted(f"{own.name} ({own.weights})" for own in known)
+    return f"{'Backbone' if len(names) == 1 else 'Backbones'} {listed(names)}."

@@ -1,0 +1,61 @@
+"""Which pictures are shown: by their place in the set, never by how they turned out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from headlens.data import DataSet, Preprocess, Record
+from headlens.errors import DataError
+
+RULE = "the first flawed picture of each of the first categories, with an outline where there is one"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and what is known of it.
+
+    Args:
+        record: which.
+        image: as it is on disk, [3, H, W] uint8.
+        seen: as the detector sees it, [S, S, 3] uint8.
+        mask: the same of its outline, [S, S] bool; None where nobody drew one.
+    """
+
+    record: Record
+    image: Tensor
+    seen: np.ndarray
+    mask: np.ndarray | None
+
+    @property
+    def title(self) -> str:
+        """Its category, on two lines where it is long."""
+        return self.record.category.replace("_", "\n" if len(self.record.category) > 10 else " ")
+
+
+def examples(data: DataSet, count: int, size: int) -> list[Example]:
+    """As ``RULE`` says.
+
+    Args:
+        data: of which set.
+        count: at most so many.
+        size: S, what the detector resizes pictures to.
+
+    Raises:
+        DataError: a set without any flawed picture.
+    """
+    first: dict[str, int] = {}
+    for number, record in enumerate(data.records):
+        if record.anomalous:
+            first.setdefault(record.category, number)
+    if not first:
+        raise DataError(f"{data.name}: no picture is known to be flawed, so there is none to show")
+    found = []
+    for number in list(first.values())[:count]:
+        pixels = data.pixels(number)
+        seen = Preprocess(size)(pixels)
+        mask = None if seen.mask is None else seen.mask.numpy()
+        found.append(Example(data.records[number], pixels.image, seen.image.permute(1, 2, 0).numpy(), mask))
+    return found

@@ -1,0 +1,89 @@
+"""Figure 7: which pixels the joint score comes from, by several methods, in every domain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from headlens.attribution import attribute
+from headlens.figures.drawing import Drawn, Recipe, made_on
+from headlens.figures.examples import RULE, Example, examples
+from headlens.figures.kept import Frames
+from headlens.figures.material import Material, Subject
+from headlens.plots.gallery import Exhibit, gallery
+
+EACH = 2  # pictures of a domain
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "integrated_gradients": ("joint_margin", {"steps": 256, "most": 256}),
+    "occlusion": ("joint_margin", {"cells": 8}),
+    "relevance": ("joint_margin", {}),
+    "legrad": ("joint_margin", {}),
+    "contributions": ("image_margin", {}),
+}
+"""Methods with their target and what is set: the joint margin, but for exact contributions, which know its parts."""
+
+
+def draw(material: Material) -> Drawn:
+    """A column for each picture: itself, its anomaly map, and a row for each method."""
+    exhibits, missed = [], 0.0
+    for subject in material:
+        shown = examples(subject.few, EACH, subject.run.size)
+        frame = _attributed(material, subject, shown)
+        missed = max(missed, float(frame["missed"].abs().max()))
+        side = subject.run.size
+        for number, example in enumerate(shown):
+            rows = frame[frame["image"] == number].set_index("kind")
+            maps = {kind: np.asarray(rows.at[kind, "map"]).reshape(side, side) for kind in rows.index}
+            exhibits.append(Exhibit(example.title, example.seen, example.mask, maps.pop("anomaly_map"), maps))
+    fig, _ = gallery(exhibits, "attribution, as a share of the end below it")
+    steps = METHODS["integrated_gradients"][1]["most"]
+    caption = (
+        "Attributions to pixels of the joint margin (contributions: of the image margin, the exact sum of what heads "
+        "carry from each patch to CLS). Red speaks for the target, blue against it, 0 shows the "
+        "picture. Every attribution has a scale of its own, even about 0: its end, which 99.5 % of the pixels lie "
+        "within, stands below it, in logits a pixel (relevance: relevance a pixel; LeGrad: positive gradient, which "
+        "has no sign). Anomaly maps share the scale 0 to 1. Integrated gradients and occlusion put a blurred picture "
+        f"in place of what is absent ({steps} steps, which miss at most {100 * missed:.2g} % of the change; "
+        f"occlusion: 8 x 8 cells). Pictures: {RULE}: nothing was chosen by how it turned out. Runs: "
+        f"{', '.join(subject.run.folder.name for subject in material)}. {made_on(material)}"
+    )
+    runs, pictures = [subject.run for subject in material], [subject.few for subject in material]
+    return Drawn(fig, caption, runs, pictures, dpi=160)
+
+
+def _attributed(material: Material, subject: Subject, shown: list[Example]) -> pd.DataFrame:
+    """A row for each picture and method, and for its anomaly map: image, kind, missed (a share), map."""
+    run = subject.run
+    asked = material.asked(run, subject.few, what="attributions", methods=METHODS, shown=[e.record.name for e in shown])
+
+    def compute(parts: Path | None) -> Frames:
+        rows: list[dict[str, Any]] = []
+        with material.progress(f"{subject.domain}: attributions", len(shown) * len(METHODS)) as update:
+            for number, example in enumerate(shown):
+                for method, (target, options) in METHODS.items():
+                    found = attribute(
+                        run.detector,
+                        example.image,
+                        method,
+                        target,
+                        size=run.size,
+                        thing=example.record.category,
+                        progress=update,
+                        **options,
+                    )
+                    missed = np.nan
+                    if found.residual is not None:
+                        row = found.frame.iloc[0]
+                        missed = float(found.residual[0] / (row["value"] - row["baseline"]))
+                    rows.append({"image": number, "kind": method, "missed": missed, "map": found.map[0].ravel()})
+                shown_map = found.anomaly_map[0].ravel()
+                rows.append({"image": number, "kind": "anomaly_map", "missed": np.nan, "map": shown_map})
+        return {"": pd.DataFrame(rows)}
+
+    return material.kept.of(f"attributions-{subject.domain}-{run.folder.name}", asked, compute)[""]
+
+
+RECIPE = Recipe("gallery", "Attribution gallery", draw)

@@ -1,0 +1,159 @@
+"""Table 9: the method without its parts: head weights (LHW), joint score (JAS), deep prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from headlens.errors import ConfigError
+from headlens.figures.drawing import Drawn, Recipe, counted, listed, made_on, pictured
+from headlens.figures.material import Material, Subject, mean_and_interval
+from headlens.plots.intervals import intervals
+from headlens.plots.style import COLUMN, named
+from headlens.training.run import Run
+
+WHOLE = "whole"
+ROWS = {
+    WHOLE: (None, True),
+    "without LHW": ("head weights", True),
+    "without JAS": (None, False),
+    "without deep prompts": ("deep prompts", True),
+    "without LHW, JAS": ("head weights", False),
+}
+"""Which runs a row reads (those without that part; None: the whole), and whether by the joint score or by CLS alone."""
+METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
+
+
+def draw(material: Material) -> Drawn:
+    """Paired differences to the whole method, seed by seed; the table has the values, too."""
+    frame = pd.concat([_measured(material, subject) for subject in material], ignore_index=True)
+    metrics = [name for name in METRICS if frame.loc[frame["metric"] == name, "value"].notna().any()]
+    if not metrics:
+        raise ConfigError("no metric is defined here: the sets have neither labels of both kinds nor masks")
+    shown = frame[(frame["row"] != WHOLE) & ~_same_maps(frame)].rename(columns={"domain": "group"})
+    half = shown["difference_interval"]
+    shown = shown.assign(value=shown["difference"], low=shown["difference"] - half, high=shown["difference"] + half)
+    there = [row for row in ROWS if shown.loc[shown["row"] == row, "value"].notna().any()]
+    if not there:
+        raise ConfigError("nothing to compare the method with: its joint score is not there, nor runs without a part")
+    fig = Figure(figsize=(COLUMN, 0.75 + 0.25 * len(there)), layout="constrained")
+    axes = fig.subplots(1, len(metrics), squeeze=False)[0]
+    for metric, ax in zip(metrics, axes, strict=True):
+        own = shown[shown["metric"] == metric]
+        intervals(own, ax, rows=there, title=named(metric), names=metric == metrics[0])
+    fig.supxlabel("difference to the whole method (points)", fontsize="medium")
+    if len(material.subjects) > 1:
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    tables = {".md": _markdown(frame, metrics), ".tex": _latex(frame, metrics), ".csv": frame.to_csv(index=False)}
+    runs = [run for subject in material for run in subject.runs.every]
+    return Drawn(fig, _caption(material, frame), runs, [subject.pictures for subject in material], tables)
+
+
+def _same_maps(frame: pd.DataFrame) -> pd.Series:
+    """Rows that repeat another one's pixel metrics: whether CLS alone is read or not, the maps are the same."""
+    by_cls = [row for row, (_, joint) in ROWS.items() if not joint]
+    return frame["row"].isin(by_cls) & frame["metric"].str.startswith("pixel")
+
+
+def _measured(material: Material, subject: Subject) -> pd.DataFrame:
+    """Domain, row, metric, value, interval, difference, difference_interval (percent and points), seeds."""
+    config, found = subject.run.detector.config, {}
+    for row, (part, joint) in ROWS.items():
+        runs = subject.runs.whole if part is None else subject.runs.without.get(part, [])
+        if not joint and config.alpha == 0:
+            runs = []  # there is no joint score to do without
+        found[row] = {run.training.seed: _metrics(material, subject, run, joint) for run in runs}
+    rows = []
+    for row, seeds in found.items():
+        for metric in METRICS:
+            values = [own[metric] for own in seeds.values()]
+            paired = [own[metric] - found[WHOLE][seed][metric] for seed, own in seeds.items() if seed in found[WHOLE]]
+            numbers = (*mean_and_interval(values), *(mean_and_interval(paired) if row != WHOLE else (np.nan, np.nan)))
+            rows.append((subject.domain, row, metric, *numbers, len(values), len(paired)))
+    columns = ["domain", "row", "metric", "value", "interval", "difference", "difference_interval", "seeds", "paired"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _metrics(material: Material, subject: Subject, run: Run, joint: bool) -> dict[str, float]:
+    """Of one run, percent, means over categories."""
+    frame, found = material.evaluation(subject, run).frame, {}
+    for name in METRICS:
+        level, _, metric = name.partition("_")
+        score = "pixel" if level == "pixel" else "joint" if joint else "image"
+        own = frame[(frame["score"] == score) & (frame["metric"] == metric)]
+        found[name] = 100 * float(own["value"].mean())  # over the categories where it is defined
+    return found
+
+
+def _cells(frame: pd.DataFrame, metrics: list[str]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Domain, row, and for each metric the value and the difference, each with its interval."""
+
+    def spoken(value: float, half: float, sign: str = "") -> str:
+        if value != value:
+            return ""
+        return f"{value:{sign}.1f}" + ("" if half != half else f" ± {half:.1f}")
+
+    lines = []
+    for (domain, row), own in frame.groupby(["domain", "row"], sort=False):
+        by_metric = own.set_index("metric")
+        cells = []
+        for metric in metrics:
+            at = by_metric.loc[metric]
+            difference = spoken(at["difference"], at["difference_interval"], "+")
+            same = row == "without JAS" and metric.startswith("pixel") and at["value"] == at["value"]
+            cells.append((spoken(at["value"], at["interval"]) or "-", "same maps" if same else difference))
+        lines.append((str(domain), str(row), cells))
+    return lines
+
+
+def _markdown(frame: pd.DataFrame, metrics: list[str]) -> str:
+    lines = [f"| domain | method | {' | '.join(named(m) for m in metrics)} |", "|---|---|" + "---:|" * len(metrics)]
+    for domain, row, cells in _cells(frame, metrics):
+        shown = [value + (f" ({difference})" if difference else "") for value, difference in cells]
+        lines.append(f"| {domain} | {row} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _latex(frame: pd.DataFrame, metrics: list[str]) -> str:
+    """For booktabs; a block for each domain, differences in parentheses."""
+
+    def maths(text: str) -> str:
+        return "$" + text.replace("±", r"\pm") + "$" if any(c.isdigit() for c in text) else text
+
+    lines = [rf"\begin{{tabular}}{{l{'r' * 2 * len(metrics)}}}", r"\toprule"]
+    lines.append(" & ".join(["", *(rf"\multicolumn{{2}}{{c}}{{{named(m)}}}" for m in metrics)]) + r" \\")
+    before = None
+    for domain, row, cells in _cells(frame, metrics):
+        if domain != before:
+            lines += [r"\midrule", rf"\multicolumn{{{1 + 2 * len(metrics)}}}{{l}}{{\emph{{{domain}}}}} \\"]
+            before = domain
+        numbers = [part for value, other in cells for part in (maths(value), f"({maths(other)})" if other else "")]
+        lines.append(" & ".join([row, *numbers]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _caption(material: Material, frame: pd.DataFrame) -> str:
+    rows = frame[frame["metric"] == METRICS[0]]
+    missing = [f"{own.row} ({own.domain})" for own in rows.itertuples() if own.seeds == 0]
+    seeds = [f"{counted(len(subject.runs.whole), 'run')} ({subject.domain})" for subject in material]
+    half = max(material.evaluation(subject, run).half_width for subject in material for run in subject.runs.every)
+    tested = frame[frame["difference_interval"].notna() & ~_same_maps(frame)]
+    apart = tested[tested["difference"].abs() > tested["difference_interval"]]
+    left_out = {name: why for subject in material for name, why in subject.runs.left_out.items()}
+    return (
+        "The method without its parts: differences to the whole, paired by seed, with 95 % intervals by Student's t "
+        "over seeds. LHW: learned head weights; JAS: joint anomaly score; without both it is AnomalyCLIP, read at all "
+        "taps. Without JAS the same runs are read by CLS alone, which leaves maps as they are; without LHW are runs "
+        "that learned no head weights and differ in nothing else, read by the joint score. I-AUROC is that of the "
+        f"image score, P-AUROC and AUPRO are the map's (within {100 * half:.2g} points of exact). Means over "
+        f"categories, then over seeds: {listed(seeds)}; {pictured(material, few=False)}. {len(apart)} of "
+        f"{len(tested)} differences exceed their interval, which covers seeds and not the choice of pictures; no "
+        "correction for their number."
+        + (f" Not there, for want of such runs: {', '.join(missing)}." if missing else "")
+        + "".join(f" {name} is left out: it {why}." for name, why in left_out.items())
+        + f" {made_on(material)}"
+    )
+
+
+RECIPE = Recipe("method", "The method without its parts", draw)

@@ -1,0 +1,63 @@
+"""A drawn figure to files: PDF, PNG, caption, tables; whole or not at all, and the same bytes when made again."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from headlens.figures.drawing import Drawn
+from headlens.heads.results import versions, write
+from headlens.plots.style import paper
+
+DPI = 300  # at most
+
+
+def save(drawn: Drawn, name: str, title: str, out: Path, command: str) -> list[Path]:
+    """Writes ``NAME.pdf``, ``NAME.png``, ``NAME.md`` (the caption and what it was made of) and tables into ``out``.
+
+    Args:
+        drawn: what.
+        name, title: of the figure.
+        out: a folder, made if need be.
+        command: what makes it again.
+
+    Returns:
+        The files.
+
+    Raises:
+        RunError: one cannot be written.
+    """
+    contents: dict[str, bytes] = {}
+    with paper():
+        drawn.figure.draw_without_rendering()
+        drawn.figure.set_layout_engine("none")  # once: both files have the same layout
+        for suffix in ("pdf", "png"):
+            sink = io.BytesIO()
+            # Without the date the bytes depend on what is drawn alone.
+            about = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
+            drawn.figure.savefig(sink, format=suffix, dpi=min(drawn.dpi, DPI), metadata=about)
+            contents[f".{suffix}"] = sink.getvalue()
+    contents |= {suffix: text.encode() for suffix, text in drawn.tables.items() if suffix != ".md"}
+    contents[".md"] = _page(drawn, name, title, command).encode()
+    written = []
+    for suffix, content in contents.items():
+        written.append(out / f"{name}{suffix}")
+        write(written[-1], content)
+    return written
+
+
+def _page(drawn: Drawn, name: str, title: str, command: str) -> str:
+    rows = {"made by": [f"`{command}`"]}
+    backbones = {run.detector.backbone.provenance for run in drawn.runs}
+    rows["backbone"] = sorted(f"{own.name} ({own.weights}), SHA-256 {_short(own.sha256)}" for own in backbones)
+    rows["runs"] = [f"{run.folder.name} ({_short(run.card.get('model_sha256'))})" for run in drawn.runs]
+    rows["pictures"] = [f"{own.name}, {len(own)} (fingerprint {_short(own.fingerprint)})" for own in drawn.pictures]
+    known = versions("torch", "open_clip_torch", "transformer-lens", "matplotlib")
+    rows["versions"] = [f"{package} {number}" for package, number in known.items()]
+    table = "\n".join(f"| {key} | {', '.join(values) or 'none'} |" for key, values in rows.items())
+    below = f"\n{drawn.tables['.md']}\n" if ".md" in drawn.tables else ""
+    return f"# {title}\n\n![{title}]({name}.png)\n\n{drawn.caption}\n{below}\n| | |\n|---|---|\n{table}\n"
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "unknown"

@@ -1,0 +1,59 @@
+"""Numbers with intervals, one below the other: differences of methods, agreement of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from headlens.plots.style import COLOURS, PALETTE, axes_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def intervals(
+    frame: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    rows: Sequence[str] | None = None,
+    label: str = "",
+    title: str = "",
+    names: bool = True,
+) -> tuple[Figure, Axes]:
+    """A point with its interval for each row and group, the first row on top; groups have colours and stand apart.
+
+    Args:
+        frame: columns row, group, value, low, high; where value is NaN nothing is drawn. Without ends (NaN) a point
+            has no interval.
+        ax: where to draw; a new figure when None.
+        rows: which, from top to bottom; all of ``frame`` when None.
+        label: of the axis of values.
+        title: above it.
+        names: write the rows' names.
+
+    >>> rows = [("without a", "industrial", -1.0, -2.0, 0.0), ("without a", "medical", 0.5, 0.0, 1.0)]
+    >>> fig, ax = intervals(pd.DataFrame(rows, columns=["row", "group", "value", "low", "high"]))
+    >>> [tick.get_text() for tick in ax.get_yticklabels()]
+    ['without a']
+    """
+    rows, groups = list(rows or dict.fromkeys(frame["row"])), list(dict.fromkeys(frame["group"]))
+    fig, ax = axes_of(ax, 3.3, 0.6 + 0.25 * len(rows))
+    ax.axvline(0, color="black", linewidth=0.6, zorder=0)
+    others = iter(PALETTE)
+    for number, group in enumerate(groups):
+        own = frame[frame["group"].eq(group) & frame["row"].isin(rows) & frame["value"].notna()]
+        shift = 0.36 * (number - (len(groups) - 1) / 2)
+        y = [rows.index(row) + shift for row in own["row"]]
+        colour = COLOURS.get(str(group)) or next(others)
+        ax.hlines(y, own["low"], own["high"], color=colour, linewidth=1.1)
+        ax.plot(own["value"], y, "os^D"[number % 4], color=colour, markersize=3.2, label=str(group))
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_yticks(range(len(rows)), rows if names else [""] * len(rows))
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(label)
+    ax.set_title(title)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    return fig, ax

@@ -1,0 +1,75 @@
+"""Tiny detectors with trained head weights as runs of two domains, seeds and all, and painted pictures for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from headlens import data
+from headlens.backbone import Backbone, architecture_from_config, assemble
+from headlens.detectors.config import preset
+from headlens.detectors.headclip import Detector
+from headlens.figures import Material, Subject, grouped
+from headlens.metrics.threads import one_thread
+from headlens.training.config import TrainingConfig
+from headlens.training.run import Run
+from tests.backbone.models import random_clip, tiny_config
+
+SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5}
+SENTENCES = tiny_config(vocab_size=49408, context_length=32)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def threads():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="session")
+def clip() -> Backbone:
+    state = random_clip(SENTENCES).float().state_dict()
+    return assemble(architecture_from_config(SENTENCES, "tiny"), state)
+
+
+@pytest.fixture(scope="session")
+def made(clip):
+    """Builds a run: of which name, seed and config."""
+
+    def run(name: str, seed: int = 0, **changes) -> Run:
+        detector = Detector(clip, preset("headclip", **(SMALL | changes)), seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for raw in detector.weights.raw.values() if detector.weights else ():
+                raw.add_(torch.rand(raw.shape, generator=generator) - 0.5)
+        card = {"trained_on": name.split("-")[0], "images": 4, "threshold": 0.5, "model_sha256": f"{seed}" * 64}
+        return Run(Path(name), detector.requires_grad_(False), TrainingConfig(size=32, seed=seed), card)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def subjects(made) -> list[Subject]:
+    found = []
+    for number, domain in enumerate(("industrial", "medical")):
+        seeds = (10 * number, 10 * number + 1)
+        runs = [made(f"{domain}-{seed}", seed) for seed in seeds]
+        runs += [made(f"{domain}-plain-{seed}", seed, head_weights="none", alpha=0.0) for seed in seeds]
+        pictures = data.open(f"procedural:{domain}", per_category=4, size=32)
+        two = pictures.where(lambda record, own=pictures.categories[:2]: record.category in own)
+        found.append(Subject.of(domain, grouped(runs), two, 2))
+    return found
+
+
+@pytest.fixture
+def material(subjects, tmp_path) -> Material:
+    return Material(subjects, tmp_path / "figures" / "data")
+
+
+@pytest.fixture
+def alone(subjects) -> Material:
+    """One domain with one run, nothing else, and nothing kept."""
+    subject = subjects[0]
+    return Material([replace(subject, runs=grouped(subject.runs.whole[:1]))])

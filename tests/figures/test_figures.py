@@ -1,0 +1,201 @@
+"""Every figure of the paper from tiny runs: files, fonts, captions, and what cannot be made."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from headlens.errors import ConfigError, HeadlensError
+from headlens.figures import FIGURES, Material, chosen, grouped, make
+from headlens.figures.examples import examples
+from headlens.figures.material import Painted, first_of_each, mean_and_interval
+from headlens.plots.style import COLUMN
+
+NAMES = [recipe.name for recipe in FIGURES]
+
+
+def all_made(material: Material, out, names=()) -> dict[str, list]:
+    found = {recipe.name: made for recipe, made in make(material, out, names)}
+    assert not [(name, made) for name, made in found.items() if isinstance(made, HeadlensError)]
+    return found
+
+
+def test_all_figures_are_made_and_made_again_from_what_is_kept(material, subjects, tmp_path, monkeypatch):
+    monkeypatch.setattr("headlens.figures.writing.DPI", 100)
+    out = tmp_path / "figures"
+    found = all_made(material, out)
+    assert list(found) == NAMES and material.kept.reused.count("importance-industrial-industrial-0") == 1
+    for name, files in found.items():
+        assert {"pdf", "png", "md"} <= {path.suffix[1:] for path in files}
+        pdf = (out / f"{name}.pdf").read_bytes()
+        assert b"/Type3" not in pdf and b"/FontFile2" in pdf  # outlines of text are TrueType's
+        assert b"/CreationDate" not in pdf and len(pdf) < 500_000
+        width, _ = Image.open(out / f"{name}.png").size
+        assert width == round(COLUMN * 100)
+        page = (out / f"{name}.md").read_text()
+        assert f"`headlens figures {name}`" in page and "backbone tiny" in page.lower() and "industrial-0 (0000" in page
+        assert "nan" not in re.sub(r"[a-z]+nan|nan[a-z]+", "", page.lower())
+    table = (out / "method.tex").read_text()
+    assert table.count(r"\\") == 1 + 2 * 6 and r"\pm" in table and "nan" not in table
+    assert "without deep prompts (industrial)" in (out / "method.md").read_text()  # there is no such run
+
+    def never(*arguments, **options):
+        raise AssertionError("computed again")
+
+    for target in ("headlens.heads.ablate", "headlens.heads.importance", "headlens.figures.material.evaluate"):
+        monkeypatch.setattr(target, never)
+    monkeypatch.setattr("headlens.figures.gallery.attribute", never)
+    again = Material(subjects, out / "data")
+    several = ["importance", "ablation", "gallery", "method"]
+    before = {path: path.read_bytes() for name in several for path in found[name]}
+    all_made(again, out, several)
+    assert before == {path: path.read_bytes() for path in before}  # the same bytes
+
+
+def test_what_was_made_of_something_else_is_computed_again(material, subjects, made, tmp_path):
+    subject = subjects[0]
+    run = subject.run
+    first = material.importance(subject, run)
+    other = replace(made(str(run.folder), 5), folder=run.folder)  # trained again, under the same name
+    again = Material(subjects, material.kept.folder)
+    changed = again.importance(subject, other)
+    assert not again.kept.reused and not np.allclose(first["importance"], changed["importance"])
+    fewer = Material(subjects, material.kept.folder, batch=4)
+    fewer.importance(subject, other)
+    assert not fewer.kept.reused
+    last = Material(subjects, material.kept.folder, batch=4)
+    pd.testing.assert_frame_equal(last.importance(subject, other), fewer.importance(subject, other))
+    assert len(last.kept.reused) == 1
+    damaged = material.kept.folder / f"importance-industrial-{run.folder.name}.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert len(Material(subjects, material.kept.folder, batch=4).importance(subject, other)) == len(changed)
+    fresh = Material(subjects, material.kept.folder, batch=4, fresh=True)
+    fresh.importance(subject, other)
+    assert not fresh.kept.reused
+
+
+def test_an_interrupted_sweep_goes_on(subjects, tmp_path, monkeypatch):
+    from headlens.heads import gates
+
+    measured, calls = gates.gate_gradients, []
+
+    def stopped(*arguments):
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measured(*arguments)
+
+    monkeypatch.setattr(gates, "gate_gradients", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        Material(subjects, tmp_path, batch=2).importance(subjects[0], subjects[0].run)
+    assert len(list(tmp_path.glob("*.parts/part-*"))) == 1
+    Material(subjects, tmp_path, batch=2).importance(subjects[0], subjects[0].run)
+    assert len(calls) == 3 and not list(tmp_path.glob("*.parts"))
+
+
+def test_what_cannot_be_made_says_why_and_the_others_are_made(alone, made, tmp_path):
+    found = {recipe.name: made for recipe, made in make(alone, tmp_path, ["difference", "joint"])}
+    assert "takes two domains; here is industrial" in str(found["difference"])
+    assert isinstance(found["joint"], list)
+    assert "±" not in (tmp_path / "joint.md").read_text().partition("In percent")[2].partition("|")[0].replace(
+        "± 95 %", ""
+    )  # one run has no interval
+    weightless = grouped([made("industrial-plain", head_weights="none")])
+    plain = Material([replace(alone.subjects["industrial"], runs=weightless)])
+    found = {recipe.name: made for recipe, made in make(plain, tmp_path, ["weights", "layers"])}
+    assert "has no head weights" in str(found["weights"]) and isinstance(found["layers"], list)
+
+
+def test_names_are_checked():
+    assert [recipe.name for recipe in chosen()] == NAMES
+    with pytest.raises(ConfigError, match=r"no figure is called 'wieghts'; there are weights, difference"):
+        chosen(["layers", "wieghts"])
+
+
+def test_runs_are_grouped_by_what_they_lack(made):
+    runs = [
+        made("a-0"),
+        made("a-1", 1),
+        made("a-plain", head_weights="none", alpha=0.0),
+        made("a-shallow", deep=0),
+        made("a-both", deep=0, head_weights="none"),
+        made("a-taps", taps=(1,)),
+        made("b-0", 2),
+        made("a-read", alpha=0.2),
+    ]
+    group = grouped(runs)
+    assert [run.folder.name for run in group.whole] == ["a-0", "a-1", "a-read"]
+    assert {part: [run.folder.name for run in own] for part, own in group.without.items()} == {
+        "head weights": ["a-plain"],
+        "deep prompts": ["a-shallow"],
+    }
+    assert group.left_out == {
+        "a-both": "differs from a-0 in deep, head_weights",
+        "a-taps": "differs from a-0 in taps",
+        "b-0": "differs from a-0 in trained_on",
+    }
+    with pytest.raises(ConfigError, match="two runs are called 'a-0'"):
+        grouped([made("a-0"), made("x/a-0", 1)])
+    with pytest.raises(ConfigError, match="no run"):
+        grouped([])
+
+
+def test_differences_of_the_method_are_paired_by_seed(material):
+    from headlens.figures.method import _measured
+
+    subject = material.subjects["medical"]
+    frame = _measured(material, subject).set_index(["row", "metric"])
+    plain = subject.runs.without["head weights"]
+    whole = {run.training.seed: material.evaluation(subject, run).table("joint").frame for run in subject.runs.whole}
+    differences = []
+    for run in plain:
+        own = material.evaluation(subject, run).table("joint").frame
+        auroc = [
+            frame.query("metric == 'image_auroc' and category != 'mean'")["value"].mean()
+            for frame in (own, whole[run.training.seed])
+        ]
+        differences.append(100 * (auroc[0] - auroc[1]))
+    row = frame.loc["without LHW", "image_auroc"]
+    assert np.allclose((row["difference"], row["difference_interval"]), mean_and_interval(differences))
+    assert frame.loc[("without JAS", "pixel_auroc"), "difference"] == 0  # the same maps
+
+
+def test_mixtures_meet_the_parts_and_the_joint_score(material):
+    from headlens.figures.joint import _mixed
+
+    subject = material.subjects["industrial"]
+    run = subject.run
+    frame = _mixed(material, subject).query("run == @run.folder.name").set_index("alpha")["auroc"]
+    evaluation = material.evaluation(subject, run)
+    for alpha, score in ((0.0, "image"), (0.5, "joint"), (1.0, "map")):
+        rows = evaluation.frame
+        own = rows[(rows["score"] == score) & (rows["metric"] == "auroc")]["value"].mean()
+        assert np.isclose(frame[alpha], 100 * own)
+
+
+def test_few_pictures_are_the_first_of_each_category(subjects):
+    pictures = subjects[0].pictures
+    few = first_of_each(pictures, 3)
+    assert [record.name for record in few.records] == [
+        record.name for record in pictures.records if not record.name.endswith("003")
+    ]
+    assert len(first_of_each(pictures, 100)) == len(pictures)
+    flawed = first_of_each(pictures.where(lambda record: bool(record.anomalous)), 2)
+    assert len(flawed) == 4  # no normal ones: flawed ones take their place
+    assert isinstance(few, Painted) and few.fingerprint != pictures.fingerprint
+    assert torch.equal(few.pixels(1).image, few.pixels(1).image)
+
+
+def test_examples_are_the_first_flawed_of_each_category(subjects):
+    pictures = subjects[1].pictures
+    found = examples(pictures, 2, 16)
+    assert [one.record.category for one in found] == list(pictures.categories)
+    assert all(one.record.anomalous and one.mask.shape == (16, 16) for one in found)
+    with pytest.raises(HeadlensError, match="no picture is known to be flawed"):
+        examples(pictures.where(lambda record: not record.anomalous), 2, 16)

@@ -1,0 +1,49 @@
+"""``headlens figures`` as somebody at a shell uses it."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from headlens.cli import app
+from headlens.errors import ConfigError
+from headlens.figures import FIGURES
+
+ANALYSES = Path(__file__).parent.parent / "analyses"
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, ["figures", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_one_figure_of_the_shipped_runs_and_its_script(tmp_path, monkeypatch):
+    out = tmp_path / "figures"
+    result = invoke("difference", "--out", out)
+    assert result.exit_code == 0 and f"difference: {out / 'difference.pdf'}" in result.output
+    page = (out / "difference.md").read_text()
+    assert f"`headlens figures difference --out {out}`" in page and "mini-medical-2" in page and "never seen" in page
+    pdf = (out / "difference.pdf").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["figure_difference.py", "--out", str(tmp_path / "script")])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(ANALYSES / "figure_difference.py"), run_name="__main__")
+    assert (tmp_path / "script" / "difference.pdf").read_bytes() == pdf
+
+
+def test_every_figure_has_its_script():
+    scripts = {path.stem.removeprefix("figure_").replace("_", "-"): path for path in ANALYSES.glob("figure_*.py")}
+    assert set(scripts) == {recipe.name for recipe in FIGURES}
+    assert all(f'["figures", "{name}"]' in path.read_text() for name, path in scripts.items())
+
+
+def test_one_domain_alone_and_bad_input(tmp_path):
+    result = invoke("weights", "difference", "--industrial", "mini-industrial-0", "--out", tmp_path)
+    assert result.exit_code == 1 and "difference: not made: a difference takes two domains" in result.output
+    assert "(1 run)" not in result.output and "1 industrial run," in (tmp_path / "weights.md").read_text()
+    assert "--industrial mini-industrial-0" in (tmp_path / "weights.md").read_text()
+    with pytest.raises(ConfigError, match="no figure is called 'weight'"):
+        invoke("weight", "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
