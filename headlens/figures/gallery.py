@@ -17,7 +17,7 @@ from headlens.plots.gallery import Exhibit, gallery
 
 EACH = 2  # pictures of a domain
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "integrated_gradients": ("joint_margin", {"steps": 256, "most": 256}),
+    "integrated_gradients": ("joint_margin", {}),
     "occlusion": ("joint_margin", {"cells": 8}),
     "relevance": ("joint_margin", {}),
     "legrad": ("joint_margin", {}),
@@ -39,14 +39,13 @@ def draw(material: Material) -> Drawn:
             maps = {kind: np.asarray(rows.at[kind, "map"]).reshape(side, side) for kind in rows.index}
             exhibits.append(Exhibit(example.title, example.seen, example.mask, maps.pop("anomaly_map"), maps))
     fig, _ = gallery(exhibits, "attribution, as a share of the end below it")
-    steps = METHODS["integrated_gradients"][1]["most"]
     caption = (
         "Attributions to pixels of the joint margin (contributions: of the image margin, the exact sum of what heads "
         "carry from each patch to CLS). Red speaks for the target, blue against it, 0 shows the "
         "picture. Every attribution has a scale of its own, even about 0: its end, which 99.5 % of the pixels lie "
         "within, stands below it, in logits a pixel (relevance: relevance a pixel; LeGrad: positive gradient, which "
         "has no sign). Anomaly maps share the scale 0 to 1. Integrated gradients and occlusion put a blurred picture "
-        f"in place of what is absent ({steps} steps, which miss at most {100 * missed:.2g} % of the change; "
+        f"in place of what is absent (integrated gradients miss at most {100 * missed:.2g} % of the change; "
         f"occlusion: 8 x 8 cells). Pictures: {RULE}: nothing was chosen by how it turned out. Runs: "
         f"{', '.join(subject.run.folder.name for subject in material)}. {made_on(material)}"
     )

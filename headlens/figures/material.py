@@ -18,7 +18,7 @@ from headlens.data import DataSet, Pixels, ProceduralSet, Record
 from headlens.errors import ConfigError
 from headlens.figures.grouping import READING, Group
 from headlens.figures.kept import Frames, Kept
-from headlens.heads.results import precision, provenance
+from headlens.heads.results import computed, provenance
 from headlens.training.evaluation import Evaluation, evaluate
 from headlens.training.run import Run
 
@@ -205,7 +205,7 @@ class Material:
 
     def asked(self, run: Run, data: DataSet, **settings: Any) -> dict[str, Any]:
         """All that a frame of that run and those pictures depends on."""
-        return provenance(run.detector, data, **self._how(run), **precision(run.detector), **settings)
+        return provenance(run.detector, data, **self._how(run), **computed(run.detector), **settings)
 
     def _how(self, run: Run) -> dict[str, Any]:
         return {"size": run.size, "batch": self.batch}
