@@ -10,13 +10,11 @@ asked for the process's resident size and, after its high-water mark was reset, 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
-from common import environment
+from common import environment, memory_now, memory_peak
 
 from headlens.backbone import LocalStream, load
 
@@ -34,31 +32,14 @@ def peak(variant: str, model: str, size: int, device: torch.device) -> float:
     vision = load(model, device=device).vision
     images = torch.randn(1, 3, size, size, device=device)
     local = LocalStream() if "V-V" in (variant + str(VARIANTS[variant])) else None
-    before = _reset(device)
+    before = memory_now(device)
     with torch.no_grad():
         if VARIANTS[variant] is None:
             vision(images, local=local)
         else:
             _, cache = vision.run_with_cache(images, names_filter=lambda name: name.endswith("_z"), local=local)
             assert len(cache) == vision.cfg.n_layers + (vision.cfg.n_layers - local.start if local else 0)
-    high = _status("VmHWM") if device.type == "cpu" else torch.accelerator.max_memory_allocated(device)
-    return (high - before) / 2**30
-
-
-def _reset(device: torch.device) -> int:
-    """Bytes in use now; the high-water mark starts again from here."""
-    if device.type == "cpu":
-        ctypes.CDLL(None).malloc_trim(0)  # memory freed while loading must not count as there already
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status("VmRSS")
-    torch.accelerator.reset_peak_memory_stats(device)
-    return torch.accelerator.memory_allocated(device)
-
-
-def _status(field: str) -> int:
-    """A size from the kernel's page on this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+    return (memory_peak(device) - before) / 2**30
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ctypes
 import platform
 import statistics
 import subprocess
@@ -176,6 +177,27 @@ def written(text: str, out: Path | None) -> None:
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n", encoding="utf-8")
+
+
+def memory_now(device: torch.device) -> int:
+    """Bytes in use; the high-water mark starts again from here. On a CPU of the whole process (Linux with glibc)."""
+    if device.type == "cpu":
+        ctypes.CDLL(None).malloc_trim(0)  # memory freed while loading must not count as there already
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    torch.accelerator.reset_peak_memory_stats(device)
+    return torch.accelerator.memory_allocated(device)
+
+
+def memory_peak(device: torch.device) -> int:
+    """Most bytes that were in use since ``memory_now``."""
+    return _status("VmHWM") if device.type == "cpu" else torch.accelerator.max_memory_allocated(device)
+
+
+def _status(field: str) -> int:
+    """A size from the kernel's page on this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
 def ratio(ours: list[float], reference: list[float]) -> str:
