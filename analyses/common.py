@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import ctypes
+import os
 import platform
 import statistics
 import subprocess
