@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from common import Decoded, best, environment, peak, profiled, written
-
 from torch import Tensor
 
 from headlens.backbone import load
@@ -58,6 +57,7 @@ class Step:
         self.loss = torch.zeros(())
 
     def __call__(self) -> None:
+        """One step."""
         with torch.autocast(self.images.device.type, self.precision) if self.precision else nullcontext():
             if self.which == "plain":
                 loss = plain(self.detector, self.batch, self.images)

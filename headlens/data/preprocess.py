@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headlens.data.resizing import as_pil, resized
 from headlens.data.samples import Pixels
 from headlens.errors import DataError, ShapeError
 
@@ -116,6 +117,20 @@ class Preprocess:
         picture = Image.fromarray(mask.to(torch.uint8).mul(255).numpy())
         resized = _bytes(picture.resize((width, height), Image.Resampling.BILINEAR)) > 127  # of 255: above a half
         return F.pad(resized, (left, self.size - left - width, top, self.size - top - height))
+
+    def same_on_device(self, native: tuple[int, int]) -> bool:
+        """Whether pictures of that height and width can be resized on a device, to the bytes of ``image``."""
+        square = (self.size, self.size)
+        plain = self.fit == "squash" and self.masks == "resized"
+        return plain and as_pil(native, square, "bicubic") and as_pil(native, square, "bilinear")
+
+    def images_on_device(self, images: Tensor) -> Tensor:
+        """``image`` of [n, 3, H, W] uint8 on any device, [n, 3, S, S]; see ``same_on_device``."""
+        return resized(images, (self.size, self.size), "bicubic")
+
+    def masks_on_device(self, masks: Tensor) -> Tensor:
+        """``mask`` of [n, H, W] bool on any device, [n, S, S]; see ``same_on_device``."""
+        return resized(masks.to(torch.uint8) * 255, (self.size, self.size), "bilinear") > 127
 
     def frame(self, native: tuple[int, int]) -> tuple[int, int, int, int]:
         """Top, left, height and width of the picture in the S x S square; all of it unless padded."""

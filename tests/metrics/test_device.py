@@ -42,7 +42,7 @@ def test_the_rest(case):
     assert torch.equal(there.index.cpu(), truth.index) and there.images(2, 5).to("cpu").shape == (3, 50, 60)
     assert abs(float(cflow200(maps.to(device), there)) - float(cflow200(maps, truth))) < 1e-12
     here, moved = PerImage.of(maps, truth), PerImage.of(maps.to(device), there)
-    assert torch.equal(here.hits, moved.hits) and torch.equal(here.negatives, moved.negatives)
+    assert torch.equal(here.hits, moved.hits.cpu()) and torch.equal(here.negatives, moved.negatives.cpu())
     scores, labels = maps.flatten(1).amax(1), masks.flatten(1).any(1)
     assert image_metrics(scores.to(device), labels) == image_metrics(scores, labels)
     metric = ImageMetrics().to(device)
