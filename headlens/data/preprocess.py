@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,9 +13,6 @@ from torch import Tensor
 from headlens.data.resizing import as_pil, resized
 from headlens.data.samples import Pixels
 from headlens.errors import DataError, ShapeError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Fit = Literal["squash", "pad"]
 Masks = Literal["resized", "native"]
@@ -97,10 +95,12 @@ class Preprocess:
         from PIL import Image
 
         top, left, height, width = self.frame(_size(image))
-        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        resized = _bytes(picture.resize((width, height), Image.Resampling.BICUBIC)).permute(2, 0, 1)
+        # numpy's copies: torch would call up threads of its own in each of those that read ahead
+        picture = Image.fromarray(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)))
+        smaller = np.array(picture.resize((width, height), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        resized = torch.from_numpy(np.ascontiguousarray(smaller))
         if (height, width) == (self.size, self.size):
-            return resized.contiguous()
+            return resized
         canvas = torch.tensor([round(255 * level) for level in self.mean], dtype=torch.uint8)[:, None, None]
         canvas = canvas.repeat(1, self.size, self.size)
         canvas[:, top : top + height, left : left + width] = resized
@@ -114,9 +114,11 @@ class Preprocess:
         from PIL import Image
 
         top, left, height, width = self.frame(_size(mask))
-        picture = Image.fromarray(mask.to(torch.uint8).mul(255).numpy())
-        resized = _bytes(picture.resize((width, height), Image.Resampling.BILINEAR)) > 127  # of 255: above a half
-        return F.pad(resized, (left, self.size - left - width, top, self.size - top - height))
+        picture = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
+        resized = np.array(picture.resize((width, height), Image.Resampling.BILINEAR)) > 127  # of 255: above a half
+        whole = np.zeros((self.size, self.size), dtype=bool)
+        whole[top : top + height, left : left + width] = resized
+        return torch.from_numpy(whole)
 
     def same_on_device(self, native: tuple[int, int]) -> bool:
         """Whether pictures of that height and width can be resized on a device, to the bytes of ``image``."""
@@ -172,9 +174,3 @@ class Preprocess:
 
 def _size(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[-2], tensor.shape[-1]
-
-
-def _bytes(picture: Image.Image) -> Tensor:
-    import numpy as np
-
-    return torch.from_numpy(np.array(picture))

@@ -2,14 +2,15 @@
 
 PIL weighs pixels by whole numbers, 22 bits of fraction, along one axis, then along the other, and rounds to bytes after
 each. As a matrix product that is exact in float32: weights are split into 11 bits and the rest, and every sum stays
-below 2^24; on CUDA factors fit into half precision as they are. Which axis comes first is a version's own choice: PIL is asked once for
-every pair of sizes, by a picture of noise, and so is checked.
+below 2^24; on CUDA factors fit into half precision as they are. Which axis comes first is a version's own choice: PIL
+is asked once for every pair of sizes, by a picture of noise.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from threading import Lock
 from typing import Literal
 
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor
 
 _BITS, _LOW = 22, 11
 _MOST_TAPS = 32  # pixels that one is made of, for the sums above; more are summed in float64
-_WIDE_SUMS = torch.__version__ >= (2, 8)  # half precision factors, sums in float32
+_LOOK = 32  # rows and columns of noise that are compared
+_ASKING = Lock()
+_WIDE_SUMS = torch.__version__ >= "2.8"  # half precision factors, sums in float32
 SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 Way = Literal["bilinear", "bicubic"]
 
@@ -41,25 +44,34 @@ def as_pil(native: tuple[int, int], size: tuple[int, int], way: Way) -> bool:
     return _first(native, size, way) != 0
 
 
-def _in_turn(pictures: Tensor, size: tuple[int, int], way: Way, first: int) -> Tensor:
+def _in_turn(pictures: Tensor, size: tuple[int, int], way: Way, first: int, only: int | None = None) -> Tensor:
+    """Along axis ``first`` (-1 or -2), then along the other; of the result ``only`` the first rows and columns."""
     for axis in (-2, -1) if first == -2 else (-1, -2):
         pixels, wanted = pictures.shape[axis], size[axis]
+        turned = pictures.transpose(axis, -1)
         if pixels != wanted:
-            turned = pictures.transpose(axis, -1)
-            pictures = _along(turned, *_matrix(pixels, wanted, way, pictures.device)).transpose(axis, -1)
+            high, low = _matrix(pixels, wanted, way, pictures.device)
+            turned = _along(turned, high[:, :only], low[:, :only])
+        pictures = turned[..., :only].transpose(axis, -1)
     return pictures
 
 
-@lru_cache(maxsize=256)
 def _first(native: tuple[int, int], size: tuple[int, int], way: Way) -> int:
     """The axis that PIL resizes first, -1 or -2; 0 where it does neither as we do."""
+    with _ASKING:  # many threads meet a new size at the same time
+        return _asked(native, size, way)
+
+
+@lru_cache(maxsize=256)
+def _asked(native: tuple[int, int], size: tuple[int, int], way: Way) -> int:
     import numpy as np
     from PIL import Image
 
-    noise = torch.randint(256, native, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    theirs = Image.fromarray(noise.numpy()).resize(size[::-1], getattr(Image.Resampling, way.upper()))
-    expected = torch.from_numpy(np.array(theirs))
-    return next((axis for axis in (-1, -2) if torch.equal(_in_turn(noise, size, way, axis), expected)), 0)
+    noise = np.random.default_rng(0).integers(0, 256, native, dtype=np.uint8)
+    theirs = Image.fromarray(noise).resize(size[::-1], getattr(Image.Resampling, way.upper()))
+    expected = torch.from_numpy(np.array(theirs)[:_LOOK, :_LOOK])
+    ours = torch.from_numpy(noise)
+    return next((axis for axis in (-1, -2) if torch.equal(_in_turn(ours, size, way, axis, _LOOK), expected)), 0)
 
 
 def _along(pictures: Tensor, high: Tensor, low: Tensor) -> Tensor:
@@ -73,7 +85,7 @@ def _product(pictures: Tensor, weights: Tensor) -> Tensor:
     with torch.autocast(pictures.device.type, enabled=False):
         if pictures.is_cuda and weights.dtype == torch.float32 and _WIDE_SUMS:
             flat, factors = pictures.reshape(-1, len(weights)).half(), weights.half()  # whole numbers up to 2^11
-            return torch.mm(flat, factors, out_dtype=torch.float32).int().view(*pictures.shape[:-1], -1)  # type: ignore[call-overload]
+            return torch.mm(flat, factors, out_dtype=torch.float32).int().view(*pictures.shape[:-1], -1)
         return (pictures.to(weights.dtype) @ weights).int()
 
 
@@ -90,9 +102,7 @@ def _matrix(pixels: int, size: int, way: Way, device: torch.device) -> tuple[Ten
     x = ((at - centre + 0.5) * (1.0 / stretch)).abs()
     weights = _cubic(x) if way == "bicubic" else (1 - x).clamp(min=0)
     weights = weights.where((at >= first) & (at < last), 0)
-    total = torch.zeros(size, dtype=torch.float64)
-    for row in weights:  # in PIL's order, to the last bit
-        total += row
+    total = weights.cumsum(0)[-1]  # in PIL's order
     whole = (weights / total * 2**_BITS + torch.where(weights < 0, -0.5, 0.5)).trunc().long()
     dtype = torch.float32 if math.ceil(support) * 2 + 1 <= _MOST_TAPS else torch.float64
     high = whole >> _LOW

@@ -50,10 +50,10 @@ class Stage:
 
     def _masked(self, rows: list[Prepared]) -> list[Prepared]:
         """With masks resized; most pictures have nothing in theirs."""
-        marked = [i for i, row in enumerate(rows) if row.mask is not None and bool(row.mask.any())]
+        marked = {i: row.mask for i, row in enumerate(rows) if row.mask is not None and row.mask.numpy().any()}
         found: dict[int, Tensor] = {}
         if marked:
-            large = self._sent([row.mask for row in rows if row.mask is not None and bool(row.mask.any())])
+            large = self._sent(list(marked.values()))
             found = dict(zip(marked, self.preprocess.masks_on_device(large).cpu(), strict=True))
         empty = torch.zeros(self.preprocess.size, self.preprocess.size, dtype=torch.bool)
         return [row if row.mask is None else replace(row, mask=found.get(i, empty)) for i, row in enumerate(rows)]

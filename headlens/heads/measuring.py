@@ -18,7 +18,7 @@ PROBES = {"global": Variant("none", ()), "local": Variant("none/local", ())}
 """What goes with a sweep to show the noise floor of either way."""
 _COPIES = 16  # of one image's residual stream that a block holds at once: two streams, q, k, v, z, the MLP's four twice
 _CACHE = 2**25  # bytes: a CPU is fastest where a block's tensors stay close to it
-_SHARE = 8  # of a GPU's memory, which is fastest with many
+_SHARE = 16  # of a GPU's memory, which is fastest with many
 
 
 def rows_within(clean: Clean, budget: int | None = None) -> int:
