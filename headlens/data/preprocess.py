@@ -120,11 +120,11 @@ class Preprocess:
         whole[top : top + height, left : left + width] = resized
         return torch.from_numpy(whole)
 
-    def same_on_device(self, native: tuple[int, int]) -> bool:
-        """Whether pictures of that height and width can be resized on a device, to the bytes of ``image``."""
+    def same_on_device(self, native: tuple[int, int], device: torch.device) -> bool:
+        """Whether pictures of that height and width can be resized on ``device``, to the bytes of ``image``."""
         square = (self.size, self.size)
         plain = self.fit == "squash" and self.masks == "resized"
-        return plain and as_pil(native, square, "bicubic") and as_pil(native, square, "bilinear")
+        return plain and as_pil(native, square, "bicubic", device) and as_pil(native, square, "bilinear", device)
 
     def images_on_device(self, images: Tensor) -> Tensor:
         """``image`` of [n, 3, H, W] uint8 on any device, [n, 3, S, S]; see ``same_on_device``."""

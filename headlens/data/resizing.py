@@ -36,12 +36,13 @@ def resized(pictures: Tensor, size: tuple[int, int], way: Way) -> Tensor:
     >>> resized(torch.tensor([[0, 90, 180, 255]], dtype=torch.uint8), (1, 2), "bilinear")
     tensor([[ 58, 205]], dtype=torch.uint8)
     """
-    return _in_turn(pictures, size, way, _first((pictures.shape[-2], pictures.shape[-1]), size, way))
+    native = (pictures.shape[-2], pictures.shape[-1])
+    return _in_turn(pictures, size, way, _first(native, size, way, pictures.device))
 
 
-def as_pil(native: tuple[int, int], size: tuple[int, int], way: Way) -> bool:
-    """Whether ``resized`` gives PIL's bytes for these sizes, as it does for every version that was met so far."""
-    return _first(native, size, way) != 0
+def as_pil(native: tuple[int, int], size: tuple[int, int], way: Way, device: torch.device) -> bool:
+    """Whether ``resized`` gives PIL's bytes for these sizes on ``device``, by a corner of a picture of noise."""
+    return _first(native, size, way, device) != 0
 
 
 def _in_turn(pictures: Tensor, size: tuple[int, int], way: Way, first: int, only: int | None = None) -> Tensor:
@@ -56,22 +57,22 @@ def _in_turn(pictures: Tensor, size: tuple[int, int], way: Way, first: int, only
     return pictures
 
 
-def _first(native: tuple[int, int], size: tuple[int, int], way: Way) -> int:
+def _first(native: tuple[int, int], size: tuple[int, int], way: Way, device: torch.device) -> int:
     """The axis that PIL resizes first, -1 or -2; 0 where it does neither as we do."""
     with _ASKING:  # many threads meet a new size at the same time
-        return _asked(native, size, way)
+        return _asked(native, size, way, device)
 
 
 @lru_cache(maxsize=256)
-def _asked(native: tuple[int, int], size: tuple[int, int], way: Way) -> int:
+def _asked(native: tuple[int, int], size: tuple[int, int], way: Way, device: torch.device) -> int:
     import numpy as np
     from PIL import Image
 
     noise = np.random.default_rng(0).integers(0, 256, native, dtype=np.uint8)
     theirs = Image.fromarray(noise).resize(size[::-1], getattr(Image.Resampling, way.upper()))
     expected = torch.from_numpy(np.array(theirs)[:_LOOK, :_LOOK])
-    ours = torch.from_numpy(noise)
-    return next((axis for axis in (-1, -2) if torch.equal(_in_turn(ours, size, way, axis, _LOOK), expected)), 0)
+    ours = torch.from_numpy(noise).to(device)
+    return next((axis for axis in (-1, -2) if torch.equal(_in_turn(ours, size, way, axis, _LOOK).cpu(), expected)), 0)
 
 
 def _along(pictures: Tensor, high: Tensor, low: Tensor) -> Tensor:

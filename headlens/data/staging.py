@@ -29,7 +29,7 @@ class Stage:
         """Whether it can resize a picture as it was read, to the bytes that PIL would make of it."""
         if pixels.mask is not None and pixels.mask.shape != pixels.image.shape[1:]:
             return False  # whoever resizes it on the CPU says what is wrong
-        return self.preprocess.same_on_device((pixels.image.shape[1], pixels.image.shape[2]))
+        return self.preprocess.same_on_device((pixels.image.shape[1], pixels.image.shape[2]), self.device)
 
     def __call__(self, rows: Sequence[Prepared]) -> tuple[Tensor, list[Prepared]]:
         """Pictures it takes, or resized ones, to images [B, 3, S, S] uint8 there, and rows whose masks are resized."""

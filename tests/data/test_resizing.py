@@ -12,6 +12,7 @@ from headlens.data.loading import ahead
 from headlens.data.resizing import as_pil, resized
 from headlens.data.samples import DataSet, Record
 
+CPU = torch.device("cpu")
 SIZES = [
     ((70, 102), (52, 52)),
     ((102, 70), (52, 52)),
@@ -32,7 +33,7 @@ def test_the_bytes_are_pils(native, size, way):
         draw.integers(0, 256, (*native, 3), dtype=np.uint8),
         (draw.random((*native, 3)) < 0.5) * np.uint8(255),
     )
-    assert as_pil(native, size, way)
+    assert as_pil(native, size, way, CPU)
     for picture in (noise, edges):
         expected = np.array(Image.fromarray(picture).resize(size[::-1], getattr(Image.Resampling, way.upper())))
         found = resized(torch.from_numpy(picture).permute(2, 0, 1), size, way)
@@ -43,7 +44,7 @@ def test_preprocessing_is_the_same_on_a_device():
     preprocess, generator = Preprocess(56), torch.Generator().manual_seed(0)
     images = torch.randint(256, (2, 3, 90, 70), dtype=torch.uint8, generator=generator)
     masks = torch.rand(2, 90, 70, generator=generator) < 0.3
-    assert preprocess.same_on_device((90, 70)) and not Preprocess(56, fit="pad").same_on_device((90, 70))
+    assert preprocess.same_on_device((90, 70), CPU) and not Preprocess(56, fit="pad").same_on_device((90, 70), CPU)
     prepared = [preprocess(Pixels(image, mask)) for image, mask in zip(images, masks, strict=True)]
     assert torch.equal(preprocess.images_on_device(images), torch.stack([one.image for one in prepared]))
     assert torch.equal(preprocess.masks_on_device(masks), torch.stack([one.mask for one in prepared]))
