@@ -68,10 +68,16 @@ def main() -> None:
         whole = scored(data, precision)
         row(f"bare forward, {precision}", forward)
         row(f"`evaluate`, {precision}", whole, f"{whole / forward:.1%}; of all-bfloat16 {whole / rough:.1%}")
-    loader = Loader(data, Preprocess(side), args.batch, normalise=False)
-    start = time.perf_counter()
-    read = sum(len(part) for part, _ in zip(loader, range(20), strict=False))
-    row(f"reading alone: PIL's resizing, {_cores()} cores", read / (time.perf_counter() - start))
+    first = []
+    for what, where in (("on the device", device), (f"by PIL, {_cores()} cores", None)):
+        loader = Loader(data, Preprocess(side), args.batch, normalise=False, device=where)
+        first.append(next(iter(loader)))
+        start = time.perf_counter()
+        read = sum(len(part) for part, _ in zip(loader, range(20), strict=False))
+        row(f"reading and resizing alone, {what}", read / (time.perf_counter() - start))
+    a, b = first
+    differ = int((a.images.cpu() != b.images).sum()), int((a.masks != b.masks).sum())
+    lines.append(f"| bytes of images, and pixels of masks, in a batch where the two differ: {differ} | | |")
     about = f"`{args.model}` at {side} px, {len(data)} pictures, batches of {args.batch}. {environment(device)}."
     text = "\n".join([*lines, "", about])
     if device.type == "cuda":

@@ -57,6 +57,7 @@ class Step:
         self.loss = torch.zeros(())
 
     def __call__(self) -> None:
+        """One step."""
         with torch.autocast(self.images.device.type, self.precision) if self.precision else nullcontext():
             if self.which == "plain":
                 loss = plain(self.detector, self.batch, self.images)

@@ -17,6 +17,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from headlens.errors import ConfigError
 
@@ -70,6 +71,9 @@ def computing(detector: Detector, precision: str | None = None) -> Iterator[Dete
         text = detector.backbone.text  # shared: it is read once, and stays as fine as it is
         detector = deepcopy(detector, {id(text): text})
         detector.backbone.vision.to(dtype)
+        for module in detector.backbone.vision.modules():
+            if isinstance(module, nn.LayerNorm):  # between streams in float32 and products in half precision
+                module.float()
     with _tf32(precision == "tf32"), torch.autocast(detector.device.type, dtype if half else None, enabled=half):
         yield detector
 

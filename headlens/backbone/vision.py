@@ -121,7 +121,9 @@ class VisionTower(HookedTower):
             )
         x = self.conv1(images.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, D, r, c) -> (B, N, D)
         x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)
-        return self.ln_pre(x + self.positions(self.grid(images.shape[2], images.shape[3])))
+        x = self.ln_pre(x + self.positions(self.grid(images.shape[2], images.shape[3])))
+        # Where autocast rounds products, the stream that they are added to stays as fine as it is on every device.
+        return x.to(torch.promote_types(x.dtype, torch.float32)) if torch.is_autocast_enabled(x.device.type) else x
 
     def readout(self, tokens: Tensor) -> Tensor:
         """Tokens of a residual stream [..., D] to the joint space [..., d_e]: ln_final, then proj."""

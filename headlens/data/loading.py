@@ -18,6 +18,7 @@ from torch import Tensor
 from headlens.data.cache import FolderCache, MemoryCache, key_of
 from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import DataSet, Record
+from headlens.data.staging import Stage
 from headlens.errors import DataError
 from headlens.printing import printable
 
@@ -92,7 +93,8 @@ class Loader:
         on_error: ``"raise"``, or ``"skip"`` to leave out what cannot be read, count it in ``skipped`` and go on.
         normalise: give float32 with CLIP's statistics; else uint8, a quarter of the bytes on the way to a GPU, where
             ``preprocess.normalise`` does the rest.
-        pin: batches in memory that a GPU copies from by itself, while the CPU goes on; it needs one.
+        device: a GPU that pictures are resized on, to the same bytes, and that ``images`` of a batch are on then; masks
+            stay on the CPU. Kept pictures are resized before.
 
     Raises:
         DataError: at a picture that cannot be read, or, with ``"skip"``, when none was read so far.
@@ -119,7 +121,7 @@ class Loader:
         cache_bytes: int = 4 * _GIB,
         on_error: Literal["raise", "skip"] = "raise",
         normalise: bool = True,
-        pin: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         if batch < 1 or (workers is not None and workers < 0) or on_error not in ("raise", "skip"):
             raise DataError(
@@ -130,7 +132,8 @@ class Loader:
             raise DataError(f"cache={cache!r} is none of None, 'memory' and a pathlib.Path")
         self.dataset, self.preprocess, self.batch = dataset, preprocess or Preprocess(), batch
         self.workers = min(_cores(), _MOST_WORKERS) if workers is None else workers
-        self.on_error, self.normalise, self.pin = on_error, normalise, pin
+        self.on_error, self.normalise = on_error, normalise
+        self._stage = Stage(device, self.preprocess) if device is not None and device.type == "cuda" else None
         self._memory = MemoryCache(cache_bytes) if cache is not None else None
         self._folder = FolderCache(cache) if isinstance(cache, Path) else None
         self._skipped: dict[int, str] = {}
@@ -238,7 +241,10 @@ class Loader:
         key = key or str(i)
         kept = cache.get(key) if cache else None
         if kept is None:
-            kept = self.preprocess(self.dataset.pixels(i))
+            pixels = self.dataset.pixels(i)
+            if self._stage is not None and cache is None and self._stage.takes(pixels):
+                return Prepared(pixels.image, pixels.mask, (pixels.image.shape[1], pixels.image.shape[2]))
+            kept = self.preprocess(pixels)
             if cache:
                 cache.put(key, kept)
         return kept
@@ -246,8 +252,10 @@ class Loader:
     def _together(self, rows: list[tuple[int, Prepared]]) -> Batch:
         index, prepared = [i for i, _ in rows], [row for _, row in rows]
         records = tuple(self.dataset.records[i] for i in index)
-        images = prepared[0].image.new_empty((len(rows), *prepared[0].image.shape), pin_memory=self.pin)
-        torch.stack([row.image for row in prepared], out=images)
+        if self._stage is not None:
+            images, prepared = self._stage(prepared)
+        else:
+            images = torch.stack([row.image for row in prepared])
         inside = None
         if self.preprocess.fit == "pad":
             inside = torch.stack([self.preprocess.inside(row.native) for row in prepared])

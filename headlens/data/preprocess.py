@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headlens.data.resizing import as_pil, resized
 from headlens.data.samples import Pixels
 from headlens.errors import DataError, ShapeError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Fit = Literal["squash", "pad"]
 Masks = Literal["resized", "native"]
@@ -96,10 +95,12 @@ class Preprocess:
         from PIL import Image
 
         top, left, height, width = self.frame(_size(image))
-        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        resized = _bytes(picture.resize((width, height), Image.Resampling.BICUBIC)).permute(2, 0, 1)
+        # numpy's copies: torch would call up threads of its own in each of those that read ahead
+        picture = Image.fromarray(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)))
+        smaller = np.array(picture.resize((width, height), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        resized = torch.from_numpy(np.ascontiguousarray(smaller))
         if (height, width) == (self.size, self.size):
-            return resized.contiguous()
+            return resized
         canvas = torch.tensor([round(255 * level) for level in self.mean], dtype=torch.uint8)[:, None, None]
         canvas = canvas.repeat(1, self.size, self.size)
         canvas[:, top : top + height, left : left + width] = resized
@@ -113,9 +114,25 @@ class Preprocess:
         from PIL import Image
 
         top, left, height, width = self.frame(_size(mask))
-        picture = Image.fromarray(mask.to(torch.uint8).mul(255).numpy())
-        resized = _bytes(picture.resize((width, height), Image.Resampling.BILINEAR)) > 127  # of 255: above a half
-        return F.pad(resized, (left, self.size - left - width, top, self.size - top - height))
+        picture = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
+        resized = np.array(picture.resize((width, height), Image.Resampling.BILINEAR)) > 127  # of 255: above a half
+        whole = np.zeros((self.size, self.size), dtype=bool)
+        whole[top : top + height, left : left + width] = resized
+        return torch.from_numpy(whole)
+
+    def same_on_device(self, native: tuple[int, int], device: torch.device) -> bool:
+        """Whether pictures of that height and width can be resized on ``device``, to the bytes of ``image``."""
+        square = (self.size, self.size)
+        plain = self.fit == "squash" and self.masks == "resized"
+        return plain and as_pil(native, square, "bicubic", device) and as_pil(native, square, "bilinear", device)
+
+    def images_on_device(self, images: Tensor) -> Tensor:
+        """``image`` of [n, 3, H, W] uint8 on any device, [n, 3, S, S]; see ``same_on_device``."""
+        return resized(images, (self.size, self.size), "bicubic")
+
+    def masks_on_device(self, masks: Tensor) -> Tensor:
+        """``mask`` of [n, H, W] bool on any device, [n, S, S]; see ``same_on_device``."""
+        return resized(masks.to(torch.uint8) * 255, (self.size, self.size), "bilinear") > 127
 
     def frame(self, native: tuple[int, int]) -> tuple[int, int, int, int]:
         """Top, left, height and width of the picture in the S x S square; all of it unless padded."""
@@ -157,9 +174,3 @@ class Preprocess:
 
 def _size(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[-2], tensor.shape[-1]
-
-
-def _bytes(picture: Image.Image) -> Tensor:
-    import numpy as np
-
-    return torch.from_numpy(np.array(picture))

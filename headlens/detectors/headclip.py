@@ -22,6 +22,7 @@ from headlens.detectors.learned import HeadWeights, LearnedPrompts
 from headlens.detectors.prompts import ensemble
 from headlens.detectors.scoring import joint_score, margin, score_pooled, upsample
 from headlens.errors import ConfigError
+from headlens.precision import finely
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,6 +104,7 @@ class Detector(nn.Module):
             raise ConfigError(f"block {beyond[0]} does not exist: {backbone.provenance.name} has {vision.n_layers}")
         self._backbone = [backbone.requires_grad_(False).eval()]  # in a list: its weights are not this module's state
         self.prompts = LearnedPrompts(backbone, config, seed) if config.prompts == "learned" else None
+        self._texts: dict[tuple[object, ...], Tensor] = {}
         self.weights: HeadWeights | None = None
         if config.head_weights != "none":
             self.weights = HeadWeights((vision.n_layers, vision.n_heads), config, self.device)
@@ -154,7 +156,21 @@ class Detector(nn.Module):
         return self.weights() if self.weights is not None else {}
 
     def text(self, things: Sequence[str] = ("object",)) -> Tensor:
-        """The normal and the abnormal embedding for each thing, [things, 2, d_e], of unit length."""
+        """The normal and the abnormal embedding for each thing, [things, 2, d_e], of unit length.
+
+        Where nothing is differentiated, the last answer is kept until things or prompts change, and as fine as weights
+        are, whatever autocast says.
+        """
+        if torch.is_grad_enabled():
+            return self._text(things)
+        learned = list(self.prompts.parameters()) if self.prompts is not None else []
+        known = (*things, *((p.data_ptr(), p._version) for p in (*learned, self.backbone.text.proj)))
+        if known not in self._texts:
+            with finely(self.device):
+                self._texts = {known: self._text(things)}
+        return self._texts[known]
+
+    def _text(self, things: Sequence[str]) -> Tensor:
         if self.prompts is not None:
             return self.prompts(self.backbone, things)
         return torch.stack([ensemble(self.backbone, [thing]) for thing in things])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from headlens.backbone.vision import STREAMS, VisionOutput
+from headlens.backbone.vision import STREAMS
 from headlens.detectors.headclip import Detector, Features
 from headlens.errors import ConfigError
 
@@ -53,22 +53,21 @@ def local_parts(detector: Detector, images: Tensor) -> LocalParts:
     if not only_local(detector) or local is None:
         raise ConfigError(f"streams is {detector.config.streams}: parts are those of a local stream weighted alone")
     vision, taps = detector.backbone.vision, detector.config.taps
-    x, start, z, below = vision.embed(images), None, {}, {}
-    for number, block in enumerate(vision.blocks):
-        q, k, v = block.attn.project(block.ln1(x), hooked=False)
-        if number == local.start:
-            start = x[:, 1:]  # CLS is read from the global stream
-        if local.start <= number <= max(taps):
-            z[number] = block.attn.mix(q, k, v, local.attention)[:, 1:]
-        if number == vision.cfg.n_layers - 1:  # nobody reads the global stream's patches here
-            x, q = x[:, :1], q[:, :1]
-        x = x + block.attn(q, k, v, hooked=False)
-        x = x + block.mlp(block.ln2(x))
-        if number in taps and number < local.start:
-            below[number] = vision.readout(x[:, 1:]).float()
-    assert start is not None
-    out = VisionOutput(vision.readout(x[:, 0]), x[:, 0], {}, {})
-    return LocalParts(detector.image_feature(out), start, z, below, (images.shape[2], images.shape[3]))
+    begin = f"blocks.{local.start}.hook_resid_pre"
+    names = {f"blocks.{block}.attn.hook_local_z": block for block in range(local.start, max(taps) + 1)}
+    out, cache = vision.run_with_cache(
+        images,
+        taps=[tap for tap in taps if tap < local.start],
+        local=local,
+        names_filter=lambda name: name in names or name == begin,
+    )
+    return LocalParts(
+        cls=detector.image_feature(out),
+        start=cache[begin][:, 1:],  # CLS is read from the global stream
+        z={block: cache[name][:, 1:] for name, block in names.items()},
+        below={tap: tokens.float() for tap, tokens in out.patches.items()},
+        size=(images.shape[2], images.shape[3]),
+    )
 
 
 def assemble(detector: Detector, parts: LocalParts) -> Features:

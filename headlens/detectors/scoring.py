@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.metrics.maps import upsample
+from headlens.precision import finely
 
 __all__ = ["TEMPERATURE", "anomaly_map", "joint_score", "margin", "pooled", "score_pooled", "upsample"]
 
@@ -25,10 +26,10 @@ def margin(features: Tensor, text: Tensor, temperature: float = TEMPERATURE) -> 
     >>> margin(torch.tensor([[0.0, 2.0]]), torch.eye(2))
     tensor([14.2857])
     """
-    features = F.normalize(features, dim=-1)
-    direction = text[..., 1, :] - text[..., 0, :]  # (d) or (B, d)
-    direction = direction if direction.ndim == 1 else direction.unflatten(0, (-1, *[1] * (features.ndim - 2)))
-    return (features * direction).sum(-1) / temperature
+    direction = (text[..., 1, :] - text[..., 0, :]).to(features.dtype)  # (d) or (B, d)
+    with finely(features.device):  # two passes over the features, and none of them is written
+        along = features @ direction if direction.ndim == 1 else torch.einsum("b...d,bd->b...", features, direction)
+        return along / (torch.linalg.vector_norm(features, dim=-1).clamp(min=1e-12) * temperature)
 
 
 def anomaly_map(patches: Mapping[int, Tensor], text: Tensor, grid: tuple[int, int]) -> Tensor:

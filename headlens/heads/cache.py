@@ -19,7 +19,6 @@ from headlens.backbone.vision import STREAMS
 from headlens.detectors.headclip import Detector
 from headlens.detectors.scoring import margin
 from headlens.heads.targets import Margins, Targets, check_linear, enlarge, patch_maps, targets, wide
-from headlens.precision import finely
 
 
 class Step(NamedTuple):
@@ -194,12 +193,10 @@ def clean_forward(detector: Detector, images: Tensor, categories: Sequence[str] 
     vision, weights = detector.backbone.vision, weights_of(detector)
     last = vision.cfg.n_layers - 1
     x, y = vision.embed(images), None
-    with finely(images.device):
-        text = detector.text_of(categories or ["object"] * len(images))
     clean = Clean(
         detector,
         (images.shape[2], images.shape[3]),
-        text,
+        detector.text_of(categories or ["object"] * len(images)),
         weights,
         x=[x],
         mid=[],

@@ -19,6 +19,7 @@ from headlens.heads.targets import logit
 from headlens.metrics import PerImage, PixelMetrics, Truth, image_metrics
 from headlens.metrics.curve import Groups, bounds
 from headlens.metrics.table import IMAGE, PIXEL
+from headlens.metrics.variants import histograms, joined_metrics
 
 METRICS = IMAGE + PIXEL
 MAPS_AT_ONCE = 128
@@ -122,20 +123,23 @@ def of_pixels(
         return {}
     values: dict[str, list[float]] = {name: [] for name in names}
     drawn: dict[str, list[Tensor]] = {name: [] for name in names}
-    parts = [
-        (slice(i, i + MAPS_AT_ONCE), truth.images(i, i + MAPS_AT_ONCE)) for i in range(0, len(times[0]), MAPS_AT_ONCE)
-    ]
+    device, count = truth.index.device, grids.shape[1]
+    parts = [(slice(i, i + MAPS_AT_ONCE), truth.images(i, i + MAPS_AT_ONCE)) for i in range(0, count, MAPS_AT_ONCE)]
+    regions = torch.cat([some.each.double() for _, some in parts]) if device.type == "cuda" else None
     lows, highs = (logit(end(grids.float().flatten(1), 1)).tolist() for end in (torch.amin, torch.amax))
     room = 0.1 * (highs[0] - lows[0]) + 0.1
     for own, low, high in zip(grids, lows, highs, strict=True):
         span = (min(low, lows[0] - room), max(high, highs[0] + room))
-        metric = PixelMetrics(mode="streaming", score_range=span, sync_on_compute=False).to(truth.index.device)
-        drawn_from = []
-        for rows, some in parts:
-            logits = logit(enlarge(own[rows].to(truth.index.device)).float())
-            metric.update(logits, some)
-            drawn_from.append(PerImage.of(logits, some, score_range=span))
-        found, replicates = metric.compute(), PerImage.joined(drawn_from).metrics(times)
+        maps = ((logit(enlarge(own[rows].to(device)).float()), some) for rows, some in parts)
+        if regions is not None:
+            counted = [histograms(logits, some, span) for logits, some in maps]
+            found, replicates = joined_metrics(counted, regions, times)
+        else:
+            metric, each = PixelMetrics(mode="streaming", score_range=span, sync_on_compute=False), []
+            for logits, some in maps:
+                metric.update(logits, some)
+                each.append(PerImage.of(logits, some, score_range=span))
+            found, replicates = metric.compute(), PerImage.joined(each).metrics(times)
         for name in names:
             short = name.removeprefix("pixel_")
             values[name].append(float(found[short]))

@@ -17,14 +17,19 @@ from headlens.heads.variants import Variant, local_layers
 PROBES = {"global": Variant("none", ()), "local": Variant("none/local", ())}
 """What goes with a sweep to show the noise floor of either way."""
 _COPIES = 16  # of one image's residual stream that a block holds at once: two streams, q, k, v, z, the MLP's four twice
-_CACHE, _MEMORY = 2**25, 2**32  # bytes: a CPU is fastest where a block's tensors stay close to it, a GPU with many
+_CACHE = 2**25  # bytes: a CPU is fastest where a block's tensors stay close to it
+_SHARE = 16  # of a GPU's memory, which is fastest with many
 
 
 def rows_within(clean: Clean, budget: int | None = None) -> int:
     """How many variants of one image fit into ``budget`` bytes while a block is run; 1 at least."""
     stream = clean.x[0][0]
     if budget is None:
-        budget = _CACHE if stream.device.type == "cpu" else _MEMORY
+        budget = 2**32
+        if stream.device.type == "cpu":
+            budget = _CACHE
+        elif stream.device.type == "cuda":
+            budget = torch.cuda.get_device_properties(stream.device).total_memory // _SHARE
     return max(1, budget // (_COPIES * stream.numel() * stream.element_size()))
 
 

@@ -184,7 +184,7 @@ def respond(
                 tokens = others if tokens is None else torch.cat([tokens, others])
             found[layer] = clean.margins.taps[layer].repeat(len(variants), 1)
             if tokens is not None:
-                found[layer][: len(tokens)] = read_patches(detector, tokens[:, 1:], text[: len(tokens)])
+                found[layer][: len(tokens)] = read_patches(detector, tokens, text[: len(tokens)])[:, 1:]
     image = clean.margins.image.repeat(len(variants))
     if x is not None:
         image[: len(x)] = read_cls(detector, x[:, 0], text[: len(x)])

@@ -69,7 +69,7 @@ class PerImage:
     @classmethod
     def _on_device(cls, maps: Tensor, truth: Truth, binning: Binning) -> PerImage:
         """All images at once; shares of regions are added up in fixed point, in any order to the same bits."""
-        shape, each = (len(maps), binning.slots), maps[0].numel()
+        shape = (len(maps), binning.slots)
         at = in_lanes(binning.slots - 1 - binning.place(maps.flatten(1)).long(), binning.slots)
         found = at[truth.index]
 
@@ -79,12 +79,10 @@ class PerImage:
 
         one = torch.ones((), dtype=torch.int32, device=maps.device)
         pixels, hits, weight = counted(at, one), counted(found, one), counted(found, truth.weight)
-        regions = torch.zeros(len(maps), dtype=torch.int64, device=maps.device)
-        regions.scatter_add_(0, truth.index // each, truth.weight)
         device = where_float64(maps.device)
-        counts = (part.to(device).double() for part in (pixels - hits, hits, weight, regions))
+        counts = (part.to(device).double() for part in (pixels - hits, hits, weight, truth.each))
         negatives, hits, weight, regions = counts
-        return cls(negatives, hits, weight / FIXED_POINT, (regions / FIXED_POINT).round())
+        return cls(negatives, hits, weight / FIXED_POINT, regions)
 
     @classmethod
     def joined(cls, parts: Sequence[PerImage]) -> PerImage:

@@ -141,6 +141,8 @@ def tally(
 
 def _tally_on_device(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> None:
     scores, slots = checked_scores(maps, "maps").flatten(1), binning.slots
+    if not scores.numel():
+        return
     # Every image has counters of its own, which are added up in the end: fewer threads wait for the same one.
     at = in_lanes(binning.place(scores).long(), slots)
     scores = scores.flatten()

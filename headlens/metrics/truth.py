@@ -106,6 +106,13 @@ class Truth:
         edges = torch.arange(batch + 1, device=self.index.device) * (height * width)
         return torch.searchsorted(self.index, edges).tolist()
 
+    @property
+    def each(self) -> Tensor:
+        """[B] int64: how many regions each image has."""
+        shares = torch.zeros(self.shape[0], dtype=torch.int64, device=self.index.device)
+        shares.scatter_add_(0, self.index // (self.shape[1] * self.shape[2]), self.weight)
+        return (shares + FIXED_POINT // 2) // FIXED_POINT
+
     def images(self, first: int, last: int) -> Truth:
         """The truth of images ``first`` to ``last``, without the latter."""
         last = min(last, self.shape[0])

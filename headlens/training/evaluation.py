@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -15,6 +15,7 @@ import torch
 from headlens import html, parallel
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
+from headlens.data.staging import arrived
 from headlens.detectors.headclip import Detector, Prediction
 from headlens.detectors.scoring import pooled
 from headlens.errors import ConfigError
@@ -133,7 +134,7 @@ def evaluate(
     device = detector.device
     side = size or detector.image_size
     options = {"cache": "memory" if cache else None, "on_error": "skip", "normalise": False}
-    loader = Loader(dataset, Preprocess(side), batch, pin=device.type == "cuda", **options)  # type: ignore[arg-type]
+    loader = Loader(dataset, Preprocess(side), batch, device=device, **options)  # type: ignore[arg-type]
     mode = "exact" if exact else "streaming"
     ranks = parallel.current()
     pixel = {
@@ -154,9 +155,9 @@ def evaluate(
 
     beside = _Beside(device)
     batches = loader.numbered(ranks.share(len(loader)))
-    with _scoring(detector, dataset, precision) as score:
+    with nullcontext(detector) if precision is None else computing(detector, precision) as score:  # type: ignore[arg-type]
         for number, part, truths in ahead((number, part, _truths(part)) for number, part in batches):
-            images = loader.preprocess.normalise(part.images.to(device, non_blocking=True))
+            images = loader.preprocess.normalise(arrived(part.images, device))
             prediction = score(images, [record.category for record in part.records])
             maps = prediction.anomaly_map
             columns.append(torch.stack([prediction.image_score, pooled(maps), prediction.joint_score]))
@@ -198,25 +199,6 @@ def _of_all_ranks(dataset: DataSet, index: Sequence[int], scores: torch.Tensor) 
         "anomalous": [record.anomalous for record in records],
     }
     return pd.DataFrame(about, index=every.index).join(every)
-
-
-@contextmanager
-def _scoring(
-    detector: Scorer, dataset: DataSet, precision: str | None
-) -> Iterator[Callable[[torch.Tensor, Sequence[str]], Prediction]]:
-    """Images and categories to a prediction; a detector's text is read once for all of them."""
-    if not isinstance(detector, Detector):
-        yield detector
-        return
-    things = list(dataset.categories)
-    text = detector.text_of(things)  # [2, d_e], or [things, 2, d_e]
-    with computing(detector, precision) as own:
-
-        def score(images: torch.Tensor, categories: Sequence[str]) -> Prediction:
-            rows = text if text.ndim == 2 else text[[things.index(category) for category in categories]]
-            return own.score(own.features(images), rows)
-
-        yield score
 
 
 def _truths(part: Batch) -> dict[str, tuple[torch.Tensor, Truth]]:

@@ -63,7 +63,12 @@ def features_of(
         return features.of, features
     if only_local(detector):
         parts = FeatureStore(lambda batch: local_parts(detector, batch), images)
-        return lambda batch, images: assemble(detector, parts.of(batch, images)), parts
+
+        def of(batch: Batch, images: Tensor) -> Features:
+            # Where too many images leave nothing to keep, the tower differentiates its local stream alone, too.
+            return assemble(detector, parts.of(batch, images)) if parts.keeps else detector.features(images)
+
+        return of, parts
     return lambda batch, images: detector.features(images), None
 
 

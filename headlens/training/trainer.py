@@ -97,8 +97,7 @@ def train(
     optimizer = torch.optim.Adam(groups, betas=config.betas)
 
     size = config.size or detector.image_size
-    pin = device.type == "cuda"
-    loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False, pin=pin)
+    loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
     loss = Objective(detector, len(dataset))
     readable = []
     for batch in loader:  # once, in the order of the set: finds what cannot be read, and fills caches in one way only

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from headlens import heads
+from headlens.errors import ConfigError
+from headlens.precision import computing, finely
 
 
 def test_half_precision_answers_every_question(make, pictures):
@@ -19,3 +22,57 @@ def test_half_precision_answers_every_question(make, pictures):
         a, b = ask(half).to_numpy(), ask(single).to_numpy()
         assert a.dtype == np.float32
         assert np.abs(a - b).mean() < 0.05 * np.abs(b).mean()
+
+
+def test_a_detector_in_another_precision_is_a_copy(make, images):
+    single = make(torch.float32)
+    kept = single.backbone.vision.proj.clone()
+    with computing(single, "bfloat16") as half:
+        assert half.backbone.vision.proj.dtype == torch.bfloat16
+        clean = heads.clean_forward(half, images.float())
+        assert clean.x[-1].dtype == clean.mid[1].dtype == clean.y[2].dtype == torch.float32  # streams are not rounded
+        assert clean.z["global"][0].dtype == torch.bfloat16
+    assert torch.equal(single.backbone.vision.proj, kept)
+    with computing(single) as same:
+        assert same is single
+    assert not torch.backends.cuda.matmul.allow_tf32
+    with computing(single, "tf32"):
+        assert torch.backends.cuda.matmul.allow_tf32
+        with finely(torch.device("cpu")):
+            assert not torch.backends.cuda.matmul.allow_tf32
+    with pytest.raises(ConfigError, match="float8"), computing(single, "float8"):
+        pass
+
+
+def test_the_noise_floor_is_that_of_the_precision(make, pictures):
+    single = make(torch.float32)
+    variants = heads.single_heads(heads.heads_of(single, [1, 2]))
+
+    def swept(precision):
+        result = heads.ablate(single, pictures, variants, metrics=(), replicates=5, precision=precision)
+        frame = result.frame[result.frame["metric"] == "joint_margin"]
+        return result, frame[frame["kind"] != "none"]["effect"].to_numpy(), frame[frame["kind"] == "none"]
+
+    _, exact, fine = swept("float32")
+    found, rough, probes = swept("bfloat16")
+    assert found.provenance["precision"] == "bfloat16"
+    error = np.abs(rough - exact).mean()
+    floor = {stream: own["effect"].abs().mean() for stream, own in probes.groupby("stream")}
+    assert floor["global"] > 20 * fine[fine["stream"] == "global"]["effect"].abs().mean()
+    assert 0.1 * error < floor["global"] < 10 * error
+
+
+def test_importance_has_no_float16(make, pictures):
+    with pytest.raises(ConfigError, match="bfloat16"):
+        heads.importance(make(torch.float32), pictures, precision="float16")
+
+
+def test_text_is_read_again_when_prompts_change(make):
+    detector = make(torch.float32)
+    with torch.no_grad():
+        before = detector.text()
+        assert detector.text() is before
+        detector.prompts.context.mul_(1.5)
+        after = detector.text()
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after, detector.text())  # with gradients nothing is kept

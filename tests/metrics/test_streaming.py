@@ -120,7 +120,7 @@ def test_the_way_for_other_devices_counts_the_same(case, bins):
     binning = Binning(bins)
     other = Counters.empty(binning.slots)
     truth = Truth.of(masks)
-    _tally_on_device(other, maps.flatten(), truth, binning)
+    _tally_on_device(other, maps, truth, binning)
     other.regions.add_(truth.regions)
     same(other, counted(maps, masks, binning))
 

@@ -1,0 +1,117 @@
+"""PIL's resizing on any device, to the same bytes: what a few cores cannot do as fast as a GPU looks at pictures.
+
+PIL weighs pixels by whole numbers, 22 bits of fraction, along one axis, then along the other, and rounds to bytes after
+each. As a matrix product that is exact in float32: weights are split into 11 bits and the rest, and every sum stays
+below 2^24; on CUDA factors fit into half precision as they are. Which axis comes first is a version's own choice: PIL
+is asked once for every pair of sizes, by a picture of noise.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from threading import Lock
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+_BITS, _LOW = 22, 11
+_MOST_TAPS = 32  # pixels that one is made of, for the sums above; more are summed in float64
+_LOOK = 32  # rows and columns of noise that are compared
+_ASKING = Lock()
+_WIDE_SUMS = torch.__version__ >= "2.8"  # half precision factors, sums in float32
+SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
+Way = Literal["bilinear", "bicubic"]
+
+
+def resized(pictures: Tensor, size: tuple[int, int], way: Way) -> Tensor:
+    """[..., H, W] uint8 to [..., *size] uint8, as ``PIL.Image.resize`` does, on the device of ``pictures``.
+
+    Args:
+        pictures: bytes.
+        size: height and width.
+        way: ``bilinear`` or ``bicubic``.
+
+    >>> resized(torch.tensor([[0, 90, 180, 255]], dtype=torch.uint8), (1, 2), "bilinear")
+    tensor([[ 58, 205]], dtype=torch.uint8)
+    """
+    native = (pictures.shape[-2], pictures.shape[-1])
+    return _in_turn(pictures, size, way, _first(native, size, way, pictures.device))
+
+
+def as_pil(native: tuple[int, int], size: tuple[int, int], way: Way, device: torch.device) -> bool:
+    """Whether ``resized`` gives PIL's bytes for these sizes on ``device``, by a corner of a picture of noise."""
+    return _first(native, size, way, device) != 0
+
+
+def _in_turn(pictures: Tensor, size: tuple[int, int], way: Way, first: int, only: int | None = None) -> Tensor:
+    """Along axis ``first`` (-1 or -2), then along the other; of the result ``only`` the first rows and columns."""
+    for axis in (-2, -1) if first == -2 else (-1, -2):
+        pixels, wanted = pictures.shape[axis], size[axis]
+        turned = pictures.transpose(axis, -1)
+        if pixels != wanted:
+            high, low = _matrix(pixels, wanted, way, pictures.device)
+            turned = _along(turned, high[:, :only], low[:, :only])
+        pictures = turned[..., :only].transpose(axis, -1)
+    return pictures
+
+
+def _first(native: tuple[int, int], size: tuple[int, int], way: Way, device: torch.device) -> int:
+    """The axis that PIL resizes first, -1 or -2; 0 where it does neither as we do."""
+    with _ASKING:  # many threads meet a new size at the same time
+        return _asked(native, size, way, device)
+
+
+@lru_cache(maxsize=256)
+def _asked(native: tuple[int, int], size: tuple[int, int], way: Way, device: torch.device) -> int:
+    import numpy as np
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, native, dtype=np.uint8)
+    theirs = Image.fromarray(noise).resize(size[::-1], getattr(Image.Resampling, way.upper()))
+    expected = torch.from_numpy(np.array(theirs)[:_LOOK, :_LOOK])
+    ours = torch.from_numpy(noise).to(device)
+    return next((axis for axis in (-1, -2) if torch.equal(_in_turn(ours, size, way, axis, _LOOK).cpu(), expected)), 0)
+
+
+def _along(pictures: Tensor, high: Tensor, low: Tensor) -> Tensor:
+    """The last axis of bytes [..., W] by weights [W, S] of 2^11 and of 1."""
+    sums = _product(pictures, high).mul_(2**_LOW).add_(_product(pictures, low)).add_(2 ** (_BITS - 1))
+    return (sums >> _BITS).clamp_(0, 255).to(torch.uint8)
+
+
+def _product(pictures: Tensor, weights: Tensor) -> Tensor:
+    """Bytes [..., W] by whole numbers [W, S], exactly, [..., S] int32."""
+    with torch.autocast(pictures.device.type, enabled=False):
+        if pictures.is_cuda and weights.dtype == torch.float32 and _WIDE_SUMS:
+            flat, factors = pictures.reshape(-1, len(weights)).half(), weights.half()  # whole numbers up to 2^11
+            return torch.mm(flat, factors, out_dtype=torch.float32).int().view(*pictures.shape[:-1], -1)
+        return (pictures.to(weights.dtype) @ weights).int()
+
+
+@lru_cache(maxsize=64)
+def _matrix(pixels: int, size: int, way: Way, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Weights of ``size`` pixels, [pixels, size]: whole multiples of 2^11, and what is left, as PIL works them out."""
+    scale = pixels / size
+    stretch = max(scale, 1.0)
+    support = SUPPORT[way] * stretch
+    centre = (torch.arange(size, dtype=torch.float64) + 0.5) * scale
+    first = (centre - support + 0.5).trunc().clamp(min=0)
+    last = (centre + support + 0.5).trunc().clamp(max=pixels)
+    at = torch.arange(pixels, dtype=torch.float64)[:, None]
+    x = ((at - centre + 0.5) * (1.0 / stretch)).abs()
+    weights = _cubic(x) if way == "bicubic" else (1 - x).clamp(min=0)
+    weights = weights.where((at >= first) & (at < last), 0)
+    total = weights.cumsum(0)[-1]  # in PIL's order
+    whole = (weights / total * 2**_BITS + torch.where(weights < 0, -0.5, 0.5)).trunc().long()
+    dtype = torch.float32 if math.ceil(support) * 2 + 1 <= _MOST_TAPS else torch.float64
+    high = whole >> _LOW
+    return high.to(device, dtype), (whole - (high << _LOW)).to(device, dtype)
+
+
+def _cubic(x: Tensor, a: float = -0.5) -> Tensor:
+    """PIL's bicubic filter at distances x >= 0."""
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return near.where(x < 1, far.where(x < 2, 0))

@@ -1,0 +1,74 @@
+"""Pictures on their way to a GPU: copied and resized there, beside whatever else it is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from headlens.data.preprocess import Prepared, Preprocess
+from headlens.data.samples import Pixels
+
+
+class Stage:
+    """Brings the pictures of a batch to a CUDA device on a stream of its own, and waits for that stream alone.
+
+    Args:
+        device: where to.
+        preprocess: how they are resized, where they are not yet.
+    """
+
+    def __init__(self, device: torch.device, preprocess: Preprocess) -> None:
+        self.device, self.preprocess = device, preprocess
+        self._stream: torch.cuda.Stream | None = None
+
+    def takes(self, pixels: Pixels) -> bool:
+        """Whether it can resize a picture as it was read, to the bytes that PIL would make of it."""
+        if pixels.mask is not None and pixels.mask.shape != pixels.image.shape[1:]:
+            return False  # whoever resizes it on the CPU says what is wrong
+        return self.preprocess.same_on_device((pixels.image.shape[1], pixels.image.shape[2]), self.device)
+
+    def __call__(self, rows: Sequence[Prepared]) -> tuple[Tensor, list[Prepared]]:
+        """Pictures it takes, or resized ones, to images [B, 3, S, S] uint8 there, and rows whose masks are resized."""
+        self._stream = self._stream or torch.cuda.Stream(self.device)
+        images: list[Tensor] = []
+        done: list[Prepared] = []
+        with torch.cuda.stream(self._stream):
+            for _, group in groupby(rows, key=lambda row: row.image.shape):
+                own = list(group)
+                large = self._sent([row.image for row in own])
+                if large.shape[2:] != (self.preprocess.size, self.preprocess.size):
+                    large, own = self.preprocess.images_on_device(large), self._masked(own)
+                images.append(large)
+                done += own
+            together = torch.cat(images)
+            self._stream.synchronize()
+        return together, done
+
+    def _masked(self, rows: list[Prepared]) -> list[Prepared]:
+        """With masks resized; most pictures have nothing in theirs."""
+        marked = {i: row.mask for i, row in enumerate(rows) if row.mask is not None and row.mask.numpy().any()}
+        found: dict[int, Tensor] = {}
+        if marked:
+            large = self._sent(list(marked.values()))
+            found = dict(zip(marked, self.preprocess.masks_on_device(large).cpu(), strict=True))
+        empty = torch.zeros(self.preprocess.size, self.preprocess.size, dtype=torch.bool)
+        return [row if row.mask is None else replace(row, mask=found.get(i, empty)) for i, row in enumerate(rows)]
+
+    def _sent(self, tensors: list[Tensor]) -> Tensor:
+        """Stacked in memory that the device copies from by itself."""
+        first = tensors[0]
+        pinned = torch.empty((len(tensors), *first.shape), dtype=first.dtype, pin_memory=True)
+        torch.stack(tensors, out=pinned)
+        return pinned.to(self.device, non_blocking=True)
+
+
+def arrived(images: Tensor, device: torch.device) -> Tensor:
+    """Images of a batch for work on ``device``'s current stream, wherever they were made."""
+    if images.is_cuda:
+        images.record_stream(torch.cuda.current_stream(images.device))  # else it would be given away too early
+        return images
+    return images.to(device, non_blocking=device.type != "cpu")
