@@ -28,12 +28,8 @@ Arrays = dict[str, np.ndarray]
 _MEETING = timedelta(minutes=5)
 # How long a rank may wait for a slower one: a share can take hours. A dead one is noticed at once, by its connection.
 _WAITING = timedelta(days=30)
-_LAUNCHED = (
-    "RANK",
-    "WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)  # what torchrun and accelerate leave in the environment
+# What torchrun and accelerate leave in the environment.
+_LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ def mini():
     return load("mini")
 
 
-def test_three_seeds_of_two_methods_in_two_domains():
-    kinds = ("mini-industrial", "mini-industrial-anomalyclip", "mini-medical", "mini-medical-anomalyclip")
+def test_three_seeds_of_three_methods_in_two_domains():
+    methods = ("", "-anomalyclip", "-shallow")
+    kinds = [f"mini-{domain}{method}" for domain in ("industrial", "medical") for method in methods]
     assert set(NAMES) == {f"{kind}-{seed}" for kind in kinds for seed in range(3)}
     assert [folder.name for folder in folders("mini-medical")] == [f"mini-medical-{seed}" for seed in range(3)]
     assert folders("mini") == [] and folders("mini-medical-3") == []
     size = sum(file.stat().st_size for name in NAMES for file in folders(name)[0].iterdir())
-    assert size < 600_000
+    assert size < 900_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,6 +37,7 @@ def test_each_is_what_its_name_says(name, mini):
     assert 0 < run.threshold < 1 and run.card["metrics"]["image_auroc"] > 0.8
     weights = run.detector.head_weights()
     assert bool(weights) == ("anomalyclip" not in name)
+    assert (run.detector.config.deep == 0) == ("shallow" in name)
     assert all(w.std() > 0.05 for w in weights.values())
 
 

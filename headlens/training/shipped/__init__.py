@@ -1,7 +1,7 @@
 """Runs that ship with headlens: detectors on the embedded backbone, which has seen painted pictures only.
 
-``mini-industrial`` and ``mini-medical`` are HeadCLIP, ``mini-industrial-anomalyclip`` and ``mini-medical-anomalyclip``
-the same without head weights and joint score; of each there are three seeds, ``mini-industrial-0`` to ``-2``.
+``mini-industrial`` and ``mini-medical`` are HeadCLIP; with ``-anomalyclip`` behind they are without head weights and
+joint score, with ``-shallow`` without deep prompts. Of each there are three seeds, ``mini-industrial-0`` to ``-2``.
 """
 
 from __future__ import annotations
