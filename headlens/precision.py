@@ -57,7 +57,7 @@ def computing(detector: Detector, precision: str | None = None) -> Iterator[Dete
 
     >>> from headlens.backbone import load
     >>> from headlens.detectors.headclip import Detector
-    >>> with computing(Detector(load("ViT-S-32")), "bfloat16") as detector:
+    >>> with computing(Detector(load("mini")), "bfloat16") as detector:
     ...     detector.backbone.vision.proj.dtype, detector.backbone.text.proj.dtype
     (torch.bfloat16, torch.float32)
     """

@@ -34,7 +34,7 @@ def resized(pictures: Tensor, size: tuple[int, int], way: Way) -> Tensor:
         way: ``bilinear`` or ``bicubic``.
 
     >>> resized(torch.tensor([[0, 90, 180, 255]], dtype=torch.uint8), (1, 2), "bilinear")
-    tensor([[ 58, 205]], dtype=torch.uint8)
+    tensor([[ 64, 199]], dtype=torch.uint8)
     """
     native = (pictures.shape[-2], pictures.shape[-1])
     return _in_turn(pictures, size, way, _first(native, size, way, pictures.device))
