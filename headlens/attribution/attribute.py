@@ -154,7 +154,7 @@ def attribute(
         with torch.no_grad():
             value, nothing = float(whole(image)), own.baseline(whole, image, **settings)
             scored.append(detector(image, [thing]).anomaly_map[0].cpu())
-        effect = float(found.double().sum())
+        effect = float(found.cpu().double().sum())  # not every device has float64
         row = {"image": number, "kind": method, "metric": target, "value": value, "effect": effect}
         if nothing is not None:
             row["baseline"] = float(nothing)

@@ -82,25 +82,23 @@ def integrated_gradients(
         target, images: see above.
         baseline: one of ``BASELINES``.
         steps: of the path at first, a forward and a backward each, four in a piece.
-        most: no more than so many, be the map complete or not.
-        tolerance: what a complete map may miss, relative to the difference.
+        most: no more are made than so many, or than ``steps``, be the map complete or not.
+        tolerance: what a complete map may miss, relative to the difference; rounding of the target is no miss.
         at_once: how many steps are held together.
     """
     _positive(steps=steps, most=most, at_once=at_once)
-    nodes, maps = min(_NODES, steps, most), []
+    nodes, maps = min(_NODES, steps), []
     for image in images.split(1):
         way = _Way(target, baseline_of(target, image, baseline), image, nodes, at_once)
-        pieces = way.pieces(torch.linspace(0, 1, 1 + min(-(-steps // nodes), most // nodes)))
-        change = pieces[-1].last - pieces[0].first
-        worse = max(1, at_once // (2 * nodes))  # so many are halved together
-        while abs(sum(piece.missed for piece in pieces)) > tolerance * abs(change):
-            worse = min(worse, most // nodes - len(pieces), len(pieces))
-            if worse < 1:
-                break
-            pieces.sort(key=lambda piece: abs(piece.missed))
-            pieces, halved = pieces[:-worse], pieces[-worse:]
-            for piece in halved:
-                pieces += way.pieces(torch.linspace(piece.start, piece.stop, 3))
+        pieces = way.pieces(torch.linspace(0, 1, 1 - (-steps // nodes)))
+        made, first, last = len(pieces) * nodes, pieces[0].first, pieces[-1].last
+        rounding = 100 * torch.finfo(image.dtype).eps * max(1.0, abs(first), abs(last))  # of the whole network
+        enough = tolerance * abs(last - first) + rounding
+        while abs(sum(piece.missed for piece in pieces)) > enough and made + 2 * nodes <= most:
+            worst = max(pieces, key=lambda piece: abs(piece.missed))
+            pieces.remove(worst)
+            pieces += way.pieces(torch.linspace(worst.start, worst.stop, 3))
+            made += 2 * nodes
         maps.append(torch.stack([piece.map for piece in pieces]).sum(0))
     return torch.stack(maps).sum(1)
 
@@ -117,7 +115,7 @@ class _Piece:
 
     @cached_property
     def missed(self) -> float:
-        return self.last - self.first - float(self.map.double().sum())
+        return self.last - self.first - float(self.map.cpu().double().sum())  # not every device has float64
 
 
 class _Way:

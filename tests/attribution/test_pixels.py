@@ -71,9 +71,27 @@ def test_a_kink_is_found_with_few_steps(detector, images):
     bent.detector = detector
     found = pixels.integrated_gradients(bent, images[:1], tolerance=1e-4)
     assert abs(float(found.sum()) - 0.7) <= 0.7e-4 and 32 < sum(calls) <= 32 + 12 * 8
+    together = pixels.integrated_gradients(bent, images[:1], tolerance=1e-4, at_once=32)
+    close(together, found)  # how many are held together is a question of memory alone
+    calls.clear()
+    pixels.integrated_gradients(bent, images[:1], tolerance=0, most=99)
+    assert sum(calls) == 96
     assert sum(calls) < 150 and float(pixels.integrated_gradients(bent, images[:1], most=32).sum()) != float(
         found.sum()
     )
+
+
+def test_where_nothing_changes_nothing_is_missed(detector):
+    calls, grey = [], torch.full((1, 3, 16, 16), 0.3, dtype=torch.float64)
+    target = target_of(detector, "image_margin")
+
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x) if x.requires_grad else 0)
+        return target(x)
+
+    counted.detector = detector
+    pixels.integrated_gradients(counted, grey, steps=8)
+    assert sum(calls) == 8
 
 
 def test_ablation_against_a_loop(detector, images):
