@@ -1,8 +1,8 @@
 """Several processes on one question: which share is whose, and how the shares come together.
 
-``torchrun --nproc-per-node 2 -m headlens ablate …`` starts the same command twice. Within ``ranks()`` the work is dealt
-by batches of pictures, rank r of W taking batches r, r + W, …, and afterwards every rank holds the results of all, so
-that all return the same frame. Outside of it there is one rank, which has everything and waits for nobody.
+``torchrun --nproc-per-node 2 -m -- headlens ablate …`` starts the same command twice. Within ``ranks()`` the work is
+dealt by batches of pictures, rank r of W taking batches r, r + W, …, and afterwards every rank holds the results of
+all, so that all return the same frame. Outside of it there is one rank, which has everything and waits for nobody.
 
 What travels are arrays, over gloo: nothing is pickled, and a rank that dies is noticed by those that wait for it.
 """
@@ -10,7 +10,6 @@ What travels are arrays, over gloo: nothing is pickled, and a rank that dies is 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,14 +21,12 @@ import torch
 from torch import distributed
 
 from headlens.errors import RunError
+from headlens.launch import launched
 
 Arrays = dict[str, np.ndarray]
 
-_MEETING = timedelta(minutes=5)
 # How long a rank may wait for a slower one: a share can take hours. A dead one is noticed at once, by its connection.
 _WAITING = timedelta(days=30)
-# What torchrun and accelerate leave in the environment.
-_LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -120,11 +117,6 @@ def current() -> Ranks:
     return _current
 
 
-def launched() -> bool:
-    """Whether ``torchrun`` or ``accelerate launch`` has started this process as one of several."""
-    return all(name in os.environ for name in _LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
-
-
 @contextmanager
 def ranks() -> Iterator[Ranks]:
     """Within it, headlens shares its work with the other processes: all of them must call the same in the same order.
@@ -146,7 +138,7 @@ def ranks() -> Iterator[Ranks]:
         return
     with _noticed():
         if began:
-            distributed.init_process_group(timeout=_MEETING)  # gloo on the CPU, and each accelerator's own
+            distributed.init_process_group(timeout=_WAITING)  # gloo on the CPU, and each accelerator's own
         group = distributed.new_group(backend="gloo", timeout=_WAITING)
         _current = Ranks(distributed.get_rank(), distributed.get_world_size(), group)
         try:
@@ -163,7 +155,7 @@ def _noticed() -> Iterator[None]:
         yield
     except RuntimeError as error:
         told = str(error)
-        if not (isinstance(error, distributed.DistError) or "gloo" in told or "onnection" in told):
+        if not (isinstance(error, distributed.DistError) or "gloo" in told):
             raise
         raise RunError(
             "another process of this run has ended, or cannot be reached; look for its message, mend that, and run the "

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -74,33 +74,55 @@ def computing(detector: Detector, precision: str | None = None) -> Iterator[Dete
         for module in detector.backbone.vision.modules():
             if isinstance(module, nn.LayerNorm):  # between streams in float32 and products in half precision
                 module.float()
-    with _tf32(precision == "tf32"), torch.autocast(detector.device.type, dtype if half else None, enabled=half):
+    with (
+        _tf32(precision == "tf32", detector.device),
+        torch.autocast(detector.device.type, dtype if half else None, enabled=half),
+    ):
         yield detector
 
 
-def unit(dtype: torch.dtype) -> float:
-    """How finely matrix products of that type are rounded now, relative to their factors.
+def unit(dtype: torch.dtype, device: torch.device) -> float:
+    """How finely matrix products of that type are rounded on a device now, relative to their factors.
 
-    >>> unit(torch.float16) == 2**-10
+    >>> unit(torch.float16, torch.device("cpu")) == 2**-10
     True
     """
-    tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
-    return 2.0**-10 if tf32 else torch.finfo(dtype).eps
+    if dtype == torch.float32 and device.type == "cuda":
+        (products, _), name = _tf32_places()
+        if getattr(products, name) in (True, "tf32"):
+            return 2.0**-10
+    return torch.finfo(dtype).eps
 
 
 @contextmanager
 def finely(device: torch.device) -> Iterator[None]:
     """Matrix products in the precision of their factors, whatever is going on around: for what is small and counts."""
-    with _tf32(False), torch.autocast(device.type, enabled=False):
+    with _tf32(False, device), torch.autocast(device.type, enabled=False):
         yield
 
 
 @contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, convolution.allow_tf32
-    matmul.allow_tf32 = convolution.allow_tf32 = allowed
+def _tf32(allowed: bool, device: torch.device) -> Iterator[None]:
+    if device.type != "cuda":  # nowhere else is there TF32, and a setting of torch that nobody needs stays untouched
+        yield
+        return
+    places, name = _tf32_places()
+    before = [getattr(place, name) for place in places]
+    wanted = allowed if name == "allow_tf32" else ("tf32" if allowed else "ieee")
+    for place in places:
+        setattr(place, name, wanted)
     try:
         yield
     finally:
-        matmul.allow_tf32, convolution.allow_tf32 = before
+        for place, value in zip(places, before, strict=True):
+            setattr(place, name, value)
+
+
+def _tf32_places() -> tuple[tuple[Any, ...], str]:
+    """Where torch keeps whether products may be rounded: its older flags, or the newer, where those are in use."""
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    try:
+        _ = matmul.allow_tf32, convolution.allow_tf32
+    except RuntimeError:  # the two must not be mixed, and somebody has set the newer
+        return (matmul, convolution.conv), "fp32_precision"  # type: ignore[attr-defined]
+    return (matmul, convolution), "allow_tf32"

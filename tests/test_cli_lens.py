@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from headlens.cli import app
 from headlens.cli.ablate import layers_of
+from headlens.cli.attribute import masks_of
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import Ablation
 
@@ -159,12 +160,12 @@ def test_names(lens):
 def test_attributions_of_pictures(lens, parts):
     pictures, masks = parts / "bolt" / "test" / "spot", parts / "bolt" / "ground_truth" / "spot"
     said = lens("attribute", pictures, "--mask", masks, "--method", "integrated_gradients", "--steps", 2, data=False)
-    frame = pd.read_parquet(lens.out / "attribute-small-joint_margin.parquet")
+    frame = pd.read_parquet(lens.out / "attribute-small-joint_margin-2-steps.parquet")
     assert len(frame) == 3 and said.count("  joint margin ") == 3 and "missed" in said
     complete = frame["residual"].abs() <= 1e-3 * (frame["value"] - frame["baseline"]).abs()
     assert complete.all() and np.allclose(frame["value"] - frame["baseline"] - frame["effect"], frame["residual"])
-    assert (lens.out / "attribute-small-1-png-joint_margin-integrated_gradients.png").is_file()
-    maps = np.load(lens.out / "attribute-small-1-png-joint_margin-integrated_gradients.npz")
+    assert (lens.out / "attribute-small-1-png-joint_margin-2-steps-integrated_gradients.png").is_file()
+    maps = np.load(lens.out / "attribute-small-1-png-joint_margin-2-steps-integrated_gradients.npz")
     assert np.isclose(maps["map"].astype(float).sum(), frame["effect"][0], atol=1e-6)
 
 
@@ -172,9 +173,26 @@ def test_attributions_inside_a_mask_and_of_single_heads(lens, parts):
     picture, mask = parts / "bolt" / "test" / "spot" / "1.png", parts / "bolt" / "ground_truth" / "spot" / "1_mask.png"
     lens("attribute", picture, "--method", "legrad", "--target", "map_margin", "--mask", mask, "--inside", data=False)
     lens("attribute", picture, "--method", "legrad", "--target", "image_margin", "--head", "L18H7", data=False)
-    inside = np.load(lens.out / "attribute-small-1-png-map_margin-legrad.npz")
+    inside = np.load(lens.out / "attribute-small-1-png-map_margin-inside-legrad.npz")
     assert inside["region"].sum() > 0
     assert (lens.out / "attribute-small-1-png-image_margin-L18H7-legrad.npz").is_file()
+
+
+def test_pictures_of_one_name_and_masks_that_vanish(run, parts, tmp_path):
+    """Names never overwrite each other, and one bad mask costs no other picture."""
+    good, spot = parts / "bolt" / "test" / "good" / "0.png", parts / "bolt" / "test" / "spot" / "1.png"
+    empty, marked = tmp_path / "empty.png", parts / "bolt" / "ground_truth" / "spot" / "1_mask.png"
+    Image.new("L", (56, 56)).save(empty)
+    for name in ("a b.png", "a-b.png"):
+        (tmp_path / name).write_bytes(spot.read_bytes())
+    pictures, masks = (tmp_path / "a b.png", good, tmp_path / "a-b.png"), (marked, empty, marked)
+    told = [part for mask in masks for part in ("--mask", mask)]
+    asked = ("--method", "legrad", "--target", "map_margin", "--inside", "--run", run, "--out", tmp_path / "o")
+    result = CliRunner().invoke(app, [str(part) for part in ("attribute", *pictures, *told, *asked)])
+    assert result.exit_code == 1 and "empty.png" in result.output and "left out" in result.output
+    assert len(list((tmp_path / "o").glob("attribute-small-a-b-png-map_margin-inside*-legrad.npz"))) == 2
+    with pytest.raises(DataError, match="not the only picture of that name"):
+        masks_of([Path("a/1.png"), Path("b/1.png")], [marked.parent])
 
 
 def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):

@@ -101,7 +101,7 @@ def attend(target: Target, image: Tensor) -> Attention:
     )
 
 
-def rollout(target: Target, images: Tensor, *, heads: Iterable[Head] | None = None) -> Tensor:
+def rollout(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None = None) -> Tensor:
     """Attention rollout (arXiv 2005.00928) from what the target reads down to the patches, [B, h, w].
 
     Args:
@@ -121,7 +121,7 @@ def rollout(target: Target, images: Tensor, *, heads: Iterable[Head] | None = No
     return _walked(target, images, heads, step, keep=0.5)
 
 
-def relevance(target: Target, images: Tensor, *, heads: Iterable[Head] | None = None) -> Tensor:
+def relevance(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None = None) -> Tensor:
     """Gradient-weighted relevance (arXiv 2103.15679) from what the target reads down to the patches, [B, h, w].
 
     Args:
@@ -143,7 +143,7 @@ def relevance(target: Target, images: Tensor, *, heads: Iterable[Head] | None = 
     return _walked(target, images, heads, step, keep=1.0)
 
 
-def legrad(target: Target, images: Tensor, *, heads: Iterable[Head] | None = None) -> Tensor:
+def legrad(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None = None) -> Tensor:
     """Positive gradients by attention, summed over layers (after arXiv 2404.03214), [B, h, w].
 
     Args:
@@ -166,7 +166,7 @@ def legrad(target: Target, images: Tensor, *, heads: Iterable[Head] | None = Non
     return enlarged(torch.stack(maps), images)
 
 
-def contributions(target: Target, images: Tensor, *, heads: Iterable[Head] | None = None) -> Tensor:
+def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None = None) -> Tensor:
     """The exact parts of single heads, by place, [B, h, w]: of the image margin by source, of the map margin as drawn.
 
     Over all heads they add up to what heads write into the margin; MLPs, biases and the embedding write the rest, and
@@ -218,7 +218,7 @@ def enlarged(maps: Tensor, images: Tensor) -> Tensor:
     return upsample(maps, size, 0.0) * (maps[0].numel() / (size[0] * size[1]))
 
 
-def _walked(target: Target, images: Tensor, heads: Iterable[Head] | None, step: Any, keep: float) -> Tensor:
+def _walked(target: Target, images: Tensor, heads: Iterable[Head | str] | None, step: Any, keep: float) -> Tensor:
     """The row of what is read, walked down to the patches: what was there counts ``keep``, what moved ``keep Ã``."""
     if not isinstance(target, ScoreTarget):
         raise ConfigError(
@@ -249,13 +249,14 @@ def _walked(target: Target, images: Tensor, heads: Iterable[Head] | None, step: 
     return enlarged(torch.stack(maps), images)
 
 
-def _chosen(target: Target, heads: Iterable[Head] | None) -> dict[tuple[str, int], list[int]]:
+def _chosen(target: Target, heads: Iterable[Head | str] | None) -> dict[tuple[str, int], list[int]]:
     """The numbers of the heads of each stream and layer."""
     every = heads_of(target.detector)
-    asked = every if heads is None else list(dict.fromkeys(heads))
+    given = every if heads is None else [Head.of(own) if isinstance(own, str) else own for own in heads]
+    asked = list(dict.fromkeys(given))
     if unknown := set(asked) - set(every):
-        name = min(map(str, unknown))
-        raise ShapeError(f"head {name} does not exist, or nobody reads it; see heads_of(detector)")
+        name, last = min(map(str, unknown)), every[-1]
+        raise ShapeError(f"head {name} does not exist, or nobody reads it; the first is {every[0]}, the last {last}")
     if not asked:
         raise ShapeError("no head to follow; give at least one, such as heads_of(detector, [18], [7]), or None for all")
     found: dict[tuple[str, int], list[int]] = {}

@@ -41,7 +41,7 @@ class Attribution(Result):
         map: [B, S, S], signed, a pixel's own share; nothing is rescaled.
         images: [B, S, S, 3] uint8.
         anomaly_map: [B, S, S], what the detector shows of them.
-        region: [B, S, S] bool, where a map was read, or None.
+        region: [B, S, S] bool, where a map was read; None where no region was given.
     """
 
     map: np.ndarray
@@ -121,7 +121,7 @@ def attribute(
         pictures: one, or a list; see ``headlens.detectors.predict.as_bytes``.
         method: one of ``headlens.attribution.METHODS``.
         target: a score, or a head, such as ``L18H7``; see ``headlens.attribution.targets``.
-        region: [H, W] in the picture's own pixels, where a map is read; one for each picture of a list.
+        region: [H, W] in the picture's own pixels, where a map is read; of a list, one for each picture, or None.
         size: pictures are resized to this square; the backbone's own size when None.
         thing: what they show; it only matters to class-aware prompts.
         progress: called with 1 after every picture.
@@ -163,8 +163,7 @@ def attribute(
         rows.append(row)
         maps.append(found[0].cpu())
         seen.append(pixels.image.permute(1, 2, 0))
-        if pixels.mask is not None and mask is not None:
-            where.append(pixels.mask)
+        where.append(torch.ones_like(found[0], dtype=torch.bool).cpu() if pixels.mask is None else pixels.mask)
         progress(1)
     about = detector_provenance(
         detector,
@@ -183,5 +182,5 @@ def attribute(
         torch.stack(maps).numpy(),
         torch.stack(seen).numpy(),
         torch.stack(scored).numpy(),
-        torch.stack(where).numpy() if where else None,
+        torch.stack(where).numpy() if any(place is not None for place in regions) else None,
     )

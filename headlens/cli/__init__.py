@@ -9,7 +9,6 @@ import typer
 from headlens import HeadlensError, __version__
 from headlens.cli.ablate import ablate
 from headlens.cli.attribute import attribute
-from headlens.cli.common import several
 from headlens.cli.compare import compare
 from headlens.cli.contributions import contributions
 from headlens.cli.data import data
@@ -25,6 +24,7 @@ from headlens.cli.train import train
 from headlens.cli.verify import verify
 from headlens.cli.weights import weights
 from headlens.errors import ConfigError
+from headlens.launch import launched
 
 SHARED = ("train", "eval", "ablate", "importance")
 """Verbs that several processes do together: those that ``headlens.cli.common.shared`` wraps."""
@@ -66,7 +66,7 @@ def _top(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     verb = context.invoked_subcommand or ""
-    if several() and verb not in SHARED:
+    if launched() and verb not in SHARED:
         raise ConfigError(f"{verb} is done by one process: start it without torchrun, which is for {', '.join(SHARED)}")
 
 

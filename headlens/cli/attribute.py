@@ -72,19 +72,21 @@ def attribute(
     Each picture gets an overlay for each method and a file of the float maps. What cannot be read is named and left
     out, and the exit status is then 1.
     """
-    from headlens.cli.pictures import found, unique_names
+    from headlens.cli.pictures import found, unique, unique_names
 
     files = found(pictures, out)
     masks = masks_of(files, mask or [])
     if inside and not masks:
         raise ConfigError("--inside reads the map inside a mask: give it with --mask")
+    if inside and not (target == "map_margin" or target.endswith("/local")):
+        raise ConfigError(f"--inside reads a map, and {target} is none: take --target map_margin, or a local head")
 
     import pandas as pd
     from tqdm import tqdm
 
     from headlens import attribution
     from headlens.data import Pixels, Preprocess, read_image, read_mask
-    from headlens.errors import DataError
+    from headlens.errors import DataError, ShapeError
     from headlens.heads import Head
     from headlens.heads.results import Result, write_figure
 
@@ -96,41 +98,45 @@ def attribute(
     typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}, {target.replace('_', ' ')}\n")
 
     frames, bad = [], []
+    how_asked = ("inside" if inside else "", baseline or "", f"{steps} steps" if steps else "", *(head or []))
+    names = [name.replace(".", "-") for name in unique_names(files)]
+    stems = unique([slug("attribute", loaded.folder.name, name, target, *how_asked) for name in names])
     with tqdm(total=len(files) * len(options), unit="map", disable=None) as bar:
-        for path, name in zip(files, unique_names(files), strict=True):
+        for path, stem in zip(files, stems, strict=True):
+            done, results = bar.n, []
             try:
+                if inside and path not in masks:
+                    raise DataError(f"{path}: no mask to read the map inside of")
                 own = read_mask(masks[path]) if path in masks else None
                 pixels = Pixels(read_image(path), own)
                 outline = Preprocess(loaded.size)(pixels).mask
-            except DataError as error:
-                bad.append(str(error))
-                bar.update(len(options))
+                for how, settings in options.items():
+                    result = attribution.attribute(
+                        loaded.detector,
+                        pixels.image,
+                        how,
+                        target,
+                        region=own if inside else None,
+                        size=loaded.size,
+                        thing=category,
+                        **settings,
+                    )
+                    result.save(out / f"{stem}-{how}.npz")
+                    figure, _ = result.plot(mask=None if outline is None else outline.numpy())
+                    write_figure(out / f"{stem}-{how}.png", figure)
+                    results.append(result.frame.assign(image=str(path)))
+                    bar.update()
+            except (DataError, ShapeError) as error:
+                known = f"{path}" + (f" with {masks[path]}" if path in masks else "")
+                bad.append(str(error) if str(path) in str(error) else f"{known}: {error}")
+                bar.update(len(options) - (bar.n - done))
                 continue
-            stem = slug("attribute", loaded.folder.name, name.replace(".", "-"), target, *(head or []))
-            results = []
-            for how, settings in options.items():
-                result = attribution.attribute(
-                    loaded.detector,
-                    pixels.image,
-                    how,
-                    target,
-                    region=own if inside else None,
-                    size=loaded.size,
-                    thing=category,
-                    **settings,
-                )
-                result.save(out / f"{stem}-{how}.npz")
-                write_figure(
-                    out / f"{stem}-{how}.png", result.plot(mask=outline if outline is None else outline.numpy())[0]
-                )
-                results.append(result.frame.assign(image=str(path)))
-                bar.update()
             frames.append(pd.concat(results, ignore_index=True))
             bar.write(f"{path}\n{table(frames[-1])}\n  {out / stem}-METHOD.png, .npz\n")
     if frames:
         about = result.provenance | {"method": list(options), "options": {}, "skipped": bad}
         every = Result(pd.concat(frames, ignore_index=True), about)
-        saved = every.save(out / f"{slug('attribute', loaded.folder.name, target, *(head or []))}.parquet")
+        saved = every.save(out / f"{slug('attribute', loaded.folder.name, target, *how_asked)}.parquet")
         typer.echo(f"{saved}: values, sums and residuals of {len(frames)} pictures")
     for reason in bad:
         typer.echo(f"left out: {reason}", err=True)
@@ -161,6 +167,9 @@ def masks_of(files: list[Path], given: list[Path]) -> dict[Path, Path]:
             raise DataError(f"{given[0]}: no mask in it has the name of a picture, such as {files[0].stem}.png")
         if twice := [paths for paths in matched.values() if len(paths) > 1]:
             raise DataError(f"{twice[0][0]} and {twice[0][1]} are both masks of one picture; take one away")
+        alike = [file for file in matched if sum(other.stem == file.stem for other in files) > 1]
+        if alike:
+            raise DataError(f"{alike[0]} is not the only picture of that name: give their masks one by one, in order")
         return {file: paths[0] for file, paths in matched.items()}
     if given and len(given) != len(files):
         raise ConfigError(f"{len(given)} masks for {len(files)} pictures; give one for each, in order, or one folder")

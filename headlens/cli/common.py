@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from headlens.errors import ConfigError
+from headlens.launch import launched
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -131,7 +132,7 @@ def shared(verb: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(verb)
     def run(*args: Any, **kwargs: Any) -> None:
-        if not several():  # nothing is imported for it
+        if not launched():  # nothing is imported for it
             verb(*args, **kwargs)
             return
         from headlens import parallel
@@ -142,11 +143,6 @@ def shared(verb: Callable[..., None]) -> Callable[..., None]:
             verb(*args, **kwargs)
 
     return run
-
-
-def several() -> bool:
-    """Whether this process was started as one of several, by ``torchrun`` or ``accelerate launch``."""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 def bar(total: int | None, description: str | None = None, unit: str = "image") -> tqdm:

@@ -51,3 +51,19 @@ def unique_names(files: list[Path]) -> list[str]:
             for name, file in zip(names, files, strict=True)
         ]
     return names
+
+
+def unique(names: list[str]) -> list[str]:
+    """The names, those that came before with a number behind.
+
+    >>> unique(["a-b", "a-b", "c"])
+    ['a-b', 'a-b-2', 'c']
+    """
+    found: list[str] = []
+    for name in names:
+        number, own = 1, name
+        while own in found:
+            number += 1
+            own = f"{name}-{number}"
+        found.append(own)
+    return found

@@ -18,7 +18,7 @@ from torch import Tensor
 from headlens.data.cache import FolderCache, MemoryCache, key_of
 from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import DataSet, Record
-from headlens.data.staging import Stage
+from headlens.data.staging import Stage, arrived
 from headlens.errors import DataError
 from headlens.printing import printable
 
@@ -177,7 +177,7 @@ class Loader:
         if len(order) and not self._read_any:  # one batch of bad pictures says nothing about the others
             raise self.nothing(order)
 
-    def numbered(self, numbers: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+    def numbered(self, numbers: Sequence[int]) -> Generator[tuple[int, Batch], None, None]:
         """Batches ``numbers`` of the set, cut into pieces of ``batch`` pictures, each with its number.
 
         What cannot be read makes its own batch smaller and no other one different, so that batches may be dealt out
@@ -254,6 +254,7 @@ class Loader:
         records = tuple(self.dataset.records[i] for i in index)
         if self._stage is not None:
             images, prepared = self._stage(prepared)
+            images = arrived(images, self._stage.device) if self.normalise else images
         else:
             images = torch.stack([row.image for row in prepared])
         inside = None

@@ -12,6 +12,9 @@ from torch import Tensor
 from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import Pixels
 
+_SIZES = 16  # each must first be held against PIL: where all pictures differ in size, the CPU's threads are faster
+_PIXELS = 2**22  # of a picture: larger ones would take too much of the device, many at once
+
 
 class Stage:
     """Brings the pictures of a batch to a CUDA device on a stream of its own, and waits for that stream alone.
@@ -23,12 +26,17 @@ class Stage:
 
     def __init__(self, device: torch.device, preprocess: Preprocess) -> None:
         self.device, self.preprocess = device, preprocess
+        self._sizes: set[torch.Size] = set()
         self._stream: torch.cuda.Stream | None = None
 
     def takes(self, pixels: Pixels) -> bool:
         """Whether it can resize a picture as it was read, to the bytes that PIL would make of it."""
         if pixels.mask is not None and pixels.mask.shape != pixels.image.shape[1:]:
             return False  # whoever resizes it on the CPU says what is wrong
+        size = pixels.image.shape
+        if size not in self._sizes and (len(self._sizes) >= _SIZES or size[1] * size[2] > _PIXELS):
+            return False
+        self._sizes.add(size)
         return self.preprocess.same_on_device((pixels.image.shape[1], pixels.image.shape[2]), self.device)
 
     def __call__(self, rows: Sequence[Prepared]) -> tuple[Tensor, list[Prepared]]:

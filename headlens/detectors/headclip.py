@@ -104,6 +104,7 @@ class Detector(nn.Module):
             raise ConfigError(f"block {beyond[0]} does not exist: {backbone.provenance.name} has {vision.n_layers}")
         self._backbone = [backbone.requires_grad_(False).eval()]  # in a list: its weights are not this module's state
         self.prompts = LearnedPrompts(backbone, config, seed) if config.prompts == "learned" else None
+        self.size = 0  # pixels along a side that it was trained on, where that is another than the backbone's
         self._texts: dict[tuple[object, ...], Tensor] = {}
         self.weights: HeadWeights | None = None
         if config.head_weights != "none":
@@ -148,8 +149,8 @@ class Detector(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Pixels along a side that the backbone was made for."""
-        return self.backbone.provenance.image_size[0]
+        """Pixels along a side that it was trained on, or its backbone was made for."""
+        return self.size or self.backbone.provenance.image_size[0]
 
     def head_weights(self) -> dict[str, Tensor]:
         """Learned weights {stream: [layers, heads]}; empty where none are learned."""
@@ -158,17 +159,19 @@ class Detector(nn.Module):
     def text(self, things: Sequence[str] = ("object",)) -> Tensor:
         """The normal and the abnormal embedding for each thing, [things, 2, d_e], of unit length.
 
-        Where nothing is differentiated, the last answer is kept until things or prompts change, and as fine as weights
-        are, whatever autocast says.
+        Where nothing is differentiated, the last answer is kept until things or prompts change (but through ``.data``,
+        which torch does not notice), and as fine as weights are, whatever autocast says.
         """
         if torch.is_grad_enabled():
             return self._text(things)
         learned = list(self.prompts.parameters()) if self.prompts is not None else []
         known = (*things, *((p.data_ptr(), p._version) for p in (*learned, self.backbone.text.proj)))
-        if known not in self._texts:
+        found = self._texts.get(known)
+        if found is None:
             with finely(self.device):
-                self._texts = {known: self._text(things)}
-        return self._texts[known]
+                found = self._text(things)
+            self._texts = {known: found}
+        return found
 
     def _text(self, things: Sequence[str]) -> Tensor:
         if self.prompts is not None:

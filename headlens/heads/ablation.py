@@ -205,4 +205,10 @@ def ablate(
 
 def _measured(clean: Clean, found: Targets, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Scores [V + 1, B], patch maps [V + 1, B, rows, columns] where asked for; the first row is the whole detector."""
-    return {name: torch.cat([getattr(clean.targets, name)[None], getattr(found, name)]).cpu().numpy() for name in names}
+    own = {name: torch.cat([getattr(clean.targets, name)[None], getattr(found, name)]).cpu().numpy() for name in names}
+    if bad := [name for name, values in own.items() if not np.isfinite(values).all()]:
+        raise ConfigError(
+            f"{bad[0].replace('_', ' ')}: not a number, or infinite; where the backbone overflows in float16, "
+            "take precision bfloat16 or float32"
+        )
+    return own

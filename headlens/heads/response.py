@@ -53,7 +53,7 @@ def nudge(clean: Clean, stream: Tensor) -> Tensor:
     """
     generator = torch.Generator(stream.device).manual_seed(0)
     away = torch.rand(stream.shape[1:], generator=generator, device=stream.device) - 0.5
-    return stream * (away * unit(clean.detector.backbone.vision.proj.dtype)).to(stream.dtype)
+    return stream * (away * unit(clean.detector.backbone.vision.proj.dtype, stream.device)).to(stream.dtype)
 
 
 def _stand_in(replacement: Replacement | None, stream: str, layer: int) -> Tensor:

@@ -39,7 +39,7 @@ class HeadView:
 
     Args:
         pictures: a data set, one picture, or a list of them; see ``headlens.detectors.predict``.
-        size: they are resized to this square; the first backbone's own size when None.
+        size: they are resized to this square; the first run's own size when None.
         **domains: for each its run, or its runs of several seeds, whose weights are shown together. Maps are those of
             the first.
 

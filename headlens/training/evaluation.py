@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -155,7 +155,8 @@ def evaluate(
 
     beside = _Beside(device)
     batches = loader.numbered(ranks.share(len(loader)))
-    with nullcontext(detector) if precision is None else computing(detector, precision) as score:  # type: ignore[arg-type]
+    scoring = nullcontext(detector) if precision is None else computing(detector, precision)  # type: ignore[arg-type]
+    with closing(batches), scoring as score:
         for number, part, truths in ahead((number, part, _truths(part)) for number, part in batches):
             images = loader.preprocess.normalise(arrived(part.images, device))
             prediction = score(images, [record.category for record in part.records])

@@ -214,6 +214,7 @@ def load_run(
     if expected != {name: tuple(value.shape) for name, value in tensors.items()}:
         raise RunError(f"{folder}: {MODEL} does not hold what {CONFIG} describes; copy the run again")
     detector.load_state_dict(tensors)
+    detector.size = training.size
     return Run(folder, detector.requires_grad_(False).eval(), training, card)
 
 

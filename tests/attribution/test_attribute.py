@@ -107,3 +107,21 @@ def test_figures_and_files(small, photos, tmp_path):
         assert np.array_equal(arrays["map"], found.map) and "region" not in arrays
     saved, about = read_parquet(found.save(tmp_path / "maps.parquet"))
     assert saved.equals(found.frame) and about == found.provenance
+
+
+def test_a_region_for_some_pictures(small, photos):
+    region = np.zeros((48, 48), bool)
+    region[:24, :24] = True
+    found = attribute(small, photos[:2], "legrad", "map_margin", region=[None, region], size=32)
+    assert found.region[0].all() and found.region[1].sum() == 16 * 16
+    alone = attribute(small, photos[1], "legrad", "map_margin", region=region, size=32)
+    assert np.allclose(found.map[1], alone.map[0])
+
+
+def test_heads_go_by_their_names(small, photos):
+    named, meant = (
+        attribute(small, photos[0], "legrad", heads=[own], size=32) for own in ("L2H1/local", Head("local", 2, 1))
+    )
+    assert np.array_equal(named.map, meant.map)
+    with pytest.raises(ShapeError, match="head L9H9 does not exist, or nobody reads it; the first is L0H0"):
+        attribute(small, photos[0], "legrad", heads=["L9H9"], size=32)

@@ -155,7 +155,8 @@ def test_every_process_has_its_gpu(monkeypatch):
 
 
 def test_what_is_done_by_one_process_says_so(monkeypatch):
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    left = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="weights is done by one process: start it without torchrun"):
         app(["weights"], standalone_mode=False)
