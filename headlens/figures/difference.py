@@ -25,6 +25,7 @@ def draw(material: Material) -> Drawn:
     runs: dict[str, Any] = {subject.domain: subject.weighed for subject in subjects}
     found = heads.compare(k=1, seed=material.seed, **runs)  # overlaps of top heads are not shown
     (first, second), frame = found.domains, found.frame
+    tested, level = bool(frame["q"].notna().any()), f"{found.provenance['level']:.3g}"  # one run says nothing of others
     streams, layers = list(frame["stream"].unique()), frame.groupby("stream")["layer"].nunique().max()
     tall = 0.5 + 0.1 * max(10, layers)
     fig = Figure(figsize=(COLUMN, tall * len(streams) + 1.0), layout="constrained")
@@ -34,16 +35,17 @@ def draw(material: Material) -> Drawn:
         own = frame[frame["stream"] == stream]
         grid(own, "difference", ax, label="difference of head weight", centre=0, limits=(-reach, reach), marks=MARKS)
         of = f", {stream} stream" if len(streams) > 1 else ""
-        ax.set_title(f"{second} − {first}{of} (dots: q ≤ {found.provenance['level']:.3g})")
+        dots = f" (dots: q ≤ {level})" if tested else ""
+        ax.set_title(f"{second} − {first}{of}{dots}")
     table = found.agreement[found.agreement["statistic"] == "spearman"]
     rows = table[table["pairs"] != "between - within"].rename(columns={"pairs": "row"}).assign(group="pairs of runs")
     intervals(rows, axes[-1], label="rank correlation of two runs' weights")
     axes[-1].set_xlim(min(-0.05, float(np.nanmin([rows["value"].min(), rows["low"].min(), 0.0]))), 1.02)
+    marked = f"; dots mark heads with q ≤ {level} by a permutation of runs whose null is pooled over heads"
     about = (
-        f"Difference of the mean head weights, {second} minus {first}; dots mark heads with q ≤ "
-        f"{found.provenance['level']:.3g} by a permutation of runs whose null is pooled over heads. Below: Spearman's "
-        "correlation of two runs' weights over all heads, within a domain (other seeds) and between domains, with 95 % "
-        "jackknife intervals over runs. Layers and heads count from 0. "
+        f"Difference of the mean head weights, {second} minus {first}{marked if tested else ''}. Below: Spearman's "
+        "correlation of two runs' weights over all heads, within a domain (other seeds) and between domains"
+        f"{', with 95 % jackknife intervals over runs' if tested else ''}. Layers and heads count from 0. "
     )
     return Drawn(fig, about + found.paragraph, [run for own in runs.values() for run in own])
 

@@ -52,7 +52,8 @@ def _caption(material: Material, found: dict[str, pd.DataFrame], metrics: tuple[
     clear = []
     for domain, own in found.items():
         rows = own[own["metric"] == metrics[1]]
-        apart = rows[np.sign(rows["low"]) * np.sign(rows["high"]) > 0]
+        real = rows[rows["high"] > rows["low"]]  # of single pictures there is nothing to draw from
+        apart = real[np.sign(real["low"]) * np.sign(real["high"]) > 0]
         clear.append(f"{len(apart)} of {len(rows)} ({domain})")
     runs = listed([subject.run.folder.name for subject in material])
     return (

@@ -52,8 +52,9 @@ def _caption(material: Material, found: dict[str, pd.DataFrame], streams: list[s
             text += f", standard deviation between runs {spread:.2f} (median over heads)"
         said.append(text)
     runs = listed([counted(len(s.runs.whole), f"{s.domain} run") for s in material])
+    seeds = ", which differ in their seed" if any(len(s.runs.whole) > 1 for s in material) else ""
     return (
-        f"Learned head weights of the {listed(streams)} stream, mean over {runs}, which differ in their seed. A weight "
+        f"Learned head weights of the {listed(streams)} stream, mean over {runs}{seeds}. A weight "
         "multiplies what a head writes, and began at 1 (white); red heads are turned up, blue ones down. Layers and "
         f"heads count from 0; the first layer is at the bottom. {'; '.join(said)}. {made_on(material)}"
     )
