@@ -42,7 +42,10 @@ def test_every_figure_has_its_script():
 def test_one_domain_alone_and_bad_input(tmp_path):
     result = invoke("weights", "difference", "--industrial", "mini-industrial-0", "--out", tmp_path)
     assert result.exit_code == 1 and "difference: not made: a difference takes two domains" in result.output
-    assert "(1 run)" not in result.output and "1 industrial run," in (tmp_path / "weights.md").read_text()
+    assert (
+        "(1 run)" not in result.output
+        and "mean over 1 industrial run. A weight" in (tmp_path / "weights.md").read_text()
+    )
     assert "--industrial mini-industrial-0" in (tmp_path / "weights.md").read_text()
     with pytest.raises(ConfigError, match="no figure is called 'weight'"):
         invoke("weight", "--out", tmp_path / "none")

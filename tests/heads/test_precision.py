@@ -8,7 +8,7 @@ import torch
 
 from headlens import heads
 from headlens.errors import ConfigError
-from headlens.precision import computing, finely
+from headlens.precision import _tf32, computing, finely, unit
 
 
 def test_half_precision_answers_every_question(make, pictures):
@@ -35,13 +35,21 @@ def test_a_detector_in_another_precision_is_a_copy(make, images):
     assert torch.equal(single.backbone.vision.proj, kept)
     with computing(single) as same:
         assert same is single
-    assert not torch.backends.cuda.matmul.allow_tf32
-    with computing(single, "tf32"):
-        assert torch.backends.cuda.matmul.allow_tf32
-        with finely(torch.device("cpu")):
-            assert not torch.backends.cuda.matmul.allow_tf32
+    with computing(single, "tf32"), finely(torch.device("cpu")):
+        assert not torch.backends.cuda.matmul.allow_tf32  # a CPU knows no TF32: torch's setting is left alone
     with pytest.raises(ConfigError, match="float8"), computing(single, "float8"):
         pass
+
+
+def test_settings_of_torch_end_with_the_block():
+    flags, gpu = torch.backends.cuda.matmul, torch.device("cuda")  # they can be set where there is none
+    assert not flags.allow_tf32
+    with _tf32(True, gpu):
+        assert flags.allow_tf32 and unit(torch.float32, gpu) == 2**-10
+        assert unit(torch.float32, torch.device("cpu")) == torch.finfo(torch.float32).eps
+        with _tf32(False, gpu):
+            assert not flags.allow_tf32
+    assert not flags.allow_tf32 and unit(torch.float32, gpu) == torch.finfo(torch.float32).eps
 
 
 def test_the_noise_floor_is_that_of_the_precision(make, pictures):
