@@ -15,6 +15,7 @@ from headlens.cli.ablate import layers_of
 from headlens.cli.attribute import masks_of
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import Ablation
+from headlens.heads.results import Result
 
 
 def invoke(*arguments: object) -> str:
@@ -160,7 +161,9 @@ def test_names(lens):
 def test_attributions_of_pictures(lens, parts):
     pictures, masks = parts / "bolt" / "test" / "spot", parts / "bolt" / "ground_truth" / "spot"
     said = lens("attribute", pictures, "--mask", masks, "--method", "integrated_gradients", "--steps", 2, data=False)
-    frame = pd.read_parquet(lens.out / "attribute-small-joint_margin-2-steps.parquet")
+    saved = Result.load(lens.out / "attribute-small-joint_margin-2-steps.parquet")
+    frame = saved.frame
+    assert saved.provenance["options"]["integrated_gradients"]["steps"] == 2
     assert len(frame) == 3 and said.count("  joint margin ") == 3 and "missed" in said
     complete = frame["residual"].abs() <= 1e-3 * (frame["value"] - frame["baseline"]).abs()
     assert complete.all() and np.allclose(frame["value"] - frame["baseline"] - frame["effect"], frame["residual"])

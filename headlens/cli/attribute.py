@@ -98,6 +98,7 @@ def attribute(
     typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}, {target.replace('_', ' ')}\n")
 
     frames, bad = [], []
+    used: dict[str, Any] = {}  # of each method, all its options
     how_asked = ("inside" if inside else "", baseline or "", f"{steps} steps" if steps else "", *(head or []))
     names = [name.replace(".", "-") for name in unique_names(files)]
     stems = unique([slug("attribute", loaded.folder.name, name, target, *how_asked) for name in names])
@@ -121,6 +122,7 @@ def attribute(
                         thing=category,
                         **settings,
                     )
+                    used[how] = result.provenance["options"]
                     result.save(out / f"{stem}-{how}.npz")
                     figure, _ = result.plot(mask=None if outline is None else outline.numpy())
                     write_figure(out / f"{stem}-{how}.png", figure)
@@ -134,7 +136,7 @@ def attribute(
             frames.append(pd.concat(results, ignore_index=True))
             bar.write(f"{path}\n{table(frames[-1])}\n  {out / stem}-METHOD.png, .npz\n")
     if frames:
-        about = result.provenance | {"method": list(options), "options": {}, "skipped": bad}
+        about = result.provenance | {"method": list(options), "options": used, "skipped": bad}
         every = Result(pd.concat(frames, ignore_index=True), about)
         saved = every.save(out / f"{slug('attribute', loaded.folder.name, target, *how_asked)}.parquet")
         typer.echo(f"{saved}: values, sums and residuals of {len(frames)} pictures")
