@@ -41,7 +41,7 @@ class Stage:
 
     def __call__(self, rows: Sequence[Prepared]) -> tuple[Tensor, list[Prepared]]:
         """Pictures it takes, or resized ones, to images [B, 3, S, S] uint8 there, and rows whose masks are resized."""
-        self._stream = self._stream or torch.cuda.Stream(self.device)
+        self._stream = self._stream or torch.cuda.Stream(self.device, priority=-1)  # little work, waited for
         images: list[Tensor] = []
         done: list[Prepared] = []
         with torch.cuda.stream(self._stream):

@@ -42,6 +42,7 @@ def step(
     put: Tensor | None = None,
     local_put: Tensor | None = None,
     cls_only: bool = False,
+    in_place: bool = False,
 ) -> Step:
     """Both streams [R, T, D] through one block.
 
@@ -52,20 +53,22 @@ def step(
         weight, local_weight: [R, H] or [1, H], what multiplies each head.
         put, local_put: [R, T, D], added to what the heads write.
         cls_only: the global stream's CLS alone, [R, 1, D].
+        in_place: write over both streams, so that none is copied; ``y`` is then given, and ``mid`` is lost.
     """
     q, k, v = block.attn.project(block.ln1(x), hooked=False)
+    add = Tensor.add_ if in_place else Tensor.add
 
     def write(z: Tensor, weight: Tensor | None, put: Tensor | None) -> Tensor:
         out = block.attn.out((z if weight is None else z * weight[:, None, :, None]).flatten(2))
         return out if put is None else out + put
 
-    z = block.attn.mix(q[:, :1] if cls_only else q, k, v)
-    mid = (x[:, :1] if cls_only else x) + write(z, weight, put)
     local_z = None
-    if attention is not None:
+    if attention is not None:  # first: it begins with the global stream as it comes in
         local_z = block.attn.mix(q, k, v, attention)
-        y = (x if y is None else y) + write(local_z, local_weight, local_put)
-    return Step(mid, mid + block.mlp(block.ln2(mid)), y, local_z=local_z, z=z)
+        y = add(x if y is None else y, write(local_z, local_weight, local_put))
+    z = block.attn.mix(q[:, :1] if cls_only else q, k, v)
+    mid = add(x[:, :1] if cls_only else x, write(z, weight, put))
+    return Step(mid, add(mid, block.mlp(block.ln2(mid))), y, local_z=local_z, z=z)
 
 
 @dataclass(frozen=True)

@@ -139,55 +139,58 @@ def respond(
     order, begins = _order(variants, vision.cfg.n_layers)
     cut = _Cut(clean, [variants[i] for i in order], kind, replacement)
     text = clean.text.expand(batch, -1, -1).repeat(len(variants), 1, 1)  # (V B, 2, d_e)
-    x: Tensor | None = None  # streams of the variants that have begun, [n B, T, D]
-    y: Tensor | None = None
+    streams = batch * sum(begin < vision.cfg.n_layers for begin in begins)
+    xs = clean.x[0].new_empty(streams, *clean.x[0].shape[1:])  # (n B, T, D); variants that have begun come first
+    ys: Tensor | None = None
     shift: Tensor | None = None  # what ablated local heads add to a stream that is clean otherwise, [V, B, T, D]
     found: dict[int, Tensor] = {}
     running = 0
     for layer, block in enumerate(vision.blocks):
-        attention = local_here(detector, layer)
+        begun, beside = running * batch, clean.y[layer]
+        attention, last = local_here(detector, layer), clean.mid[layer].shape[1]  # T, or CLS alone in the last block
         if attention is not None:
             moved = cut.shift("local", layer, slice(None))
             shift = moved if shift is None else shift if moved is None else shift + moved
-        if x is not None:
+            if ys is None:
+                ys = torch.empty_like(xs)
+                ys[:begun] = xs[:begun]
+        if begun:
             weight, put = cut.edit("global", layer, slice(running))
             local_weight, local_put = (
                 cut.edit("local", layer, slice(running)) if attention is not None else (None, None)
             )
-            done = step(
+            step(
                 block,
-                x,
-                y,
+                xs[:begun],
+                None if ys is None else ys[:begun],
                 attention=attention,
                 weight=weight,
                 local_weight=local_weight,
                 put=put,
                 local_put=local_put,
-                cls_only=clean.mid[layer].shape[1] == 1,
+                cls_only=last == 1,
+                in_place=True,
             )
-            x, y = done.x, done.y
         rows = slice(running, sum(begin <= layer for begin in begins))  # those that begin here
-        beside = clean.y[layer]
         if rows.stop > running:
-            count = rows.stop - running
+            count, new = rows.stop - running, slice(begun, rows.stop * batch)
             mid = _begun(clean.mid[layer], cut.shift("global", layer, rows), count)
-            new = mid + block.mlp(block.ln2(mid))
-            x = new if x is None else torch.cat([x, new])
-            if beside is not None:
-                new = _begun(beside, None if shift is None else shift[rows], count)
-                y = new if y is None else torch.cat([y, new])
+            torch.add(mid, block.mlp(block.ln2(mid)), out=xs[new, :last])
+            if beside is not None and ys is not None:
+                ys[new] = _begun(beside, None if shift is None else shift[rows], count)
         running = rows.stop
         if layer in detector.config.taps:
-            tokens = x if beside is None else y
+            tokens = (xs if beside is None or ys is None else ys)[: running * batch]
             if beside is not None and shift is not None and running < len(variants):
-                others = _begun(beside, shift[running:])  # not begun: only the local stream can differ
-                tokens = others if tokens is None else torch.cat([tokens, others])
+                tokens = torch.cat(
+                    [tokens, _begun(beside, shift[running:])]
+                )  # not begun: the local stream alone differs
             found[layer] = clean.margins.taps[layer].repeat(len(variants), 1)
-            if tokens is not None:
+            if len(tokens):
                 found[layer][: len(tokens)] = read_patches(detector, tokens, text[: len(tokens)])[:, 1:]
     image = clean.margins.image.repeat(len(variants))
-    if x is not None:
-        image[: len(x)] = read_cls(detector, x[:, 0], text[: len(x)])
+    if streams:
+        image[:streams] = read_cls(detector, xs[:, 0], text[:streams])
     back = torch.tensor(order).argsort().to(image.device, non_blocking=True)
     idle = cut.idle()
 

@@ -157,7 +157,7 @@ def evaluate(
     batches = loader.numbered(ranks.share(len(loader)))
     scoring = nullcontext(detector) if precision is None else computing(detector, precision)  # type: ignore[arg-type]
     with closing(batches), scoring as score:
-        for number, part, truths in ahead((number, part, _truths(part)) for number, part in batches):
+        for number, part, truths in ahead((number, part, _truths(part)) for number, part in ahead(batches)):
             images = loader.preprocess.normalise(arrived(part.images, device))
             prediction = score(images, [record.category for record in part.records])
             maps = prediction.anomaly_map
