@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from headlens.backbone.config import Activation, TransformerConfig
+from headlens.backbone.norm import Norm
 from headlens.errors import ShapeError
 
 AttentionMatrix = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -82,7 +83,7 @@ def _skip(module: nn.Module, name: str, x: Tensor) -> Tensor:
     return x
 
 
-class HookedLayerNorm(nn.LayerNorm):
+class HookedLayerNorm(Norm):
     """LayerNorm whose scale ``sqrt(var + eps)``, [B, T, 1], can be read and, by a hook, frozen."""
 
     def __init__(self, width: int, eps: float) -> None:
@@ -251,9 +252,9 @@ class Block(nn.Module):
 
     def __init__(self, cfg: TransformerConfig, *, causal: bool = False, local: bool = False) -> None:
         super().__init__()
-        self.ln1 = nn.LayerNorm(cfg.d_model, eps=cfg.eps)
+        self.ln1 = Norm(cfg.d_model, eps=cfg.eps)
         self.attn = Attention(cfg.d_model, cfg.n_heads, causal=causal, local=local)
-        self.ln2 = nn.LayerNorm(cfg.d_model, eps=cfg.eps)
+        self.ln2 = Norm(cfg.d_model, eps=cfg.eps)
         self.mlp = MLP(cfg.d_model, cfg.d_mlp, cfg.act_fn)
         self.hook_resid_pre, self.hook_resid_mid, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
         self.hook_attn_out, self.hook_mlp_out = HookPoint(), HookPoint()

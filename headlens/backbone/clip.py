@@ -58,7 +58,7 @@ class Backbone(nn.Module):
         self.provenance = provenance
         self._prompts = PromptCache()
 
-    @cached_property
+    @property
     def tokenizer(self) -> Callable[..., Tensor]:
         """Sentences to token ids [P, n_ctx]; made on first use, because open_clip takes seconds to import."""
         return self._make_tokenizer()

@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def assemble(
     )
     with torch.device("meta"):  # nothing is allocated, or initialised for nothing, before the weights are there
         preprocess = partial(_preprocess, provenance.image_size, recipe or {})
-        backbone = Backbone(arch, provenance, partial(_tokenizer, arch), preprocess)
+        backbone = Backbone(arch, provenance, partial(_tokenizer, arch.text.n_ctx, arch.text.d_vocab), preprocess)
     backbone = backbone.to(dtype)
     if state is None:
         backbone = backbone.to_empty(device=device or torch.get_default_device())
@@ -235,19 +235,20 @@ def _check_activation(arch: Architecture, trained_quick: bool, what: str) -> Non
     raise ArchitectureError(f"{what} needs {trained}, {arch.name} computes {built}{way}")
 
 
-def _tokenizer(arch: Architecture) -> Callable[..., Tensor]:
+@cache
+def _tokenizer(n_ctx: int, d_vocab: int) -> Callable[..., Tensor]:
     """CLIP's BPE at the tower's context length; for a smaller vocabulary, its first merges only.
 
     Every sentence can still be said: a rare word is spelt in more, shorter pieces.
     """
     from open_clip.tokenizer import SimpleTokenizer, default_bpe
 
-    if arch.text.d_vocab >= _CLIP_VOCABULARY:
-        return SimpleTokenizer(context_length=arch.text.n_ctx)
+    if d_vocab >= _CLIP_VOCABULARY:
+        return SimpleTokenizer(context_length=n_ctx)
     merges = gzip.decompress(Path(default_bpe()).read_bytes()).split(b"\n")
-    kept = merges[: 1 + arch.text.d_vocab - 514]  # a comment; 2 x 256 bytes and 2 special tokens are no merges
+    kept = merges[: 1 + d_vocab - 514]  # a comment; 2 x 256 bytes and 2 special tokens are no merges
     file = BytesIO(gzip.compress(b"\n".join(kept)))
-    return SimpleTokenizer(bpe_path=file, context_length=arch.text.n_ctx)
+    return SimpleTokenizer(bpe_path=file, context_length=n_ctx)
 
 
 def _preprocess(size: tuple[int, int], recipe: Mapping[str, Any]) -> Callable[[Any], Tensor]:

@@ -21,6 +21,7 @@ from transformer_lens.hook_points import HookPoint
 
 from headlens.backbone.blocks import HookedLayerNorm, LocalStream, TokenMap
 from headlens.backbone.config import VisionConfig, check_blocks
+from headlens.backbone.norm import Norm
 from headlens.backbone.tower import HookedTower
 from headlens.errors import ShapeError
 
@@ -127,7 +128,7 @@ class VisionTower(HookedTower):
 
     def readout(self, tokens: Tensor) -> Tensor:
         """Tokens of a residual stream [..., D] to the joint space [..., d_e]: ln_final, then proj."""
-        return nn.LayerNorm.forward(self.ln_final, tokens) @ self.proj  # without the hook at its scale
+        return Norm.forward(self.ln_final, tokens) @ self.proj  # without the hook at its scale
 
     def forward(
         self,

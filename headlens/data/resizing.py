@@ -77,7 +77,7 @@ def _asked(native: tuple[int, int], size: tuple[int, int], way: Way, device: tor
 
 def _along(pictures: Tensor, high: Tensor, low: Tensor) -> Tensor:
     """The last axis of bytes [..., W] by weights [W, S] of 2^11 and of 1."""
-    sums = _product(pictures, high).mul_(2**_LOW).add_(_product(pictures, low)).add_(2 ** (_BITS - 1))
+    sums = _product(pictures, low).add_(_product(pictures, high), alpha=2**_LOW).add_(2 ** (_BITS - 1))
     return (sums >> _BITS).clamp_(0, 255).to(torch.uint8)
 
 

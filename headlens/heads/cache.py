@@ -67,8 +67,8 @@ def step(
         local_z = block.attn.mix(q, k, v, attention)
         y = add(x if y is None else y, write(local_z, local_weight, local_put))
     z = block.attn.mix(q[:, :1] if cls_only else q, k, v)
-    mid = add(x[:, :1] if cls_only else x, write(z, weight, put))
-    return Step(mid, add(mid, block.mlp(block.ln2(mid))), y, local_z=local_z, z=z)
+    mid, seen = block.ln2.after(x[:, :1] if cls_only else x, write(z, weight, put), in_place)
+    return Step(mid, add(mid, block.mlp(seen)), y, local_z=local_z, z=z)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""LayerNorm in one pass, against torch's own; the kernel by Triton's interpreter, which needs no GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from headlens.backbone import norm as fused
+from headlens.backbone.norm import Norm
+
+HALVES = [torch.float16, torch.bfloat16]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+ALONE = pytest.mark.skipif(not INTERPRETED, reason="run by the test above")
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+
+
+def made(width, device="cpu"):
+    torch.manual_seed(0)
+    own = Norm(width, device=device).requires_grad_(False)
+    nn.init.normal_(own.weight)
+    nn.init.normal_(own.bias)
+    return own
+
+
+def close(found, expected, dtype):
+    """Within one unit in the last place of ``dtype``."""
+    assert found.dtype == dtype
+    room = torch.finfo(dtype).eps * expected.abs() + 1e-6
+    assert ((found.float() - expected).abs() <= room).all()
+
+
+def test_the_kernel_under_the_interpreter():
+    """In a process of its own: Triton decides when it is imported."""
+    pytest.importorskip("triton")
+    if INTERPRETED:
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "kernel"]
+    done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0 and "7 passed" in done.stdout, done.stdout + done.stderr
+
+
+@ALONE
+@pytest.mark.parametrize("width", [16, 24])
+def test_the_kernel_adds_normalises_and_rounds(width):
+    own, x, out = made(width), torch.randn(3, 5, width) * 4 + 2, torch.randn(3, 5, width).bfloat16()
+    before = x.clone()
+    with torch.autocast("cpu", torch.bfloat16):
+        added, normed = fused.one_pass(own, x, out)
+        alone = fused.one_pass(own, x)[1]
+        assert torch.equal(added, x + out) and torch.equal(x, before)
+        close(normed, nn.LayerNorm.forward(own, x + out), torch.bfloat16)
+        close(alone, nn.LayerNorm.forward(own, x), torch.bfloat16)
+        in_place = fused.one_pass(own, x[:, 1:3], out[:, 1:3], in_place=True)
+    assert torch.equal(x[:, 1:3], added[:, 1:3]) and torch.equal(x[:, [0, 3, 4]], before[:, [0, 3, 4]])
+    assert torch.equal(in_place[1], normed[:, 1:3])
+
+
+@ALONE
+@pytest.mark.parametrize(
+    "view", [lambda x: x[:, 0], lambda x: x[:, 1:], lambda x: x.mT.contiguous().mT, lambda x: x[0, 0]]
+)
+def test_the_kernel_reads_any_view(view):
+    own, x = made(16), torch.randn(2, 4, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fused.one_pass(own, view(x))[1]
+        assert found.shape == view(x).shape
+        close(found, nn.LayerNorm.forward(own, view(x)), torch.bfloat16)
+
+
+def test_elsewhere_it_is_torchs():
+    own, x, out = made(16), torch.randn(2, 3, 16), torch.randn(2, 3, 16)
+    plain = nn.LayerNorm.forward(own, x + out)
+    added, normed = own.after(x, out)
+    assert torch.equal(own(x + out), plain) and torch.equal(normed, plain) and torch.equal(added, x + out)
+    expected = x + out
+    assert own.after(x, out, in_place=True)[0] is x and torch.equal(x, expected)
+
+
+@CUDA
+@pytest.mark.parametrize("dtype", HALVES)
+def test_on_a_gpu(dtype):
+    own, x, out = (
+        made(1000, "cuda"),
+        torch.randn(3, 50, 1000, device="cuda") * 5,
+        torch.randn(3, 50, 1000, device="cuda"),
+    )
+    assert fused._works(x.device)
+    plain = nn.LayerNorm.forward(own, x + out.to(dtype))
+    with torch.autocast("cuda", dtype):
+        added, normed = own.after(x, out.to(dtype))
+        close(normed, plain, dtype)
+        close(own(added[:, 1:]), plain[:, 1:], dtype)
+        assert own(x.requires_grad_()).dtype == torch.float32  # what is differentiated goes through torch
+    assert own(x).dtype == torch.float32
