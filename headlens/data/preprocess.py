@@ -163,13 +163,21 @@ class Preprocess:
 
     def normalise(self, images: Tensor) -> Tensor:
         """[..., 3, H, W] uint8 to float32 with CLIP's statistics, on the device of ``images``."""
-        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std))
+        mean, std = self._statistics(images.device)
         return images.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def denormalise(self, images: Tensor) -> Tensor:
         """The way back, [..., 3, H, W] to colours in 0..1."""
-        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std))
+        mean, std = self._statistics(images.device)
         return (images * std + mean).clamp(0, 1)
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, [3, 1, 1]; a GPU copies them when it comes to it, and nobody waits for its other work."""
+        values = torch.tensor([self.mean, self.std])[..., None, None]
+        if device.type == "cuda":
+            values = values.pin_memory()
+        mean, std = values.to(device, non_blocking=device.type == "cuda")
+        return mean, std
 
 
 def _size(tensor: Tensor) -> tuple[int, int]:

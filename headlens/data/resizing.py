@@ -1,8 +1,8 @@
 """PIL's resizing on any device, to the same bytes: what a few cores cannot do as fast as a GPU looks at pictures.
 
 PIL weighs pixels by whole numbers, 22 bits of fraction, along one axis, then along the other, and rounds to bytes after
-each. As a matrix product that is exact in float32: weights are split into 11 bits and the rest, and every sum stays
-below 2^24; on CUDA factors fit into half precision as they are. Which axis comes first is a version's own choice: PIL
+each. As a matrix product that is exact in float32: weights are split into 11 bits and the rest, and no sum needs more
+than 24; on CUDA factors fit into half precision as they are. Which axis comes first is a version's own choice: PIL
 is asked once for every pair of sizes, by a picture of noise.
 """
 
@@ -76,23 +76,24 @@ def _asked(native: tuple[int, int], size: tuple[int, int], way: Way, device: tor
 
 
 def _along(pictures: Tensor, high: Tensor, low: Tensor) -> Tensor:
-    """The last axis of bytes [..., W] by weights [W, S] of 2^11 and of 1."""
-    sums = _product(pictures, low).add_(_product(pictures, high), alpha=2**_LOW).add_(2 ** (_BITS - 1))
-    return (sums >> _BITS).clamp_(0, 255).to(torch.uint8)
+    """The last axis of bytes [..., W] by weights [W, S]: whole multiples of 2^-11, and of 2^-22 times 2^11."""
+    carried = _product(pictures, low).floor_()  # what is left below changes no byte: a half is added, and cut off
+    sums = _product(pictures, high).add_(carried, alpha=2.0**-_LOW).add_(0.5)
+    return sums.clamp_(0, 255).to(torch.uint8)
 
 
 def _product(pictures: Tensor, weights: Tensor) -> Tensor:
-    """Bytes [..., W] by whole numbers [W, S], exactly, [..., S] int32."""
+    """Bytes [..., W] by weights [W, S], exactly, [..., S]."""
     with torch.autocast(pictures.device.type, enabled=False):
         if pictures.is_cuda and weights.dtype == torch.float32 and _WIDE_SUMS:
-            flat, factors = pictures.reshape(-1, len(weights)).half(), weights.half()  # whole numbers up to 2^11
-            return torch.mm(flat, factors, out_dtype=torch.float32).int().view(*pictures.shape[:-1], -1)
-        return (pictures.to(weights.dtype) @ weights).int()
+            flat, factors = pictures.reshape(-1, len(weights)).half(), weights.half()  # 11 bits each
+            return torch.mm(flat, factors, out_dtype=torch.float32).view(*pictures.shape[:-1], -1)
+        return pictures.to(weights.dtype) @ weights
 
 
 @lru_cache(maxsize=64)
 def _matrix(pixels: int, size: int, way: Way, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Weights of ``size`` pixels, [pixels, size]: whole multiples of 2^11, and what is left, as PIL works them out."""
+    """Weights of ``size`` pixels as PIL works them out, [pixels, size]: see ``_along``."""
     scale = pixels / size
     stretch = max(scale, 1.0)
     support = SUPPORT[way] * stretch
@@ -106,8 +107,8 @@ def _matrix(pixels: int, size: int, way: Way, device: torch.device) -> tuple[Ten
     total = weights.cumsum(0)[-1]  # in PIL's order
     whole = (weights / total * 2**_BITS + torch.where(weights < 0, -0.5, 0.5)).trunc().long()
     dtype = torch.float32 if math.ceil(support) * 2 + 1 <= _MOST_TAPS else torch.float64
-    high = whole >> _LOW
-    return high.to(device, dtype), (whole - (high << _LOW)).to(device, dtype)
+    high, part = whole >> _LOW, 2.0**-_LOW
+    return high.to(device, dtype) * part, (whole - (high << _LOW)).to(device, dtype) * part
 
 
 def _cubic(x: Tensor, a: float = -0.5) -> Tensor:

@@ -43,7 +43,7 @@ def test_the_rest(case):
     assert abs(float(cflow200(maps.to(device), there)) - float(cflow200(maps, truth))) < 1e-12
     here, moved = PerImage.of(maps, truth), PerImage.of(maps.to(device), there)
     assert torch.equal(here.hits, moved.hits.cpu()) and torch.equal(here.negatives, moved.negatives.cpu())
-    scores, labels = maps.flatten(1).amax(1), masks.flatten(1).any(1)
+    scores, labels = maps.flatten(1).mean(1), torch.arange(len(maps)) % 3 == 0
     there_too, known = image_metrics(scores.to(device), labels), image_metrics(scores, labels)
     assert all(abs(float(there_too[name]) - float(known[name])) < 1e-12 for name in known)
     metric = ImageMetrics().to(device)
