@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,14 +22,11 @@ from headlens.data import DataSet, Pixels, Record
 
 def environment(device: torch.device) -> str:
     """Commit, versions and device, for under a table."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run(
-            [*git, "describe", "--always", "--dirty"], capture_output=True, text=True
-        ).stdout.strip()
-    except OSError:
-        commit = ""
-    commit = commit or os.environ.get("HEADLENS_COMMIT", "")  # of a tree that travelled without its history
+    commit = os.environ.get("HEADLENS_COMMIT", "")  # of a tree that travelled without its history
+    if not commit:
+        git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        with suppress(OSError):
+            commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     if device.type == "cpu":
         name = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     else:

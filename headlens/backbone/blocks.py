@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from headlens.backbone.config import Activation, TransformerConfig
-from headlens.backbone.norm import Norm
+from headlens.backbone.norm import Norm, plus
 from headlens.errors import ShapeError
 
 AttentionMatrix = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -298,9 +298,9 @@ class Block(nn.Module):
         attention = local.attention if local is not None and replaced else ("qk",)
         x, asking = (x[:, :1], q[:, :1]) if cls_only else (x, q)
         out = self.attn(asking, k, v, attention, weight, "global", hooked)
-        x = at(self, "hook_resid_mid", x + at(self, "hook_attn_out", out))
+        x = at(self, "hook_resid_mid", plus(x, at(self, "hook_attn_out", out)))
         if local is None or beside or local.mlp:
-            x = x + at(self, "hook_mlp_out", self.mlp(self.ln2(x)))
+            x = plus(x, at(self, "hook_mlp_out", self.mlp(self.ln2(x))))
         if adapter is not None:
             x = _adapted(adapter, x)
         x = at(self, "hook_resid_post", x)
@@ -308,9 +308,9 @@ class Block(nn.Module):
         if local is not None and beside:
             assert y is not None
             out = self.attn(q, k, v, local.attention, local_weight, "local", hooked)
-            y = y + at(self, "hook_local_attn_out", out)
+            y = plus(y, at(self, "hook_local_attn_out", out))
             if local.mlp:
-                y = y + at(self, "hook_local_mlp_out", self.mlp(self.ln2(y)))
+                y = plus(y, at(self, "hook_local_mlp_out", self.mlp(self.ln2(y))))
             if local_adapter is not None:
                 y = _adapted(local_adapter, y)
             y = at(self, "hook_local_resid_post", y)

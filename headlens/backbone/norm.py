@@ -1,7 +1,8 @@
-"""LayerNorm between residual streams in float32 and products in half precision, in one pass over the stream.
+"""Adding to a residual stream in float32 what products in half precision made, and normalising it for the next ones.
 
 Torch's autocast adds, normalises and rounds in three passes, of twice the memory traffic in all: a tenth of a forward
-at full size. The normalised stream differs by no more than the last bit of the half precision.
+at full size. Here each is one, and both together can be. The normalised stream differs by no more than the last bit of
+the half precision. Without CUDA's autocast all of it is torch's own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class Norm(nn.LayerNorm):
@@ -22,66 +24,133 @@ class Norm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] to [..., D]."""
-        kernel = self._fused(x)
-        return super().forward(x) if kernel is None else kernel(self, x)[1]
+        if not _in_one_pass(x, self.weight, self.bias):
+            return super().forward(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _Normed.apply(x, self.weight, self.bias, self.eps)
+        return normed(self.weight, self.bias, self.eps, x)[1]
 
     def after(self, x: Tensor, out: Tensor, in_place: bool = False) -> tuple[Tensor, Tensor]:
-        """``x + out``, written over ``x`` if asked for, and what the norm makes of it; [R, T, D] each."""
-        kernel = self._fused(x, out)
-        if kernel is not None:
-            return kernel(self, x, out, in_place)
-        x = x.add_(out) if in_place else x + out
+        """``plus(x, out, in_place)``, and what the norm makes of it; [R, T, D] each."""
+        if x.shape == out.shape and _in_one_pass(x, self.weight, self.bias) and not torch.is_grad_enabled():
+            return normed(self.weight, self.bias, self.eps, x, out, in_place)
+        x = plus(x, out, in_place)
         return x, self(x)
 
-    def _fused(self, x: Tensor, *others: Tensor) -> Any:
-        """What does it in one pass; None where torch must: gradients, other types, other devices."""
-        if not (x.is_cuda and x.dtype == self.weight.dtype == torch.float32 and x.numel()):
-            return None
-        if not torch.is_autocast_enabled("cuda") or torch.compiler.is_compiling():
-            return None
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, self.weight, self.bias, *others)):
-            return None
-        return one_pass if _works(x.device) else None
+
+def plus(x: Tensor, out: Tensor, in_place: bool = False) -> Tensor:
+    """``x + out``, written over ``x`` if asked for: a stream [R, T, D] and what is added to it.
+
+    >>> plus(torch.ones(1, 1, 2), torch.ones(1, 1, 2))
+    tensor([[[2., 2.]]])
+    """
+    if x.dtype == out.dtype or x.shape != out.shape or not _in_one_pass(x):
+        return x.add_(out) if in_place else x + out
+    if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
+        return _Plus.apply(x, out)
+    return summed(x, out, in_place)
 
 
-def one_pass(norm: nn.LayerNorm, x: Tensor, out: Tensor | None = None, in_place: bool = False) -> tuple[Tensor, Tensor]:
-    """``x``, or ``x + out``, and it normalised in the precision of autocast; x [..., D] float32, out [..., D]."""
-    width = x.shape[-1]
-    rows = x if x.ndim == 3 else x.reshape(1, -1, width)  # (R, T, D), in any strides but the last
-    rows = rows if rows.stride(2) == 1 else rows.contiguous()
+def _in_one_pass(x: Tensor, *frozen: Tensor) -> bool:
+    """Whether it can be: float32 on CUDA with autocast around it, and no gradients of ``frozen``."""
+    if not (x.is_cuda and torch.is_autocast_enabled("cuda") and x.dtype == torch.float32 and x.numel()):
+        return False
+    if torch.compiler.is_compiling():  # it fuses by itself
+        return False
+    if any(own.dtype != x.dtype or (torch.is_grad_enabled() and own.requires_grad) for own in frozen):
+        return False
+    return _works(x.device)
+
+
+class _Normed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.eps = eps
+        return normed(weight, bias, eps, x)[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        x, weight = ctx.saved_tensors
+        return normed_backward(weight, ctx.eps, x, grad), None, None, None
+
+
+class _Plus(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, out: Tensor) -> Tensor:
+        ctx.dtype = out.dtype
+        return summed(x, out)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        return grad, grad.to(ctx.dtype) if ctx.needs_input_grad[1] else None
+
+
+def normed(
+    weight: Tensor, bias: Tensor, eps: float, x: Tensor, out: Tensor | None = None, in_place: bool = False
+) -> tuple[Tensor, Tensor]:
+    """``x``, or ``x + out``, and it normalised in the precision of autocast; x [..., D] float32, out as x."""
+    rows = _rows(x)
     added = rows if out is None or in_place else torch.empty(rows.shape, dtype=x.dtype, device=x.device)
-    other = rows if out is None else out.reshape(rows.shape)
-    other = other if other.stride(2) == 1 else other.contiguous()
-    normed = torch.empty(rows.shape, dtype=torch.get_autocast_dtype(x.device.type), device=x.device)
-    strides = [stride for tensor in (rows, other, added) for stride in tensor.stride()[:2]]
-    block = 1 << (width - 1).bit_length()
-    kernel = _kernel()[(rows.shape[1], rows.shape[0])]
-    kernel(rows, other, added, normed, norm.weight, norm.bias, *strides, norm.eps, out is not None, width, block)
-    return (x if out is None or in_place else added.view(x.shape)), normed.view(x.shape)
+    result = torch.empty(rows.shape, dtype=torch.get_autocast_dtype(x.device.type), device=x.device)
+    _launch("forward", rows, rows if out is None else _rows(out), added, result, weight, bias, eps, out is not None)
+    return (x if out is None or in_place else added.view(x.shape)), result.view(x.shape)
+
+
+def normed_backward(weight: Tensor, eps: float, x: Tensor, grad: Tensor) -> Tensor:
+    """The gradient at ``x`` [..., D] of ``grad`` [..., D] at what ``normed`` made of it, float32."""
+    result = torch.empty(_rows(x).shape, dtype=x.dtype, device=x.device)
+    _launch("backward", _rows(x), _rows(grad), result, weight, eps)
+    return result.view(x.shape)
+
+
+def summed(x: Tensor, out: Tensor, in_place: bool = False) -> Tensor:
+    """``x + out``, both [..., D], in the precision of ``x``."""
+    rows = _rows(x)
+    added = rows if in_place else torch.empty(rows.shape, dtype=x.dtype, device=x.device)
+    _launch("sum", rows, _rows(out), added)
+    return x if in_place else added.view(x.shape)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(R, T, D), in any strides but the last."""
+    rows = x if x.ndim == 3 else x.reshape(1, -1, x.shape[-1])
+    return rows if rows.stride(2) == 1 else rows.contiguous()
+
+
+def _launch(name: str, *args: Any) -> None:
+    """One token a program; streams [R, T, D] among ``args`` are followed by their strides."""
+    rows, tokens, width = args[0].shape
+    given: list[Any] = []
+    for arg in args:
+        given += [arg, *arg.stride()[:2]] if isinstance(arg, Tensor) and arg.ndim == 3 else [arg]
+    _kernels()[name][(tokens, rows)](*given, width, 1 << (width - 1).bit_length())
 
 
 @cache
 def _works(device: torch.device) -> bool:
     """Whether Triton is there, knows the card, and finds the compiler that it needs."""
-    x = torch.zeros(1, 1, 16, device=device)
+    x, weight = torch.zeros(1, 1, 16, device=device), torch.ones(16, device=device)
     try:
-        one_pass(nn.LayerNorm(16, device=device), x, x)
-    except Exception:  # many kinds, of several packages; torch's own passes give the same
+        normed(weight, weight, 1e-5, summed(x, x), x)
+        normed_backward(weight, 1e-5, x, x)
+    except Exception:  # of many kinds and several packages; torch's own passes do the same
         return False
     return True
 
 
 @cache
-def _kernel() -> Any:
-    """One token a program."""
+def _kernels() -> dict[str, Any]:
     import triton
     import triton.language as tl
 
+    # fmt: off
     @triton.jit
-    def normed(  # type: ignore[no-untyped-def]
-        x, out, added, result, weight, bias, x_row, x_token, out_row, out_token, added_row, added_token,
-        eps, add: tl.constexpr, width: tl.constexpr, block: tl.constexpr
-    ):  # fmt: skip
+    def forward(  # type: ignore[no-untyped-def]
+        x, x_row, x_token, out, out_row, out_token, added, added_row, added_token, result, result_row, result_token,
+        weight, bias, eps, add: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
+    ):
         token, row, at = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.arange(0, block)
         there = at < width
         own = tl.load(x + row * x_row + token * x_token + at, there, 0.0)
@@ -91,6 +160,34 @@ def _kernel() -> Any:
         away = tl.where(there, own - tl.sum(own) / width, 0.0)
         unit = away * tl.rsqrt(tl.sum(away * away) / width + eps)
         unit = unit * tl.load(weight + at, there, 0.0) + tl.load(bias + at, there, 0.0)
-        tl.store(result + (row * tl.num_programs(0) + token) * width + at, unit, there)
+        tl.store(result + row * result_row + token * result_token + at, unit, there)
 
-    return normed
+    @triton.jit
+    def backward(  # type: ignore[no-untyped-def]
+        x, x_row, x_token, grad, grad_row, grad_token, result, result_row, result_token,
+        weight, eps, width: tl.constexpr, block: tl.constexpr,
+    ):
+        token, row, at = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.arange(0, block)
+        there = at < width
+        own = tl.load(x + row * x_row + token * x_token + at, there, 0.0)
+        away = tl.where(there, own - tl.sum(own) / width, 0.0)
+        scale = tl.rsqrt(tl.sum(away * away) / width + eps)
+        unit = away * scale
+        up = tl.load(grad + row * grad_row + token * grad_token + at, there, 0.0).to(tl.float32)
+        up *= tl.load(weight + at, there, 0.0)
+        down = scale * (up - tl.sum(up) / width - unit * (tl.sum(up * unit) / width))
+        tl.store(result + row * result_row + token * result_token + at, down, there)
+
+    @triton.jit
+    def plus(  # type: ignore[no-untyped-def]
+        x, x_row, x_token, out, out_row, out_token, added, added_row, added_token,
+        width: tl.constexpr, block: tl.constexpr,
+    ):
+        token, row, at = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.arange(0, block)
+        there = at < width
+        own = tl.load(x + row * x_row + token * x_token + at, there, 0.0)
+        own += tl.load(out + row * out_row + token * out_token + at, there, 0.0).to(tl.float32)
+        tl.store(added + row * added_row + token * added_token + at, own, there)
+    # fmt: on
+
+    return {"forward": forward, "backward": backward, "sum": plus}

@@ -9,6 +9,7 @@ is asked once for every pair of sizes, by a picture of noise.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import lru_cache
 from threading import Lock
 from typing import Literal
@@ -71,8 +72,11 @@ def _asked(native: tuple[int, int], size: tuple[int, int], way: Way, device: tor
     noise = np.random.default_rng(0).integers(0, 256, native, dtype=np.uint8)
     theirs = Image.fromarray(noise).resize(size[::-1], getattr(Image.Resampling, way.upper()))
     expected = torch.from_numpy(np.array(theirs)[:_LOOK, :_LOOK])
-    ours = torch.from_numpy(noise).to(device)
-    return next((axis for axis in (-1, -2) if torch.equal(_in_turn(ours, size, way, axis, _LOOK).cpu(), expected)), 0)
+    # On a stream of its own: else it would wait for the work that the device has been given, and others for it.
+    with torch.cuda.stream(torch.cuda.Stream(device, -1)) if device.type == "cuda" else nullcontext():
+        ours = torch.from_numpy(noise).to(device)
+        same = [torch.equal(_in_turn(ours, size, way, axis, _LOOK).cpu(), expected) for axis in (-1, -2)]
+    return -1 if same[0] else -2 if same[1] else 0
 
 
 def _along(pictures: Tensor, high: Tensor, low: Tensor) -> Tensor:

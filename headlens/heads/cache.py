@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from headlens.backbone.blocks import AttentionMatrix, Block
+from headlens.backbone.norm import plus
 from headlens.backbone.vision import STREAMS
 from headlens.detectors.headclip import Detector
 from headlens.detectors.scoring import margin
@@ -56,7 +57,6 @@ def step(
         in_place: write over both streams, so that none is copied; ``y`` is then given, and ``mid`` is lost.
     """
     q, k, v = block.attn.project(block.ln1(x), hooked=False)
-    add = Tensor.add_ if in_place else Tensor.add
 
     def write(z: Tensor, weight: Tensor | None, put: Tensor | None) -> Tensor:
         out = block.attn.out((z if weight is None else z * weight[:, None, :, None]).flatten(2))
@@ -65,10 +65,10 @@ def step(
     local_z = None
     if attention is not None:  # first: it begins with the global stream as it comes in
         local_z = block.attn.mix(q, k, v, attention)
-        y = add(x if y is None else y, write(local_z, local_weight, local_put))
+        y = plus(x if y is None else y, write(local_z, local_weight, local_put), in_place)
     z = block.attn.mix(q[:, :1] if cls_only else q, k, v)
     mid, seen = block.ln2.after(x[:, :1] if cls_only else x, write(z, weight, put), in_place)
-    return Step(mid, add(mid, block.mlp(seen)), y, local_z=local_z, z=z)
+    return Step(mid, plus(mid, block.mlp(seen), in_place), y, local_z=local_z, z=z)
 
 
 @dataclass(frozen=True)

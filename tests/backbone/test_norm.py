@@ -41,7 +41,11 @@ def test_the_kernel_under_the_interpreter():
         return
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "kernel"]
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0 and "7 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "9 passed" in done.stdout, done.stdout + done.stderr
+
+
+def passed(own, *streams, **options):
+    return fused.normed(own.weight, own.bias, own.eps, *streams, **options)
 
 
 @ALONE
@@ -50,13 +54,13 @@ def test_the_kernel_adds_normalises_and_rounds(width):
     own, x, out = made(width), torch.randn(3, 5, width) * 4 + 2, torch.randn(3, 5, width).bfloat16()
     before = x.clone()
     with torch.autocast("cpu", torch.bfloat16):
-        added, normed = fused.one_pass(own, x, out)
-        alone = fused.one_pass(own, x)[1]
-        assert torch.equal(added, x + out) and torch.equal(x, before)
+        added, normed = passed(own, x, out)
+        assert torch.equal(added, x + out) and torch.equal(fused.summed(x, out), added) and torch.equal(x, before)
         close(normed, nn.LayerNorm.forward(own, x + out), torch.bfloat16)
-        close(alone, nn.LayerNorm.forward(own, x), torch.bfloat16)
-        in_place = fused.one_pass(own, x[:, 1:3], out[:, 1:3], in_place=True)
-    assert torch.equal(x[:, 1:3], added[:, 1:3]) and torch.equal(x[:, [0, 3, 4]], before[:, [0, 3, 4]])
+        close(passed(own, x)[1], nn.LayerNorm.forward(own, x), torch.bfloat16)
+        in_place = passed(own, x[:, 1:3], out[:, 1:3], in_place=True)
+        fused.summed(x[:, 4:], out[:, 4:], in_place=True)
+    assert torch.equal(x[:, [1, 2, 4]], added[:, [1, 2, 4]]) and torch.equal(x[:, [0, 3]], before[:, [0, 3]])
     assert torch.equal(in_place[1], normed[:, 1:3])
 
 
@@ -67,33 +71,70 @@ def test_the_kernel_adds_normalises_and_rounds(width):
 def test_the_kernel_reads_any_view(view):
     own, x = made(16), torch.randn(2, 4, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        found = fused.one_pass(own, view(x))[1]
+        found = passed(own, view(x))[1]
         assert found.shape == view(x).shape
         close(found, nn.LayerNorm.forward(own, view(x)), torch.bfloat16)
 
 
+@ALONE
+@pytest.mark.parametrize("width", [16, 24])
+def test_the_kernel_has_the_gradient(width):
+    own, x = made(width), (torch.randn(2, 3, width) * 3 + 1).requires_grad_()
+    up = torch.randn(2, 3, width)
+    (expected,) = torch.autograd.grad(nn.LayerNorm.forward(own, x), x, up)
+    found = fused.normed_backward(own.weight, own.eps, x.detach(), up)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_elsewhere_it_is_torchs():
     own, x, out = made(16), torch.randn(2, 3, 16), torch.randn(2, 3, 16)
-    plain = nn.LayerNorm.forward(own, x + out)
+    plain, expected = nn.LayerNorm.forward(own, x + out), x + out
     added, normed = own.after(x, out)
-    assert torch.equal(own(x + out), plain) and torch.equal(normed, plain) and torch.equal(added, x + out)
-    expected = x + out
+    assert torch.equal(own(x + out), plain) and torch.equal(normed, plain) and torch.equal(added, expected)
+    assert torch.equal(fused.plus(x[:1], out), x[:1] + out)
     assert own.after(x, out, in_place=True)[0] is x and torch.equal(x, expected)
+
+
+def on_gpu():
+    own, draw = made(1000, "cuda"), torch.Generator("cuda").manual_seed(0)
+    x, out, up = (torch.randn(3, 50, 1000, device="cuda", generator=draw) for _ in range(3))
+    assert fused._works(x.device)
+    return own, x * 5, out, up
 
 
 @CUDA
 @pytest.mark.parametrize("dtype", HALVES)
 def test_on_a_gpu(dtype):
-    own, x, out = (
-        made(1000, "cuda"),
-        torch.randn(3, 50, 1000, device="cuda") * 5,
-        torch.randn(3, 50, 1000, device="cuda"),
-    )
-    assert fused._works(x.device)
-    plain = nn.LayerNorm.forward(own, x + out.to(dtype))
+    own, x, out, _ = on_gpu()
+    out = out.to(dtype)
+    plain = nn.LayerNorm.forward(own, x + out)
     with torch.autocast("cuda", dtype):
-        added, normed = own.after(x, out.to(dtype))
+        added, normed = own.after(x, out)
         close(normed, plain, dtype)
         close(own(added[:, 1:]), plain[:, 1:], dtype)
-        assert own(x.requires_grad_()).dtype == torch.float32  # what is differentiated goes through torch
+        assert torch.equal(added, x + out) and torch.equal(fused.plus(x, out), added)
+        assert torch.equal(fused.plus(x[:1], out), x[:1] + out)
+        assert torch.equal(fused.plus(x.clone(), out, in_place=True), added)
     assert own(x).dtype == torch.float32
+
+
+@CUDA
+@pytest.mark.parametrize("dtype", HALVES)
+def test_gradients_on_a_gpu(dtype):
+    own, x, out, up = on_gpu()
+
+    def gradients(norm, plus):
+        leaves = x.clone().requires_grad_(), out.to(dtype).requires_grad_()
+        with torch.autocast("cuda", dtype):
+            together = plus(*leaves)
+            normed = norm(together)
+        return torch.autograd.grad((normed.to(dtype), together), leaves, (up.to(dtype), up))
+
+    for found, expected in zip(
+        gradients(own, fused.plus), gradients(lambda x: nn.LayerNorm.forward(own, x), torch.add), strict=True
+    ):
+        assert found.dtype == expected.dtype
+        torch.testing.assert_close(found, expected)
+    own.requires_grad_()
+    with torch.autocast("cuda", dtype):
+        assert own(x).dtype == torch.float32  # what is learned goes through torch
