@@ -101,18 +101,20 @@ def _matrix(pixels: int, size: int, way: Way, device: torch.device) -> tuple[Ten
     scale = pixels / size
     stretch = max(scale, 1.0)
     support = SUPPORT[way] * stretch
+    taps = math.ceil(support) * 2 + 1
     centre = (torch.arange(size, dtype=torch.float64) + 0.5) * scale
     first = (centre - support + 0.5).trunc().clamp(min=0)
     last = (centre + support + 0.5).trunc().clamp(max=pixels)
-    at = torch.arange(pixels, dtype=torch.float64)[:, None]
+    at = first + torch.arange(taps, dtype=torch.float64)[:, None]  # (taps, size)
     x = ((at - centre + 0.5) * (1.0 / stretch)).abs()
     weights = _cubic(x) if way == "bicubic" else (1 - x).clamp(min=0)
-    weights = weights.where((at >= first) & (at < last), 0)
+    weights = weights.where(at < last, 0)
     total = weights.cumsum(0)[-1]  # in PIL's order
     whole = (weights / total * 2**_BITS + torch.where(weights < 0, -0.5, 0.5)).trunc().long()
-    dtype = torch.float32 if math.ceil(support) * 2 + 1 <= _MOST_TAPS else torch.float64
-    high, part = whole >> _LOW, 2.0**-_LOW
-    return high.to(device, dtype) * part, (whole - (high << _LOW)).to(device, dtype) * part
+    table = torch.zeros(pixels, size, dtype=torch.int64).scatter_add_(0, at.long().clamp(max=pixels - 1), whole)
+    dtype = torch.float32 if taps <= _MOST_TAPS else torch.float64
+    high, part = table >> _LOW, 2.0**-_LOW
+    return high.to(device, dtype) * part, (table - (high << _LOW)).to(device, dtype) * part
 
 
 def _cubic(x: Tensor, a: float = -0.5) -> Tensor:

@@ -77,7 +77,7 @@ def image_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
         raise ShapeError(
             f"scores and labels have shapes {tuple(scores.shape)} and {tuple(labels.shape)}; expected [V, B] and [B]"
         )
-    rows = [_of(row, labels) for row in scores.reshape(-1, len(labels))]
+    rows = [_of(row, labels) for row in (scores if scores.ndim == 2 else scores[None])]
     return {name: torch.stack([row[name] for row in rows]).reshape(scores.shape[:-1]) for name in rows[0]}
 
 

@@ -19,7 +19,7 @@ from headlens.data.staging import arrived
 from headlens.detectors.headclip import Detector, Prediction
 from headlens.detectors.scoring import pooled
 from headlens.errors import ConfigError
-from headlens.metrics import ImageMetrics, MetricTable, PixelMetrics, Truth
+from headlens.metrics import MetricTable, PixelMetrics, Truth, image_metrics
 from headlens.metrics.streaming import values
 from headlens.metrics.table import KEYS
 from headlens.precision import computing
@@ -265,12 +265,10 @@ def _metrics(dataset: DataSet, scored: pd.DataFrame, certified: dict[str, Bounds
         keys = (dataset.domain, dataset.name, category)
         told = own[own["anomalous"].notna()]
         labels = torch.tensor(told["anomalous"].astype(bool).to_numpy())
-        for score in SCORES:
-            metric = ImageMetrics(sync_on_compute=False)  # every rank has all scores
-            if len(told):
-                metric.update(torch.tensor(told[score].to_numpy(), dtype=torch.float32), labels)
-            for name, value in metric.compute().items():
-                yield (*keys, score, name, float(value))
+        found = image_metrics(torch.tensor(told[list(SCORES)].to_numpy(np.float32).T), labels)
+        for i, score in enumerate(SCORES):
+            for name, value in found.items():
+                yield (*keys, score, name, float(value[i]))
         if dataset.has_masks:
             for name, value in values(certified[str(category)]).items():
                 yield (*keys, "pixel", name, float(value))
