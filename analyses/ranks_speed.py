@@ -1,6 +1,6 @@
 """What a second GPU buys: the same pictures by one process and then by several, verb by verb, and whether frames agree.
 
-    python analyses/ranks_speed.py --model ViT-L-14-336-quickgelu --size 518 --device cuda --images 64
+    python analyses/ranks_speed.py --model ViT-L-14-336-quickgelu --size 518 --device cuda --images 256 --batch 8 --precision bfloat16
     python analyses/ranks_speed.py --size 56 --images 8 --processes 2 --threads 1
 
 Each round starts its processes anew, by ``torch.distributed.run``; the time is that of the slowest, from a common start
@@ -68,7 +68,8 @@ def jobs(args: argparse.Namespace, device: torch.device, folder: Path) -> dict[s
     clip = load(args.model, image_size=args.size, device=device)
     detector = Detector(clip).requires_grad_(False)
     variants = heads.single_heads(heads.heads_of(detector, [args.layer]))
-    settings = TrainingConfig(epochs=1, batch=args.batch, save_every=10**6)
+    training = "bfloat16" if args.precision == "bfloat16" else "float32"
+    settings = TrainingConfig(epochs=1, batch=args.batch, precision=training, save_every=10**6)
 
     runs: list[Path] = []
 
@@ -78,10 +79,10 @@ def jobs(args: argparse.Namespace, device: torch.device, folder: Path) -> dict[s
 
     own = {"batch": args.batch, "size": args.size, "precision": args.precision}
     return {
-        "eval": (4 * args.images, lambda n: evaluate(detector, Noise(n, args.size), **own).scores),
+        "eval": (12 * args.images, lambda n: evaluate(detector, Noise(n, args.size), **own).scores),
         "importance": (2 * args.images, lambda n: heads.importance(detector, Noise(n, args.size), **own).frame),
-        "ablate": (args.images, lambda n: heads.ablate(detector, Noise(n, args.size), variants, **own).frame),
-        "train": (4 * args.images, trained),
+        "ablate": (2 * args.images, lambda n: heads.ablate(detector, Noise(n, args.size), variants, **own).frame),
+        "train": (args.images, trained),
     }
 
 
@@ -160,12 +161,12 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument(
-        "--images", type=int, default=32, help="of ablate; eval and train have 4 times, importance twice"
+        "--images", type=int, default=32, help="of train; eval has 12 times, importance and ablate twice"
     )
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--layer", type=int, default=18, help="that is ablated, all heads of both streams")
     parser.add_argument("--verbs", nargs="+", choices=VERBS, default=VERBS)
-    parser.add_argument("--precision", help="of all but train; float32 by default")
+    parser.add_argument("--precision", help="float32 by default; training knows that and bfloat16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, help="of the second round; all visible GPUs, or 2")
     parser.add_argument("--threads", type=int, help="of torch in every process")

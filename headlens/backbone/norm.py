@@ -44,22 +44,18 @@ def plus(x: Tensor, out: Tensor, in_place: bool = False) -> Tensor:
     >>> plus(torch.ones(1, 1, 2), torch.ones(1, 1, 2))
     tensor([[[2., 2.]]])
     """
-    if x.dtype == out.dtype or x.shape != out.shape or not _in_one_pass(x):
+    if x.dtype == out.dtype or x.shape != out.shape or not _in_one_pass(x, x, out):
         return x.add_(out) if in_place else x + out
-    if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
-        return _Plus.apply(x, out)
     return summed(x, out, in_place)
 
 
-def _in_one_pass(x: Tensor, *frozen: Tensor) -> bool:
-    """Whether it can be: float32 on CUDA with autocast around it, and no gradients of ``frozen``."""
-    if not (x.is_cuda and torch.is_autocast_enabled("cuda") and x.dtype == torch.float32 and x.numel()):
+def _in_one_pass(x: Tensor, *others: Tensor) -> bool:
+    """Whether it can be: a stream in float32 on CUDA with autocast around it, and no gradients of ``others``."""
+    if not (x.is_cuda and x.dtype == torch.float32 and torch.is_autocast_enabled("cuda") and x.numel()):
         return False
-    if torch.compiler.is_compiling():  # it fuses by itself
+    if torch.is_grad_enabled() and any(other.requires_grad for other in others):
         return False
-    if any(own.dtype != x.dtype or (torch.is_grad_enabled() and own.requires_grad) for own in frozen):
-        return False
-    return _works(x.device)
+    return not torch.compiler.is_compiling() and _works(x.device)  # a compiler does it by itself
 
 
 class _Normed(torch.autograd.Function):
@@ -74,17 +70,6 @@ class _Normed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         x, weight = ctx.saved_tensors
         return normed_backward(weight, ctx.eps, x, grad), None, None, None
-
-
-class _Plus(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, out: Tensor) -> Tensor:
-        ctx.dtype = out.dtype
-        return summed(x, out)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        return grad, grad.to(ctx.dtype) if ctx.needs_input_grad[1] else None
 
 
 def normed(
