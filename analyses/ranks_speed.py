@@ -1,7 +1,7 @@
 """What a second GPU buys: the same pictures by one process and then by several, verb by verb, and whether frames agree.
 
-    python analyses/ranks_speed.py --model ViT-L-14-336-quickgelu --size 518 --device cuda --images 256 --batch 8 --precision bfloat16
-    python analyses/ranks_speed.py --size 56 --images 8 --processes 2 --threads 1
+    python analyses/ranks_speed.py --model ViT-L-14-336-quickgelu --size 518 --device cuda --images 160 --batch 8
+    python analyses/ranks_speed.py --size 56 --images 8 --processes 2
 
 Each round starts its processes anew, by ``torch.distributed.run``; the time is that of the slowest, from a common start
 to the finished frame, after a warm-up, without start-up and without loading weights. Weights are random, pictures are
@@ -88,8 +88,7 @@ def jobs(args: argparse.Namespace, device: torch.device, folder: Path) -> dict[s
 
 def work(args: argparse.Namespace, folder: Path) -> None:
     """One process of a round: leaves seconds and frames in ``folder``."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
     with parallel.ranks() as own:
         device = torch.device(args.device)
         if device.type == "cuda":
@@ -112,14 +111,15 @@ def work(args: argparse.Namespace, folder: Path) -> None:
                 (folder / f"{verb}.json").write_text(json.dumps({"count": count, "seconds": seconds}))
 
 
-def launch(processes: int, folder: Path, limit: float) -> None:
+def launch(processes: int, threads: int, folder: Path, limit: float) -> None:
     """One round; what is there after ``limit`` seconds is what there is."""
     folder.mkdir()
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     print(f"{processes} process{'es' * (processes > 1)}, {limit:.0f} s left", flush=True)
-    round_ = subprocess.Popen([*start, __file__, *sys.argv[1:], "--worker", str(folder)])
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}  # threads that torch starts in others' threads count, too
+    round_ = subprocess.Popen([*start, __file__, *sys.argv[1:], "--worker", str(folder)], env=env)
     try:
         if code := round_.wait(limit):
             print(f"  ended with {code}", flush=True)
@@ -166,10 +166,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--layer", type=int, default=18, help="that is ablated, all heads of both streams")
     parser.add_argument("--verbs", nargs="+", choices=VERBS, default=VERBS)
-    parser.add_argument("--precision", help="float32 by default; training knows that and bfloat16")
+    parser.add_argument("--precision", default="bfloat16", help="training in another than this is in float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, help="of the second round; all visible GPUs, or 2")
-    parser.add_argument("--threads", type=int, help="of torch in every process")
+    parser.add_argument("--threads", type=int, default=1, help="of torch in every process, as torchrun has it")
     parser.add_argument("--limit", type=float, default=300, help="seconds for both rounds")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -177,15 +177,14 @@ def main() -> None:
         work(args, args.worker)
         return
     processes = args.processes or (torch.cuda.device_count() if args.device == "cuda" else 2)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         one, several = Path(place, "one"), Path(place, "several")
-        launch(1, one, args.limit * 0.6)
-        launch(processes, several, max(1.0, args.limit - (time.monotonic() - began)))
+        launch(1, args.threads, one, args.limit * 0.6)
+        launch(processes, args.threads, several, max(1.0, args.limit - (time.monotonic() - began)))
         table = rows(one, several)
-    how = f"batches of {args.batch}, {args.precision or 'float32'}"
+    how = f"batches of {args.batch}, {args.precision}"
     print(f"\n`{args.model}` at {args.size} px, {how}; {environment(torch.device(args.device))}\n")
     print(f"| | pictures | images/s, 1 process | images/s, {processes} processes | ratio | frames |")
     print("|---|---:|---:|---:|---:|---|", *table, sep="\n")
