@@ -1,4 +1,4 @@
-"""Ablation of every head, its metrics, and importance at full size, against the plain loop of hooks on a sample.
+"""Ablation of every head and its metrics at full size, against the plain loop of hooks on a sample.
 
     python analyses/full_sweep.py --out figures/full-sweep.md
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from headlens.backbone import load
 from headlens.data import Loader, Preprocess
 from headlens.detectors.headclip import Detector, Prediction
-from headlens.heads import clean_forward, gate_gradients, heads_of, single_heads
+from headlens.heads import clean_forward, heads_of, single_heads
 from headlens.heads.effects import draws, of_pixels
 from headlens.heads.measuring import PROBES, measure
 from headlens.heads.targets import enlarge, logit
@@ -170,16 +170,6 @@ def main() -> None:
                 / sweep[precision, name]
             )
             others.append(f"| pixel metrics over the sweep of {name}, {precision} | {share:.1%} | |")
-    for precision in ("bfloat16", "tf32", "float32"):
-        with computing(detector, precision) as own:
-            forward = best(lambda own=own: own.score(own.features(images), text), device)
-            gates = best(lambda own=own: gate_gradients(own, images), device)
-            held = peak(device)
-        others.append(
-            f"| importance, {precision}: forwards; {MVTEC} pictures (peak {held:.1f} GiB) | {gates / forward:.2f} | "
-            f"{gates / batch * MVTEC:.0f} s |"
-        )
-        print(others[-1], flush=True)
     about = f"`{args.model}` at {side} px, {depth} layers, batches of {batch}. {environment(device)}."
     text_ = "\n".join([*lines, *costs, *others, "", about])
     if device.type == "cuda":
