@@ -60,7 +60,7 @@ class Step:
         """One step."""
         with torch.autocast(self.images.device.type, self.precision) if self.precision else nullcontext():
             if self.which == "plain":
-                loss = plain(self.detector, self.batch, self.images)
+                loss = plain(self.detector, self.batch.to(self.images.device), self.images)
             else:
                 terms = self.objective(self.batch, self.images)
                 loss = terms["image"] + 4 * terms["pixel"]
@@ -85,9 +85,9 @@ def main() -> None:
     traced = ""
     for size, streams, way in product(args.batches, STREAMS, WAYS):
         loader = Loader(Decoded(size, 1), Preprocess(side), size, normalise=False)
-        batch = next(iter(loader)).to(device)
+        batch = next(iter(loader))
         detector = Detector(clip, preset("headclip", streams=STREAMS[streams]))
-        step = Step(detector, batch, loader.preprocess.normalise(batch.images), way)
+        step = Step(detector, batch, loader.preprocess.normalise(batch.images.to(device)), way)
         clip.requires_grad_("all gradients" in way)
         try:
             seconds = best(step, device)

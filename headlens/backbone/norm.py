@@ -7,6 +7,7 @@ the half precision. Without CUDA's autocast all of it is torch's own.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -110,7 +111,9 @@ def _launch(name: str, *args: Any) -> None:
     given: list[Any] = []
     for arg in args:
         given += [arg, *arg.stride()[:2]] if isinstance(arg, Tensor) and arg.ndim == 3 else [arg]
-    _kernels()[name][(tokens, rows)](*given, width, 1 << (width - 1).bit_length())
+    block = 1 << (width - 1).bit_length()
+    with torch.cuda.device(args[0].device) if args[0].is_cuda else nullcontext():  # else another card may be meant
+        _kernels()[name][(tokens, rows)](*given, width, block)
 
 
 @cache

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from headlens import parallel
 from headlens.data import Batch, DataSet, Loader, Preprocess
+from headlens.data.loading import ahead
+from headlens.data.staging import arrived
 from headlens.detectors.headclip import Detector
 
 
@@ -25,7 +27,8 @@ class Pictures:
         provenance = detector.backbone.provenance
         self.size = size or provenance.image_size[0]
         self._device = detector.backbone.logit_scale.device
-        self._loader = Loader(data, Preprocess(self.size), batch, on_error="skip", normalise=False)
+        options = {"on_error": "skip", "normalise": False, "device": self._device}
+        self._loader = Loader(data, Preprocess(self.size), batch, **options)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         """Batches, when nothing is left out."""
@@ -38,15 +41,18 @@ class Pictures:
     def of(self, numbers: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
         """The same of the pictures with these numbers alone, in this order."""
         for batch in self._loader.batches(numbers):
-            yield batch, self._loader.preprocess.normalise(batch.images.to(self._device))
+            yield batch, self._normalised(batch)
 
     def shared(self) -> Iterator[tuple[int, Batch, Tensor]]:
         """This rank's share of the batches, each with its number: ``Loader.numbered``, as ``headlens.parallel`` deals.
 
         The batches of all ranks together, and what is in each, are the same however many ranks there are.
         """
-        for number, batch in self._loader.numbered(parallel.current().share(len(self))):
-            yield number, batch, self._loader.preprocess.normalise(batch.images.to(self._device))
+        for number, batch in ahead(self._loader.numbered(parallel.current().share(len(self)))):
+            yield number, batch, self._normalised(batch)
+
+    def _normalised(self, batch: Batch) -> Tensor:
+        return self._loader.preprocess.normalise(arrived(batch.images, self._device))
 
     def left_out(self, read: Iterable[int]) -> list[str]:
         """Names of the pictures that are not among ``read``, the numbers of those that some rank could read.

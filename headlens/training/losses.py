@@ -55,17 +55,25 @@ def objective(prediction: Prediction, labels: Tensor, masks: Tensor, known: Tens
     Args:
         prediction: of B images.
         labels: [B] 0 or 1; -1 (nobody says) counts for nothing.
-        masks: [B, H, W] bool.
-        known: [B] bool, whether the mask is the truth; other images count for nothing in ``pixel``.
+        masks: [B, H, W] bool, where the prediction is.
+        known: [B] bool, whether the mask is the truth; other images count for nothing in ``pixel``. Where labels and
+            this are on the CPU, nobody waits for a GPU to know what counts.
     """
-    margin, told = prediction.image_margin, labels >= 0
+    told, known, margin = (labels >= 0).cpu(), known.cpu(), prediction.image_margin
     zero = margin.sum() * 0
-    image = F.binary_cross_entropy_with_logits(margin[told], labels[told].to(margin.dtype)) if told.any() else zero
-    pixel = zero
+    image = pixel = zero
+    if told.any():
+        there = labels.to(margin, non_blocking=True)
+        image = F.binary_cross_entropy_with_logits(_of(margin, told), _of(there, told))
     if known.any():
-        masks = masks[known]
+        masks = _of(masks, known)
         for logits in prediction.tap_margins.values():
-            p = logits[known].sigmoid()[:, None]
+            p = _of(logits, known).sigmoid()[:, None]
             p = F.interpolate(p, size=masks.shape[1:], mode="bilinear", align_corners=False)[:, 0]
             pixel = pixel + focal(p, masks) + both_dice(p, masks)
     return {"image": image, "pixel": pixel}
+
+
+def _of(values: Tensor, which: Tensor) -> Tensor:
+    """Those of ``values`` [B, ...] that ``which`` [B] bool, on the CPU, says."""
+    return values if which.all() else values[which.nonzero().flatten().to(values.device, non_blocking=True)]

@@ -38,11 +38,13 @@ class Objective(nn.Module):
         self.features, self.store = features_of(detector, images)
 
     def forward(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
-        """A batch and its normalised images [B, 3, h, w] to the terms of ``objective``."""
-        detector, features = self.detector, self.features(batch, images)
+        """A batch on the CPU, its normalised images [B, 3, h, w] on the device, to the terms of ``objective``."""
+        detector, masks = self.detector, batch.masks
+        if isinstance(masks, Tensor):  # before the forward, which a copy would wait for
+            masks = masks.to(images.device, non_blocking=True)
+        features = self.features(batch, images)
         text = detector.text_of([record.category for record in batch.records])
         prediction = detector.score(features, text)
-        masks = batch.masks
         if not isinstance(masks, Tensor):  # a set without masks: has_mask is False everywhere
             masks = torch.zeros_like(prediction.anomaly_map, dtype=torch.bool)
         return objective(prediction, batch.labels, masks, batch.has_mask)
@@ -131,8 +133,7 @@ def train(
     try:
         terms: dict[str, Tensor] = {}
         for batch in ahead(_batches(loader, readable, config, accelerator.process_index, world, done, steps)):
-            batch = batch.to(device)
-            images = loader.preprocess.normalise(batch.images)
+            images = loader.preprocess.normalise(batch.images.to(device, non_blocking=device.type != "cpu"))
             settled = False
             with accelerator.accumulate(module):
                 with accelerator.autocast():
