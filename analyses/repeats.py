@@ -3,6 +3,7 @@
     python analyses/repeats.py --model ViT-L-14-336-quickgelu --size 518 --device cuda --precision bfloat16
     python analyses/repeats.py --size 56
 
+``--without cudnn`` takes another attention than cuDNN's, which torch prefers on some GPUs.
 Every process loads the same random weights and sends the same noise through them, hook-free. What is compared are
 weights, the streams after every block, heads, and joint scores; named is the first that differs, and by how much.
 """
@@ -42,6 +43,7 @@ def work(args: argparse.Namespace, folder: Path) -> None:
     """One process: two forwards, and what they went through, in a file each."""
     device = torch.device(args.device)
     torch.set_grad_enabled(False)
+    torch.backends.cuda.enable_cudnn_sdp(args.without != "cudnn")
     detector = Detector(load(args.model, image_size=args.size, device=device))
     images = torch.randn(args.batch, 3, args.size, args.size, generator=torch.Generator().manual_seed(0)).to(device)
     with computing(detector, args.precision) as own:
@@ -67,6 +69,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--without", choices=["cudnn"])
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -85,7 +88,7 @@ def main() -> None:
         print(f"| itself, the same again | {difference(first, folders[0] / '1.safetensors')} |")
         for device, folder in zip(devices[1:], folders[1:], strict=True):
             print(f"| another process, {device} | {difference(first, folder / '0.safetensors')} |")
-    how = f"batch of {args.batch}, {args.precision or 'float32'}"
+    how = f"batch of {args.batch}, {args.precision or 'float32'}{', no attention of cuDNN' if args.without else ''}"
     print(f"\n`{args.model}` at {args.size} px, {how}. {environment(torch.device(args.device))}.")
 
 

@@ -20,7 +20,10 @@ def eval_(
     data: Annotated[list[str], typer.Option(help="Data sets: folders, listings, procedural sets.")],
     per_category: Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)] = 80,
     weights: Annotated[Optional[str], typer.Option(help="The backbone's weight file.")] = None,  # noqa: UP045
-    batch: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 8,
+    batch: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Pictures at once.", min=1, show_default="32 on CUDA, else 8"),
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Exact pixel metrics; keeps all maps of a category.")] = False,
     precision: PrecisionOption = None,
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")] = None,  # noqa: UP045
@@ -50,9 +53,10 @@ def eval_(
     runs = load_runs(*run, weights=weights, device=device_of(device))
     for loaded in runs:
         with bar(sum(map(len, sets)), loaded.folder.name) as done:
-            finest = precision or fast_precision(loaded.detector.device)
+            where = loaded.detector.device
+            finest, at_once = precision or fast_precision(where), batch or (32 if where.type == "cuda" else 8)
             options = {"exact": exact, "cache": len(runs) > 1, "precision": finest, "progress": done.update}
-            parts = [evaluate(loaded.detector, one, loaded.size, batch, **options) for one in sets]
+            parts = [evaluate(loaded.detector, one, loaded.size, at_once, **options) for one in sets]
         trained_on = loaded.card.get("trained_on")
         alike = json.dumps([read_config(loaded.folder)[0], loaded.detector.config.table(), trained_on, loaded.size])
         groups.setdefault(alike, []).append((loaded, Evaluation.joined(parts)))
