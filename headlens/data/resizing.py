@@ -95,7 +95,7 @@ def _product(pictures: Tensor, weights: Tensor) -> Tensor:
         return pictures.to(weights.dtype) @ weights
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _matrix(pixels: int, size: int, way: Way, device: torch.device) -> tuple[Tensor, Tensor]:
     """Weights of ``size`` pixels as PIL works them out, [pixels, size]: see ``_along``."""
     scale = pixels / size

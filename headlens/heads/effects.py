@@ -132,7 +132,7 @@ def of_pixels(
         span = (min(low, lows[0] - room), max(high, highs[0] + room))
         maps = ((logit(enlarge(own[rows].to(device)).float()), some) for rows, some in parts)
         if regions is not None:
-            counted = [histograms(logits, some, span) for logits, some in maps]
+            counted = (histograms(logits, some, span) for logits, some in maps)
             found, replicates = joined_metrics(counted, regions, times)
         else:
             metric, each = PixelMetrics(mode="streaming", score_range=span, sync_on_compute=False), []

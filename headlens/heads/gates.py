@@ -190,7 +190,7 @@ def importance(
     for metric in metrics:
         _check_target(metric)
     check_linear(detector)
-    if precision == "float16":
+    if (precision or str(detector.backbone.vision.proj.dtype).removeprefix("torch.")) == "float16":
         raise ConfigError("gradients are smaller than float16 can tell from 0; choose bfloat16, tf32 or float32")
     vision = detector.backbone.vision.cfg
     reach = {"global": range(vision.n_layers), "local": local_layers(detector)}

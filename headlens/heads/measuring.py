@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headlens.heads.cache import Clean
 from headlens.heads.folding import local_margins
-from headlens.heads.response import Kind, Replacement, respond
+from headlens.heads.response import Kind, Replacement, begin_of, respond
 from headlens.heads.targets import Margins, Targets, targets
 from headlens.heads.variants import Variant, local_layers
 
@@ -72,10 +72,13 @@ def measure(
         for tap, own in local_margins(clean, layer, how, replacement).items():
             taps[tap][at] = own[heads]
     others.sort(key=lambda row: min((head.layer for head in variants[row].heads), default=-1))
+    depth = clean.detector.backbone.vision.cfg.n_layers
+    begins = {begin_of(variants[row], depth) for row in others} - {depth}
+    lowest = min(begins, default=0)  # of all: the floor must not depend on how many variants fit
     at_once = max(1, rows_within(clean, budget) // batch)
     for first in range(0, len(others), at_once):
         rows = others[first : first + at_once]
-        found, at = respond(clean, [variants[row] for row in rows], kind, replacement), there(rows)
+        found, at = respond(clean, [variants[row] for row in rows], kind, replacement, lowest), there(rows)
         image[at] = found.image
         for tap, own in found.taps.items():
             taps[tap][at] = own

@@ -122,21 +122,26 @@ class _Cut:
 
 @torch.no_grad()
 def respond(
-    clean: Clean, variants: Sequence[Variant], kind: Kind = "zero", replacement: Replacement | None = None
+    clean: Clean,
+    variants: Sequence[Variant],
+    kind: Kind = "zero",
+    replacement: Replacement | None = None,
+    lowest: int | None = None,
 ) -> Margins:
     """Margins of V variants of B images, [V, B] and {tap: [V, B, N]}.
 
     Local heads feed nothing but the local stream: where only they are ablated, no block is run. A variant without heads
-    restarts with the lowest of the others, from a stream that is moved by one rounding.
+    restarts at block ``lowest``, from a stream that is moved by one rounding.
 
     Args:
         clean: the images' clean forward.
         variants: which heads. All states are held together: give as many as fit into memory.
         kind: what an ablated head writes instead.
         replacement: of ``mean`` and ``resample``.
+        lowest: by default where the lowest of the other variants restarts.
     """
     detector, vision, batch = clean.detector, clean.detector.backbone.vision, len(clean)
-    order, begins = _order(variants, vision.cfg.n_layers)
+    order, begins = _order(variants, vision.cfg.n_layers, lowest)
     cut = _Cut(clean, [variants[i] for i in order], kind, replacement)
     text = clean.text.expand(batch, -1, -1).repeat(len(variants), 1, 1)  # (V B, 2, d_e)
     streams = batch * sum(begin < vision.cfg.n_layers for begin in begins)
@@ -203,13 +208,19 @@ def respond(
     return Margins(settled(image, before.image), {tap: settled(own, before.taps[tap]) for tap, own in found.items()})
 
 
-def _order(variants: Sequence[Variant], depth: int) -> tuple[list[int], list[int]]:
+def _order(variants: Sequence[Variant], depth: int, lowest: int | None) -> tuple[list[int], list[int]]:
     """Variants in the order in which they begin, and the layers where they do; ``depth`` where no block is run."""
-    begins = [min((head.layer for head in v.heads if head.stream == "global"), default=depth) for v in variants]
-    lowest = min(begins) if min(begins) < depth else 0
+    begins = [begin_of(variant, depth) for variant in variants]
+    if lowest is None:
+        lowest = min(begins) if min(begins) < depth else 0
     begins = [begin if variant.heads else lowest for begin, variant in zip(begins, variants, strict=True)]
     order = sorted(range(len(variants)), key=begins.__getitem__)
     return order, [begins[i] for i in order]
+
+
+def begin_of(variant: Variant, depth: int) -> int:
+    """The lowest layer of its global heads, where it restarts; ``depth`` without any."""
+    return min((head.layer for head in variant.heads if head.stream == "global"), default=depth)
 
 
 def _begun(stream: Tensor, moved: Tensor | None, variants: int = 0) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from headlens import __version__, html
@@ -21,6 +22,7 @@ from headlens.data import DataSet, Record
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
 from headlens.files import write_atomically
+from headlens.precision import unit
 from headlens.printing import cell
 
 if TYPE_CHECKING:
@@ -251,7 +253,9 @@ def versions(*packages: str) -> dict[str, str]:
 def computed(detector: Detector, precision: str | None = None) -> dict[str, str]:
     """Where a detector runs and how finely: parts of a sweep that was interrupted must agree on it."""
     scale = detector.backbone.logit_scale
-    return {"device": scale.device.type, "precision": precision or str(scale.dtype)}
+    rounded = scale.dtype == torch.float32 and unit(scale.dtype, scale.device) > torch.finfo(scale.dtype).eps
+    as_it_is = f"{scale.dtype}, products in TF32" if rounded else str(scale.dtype)  # a setting of torch's, on GPUs
+    return {"device": scale.device.type, "precision": precision or as_it_is}
 
 
 def _cells(frame: pd.DataFrame) -> list[list[str]]:

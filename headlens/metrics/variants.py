@@ -7,7 +7,7 @@ value, and within ``PixelMetrics.bounds`` of 65,536 bins for others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -52,17 +52,23 @@ def histograms(maps: Tensor, truth: Truth, score_range: tuple[float, float]) -> 
 
 
 def joined_metrics(
-    parts: Sequence[Histograms], regions: Tensor, times: Tensor, limit: float = AUPRO_LIMIT
+    parts: Iterable[Histograms], regions: Tensor, times: Tensor, limit: float = AUPRO_LIMIT
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """One variant's metrics, [] each, and their replicates, [R] each; float64 on the CPU.
 
     Args:
-        parts: of all its images.
+        parts: of all its images, asked for one after the other: 1 MB an image, of which 25 kB are kept.
         regions: [B] float64, of each image.
         times: [R, B], how often each image is drawn.
         limit: the false positive rate up to which AUPRO integrates.
     """
-    pixels, hits, weight = (sum(own.sum(0) for own in column) for column in zip(*parts, strict=True))
+    sums: list[Tensor] = []
+    each: list[list[Tensor]] = []
+    for part in parts:
+        own = [fine.sum(0) for fine in part]
+        sums = [a.add_(b) for a, b in zip(sums, own, strict=True)] if sums else own
+        each.append([_coarse(fine) for fine in part])
+    pixels, hits, weight = sums
     through, some = (pixels - hits).cumsum(0), hits > 0
     whole = Groups(
         hits=hits[some],
@@ -73,7 +79,7 @@ def joined_metrics(
         weight=weight[some] / (regions.sum() * FIXED_POINT),
     )
     values = {name: low.cpu() for name, (low, _) in bounds(whole, limit).items()}
-    pixels, hits, weight = (torch.cat([_coarse(own) for own in column]) for column in zip(*parts, strict=True))
+    pixels, hits, weight = (torch.cat(column) for column in zip(*each, strict=True))
     return values, PerImage(pixels - hits, hits, weight / FIXED_POINT, regions).metrics(times, limit)
 
 

@@ -15,10 +15,10 @@ from headlens.backbone import load
 from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
-from headlens.heads import ablation
+from headlens.heads import ablation, response
 from headlens.heads.ablation import Ablation, ablate
 from headlens.heads.cache import clean_forward
-from headlens.heads.measuring import measure
+from headlens.heads.measuring import PROBES, measure
 from headlens.heads.replacement import donors
 from headlens.heads.summary import CONTINUOUS
 from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
@@ -102,15 +102,19 @@ def test_summary_has_intervals_noise_and_the_strongest_first(make, pictures):
 
 
 @torch.no_grad()
-def test_budget_and_batch_do_not_matter(detector, images):
+def test_budget_and_batch_do_not_matter(detector, images, monkeypatch):
     clean = clean_forward(detector, images)
-    variants = single_heads(heads_of(detector)) + cumulative(shuffled(heads_of(detector)), [3])
+    variants = [*PROBES.values(), *single_heads(heads_of(detector)), *cumulative(shuffled(heads_of(detector)), [3])]
     found = [measure(clean, variants, budget=budget) for budget in (1, 2**30)]
     alone = [measure(clean_forward(detector, images[row : row + 1]), variants) for row in range(3)]
     for name in ("image_margin", "joint_margin", "map_change", "patch_map"):
         one, all_ = (getattr(own, name) for own in found)
         assert torch.allclose(one, all_, rtol=0, atol=1e-10)
         assert torch.allclose(torch.cat([getattr(own, name) for own in alone], 1), one, rtol=0, atol=1e-10)
+    monkeypatch.setattr(response, "unit", lambda dtype, device: 1e-3)
+    late = [PROBES["global"], *single_heads(heads_of(detector, [2]))]
+    moved = [measure(clean, late, budget=budget).joint_margin[0] - clean.targets.joint_margin for budget in (1, 2**30)]
+    assert moved[0].abs().min() > 1e-9 and torch.allclose(*moved, rtol=1e-6)  # from layer 2 on, both
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 
 from headlens import heads
 from headlens.errors import ConfigError
+from headlens.heads import results
 from headlens.precision import _tf32, computing, finely, unit
 
 
@@ -73,6 +74,16 @@ def test_the_noise_floor_is_that_of_the_precision(make, pictures):
 def test_importance_has_no_float16(make, pictures):
     with pytest.raises(ConfigError, match="bfloat16"):
         heads.importance(make(torch.float32), pictures, precision="float16")
+    with pytest.raises(ConfigError, match="bfloat16"):
+        heads.importance(make(torch.float16), pictures)
+
+
+def test_results_tell_that_torch_rounds_products(make, monkeypatch):
+    detector = make(torch.float32)
+    assert results.computed(detector)["precision"] == "torch.float32"
+    monkeypatch.setattr(results, "unit", lambda dtype, device: 2.0**-10)
+    assert results.computed(detector)["precision"] == "torch.float32, products in TF32"
+    assert results.computed(detector, "bfloat16")["precision"] == "bfloat16"
 
 
 def test_text_is_read_again_when_prompts_change(make):
