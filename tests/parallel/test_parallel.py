@@ -127,6 +127,17 @@ def test_a_killed_process_ends_the_other_and_one_goes_on_to_the_same_bits(place,
     assert {name: whole[name] for name in whole if name.startswith("ablate")} == files(lens)
 
 
+def test_torchrun_as_the_docs_have_it(place, tmp_path):
+    """The command of docs/several-gpus.md; torchrun itself, and the ``--`` that keeps it from our options."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
+    verb = ["headlens", "eval", "--run", place / "one" / "run", "--data", place / "bolts", "--batch", 2]
+    command = list(map(str, [*start, *verb, "--device", "cpu", "--json", tmp_path / "eval.json"]))
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "eval.json").read_bytes() == (place / "one" / "eval.json").read_bytes()
+
+
 @pytest.mark.parametrize(("things", "size"), [(7, 2), (7, 3), (2, 3), (0, 2)])
 def test_shares_are_all_of_it_once(things, size):
     every = [Ranks(rank, size) for rank in range(size)]
