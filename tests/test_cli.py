@@ -10,8 +10,10 @@ import torch
 from typer.testing import CliRunner
 
 import headlens
+from headlens import cli
 from headlens.backbone.parity import stirred_state
 from headlens.cli import app, main
+from headlens.cli.common import at_once
 from tests.backbone.test_loading import container_archive
 
 
@@ -73,6 +75,28 @@ def test_errors_are_one_line(monkeypatch, capsys, arguments, message):
     error = capsys.readouterr().err
     assert error.startswith(message)
     assert error.count("\n") == 1
+
+
+def test_a_full_gpu_is_one_line_and_other_errors_stay_what_they_are(monkeypatch, capsys):
+    def fails(error):
+        def run():
+            raise error
+
+        monkeypatch.setattr(cli, "app", run)
+        with pytest.raises((SystemExit, RuntimeError)) as stopped:
+            main()
+        return stopped.value, capsys.readouterr().err
+
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of …")
+    stopped, said = fails(full)
+    assert stopped.code == 1 and said.count("\n") == 1
+    assert said.startswith("headlens: CUDA out of memory. Tried to allocate 2.00 GiB. Take fewer pictures at once (--b")
+    assert fails(RuntimeError("a bug"))[0].args == ("a bug",)
+
+
+def test_a_gpu_gets_more_pictures_at_once():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [at_once(given, device, 32) for given in (None, 3) for device in (cpu, cuda)] == [8, 32, 3, 3]
 
 
 def test_usage_errors(tmp_path):

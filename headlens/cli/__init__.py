@@ -77,3 +77,9 @@ def main() -> None:
     except HeadlensError as error:
         typer.echo(f"headlens: {error}", err=True)
         sys.exit(1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; by name, for a command need not import torch
+            raise
+        said = ". ".join(str(error).split(". ")[:2])
+        typer.echo(f"headlens: {said}. Take fewer pictures at once (--batch), or, in ablate, less --memory", err=True)
+        sys.exit(1)

@@ -17,6 +17,7 @@ from headlens.errors import ConfigError
 from headlens.launch import launched
 
 if TYPE_CHECKING:
+    import torch
     from tqdm import tqdm
 
     from headlens.data import DataSet
@@ -35,6 +36,10 @@ DataOption = Annotated[
 ]
 PerCategory = Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)]
 BatchOption = Annotated[int, typer.Option(help="Pictures at once.", min=1)]
+FullBatchOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Pictures at once.", min=1, show_default="8, and more on CUDA"),
+]
 SeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 WeightsOption = Annotated[Optional[str], typer.Option(help="The backbone's weight file.")]  # noqa: UP045
 DeviceOption = Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")]  # noqa: UP045
@@ -104,6 +109,11 @@ def tables(path: Path | None) -> dict[str, dict[str, Any]]:
     if unknown := [name for name in given if name not in (*known, "backbone") or not isinstance(given[name], dict)]:
         raise ConfigError(f"{path}: {unknown[0]!r} is no table that is known; there are [detector] and [training]")
     return {name: given.get(name, {}) for name in known}
+
+
+def at_once(given: int | None, device: torch.device, on_cuda: int) -> int:
+    """Pictures of a batch: 8 keep a CPU busy; a GPU works off so few before it has been told of the next."""
+    return given or (on_cuda if device.type == "cuda" else 8)
 
 
 def device_of(given: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from headlens.cli.common import PrecisionOption, shared
+from headlens.cli.common import FullBatchOption, PrecisionOption, shared
 
 if TYPE_CHECKING:
     from headlens.training.run import Run
@@ -20,10 +20,7 @@ def eval_(
     data: Annotated[list[str], typer.Option(help="Data sets: folders, listings, procedural sets.")],
     per_category: Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)] = 80,
     weights: Annotated[Optional[str], typer.Option(help="The backbone's weight file.")] = None,  # noqa: UP045
-    batch: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Pictures at once.", min=1, show_default="32 on CUDA, else 8"),
-    ] = None,
+    batch: FullBatchOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="Exact pixel metrics; keeps all maps of a category.")] = False,
     precision: PrecisionOption = None,
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")] = None,  # noqa: UP045
@@ -35,7 +32,7 @@ def eval_(
     """
     import headlens.data
     from headlens import parallel
-    from headlens.cli.common import bar, device_of
+    from headlens.cli.common import at_once, bar, device_of
     from headlens.data.protocol import canonical
     from headlens.files import write_atomically
     from headlens.heads.results import computed
@@ -54,9 +51,9 @@ def eval_(
     for loaded in runs:
         with bar(sum(map(len, sets)), loaded.folder.name) as done:
             where = loaded.detector.device
-            finest, at_once = precision or fast_precision(where), batch or (32 if where.type == "cuda" else 8)
+            finest, count = precision or fast_precision(where), at_once(batch, where, 32)
             options = {"exact": exact, "cache": len(runs) > 1, "precision": finest, "progress": done.update}
-            parts = [evaluate(loaded.detector, one, loaded.size, at_once, **options) for one in sets]
+            parts = [evaluate(loaded.detector, one, loaded.size, count, **options) for one in sets]
         trained_on = loaded.card.get("trained_on")
         alike = json.dumps([read_config(loaded.folder)[0], loaded.detector.config.table(), trained_on, loaded.size])
         groups.setdefault(alike, []).append((loaded, Evaluation.joined(parts)))

@@ -9,16 +9,17 @@ import typer
 
 from headlens.cli.common import (
     OUT,
-    BatchOption,
     DataOption,
     DeviceOption,
     Domain,
+    FullBatchOption,
     OutOption,
     PerCategory,
     PrecisionOption,
     RunOption,
     SeedOption,
     WeightsOption,
+    at_once,
     bar,
     opened,
     shared,
@@ -38,7 +39,7 @@ def importance(
     data: DataOption = None,
     per_category: PerCategory = 10,
     rows: Annotated[int, typer.Option(help="Of the table that is printed; the frame has all.", min=1)] = 24,
-    batch: BatchOption = 8,
+    batch: FullBatchOption = None,
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     device: DeviceOption = None,
@@ -57,13 +58,14 @@ def importance(
     check_precision(precision)
     loaded, pictures = opened(domain, run, data, per_category, weights, device)
     name = slug("importance", loaded.folder.name, metric if metric != "joint_margin" else "", pictures.name)
+    count = at_once(batch, loaded.detector.device, 16)
     with bar(len(pictures), "gradients") as done:
         found = heads.importance(
             loaded.detector,
             pictures,
             metrics=[metric],
             size=loaded.size,
-            batch=batch,
+            batch=count,
             precision=precision or fast_precision(loaded.detector.device, gradients=True),
             out=out / f"{name}.parts",
             progress=done.update,
@@ -79,7 +81,7 @@ def importance(
                 screen,
                 seed=seed,
                 size=loaded.size,
-                batch=batch,
+                batch=count,
                 precision=precision or fast_precision(loaded.detector.device),
                 out=out / f"{name}.screen.parts",
                 progress=done.update,
