@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import headlens.figures
 from headlens.cli import app
-from headlens.errors import ConfigError
+from headlens.errors import ConfigError, RunError
 from headlens.figures import FIGURES
 
 ANALYSES = Path(__file__).parent.parent / "analyses"
@@ -50,3 +51,16 @@ def test_one_domain_alone_and_bad_input(tmp_path):
     with pytest.raises(ConfigError, match="no figure is called 'weight'"):
         invoke("weight", "--out", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_data_of_a_domain_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--industrial-data is given, but no run of that domain"):
+        invoke("--medical", "mini-medical-0", "--industrial-data", "procedural:industrial/aux", "--out", tmp_path)
+
+
+@pytest.mark.parametrize(("why", "code"), [(ConfigError("no labels"), 0), (RunError("no room"), 1)])
+def test_all_figures_but_those_that_the_pictures_do_not_allow(monkeypatch, tmp_path, why, code):
+    made = [(FIGURES[0], [tmp_path / "weights.pdf"]), (FIGURES[1], why)]
+    monkeypatch.setattr(headlens.figures, "make", lambda *arguments: iter(made))
+    result = invoke("--industrial", "mini-industrial-0", "--out", tmp_path)
+    assert result.exit_code == code and f"{FIGURES[1].name}: not made: {why}" in result.output

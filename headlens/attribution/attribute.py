@@ -122,7 +122,7 @@ def attribute(
         method: one of ``headlens.attribution.METHODS``.
         target: a score, or a head, such as ``L18H7``; see ``headlens.attribution.targets``.
         region: [H, W] in the picture's own pixels, where a map is read; of a list, one for each picture, or None.
-        size: pictures are resized to this square; the backbone's own size when None.
+        size: pictures are resized to this square; the detector's own size when None.
         thing: what they show; it only matters to class-aware prompts.
         progress: called with 1 after every picture.
         **options: the method's own, such as ``steps``, ``baseline``, ``heads``, ``seed``.

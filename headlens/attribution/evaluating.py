@@ -92,7 +92,7 @@ def faithfulness(
         target: see ``headlens.attribution.targets``.
         measures: any of ``MEASURES``; those that need a mask are of the pictures that have one.
         options: ``{method: {option: value}}``.
-        size: pictures are resized to this square; the backbone's own size when None.
+        size: pictures are resized to this square; the detector's own size when None.
         seed: of all draws.
         replicates: of the bootstrap.
         progress: called with 1 after every picture.

@@ -51,11 +51,12 @@ def figures(
     """Make the paper's figures as PDF and PNG, each with its caption and the command that makes it again.
 
     Long results are kept as Parquet in OUT/data, and used again only if runs, pictures, settings and versions are the
-    same. Interrupted at any moment, the same command goes on.
+    same. Interrupted at any moment, the same command goes on. Where no figure is named, one that these runs or pictures
+    do not allow is left out, and said.
     """
     from tqdm import tqdm
 
-    from headlens.errors import HeadlensError
+    from headlens.errors import ConfigError, HeadlensError
     from headlens.figures import Material, chosen, make
 
     wanted = chosen(names or ())  # before anything that takes long
@@ -69,6 +70,9 @@ def figures(
     if not industrial and not medical:
         given = {domain: shipped(domain) for domain in DOMAINS}
     data = {"industrial": industrial_data, "medical": medical_data}
+    for domain in DOMAINS:
+        if data[domain] != f"procedural:{domain}" and not given[domain]:
+            raise ConfigError(f"--{domain}-data is given, but no run of that domain: name some with --{domain}")
     subjects = [
         subject(domain, runs, data[domain], painted, per_category, weights, device or best_device())
         for domain, runs in given.items()
@@ -76,18 +80,19 @@ def figures(
     ]
     material = Material(subjects, out / "data", seed=seed, batch=batch, fresh=fresh, progress=bar)
     options = typed(context)
-    failed = []
+    failed: list[HeadlensError] = []
     for recipe, made in make(
         material, out, names or (), lambda name: shlex.join(["headlens", "figures", name, *options])
     ):
         if isinstance(made, HeadlensError):
-            failed.append(recipe.name)
+            failed.append(made)
             typer.echo(f"{recipe.name}: not made: {made}", err=True)
         else:
             typer.echo(f"{recipe.name}: {', '.join(map(str, made))}")
     if material.kept.reused:
         typer.echo(f"Kept from before, in {out / 'data'}: {', '.join(dict.fromkeys(material.kept.reused))}")
-    if failed and (names or len(failed) == len(wanted)):
+    broken = any(not isinstance(why, ConfigError) for why in failed)  # others are not for these runs or pictures
+    if broken or (failed and (names or len(failed) == len(wanted))):
         raise typer.Exit(1)
 
 

@@ -19,14 +19,15 @@ from headlens.errors import ShapeError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Picture = Union[str, Path, "Image", np.ndarray, Tensor]
+Picture = Union[str, Path, "Image", np.ndarray, Tensor, Pixels]
 
 
 def as_bytes(picture: Any) -> Tensor:
     """One picture as [3, H, W] uint8.
 
     Args:
-        picture: a path; a PIL image; an array [H, W, 3] or [H, W] as PIL gives it; a tensor [3, H, W] or [1, H, W].
+        picture: a path; a PIL image; an array [H, W, 3] or [H, W] as PIL gives it; a tensor [3, H, W] or [1, H, W];
+            what a data set's ``pixels(i)`` gives.
             Whole numbers are 0..255, but for 16 bits, which are scaled as those of a file; floating point is 0..1, not
             normalised.
 
@@ -37,6 +38,8 @@ def as_bytes(picture: Any) -> Tensor:
     >>> as_bytes(np.ones((4, 5))).shape
     torch.Size([3, 4, 5])
     """
+    if isinstance(picture, Pixels):
+        picture = picture.image
     if isinstance(picture, str | Path):
         return read_image(Path(picture))
     if hasattr(picture, "convert"):
@@ -61,7 +64,10 @@ def as_bytes(picture: Any) -> Tensor:
         if tensor.ndim != 3 or shape[0] not in (1, 3):
             raise ShapeError(f"a tensor of shape {shape} is no picture; expected [3, H, W] or [1, H, W]")
     else:
-        raise ShapeError(f"{type(picture).__name__} is no picture; expected a path, a PIL image, an array or a tensor")
+        raise ShapeError(
+            f"{type(picture).__name__} is no picture; expected a path, a PIL image, an array, a tensor, or what a data "
+            "set's pixels(i) gives"
+        )
     if 0 in shape:
         raise ShapeError(f"a picture of shape {shape} has no pixels")
     if tensor.is_floating_point():

@@ -52,8 +52,8 @@ def metrics_of(material: Material) -> tuple[str, ...]:
 
 
 def label_of(metric: str) -> str:
-    """Of an axis."""
-    return named(metric) + (" (%)" if metric in METRICS else "")
+    """Of an axis; the map has no value of its own, only a distance from the whole detector's."""
+    return ("change of " if metric == "anomaly_map" else "") + named(metric) + (" (%)" if metric in METRICS else "")
 
 
 def _grown(material: Material, subject: Subject, metrics: tuple[str, ...]) -> pd.DataFrame:
@@ -70,10 +70,11 @@ def _grown(material: Material, subject: Subject, metrics: tuple[str, ...]) -> pd
     frame = frame[frame["metric"].isin(metrics)]
     last = frame[frame["heads"] == len(order)]
     frame = pd.concat([frame, *(last.assign(order=name) for name in orders if name != BEST)])
-    whole = frame["baseline"].where(frame["metric"].isin(METRICS), 0)
     scale = np.where(frame["metric"].isin(METRICS), 100, 1)
-    frame = frame.assign(**{name: (whole + frame[name]) * scale for name in ("effect", "low", "high")})
-    frame = frame.assign(baseline=whole * scale)[["order", "heads", "metric", "effect", "low", "high", "baseline"]]
+    frame = frame.assign(**{name: (frame["baseline"] + frame[name]) * scale for name in ("effect", "low", "high")})
+    frame = frame.assign(baseline=frame["baseline"] * scale)[
+        ["order", "heads", "metric", "effect", "low", "high", "baseline"]
+    ]
     random = frame["order"].str.startswith("random")
     drawn = frame[random].groupby(["heads", "metric"])["effect"].agg(effect="mean", low="min", high="max").reset_index()
     baseline = drawn["metric"].map(frame.groupby("metric")["baseline"].first())

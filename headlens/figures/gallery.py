@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from headlens.attribution import attribute
+from headlens.attribution.methods import method_of
 from headlens.figures.drawing import Drawn, Recipe, made_on
 from headlens.figures.examples import RULE, Example, examples
 from headlens.figures.kept import Frames
@@ -56,7 +57,9 @@ def draw(material: Material) -> Drawn:
 def _attributed(material: Material, subject: Subject, shown: list[Example]) -> pd.DataFrame:
     """A row for each picture and method, and for its anomaly map: image, kind, missed (a share), map."""
     run = subject.run
-    asked = material.asked(run, subject.few, what="attributions", methods=METHODS, shown=[e.record.name for e in shown])
+    settings = {name: [target, method_of(name).settings(**options)] for name, (target, options) in METHODS.items()}
+    names = [example.record.name for example in shown]
+    asked = material.asked(run, subject.few, what="attributions", methods=settings, shown=names)
 
     def compute(parts: Path | None) -> Frames:
         rows: list[dict[str, Any]] = []

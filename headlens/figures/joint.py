@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from headlens.detectors.config import DetectorConfig
 from headlens.errors import ConfigError
 from headlens.figures.drawing import Drawn, Recipe, made_on, pictured, with_interval
 from headlens.figures.material import Material, Subject
@@ -22,7 +23,6 @@ def draw(material: Material) -> Drawn:
     for subject in material:
         if "image_auroc" not in subject.pictures.metrics:
             raise ConfigError(f"{subject.pictures.name} has no normal, or no anomalous pictures: nothing can be ranked")
-    config = next(iter(material)).run.detector.config
     found = pd.concat([_mixed(material, subject) for subject in material], ignore_index=True)
     fig = Figure(figsize=(COLUMN, 3.6), layout="constrained")
     above, below = np.asarray(fig.subfigures(2, 1, height_ratios=[1.9, 1.6]))
@@ -30,10 +30,10 @@ def draw(material: Material) -> Drawn:
     for subject, ax in zip(material, planes, strict=True):
         scores, run = _pooled(material, subject)[subject.run.folder.name], subject.run
         own = run.detector.config
-        score_plane(scores, ax, alpha=own.alpha, threshold=run.threshold, title=subject.domain)
+        score_plane(scores, ax, alpha=own.alpha, threshold=run.threshold, title=subject.domain, pool=_pool(own, "top"))
         ax.label_outer()
     above.legend(*planes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
-    mixtures(found, below.subplots(), alpha=config.alpha)
+    mixtures(found, below.subplots(), alphas=sorted({subject.run.detector.config.alpha for subject in material}))
     runs = [run for subject in material for run in subject.runs.whole]
     return Drawn(fig, _caption(material, found), runs, [subject.pictures for subject in material])
 
@@ -79,11 +79,14 @@ def _caption(material: Material, found: pd.DataFrame) -> str:
             f"{with_interval(joint, 1)} (over CLS {with_interval(joint - cls, 1, signed=True)}); the mean is highest "
             f"at α = {best:.2f}; rank correlation of the two parts within a category {between.mean():.2f}"
         )
-    run = next(iter(material)).run
-    config = run.detector.config
-    pool = "maximum" if config.pool == "max" else f"mean of the highest {100 * config.top:g} %"
+    configs = {subject.domain: subject.run.detector.config for subject in material}
+    rules = {
+        domain: f"{_pool(own, 'mean of the highest')} of the map, α = {own.alpha:g}" for domain, own in configs.items()
+    }
+    each = [f"{rule} ({domain})" for domain, rule in rules.items()]
+    rule = "; ".join(each) if len(set(rules.values())) > 1 else next(iter(rules.values()))
     return (
-        f"The joint score, (1 − α) CLS score + α {pool} of the map, α = {config.alpha:g}. Above: every picture by its "
+        f"The joint score, (1 − α) CLS score + α {rule}. Above: every picture by its "
         "two parts (one run a domain); pictures on one dashed line have the same joint score, and the full line is the "
         "threshold that was calibrated on the training pictures. CLS alone would cut by a vertical line, the map "
         "alone by a horizontal one. Below: image AUROC of every mixture, mean over categories; thin: each run, thick: "
@@ -91,6 +94,11 @@ def _caption(material: Material, found: pd.DataFrame) -> str:
         f"best α was read off the test pictures and is no choice for use. "
         f"{pictured(material, few=False).capitalize()}. {made_on(material)}"
     )
+
+
+def _pool(config: DetectorConfig, highest: str) -> str:
+    """What the joint score takes of the map; ``highest`` is how the share of pixels is called."""
+    return "maximum" if config.pool == "max" else f"{highest} {100 * config.top:g} %"
 
 
 RECIPE = Recipe("joint", "The joint score against its parts", draw)

@@ -126,7 +126,7 @@ def ablate(
         seed: of donors and of the bootstrap.
         metrics: names of ``headlens.metrics.table``.
         replicates: of the bootstrap.
-        size: pictures are resized to this square; the backbone's own size when None.
+        size: pictures are resized to this square; the detector's own size when None.
         batch: pictures at once.
         budget: bytes that ablated variants may take while a block is run; None chooses by the device.
         precision: see ``headlens.precision``; as the backbone was loaded when None. The noise floor is that of the

@@ -161,7 +161,7 @@ def capture(
         detector: whose heads.
         data: which pictures.
         out: a folder; what was killed goes on from there.
-        size: pictures are resized to this square; the backbone's own size when None.
+        size: pictures are resized to this square; the detector's own size when None.
         batch: pictures at once. Attention matrices are held for one image and layer at a time.
         progress: called with the number of pictures after every batch.
 

@@ -91,7 +91,7 @@ def contributions(
     Args:
         detector: whose heads.
         data: which pictures.
-        size: they are resized to this square; the backbone's own size when None.
+        size: they are resized to this square; the detector's own size when None.
         batch: pictures at once.
         check_sums: verify for every image and patch that the parts add up.
         progress: called with the number of pictures after every batch.

@@ -173,7 +173,7 @@ def importance(
         detector: whose heads.
         data: which pictures.
         metrics: any of ``TARGETS``; a forward and a backward each.
-        size: pictures are resized to this square; the backbone's own size when None.
+        size: pictures are resized to this square; the detector's own size when None.
         batch: pictures at once.
         precision: see ``headlens.precision``; as the backbone was loaded when None.
         out: a folder for finished batches: what was killed goes on from there, and ends with the same bits.

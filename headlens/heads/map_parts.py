@@ -104,7 +104,7 @@ def map_parts(
         detector: whose heads.
         picture: a path, a PIL image, an array, a tensor; see ``headlens.detectors.predict``.
         tap: at which; the mean over all when None.
-        size: the picture is resized to this square; the backbone's own size when None.
+        size: the picture is resized to this square; the detector's own size when None.
         thing: what it shows; it only matters to class-aware prompts.
 
     Raises:

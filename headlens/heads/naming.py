@@ -111,7 +111,7 @@ def name_heads(
         heads: those of the global stream in the ``last_quarter`` of layers by default.
         pool: phrases; the built-in ones when None. Those that the backbone cannot have learnt are left out.
         phrases: how many for each head, at most.
-        size: pictures are resized to this square; the backbone's own size when None.
+        size: pictures are resized to this square; the detector's own size when None.
         batch: pictures at once.
         seed: of the random mixtures that say what chance explains.
         progress: called with the number of pictures after every batch.

@@ -19,13 +19,12 @@ class Pictures:
     Args:
         detector: on whose device.
         data: which pictures.
-        size: they are resized to this square; the backbone's own size when None.
+        size: they are resized to this square; the detector's own size when None.
         batch: pictures at once.
     """
 
     def __init__(self, detector: Detector, data: DataSet, size: int | None = None, batch: int = 8) -> None:
-        provenance = detector.backbone.provenance
-        self.size = size or provenance.image_size[0]
+        self.size = size or detector.image_size
         self._device = detector.backbone.logit_scale.device
         options = {"on_error": "skip", "normalise": False, "device": self._device}
         self._loader = Loader(data, Preprocess(self.size), batch, **options)  # type: ignore[arg-type]

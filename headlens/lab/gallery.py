@@ -10,7 +10,7 @@ import numpy as np
 
 from headlens.data import DataSet, Pixels, Preprocess
 from headlens.detectors.predict import Picture, as_bytes
-from headlens.errors import ShapeError
+from headlens.errors import ConfigError, ShapeError
 from headlens.plots.pictures import sheet
 
 if TYPE_CHECKING:
@@ -86,12 +86,17 @@ def show(
 
     Raises:
         DataError, ShapeError: no picture, or one that cannot be read.
+        ConfigError: something else than a run.
 
     >>> from headlens import data
     >>> fig, axes = show(data.open("procedural:industrial", per_category=2, size=56), which=[0, 1, 3])
     >>> [ax.get_title() for ax in axes[0]]
     ['terrazzo: good', 'terrazzo: scratch', 'mesh: scratch']
     """
+    if run is not None and not hasattr(run, "predict"):
+        raise ConfigError(
+            f"{type(run).__name__} is no run, which knows its size and threshold; headlens.load gives one"
+        )
     gallery = Gallery(pictures)
     if which is None:
         which = np.linspace(0, len(gallery) - 1, min(most, len(gallery))).round().astype(int).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,13 @@ _MANY = 2000  # points that a vector graphic bears
 
 
 def score_plane(
-    scores: pd.DataFrame, ax: Axes | None = None, *, alpha: float = 0.5, threshold: float | None = None, title: str = ""
+    scores: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    alpha: float = 0.5,
+    threshold: float | None = None,
+    title: str = "",
+    pool: str = "maximum",
 ) -> tuple[Figure, Axes]:
     """A point for each picture: the image score to the right, the pooled map upwards, a ring where there is no flaw.
 
@@ -29,6 +36,7 @@ def score_plane(
         alpha: the map's share of the joint score.
         threshold: the joint score whose line is drawn full.
         title: above it.
+        pool: what was taken of the map.
 
     >>> rows = pd.DataFrame({"image": [0.1, 0.9], "map": [0.2, 0.8], "anomalous": [False, True]})
     >>> fig, ax = score_plane(rows, threshold=0.5)
@@ -48,7 +56,7 @@ def score_plane(
             ax.plot(ends, (level - (1 - alpha) * ends) / alpha, style, color="0.4", linewidth=width, zorder=0)
         else:
             ax.axvline(level, linestyle=style, color="0.4", linewidth=width, zorder=0)
-    ax.set(xlim=ends, ylim=ends, xlabel="CLS score", ylabel="maximum of the map")
+    ax.set(xlim=ends, ylim=ends, xlabel="CLS score", ylabel=f"{pool} of the map")
     ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     ax.set_aspect("equal")
     ax.set_title(title)
@@ -56,16 +64,16 @@ def score_plane(
     return fig, ax
 
 
-def mixtures(frame: pd.DataFrame, ax: Axes | None = None, *, alpha: float | None = None) -> tuple[Figure, Axes]:
+def mixtures(frame: pd.DataFrame, ax: Axes | None = None, *, alphas: Iterable[float] = ()) -> tuple[Figure, Axes]:
     """AUROC over the map's share of the joint score, a thick line for each domain and a thin one for each of its runs.
 
     Args:
         frame: columns domain, run, alpha, auroc (percent).
         ax: where to draw; a new figure when None.
-        alpha: where a dotted line stands.
+        alphas: where dotted lines stand.
 
     >>> rows = [("industrial", 0, share, 80 + share) for share in (0.0, 0.5, 1.0)]
-    >>> fig, ax = mixtures(pd.DataFrame(rows, columns=["domain", "run", "alpha", "auroc"]), alpha=0.5)
+    >>> fig, ax = mixtures(pd.DataFrame(rows, columns=["domain", "run", "alpha", "auroc"]), alphas=[0.5])
     >>> ax.get_legend_handles_labels()[1]
     ['industrial']
     """
@@ -77,7 +85,7 @@ def mixtures(frame: pd.DataFrame, ax: Axes | None = None, *, alpha: float | None
             ax.plot(run["alpha"], run["auroc"], color=colour, linewidth=0.5, alpha=0.6)
         mean = own.groupby("alpha")["auroc"].mean()
         ax.plot(mean.index, mean, color=colour, linewidth=1.6, label=str(domain))
-    if alpha is not None:
+    for alpha in alphas:
         ax.axvline(alpha, color="0.4", linewidth=0.6, linestyle=":")
     ax.set(xlabel="share of the map α  (0: CLS alone, 1: map alone)", ylabel="I-AUROC (%)", xlim=(0, 1))
     ax.legend(frameon=False, fontsize="small")

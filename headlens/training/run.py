@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -52,6 +52,12 @@ class Run:
     detector: Detector
     training: TrainingConfig
     card: dict[str, Any]
+
+    if not TYPE_CHECKING:  # which knows what a run has
+
+        def __getattr__(self, name: str) -> Any:
+            """Says what to do where a run is taken for its detector."""
+            raise AttributeError(f"a Run has no {name!r}; what asks for a detector takes this run's: run.detector")
 
     @property
     def size(self) -> int:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from headlens.data import Pixels, Record
 from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
 from headlens.detectors.predict import as_bytes, predict
@@ -56,6 +57,7 @@ def test_sixteen_bits_are_scaled_as_those_of_a_file(tmp_path):
         (torch.full((3, 4, 4), float("nan")), "nan"),
         (np.full((4, 4, 3), 300), "300"),
         (42, "int is no picture"),
+        (Record("a", "b", None), r"Record is no picture; .* pixels\(i\)"),
         (np.zeros((4, 4), complex), "complex128"),
         (np.array([["a", "b"]]), "expected numbers"),
         (np.full((4, 4), -1), "from -1 to -1"),
@@ -64,6 +66,11 @@ def test_sixteen_bits_are_scaled_as_those_of_a_file(tmp_path):
 def test_what_is_no_picture_is_named(bad, named):
     with pytest.raises(ShapeError, match=named):
         as_bytes(bad)
+
+
+def test_pixels_of_a_data_set_are_a_picture():
+    image = torch.randint(256, (3, 4, 5), dtype=torch.uint8)
+    assert torch.equal(as_bytes(Pixels(image, torch.ones(4, 5, dtype=torch.bool))), image)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from headlens import heads
+from headlens.attribution import pixels
 from headlens.errors import ConfigError, HeadlensError
-from headlens.figures import FIGURES, Material, chosen, grouped, make
+from headlens.figures import FIGURES, Material, chosen, grouped, joint, make
 from headlens.figures.examples import examples
 from headlens.figures.material import Painted, first_of_each, mean_and_interval
 from headlens.plots.style import COLUMN
@@ -110,6 +112,58 @@ def test_what_cannot_be_made_says_why_and_the_others_are_made(alone, made, tmp_p
     plain = Material([replace(alone.subjects["industrial"], runs=weightless)])
     found = {recipe.name: made for recipe, made in make(plain, tmp_path, ["weights", "layers"])}
     assert "has no head weights" in str(found["weights"]) and isinstance(found["layers"], list)
+
+
+class Unlabelled(Painted):
+    """The same pictures, and nobody says what is wrong with them."""
+
+    has_masks = False
+
+    def __init__(self, own):
+        super().__init__(own)
+        self.records = [replace(record, anomalous=None, mask=None) for record in own.records]
+
+    def pixels(self, i):
+        return replace(super().pixels(i), mask=None)
+
+
+def test_without_labels_curves_are_values_where_there_are_values(subjects):
+    from headlens.figures.ablation import RECIPE, _grown, label_of, metrics_of
+
+    subject = replace(subjects[0], few=Unlabelled(subjects[0].few))
+    material = Material([subject])
+    metrics = metrics_of(material)
+    assert metrics == ("joint_margin", "anomaly_map")
+    own = _grown(material, subject, metrics).groupby("metric")
+    margin, change = own.get_group("joint_margin"), own.get_group("anomaly_map")
+    whole = heads.ablate(subject.run.detector, subject.few, metrics=(), replicates=1, size=subject.run.size).summary
+    expected = whole[(whole["metric"] == "joint_margin") & (whole["category"] == "mean")]["baseline"].iloc[0]
+    assert np.allclose(margin["baseline"], expected) and abs(expected) > 0.01
+    assert ((margin["low"] <= margin["effect"] + 1e-9) & (margin["effect"] <= margin["high"] + 1e-9)).all()
+    assert (change["baseline"] == 0).all() and label_of("anomaly_map").startswith("change of ")
+    assert f"whole {expected:.1f}" in RECIPE.draw(material).caption
+
+
+def test_attributions_are_made_again_when_a_default_has_changed(alone, tmp_path, monkeypatch):
+    from headlens.figures import gallery
+
+    (subject,), few = alone, 1
+    shown = examples(alone.subjects["industrial"].few, few, subject.run.size)
+    monkeypatch.setattr(gallery, "METHODS", {"occlusion": ("joint_margin", {})})
+    for default, reused in ((4, 0), (4, 1), (2, 0)):
+        monkeypatch.setitem(pixels.occlusion.__kwdefaults__, "cells", default)
+        again = Material([subject], tmp_path)
+        gallery._attributed(again, subject, shown)
+        assert len(again.kept.reused) == reused
+
+
+def test_the_joint_figure_says_what_each_domain_does(subjects, made):
+    runs = grouped([made("medical-top", alpha=0.2, pool="top", top=0.1)])
+    caption = joint.RECIPE.draw(Material([subjects[0], replace(subjects[1], runs=runs)])).caption
+    assert (
+        "α maximum of the map, α = 0.5 (industrial); mean of the highest 10 % of the map, α = 0.2 (medical)" in caption
+    )
+    assert "maximum of the map, α = 0.5. Above" in joint.RECIPE.draw(Material(subjects)).caption
 
 
 def test_names_are_checked():

@@ -19,6 +19,7 @@ from headlens.heads import ablation, response
 from headlens.heads.ablation import Ablation, ablate
 from headlens.heads.cache import clean_forward
 from headlens.heads.measuring import PROBES, measure
+from headlens.heads.pictures import Pictures
 from headlens.heads.replacement import donors
 from headlens.heads.summary import CONTINUOUS
 from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
@@ -99,6 +100,13 @@ def test_summary_has_intervals_noise_and_the_strongest_first(make, pictures):
     assert len(probes) == 2 * len(pictures)
     # The image margin does not hear of local heads.
     assert (result.frame.query("stream == 'local' and metric == 'image_margin'")["effect"] == 0).all()
+
+
+def test_pictures_are_of_the_size_that_the_detector_was_trained_on(make, pictures):
+    detector = make(torch.float32)
+    assert Pictures(detector, pictures).size == detector.backbone.provenance.image_size[0] == detector.image_size
+    detector.size = 24
+    assert Pictures(detector, pictures).size == 24 and Pictures(detector, pictures, 16).size == 16
 
 
 @torch.no_grad()

@@ -139,3 +139,8 @@ def test_show_spreads_its_choice_and_outlines_flaws(pictures):
     assert [bool(ax.collections) for ax in axes[0]] == [pictures.records[i].anomalous for i in (0, 6, 11)]
     with pytest.raises(ShapeError, match="picture 12"):
         show(pictures, which=[12])
+
+
+def test_show_wants_a_run(detector, pictures):
+    with pytest.raises(ConfigError, match="Detector is no run, which knows its size and threshold"):
+        show(pictures, detector)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 
 import pytest
 import torch
 
+from headlens import heads
 from headlens.backbone import architecture_from_config, assemble, embedded
 from headlens.backbone import load as load_backbone
 from headlens.detectors.config import preset
@@ -35,6 +37,13 @@ def test_a_reloaded_run_predicts_the_same_bits(run, clip):
     assert loaded.threshold == 0.4
     assert loaded.training == TrainingConfig(seed=7)
     assert read_config(folder)[1] == detector.config
+
+
+def test_a_run_in_place_of_its_detector_says_what_to_do(run, clip):
+    loaded = load_run(run[0], clip)
+    with pytest.raises(AttributeError, match=r"a Run has no '\w+'; .* run\.detector"):
+        heads.heads_of(loaded)
+    assert copy(loaded).card == loaded.card
 
 
 def test_the_card_says_what_made_it(run):
