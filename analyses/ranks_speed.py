@@ -32,7 +32,7 @@ from headlens.training.config import TrainingConfig
 from headlens.training.evaluation import evaluate
 from headlens.training.trainer import train
 
-VERBS = ("eval", "importance", "ablate", "train")
+VERBS = ("eval", "importance", "importance --deterministic", "ablate", "train")
 
 
 Job = tuple[int, Callable[[int], object]]
@@ -77,10 +77,14 @@ def jobs(args: argparse.Namespace, device: torch.device, folder: Path) -> dict[s
         runs.append(folder / f"run-{len(runs)}")
         train(Detector(clip), Noise(count, args.size), settings, runs[-1], cpu=device.type == "cpu")
 
+    def ranked(count: int, deterministic: bool) -> pd.DataFrame:
+        return heads.importance(detector, Noise(count, args.size), deterministic=deterministic, **own).frame
+
     own = {"batch": args.batch, "size": args.size, "precision": args.precision}
     return {
         "eval": (12 * args.images, lambda n: evaluate(detector, Noise(n, args.size), **own).scores),
-        "importance": (2 * args.images, lambda n: heads.importance(detector, Noise(n, args.size), **own).frame),
+        "importance": (2 * args.images, lambda n: ranked(n, False)),
+        "importance --deterministic": (2 * args.images, lambda n: ranked(n, True)),
         "ablate": (2 * args.images, lambda n: heads.ablate(detector, Noise(n, args.size), variants, **own).frame),
         "train": (args.images, trained),
     }

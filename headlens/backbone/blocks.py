@@ -15,12 +15,14 @@ The local stream ``y`` of dense methods stands beside ``x``: the same ``v``, ano
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformer_lens.hook_points import HookPoint
 
 from headlens.backbone.config import Activation, TransformerConfig
@@ -34,6 +36,8 @@ TokenMap = Callable[[Tensor], Tensor]
 """A residual stream or some of its tokens, [B, T, D], to [B, T, anything]."""
 
 _LANES = 16  # channels that CPU kernels of attention work on at a time
+# For a single query cuDNN deals its keys out, and adds the parts up as they come: no two times the same. These do not.
+_REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass(frozen=True)
@@ -203,12 +207,14 @@ class Attention(nn.Module):
         padded = q.device.type == "cpu" and self.d_head < _LANES
         if padded:  # empty lanes cost as much, and slow the kernel's backward
             of = {name: F.pad(x, (0, _LANES - self.d_head)) for name, x in of.items()}
-        parts = [
-            F.scaled_dot_product_attention(
-                of[pair[0]], of[pair[1]], of["v"], is_causal=self.causal, scale=self.d_head**-0.5
-            )
-            for pair in attention
-        ]
+        repeatable = sdpa_kernel(_REPEATABLE) if q.is_cuda and q.shape[1] == 1 else nullcontext()
+        with repeatable:
+            parts = [
+                F.scaled_dot_product_attention(
+                    of[pair[0]], of[pair[1]], of["v"], is_causal=self.causal, scale=self.d_head**-0.5
+                )
+                for pair in attention
+            ]
         z = (parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)).transpose(1, 2)  # (B, T, H, d)
         return z[..., : self.d_head].contiguous() if padded else z  # whoever keeps z keeps no empty lanes
 

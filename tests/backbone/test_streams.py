@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headlens.backbone import LocalStream
+from headlens.backbone.blocks import Attention
 from headlens.errors import ShapeError
 from tests.backbone.models import close
 
@@ -167,3 +168,15 @@ def test_attention_that_is_none(bad):
         LocalStream(attention=bad)
     with pytest.raises(ShapeError, match="mode 'besides'"):
         LocalStream(mode="besides")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_a_gpu_repeats_single_queries_to_the_bit():
+    attn = Attention(1024, 16)
+    k, v = torch.randn(2, 288, 1370, 16, 64, device="cuda", dtype=torch.bfloat16)
+    first, *others = [attn.mix(k[:, :1], k, v) for _ in range(50)]
+    assert all(torch.equal(own, first) for own in others)
+    pattern = attn.pattern(k[:2, :1].float(), k[:2].float(), v[:2].float(), ("qk",))
+    torch.testing.assert_close(
+        first[:2].float(), torch.einsum("bhqk,bkhd->bqhd", pattern, v[:2].float()), rtol=0, atol=5e-3
+    )

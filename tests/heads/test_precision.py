@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from headlens import heads
+from headlens.backbone import load
+from headlens.detectors.config import DetectorConfig
+from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
 from headlens.heads import results
-from headlens.precision import _tf32, computing, finely, unit
+from headlens.precision import _tf32, computing, finely, repeatable, unit
 
 
 def test_half_precision_answers_every_question(make, pictures):
@@ -53,6 +58,28 @@ def test_settings_of_torch_end_with_the_block():
     assert not flags.allow_tf32 and unit(torch.float32, gpu) == torch.finfo(torch.float32).eps
 
 
+def test_gradients_repeat_within_a_block_and_only_there(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # what somebody has chosen stays
+    asked = torch.are_deterministic_algorithms_enabled
+    with repeatable(torch.device("cpu")), repeatable(torch.device("cuda"), wanted=False):
+        assert not asked()
+    with pytest.raises(ValueError), repeatable(torch.device("cuda")):
+        assert asked() and not torch.utils.deterministic.fill_uninitialized_memory
+        raise ValueError
+    assert not asked() and torch.utils.deterministic.fill_uninitialized_memory
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_gpu_repeats_importance_to_the_bit(precision):
+    images = torch.randn(8, 3, 224, 224, device="cuda")
+    twelve = Detector(load("ViT-B-16", device="cuda"), DetectorConfig(taps=(5, 11)))
+    with computing(twelve, precision) as detector, repeatable(detector.device):
+        first, *others = [heads.gate_gradients(detector, images)[1] for _ in range(5)]
+    assert all(torch.equal(own[stream], first[stream]) for own in others for stream in first)
+
+
 def test_the_noise_floor_is_that_of_the_precision(make, pictures):
     single = make(torch.float32)
     variants = heads.single_heads(heads.heads_of(single, [1, 2]))
@@ -69,6 +96,13 @@ def test_the_noise_floor_is_that_of_the_precision(make, pictures):
     floor = {stream: own["effect"].abs().mean() for stream, own in probes.groupby("stream")}
     assert floor["global"] > 20 * fine[fine["stream"] == "global"]["effect"].abs().mean()
     assert 0.1 * error < floor["global"] < 10 * error
+
+
+def test_deterministic_importance_is_the_same_importance(make, pictures):
+    single = make(torch.float32)
+    plain, same = (heads.importance(single, pictures, deterministic=wanted) for wanted in (False, True))
+    assert plain.frame.equals(same.frame)
+    assert same.provenance["deterministic"] and "deterministic" not in plain.provenance
 
 
 def test_importance_has_no_float16(make, pictures):
