@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+_ENOUGH = 2**22  # numbers: with fewer, a launch by Triton takes the CPU longer than the pass saves the GPU
+
 
 class Norm(nn.LayerNorm):
     """``nn.LayerNorm``; where CUDA's autocast rounds what comes next, the result is rounded already.
@@ -51,8 +53,8 @@ def plus(x: Tensor, out: Tensor, in_place: bool = False) -> Tensor:
 
 
 def _in_one_pass(x: Tensor, *others: Tensor) -> bool:
-    """Whether it can be: a stream in float32 on CUDA with autocast around it, and no gradients of ``others``."""
-    if not (x.is_cuda and x.dtype == torch.float32 and torch.is_autocast_enabled("cuda") and x.numel()):
+    """Whether it is: a large stream in float32 on CUDA with autocast around it, and no gradients of ``others``."""
+    if not (x.is_cuda and x.dtype == torch.float32 and torch.is_autocast_enabled("cuda") and x.numel() >= _ENOUGH):
         return False
     if torch.is_grad_enabled() and any(other.requires_grad for other in others):
         return False

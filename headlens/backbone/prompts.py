@@ -41,7 +41,7 @@ class PromptCache:
         if (
             (torch.is_grad_enabled() and any(t.requires_grad for t in (*learned, *weights)))
             or options.get("extensions") is not None
-            or torch.is_autocast_enabled(tokens.device.type)
+            or torch.is_autocast_enabled(tower.proj.device.type)
             or any(has_hooks(module) for module in tower.modules())
             or any(weight.is_inference() for weight in weights)
         ):

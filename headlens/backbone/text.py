@@ -69,7 +69,8 @@ class TextTower(HookedTower):
         """Encode prompts, [P, up to n_ctx] token ids to [P, d_e]; without options, open_clip's ``encode_text``.
 
         Args:
-            tokens: ids, each prompt ending in its highest id (end of text), then padding.
+            tokens: ids, each prompt ending in its highest id (end of text), then padding. Left on the CPU, as they come
+                from the tokenizer, they cost a GPU no wait: what follows from them is worked out there.
             context: learned tokens to insert, ``{position: [n, D] or [P, n, D]}``; they stand before the token that
                 was at that position (0: before start-of-text, 1: after it) and push the rest along. Where the
                 position differs from prompt to prompt, give pairs ``(positions [P], context)`` instead.
@@ -98,10 +99,11 @@ class TextTower(HookedTower):
                 f"expected integers [P, up to {self.cfg.n_ctx}]"
             )
 
-        if int(tokens.min()) < 0 or int(tokens.max()) >= self.cfg.d_vocab:
-            raise ShapeError(f"token ids must lie in 0..{self.cfg.d_vocab - 1}; got up to {int(tokens.max())}")
+        ids = tokens.cpu()
+        if int(ids.min()) < 0 or int(ids.max()) >= self.cfg.d_vocab:
+            raise ShapeError(f"token ids must lie in 0..{self.cfg.d_vocab - 1}; got up to {int(ids.max())}")
 
-        x, ends = self._insert(self.token_embedding(tokens), tokens.argmax(-1), context)
+        x, ends = self._insert(self.token_embedding(_there(ids, self.proj)), ids.argmax(-1), context)
         longest = int(ends.max()) + 1
         if longest > self.cfg.n_ctx:
             raise ShapeError(
@@ -114,7 +116,7 @@ class TextTower(HookedTower):
                 x = _overwrite(x, deep_prompts[number], room=int(ends.min()) - 1)
             x, _ = block(x, adapter=extensions.adapters.get(number), hooked=hooked)
         normed = self.ln_final(x) if hooked else nn.LayerNorm.forward(self.ln_final, x)
-        read = normed[torch.arange(x.shape[0], device=x.device), ends]  # (P, n, D) -> (P, D)
+        read = normed[torch.arange(x.shape[0], device=x.device), _there(ends, x)]  # (P, n, D) -> (P, D)
         return extensions.projection(read) if extensions.projection else read @ self.proj
 
     def _insert(
@@ -123,14 +125,14 @@ class TextTower(HookedTower):
         ends: Tensor,
         context: Mapping[int, Tensor] | Sequence[tuple[Tensor, Tensor]] | None,
     ) -> tuple[Tensor, Tensor]:
-        """Embeddings with context between them, and where each prompt's end of text now stands."""
+        """Embeddings with context between them, and where each prompt's end of text now stands; ``ends`` on the CPU."""
         prompts, length, width = x.shape
         pairs = list(context.items()) if isinstance(context, Mapping) else list(context or ())
         # Every token has a key, context keys lie half a step before their position: a stable sort puts all in place.
-        keys = [torch.arange(length, device=x.device, dtype=torch.float).expand(prompts, -1)]
+        keys = [torch.arange(length, dtype=torch.float).expand(prompts, -1)]
         parts, shift = [x], torch.zeros_like(ends)
         for at, learned in pairs:
-            where = torch.as_tensor(at, device=x.device).expand(prompts)
+            where = torch.as_tensor(at).cpu().expand(prompts)
             if (
                 learned.ndim not in (2, 3)
                 or learned.shape[-1] != width
@@ -149,9 +151,14 @@ class TextTower(HookedTower):
             shift = shift + count
         if not pairs:
             return x, ends
-        order = torch.cat(keys, dim=1).argsort(dim=1, stable=True)  # (P, length + n)
+        order = _there(torch.cat(keys, dim=1).argsort(dim=1, stable=True), x)  # (P, length + n)
         x = torch.cat(parts, dim=1).gather(1, order[..., None].expand(-1, -1, width))
         return x, ends + shift
+
+
+def _there(numbers: Tensor, like: Tensor) -> Tensor:
+    """Numbers from the CPU where ``like`` is; nobody waits for a GPU to take them."""
+    return numbers.to(like.device, non_blocking=like.device.type != "cpu")
 
 
 def _overwrite(x: Tensor, prompt: Tensor, room: int) -> Tensor:

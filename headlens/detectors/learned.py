@@ -48,7 +48,7 @@ class LearnedPrompts(nn.Module):
     def forward(self, backbone: Backbone, things: Sequence[str] = ("object",)) -> Tensor:
         """The two embeddings of unit length for each thing, [things, 2, d_e]."""
         sentences = [template.format(thing) for thing in things for template in ("{}.", "damaged {}.")]
-        tokens = backbone.tokenizer(sentences).to(self.context.device)
+        tokens = backbone.tokenizer(sentences)
         context = self.context.repeat(len(things), 1, 1)  # (2 things, n, D)
         deep = dict(enumerate(self.deep, start=1))
         embedding = backbone.encode_text(

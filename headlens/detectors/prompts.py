@@ -47,6 +47,6 @@ def ensemble(backbone: Backbone, things: Sequence[str] = ("object",)) -> Tensor:
     pair = []
     for states in (NORMAL, ABNORMAL):
         sentences = [t.format(state.format(thing)) for thing in things for state in states for t in TEMPLATES]
-        tokens = backbone.tokenizer(sentences).to(backbone.logit_scale.device)
+        tokens = backbone.tokenizer(sentences)
         pair.append(F.normalize(backbone.encode_text(tokens, normalize=True).mean(0), dim=-1))
     return stack(pair)

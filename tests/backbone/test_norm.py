@@ -97,8 +97,8 @@ def test_elsewhere_it_is_torchs():
 
 def on_gpu():
     own, draw = made(1000, "cuda"), torch.Generator("cuda").manual_seed(0)
-    x, out, up = (torch.randn(3, 50, 1000, device="cuda", generator=draw) for _ in range(3))
-    assert fused._works(x.device)
+    x, out, up = (torch.randn(4, 1400, 1000, device="cuda", generator=draw) for _ in range(3))
+    assert fused._works(x.device) and x[:3].numel() >= fused._ENOUGH > x[:1].numel()
     return own, x * 5, out, up
 
 
@@ -115,6 +115,10 @@ def test_on_a_gpu(dtype):
         assert torch.equal(added, x + out) and torch.equal(fused.plus(x, out), added)
         assert torch.equal(fused.plus(x[:1], out), x[:1] + out)
         assert torch.equal(fused.plus(x.clone(), out, in_place=True), added)
+        few = [stream[:1] for stream in (x, out)]
+        for found, expected in zip(own.after(*few), (added[:1], plain[:1]), strict=True):  # by torch's own passes
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found, expected)
     assert own(x).dtype == torch.float32
 
 

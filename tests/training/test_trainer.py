@@ -15,7 +15,7 @@ from headlens.training.config import TrainingConfig
 from headlens.training.evaluation import evaluate
 from headlens.training.features import FeatureStore, features_of
 from headlens.training.run import load_run
-from headlens.training.trainer import train
+from headlens.training.trainer import Objective, train
 from tests.training.conftest import SMALL
 
 CONFIG = TrainingConfig(epochs=3, batch=4, save_every=1, lr_heads=0.05)  # 2 steps an epoch
@@ -244,3 +244,21 @@ def test_bad_settings_are_named(values, named):
     with pytest.raises(ConfigError) as error:
         TrainingConfig.of(values)
     assert named in str(error.value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+@pytest.mark.parametrize("streams", [("local",), ("global", "local")])
+def test_a_step_never_waits_for_the_gpu(streams, clip, pictures):
+    detector = Detector(clip.to("cuda"), preset("headclip", streams=streams, **SMALL))
+    loader = data.Loader(pictures, data.Preprocess(detector.image_size), 4, normalise=False)
+    batch = next(iter(loader))
+    images = loader.preprocess.normalise(batch.images.cuda())
+    loss = Objective(detector, 10**9)  # too many for their features to be kept
+    for mode in ("default", "error"):  # the first step makes what is made once
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            terms = loss(batch, images)
+            (terms["image"] + terms["pixel"]).backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(own.grad is not None for own in detector.parameters())
