@@ -104,10 +104,10 @@ def finely(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def repeatable(device: torch.device, wanted: bool = True) -> Iterator[None]:
-    """Gradients to the same bits every time on CUDA, too, as they are elsewhere: a quarter slower at full size.
+    """Gradients to the same bits every time on CUDA, too, as they are elsewhere; a quarter to a half slower.
 
     There the backward of attention adds up in any order, in every kernel of torch's. What torch itself cannot repeat
-    raises its RuntimeError; nothing from an image to a score does.
+    raises its RuntimeError.
     """
     if not wanted or device.type != "cuda":
         yield

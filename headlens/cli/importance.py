@@ -45,7 +45,8 @@ def importance(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="The same bits every time on a GPU, too; a quarter slower.")
+        bool,
+        typer.Option("--deterministic", help="The same bits every time, on a GPU too; up to a half slower."),
     ] = False,
     out: OutOption = OUT,
 ) -> None:

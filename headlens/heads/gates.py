@@ -177,7 +177,7 @@ def importance(
         size: pictures are resized to this square; the detector's own size when None.
         batch: pictures at once.
         precision: see ``headlens.precision``; as the backbone was loaded when None.
-        deterministic: the same bits every time on CUDA, too, a quarter slower; else gradients vary in their last bits.
+        deterministic: the same bits every time on CUDA, too, a quarter to a half slower; else the last bits vary.
         out: a folder for finished batches: what was killed goes on from there.
         progress: called with the number of pictures after every batch (of every rank's).
 

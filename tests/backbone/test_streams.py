@@ -172,11 +172,10 @@ def test_attention_that_is_none(bad):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
 def test_a_gpu_repeats_single_queries_to_the_bit():
-    attn = Attention(1024, 16)
-    k, v = torch.randn(2, 288, 1370, 16, 64, device="cuda", dtype=torch.bfloat16)
+    attn, draw = Attention(1024, 16), torch.Generator("cuda").manual_seed(0)
+    k, v = torch.randn(2, 288, 1370, 16, 64, device="cuda", dtype=torch.bfloat16, generator=draw)
     first, *others = [attn.mix(k[:, :1], k, v) for _ in range(50)]
     assert all(torch.equal(own, first) for own in others)
-    pattern = attn.pattern(k[:2, :1].float(), k[:2].float(), v[:2].float(), ("qk",))
-    torch.testing.assert_close(
-        first[:2].float(), torch.einsum("bhqk,bkhd->bqhd", pattern, v[:2].float()), rtol=0, atol=5e-3
-    )
+    q, k, v = k[:2, :1].double(), k[:2].double(), v[:2].double()
+    exact = torch.einsum("bhqk,bkhd->bqhd", attn.pattern(q, k, v, ("qk",)), v)
+    torch.testing.assert_close(first[:2].double(), exact, rtol=2**-7, atol=2**-7)  # a unit in the last place
