@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,27 @@ from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import FIXED_POINT, Truth
 
 AT_ONCE = 32  # replicates: their counters stay in the cache
+
+
+class Histograms(NamedTuple):
+    """Of B images over K bins in falling order: pixels [B, K] int32, hits [B, K] int32, weight [B, K] int64."""
+
+    pixels: Tensor
+    hits: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, maps: Tensor, truth: Truth, binning: Binning) -> Histograms:
+        """All images at once; shares of regions are added up in fixed point, in any order to the same bits."""
+        shape = (len(maps), binning.slots)
+        at = in_lanes(binning.slots - 1 - binning.place(maps.flatten(1)).long(), binning.slots)
+
+        def counted(where: Tensor, what: Tensor) -> Tensor:
+            empty = torch.zeros(shape[0] * shape[1], dtype=what.dtype, device=maps.device)
+            return empty.scatter_add_(0, where, what.expand(where.shape)).view(shape)
+
+        found, one = at[truth.index], torch.ones((), dtype=torch.int32, device=maps.device)
+        return cls(counted(at, one), counted(found, one), counted(found, truth.weight))
 
 
 @dataclass(frozen=True)
@@ -68,17 +90,7 @@ class PerImage:
 
     @classmethod
     def _on_device(cls, maps: Tensor, truth: Truth, binning: Binning) -> PerImage:
-        """All images at once; shares of regions are added up in fixed point, in any order to the same bits."""
-        shape = (len(maps), binning.slots)
-        at = in_lanes(binning.slots - 1 - binning.place(maps.flatten(1)).long(), binning.slots)
-        found = at[truth.index]
-
-        def counted(where: Tensor, what: Tensor) -> Tensor:
-            empty = torch.zeros(shape[0] * shape[1], dtype=what.dtype, device=maps.device)
-            return empty.scatter_add_(0, where, what.expand(where.shape)).view(shape)
-
-        one = torch.ones((), dtype=torch.int32, device=maps.device)
-        pixels, hits, weight = counted(at, one), counted(found, one), counted(found, truth.weight)
+        pixels, hits, weight = Histograms.of(maps, truth, binning)
         device = where_float64(maps.device)
         counts = (part.to(device).double() for part in (pixels - hits, hits, weight, truth.each))
         negatives, hits, weight, regions = counts

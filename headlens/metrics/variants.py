@@ -8,27 +8,17 @@ value, and within ``PixelMetrics.bounds`` of 65,536 bins for others.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from headlens.metrics.binning import Binning
-from headlens.metrics.bootstrap import PerImage
+from headlens.metrics.bootstrap import Histograms, PerImage
 from headlens.metrics.checks import checked_scores, same_shape
 from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
-from headlens.metrics.streaming import in_lanes
 from headlens.metrics.truth import FIXED_POINT, Truth
 
 BINS, TOGETHER = 2**16, 2**6
-
-
-class Histograms(NamedTuple):
-    """Of B images over K bins in falling order: pixels [B, K] int32, hits [B, K] int32, weight [B, K] int64."""
-
-    pixels: Tensor
-    hits: Tensor
-    weight: Tensor
 
 
 def histograms(maps: Tensor, truth: Truth, score_range: tuple[float, float]) -> Histograms:
@@ -39,16 +29,7 @@ def histograms(maps: Tensor, truth: Truth, score_range: tuple[float, float]) -> 
         ShapeError: shapes that differ.
     """
     same_shape(maps, truth.shape, "maps and masks", 3)
-    binning = Binning(BINS, *score_range).checked()
-    slots = binning.slots
-    at = in_lanes(slots - 1 - binning.place(checked_scores(maps, "maps").flatten(1)).long(), slots)
-
-    def counted(where: Tensor, what: Tensor) -> Tensor:
-        empty = torch.zeros(len(maps) * slots, dtype=what.dtype, device=maps.device)
-        return empty.scatter_add_(0, where, what.expand(where.shape)).view(len(maps), slots)
-
-    found, one = at[truth.index], torch.ones((), dtype=torch.int32, device=maps.device)
-    return Histograms(counted(at, one), counted(found, one), counted(found, truth.weight))
+    return Histograms.of(checked_scores(maps, "maps"), truth, Binning(BINS, *score_range).checked())
 
 
 def joined_metrics(
