@@ -106,8 +106,8 @@ def finely(device: torch.device) -> Iterator[None]:
 def repeatable(device: torch.device, wanted: bool = True) -> Iterator[None]:
     """Gradients to the same bits every time on CUDA, too, as they are elsewhere; a quarter to a half slower.
 
-    There the backward of attention adds up in any order, in every kernel of torch's. What torch itself cannot repeat
-    raises its RuntimeError.
+    There the backward of attention adds up in any order, in each of torch's fused kernels. What torch itself cannot
+    repeat raises its RuntimeError.
     """
     if not wanted or device.type != "cuda":
         yield

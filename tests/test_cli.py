@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -90,13 +91,15 @@ def test_a_full_gpu_is_one_line_and_other_errors_stay_what_they_are(monkeypatch,
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of …")
     stopped, said = fails(full)
     assert stopped.code == 1 and said.count("\n") == 1
-    assert said.startswith("headlens: CUDA out of memory. Tried to allocate 2.00 GiB. Take fewer pictures at once (--b")
+    assert said.startswith("headlens: CUDA out of memory. Tried to allocate 2.00 GiB. Take less at once: --batch")
     assert fails(RuntimeError("a bug"))[0].args == ("a bug",)
 
 
-def test_a_gpu_gets_more_pictures_at_once():
+@pytest.mark.parametrize("gib, own", [(80, 32), (12, 8)])
+def test_a_large_gpu_gets_more_pictures_at_once(gib, own, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=gib * 2**30))
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [at_once(given, device, 32) for given in (None, 3) for device in (cpu, cuda)] == [8, 32, 3, 3]
+    assert [at_once(given, device, 32) for given in (None, 3) for device in (cpu, cuda)] == [8, own, 3, 3]
 
 
 def test_usage_errors(tmp_path):

@@ -36,7 +36,8 @@ TokenMap = Callable[[Tensor], Tensor]
 """A residual stream or some of its tokens, [B, T, D], to [B, T, anything]."""
 
 _LANES = 16  # channels that CPU kernels of attention work on at a time
-# For a single query cuDNN deals its keys out, and adds the parts up as they come: no two times the same. These do not.
+# For a single query cuDNN deals its keys out, it seems, and adds the parts up as they come: results vary. With these
+# they do not. (What is chosen instead, by whom ever, is overridden for that call, and for other threads meanwhile.)
 _REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 

@@ -1,12 +1,13 @@
 """Adding to a residual stream in float32 what products in half precision made, and normalising it for the next ones.
 
 Torch's autocast adds, normalises and rounds in three passes, of twice the memory traffic in all: a tenth of a forward
-at full size. Here each is one, and both together can be. The normalised stream differs by no more than the last bit of
-the half precision. Without CUDA's autocast all of it is torch's own.
+at full size. Here each is one, and both together can be, for large streams under CUDA's autocast. The normalised stream
+differs by no more than the last bit of the half precision. Everywhere else all of it is torch's own.
 """
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from functools import cache
 from typing import Any
@@ -19,7 +20,7 @@ _ENOUGH = 2**22  # numbers: with fewer, a launch by Triton takes the CPU longer 
 
 
 class Norm(nn.LayerNorm):
-    """``nn.LayerNorm``; where CUDA's autocast rounds what comes next, the result is rounded already.
+    """``nn.LayerNorm``; of a large stream, where CUDA's autocast rounds what comes next, it is rounded already.
 
     >>> Norm(4)(torch.tensor([[1.0, 2.0, 3.0, 4.0]])).detach().round(decimals=2)
     tensor([[-1.3400, -0.4500,  0.4500,  1.3400]])
@@ -47,7 +48,8 @@ def plus(x: Tensor, out: Tensor, in_place: bool = False) -> Tensor:
     >>> plus(torch.ones(1, 1, 2), torch.ones(1, 1, 2))
     tensor([[[2., 2.]]])
     """
-    if x.dtype == out.dtype or x.shape != out.shape or not _in_one_pass(x, x, out):
+    unseen = in_place and torch.is_grad_enabled()  # autograd would not notice what a kernel overwrites
+    if x.dtype == out.dtype or x.shape != out.shape or unseen or not _in_one_pass(x, x, out):
         return x.add_(out) if in_place else x + out
     return summed(x, out, in_place)
 
@@ -56,9 +58,11 @@ def _in_one_pass(x: Tensor, *others: Tensor) -> bool:
     """Whether it is: a large stream in float32 on CUDA with autocast around it, and no gradients of ``others``."""
     if not (x.is_cuda and x.dtype == torch.float32 and torch.is_autocast_enabled("cuda") and x.numel() >= _ENOUGH):
         return False
+    if x.ndim != 3 or x.stride(2) != 1 or torch.compiler.is_compiling():  # a compiler does it by itself
+        return False
     if torch.is_grad_enabled() and any(other.requires_grad for other in others):
         return False
-    return not torch.compiler.is_compiling() and _works(x.device)  # a compiler does it by itself
+    return _works(x.device, torch.get_autocast_dtype("cuda"))
 
 
 class _Normed(torch.autograd.Function):
@@ -78,33 +82,42 @@ class _Normed(torch.autograd.Function):
 def normed(
     weight: Tensor, bias: Tensor, eps: float, x: Tensor, out: Tensor | None = None, in_place: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """``x``, or ``x + out``, and it normalised in the precision of autocast; x [..., D] float32, out as x."""
-    rows = _rows(x)
-    added = rows if out is None or in_place else torch.empty(rows.shape, dtype=x.dtype, device=x.device)
-    result = torch.empty(rows.shape, dtype=torch.get_autocast_dtype(x.device.type), device=x.device)
-    _launch("forward", rows, rows if out is None else _rows(out), added, result, weight, bias, eps, out is not None)
-    return (x if out is None or in_place else added.view(x.shape)), result.view(x.shape)
+    """``x``, or ``x + out``, and it normalised in the precision of autocast.
+
+    Args:
+        weight, bias, eps: of the norm, [D].
+        x: [R, T, D] float32, channels side by side.
+        out: [R, T, D].
+        in_place: write the sum over ``x``.
+    """
+    added = x if out is None or in_place else _new(x, x.dtype)
+    result = _new(x, torch.get_autocast_dtype(x.device.type))
+    _launch("forward", x, x if out is None else _dense(out), added, result, weight, bias, eps, out is not None)
+    return added, result
 
 
 def normed_backward(weight: Tensor, eps: float, x: Tensor, grad: Tensor) -> Tensor:
-    """The gradient at ``x`` [..., D] of ``grad`` [..., D] at what ``normed`` made of it, float32."""
-    result = torch.empty(_rows(x).shape, dtype=x.dtype, device=x.device)
-    _launch("backward", _rows(x), _rows(grad), result, weight, eps)
-    return result.view(x.shape)
+    """The gradient at ``x`` [R, T, D] of ``grad`` [R, T, D] at what ``normed`` made of it, float32."""
+    result = _new(x, x.dtype)
+    _launch("backward", x, _dense(grad), result, weight, eps)
+    return result
 
 
 def summed(x: Tensor, out: Tensor, in_place: bool = False) -> Tensor:
-    """``x + out``, both [..., D], in the precision of ``x``."""
-    rows = _rows(x)
-    added = rows if in_place else torch.empty(rows.shape, dtype=x.dtype, device=x.device)
-    _launch("sum", rows, _rows(out), added)
-    return x if in_place else added.view(x.shape)
+    """``x + out`` in the precision of ``x``; both [R, T, D], ``x`` with its channels side by side."""
+    added = x if in_place else _new(x, x.dtype)
+    _launch("sum", x, _dense(out), added)
+    return added
 
 
-def _rows(x: Tensor) -> Tensor:
-    """(R, T, D), in any strides but the last."""
-    rows = x if x.ndim == 3 else x.reshape(1, -1, x.shape[-1])
-    return rows if rows.stride(2) == 1 else rows.contiguous()
+def _new(like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Contiguous, whatever ``like`` is a view of."""
+    return torch.empty(like.shape, dtype=dtype, device=like.device)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """Channels side by side; tokens and rows may lie anywhere."""
+    return x if x.stride(2) == 1 else x.contiguous()
 
 
 def _launch(name: str, *args: Any) -> None:
@@ -119,13 +132,18 @@ def _launch(name: str, *args: Any) -> None:
 
 
 @cache
-def _works(device: torch.device) -> bool:
-    """Whether Triton is there, knows the card, and finds the compiler that it needs."""
+def _works(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether Triton is there, knows the card and this precision, and finds the compiler that it needs."""
     x, weight = torch.zeros(1, 1, 16, device=device), torch.ones(16, device=device)
     try:
-        normed(weight, weight, 1e-5, summed(x, x), x)
-        normed_backward(weight, 1e-5, x, x)
-    except Exception:  # of many kinds and several packages; torch's own passes do the same
+        normed(weight, weight, 1e-5, summed(x, x.to(dtype)), x.to(dtype))
+        normed_backward(weight, 1e-5, x, x.to(dtype))
+    except ImportError:
+        return False
+    except torch.OutOfMemoryError:  # it will pass, and is not remembered
+        raise
+    except Exception as error:  # of many kinds and several packages; torch's own passes do the same
+        warnings.warn(f"streams are normalised by torch, more slowly: Triton fails with {error!r}", stacklevel=2)
         return False
     return True
 

@@ -129,10 +129,10 @@ class TextTower(HookedTower):
         prompts, length, width = x.shape
         pairs = list(context.items()) if isinstance(context, Mapping) else list(context or ())
         # Every token has a key, context keys lie half a step before their position: a stable sort puts all in place.
-        keys = [torch.arange(length, dtype=torch.float).expand(prompts, -1)]
+        keys = [torch.arange(length, dtype=torch.float, device=ends.device).expand(prompts, -1)]
         parts, shift = [x], torch.zeros_like(ends)
         for at, learned in pairs:
-            where = torch.as_tensor(at).cpu().expand(prompts)
+            where = torch.as_tensor(at).to(ends.device).expand(prompts)
             if (
                 learned.ndim not in (2, 3)
                 or learned.shape[-1] != width

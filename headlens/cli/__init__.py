@@ -81,5 +81,5 @@ def main() -> None:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; by name, for a command need not import torch
             raise
         said = ". ".join(str(error).split(". ")[:2])
-        typer.echo(f"headlens: {said}. Take fewer pictures at once (--batch), or, in ablate, less --memory", err=True)
+        typer.echo(f"headlens: {said}. Take less at once: --batch, ablate --memory, attribute --at-once", err=True)
         sys.exit(1)

@@ -173,7 +173,7 @@ class Preprocess:
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and deviation, [3, 1, 1]; a GPU copies them when it comes to it, and nobody waits for its other work."""
-        values = torch.tensor([self.mean, self.std])[..., None, None]
+        values = torch.from_numpy(np.array([self.mean, self.std], np.float32))[..., None, None]
         if device.type == "cuda":
             values = values.pin_memory()
         mean, std = values.to(device, non_blocking=device.type == "cuda")

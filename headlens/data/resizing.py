@@ -95,7 +95,7 @@ def _product(pictures: Tensor, weights: Tensor) -> Tensor:
         return pictures.to(weights.dtype) @ weights
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)  # of up to 8 MB each, where pictures are large
 def _matrix(pixels: int, size: int, way: Way, device: torch.device) -> tuple[Tensor, Tensor]:
     """Weights of ``size`` pixels as PIL works them out, [pixels, size]: see ``_along``."""
     scale = pixels / size
@@ -114,7 +114,8 @@ def _matrix(pixels: int, size: int, way: Way, device: torch.device) -> tuple[Ten
     table = torch.zeros(pixels, size, dtype=torch.int64).scatter_add_(0, at.long().clamp(max=pixels - 1), whole)
     dtype = torch.float32 if taps <= _MOST_TAPS else torch.float64
     high, part = table >> _LOW, 2.0**-_LOW
-    return high.to(device, dtype) * part, (table - (high << _LOW)).to(device, dtype) * part
+    # All but the copy on the CPU: what is kept is then there for every stream that takes it.
+    return (high.to(dtype) * part).to(device), ((table - (high << _LOW)).to(dtype) * part).to(device)
 
 
 def _cubic(x: Tensor, a: float = -0.5) -> Tensor:

@@ -100,7 +100,7 @@ def predict(
     Raises:
         DataError, ShapeError: a picture that is none; the message says which.
     """
-    one = isinstance(pictures, str | Path | np.ndarray) or hasattr(pictures, "convert")
+    one = isinstance(pictures, str | Path | np.ndarray | Pixels) or hasattr(pictures, "convert")
     one = one or (isinstance(pictures, Tensor) and pictures.ndim == 3)
     several = iter([pictures] if one else pictures)  # type: ignore[arg-type]
     preprocess, device = Preprocess(size), detector.device

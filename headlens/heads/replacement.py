@@ -114,11 +114,12 @@ class StandIns:
         size: int,
         batch: int,
     ) -> None:
-        self.detector, self.kind, self.size, self.batch = detector, kind, size, batch
+        self.detector, self.kind = detector, kind
         self.pool = data.where(lambda record: record.anomalous is False) if reference is None else reference
         if kind == "mean" and not len(self.pool):
             raise DataError(f"{data.name} has no normal picture to take the mean of; give a reference set")
         self._donors = donors(data, self.pool, seed) if kind == "resample" else []
+        self._pictures = Pictures(detector, self.pool, size, batch)
         self._mean: Replacement | None = None
 
     @property
@@ -136,14 +137,14 @@ class StandIns:
         """
         if self.kind == "mean":
             if self._mean is None:
-                pictures = Pictures(self.detector, self.pool, self.size, self.batch)
-                self._mean = mean_heads(clean_forward(self.detector, images, categories(p)) for p, images in pictures)
+                self._mean = mean_heads(
+                    clean_forward(self.detector, images, categories(p)) for p, images in self._pictures
+                )
             return self._mean
         if self.kind == "resample":
-            numbers = [self._donors[i] for i in part.index.tolist()]
-            pictures = Pictures(self.detector, self.pool, self.size, len(numbers))
-            (found,) = (clean_forward(self.detector, images, categories(p)).z for p, images in pictures.of(numbers))
-            if pictures.skipped:
-                raise DataError(f"{pictures.skipped[0]} cannot be read, and is a donor; leave it out of the reference")
-            return found
+            numbers = [self._donors[i] for i in part.index.tolist()]  # no more than a batch
+            found = [clean_forward(self.detector, images, categories(p)).z for p, images in self._pictures.of(numbers)]
+            if skipped := self._pictures.skipped:
+                raise DataError(f"{skipped[0]} cannot be read, and is a donor; leave it out of the reference")
+            return found[0]
         return None

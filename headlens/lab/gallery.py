@@ -46,8 +46,10 @@ class Gallery:
 
     def pixels(self, number: int) -> Pixels:
         """The picture as it is, and its mask, where there is one."""
-        source = self._source
-        return source.pixels(number) if isinstance(source, DataSet) else Pixels(as_bytes(source[number]), None)
+        if isinstance(self._source, DataSet):
+            return self._source.pixels(number)
+        own = self._source[number]
+        return Pixels(as_bytes(own), own.mask if isinstance(own, Pixels) else None)
 
     def thing(self, number: int) -> str:
         """What it shows, for class-aware prompts."""

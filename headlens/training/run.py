@@ -57,6 +57,8 @@ class Run:
 
         def __getattr__(self, name: str) -> Any:
             """Says what to do where a run is taken for its detector."""
+            if hasattr(type(self), name):  # one of its own, which failed: by an error of its own
+                return object.__getattribute__(self, name)
             raise AttributeError(f"a Run has no {name!r}; what asks for a detector takes this run's: run.detector")
 
     @property

@@ -66,14 +66,20 @@ def test_the_kernel_adds_normalises_and_rounds(width):
 
 @ALONE
 @pytest.mark.parametrize(
-    "view", [lambda x: x[:, 0], lambda x: x[:, 1:], lambda x: x.mT.contiguous().mT, lambda x: x[0, 0]]
+    "view", [lambda x: x[:, :1], lambda x: x[:, 1:], lambda x: x[::2], lambda x: x.transpose(0, 1)]
 )
-def test_the_kernel_reads_any_view(view):
-    own, x = made(16), torch.randn(2, 4, 16)
+def test_the_kernel_reads_views(view):
+    own, x = made(16), torch.randn(3, 4, 16)
+    out = view(torch.randn(3, 4, 16)).mT.contiguous().mT  # channels apart
     with torch.autocast("cpu", torch.bfloat16):
-        found = passed(own, view(x))[1]
-        assert found.shape == view(x).shape
-        close(found, nn.LayerNorm.forward(own, view(x)), torch.bfloat16)
+        for streams in ((view(x),), (view(x), out)):
+            added, found = passed(own, *streams)
+            assert torch.equal(added, sum(streams)) and found.is_contiguous()
+            close(found, nn.LayerNorm.forward(own, added), torch.bfloat16)
+    up = torch.randn(16, *view(x).shape[:2]).permute(1, 2, 0)
+    leaf = view(x).clone().requires_grad_()
+    (expected,) = torch.autograd.grad(nn.LayerNorm.forward(own, leaf), leaf, up)
+    torch.testing.assert_close(fused.normed_backward(own.weight, own.eps, view(x), up), expected, rtol=1e-5, atol=1e-6)
 
 
 @ALONE
@@ -98,7 +104,7 @@ def test_elsewhere_it_is_torchs():
 def on_gpu():
     own, draw = made(1000, "cuda"), torch.Generator("cuda").manual_seed(0)
     x, out, up = (torch.randn(4, 1400, 1000, device="cuda", generator=draw) for _ in range(3))
-    assert fused._works(x.device) and x[:3].numel() >= fused._ENOUGH > x[:1].numel()
+    assert all(fused._works(x.device, dtype) for dtype in HALVES) and x[:3].numel() >= fused._ENOUGH > x[:1].numel()
     return own, x * 5, out, up
 
 

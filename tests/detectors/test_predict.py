@@ -86,7 +86,9 @@ def test_order_and_batch_do_not_matter(clip):
     backwards = predict(detector, (p for p in reversed(pictures)), 32, batch=2)
     torch.testing.assert_close(all_at_once.joint_score, backwards.joint_score.flip(0))
     torch.testing.assert_close(all_at_once.anomaly_map, backwards.anomaly_map.flip(0))
-    assert len(predict(detector, pictures[0], 32)) == 1
+    pixels = Pixels(as_bytes(pictures[0]), None)
+    one = [predict(detector, picture, 32).joint_score for picture in (pictures[0], pixels)]
+    assert len(one[0]) == 1 and torch.equal(*one)
     assert all_at_once.tap_margins[3].shape == (5, 4, 4)
     with pytest.raises(ShapeError, match="no picture"):
         predict(detector, [], 32)

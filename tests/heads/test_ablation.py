@@ -218,6 +218,21 @@ def test_donors_are_other_normal_pictures_of_the_category(pictures):
         donors(pictures.where(lambda record: bool(record.anomalous)))
 
 
+@pytest.mark.parametrize("whose", [0, 11])  # among the first batch, when nothing has been read, and the last
+def test_a_donor_that_cannot_be_read_is_named(whose, detector, pictures, monkeypatch):
+    pool = pictures.where(lambda record: record.anomalous is False)
+    lost, whole = pool.records[donors(pictures, pool, 7)[whose]].name, type(pictures).pixels
+
+    def pixels(self, i):
+        if self.records[i].name == lost and len(self) == len(pool):
+            raise DataError(f"{lost} is gone")
+        return whole(self, i)
+
+    monkeypatch.setattr(type(pictures), "pixels", pixels)
+    with pytest.raises(DataError, match=f"{lost} cannot be read, and is a donor"):
+        ablate(detector, pictures, single_heads([Head("local", 2, 0)]), kind="resample", seed=7, batch=3, metrics=())
+
+
 @pytest.mark.parametrize(
     ("options", "error", "named"),
     [

@@ -13,7 +13,7 @@ from headlens.backbone import load
 from headlens.detectors.config import DetectorConfig
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
-from headlens.heads import results
+from headlens.heads import gates, results
 from headlens.precision import _tf32, computing, finely, repeatable, unit
 
 
@@ -98,9 +98,11 @@ def test_the_noise_floor_is_that_of_the_precision(make, pictures):
     assert 0.1 * error < floor["global"] < 10 * error
 
 
-def test_deterministic_importance_is_the_same_importance(make, pictures):
-    single = make(torch.float32)
+def test_deterministic_importance_is_the_same_importance(make, pictures, monkeypatch):
+    single, asked = make(torch.float32), []
+    monkeypatch.setattr(gates, "repeatable", lambda device, wanted: asked.append(wanted) or repeatable(device, wanted))
     plain, same = (heads.importance(single, pictures, deterministic=wanted) for wanted in (False, True))
+    assert asked == [False, True]
     assert plain.frame.equals(same.frame)
     assert same.provenance["deterministic"] and "deterministic" not in plain.provenance
 

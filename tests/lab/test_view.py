@@ -13,6 +13,7 @@ from headlens.heads import Head, heads_of, map_parts
 from headlens.heads.cache import clean_forward
 from headlens.heads.direct import image_parts, source_maps
 from headlens.lab import HeadView, show
+from headlens.lab.gallery import Gallery
 
 LOCAL, GLOBAL = Head("local", 2, 1), Head("global", 3, 2)
 
@@ -144,3 +145,11 @@ def test_show_spreads_its_choice_and_outlines_flaws(pictures):
 def test_show_wants_a_run(detector, pictures):
     with pytest.raises(ConfigError, match="Detector is no run, which knows its size and threshold"):
         show(pictures, detector)
+
+
+def test_pixels_keep_their_mask(pictures):
+    anomalous = next(i for i, record in enumerate(pictures.records) if record.anomalous)
+    own = pictures.pixels(anomalous)
+    found = Gallery(own).pixels(0)
+    assert torch.equal(found.image, own.image) and own.mask.any() and torch.equal(found.mask, own.mask)
+    assert Gallery(own.image).pixels(0).mask is None

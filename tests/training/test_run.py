@@ -13,7 +13,7 @@ from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, HeadlensError, RunError
 from headlens.training.config import TrainingConfig
-from headlens.training.run import load_run, read_config, save_run
+from headlens.training.run import Run, load_run, read_config, save_run
 from tests.backbone.models import tiny_config
 
 
@@ -44,6 +44,15 @@ def test_a_run_in_place_of_its_detector_says_what_to_do(run, clip):
     with pytest.raises(AttributeError, match=r"a Run has no '\w+'; .* run\.detector"):
         heads.heads_of(loaded)
     assert copy(loaded).card == loaded.card
+
+
+def test_what_fails_inside_a_run_says_so_itself(run, clip, monkeypatch):
+    def fails(self):
+        raise AttributeError("deep inside")
+
+    monkeypatch.setattr(Run, "threshold", property(fails))
+    with pytest.raises(AttributeError, match="deep inside"):
+        _ = load_run(run[0], clip).threshold
 
 
 def test_the_card_says_what_made_it(run):
