@@ -107,7 +107,7 @@ def repeatable(device: torch.device, wanted: bool = True) -> Iterator[None]:
     """Gradients to the same bits every time on CUDA, too, as they are elsewhere; a quarter to a half slower.
 
     There the backward of attention adds up in any order, in each of torch's fused kernels. What torch itself cannot
-    repeat raises its RuntimeError.
+    repeat raises its RuntimeError. ``CUBLAS_WORKSPACE_CONFIG`` is set where it is not, and stays.
     """
     if not wanted or device.type != "cuda":
         yield

@@ -36,8 +36,8 @@ TokenMap = Callable[[Tensor], Tensor]
 """A residual stream or some of its tokens, [B, T, D], to [B, T, anything]."""
 
 _LANES = 16  # channels that CPU kernels of attention work on at a time
-# For a single query cuDNN deals its keys out, it seems, and adds the parts up as they come: results vary. With these
-# they do not. (What is chosen instead, by whom ever, is overridden for that call, and for other threads meanwhile.)
+# Of a single query cuDNN's results vary from call to call, with these they do not. What a caller has chosen by
+# ``sdpa_kernel`` is overridden meanwhile, for all threads: torch keeps it in one place.
 _REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
