@@ -1,18 +1,101 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all, and files that are read only if they are regular and not too large."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
+
+MOST_TEXT = 64 * 2**20
+"""Bytes of the largest table, listing or configuration that is read."""
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: Path, most: int | None = None) -> BinaryIO:
+    """The regular file ``path``, open for reading bytes.
+
+    A pipe would block until somebody writes to it, and a device may never end: neither is opened.
+
+    Args:
+        path: a file, or a link to one.
+        most: bytes that the file may have; any number when None.
+
+    Raises:
+        OSError: missing, not readable, not a regular file, or larger than ``most``.
+
+    >>> open_regular(Path(os.devnull))
+    Traceback (most recent call last):
+    OSError: [Errno 22] is a device, not a regular file
+    """
+    if os.name == "nt":  # O_NONBLOCK is POSIX's, and so are named pipes in folders
+        descriptor = os.open(path, os.O_RDONLY | os.O_BINARY)
+    else:
+        if path.is_socket():  # opening one is refused with an error that says nothing of sockets
+            raise OSError(errno.EINVAL, "is a socket, not a regular file")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
+            raise OSError(errno.EINVAL, f"is {kind}, not a regular file")
+        if most is not None and about.st_size > most:
+            size, limit = about.st_size / 2**20, most / 2**20
+            raise OSError(errno.EFBIG, f"has {size:,.1f} MiB, more than the {limit:,.1f} MiB that it may have")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file; see ``open_regular``."""
+    with open_regular(path, most) as file:
+        return file.read(-1 if most is None else most)
+
+
+def read_text(path: Path, most: int = MOST_TEXT) -> str:
+    """The text of a regular file in UTF-8, or in UTF-16 or UTF-8 with the mark that editors put before it.
+
+    Raises:
+        OSError: see ``open_regular``.
+        ValueError: text in another encoding, or binary.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "table.csv"
+    ...     _ = path.write_bytes("name,Größe".encode("utf-16"))
+    ...     read_text(path)
+    'name,Größe'
+    """
+    content = read_regular(path, most)
+    marked = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+    encoding = next((name for mark, name in marked.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not {error.encoding}; save it as UTF-8") from None
+    if "\0" in text:
+        raise ValueError("holds zero bytes, so it is not text; save it as UTF-8")
+    return text
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes ``content`` beside ``path`` and moves it there: whoever is killed meanwhile leaves the old file.
+    """Writes ``content`` to a temporary file in the same folder and renames it: a killed process leaves the old file.
 
     Raises:
         OSError: no room, or no permission; ``path`` is as it was.
     """
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    # The temporary name is longer than the final one, which may have all of the 255 bytes that there are.
+    name = os.fsdecode(os.fsencode(path.name)[:200])
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{name}.", delete=False) as file:
         part = Path(file.name)
         try:
             file.write(content)
