@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
 MOST_TEXT = 64 * 2**20
 """Bytes of the largest table, listing or configuration that is read."""
+MAX_PIXELS = 2**28 // 3
+"""Pixels of the largest image that is decoded, unless a caller says otherwise: a quarter of a GiB as RGB."""
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -36,7 +39,7 @@ def open_regular(path: Path, most: int | None = None) -> BinaryIO:
     Traceback (most recent call last):
     OSError: [Errno 22] is a device, not a regular file
     """
-    if os.name == "nt":  # O_NONBLOCK is POSIX's, and so are named pipes in folders
+    if sys.platform == "win32":  # O_NONBLOCK is POSIX's, and so are named pipes in folders
         descriptor = os.open(path, os.O_RDONLY | os.O_BINARY)
     else:
         if path.is_socket():  # opening one is refused with an error that says nothing of sockets

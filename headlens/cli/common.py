@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from headlens.errors import ConfigError
+from headlens.files import MAX_PIXELS
 from headlens.launch import launched
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ FullBatchOption = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Pictures at once.", min=1, show_default="8, and more on CUDA"),
 ]
+MaxPixelsOption = Annotated[int, typer.Option(help="Images with more pixels are not decoded.", min=1)]
+"""Its default is ``headlens.files.MAX_PIXELS``."""
 SeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 WeightsOption = Annotated[Optional[str], typer.Option(help="The backbone's weight file.")]  # noqa: UP045
 DeviceOption = Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")]  # noqa: UP045
@@ -65,19 +68,26 @@ def run_of(domain: str, run: str | None, weights: str | None, device: str | None
     return load_run(run or f"mini-{domain}", weights=weights, device=device_of(device))
 
 
-def pictures_of(data: str, per_category: int) -> DataSet:
+def pictures_of(data: str, per_category: int, max_pixels: int = MAX_PIXELS) -> DataSet:
     """The data set of that name."""
     import headlens.data
 
     options: dict[str, Any] = {"per_category": per_category} if data.startswith("procedural:") else {}
-    return headlens.data.open(data, **options)
+    return headlens.data.open(data, max_pixels=max_pixels, **options)
 
 
 def opened(
-    domain: str, run: str | None, data: str | None, per_category: int, weights: str | None, device: str | None
+    domain: str,
+    run: str | None,
+    data: str | None,
+    per_category: int,
+    weights: str | None,
+    device: str | None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[Run, DataSet]:
     """The run and the pictures that options name; says which backbone and which pictures they are."""
-    loaded, pictures = run_of(domain, run, weights, device), pictures_of(data or f"procedural:{domain}", per_category)
+    loaded = run_of(domain, run, weights, device)
+    pictures = pictures_of(data or f"procedural:{domain}", per_category, max_pixels)
     typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}, on {pictures}\n")
     return loaded, pictures
 

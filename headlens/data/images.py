@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from headlens.errors import DataError
+from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,8 +45,6 @@ SUFFIXES = frozenset(
     ]
 )
 """In lower case: what counts as a picture in a folder."""
-MAX_PIXELS = 2**28 // 3
-"""A quarter of a GiB as RGB."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")  # none runs a program
 _LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
@@ -134,7 +133,10 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image]:
         with _OWN_LIMIT, Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
             if width * height > max_pixels:
-                raise DataError(f"{path}: {width}x{height} pixels are more than max_pixels = {max_pixels}; raise it")
+                raise DataError(
+                    f"{path}: {width}x{height} pixels are more than max_pixels = {max_pixels}; "
+                    "raise it (max_pixels=, at a shell --max-pixels)"
+                )
             frames = getattr(picture, "n_frames", 1)
             if frames > 1 and picture.format != "MPO":  # MPO: phones put a preview behind the picture
                 raise DataError(f"{path}: has {frames} frames; save the one that is meant as a picture of its own")
