@@ -12,7 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from headlens.plots.attribution import overlaid
-from headlens.plots.overlay import CMAP, outline, overlay
+from headlens.plots.display import outline
+from headlens.plots.overlay import CMAP, overlay
 from headlens.plots.style import COLUMN, DIVERGING
 
 _SIDE = 0.7  # inches of a picture
@@ -64,7 +65,7 @@ def gallery(exhibits: Sequence[Exhibit], label: str = "") -> tuple[Figure, np.nd
             end = f"±{ax.images[-1].get_clim()[1]:.1g}"
             ax.text(0.5, -0.02, end, transform=ax.transAxes, fontsize="small", ha="center", va="top")
         for ax in column:
-            outline(ax, own.mask, 0.4)
+            outline(ax, own.mask, width=0.4)
     for ax, name in zip(axes[:, 0], ["picture", "anomaly map", *methods], strict=True):
         ax.set_axis_on()
         ax.set(xticks=[], yticks=[])

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from headlens.plots.overlay import outline
+from headlens.plots.display import outline
 from headlens.plots.style import DIVERGING, axes_of, signed
 
 if TYPE_CHECKING:

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from headlens.plots.display import draw, panel, smaller
+from headlens.plots.text import font, plain, wrapped
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CMAP = "magma"
+_FLAT = 1.2  # inches: too low for a colour bar at the side
 
 
 def overlay(
@@ -23,11 +27,12 @@ def overlay(
 ) -> tuple[Figure, Axes]:
     """The picture in grey under its map, which is the denser the higher it is, with a colour bar.
 
-    The scale is fixed, never the map's own range: stretched to it, the map of a faultless picture looks alarming.
+    The figure and what is drawn in it have a bounded size, whatever the image's. The scale is fixed, never the map's
+    own range: stretched to it, the map of a faultless picture looks alarming.
 
     Args:
         image: [H, W, 3] uint8.
-        anomaly_map: [H, W].
+        anomaly_map: [H, W], or smaller: it is stretched over the image.
         title: above it.
         ax: where to draw; a new figure when None.
         limits: of the colours.
@@ -37,26 +42,24 @@ def overlay(
     >>> len(ax.images)
     2
     """
+    shape = image.shape[:2]
     if ax is None:
-        height, width = anomaly_map.shape
-        fig = Figure(figsize=(5.0, max(1.5, 4.1 * height / width) + 0.4), layout="constrained")
-        ax = fig.subplots()
+        width, height = panel(shape, 4.2)
+        room = max(width, 3.0)  # for the title
+        fig = Figure(figsize=(room + 1.0, height + 0.6 + (height < _FLAT)), layout="compressed")
+        ax, title = fig.subplots(), wrapped(title, room)
+        strip = {"location": "bottom", "aspect": 40} if height < _FLAT else {"fraction": max(0.045, 0.15 / width)}
     else:
-        fig = ax.figure  # type: ignore[assignment]
-    ax.imshow(image.mean(2), cmap="gray", vmin=0, vmax=255)
-    density = 0.85 * np.clip((anomaly_map - limits[0]) / (limits[1] - limits[0]), 0, 1)
-    shades = ax.imshow(anomaly_map, cmap=CMAP, vmin=limits[0], vmax=limits[1], alpha=density, interpolation="nearest")
+        fig, title, strip = ax.figure, plain(title), {"fraction": 0.045}  # type: ignore[assignment]
+    draw(ax, smaller(image).mean(2), shape, cmap="gray", vmin=0, vmax=255)
+    shown = smaller(anomaly_map)
+    density = 0.85 * np.clip((shown - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    colours = {"cmap": CMAP, "vmin": limits[0], "vmax": limits[1], "interpolation": "nearest"}
+    shades = draw(ax, shown, shape, alpha=density, **colours)
     if bar:
-        colours = fig.colorbar(shades, ax=ax, fraction=0.045, pad=0.02, label="anomaly map")
-        if colours.solids is not None:
-            colours.solids.set_alpha(1)
-    ax.set_title(title, fontsize="small", parse_math=False)  # names of files may hold dollars
+        legend = fig.colorbar(shades, ax=ax, pad=0.02, label="anomaly map", **strip)
+        if legend.solids is not None:
+            legend.solids.set_alpha(1)
+    ax.set_title(title, fontsize="small", **font())
     ax.set_axis_off()
     return fig, ax
-
-
-def outline(ax: Axes, mask: np.ndarray | None, width: float = 0.7) -> None:
-    """A black line in a white one around what is marked, [H, W]: seen on pictures and maps of any colour."""
-    if mask is not None and mask.any() and not mask.all():
-        for colour, times in (("white", 2.2), ("black", 1.0)):
-            ax.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=times * width)

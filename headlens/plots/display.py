@@ -1,0 +1,104 @@
+"""Images and maps as figures show them: in the shape of the image, and at a bounded size whatever that shape is.
+
+Maps are computed on squares that images were resized to. They are drawn stretched over the image's own shape, which is
+where their values belong; axes count the image's pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+LONGEST = 1024
+"""Pixels along a side that are drawn: figures have no more, and matplotlib takes a hundred bytes for each."""
+SLIMMEST = 8
+"""The longer side over the shorter, at most: of one row of 3,000 pixels nothing would be seen."""
+
+
+def smaller(array: np.ndarray, longest: int = LONGEST) -> np.ndarray:
+    """At most ``longest`` pixels along each side: means over neighbours, so that units stay; of masks whether any is.
+
+    Args:
+        array: [H, W] or [H, W, 3]; uint8, bool or floating point.
+        longest: of the result, h and w.
+
+    >>> smaller(np.arange(6.0)[None], longest=3)
+    array([[0.5, 2.5, 4.5]])
+    """
+    for axis in (0, 1):
+        length = array.shape[axis]
+        if length <= longest:
+            continue
+        starts = np.arange(longest) * length // longest
+        if array.dtype == bool:
+            array = np.logical_or.reduceat(array, starts, axis)
+            continue
+        dtype = np.uint32 if array.dtype == np.uint8 else array.dtype
+        counts = (
+            np.diff(np.append(starts, length))
+            .astype(dtype)
+            .reshape([-1 if own == axis else 1 for own in range(array.ndim)])
+        )
+        sums = np.add.reduceat(array, starts, axis, dtype=dtype)
+        array = ((sums + counts // 2) // counts).astype(np.uint8) if dtype == np.uint32 else sums / counts
+    return array
+
+
+def panel(shape: tuple[int, int], longest: float) -> tuple[float, float]:
+    """Width and height in inches of an image of that shape, its longer side ``longest``.
+
+    >>> panel((100, 200), 4.0), panel((1, 3000), 4.0)
+    ((4.0, 2.0), (4.0, 0.5))
+    """
+    ratio = min(max(shape[0] / shape[1], 1 / SLIMMEST), SLIMMEST)
+    return (longest, longest * ratio) if ratio < 1 else (longest / ratio, longest)
+
+
+def draw(ax: Axes, values: np.ndarray, shape: tuple[int, int] | None = None, **options: Any) -> AxesImage:
+    """An image, or a map of it, stretched over an image of that shape.
+
+    Args:
+        ax: where.
+        values: [h, w] or [h, w, 3]; ``smaller`` makes of it what is drawn.
+        shape: height and width of the image; those of ``values`` when None.
+        **options: of ``imshow``.
+
+    >>> from matplotlib.figure import Figure
+    >>> draw(Figure().subplots(), np.zeros((2, 2)), (50, 100)).get_extent()
+    [-0.5, 99.5, 49.5, -0.5]
+    """
+    height, width = shape or values.shape[:2]
+    inches = panel((height, width), 1.0)
+    aspect = (inches[1] / inches[0]) * (width / height)
+    if not ax.images and not np.isclose(aspect, 1):
+        ax.text(0.5, -0.05, "not to scale", transform=ax.transAxes, fontsize="x-small", ha="center", va="top")
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    return ax.imshow(smaller(values), **{"extent": extent, "aspect": aspect, **options})
+
+
+def outline(ax: Axes, mask: np.ndarray | None, shape: tuple[int, int] | None = None, width: float = 0.7) -> None:
+    """A black line in a white one around what is marked: seen on images and maps of any colour.
+
+    Args:
+        ax: of an image that ``draw`` has drawn.
+        mask: [h, w]; None, or all or nothing marked, draws nothing.
+        shape: height and width of the image; those of the mask when None.
+        width: of the black line, in points.
+    """
+    if mask is None or not mask.any() or mask.all():
+        return
+    shown = smaller(np.asarray(mask) > 0)
+    if min(shown.shape) < 2:  # a line of pixels has no contour
+        shown = shown.repeat(2, 0) if shown.shape[0] < 2 else shown
+        shown = shown.repeat(2, 1) if shown.shape[1] < 2 else shown
+    down, across = (
+        (np.arange(count) + 0.5) / count * extent - 0.5
+        for count, extent in zip(shown.shape, shape or mask.shape, strict=True)
+    )
+    for colour, times in (("white", 2.2), ("black", 1.0)):
+        ax.contour(across, down, shown.astype(float), levels=[0.5], colors=[colour], linewidths=times * width)

@@ -1,0 +1,81 @@
+"""Names from strangers, of files, categories and sets, as figures write them: one line that breaks nothing."""
+
+from __future__ import annotations
+
+import textwrap
+from functools import cache
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import font_manager
+
+from headlens.printing import printable
+
+_FALLBACKS = (  # of scripts that matplotlib's own font has not; taken where they are installed
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK KR",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "Droid Sans Fallback",
+    "Microsoft YaHei",
+    "SimHei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Noto Emoji",
+)
+_PER_INCH = 13  # characters of small type
+
+
+def plain(text: object, most: int = 72) -> str:
+    r"""What ``text`` says, for any text of a figure: no mathematics, no line ends, no letters that have no glyph.
+
+    Args:
+        text: any; what cannot be drawn is escaped, as in ``\u6c49``.
+        most: characters; of longer ones the middle is left out.
+
+    >>> plain("part_$1$\n" + 90 * "x", most=20)
+    'part_\\$1\\$\\nx…xxxxxxxx'
+    """
+    known = _glyphs(tuple(mpl.rcParams["font.family"]))
+    drawn = "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in printable(str(text)))
+    if len(drawn) > most:
+        drawn = f"{drawn[: most - 1 - most * 2 // 5]}…{drawn[-(most * 2 // 5) :]}"
+    return drawn.replace("$", r"\$")
+
+
+def wrapped(text: object, width: float, lines: int = 2) -> str:
+    r"""The same on so many lines of ``width`` inches, for small type.
+
+    >>> wrapped("12345678901234567890", 1.0)
+    '1234567890123\n4567890'
+    """
+    each = max(8, int(width * _PER_INCH))
+    return "\n".join(textwrap.wrap(plain(text, lines * each * 4 // 5), each, break_on_hyphens=False))
+
+
+def font() -> dict[str, Any]:
+    """Arguments of a text that ``plain`` has made: the font that is set, and those that stand in for it."""
+    installed = _installed()
+    return {"fontfamily": [*mpl.rcParams["font.family"], *installed]} if installed else {}
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    there = {entry.name for entry in font_manager.fontManager.ttflist}
+    return tuple(name for name in _FALLBACKS if name in there)
+
+
+@cache
+def _glyphs(families: tuple[str, ...]) -> frozenset[int]:
+    """The characters that those fonts, or the ones that stand in for them, can draw."""
+    found: set[int] = set()
+    for family in (*families, *_installed()):
+        path = font_manager.findfont(font_manager.FontProperties(family=[family]))
+        found |= set(font_manager.get_font(path).get_charmap())
+    return frozenset(found)
