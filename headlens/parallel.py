@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch import distributed
 
 from headlens.errors import RunError
 from headlens.launch import launched
+from headlens.locking import locked
 
 Arrays = dict[str, np.ndarray]
 
@@ -146,6 +148,18 @@ def ranks() -> Iterator[Ranks]:
         finally:
             _current = before
             distributed.destroy_process_group(None if began else group)
+
+
+@contextmanager
+def alone(folder: Path | None) -> Iterator[None]:
+    """Has ``folder`` for the processes of this run, and for no other; see ``headlens.locking``. None is no folder.
+
+    Raises:
+        RunError: another run has it, or it cannot be written.
+    """
+    with locked(folder) if folder is not None and _current.main else nullcontext():
+        _current.each({})  # none begins before the main one has it
+        yield
 
 
 @contextmanager
