@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from headlens.data.mask_sources import MaskSource
 from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import Record
 from headlens.files import write_atomically
@@ -105,13 +106,14 @@ def key_of(record: Record, preprocess: Preprocess) -> str | None:
     if record.image is None:
         return None
     facts = [_FORMAT, record.name, record.anomalous, record.crop, repr(preprocess)]
-    for path in (record.image, record.mask):
-        if path is not None:
-            try:
-                stat = path.stat()
-            except (OSError, ValueError):  # ValueError: a name that no file can have
-                return None
-            facts += [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    if isinstance(record.mask, MaskSource):
+        facts.append(repr(record.mask))
+    for path in record.files:
+        try:
+            stat = path.stat()
+        except (OSError, ValueError):  # ValueError: a name that no file can have
+            return None
+        facts += [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from headlens import html
 from headlens.data.folders import FileSet
-from headlens.data.images import MAX_PIXELS, read_image, read_mask
+from headlens.data.images import MAX_PIXELS, read_image
+from headlens.data.mask_sources import files_of, read_marked
 from headlens.data.samples import DataSet, Record
 from headlens.errors import DataError
 from headlens.printing import printable
@@ -221,21 +222,30 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> list[Problem]:
     record = dataset.records[i]
     problems: list[Problem] = []
 
+    max_pixels = dataset.max_pixels if isinstance(dataset, FileSet) else MAX_PIXELS
+    mask_file = next(iter(files_of(record.mask)), None)
+
     def note(kind: str, file: Path | None, message: str) -> None:
         problems.append(Problem(kind, record.name, file, f"{record.name}: {message}"))
 
-    def read(what: str, reader: Callable[[Path, int], Tensor], path: Path) -> Tensor | None:
+    def read(what: str, reader: Callable[[], Tensor], files: tuple[Path, ...]) -> Tensor | None:
         try:
-            return reader(path, dataset.max_pixels if isinstance(dataset, FileSet) else MAX_PIXELS)
+            return reader()
         except DataError as error:
-            note(f"{'missing' if _bytes(path) is None else 'unreadable'}-{what}", path, str(error))
+            missing = next((file for file in files if _bytes(file) is None), None)
+            note(f"{'missing' if missing else 'unreadable'}-{what}", missing or files[0], str(error))
             return None
 
-    image = read("image", read_image, record.image) if record.image else None
-    mask = read("mask", read_mask, record.mask) if record.mask else None
+    image: Tensor | None = None
+    mask: Tensor | None = None
+    if (file := record.image) is not None:
+        image = read("image", lambda: read_image(file, max_pixels), (file,))
+    if (marks := record.mask) is not None:
+        size = (1, 1) if image is None else (image.shape[1], image.shape[2])
+        mask = read("mask", lambda: read_marked(marks, size, max_pixels), files_of(marks))
     if image is not None and mask is not None and image.shape[1:] != mask.shape:
         (height, width), (rows, columns) = image.shape[1:], mask.shape
-        note("mask-size", record.mask, f"{record.mask} is {columns}x{rows}, {record.image} is {width}x{height}")
+        note("mask-size", mask_file, f"{record.mask} is {columns}x{rows}, {record.image} is {width}x{height}")
     elif not problems and (record.image is None or record.crop):  # what only the set itself knows how to read
         try:
             mask = dataset.pixels(i).mask
@@ -243,9 +253,9 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> list[Problem]:
             note("unreadable-image", record.image, str(error))
     if mask is not None and record.anomalous is not None and bool(mask.any()) != record.anomalous:
         if record.anomalous:
-            note("empty-mask", record.mask, f"anomalous, but nothing is marked in {record.mask or 'its mask'}")
+            note("empty-mask", mask_file, f"anomalous, but nothing is marked in {record.mask or 'its mask'}")
         else:
-            note("marked-normal", record.mask, f"normal, but something is marked in {record.mask or 'its mask'}")
+            note("marked-normal", mask_file, f"normal, but something is marked in {record.mask or 'its mask'}")
     if record.anomalous and record.image and record.mask is None and record.category in masked:
         note("no-mask", record.image, f"anomalous, without a mask; pixel metrics leave {record.image} out")
     return problems

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from headlens.data.images import MAX_PIXELS, read_image, read_mask
+from headlens.data.images import MAX_PIXELS, read_image
+from headlens.data.mask_sources import read_marked
 from headlens.data.samples import DataSet, Pixels, Record
 from headlens.errors import DataError
 
@@ -55,7 +56,8 @@ class FileSet(DataSet):
         image = read_image(record.image, self.max_pixels)
         mask: Tensor | None = None
         if record.mask is not None and (record.anomalous is not False or record.crop is not None):
-            mask = read_mask(record.mask, self.max_pixels)
+            height, width = image.shape[1:]
+            mask = read_marked(record.mask, (height, width), self.max_pixels)
         if record.crop is not None:
             image, mask = self._part(record, record.crop, image, mask)
         if record.anomalous is False:

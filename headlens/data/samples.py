@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from headlens import html
+from headlens.data.mask_sources import MaskSource, files_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,8 @@ class Record:
         family: the kind of flaw, ``good`` when there is none, empty when not told.
         split: ``train``, ``test`` or ``valid``.
         image: its file; None when it is made rather than read.
-        mask: the file of its mask; None when there is none. That of a normal picture is not read.
+        mask: the file of its mask, or a ``MaskSource`` where it takes more; None when there is none. That of a normal
+            picture is not read.
         crop: left, top, right and bottom in pixels, where the picture is a part of the file.
     """
 
@@ -39,8 +41,13 @@ class Record:
     family: str = ""
     split: str = "test"
     image: Path | None = None
-    mask: Path | None = None
+    mask: Path | MaskSource | None = None
     crop: tuple[int, int, int, int] | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its image, and what its mask is made of."""
+        return (*(() if self.image is None else (self.image,)), *files_of(self.mask))
 
 
 @dataclass(frozen=True)
@@ -129,10 +136,12 @@ class DataSet(ABC):
         found = sha256(self.name.encode())
         for record in self.records:
             found.update(repr((record.name, record.category, record.anomalous, record.crop)).encode())
-            for path in (record.image, record.mask):
+            if isinstance(record.mask, MaskSource):
+                found.update(repr(record.mask).encode("utf-8", "surrogateescape"))
+            for path in record.files:
                 try:
-                    stat = path.stat() if path is not None else None
-                except OSError:
+                    stat = path.stat()
+                except (OSError, ValueError):  # ValueError: a name that no file can have
                     stat = None
                 found.update(repr(stat and (stat.st_size, stat.st_mtime_ns)).encode())
         return found.hexdigest()

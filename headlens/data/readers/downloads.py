@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from headlens.data.images import read_mask
+from headlens.data.mask_sources import read_marked
 from headlens.data.readers.folders import split_of
 from headlens.data.readers.tables import columns, table, text
 from headlens.data.readers.tree import Root, records
@@ -84,7 +84,7 @@ def read_ksdd(root: Root, at: Path) -> Iterator[Record]:
                 root.refuse(DataError(f"{whole.image}: has no label beside it (*_label.bmp); copy it in"))
                 continue
             try:
-                label = read_mask(whole.mask, root.max_pixels)
+                label = read_marked(whole.mask, (1, 1), root.max_pixels)
             except DataError as error:
                 root.refuse(error)
                 continue

@@ -1,0 +1,124 @@
+"""Masks that are not one image file of black and white: several files of one image, colours with a meaning, outlines.
+
+``Record.mask`` is a ``Path`` almost always. Where it is not, it is a ``MaskSource``: which files it is made of, for
+whoever asks whether they are there or have changed, and how to read it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headlens.data.images import MAX_PIXELS, read_image, read_mask
+from headlens.data.matlab import read_matlab
+from headlens.errors import DataError
+
+Colour = tuple[int, int, int]
+
+
+class MaskSource(ABC):
+    """A mask that takes more than one image file, or a meaning of colours, to read. Immutable; equal if it is the same.
+
+    ``repr`` tells two masks apart whose ``files`` are the same: it goes into keys of caches.
+    """
+
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        """For messages and tables."""
+        return "; ".join(map(str, self.files))
+
+    @abstractmethod
+    def read(self, size: tuple[int, int], max_pixels: int) -> Tensor:
+        """What is marked, as [H, W] bool.
+
+        Args:
+            size: height and width of the image, for masks that do not say theirs.
+            max_pixels: larger ones are refused.
+
+        Raises:
+            DataError: it cannot be read; the message names the file.
+        """
+
+
+def files_of(mask: Path | MaskSource | None) -> tuple[Path, ...]:
+    """The files that a mask is made of.
+
+    >>> files_of(None), [path.name for path in files_of(Path("a.png"))]
+    ((), ['a.png'])
+    """
+    return () if mask is None else (mask,) if isinstance(mask, Path) else mask.files
+
+
+def read_marked(mask: Path | MaskSource, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> Tensor:
+    """What is marked in a mask of any kind, as [H, W] bool; see ``MaskSource.read``. MATLAB's files are masks, too."""
+    if isinstance(mask, MaskSource):
+        return mask.read(size, max_pixels)
+    if mask.suffix.lower() == ".mat":
+        return torch.from_numpy(read_matlab(mask, max_pixels))
+    return read_mask(mask, max_pixels)
+
+
+@dataclass(frozen=True)
+class United(MaskSource):
+    """What is marked in any of several masks of one image, which must be of one size."""
+
+    masks: tuple[Path | MaskSource, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:  # type: ignore[override]
+        """Those of all of them."""
+        return tuple(path for mask in self.masks for path in files_of(mask))
+
+    def read(self, size: tuple[int, int], max_pixels: int) -> Tensor:
+        """See ``MaskSource``."""
+        parts = [read_marked(mask, size, max_pixels) for mask in self.masks]
+        sizes = {tuple(part.shape): mask for part, mask in zip(parts, self.masks, strict=True)}
+        if len(sizes) > 1:
+            told = " and ".join(f"{mask} ({width}x{height})" for (height, width), mask in sizes.items())
+            raise DataError(f"{told}: masks of one image must be of one size")
+        return reduce(torch.logical_or, parts)
+
+
+@dataclass(frozen=True)
+class Coloured(MaskSource):
+    """A mask whose colours have a meaning of their own, rather than black and everything else.
+
+    Args:
+        file: an image file without loss.
+        anomalous, normal: all the colours that may occur.
+    """
+
+    file: Path
+    anomalous: tuple[Colour, ...]
+    normal: tuple[Colour, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:  # type: ignore[override]
+        """The one."""
+        return (self.file,)
+
+    def read(self, size: tuple[int, int], max_pixels: int) -> Tensor:
+        """See ``MaskSource``; a colour that is in neither list is an error, which names it."""
+        rgb = read_image(self.file, max_pixels).numpy().astype(np.uint32)
+        codes = (rgb[0] << 16) | (rgb[1] << 8) | rgb[2]
+        marked = np.isin(codes, [_code(colour) for colour in self.anomalous])
+        other = ~(marked | np.isin(codes, [_code(colour) for colour in self.normal]))
+        if other.any():
+            colour = int(codes[other][0])
+            raise DataError(
+                f"{self.file}: {int(other.sum())} pixels have colours without a meaning, such as #{colour:06x}; "
+                "add them to the table of colours"
+            )
+        return torch.from_numpy(marked)
+
+
+def _code(colour: Colour) -> int:
+    red, green, blue = colour
+    return (red << 16) | (green << 8) | blue

@@ -1,0 +1,123 @@
+"""Masks in MATLAB files: the few kinds of values that a mask is made of, read without trusting what a file says.
+
+``scipy.io.loadmat`` follows nested cells as deep as a file says and ends the process where that is too deep, and it
+unpacks a small file to any size. Here nothing is deeper than a struct of arrays, and what is unpacked is bounded.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headlens.errors import DataError
+from headlens.files import read_regular
+
+MOST_BYTES = 2**26
+"""Of a file, and of each variable in it once unpacked."""
+_CRACK = 2  # the region of CrackForest that is crack; 1 is the pavement, 3 and more what cracks close off of it
+_MATRIX, _COMPRESSED = 14, 15
+_STRUCT, _NUMERIC = 2, range(6, 16)  # classes of arrays
+_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+
+
+def read_matlab(path: Path, max_pixels: int) -> np.ndarray:
+    """What is marked in a mask of MATLAB, as [H, W] bool.
+
+    Of CrackForest's struct ``groundTruth`` the region 2 of ``Segmentation``, which is the crack; of a file with one
+    array of two dimensions, what is not 0.
+
+    Raises:
+        DataError: it cannot be read, is damaged, of another version than 5 to 7, has more than ``max_pixels``, or holds
+            neither.
+    """
+    try:
+        content = read_regular(path, MOST_BYTES)
+        variables = dict(_variables(content))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, struct.error, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: damaged, or not MATLAB 5 to 7 ({error}); save it with -v7") from error
+    truth = variables.get("groundTruth")
+    arrays = [value for value in variables.values() if isinstance(value, np.ndarray)]
+    if isinstance(truth, dict) and isinstance(truth.get("Segmentation"), np.ndarray):
+        values, marked = truth["Segmentation"], truth["Segmentation"] == _CRACK
+    elif len(arrays) == 1:
+        values, marked = arrays[0], arrays[0] != 0
+    else:
+        names = ", ".join(variables) or "nothing"
+        raise DataError(
+            f"{path}: holds {names[:200]}, where a mask is one array, or groundTruth with Segmentation; save it as png"
+        )
+    if values.ndim != 2 or not 0 < values.size <= max_pixels:
+        shape = "x".join(map(str, values.shape))
+        raise DataError(f"{path}: the mask is {shape}, where two sides and at most max_pixels = {max_pixels} are read")
+    return np.ascontiguousarray(marked)
+
+
+def _variables(content: bytes) -> Iterator[tuple[str, np.ndarray | dict[str, np.ndarray] | None]]:
+    """Names and values; None for values that no mask is made of."""
+    if len(content) < 128 or content[126:128] not in (b"IM", b"MI"):
+        raise ValueError("no header")
+    order = "<" if content[126:128] == b"IM" else ">"
+    for kind, data in _elements(memoryview(content)[128:], order):
+        if kind == _COMPRESSED:
+            unpacker = zlib.decompressobj()
+            unpacked = unpacker.decompress(data, MOST_BYTES)
+            if unpacker.unconsumed_tail:
+                raise ValueError(f"more than {MOST_BYTES} bytes in a variable")
+            kind, data = next(_elements(memoryview(unpacked), order), (0, memoryview(b"")))
+        if kind == _MATRIX:
+            array = _Array.of(data, order)
+            yield array.name, array.value(order)
+
+
+def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """Types and contents of what stands one after the other."""
+    at = 0
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, at)
+        begin = at + 8
+        if kind >> 16:  # up to four bytes stand in the tag itself
+            kind, size, begin = kind & 0xFFFF, kind >> 16, at + 4
+            at += 8
+        else:
+            at = begin + size + (0 if kind == _COMPRESSED else -size % 8)
+        if begin + size > len(data):
+            raise ValueError("cut short")
+        yield kind, data[begin : begin + size]
+
+
+@dataclass(frozen=True)
+class _Array:
+    kind: int
+    shape: tuple[int, ...]
+    name: str
+    parts: list[tuple[int, memoryview]]
+
+    @staticmethod
+    def of(data: memoryview, order: str) -> _Array:
+        parts = list(_elements(data, order))
+        if len(parts) < 3 or len(parts[0][1]) < 4:
+            raise ValueError("an array without a head")
+        kind = struct.unpack_from(f"{order}I", parts[0][1])[0] & 0xFF
+        shape = tuple(int(side) for side in np.frombuffer(parts[1][1], f"{order}i4"))
+        return _Array(kind, shape, bytes(parts[2][1]).decode("ascii"), parts[3:])
+
+    def value(self, order: str, outer: bool = True) -> np.ndarray | dict[str, np.ndarray] | None:
+        if self.kind in _NUMERIC and self.parts and self.parts[0][0] in _TYPES:
+            kind, data = self.parts[0]
+            return np.frombuffer(data, f"{order}{_TYPES[kind]}").reshape(self.shape, order="F")
+        if self.kind == _STRUCT and outer and self.shape == (1, 1) and len(self.parts) >= 2:
+            width = struct.unpack_from(f"{order}i", self.parts[0][1])[0]
+            if width < 1:
+                raise ValueError("names without letters")
+            text = bytes(self.parts[1][1])
+            names = [text[k : k + width].split(b"\0")[0].decode("ascii") for k in range(0, len(text), width)]
+            inner = [_Array.of(data, order).value(order, outer=False) for _, data in self.parts[2:]]
+            return {name: value for name, value in zip(names, inner, strict=False) if isinstance(value, np.ndarray)}
+        return None
