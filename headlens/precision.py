@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from headlens.backbone.hooks import hooked
 from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ def computing(detector: Detector, precision: str | None = None) -> Iterator[Dete
     half = precision in ("float16", "bfloat16")
     dtype = getattr(torch, precision) if half else torch.float32
     if detector.backbone.vision.proj.dtype != dtype:
+        if hooks := hooked(detector.backbone.vision, "vision"):  # they may hold on to what they are set around
+            raise ConfigError(
+                f"precision {precision} computes with a copy of the image tower, and the hook at {hooks[0]} is not "
+                "made for one: load the backbone in that dtype, or leave precision out"
+            )
         text = detector.backbone.text  # shared: it is read once, and stays as fine as it is
         detector = deepcopy(detector, {id(text): text})
         detector.backbone.vision.to(dtype)

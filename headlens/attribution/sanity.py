@@ -14,8 +14,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from headlens.backbone.hooks import hooked
 from headlens.detectors.headclip import Detector
-from headlens.errors import ShapeError
+from headlens.errors import ConfigError, ShapeError
 from headlens.heads.gates import streams_of
 
 CHECKS = ("head_weights", "upper_blocks")
@@ -52,7 +53,13 @@ def with_random_blocks(detector: Detector, blocks: int | None = None, seed: int 
 
     Raises:
         ShapeError: more blocks than there are, or none.
+        ConfigError: hooks at the image tower.
     """
+    if hooks := hooked(detector.backbone.vision, "vision"):
+        raise ConfigError(
+            f"blocks are shuffled in a copy of the image tower, and the hook at {hooks[0]} is not made for one: remove "
+            "it, or leave out what is measured with shuffled blocks"
+        )
     backbone, generator = copy.deepcopy(detector.backbone), torch.Generator().manual_seed(seed)
     depth = backbone.vision.cfg.n_layers
     blocks = max(depth // 2, depth - min(detector.config.taps)) if blocks is None else blocks

@@ -27,7 +27,17 @@ from headlens.backbone.vision import VisionExtensions, VisionOutput
 from headlens.detectors.headclip import Detector, Features
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.folding import Fold
-from headlens.heads.targets import Margins, check_linear, enlarge, joint, logit, margins, patch_maps, wide
+from headlens.heads.targets import (
+    Margins,
+    check_linear,
+    check_unhooked,
+    enlarge,
+    joint,
+    logit,
+    margins,
+    patch_maps,
+    wide,
+)
 from headlens.heads.variants import Head, heads_of
 
 SCORES = ("joint_margin", "joint_score", "image_margin", "map_margin")
@@ -85,7 +95,7 @@ class Target(ABC):
             taps=detector.config.taps,
             local=detector.local,
             head_weights=detector.head_weights() or None,
-            hooked=hooked,
+            hooked=hooked or vision.heeds(),
             **options,
         )
         cls = wide(out.embedding if detector.config.cls_norm else out.cls @ vision.proj)
@@ -163,11 +173,13 @@ def target_of(
     [torch.Size([2]), torch.Size([2])]
     """
     check_linear(detector)
+    check_unhooked(detector, "attribution", heeds_tower=True)
     if name in SCORES:
         made: Target = ScoreTarget(detector, name, thing, region)
     elif name.startswith("L"):
         head = Head.of(name)
         heads_of(detector, [head.layer], [head.head], [head.stream])  # raises where there is no such head
+        check_unhooked(detector, f"the direct effect of {head}")
         made = HeadTarget(detector, str(head), thing, region)
     else:
         raise ConfigError(f"unknown target {name!r}: there are {', '.join(SCORES)}, and heads such as L18H7")

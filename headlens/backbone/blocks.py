@@ -26,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformer_lens.hook_points import HookPoint
 
 from headlens.backbone.config import Activation, TransformerConfig
+from headlens.backbone.hooks import has_hooks
 from headlens.backbone.norm import Norm, plus
 from headlens.errors import ShapeError
 
@@ -71,11 +72,6 @@ class LocalStream:
         pairs = self.attention
         if isinstance(pairs, str) or not pairs or any(pair not in ("qq", "kk", "vv", "qk") for pair in pairs):
             raise ShapeError(f"local attention {pairs!r}: give a tuple of 'qq', 'kk', 'vv', 'qk', or a function")
-
-
-def has_hooks(point: nn.Module) -> bool:
-    """Whether anything listens at a hook point, through TransformerLens or plain torch."""
-    return bool(point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks)
 
 
 # How a block reaches its hook points: by name, so that where none is called none is even looked up, which is

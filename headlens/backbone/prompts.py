@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headlens.backbone.blocks import has_hooks
+from headlens.backbone.hooks import has_hooks
 from headlens.backbone.text import TextTower
 from headlens.errors import ShapeError
 

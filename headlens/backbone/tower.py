@@ -14,7 +14,8 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from headlens.backbone.blocks import Block
 from headlens.backbone.config import TransformerConfig
-from headlens.errors import ShapeError
+from headlens.backbone.hooks import has_hooks, hooked
+from headlens.errors import ConfigError, ShapeError
 
 NamesFilter = None | str | Iterable[str] | Callable[[str], bool]
 
@@ -94,6 +95,26 @@ class HookedTower(HookedRootModule):
         fwd, bwd = list(fwd_hooks or ()), list(bwd_hooks or ())
         self._check_names([name for name, _ in fwd + bwd if isinstance(name, str)])
         return super().hooks(fwd, bwd, *args, **kwargs)
+
+    def heeds(self) -> bool:
+        """Whether a forward has hooks to heed, and so must be ``hooked``.
+
+        Raises:
+            ConfigError: a hook at a module that a forward reads past.
+        """
+        if not any(map(has_hooks, self.mod_dict.values())):
+            return False
+        if deaf := [name for name in hooked(self) if name.endswith(self.passed_by)]:
+            raise ConfigError(
+                f"a forward reads past {deaf[0]}, so the hook there would not be heeded everywhere: hook a block "
+                "instead, or one of the points in hook_dict"
+            )
+        return True
+
+    @property
+    def passed_by(self) -> tuple[str, ...]:
+        """Ends of the names of modules whose weights a forward reads without calling them."""
+        return (".mlp.fc", ".mlp.proj") if self.cfg.act_fn == "quick_gelu" else ()
 
     def accumulated_bias(self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True) -> Tensor:
         """Sum of the output biases of all blocks before ``layer``, [D] (``ActivationCache`` decomposes with it)."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from headlens import html
 from headlens.backbone import Backbone, LocalStream
+from headlens.backbone.hooks import hooked
 from headlens.backbone.vision import VisionOutput
 from headlens.detectors.config import DetectorConfig
 from headlens.detectors.learned import HeadWeights, LearnedPrompts
@@ -152,6 +153,12 @@ class Detector(nn.Module):
         """Pixels along a side that it was trained on, or its backbone was made for."""
         return self.size or self.backbone.provenance.image_size[0]
 
+    @property
+    def hooks(self) -> list[str]:
+        """Where anything listens: names of hook points and modules of both towers, and of the detector itself."""
+        towers = {"vision": self.backbone.vision, "text": self.backbone.text}
+        return [name for own, tower in towers.items() for name in hooked(tower, own)] + hooked(self, "detector")
+
     def head_weights(self) -> dict[str, Tensor]:
         """Learned weights {stream: [layers, heads]}; empty where none are learned."""
         return self.weights() if self.weights is not None else {}
@@ -160,9 +167,11 @@ class Detector(nn.Module):
         """The normal and the abnormal embedding for each thing, [things, 2, d_e], of unit length.
 
         Where nothing is differentiated, the last answer is kept until things or prompts change (but through ``.data``,
-        which torch does not notice), and as fine as weights are, whatever autocast says.
+        which torch does not notice), and as fine as weights are, whatever autocast says. Under hooks at the text tower
+        or the prompts nothing is kept.
         """
-        if torch.is_grad_enabled():
+        listening = self.backbone.text.heeds() or (self.prompts is not None and bool(hooked(self.prompts)))
+        if torch.is_grad_enabled() or listening:
             return self._text(things)
         learned = list(self.prompts.parameters()) if self.prompts is not None else []
         known = (*things, *((p.data_ptr(), p._version) for p in (*learned, self.backbone.text.proj)))
@@ -186,8 +195,14 @@ class Detector(nn.Module):
         known = self.text([thing.replace("_", " ") for thing in things])
         return known[[things.index(category) for category in categories]]
 
-    def features(self, images: Tensor, gates: Mapping[str, Tensor] | None = None, hooked: bool = False) -> Features:
-        """Normalised images [B, 3, h, w] through the image tower, under the head weights and analysis ``gates``."""
+    def features(self, images: Tensor, gates: Mapping[str, Tensor] | None = None) -> Features:
+        """Normalised images [B, 3, h, w] through the image tower, under the head weights and analysis ``gates``.
+
+        Hooks at the tower are heeded.
+
+        Raises:
+            ConfigError: a hook that cannot be heeded.
+        """
         vision = self.backbone.vision
         out = vision(
             images,
@@ -195,7 +210,7 @@ class Detector(nn.Module):
             local=self.local,
             head_weights=self.head_weights() or None,
             gates=gates,
-            hooked=hooked,
+            hooked=vision.heeds(),
         )
         patches = {tap: tokens.float() for tap, tokens in out.patches.items()}
         return Features(self.image_feature(out), patches, (images.shape[2], images.shape[3]))

@@ -51,9 +51,8 @@ class LearnedPrompts(nn.Module):
         tokens = backbone.tokenizer(sentences)
         context = self.context.repeat(len(things), 1, 1)  # (2 things, n, D)
         deep = dict(enumerate(self.deep, start=1))
-        embedding = backbone.encode_text(
-            tokens, context={1: context} if context.shape[1] else None, deep_prompts=deep, hooked=False
-        )
+        before = {1: context} if context.shape[1] else None
+        embedding = backbone.encode_text(tokens, context=before, deep_prompts=deep, hooked=backbone.text.heeds())
         return F.normalize(embedding.float(), dim=-1).unflatten(0, (-1, 2))
 
 

@@ -25,7 +25,7 @@ from headlens.heads.response import Kind
 from headlens.heads.results import Result, beside, computed, provenance, read_parquet
 from headlens.heads.store import PatchMaps, Store
 from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, packed, summarised, unpacked
-from headlens.heads.targets import Targets, check_linear, logit
+from headlens.heads.targets import Targets, check_linear, check_unhooked, logit
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
 from headlens.plots.ablation import ablation
@@ -142,6 +142,7 @@ def ablate(
         RunError: ``out`` holds another sweep, or cannot be written.
     """
     check_linear(detector)
+    check_unhooked(detector, "an ablation")
     if variants is None:
         weighed = kind == "revert" and detector.weights is not None
         variants = single_heads(heads_of(detector, streams=detector.config.streams if weighed else STREAMS))

@@ -19,7 +19,7 @@ from headlens.backbone.norm import plus
 from headlens.backbone.vision import STREAMS
 from headlens.detectors.headclip import Detector
 from headlens.detectors.scoring import margin
-from headlens.heads.targets import Margins, Targets, check_linear, enlarge, patch_maps, targets, wide
+from headlens.heads.targets import Margins, Targets, check_linear, check_unhooked, enlarge, patch_maps, targets, wide
 
 
 class Step(NamedTuple):
@@ -193,6 +193,7 @@ def clean_forward(detector: Detector, images: Tensor, categories: Sequence[str] 
     torch.Size([1, 5, 16, 8])
     """
     check_linear(detector)
+    check_unhooked(detector, "a forward that keeps every head")
     vision, weights = detector.backbone.vision, weights_of(detector)
     last = vision.cfg.n_layers - 1
     x, y = vision.embed(images), None

@@ -31,7 +31,7 @@ from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import computed, made_by, parquet, per_image, provenance, read_parquet, write
 from headlens.heads.store import Store
-from headlens.heads.targets import check_linear, wide
+from headlens.heads.targets import check_linear, check_unhooked, wide
 from headlens.plots.grid import grids
 from headlens.plots.style import named
 
@@ -171,6 +171,7 @@ def capture(
         RunError: ``out`` holds something else, or cannot be written.
     """
     check_linear(detector)
+    check_unhooked(detector, "a capture")
     pictures = Pictures(detector, data, size, batch)
     about = provenance(detector, data, what="capture", size=pictures.size, batch=batch, **computed(detector))
     Store(out, about)

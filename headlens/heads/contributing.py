@@ -18,6 +18,7 @@ from headlens.heads.cache import Clean, clean_forward
 from headlens.heads.direct import Parts, check, image_parts, tap_parts
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import Result, per_image, provenance
+from headlens.heads.targets import check_unhooked
 from headlens.heads.variants import names_of
 from headlens.plots.grid import grids
 
@@ -105,6 +106,7 @@ def contributions(
         IdentityError: parts that do not add up.
         DataError: no picture could be read.
     """
+    check_unhooked(detector, "contributions")
     frames = []
     pictures = Pictures(detector, data, size, batch)
     for part, images in pictures:

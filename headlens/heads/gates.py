@@ -27,7 +27,17 @@ from headlens.errors import ConfigError, ShapeError
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import Result, computed, per_image, provenance
 from headlens.heads.store import Store
-from headlens.heads.targets import check_linear, enlarge, features, joint, logit, margins, patch_maps, wide
+from headlens.heads.targets import (
+    check_linear,
+    check_unhooked,
+    enlarge,
+    features,
+    joint,
+    logit,
+    margins,
+    patch_maps,
+    wide,
+)
 from headlens.heads.variants import local_layers, names_of
 from headlens.plots.grid import grids
 from headlens.plots.style import named
@@ -192,6 +202,7 @@ def importance(
     for metric in metrics:
         _check_target(metric)
     check_linear(detector)
+    check_unhooked(detector, "importance", heeds_tower=True)
     if (precision or str(detector.backbone.vision.proj.dtype).removeprefix("torch.")) == "float16":
         raise ConfigError("gradients are smaller than float16 can tell from 0; choose bfloat16, tf32 or float32")
     vision = detector.backbone.vision.cfg

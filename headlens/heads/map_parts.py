@@ -20,6 +20,7 @@ from headlens.detectors.predict import Picture, as_bytes
 from headlens.heads.cache import clean_forward
 from headlens.heads.direct import tap_parts
 from headlens.heads.results import Result, beside, detector_provenance, read_parquet, write
+from headlens.heads.targets import check_unhooked
 from headlens.heads.variants import Head, names_of
 from headlens.plots.head_maps import head_maps, margin_map
 
@@ -116,6 +117,7 @@ def map_parts(
     >>> found.margin.shape, len(found.shares)
     ((4, 4), 384)
     """
+    check_unhooked(detector, "the parts of a map")
     shown = str(picture) if isinstance(picture, (str, Path)) else type(picture).__name__
     preprocess = Preprocess(size or detector.image_size)
     seen = preprocess(Pixels(as_bytes(picture), None)).image

@@ -32,7 +32,7 @@ from headlens.heads.phrases import BUILT_IN, directions, distinct, learnt, read_
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import Result, computed, ordered, provenance
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
-from headlens.heads.targets import wide
+from headlens.heads.targets import check_unhooked, wide
 from headlens.heads.variants import Head, check_variants, heads_of, names_of, single_heads
 from headlens.plots.names import names
 from headlens.plots.style import signed
@@ -121,6 +121,7 @@ def name_heads(
         DataError: fewer than two phrases that the backbone knows, or fewer than two pictures that can be read.
         ConfigError: a detector whose image margin is no function of CLS.
     """
+    check_unhooked(detector, "naming")
     heads = heads_of(detector, last_quarter(detector), streams=("global",)) if heads is None else list(heads)
     if not heads or phrases < 1:
         raise ShapeError(f"{len(heads)} heads and {phrases} phrases for each; at least one of both is needed")

@@ -238,6 +238,7 @@ def detector_provenance(detector: Detector, **settings: Any) -> dict[str, Any]:
         "backbone": asdict(detector.backbone.provenance),
         "detector": detector.config.table(),
         "learned_sha256": learned_sha256(detector),
+        **({"hooks": hooks} if (hooks := detector.hooks) else {}),
         "versions": versions(*_PACKAGES),
         **settings,
     }

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headlens import parallel
 from headlens.data import Record
-from headlens.errors import RunError
+from headlens.errors import ConfigError, RunError
 from headlens.heads.results import write
 
 ABOUT = "_sweep.json"  # with an underscore, so that readers of Parquet folders pass it by
@@ -31,12 +31,18 @@ class Store:
 
     Raises:
         RunError: the folder holds parts of another sweep, or cannot be read or written.
+        ConfigError: hooks at the detector, which no folder can tell apart.
     """
 
     def __init__(self, folder: Path | None, about: Mapping[str, Any]) -> None:
         self.folder = folder
         if folder is None:
             return
+        if about.get("hooks"):
+            raise ConfigError(
+                f"parts kept in {folder} do not say what the hook at {about['hooks'][0]} does: leave the folder "
+                "out, or remove the hook"
+            )
         path, now = folder / ABOUT, json.loads(json.dumps(about))
         if not path.is_file() or not any(folder.glob("part-*")):
             write(path, (json.dumps(now, indent=1) + "\n").encode())

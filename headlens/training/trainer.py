@@ -81,10 +81,12 @@ def train(
         The card.
 
     Raises:
-        ConfigError: nothing to learn, or too few images for a step.
+        ConfigError: nothing to learn, hooks at the detector, or too few images for a step.
         RunError: ``out`` holds another run, or cannot be written.
         KeyboardInterrupt: after the state was saved.
     """
+    if hooks := detector.hooks:
+        raise ConfigError(f"the folder of a run does not say what the hook at {hooks[0]} does: remove it, then train")
     groups = _groups(detector, config)
     if (out / CONFIG).exists():
         raise RunError(f"{out} holds a finished run; name another folder")
