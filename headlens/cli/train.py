@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -46,12 +50,14 @@ def train(
     On several GPUs: `torchrun --nproc-per-node 2 -m headlens train …`; a batch is that of each process.
     """
     import headlens.data
+    from headlens import parallel
     from headlens.backbone import load
     from headlens.cli.common import bar, tables
     from headlens.detectors.config import DetectorConfig
     from headlens.detectors.config import preset as preset_
     from headlens.detectors.headclip import Detector
     from headlens.training.config import TrainingConfig
+    from headlens.training.interrupt import Stopped
     from headlens.training.trainer import train as train_
 
     given = tables(config)
@@ -78,17 +84,29 @@ def train(
         steps_done.update()
         steps_done.set_postfix(image=f"{row['image']:.3f}", pixel=f"{row['pixel']:.3f}")
 
-    with steps_done:
-        card = train_(
-            detector,
-            dataset,
-            training,
-            out,
-            about={"preset": preset, "painted": options or None},
-            cpu=cpu,
-            begin=begin,
-            progress=progress,
-        )
+    def heard() -> None:
+        with suppress(OSError):  # not through a buffer, which may be in the middle of something else
+            os.write(sys.stderr.fileno(), b"\nstops after this step; once more stops at once\n")
+
+    try:
+        with steps_done:
+            card = train_(
+                detector,
+                dataset,
+                training,
+                out,
+                about={"preset": preset, "painted": options or None},
+                cpu=cpu,
+                begin=begin,
+                progress=progress,
+                heard=heard if parallel.current().main else lambda: None,
+            )
+    except Stopped as stopped:
+        typer.echo(f"{stopped}; the same command goes on")
+        raise typer.Exit(128 + stopped.number) from None
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted between two steps; the same command goes on from what is saved in {out}, if anything")
+        raise typer.Exit(128 + signal.SIGINT) from None
     if card:
         left_out = f", {len(card['skipped'])} pictures left out" if card["skipped"] else ""
         typer.echo(

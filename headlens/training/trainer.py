@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,11 @@ from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
+from headlens.locking import locked
 from headlens.training.calibration import calibrate
 from headlens.training.config import TrainingConfig
 from headlens.training.features import features_of
+from headlens.training.interrupt import Stopped, wishes
 from headlens.training.losses import objective
 from headlens.training.run import CONFIG, save_run
 from headlens.training.state import STATE, load_state, save_state
@@ -60,11 +65,14 @@ def train(
     cpu: bool = False,
     begin: Callable[[int, int], object] = lambda step, steps: None,
     progress: Callable[[dict[str, float]], object] = lambda row: None,
+    heard: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Trains ``detector`` on ``dataset`` and writes the run folder ``out``; goes on where a killed run stopped.
 
     All that is left to chance, the order of images, follows from the seed and the epoch: a run that was killed and
     started again ends with the weights of one that was not, to the bit, on the same device.
+
+    Ctrl-C and SIGTERM end it after the step that is being taken, with the state saved; a second one at once.
 
     Args:
         detector: with something to learn; changed in place.
@@ -76,104 +84,130 @@ def train(
         cpu: leave GPUs alone.
         begin: called with the step that the run begins at, and how many there will be.
         progress: called with the row of the log after every step.
+        heard: called when a first Ctrl-C or SIGTERM has come.
 
     Returns:
         The card.
 
     Raises:
         ConfigError: nothing to learn, hooks at the detector, or too few images for a step.
-        RunError: ``out`` holds another run, or cannot be written.
-        KeyboardInterrupt: after the state was saved.
+        RunError: ``out`` holds another run, is in use, or cannot be written; a loss that is not finite.
+        Stopped: a KeyboardInterrupt, after the state was saved.
     """
     if hooks := detector.hooks:
         raise ConfigError(f"the folder of a run does not say what the hook at {hooks[0]} does: remove it, then train")
     groups = _groups(detector, config)
-    if (out / CONFIG).exists():
-        raise RunError(f"{out} holds a finished run; name another folder")
     AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if config.precision == "bfloat16" else "no",
         gradient_accumulation_steps=config.accumulate,
     )
-    device, world = accelerator.device, accelerator.num_processes
-    detector.to(device)
-    optimizer = torch.optim.Adam(groups, betas=config.betas)
+    main = accelerator.is_main_process
+    with locked(out) if main else nullcontext():
+        accelerator.wait_for_everyone()
+        if (out / CONFIG).exists():
+            raise RunError(f"{out} holds a finished run; name another folder")
+        detector.to(accelerator.device)
+        optimizer = torch.optim.Adam(groups, betas=config.betas)
+        size = config.size or detector.image_size
+        loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
+        loss = Objective(detector, len(dataset))
+        readable = _readable(loader, loss, accelerator)
 
-    size = config.size or detector.image_size
-    loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
-    loss = Objective(detector, len(dataset))
+        at_once = config.batch * accelerator.num_processes * config.accumulate
+        per_epoch = len(readable) // at_once
+        if not per_epoch:
+            raise ConfigError(
+                f"one step takes {at_once} images, {dataset.name} has {len(readable)}: make batches smaller"
+            )
+        steps = config.epochs * per_epoch
+        same = {
+            "backbone": detector.backbone.provenance.sha256,
+            "detector": detector.config.table(),
+            "training": config.table(),
+            "data": [dataset.name, len(readable), (about or {}).get("painted")],
+            "processes": accelerator.num_processes,
+        }
+        log = load_state(out, detector, optimizer, same)
+        begin(len(log), steps)
+        with wishes(heard) as wish:
+            for row, stop in _steps(loss, optimizer, loader, readable, config, accelerator, log, steps, wish):
+                progress(row)
+                if main and (stop or len(log) % config.save_every == 0 or len(log) == steps):
+                    save_state(out, detector, optimizer, log, same)
+                if stop:
+                    accelerator.wait_for_everyone()
+                    raise Stopped(len(log), steps, wish() or signal.SIGTERM)
+        facts = {
+            "trained_on": dataset.name,
+            "domain": dataset.domain,
+            "images": len(readable),
+            "skipped": [skipped.record.name for skipped in loader.skipped],
+            "steps": steps,
+            "processes": accelerator.num_processes,
+            "selection": "the last step; nothing was selected",
+            # With float32 features, as the run will be scored.
+            **calibrate(detector, loader, readable, loss.features if config.precision == "float32" else None),
+        }
+        card: dict[str, Any] = {}
+        if main:
+            card = save_run(out, detector, config, {**facts, **(about or {})}, log)
+            (out / STATE).unlink(missing_ok=True)
+        accelerator.wait_for_everyone()
+        return card
+
+
+def _readable(loader: Loader, loss: Objective, accelerator: Accelerator) -> list[int]:
+    """Once, in the order of the set: finds what can be read, and fills caches in one way only."""
     readable = []
-    for batch in loader:  # once, in the order of the set: finds what cannot be read, and fills caches in one way only
+    for batch in loader:
         readable += batch.index.tolist()
         if loss.store is not None and loss.store.keeps:
             with torch.no_grad(), accelerator.autocast():
-                loss.features(batch, loader.preprocess.normalise(batch.images.to(device)))
+                loss.features(batch, loader.preprocess.normalise(batch.images.to(accelerator.device)))
+    return readable
 
-    at_once = config.batch * world * config.accumulate
-    per_epoch = len(readable) // at_once
-    if not per_epoch:
-        raise ConfigError(f"one step takes {at_once} images, {dataset.name} has {len(readable)}: make batches smaller")
-    steps = config.epochs * per_epoch
-    same = {
-        "backbone": detector.backbone.provenance.sha256,
-        "detector": detector.config.table(),
-        "training": config.table(),
-        "data": [dataset.name, len(readable), (about or {}).get("painted")],
-        "processes": world,
-    }
-    log = load_state(out, detector, optimizer, same)
+
+def _steps(
+    loss: Objective,
+    optimizer: torch.optim.Optimizer,
+    loader: Loader,
+    readable: list[int],
+    config: TrainingConfig,
+    accelerator: Accelerator,
+    log: list[dict[str, float]],
+    steps: int,
+    wish: Callable[[], int],
+) -> Iterator[tuple[dict[str, float], bool]]:
+    """Takes the steps that ``log`` does not have yet; after each, its row, and whether any process is to stop."""
+    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     module, optimizer = accelerator.prepare(loss, optimizer)
-    done, before, start = len(log), log[-1]["seconds"] if log else 0.0, time.monotonic()
-    begin(done, steps)
-
-    def keep() -> None:
-        if accelerator.is_main_process:
-            save_state(out, detector, optimizer, log, same)
-
-    settled = True  # weights, moments and log are of the same step
-    try:
-        terms: dict[str, Tensor] = {}
-        for batch in ahead(_batches(loader, readable, config, accelerator.process_index, world, done, steps)):
-            images = loader.preprocess.normalise(batch.images.to(device, non_blocking=device.type != "cpu"))
-            settled = False
-            with accelerator.accumulate(module):
-                with accelerator.autocast():
-                    found = module(batch, images)
-                accelerator.backward(found["image"] + config.pixel_weight * found["pixel"])
-                optimizer.step()
-                optimizer.zero_grad()
-            terms = {name: terms.get(name, 0) + term.detach() / config.accumulate for name, term in found.items()}
-            if not accelerator.sync_gradients:
-                continue
-            values = {name: float(accelerator.reduce(term, "mean")) for name, term in terms.items()}
-            terms = {}
-            log.append({"step": len(log) + 1, "seconds": round(before + time.monotonic() - start, 2), **values})
-            settled = True
-            progress(log[-1])
-            if len(log) % config.save_every == 0 or len(log) == steps:
-                keep()
-    except KeyboardInterrupt:
-        if settled:  # else the state that was saved before is the last whole one
-            keep()
-        raise
-    facts = {
-        "trained_on": dataset.name,
-        "domain": dataset.domain,
-        "images": len(readable),
-        "skipped": [skipped.record.name for skipped in loader.skipped],
-        "steps": steps,
-        "processes": world,
-        "selection": "the last step; nothing was selected",
-        # With float32 features, as the run will be scored.
-        **calibrate(detector, loader, readable, loss.features if config.precision == "float32" else None),
-    }
-    card: dict[str, Any] = {}
-    if accelerator.is_main_process:
-        card = save_run(out, detector, config, {**facts, **(about or {})}, log)
-        (out / STATE).unlink(missing_ok=True)
-    accelerator.wait_for_everyone()
-    return card
+    before, start = log[-1]["seconds"] if log else 0.0, time.monotonic()
+    terms: dict[str, Tensor] = {}
+    for batch in ahead(_batches(loader, readable, config, rank, world, len(log), steps)):
+        images = loader.preprocess.normalise(batch.images.to(device, non_blocking=device.type != "cpu"))
+        with accelerator.accumulate(module):
+            with accelerator.autocast():
+                found = module(batch, images)
+            accelerator.backward(found["image"] + config.pixel_weight * found["pixel"])
+            optimizer.step()
+            optimizer.zero_grad()
+        terms = {name: terms.get(name, 0) + term.detach() / config.accumulate for name, term in found.items()}
+        if not accelerator.sync_gradients:
+            continue
+        stop = torch.tensor(float(wish() > 0), device=device)
+        *values, stopping = accelerator.reduce(torch.stack([*terms.values(), stop]), "mean").tolist()
+        row = {"step": len(log) + 1, "seconds": round(before + time.monotonic() - start, 2)}
+        row |= dict(zip(terms, values, strict=True))
+        terms = {}
+        if not all(map(math.isfinite, values)):
+            raise RunError(
+                f"the loss of step {len(log) + 1} is not finite: {row}; take a smaller lr or lr_heads, or precision "
+                "float32, and another folder"
+            )
+        log.append(row)
+        yield row, stopping > 0
 
 
 def _groups(detector: Detector, config: TrainingConfig) -> list[dict[str, Any]]:

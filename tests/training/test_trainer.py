@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from headlens.training.calibration import best_threshold
 from headlens.training.config import TrainingConfig
 from headlens.training.evaluation import evaluate
 from headlens.training.features import FeatureStore, features_of
+from headlens.training.interrupt import Stopped
 from headlens.training.run import load_run
 from headlens.training.trainer import Objective, train
 from tests.training.conftest import SMALL
@@ -66,15 +69,32 @@ def test_a_killed_run_ends_with_the_same_weights(name, at, clip, pictures, tmp_p
     assert not (tmp_path / "cut" / "state.safetensors").exists()
 
 
-def test_ctrl_c_saves_first(clip, pictures, headclip, tmp_path):
-    def interrupt(row):
-        if row["step"] == 3:
-            raise KeyboardInterrupt
-
+@pytest.mark.parametrize(("at", "number"), [(1, signal.SIGINT), (4, signal.SIGTERM), (6, signal.SIGINT)])
+def test_a_signal_saves_the_step_that_is_being_taken(number, at, clip, pictures, headclip, tmp_path, monkeypatch):
+    """Long before the first regular save, inside a step, and at the last one."""
     config = TrainingConfig(epochs=3, batch=4, save_every=100, lr_heads=0.05)
-    with pytest.raises(KeyboardInterrupt):
-        train(Detector(clip, headclip), pictures, config, tmp_path / "cut", cpu=True, progress=interrupt)
-    begun = []
+    train(Detector(clip, headclip), pictures, config, tmp_path / "whole", cpu=True)
+    calls, step, heard, begun = [], torch.optim.Adam.step, [], []
+
+    def signalled(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        calls.append(1)
+        if len(calls) == at:
+            signal.raise_signal(number)  # the weights have moved, the log does not know yet
+            signal.raise_signal(number)  # of one Ctrl-C two may come
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", signalled)
+        with pytest.raises(Stopped, match=f"stopped at step {at} of 6") as stopped:
+            train(
+                Detector(clip, headclip),
+                pictures,
+                config,
+                tmp_path / "cut",
+                cpu=True,
+                heard=lambda: heard.append(1),
+            )
+    assert stopped.value.number == number and heard == [1]
     train(
         Detector(clip, headclip),
         pictures,
@@ -83,7 +103,47 @@ def test_ctrl_c_saves_first(clip, pictures, headclip, tmp_path):
         cpu=True,
         begin=lambda step, of: begun.append(step),
     )
-    assert begun == [3]
+    assert begun == [at]
+    whole, cut = learned(tmp_path / "whole", clip), learned(tmp_path / "cut", clip)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_who_insists_ends_it_at_once_without_a_save(clip, pictures, headclip, tmp_path, monkeypatch):
+    monkeypatch.setattr("headlens.training.interrupt._SAME", -1.0)
+
+    def twice(row):
+        if row["step"] == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    config = TrainingConfig(epochs=3, batch=4, save_every=100)
+    with pytest.raises(KeyboardInterrupt) as ended:
+        train(Detector(clip, headclip), pictures, config, tmp_path / "cut", cpu=True, progress=twice)
+    assert not isinstance(ended.value, Stopped) and not (tmp_path / "cut").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loss_that_is_not_finite_ends_it(clip, pictures, headclip, tmp_path):
+    with pytest.raises(RunError, match=r"loss of step \d is not finite.*smaller lr"):
+        train(Detector(clip, headclip), pictures, TrainingConfig(3, 4, lr=1e30), tmp_path / "run", cpu=True)
+    assert not (tmp_path / "run" / "config.toml").exists()
+
+
+def test_two_trainings_at_once_in_one_folder_are_refused(clip, pictures, headclip, tmp_path):
+    """Of another seed, inside of the first: the first one ends as if it had been alone."""
+    refused = []
+
+    def second(row):
+        if row["step"] == 1:
+            with pytest.raises(RunError, match="is in use by another headlens") as error:
+                train(Detector(clip, headclip), pictures, replace(CONFIG, seed=1), tmp_path / "run", cpu=True)
+            refused.append(error)
+
+    train(Detector(clip, headclip), pictures, CONFIG, tmp_path / "run", cpu=True, progress=second)
+    assert len(refused) == 1
+    assert load_run(tmp_path / "run", clip).training == CONFIG
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.toml", "model.safetensors", "card.json", "log.csv"}
 
 
 def test_accumulated_steps_are_one_large_step(clip, pictures, headclip, tmp_path):
@@ -195,25 +255,6 @@ def test_a_full_disk_at_the_end_costs_no_training(clip, pictures, headclip, tmp_
         begin=lambda step, of: begun.append(step),
     )
     assert begun == [6]  # of 6
-
-
-def test_ctrl_c_inside_a_step_goes_back_to_the_last_whole_one(clip, pictures, headclip, tmp_path, monkeypatch):
-    train(Detector(clip, headclip), pictures, CONFIG, tmp_path / "whole", cpu=True)
-    steps, step = [], torch.optim.Adam.step
-
-    def interrupted(self, *args, **kwargs):
-        step(self, *args, **kwargs)
-        steps.append(1)
-        if len(steps) == 4:
-            raise KeyboardInterrupt  # the weights have moved, the log does not know yet
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.Adam, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(Detector(clip, headclip), pictures, CONFIG, tmp_path / "cut", cpu=True)
-    train(Detector(clip, headclip), pictures, CONFIG, tmp_path / "cut", cpu=True)
-    whole, cut = learned(tmp_path / "whole", clip), learned(tmp_path / "cut", clip)
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
 @pytest.mark.parametrize("changes", [{}, {"streams": ("global", "local")}, {"head_weights": "none"}])

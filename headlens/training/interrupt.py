@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM as a wish that is granted after a whole step; who insists ends the process at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_SAME = 1.0
+"""Seconds within which a second signal is the same wish: of one Ctrl-C, a process hears from its terminal and from
+``torchrun``."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Training has ended early as it was asked to, with its state saved.
+
+    Args:
+        step: of how many steps the state is.
+        steps: how many there would be.
+        number: of the signal.
+    """
+
+    def __init__(self, step: int, steps: int, number: int) -> None:
+        super().__init__(f"stopped at step {step} of {steps}")
+        self.step, self.steps, self.number = step, steps, number
+
+
+@contextmanager
+def wishes(heard: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int]]:
+    """Gives what returns the number of the first SIGINT or SIGTERM that has come within the block, 0 before.
+
+    The next one does what it did before. Signals that were ignored stay so. Outside of the main thread, where Python
+    lets nobody listen to signals, none is heard.
+
+    Args:
+        heard: called with the first.
+
+    >>> with wishes() as wish:
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     wish() == signal.SIGINT
+    True
+    """
+    came: list[tuple[int, float]] = []
+
+    def take(number: int, frame: FrameType | None) -> None:
+        if not came:
+            came.append((number, time.monotonic()))
+            heard()
+        elif time.monotonic() - came[0][1] > _SAME:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+
+    before: dict[int, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for listened in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(listened)
+                if handler is not None and handler != signal.SIG_IGN:  # None: not Python's, and cannot be put back
+                    before[listened] = handler
+                    signal.signal(listened, take)
+        yield lambda: came[0][0] if came else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
