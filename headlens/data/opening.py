@@ -16,6 +16,7 @@ from headlens.data.readers import LAYOUTS, Layout, Root
 from headlens.data.readers.known import domain_of, generic, known
 from headlens.data.samples import DataSet, Pixels, Record
 from headlens.errors import DataError
+from headlens.files import open_regular
 
 if TYPE_CHECKING:
     from headlens.data.procedural import World
@@ -191,6 +192,8 @@ def _path(spec: str | Path) -> Path:
     try:
         path = Path(spec).expanduser()
         if path.exists():
+            if not path.is_dir():
+                open_regular(path).close()
             return path if path.name not in ("", "..") else path.resolve()
         there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     except (OSError, RuntimeError, ValueError) as error:  # no permission, a name that no file can have, no such user

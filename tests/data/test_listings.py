@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import headlens.files
 from headlens.data import FileSet, open
 from headlens.data.readers import Root
 from headlens.data.readers.paths import Paths
@@ -327,9 +328,9 @@ def test_files_that_nobody_may_read(tmp_path, monkeypatch, name):
     trees.picture(tmp_path, "a.png")
     trees.text(tmp_path, name, "id,hemorrhage\n1,1\n")
 
-    def denied(path: Path, *_: object, **__: object) -> str:
+    def denied(path: Path, *_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(headlens.files.os, "open", denied)
     with pytest.raises(DataError, match=rf"{name}: cannot be read \(Permission denied\)"):
         open(tmp_path)

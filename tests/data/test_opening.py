@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from headlens.data import open
 from headlens.data.procedural import World, write
@@ -336,3 +337,65 @@ def test_a_picture_that_is_listed_often(tmp_path):
     assert names[:3] == ["a.png", "a.png#2", "a.png#3"]
     assert len({*names}) == 10_000
     assert len({record.name for record in open(tmp_path / "b.csv").records}) == 4
+
+
+def test_what_is_neither_a_file_nor_a_folder(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    for path, kind in ((tmp_path / "a.csv", "a pipe"), (Path("/dev/zero"), "a device")):
+        with pytest.raises(DataError, match=rf"{path.name}: cannot be opened \(is {kind}, not a regular file\)"):
+            open(path)
+
+
+def test_a_pipe_or_an_endless_device_among_images(tmp_path):
+    """Each is a record that cannot be read, at once."""
+    for name in ("a.png", "b.png", "c.png"):
+        trees.picture(tmp_path, name)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    data = open(tmp_path, follow_links=True)
+    assert [record.name for record in data.records] == ["a", "b", "c", "device", "pipe"]
+    for i in (3, 4):
+        with pytest.raises(DataError, match=rf"{data.records[i].name}\.png: "):
+            data.pixels(i)
+
+
+@pytest.mark.parametrize("loop", ["loop", "loop.png", "aloop"])
+def test_a_link_to_itself_hides_nothing(tmp_path, loop):
+    for name in ("part/test/good/a.png", "part/test/bad/b.png"):
+        trees.picture(tmp_path, name)
+    for folder in ("part/test/bad", "part/test", "."):
+        (tmp_path / folder / loop).symlink_to(loop)
+    told: list[DataError] = []
+    names = {record.name for record in open(tmp_path, refuse=told.append).records}
+    assert names - {"part/test/bad/loop"} == {"part/test/good/a", "part/test/bad/b"}
+    assert not told
+
+
+def test_a_folder_within_a_thousand_folders(tmp_path):
+    """Deeper than Python recurses, up to the longest path there can be."""
+    here, deep = Path.cwd(), 0
+    os.chdir(tmp_path)
+    try:
+        while deep < 1200:
+            Path("d").mkdir()
+            os.chdir("d")
+            deep += 1
+        Image.new("L", (3, 2)).save("a.png")
+    finally:
+        os.chdir(here)
+    assert [record.name for record in open(tmp_path, "images").records] == ["d/" * deep + "a"]
+
+
+def test_a_large_folder_is_listed_once(tmp_path, monkeypatch):
+    for i in range(300):
+        (tmp_path / f"{i}.png").write_bytes(b"")
+    looked: list[Path] = []
+    listed = os.scandir
+
+    def scandir(path: Path) -> object:
+        looked.append(Path(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert len(open(tmp_path)) == 300
+    assert looked == [tmp_path]

@@ -50,7 +50,7 @@ def read_dagm(root: Root, at: Path) -> Iterator[Record]:
         if listing is None and not masks:
             root.refuse(DataError(f"{folder}: neither Label/Labels.txt nor Label/*_label.PNG; copy them in again"))
             continue
-        fields = [line.split() for line in text(listing, "replace").splitlines()] if listing else []
+        fields = [line.split() for line in text(listing, lenient=True).splitlines()] if listing else []
         told = {Path(line[2]).stem for line in fields if len(line) > 2 and line[1] == "1"}  # number, flaw, picture, …
         for record in records(root, root.images(folder), masks, category=category, anomalous=None, split=split):
             yield _judged(record, record.mask is not None or record.name.rpartition("/")[2] in told)
@@ -117,7 +117,7 @@ def read_headct(root: Root, at: Path) -> Iterator[Record]:
     for image in [image for image in pictures if image.parent.name.lower() == "head_ct"] or pictures:
         numbered[_number(image.stem)].append(image)
     usual = root.find(root.path, "head_ct") or root.path
-    for place, row in table(listing)[1]:
+    for place, row in table(listing, root.refuse)[1]:
         number, flaw = (cell.strip() for cell in [*row.values(), "", ""][:2])
         if not number.isdecimal() or flaw not in ("0", "1"):
             shown = ",".join(row.values())[:60]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from headlens.data.readers.folders import SPLITS, split_of
 from headlens.data.readers.paths import Paths
-from headlens.data.readers.tables import columns, parsed, table, text
+from headlens.data.readers.tables import columns, key, parsed, table, text
 from headlens.data.readers.tree import Root, is_normal
 from headlens.data.samples import Record
 from headlens.errors import DataError
@@ -26,10 +29,33 @@ KEYS = {
 """What the columns of listings are called, in any case; the first with anything in it counts."""
 
 _FLAWED = frozenset(
-    ["anomaly", "anomalous", "abnormal", "defect", "defective", "bad", "ng", "ko", "yes", "true", "ungood"]
+    [
+        "anomaly",
+        "anomalous",
+        "abnormal",
+        "defect",
+        "defective",
+        "bad",
+        "ng",
+        "ko",
+        "nok",
+        "nio",
+        "fail",
+        "failed",
+        "yes",
+        "ungood",
+        "true",
+        "wahr",
+        "vrai",
+        "verdadero",
+        "vero",
+    ]  # spreadsheets write booleans in their language
 )
+_FLAWLESS = frozenset(["none", "io", "pass", "passed", "false", "falsch", "faux", "falso"])
 _EMPTY = {"", "nan", "none", "null"}
-_NUMBERS = {"0", "1", "0.0", "1.0", "true", "false"}
+_NUMBERS = {"0", "1", "0.0", "1.0", "0,0", "1,0", "true", "false"}
+_DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d+)$")
+_MOST_ROWS = 1_000_000
 
 Told = tuple[str, Any, dict[str, str]]
 """Where a row stands, the row, and what holds for it where it does not say otherwise."""
@@ -59,12 +85,12 @@ def _only(row: Mapping[str, Any], what: str, meaning: Callable[[Any], object] = 
 def _meaning(value: Any) -> bool | None:
     """0 and 1 as numbers of any kind, or in words; None for what is no label."""
     word = str(value).lower()
-    if is_normal(word) or word in ("false", "none"):
+    if is_normal(word) or word in _FLAWLESS:
         return False
     if word in _FLAWED:
         return True
     try:
-        return {0.0: False, 1.0: True}.get(float(word))
+        return {0.0: False, 1.0: True}.get(float(_DECIMAL_COMMA.sub(r"\1.\2", word)))
     except ValueError:
         return None
 
@@ -113,7 +139,9 @@ def _record(paths: Paths, row: Mapping[str, Any], usual: Mapping[str, str]) -> R
 
 def _records(root: Root, listing: Path, told: Iterable[Told]) -> Iterator[Record]:
     """Of all rows of a listing: which machine's paths these are, and whether its families are labels, all say."""
-    rows = [(place, _lower(row), usual) for place, row, usual in told]
+    rows = [(place, _lower(row), usual) for place, row, usual in islice(told, _MOST_ROWS + 1)]
+    if len(rows) > _MOST_ROWS:
+        raise DataError(f"{listing}: has more than {_MOST_ROWS:,} rows; make several listings of it")
     records = [row for _, row, _ in rows if isinstance(row, dict)]
     texts = (cell for row in records for what in ("image", "mask") for cell in _cells(row, what).values())
     paths = Paths(root, (text for text in texts if isinstance(text, str)))
@@ -121,22 +149,22 @@ def _records(root: Root, listing: Path, told: Iterable[Told]) -> Iterator[Record
     labels = not any(_cells(row, "label") for row in records) and None not in map(_meaning, families)
     for place, row, usual in rows:
         if labels and isinstance(row, dict) and (cells := _cells(row, "family")):
-            others = {key: value for key, value in row.items() if key not in cells}
+            others = {name: value for name, value in row.items() if name not in cells}
             row = others | {"label": _meaning(next(iter(cells.values())))}
         try:
             yield _record(paths, row, usual)
-        except DataError as error:
+        except (DataError, RecursionError) as error:
             root.refuse(DataError(f"{listing}: {place}: {error}"))
 
 
 def _lower(row: Any) -> Any:
-    """With its keys in lower case."""
-    return {str(key).strip().lower(): value for key, value in row.items()} if isinstance(row, dict) else row
+    """With its keys as they are looked for."""
+    return {key(str(name)): value for name, value in row.items()} if isinstance(row, dict) else row
 
 
 # meta.json
 def _meta(root: Root, at: Path) -> Path | None:
-    if at.is_file():
+    if not at.is_dir():
         return at if at.suffix.lower() == ".json" else None
     return root.find_file(at, "meta.json")
 
@@ -156,23 +184,23 @@ def read_meta(root: Root, at: Path) -> Iterator[Record]:
         raise DataError(f"{path}: has the keys {', '.join(content)[:200]}, neither train nor test")
 
     def rows() -> Iterator[Told]:
-        for key, classes in content.items():
-            split = split_of(key)
+        for word, classes in content.items():
+            split = split_of(word)
             if split is None:
                 continue
             if not isinstance(classes, dict) or not all(isinstance(rows, list) for rows in classes.values()):
-                raise DataError(f"{path}: under {key!r}, each category must have a list of records")
+                raise DataError(f"{path}: under {word!r}, each category must have a list of records")
             for category, listed in classes.items():
                 for number, row in enumerate(listed):
-                    yield f"{key}, {category}, record {number}", row, {"category": category, "split": split}
+                    yield f"{word}, {category}, record {number}", row, {"category": category, "split": split}
 
     yield from _records(root, path, rows())
 
 
 # Real-IAD: realiad_jsons/realiad_jsons/<category>.json, realiad_1024/<category>/…
 def _realiad(root: Root, at: Path) -> list[Path]:
-    if at.is_file():  # they begin with {"meta": {"prefix": …
-        return [at] if at.suffix.lower() == ".json" and '"prefix"' in text(at, "replace")[:2000] else []
+    if not at.is_dir():  # they begin with {"meta": {"prefix": …
+        return [at] if at.suffix.lower() == ".json" and '"prefix"' in text(at, lenient=True)[:2000] else []
     outer = root.find(at, "realiad_jsons")
     if outer:
         return root.files(root.find(outer, "realiad_jsons") or outer, ".json")
@@ -204,8 +232,8 @@ def _realiad_rows(path: Path, content: Mapping[str, Any], folder: Path, normal: 
             raise DataError(f"{path}: under {split!r} is {str(listed)[:60]!r}, where a list of records is expected")
         for number, row in enumerate(listed):
             if isinstance(row, dict):
-                files = {key: row[key] for key in ("image_path", "mask_path") if isinstance(row.get(key), str)}
-                row = row | {key: str(folder / file) for key, file in files.items() if file}
+                files = {name: row[name] for name in ("image_path", "mask_path") if isinstance(row.get(name), str)}
+                row = row | {name: str(folder / file) for name, file in files.items() if file}
                 row["label"] = int(row.get("anomaly_class") != normal)
             yield f"{split}, record {number}", row, {"category": path.stem, "split": split}
 
@@ -234,7 +262,7 @@ def read_visa(root: Root, at: Path) -> Iterator[Record]:
     path = _visa(root)
     if path is None:
         raise DataError(f"{at}: looks like VisA without split_csv/1cls.csv, which says what is test; copy it there")
-    _, rows = table(path)
+    _, rows = table(path, root.refuse)
     one = root.path.absolute().name if root.find(root.path, "data") else None
     told = ((place, row, {"split": "test"}) for place, row in rows if one in (None, row.get("object")))
     for record in _records(root, path, told):
@@ -262,7 +290,7 @@ def read_csv(root: Root, at: Path) -> Iterator[Record]:
     path = _listing(root, at, ".csv", ".tsv")
     if path is None:
         raise DataError(f"{at}: not a csv file, and not a folder with exactly one")
-    head, rows = table(path)
+    head, rows = table(path, root.refuse)
     if {*head}.isdisjoint(KEYS["image"]):
         raise DataError(f"{path}: has the columns {', '.join(head)[:200]}; one of {', '.join(KEYS['image'])} is needed")
     yield from _records(root, path, ((place, row, {"split": "test"}) for place, row in rows))
@@ -273,8 +301,13 @@ def fits_jsonl(root: Root, at: Path) -> bool:
     path = _listing(root, at, ".jsonl")
     if path is None or at.is_file():
         return path is not None
-    first = _lower(_parsed_line(text(path, "replace").lstrip().partition("\n")[0]))
+    first = _lower(_parsed_line(next(_filled_lines(text(path, lenient=True)), (0, ""))[1]))
     return isinstance(first, dict) and not {*first}.isdisjoint(KEYS["image"])
+
+
+def _filled_lines(content: str) -> Iterator[tuple[int, str]]:
+    """Lines with something in them, whichever way they end, and their numbers."""
+    return ((number, line) for number, line in enumerate(io.StringIO(content, newline=None), 1) if line.strip())
 
 
 def _parsed_line(line: str) -> Any:
@@ -291,6 +324,6 @@ def read_jsonl(root: Root, at: Path) -> Iterator[Record]:
     if path is None:
         raise DataError(f"{at}: not a jsonl file, and not a folder with exactly one")
 
-    lines = enumerate(text(path).split("\n"), 1)
-    told = ((f"line {number}", _parsed_line(line), {"split": "test"}) for number, line in lines if line.strip())
+    lines = _filled_lines(text(path))
+    told = ((f"line {number}", _parsed_line(line), {"split": "test"}) for number, line in lines)
     yield from _records(root, path, told)

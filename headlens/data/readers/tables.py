@@ -1,33 +1,47 @@
-"""Files of text: tables of any delimiter, JSON, and one error for whatever is wrong with them."""
+"""Text as editors and spreadsheets save it: tables of any delimiter, JSON, and one error for whatever is wrong."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from headlens.data.images import SUFFIXES
 from headlens.errors import DataError
+from headlens.files import MOST_TEXT, read_regular, read_text
 
 Row = tuple[str, dict[str, str]]
 """Where it stands, and its cells by column."""
+_MOST_JSON = MOST_TEXT // 2  # bytes, of which Python's objects take up to twenty times as many
+_DELIMITERS = ",;\t"
 
 
-def text(path: Path, errors: str = "strict") -> str:
+def text(path: Path, lenient: bool = False, most: int = MOST_TEXT) -> str:
     """What is in it.
 
+    Args:
+        path: a regular file.
+        lenient: to recognise it by, whatever the encoding.
+        most: bytes that it may have.
+
     Raises:
-        DataError: it cannot be read, or is not UTF-8 (unless ``errors`` says what to do about that).
+        DataError: it cannot be read, or is not UTF-8 nor UTF-16 with its mark (unless ``lenient``).
     """
     try:
-        return path.read_text(encoding="utf-8-sig", errors=errors)
+        try:
+            return read_text(path, most)
+        except ValueError as error:
+            if lenient:
+                return read_regular(path, most).decode("utf-8", "replace")
+            raise DataError(f"{path}: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); make it readable, or take it away") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not text in UTF-8 ({error}); save it as that") from error
 
 
 def parsed(path: Path) -> dict[str, Any]:
@@ -37,24 +51,49 @@ def parsed(path: Path) -> dict[str, Any]:
         DataError: it cannot be read, or holds something else.
     """
     try:
-        content = json.loads(text(path))
+        content = json.loads(text(path, most=_MOST_JSON))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__} where an object with train and test is expected")
+        raise DataError(f"{path}: holds a {type(content).__name__} where an object is expected")
     return content
 
 
-def table(path: Path) -> tuple[list[str], Iterator[Row]]:
-    """Columns in lower case, and the rows; fields separated by commas, semicolons or tabs.
+def key(text: str) -> str:
+    """A column or a key as it is looked for: in lower case, with ``_`` between words.
+
+    >>> key(" Image Path"), key("is-anomaly")
+    ('image_path', 'is_anomaly')
+    """
+    return re.sub(r"[\s_-]+", "_", text.strip().lower())
+
+
+def table(path: Path, refuse: Callable[[DataError], object]) -> tuple[list[str], Iterator[Row]]:
+    """Columns by ``key``, and the rows; fields separated by commas, semicolons or tabs.
+
+    Lines without anything in them, comments (one cell that begins with ``#``) and Excel's ``sep=`` are passed over. A
+    row with more cells than columns, or with fewer, is refused: a comma too many moves every cell.
 
     Raises:
-        DataError: it cannot be read or, also from the rows, is not csv.
+        DataError: it cannot be read, has two columns of one name or, also from the rows, is not csv.
     """
     lines = _lines(path, text(path))
     _, head = next(lines, ("", []))
-    columns = [cell.strip().lower() for cell in head]
-    return columns, ((place, dict(zip(columns, cells, strict=False))) for place, cells in lines)
+    columns = [key(cell) for cell in head]
+    while columns and not columns[-1]:
+        columns.pop()
+    if twice := [name for name, count in Counter(columns).items() if name and count > 1]:
+        raise DataError(f"{path}: has several columns called {twice[0]!r}; leave one of them")
+
+    def rows() -> Iterator[Row]:
+        for place, cells in lines:
+            if len(cells) < len(columns) or any(cell.strip() for cell in cells[len(columns) :]):
+                counts = f"has {len(cells)} cells ({', '.join(cells)[:60]}) where there are {len(columns)} columns"
+                refuse(DataError(f"{path}: {place} {counts}; quote a cell with a comma in it, and leave none out"))
+            else:
+                yield place, dict(zip(columns, cells, strict=False))
+
+    return columns, rows()
 
 
 def columns(path: Path) -> list[str]:
@@ -63,17 +102,33 @@ def columns(path: Path) -> list[str]:
     Raises:
         DataError: nobody may read the file, or its first line is not csv.
     """
-    head = islice(_lines(path, text(path, "replace")), 1)
-    return [cell.strip().lower() for _, cells in head for cell in cells]
+    head = islice(_lines(path, text(path, lenient=True)), 1)
+    return [key(cell) for _, cells in head for cell in cells]
 
 
 def _lines(path: Path, content: str) -> Iterator[tuple[str, list[str]]]:
-    """Lines that are not blank, each with its place."""
-    mark = max(",;\t", key=content.partition("\n")[0].count)
+    """Lines with something in them that are no comments, each with its place."""
+    mark, skipped = _delimiter(content)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=mark, strict=True)
     try:
         for cells in reader:
-            if cells:
+            filled = [cell for cell in cells if cell.strip(_DELIMITERS + " ")]
+            if filled and not _is_comment(filled) and reader.line_num > skipped:
                 yield f"line {reader.line_num}", cells
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num} is not csv ({error})") from error
+
+
+def _is_comment(filled: list[str]) -> bool:
+    return len(filled) == 1 and filled[0].lstrip()[0] == "#" and Path(filled[0].strip()).suffix.lower() not in SUFFIXES
+
+
+def _delimiter(content: str) -> tuple[str, int]:
+    """What separates cells, and how many lines say so before the table begins."""
+    for number, line in enumerate(io.StringIO(content, newline=None), 1):
+        if said := re.fullmatch(r"(?i)\s*\"?sep=(.)\"?\s*", line.rstrip("\n")):
+            return said[1], number
+        if line.strip() and not line.lstrip().startswith("#"):
+            bare = re.sub(r'"[^"]*"', "", line)
+            return max(_DELIMITERS, key=bare.count), 0
+    return ",", 0

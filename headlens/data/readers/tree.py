@@ -34,7 +34,21 @@ NORMAL = frozenset(
 )
 """Folders and labels that say that nothing is wrong, in lower case and with ``_`` between words."""
 
-_JUNK = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # what archives and file managers leave behind
+JUNK = frozenset(
+    [
+        "__macosx",
+        "__pycache__",
+        "@eadir",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "icon\r",
+    ]
+)
+"""What archives, file managers and tools leave behind, in lower case."""
 _ROLE = re.compile(r"(?i)[ ._-]+(mask|label|gt|seg|segmentation|ground[ _-]?truth|annotation|anno)s?(?:_\d+)?$")
 
 
@@ -55,8 +69,20 @@ def is_normal(word: str) -> bool:
     return re.sub(r"[-_ ]+", "_", word.strip().lower()) in NORMAL
 
 
+def is_junk(name: str) -> bool:
+    """Whether a file or a folder of this name is passed over without a word: hidden, or left behind by a program.
+
+    >>> is_junk("._000.png"), is_junk(".ipynb_checkpoints"), is_junk("Thumbs.db"), is_junk("000.png")
+    (True, True, True, False)
+    """
+    return name.startswith(".") or name.lower() in JUNK
+
+
 class Root:
     """A data set's folder. It may be a link itself; what is in it must be in it.
+
+    Every entry is a folder or a file. What can be neither opened nor followed counts as a file: it is refused by name
+    when it is read, if a reader has a use for it.
 
     Args:
         path: the folder.
@@ -76,6 +102,7 @@ class Root:
         self.path, self.follow_links, self.max_pixels = path, follow_links, max_pixels
         self.refuse, self.tell = refuse or _raise, refuse or _pass
         self.unpaired: list[Path] = []  # masks that no picture was found for
+        self.left: set[Path] = set()  # folders of images that a reader leaves out on purpose
         self.real = os.path.realpath(path)
         self._asked = refuse
         self._seen: dict[Path, tuple[list[Path], list[Path]]] = {}
@@ -102,17 +129,20 @@ class Root:
         return self.files(at, *SUFFIXES)
 
     def below(self, at: Path) -> Iterator[Path]:
-        """Pictures in ``at`` and in all folders of it."""
-        return self._below(at, set())
-
-    def _below(self, at: Path, seen: set[str]) -> Iterator[Path]:
-        """Links can lead in circles."""
-        real = os.path.realpath(at)
-        if real not in seen:
-            seen.add(real)
-            yield from self.images(at)
-            for folder in self.folders(at):
-                yield from self._below(folder, seen)
+        """Pictures in ``at`` and in all folders of it, however deep; links may lead in circles."""
+        seen: set[tuple[int, int]] = set()
+        waiting = [at]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                about = os.stat(folder)  # noqa: PTH116 a name can be too long, which Path raises
+            except OSError:
+                about = None
+            same = (about.st_dev, about.st_ino) if about else (-1, len(seen))
+            if same not in seen:
+                seen.add(same)
+                yield from self.images(folder)
+                waiting += reversed(self.folders(folder))
 
     def find(self, at: Path, *names: str) -> Path | None:
         """The folder in ``at`` with the first of these (lower-case) names that there is, in any case."""
@@ -129,21 +159,20 @@ class Root:
 
     def _look(self, at: Path) -> tuple[list[Path], list[Path]]:
         if at not in self._seen:
-            folders: list[Path] = []
-            files: list[Path] = []
+            folders: list[str] = []
+            files: list[str] = []
             try:
                 with os.scandir(at) as entries:
                     for entry in entries:
-                        if entry.name.startswith(".") or entry.name.lower() in _JUNK:
+                        if is_junk(entry.name):
                             continue
-                        path = at / entry.name
-                        if entry.is_symlink() and not self._contained(path):
-                            self.refuse(outside(path, self.path, "a link that leads out of"))
+                        if entry.is_symlink() and not self._contained(at / entry.name):
+                            self.refuse(outside(at / entry.name, self.path, "a link that leads out of"))
                             continue
-                        (folders if entry.is_dir() else files).append(path)
+                        (folders if _is_folder(entry) else files).append(entry.name)
             except OSError as error:
                 self.refuse(DataError(f"{at}: cannot be listed ({error.strerror}); make it readable, or take it away"))
-            self._seen[at] = (sorted(folders), sorted(files))
+            self._seen[at] = ([at / name for name in sorted(folders)], [at / name for name in sorted(files)])
         return self._seen[at]
 
     def _contained(self, path: Path) -> bool:
@@ -157,6 +186,13 @@ class Root:
             self._inside[folder] = self._contained(path.parent)
         leads_on = os.path.islink(path)  # noqa: PTH114 a name can be too long, which Path raises
         return self._inside[folder] and (not leads_on or self._contained(path))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, a folder of folders that may not be entered
+        return False
 
 
 def records(root: Root, images: Sequence[Path], masks: Sequence[Path], **told: Any) -> Iterator[Record]:
