@@ -52,7 +52,7 @@ _FLAWED = frozenset(
     ]  # spreadsheets write booleans in their language
 )
 _FLAWLESS = frozenset(["none", "io", "pass", "passed", "false", "falsch", "faux", "falso"])
-_EMPTY = {"", "nan", "none", "null"}
+_EMPTY = {"", "-", "nan", "none", "null", "n/a", "#n/a"}
 _NUMBERS = {"0", "1", "0.0", "1.0", "0,0", "1,0", "true", "false"}
 _DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d+)$")
 _MOST_ROWS = 1_000_000
