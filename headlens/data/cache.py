@@ -18,7 +18,7 @@ from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import Record
 from headlens.files import write_atomically
 
-_FORMAT = 2  # part of every key: raise it when entries are written in another way
+_FORMAT = 3  # part of every key: raise it when entries are written, or images and masks read, in another way
 _ABANDONED = 3600.0  # seconds after which a half-written file belongs to a process that was killed
 
 
@@ -70,7 +70,7 @@ class FolderCache:
                 note = json.loads(file.metadata()["headlens"])
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             height, width = note["native"]
-            prepared = Prepared(tensors["image"], tensors.get("mask"), (height, width))
+            prepared = Prepared(tensors["image"], tensors.get("mask"), (height, width), str(note["mask_note"]))
             return prepared if _checksum(key, prepared) == note["checksum"] else None
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             return None  # not there, cut short, or not written by us
@@ -83,7 +83,11 @@ class FolderCache:
             return
         tensors = {"image": prepared.image} | ({} if prepared.mask is None else {"mask": prepared.mask})
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        note = {"checksum": _checksum(key, prepared), "native": prepared.native}
+        note = {
+            "checksum": _checksum(key, prepared),
+            "native": prepared.native,
+            "mask_note": prepared.mask_note,
+        }
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +122,7 @@ def key_of(record: Record, preprocess: Preprocess) -> str | None:
 
 
 def _checksum(key: str, prepared: Prepared) -> int:
-    total = zlib.crc32(f"{key} {list(prepared.native)}".encode())
+    total = zlib.crc32(f"{key} {list(prepared.native)} {prepared.mask_note}".encode(errors="surrogatepass"))
     for tensor in (prepared.image, prepared.mask):
         if tensor is not None:
             total = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), total)

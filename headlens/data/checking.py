@@ -15,6 +15,7 @@ from torch import Tensor
 from headlens import html
 from headlens.data.folders import FileSet
 from headlens.data.images import MAX_PIXELS, read_image
+from headlens.data.mask_fit import same_shape
 from headlens.data.mask_sources import files_of, read_marked
 from headlens.data.samples import DataSet, Record
 from headlens.errors import DataError
@@ -33,7 +34,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "unreadable-image": ("error", "the image file cannot be read"),
     "missing-mask": ("error", "the mask file is not there"),
     "unreadable-mask": ("error", "the mask file cannot be read"),
-    "mask-size": ("error", "the mask is not as large as its image"),
+    "mask-size": ("error", "the mask has another shape than its image, which counts without it"),
+    "mask-scaled": ("warning", "the mask is larger or smaller than its image, which it is resized to"),
     "empty-mask": ("error", "nothing is marked in the mask of an anomalous image"),
     "marked-normal": ("error", "something is marked in the mask of a normal image"),
     "no-mask": ("error", "an anomalous image without a mask, in a category that has masks"),
@@ -245,7 +247,8 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> list[Problem]:
         mask = read("mask", lambda: read_marked(marks, size, max_pixels), files_of(marks))
     if image is not None and mask is not None and image.shape[1:] != mask.shape:
         (height, width), (rows, columns) = image.shape[1:], mask.shape
-        note("mask-size", mask_file, f"{record.mask} is {columns}x{rows}, {record.image} is {width}x{height}")
+        kind = "mask-scaled" if same_shape((rows, columns), (height, width)) else "mask-size"
+        note(kind, mask_file, f"{record.mask} is {columns}x{rows}, {record.image} is {width}x{height}")
     elif not problems and (record.image is None or record.crop):  # what only the set itself knows how to read
         try:
             mask = dataset.pixels(i).mask

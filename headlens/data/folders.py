@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headlens.data.images import MAX_PIXELS, read_image
+from headlens.data.mask_fit import fitted
 from headlens.data.mask_sources import read_marked
 from headlens.data.samples import DataSet, Pixels, Record
 from headlens.errors import DataError
@@ -42,27 +43,30 @@ class FileSet(DataSet):
         return self._root or super().root
 
     def pixels(self, i: int) -> Pixels:
-        """Image and mask of record ``i`` as they are on disk; the two can differ in size, which the checker reports.
+        """Image and mask of record ``i``; a mask that cannot be the image's is None, and ``mask_note`` says why.
 
-        A normal picture has an empty mask, whatever lies in the file of its mask; an anomalous one without a file has
+        A normal image has an empty mask, whatever lies in the file of its mask; an anomalous one without a file has
         none rather than an empty one.
 
         Raises:
-            DataError: it cannot be read; the message names the file.
+            DataError: the image cannot be read; the message names the file.
         """
         record = self.records[i]
         if record.image is None:
             raise DataError(f"record {record.name!r} of {self.name} has no image file")
         image = read_image(record.image, self.max_pixels)
-        mask: Tensor | None = None
+        mask, note = None, ""
         if record.mask is not None and (record.anomalous is not False or record.crop is not None):
             height, width = image.shape[1:]
-            mask = read_marked(record.mask, (height, width), self.max_pixels)
+            try:
+                mask = read_marked(record.mask, (height, width), self.max_pixels)
+            except DataError as error:
+                note = str(error)
         if record.crop is not None:
             image, mask = self._part(record, record.crop, image, mask)
         if record.anomalous is False:
             mask = torch.zeros(image.shape[1:], dtype=torch.bool)
-        return Pixels(image, mask)
+        return fitted(Pixels(image, mask, note), record)
 
     @staticmethod
     def _part(

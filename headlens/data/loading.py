@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headlens.data.cache import FolderCache, MemoryCache, key_of
+from headlens.data.mask_fit import fitted
 from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import DataSet, Record
 from headlens.data.staging import Stage, arrived
@@ -70,7 +71,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture that was left out, and why."""
+    """An image that was left out, or its mask, and why."""
 
     record: Record
     reason: str
@@ -90,14 +91,16 @@ class Loader:
         cache: ``"memory"``, or a folder, or None: a picture that is kept is never read or resized again. A folder
             serves later runs too; pictures that are made rather than read are kept in memory even then.
         cache_bytes: how much may be kept in memory; what comes after is read each time.
-        on_error: ``"raise"``, or ``"skip"`` to leave out what cannot be read, count it in ``skipped`` and go on.
+        on_error: ``"raise"``, or ``"skip"`` to go on: images that cannot be read are left out, and are in ``skipped``;
+            those whose mask cannot be used come without it, and are in ``unmasked``.
         normalise: give float32 with CLIP's statistics; else uint8, a quarter of the bytes on the way to a GPU, where
             ``preprocess.normalise`` does the rest.
         device: a GPU that pictures are resized on, to the same bytes, and that ``images`` of a batch are on then; masks
             stay on the CPU. Kept pictures are resized before.
 
     Raises:
-        DataError: at a picture that cannot be read, or, with ``"skip"``, when none was read so far.
+        DataError: at an image that cannot be read or a mask that cannot be used, or, with ``"skip"``, when no image was
+            read so far.
 
     >>> from headlens.data.samples import DataSet, Pixels, Record
     >>> class Grey(DataSet):
@@ -137,6 +140,9 @@ class Loader:
         self._memory = MemoryCache(cache_bytes) if cache is not None else None
         self._folder = FolderCache(cache) if isinstance(cache, Path) else None
         self._skipped: dict[int, str] = {}
+        self._unmasked: dict[int, str] = {}
+        self._adjusted: dict[int, str] = {}
+        self._masked = {record.category for record in dataset.records if record.anomalous and record.mask}
         self._read_any = False
         self._has_masks = dataset.has_masks
 
@@ -150,14 +156,40 @@ class Loader:
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """What was left out so far, each once however often it was asked for; it is not tried again."""
-        return tuple(Skipped(self.dataset.records[i], reason) for i, reason in self._skipped.items())
+        return self._named(self._skipped)
+
+    @property
+    def unmasked(self) -> tuple[Skipped, ...]:
+        """Images so far that came without the mask they should have, and why; ``Batch.has_mask`` is False for them.
+
+        The mask is missing, unreadable or of another shape, or it marks nothing although the image is anomalous.
+        """
+        return self._named(self._unmasked)
+
+    @property
+    def adjusted(self) -> tuple[Skipped, ...]:
+        """Images so far whose mask counts, but not as it is stored, and why.
+
+        It was resized or turned to lie over the image, or all that it marks is lost at the size of the batch.
+        """
+        return self._named(self._adjusted)
+
+    def _named(self, reasons: dict[int, str]) -> tuple[Skipped, ...]:
+        return tuple(Skipped(self.dataset.records[i], reason) for i, reason in reasons.items())
 
     def report(self) -> str:
-        """One line for each picture that was left out, under a line that counts them; empty when none was."""
-        if not self._skipped:
-            return ""
-        lines = [f"{len(self._skipped)} of {len(self.dataset)} pictures of {self.dataset.name} were left out:"]
-        return "\n  ".join(map(printable, [*lines, *self._skipped.values()]))
+        """What was left out or changed so far: a line for each image, under lines that count; empty when none was."""
+        about = f"of {len(self.dataset)} images of {self.dataset.name}"
+        parts = {
+            f"{about} were left out": self._skipped,
+            f"{about} count without a mask": self._unmasked,
+            f"{about} have a mask that does not count as it is stored": self._adjusted,
+        }
+        lines = []
+        for what, reasons in parts.items():
+            if reasons:
+                lines += [f"{len(reasons)} {what}:", *(f"  {reason}" for reason in reasons.values())]
+        return "\n".join(map(printable, lines))
 
     def batches(self, order: Sequence[int]) -> Iterator[Batch]:
         """The pictures numbered in ``order``: some of them, or all of them shuffled."""
@@ -227,7 +259,10 @@ class Loader:
         if i in self._skipped:
             return DataError(self._skipped[i])
         try:
-            return self._kept(i)
+            prepared = self._kept(i)
+            if self.on_error == "raise" and prepared.mask is None and prepared.mask_note:
+                raise DataError(prepared.mask_note)
+            return prepared
         except DataError as error:
             named = DataError(f"{self.dataset.records[i].name}: {error}")
             if self.on_error == "skip":
@@ -241,9 +276,10 @@ class Loader:
         key = key or str(i)
         kept = cache.get(key) if cache else None
         if kept is None:
-            pixels = self.dataset.pixels(i)
+            pixels = fitted(self.dataset.pixels(i), self.dataset.records[i])
             if self._stage is not None and cache is None and self._stage.takes(pixels):
-                return Prepared(pixels.image, pixels.mask, (pixels.image.shape[1], pixels.image.shape[2]))
+                native = (pixels.image.shape[1], pixels.image.shape[2])
+                return Prepared(pixels.image, pixels.mask, native, pixels.mask_note)
             kept = self.preprocess(pixels)
             if cache:
                 cache.put(key, kept)
@@ -260,9 +296,7 @@ class Loader:
         inside = None
         if self.preprocess.fit == "pad":
             inside = torch.stack([self.preprocess.inside(row.native) for row in prepared])
-        known = [
-            row.mask is not None or record.anomalous is False for row, record in zip(prepared, records, strict=True)
-        ]
+        known = [self._has_mask(i, row) for i, row in zip(index, prepared, strict=True)]
         return Batch(
             self.preprocess.normalise(images) if self.normalise else images,
             self._masks_of(prepared) if self._has_masks else None,
@@ -273,6 +307,22 @@ class Loader:
             records,
             tuple(row.native for row in prepared),
         )
+
+    def _has_mask(self, i: int, row: Prepared) -> bool:
+        """Whether the mask that arrived counts for image ``i``; keeps what there is to say of it."""
+        record = self.dataset.records[i]
+        if row.mask is None:
+            bare = record.anomalous and record.category in self._masked
+            if reason := row.mask_note or ("anomalous, without a mask in a category that has masks" if bare else ""):
+                self._unmasked[i] = f"{record.name}: {reason}"
+            return record.anomalous is False
+        notes = [row.mask_note] if row.mask_note else []
+        if record.anomalous and not row.mask.numpy().any():
+            size = self.preprocess.size
+            notes.append(f"nothing of its mask is left at {size}x{size} pixels: all of it counts as normal")
+        if notes:
+            self._adjusted[i] = f"{record.name}: {'; '.join(notes)}"
+        return True
 
     def _masks_of(self, prepared: list[Prepared]) -> Tensor | list[Tensor]:
         square = (self.preprocess.size, self.preprocess.size)

@@ -29,11 +29,13 @@ class Prepared:
         image: [3, S, S] uint8.
         mask: bool, [S, S] or as native; None where nobody drew one.
         native: height and width on disk.
+        mask_note: see ``Pixels``.
     """
 
     image: Tensor
     mask: Tensor | None
     native: tuple[int, int]
+    mask_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,12 @@ class Preprocess:
         """
         native = _size(pixels.image)
         if pixels.mask is None:
-            return Prepared(self.image(pixels.image), None, native)
+            return Prepared(self.image(pixels.image), None, native, pixels.mask_note)
         if _size(pixels.mask) != native:
             (height, width), (rows, columns) = native, _size(pixels.mask)
             raise DataError(f"the mask is {rows}x{columns} (height x width), its image {height}x{width}")
         mask = pixels.mask if self.masks == "native" else self.mask(pixels.mask)
-        return Prepared(self.image(pixels.image), mask, native)
+        return Prepared(self.image(pixels.image), mask, native, pixels.mask_note)
 
     def image(self, image: Tensor) -> Tensor:
         """[3, H, W] uint8 to [3, S, S] uint8, by PIL's bicubic filter: the bytes of torchvision's ``Resize``."""

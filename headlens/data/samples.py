@@ -52,10 +52,17 @@ class Record:
 
 @dataclass(frozen=True)
 class Pixels:
-    """``image`` [3, H, W] uint8 and ``mask`` [H, W] bool as they are on disk; no mask where nobody drew one."""
+    """One image and its mask, in their own resolution.
+
+    Args:
+        image: [3, H, W] uint8.
+        mask: [H, W] bool, over the image; None where nobody drew one, or where it cannot be the image's.
+        mask_note: why there is no mask although the record names one, or what was done to bring it over the image.
+    """
 
     image: Tensor
     mask: Tensor | None
+    mask_note: str = ""
 
 
 class DataSet(ABC):

@@ -31,8 +31,6 @@ class Stage:
 
     def takes(self, pixels: Pixels) -> bool:
         """Whether it can resize a picture as it was read, to the bytes that PIL would make of it."""
-        if pixels.mask is not None and pixels.mask.shape != pixels.image.shape[1:]:
-            return False  # whoever resizes it on the CPU says what is wrong
         size = pixels.image.shape
         if size not in self._sizes and (len(self._sizes) >= _SIZES or size[1] * size[2] > _PIXELS):
             return False

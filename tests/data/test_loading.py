@@ -349,7 +349,7 @@ def test_skipped_ones_are_reported_once_and_not_tried_again():
     assert loader.report() == ""
     assert numbers(loader) == numbers(loader) == [0, 1, 3, 4, 5, 6, 7, 8, 10, 11]
     assert loader.report().splitlines() == [
-        "2 of 12 pictures of shelf were left out:",
+        "2 of 12 images of shelf were left out:",
         "  2: 2.png is no picture",
         "  9: 9.png is no picture",
     ]

@@ -155,8 +155,11 @@ def test_procedural_sets_are_the_folders_they_are_written_to(tmp_path):
             )
             assert torch.equal(pixels.image, same.image)
             assert pixels.mask is not None
-            assert same.mask is not None
-            assert torch.equal(pixels.mask, same.mask)
+            if pixels.mask.any() or not record.anomalous:
+                assert same.mask is not None
+                assert torch.equal(pixels.mask, same.mask)
+            else:  # a flaw smaller than a pixel: an empty file says nothing of why
+                assert same.mask is None and "nothing is marked" in same.mask_note
 
 
 def test_a_part_of_a_procedural_set_has_the_same_pixels():
