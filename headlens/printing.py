@@ -14,6 +14,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def unicode(text: str) -> str:
+    r"""The same text, where bytes of a file's name that are no UTF-8 are escaped: tables and JSON hold nothing else.
+
+    >>> unicode("pr\udcfcf é")
+    'pr\\udcfcf é'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def cell(value: object) -> str:
     """One value of a frame as a table shows it: four digits, and ``-`` where there is none.
 

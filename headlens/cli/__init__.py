@@ -20,6 +20,7 @@ from headlens.cli.import_ import import_
 from headlens.cli.importance import importance
 from headlens.cli.name import name
 from headlens.cli.score import score
+from headlens.cli.streams import forgiving
 from headlens.cli.train import train
 from headlens.cli.verify import verify
 from headlens.cli.weights import weights
@@ -72,6 +73,11 @@ def _top(
 
 def main() -> None:
     """Run the command; an error made for people is printed as one line, without a traceback."""
+    with forgiving():
+        _main()
+
+
+def _main() -> None:
     try:
         app()
     except HeadlensError as error:

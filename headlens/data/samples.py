@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headlens import html
 from headlens.data.mask_sources import MaskSource, files_of
+from headlens.printing import unicode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,10 @@ class Record:
     image: Path | None = None
     mask: Path | MaskSource | None = None
     crop: tuple[int, int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for text in ("name", "category", "family"):  # of folders and files, whose names may be no text at all
+            object.__setattr__(self, text, unicode(getattr(self, text)))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -75,7 +80,7 @@ class DataSet(ABC):
     """
 
     def __init__(self, name: str, domain: str, records: Iterable[Record]) -> None:
-        self.name, self.domain = name, domain
+        self.name, self.domain = unicode(name), domain
         self.records = tuple(records)
 
     def __len__(self) -> int:
@@ -172,5 +177,5 @@ class DataSet(ABC):
 
         frame = pd.DataFrame([{"domain": self.domain, "dataset": self.name, **vars(record)} for record in self.records])
         for files in ("image", "mask"):  # as text: Parquet knows no paths
-            frame[files] = [None if path is None else str(path) for path in frame[files]]
+            frame[files] = [None if path is None else unicode(str(path)) for path in frame[files]]
         return frame
