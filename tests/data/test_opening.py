@@ -8,13 +8,13 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from headlens.data import open
 from headlens.data.procedural import World, write
@@ -374,18 +374,27 @@ def test_a_link_to_itself_hides_nothing(tmp_path, loop):
     assert not told
 
 
-def test_a_folder_within_a_thousand_folders(tmp_path):
-    """Deeper than Python recurses, up to the longest path there can be."""
-    here, deep = Path.cwd(), 0
+@pytest.fixture
+def deep(tmp_path, monkeypatch) -> Iterator[int]:
+    """How many folders an image lies in: more than Python recurses, which removing them must not do either."""
+    folders = 1200
+    monkeypatch.chdir(tmp_path)
+    for _ in range(folders):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("a.png").touch()
+    bottom = os.open(".", os.O_RDONLY)
     os.chdir(tmp_path)
-    try:
-        while deep < 1200:
-            Path("d").mkdir()
-            os.chdir("d")
-            deep += 1
-        Image.new("L", (3, 2)).save("a.png")
-    finally:
-        os.chdir(here)
+    yield folders
+    os.fchdir(bottom)
+    Path("a.png").unlink()
+    for _ in range(folders):
+        os.chdir("..")
+        Path("d").rmdir()
+    os.close(bottom)
+
+
+def test_a_folder_within_a_thousand_folders(tmp_path, deep):
     assert [record.name for record in open(tmp_path, "images").records] == ["d/" * deep + "a"]
 
 
