@@ -39,3 +39,7 @@ class RunError(HeadlensError):
 
 class IdentityError(HeadlensError):
     """Parts that must add up to a whole and do not: a fault of headlens, or numbers that are not finite."""
+
+
+class MemoryShortError(HeadlensError, MemoryError):
+    """Less memory than was needed, on a CPU or a GPU."""

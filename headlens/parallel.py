@@ -10,6 +10,7 @@ What travels are arrays, over gloo: nothing is pickled, and a rank that dies is 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ import torch
 from torch import distributed
 
 from headlens.errors import RunError
-from headlens.launch import launched
+from headlens.launch import Place, by_torchrun, left, place
 from headlens.locking import locked
 
 Arrays = dict[str, np.ndarray]
 
 # How long a rank may wait for a slower one: a share can take hours. A dead one is noticed at once, by its connection.
 _WAITING = timedelta(days=30)
+_MEETING = timedelta(minutes=5)  # for all of them to come: they are started at one time
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def ranks() -> Iterator[Ranks]:
     ``torchrun`` and ``accelerate launch`` make. A process that was started by itself stays alone.
 
     Raises:
-        RunError: another process has ended, or cannot be reached.
+        ConfigError: an environment that contradicts itself; see ``headlens.launch.place``.
+        RunError: another process has not come in five minutes, has ended, or cannot be reached.
 
     >>> with ranks() as own:
     ...     own.rank, own.size
@@ -135,12 +138,13 @@ def ranks() -> Iterator[Ranks]:
     """
     global _current
     before, began = _current, not distributed.is_initialized()
-    if before.size > 1 or (began and not launched()):
+    here = place() if began and before.size == 1 else None
+    if before.size > 1 or (began and here is None):
         yield before
         return
     with _noticed():
-        if began:
-            distributed.init_process_group(timeout=_WAITING)  # gloo on the CPU, and each accelerator's own
+        if here is not None:
+            _meet(here)
         group = distributed.new_group(backend="gloo", timeout=_WAITING)
         _current = Ranks(distributed.get_rank(), distributed.get_world_size(), group)
         try:
@@ -160,6 +164,22 @@ def alone(folder: Path | None) -> Iterator[None]:
     with locked(folder) if folder is not None and _current.main else nullcontext():
         _current.each({})  # none begins before the main one has it
         yield
+
+
+def _meet(here: Place) -> None:
+    """Makes torch's default group, once all are there; a line on stderr says who is waited for, and how not to wait."""
+    what = f"{here.size} processes at {here.meeting} (WORLD_SIZE is {here.size}, RANK {here.rank})"
+    if here.rank == 0 or not by_torchrun():
+        minutes = f"{_MEETING.total_seconds() / 60:.3g} minutes"
+        sys.stderr.write(f"headlens: waiting for {what}, {minutes} at most; to work alone, `{left()}` first\n")
+        sys.stderr.flush()
+    try:
+        store, rank, size = next(distributed.rendezvous("env://", here.rank, here.size, timeout=_MEETING))
+    except RuntimeError as error:
+        raise RunError(f"waited in vain for {what}; start them all at one time, or `{left()}` to work alone") from error
+    store.set_timeout(_WAITING)
+    # gloo on the CPU, and each accelerator's own
+    distributed.init_process_group(store=store, rank=rank, world_size=size, timeout=_WAITING)
 
 
 @contextmanager

@@ -29,10 +29,23 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
-def check_precision(name: str | None) -> None:
-    """Raises ConfigError for a precision that does not exist; None is as the backbone was loaded."""
+def check_precision(name: str | None, device: torch.device | None = None) -> None:
+    """Raises ConfigError for a precision that does not exist, or not on ``device``; None is as the backbone was loaded.
+
+    >>> check_precision("tf32", torch.device("cpu"))
+    Traceback (most recent call last):
+    headlens.errors.ConfigError: precision tf32 is one of CUDA GPUs; on cpu take float32 or bfloat16
+    """
     if name is not None and name not in PRECISIONS:
         raise ConfigError(f"unknown precision {name!r}: there are {', '.join(PRECISIONS)}")
+    if device is None or name in (None, "float32"):
+        return
+    halves = torch.amp.is_autocast_available(device.type)
+    if name == "tf32" and device.type != "cuda":
+        other = "float32 or bfloat16" if halves else "float32"
+        raise ConfigError(f"precision tf32 is one of CUDA GPUs; on {device} take {other}")
+    if name != "tf32" and not halves:
+        raise ConfigError(f"precision {name}: torch has none on {device}; take float32")
 
 
 def fast_precision(device: str | torch.device, gradients: bool = False) -> str | None:
@@ -55,7 +68,7 @@ def computing(detector: Detector, precision: str | None = None) -> Iterator[Dete
         precision: one of ``PRECISIONS``; None gives the detector itself and changes nothing.
 
     Raises:
-        ConfigError: an unknown precision.
+        ConfigError: an unknown precision, or one that the detector's device has not.
 
     >>> from headlens.backbone import load
     >>> from headlens.detectors.headclip import Detector
@@ -63,7 +76,7 @@ def computing(detector: Detector, precision: str | None = None) -> Iterator[Dete
     ...     detector.backbone.vision.proj.dtype, detector.backbone.text.proj.dtype
     (torch.bfloat16, torch.float32)
     """
-    check_precision(precision)
+    check_precision(precision, detector.device)
     if precision is None:
         yield detector
         return

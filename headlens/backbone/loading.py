@@ -19,6 +19,7 @@ from headlens.backbone.checkpoint import NOT_WEIGHTS, Checkpoint, read_checkpoin
 from headlens.backbone.clip import Backbone, Provenance, init_random
 from headlens.backbone.config import Architecture, PositionRule, architecture
 from headlens.backbone.download import PLAIN, download, published_as, tag_config
+from headlens.devices import device_of
 from headlens.errors import ArchitectureError, CheckpointError, ShapeError
 
 _CLIP_VOCABULARY = 49408
@@ -67,11 +68,12 @@ def load(
         ArchitectureError: an unknown name, a model the towers cannot be true to, or weights of the other activation.
         CheckpointError: a file that is missing, broken, unsafe or of another shape.
         DownloadError: a tag that is not on this machine, and no network.
+        ConfigError: a device that does not exist, or that this machine has not.
 
     >>> load("ViT-S-32").provenance.weights
     'random (seed 0)'
     """
-    arch = architecture(name)
+    device, arch = device_of(device), architecture(name)
     arch = replace(arch, vision=replace(arch.vision, position_rule=position_rule))
     recipe: Mapping[str, Any] = {}
     checkpoint: Checkpoint | None = None
@@ -141,7 +143,7 @@ def assemble(
         backbone = Backbone(arch, provenance, partial(_tokenizer, arch.text.n_ctx, arch.text.d_vocab), preprocess)
     backbone = backbone.to(dtype)
     if state is None:
-        backbone = backbone.to_empty(device=device or torch.get_default_device())
+        backbone = backbone.to_empty(device=device_of(device))
         init_random(backbone, seed)
     else:
         weights = [key for key in state if key not in NOT_WEIGHTS]
@@ -149,7 +151,7 @@ def assemble(
         if twice := [key for key in weights if theirs[tower_name(key)] != key]:
             raise CheckpointError(f"{twice[0]} and {theirs[tower_name(twice[0])]} are two names for one weight")
         _check_state(backbone, state, theirs, arch.name)
-        device = device or torch.get_default_device()
+        device = device_of(device)
         # Copies: the caller's model, or the file that safetensors maps, may change without the backbone changing.
         fitted = {ours: state[key].detach().to(device, dtype, copy=True).contiguous() for ours, key in theirs.items()}
         backbone.load_state_dict(fitted, assign=True)

@@ -14,6 +14,7 @@ from headlens.cli.contributions import contributions
 from headlens.cli.data import data
 from headlens.cli.demo import demo
 from headlens.cli.doctor import doctor
+from headlens.cli.ending import Verb
 from headlens.cli.eval import eval_
 from headlens.cli.figures import figures
 from headlens.cli.import_ import import_
@@ -25,7 +26,7 @@ from headlens.cli.train import train
 from headlens.cli.verify import verify
 from headlens.cli.weights import weights
 from headlens.errors import ConfigError
-from headlens.launch import launched
+from headlens.launch import by_torchrun, left
 
 SHARED = ("train", "eval", "ablate", "importance")
 """Verbs that several processes do together: those that ``headlens.cli.common.shared`` wraps."""
@@ -53,6 +54,8 @@ app.command("import")(import_)
 app.command()(verify)
 app.command()(doctor)
 app.add_typer(data, name="data")
+for info in (*app.registered_commands, *data.registered_commands):
+    info.cls = Verb
 
 
 def _version(wanted: bool) -> None:
@@ -67,8 +70,11 @@ def _top(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     verb = context.invoked_subcommand or ""
-    if launched() and verb not in SHARED:
-        raise ConfigError(f"{verb} is done by one process: start it without torchrun, which is for {', '.join(SHARED)}")
+    if by_torchrun() and verb not in SHARED:
+        raise ConfigError(
+            f"{verb} is done by one process: start it without torchrun, which is for {', '.join(SHARED)}; "
+            f"if it was, `{left()}` first"
+        )
 
 
 def main() -> None:
@@ -82,10 +88,4 @@ def _main() -> None:
         app()
     except HeadlensError as error:
         typer.echo(f"headlens: {error}", err=True)
-        sys.exit(1)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; by name, for a command need not import torch
-            raise
-        said = ". ".join(str(error).split(". ")[:2])
-        typer.echo(f"headlens: {said}. Take less at once: --batch, ablate --memory, attribute --at-once", err=True)
         sys.exit(1)

@@ -15,7 +15,7 @@ import typer
 
 from headlens.errors import ConfigError
 from headlens.files import MAX_PIXELS
-from headlens.launch import launched
+from headlens.launch import launched, place
 
 if TYPE_CHECKING:
     import torch
@@ -137,18 +137,23 @@ def device_of(given: str | None) -> str:
     """The device that an option names, the best there is if none; of several GPUs the one that is this process's.
 
     Raises:
-        ConfigError: more processes than GPUs.
+        ConfigError: no such device on this machine, or more processes than GPUs.
     """
-    device = given or best_device()
-    if device != "cuda" or "LOCAL_RANK" not in os.environ:
+    from headlens import devices, parallel
+
+    device = str(devices.device_of(given or devices.best_device()))
+    here = place() if device == "cuda" and parallel.current().size > 1 else None
+    if here is None or here.local is None:
         return device
     import torch
 
-    own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if own >= there:
-        raise ConfigError(f"there is no GPU for process {own}: this machine has {there}; start as many processes")
-    torch.cuda.set_device(own)
-    return f"cuda:{own}"
+    count = torch.cuda.device_count()
+    if here.local >= count:
+        raise ConfigError(
+            f"there is no GPU for process {here.local}: this machine has {count}; start as many processes"
+        )
+    torch.cuda.set_device(here.local)
+    return f"cuda:{here.local}"
 
 
 def shared(verb: Callable[..., None]) -> Callable[..., None]:
@@ -179,12 +184,3 @@ def bar(total: int | None, description: str | None = None, unit: str = "image") 
     from headlens import parallel
 
     return tqdm(total=total, unit=unit, desc=description, disable=None if parallel.current().main else True)
-
-
-def best_device() -> str:
-    """``cuda`` or ``mps`` where there is one, else ``cpu``."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

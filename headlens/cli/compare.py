@@ -55,7 +55,7 @@ def compare(
     with --data all runs see the same ones, and only detectors differ.
     """
     from headlens import heads
-    from headlens.cli.common import best_device
+    from headlens.cli.common import device_of
     from headlens.heads.results import write_figure
     from headlens.training.run import load_runs
 
@@ -64,7 +64,7 @@ def compare(
     if data is not None and of == "weights":
         raise ConfigError("--data: weights need no pictures; leave it out, or compare --of importance")
     asked = {"industrial": industrial or ["mini-industrial"], "medical": medical or ["mini-medical"]}
-    device = device or best_device()
+    device = device_of(device)
     runs = {domain: load_runs(*names, weights=weights, device=device) for domain, names in asked.items()}
     first = next(run for own in runs.values() for run in own)
     typer.echo(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from headlens.cli.common import BatchOption, DeviceOption, SeedOption, WeightsOption, best_device, pictures_of
+from headlens.cli.common import BatchOption, DeviceOption, SeedOption, WeightsOption, device_of, pictures_of
 
 if TYPE_CHECKING:
     from headlens.figures import Subject
@@ -74,7 +74,7 @@ def figures(
         if data[domain] != f"procedural:{domain}" and not given[domain]:
             raise ConfigError(f"--{domain}-data is given, but no run of that domain: name some with --{domain}")
     subjects = [
-        subject(domain, runs, data[domain], painted, per_category, weights, device or best_device())
+        subject(domain, runs, data[domain], painted, per_category, weights, device_of(device))
         for domain, runs in given.items()
         if runs
     ]

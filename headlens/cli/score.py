@@ -53,12 +53,12 @@ def score(
     import torch
     from tqdm import tqdm
 
-    from headlens.cli.common import best_device
+    from headlens.cli.common import device_of
     from headlens.data import read_image
     from headlens.errors import DataError
     from headlens.training.run import load_run
 
-    loaded = load_run(run, weights=weights, device=device or best_device())
+    loaded = load_run(run, weights=weights, device=device_of(device))
     limit = loaded.threshold if threshold is None else threshold
     table = Results(out, limit, maps)
     typer.echo(f"{loaded.detector.backbone}; {loaded.folder}, threshold {limit}")

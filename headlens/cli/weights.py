@@ -12,7 +12,7 @@ from headlens.cli.common import (
     DeviceOption,
     OutOption,
     PerCategory,
-    best_device,
+    device_of,
     pictures_of,
     slug,
 )
@@ -49,7 +49,7 @@ def weights(
     from headlens.heads.results import write_figure
     from headlens.training.run import load_run
 
-    loaded = load_run(run, weights=backbone_weights, device=device or best_device())
+    loaded = load_run(run, weights=backbone_weights, device=device_of(device))
     typer.echo(f"{loaded.detector.backbone}\n")
     written = []
     if data is None or loaded.detector.head_weights():

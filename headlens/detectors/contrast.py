@@ -10,6 +10,7 @@ from torch import Tensor
 from headlens.data.preprocess import Preprocess
 from headlens.data.procedural.canvas import blur
 from headlens.detectors.headclip import Prediction
+from headlens.devices import device_of
 
 SCALES = (4.0, 8.0, 16.0)
 """Pixels; tables show the strongest of the three for each metric."""
@@ -35,7 +36,7 @@ class LocalContrast:
     """
 
     def __init__(self, scale: float = 8.0, image_size: int = 224, device: torch.device | str = "cpu") -> None:
-        self.scale, self.image_size, self.device = scale, image_size, torch.device(device)
+        self.scale, self.image_size, self.device = scale, image_size, device_of(device)
 
     def __call__(self, images: Tensor, categories: Sequence[str] = ()) -> Prediction:
         """Normalised images [B, 3, h, w] to scores."""

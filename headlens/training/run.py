@@ -23,6 +23,7 @@ from headlens.backbone import load as load_backbone
 from headlens.detectors.config import DetectorConfig
 from headlens.detectors.headclip import Detector, Prediction
 from headlens.detectors.predict import Picture, predict
+from headlens.devices import device_of
 from headlens.errors import HeadlensError, RunError
 from headlens.files import write_atomically
 from headlens.training.config import TrainingConfig
@@ -196,12 +197,14 @@ def load_run(
     Raises:
         RunError: no run; edited or damaged weights; a backbone with other weights than the run was trained on.
         CheckpointError: the backbone's file is missing or damaged.
+        ConfigError: a device that does not exist, or that this machine has not.
     """
     folder = find_run(folder)
     about, config, training = read_config(folder)
     card = _card(folder)
     tensors = _tensors(folder / MODEL, card.get("model_sha256"))
     if backbone is None:
+        device = device_of(device)
         try:
             backbone = _backbone(about, weights, device, dtype)
         except HeadlensError as error:

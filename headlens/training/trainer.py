@@ -19,6 +19,7 @@ from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
+from headlens.launch import alone, launched
 from headlens.locking import locked
 from headlens.training.calibration import calibrate
 from headlens.training.config import TrainingConfig
@@ -98,11 +99,12 @@ def train(
         raise ConfigError(f"the folder of a run does not say what the hook at {hooks[0]} does: remove it, then train")
     groups = _groups(detector, config)
     AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
-    accelerator = Accelerator(
-        cpu=cpu,
-        mixed_precision="bf16" if config.precision == "bfloat16" else "no",
-        gradient_accumulation_steps=config.accumulate,
-    )
+    with nullcontext() if launched() else alone():
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision="bf16" if config.precision == "bfloat16" else "no",
+            gradient_accumulation_steps=config.accumulate,
+        )
     main = accelerator.is_main_process
     with locked(out) if main else nullcontext():
         accelerator.wait_for_everyone()

@@ -14,7 +14,7 @@ from headlens.detectors.config import DetectorConfig
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
 from headlens.heads import gates, results
-from headlens.precision import _tf32, computing, finely, repeatable, unit
+from headlens.precision import _tf32, computing, repeatable, unit
 
 
 def test_half_precision_answers_every_question(make, pictures):
@@ -41,8 +41,8 @@ def test_a_detector_in_another_precision_is_a_copy(make, images):
     assert torch.equal(single.backbone.vision.proj, kept)
     with computing(single) as same:
         assert same is single
-    with computing(single, "tf32"), finely(torch.device("cpu")):
-        assert not torch.backends.cuda.matmul.allow_tf32  # a CPU knows no TF32: torch's setting is left alone
+    with pytest.raises(ConfigError, match="tf32 is one of CUDA GPUs; on cpu take"), computing(single, "tf32"):
+        pass
     with pytest.raises(ConfigError, match="float8"), computing(single, "float8"):
         pass
 

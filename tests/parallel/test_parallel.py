@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from headlens import parallel
-from headlens.cli import app
 from headlens.cli.common import device_of
 from headlens.errors import ConfigError
 from headlens.heads import ablation
@@ -23,6 +22,7 @@ from headlens.parallel import Ranks
 from headlens.training.run import load_run
 from tests.metrics.test_merging import free_port
 from tests.parallel import worker
+from tests.parallel.test_launch import LEFT
 
 
 @pytest.fixture(scope="module")
@@ -155,19 +155,14 @@ def test_a_process_by_itself_has_everything():
 
 
 def test_every_process_has_its_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
-    assert device_of("cuda") == "cuda"
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in (LEFT | {"WORLD_SIZE": "3", "LOCAL_RANK": "1"}).items():
+        monkeypatch.setenv(name, value)
+    assert device_of("cuda") == "cuda"  # variables that were left over: nobody shares
+    monkeypatch.setattr(parallel, "_current", Ranks(1, 3))
     assert device_of("cuda") == "cuda:1" and device_of("cpu") == "cpu" and device_of("cuda:0") == "cuda:0"
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ConfigError, match="no GPU for process 2: this machine has 2"):
         device_of("cuda")
-
-
-def test_what_is_done_by_one_process_says_so(monkeypatch):
-    left = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
-    for name, value in left.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="weights is done by one process: start it without torchrun"):
-        app(["weights"], standalone_mode=False)

@@ -1,0 +1,79 @@
+"""How a verb ends that did not come to its end: interrupted, or out of memory. One line, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import re
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from headlens.errors import MemoryShortError
+
+_GOES_ON = ("train", "ablate", "importance")
+_SMALLER = ("batch", "at_once", "memory", "max_pixels", "size", "per_category")
+"""Options that bound memory, those first that cost nothing but time."""
+_STATED = re.compile(
+    r"out of memory|(can't|cannot|unable to) allocate|not enough memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE
+)
+
+
+class Verb(TyperCommand):
+    """A command whose interruption and want of memory are told in one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """As it is, but for the two.
+
+        Raises:
+            MemoryShortError: there was too little memory, with the options of this verb that take less.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo(f"headlens: {self.name} was interrupted{_finished(self.name or '', ctx.params)}", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if (stated := memory_short(error)) is None:
+                raise
+            raise MemoryShortError(f"{stated}; {_advice(self, ctx.params)}") from error
+
+
+def memory_short(error: BaseException) -> str | None:
+    """What an error says where it is one of too little memory, of numpy, of torch on a CPU or a GPU; else None.
+
+    >>> memory_short(MemoryError())
+    'out of memory'
+    >>> memory_short(RuntimeError("[enforce fail at x.cpp:1] DefaultCPUAllocator: can't allocate memory: 4 B."))
+    "out of memory: can't allocate memory: 4 B"
+    >>> memory_short(RuntimeError("shapes do not match"))
+    """
+    short = (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    )  # torch's, without importing it
+    short |= isinstance(error, OSError) and error.errno == errno.ENOMEM
+    text = " ".join(str(error).split())
+    if not short and not (isinstance(error, RuntimeError) and _STATED.search(text)):
+        return None
+    text = text.rpartition("DefaultCPUAllocator: ")[2]
+    sentences = re.split(r"(?<=[.!?]) (?=[A-Z])", text)[:2]  # what follows is advice on torch's own settings
+    return f"out of memory: {' '.join(sentences).rstrip('.')}" if text else "out of memory"
+
+
+def _advice(verb: TyperCommand, given: dict[str, Any]) -> str:
+    """The options of a verb that take less memory, and as they are set."""
+    names = {param.name: param.opts[0] for param in verb.params}
+    smaller = [
+        names[name] + (f" (now {given[name]})" if given.get(name) is not None else "")
+        for name in _SMALLER
+        if name in names and names[name].startswith("--")
+    ]
+    return f"take less with {', '.join(smaller)}" if smaller else "close other programs, or take a larger machine"
+
+
+def _finished(name: str, given: dict[str, Any]) -> str:
+    out = given.get("out")
+    if out is None or not out.exists():
+        return ""
+    goes_on = "; the same command goes on" if name in _GOES_ON else ""
+    return f"; what was finished is kept in {out}{goes_on}"

@@ -1,0 +1,56 @@
+"""Which device is meant, and whether this machine has it."""
+
+from __future__ import annotations
+
+import torch
+
+from headlens.errors import ConfigError
+
+
+def best_device() -> str:
+    """``cuda`` or ``mps`` where there is one, else ``cpu``."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_of(given: str | torch.device | None) -> torch.device:
+    """The device of that name; torch's default when None.
+
+    Raises:
+        ConfigError: no device is called so, or this machine has none.
+
+    >>> device_of("cpu")
+    device(type='cpu')
+    >>> device_of("gpu")
+    Traceback (most recent call last):
+    headlens.errors.ConfigError: no device is called 'gpu'; there are cpu, cuda, cuda:0, cuda:1, …, and mps
+    """
+    if given is None:
+        return torch.get_default_device()
+    try:
+        device = torch.device(given)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"no device is called {given!r}; there are cpu, cuda, cuda:0, cuda:1, …, and mps") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            there = (
+                "no GPU that torch can use" if not count else f"{count} GPU{'s' if count > 1 else ''}, from cuda:0 on"
+            )
+            raise ConfigError(f"device {device}: this machine has {there}; take {best_device()}")
+    elif device.type == "cpu":
+        if device.index:
+            raise ConfigError(f"device {device}: there is one CPU; take cpu")
+    elif device.type == "meta" or not _works(device):
+        raise ConfigError(f"device {device}: this machine has none that torch can use; take {best_device()}")
+    return device
+
+
+def _works(device: torch.device) -> bool:
+    """Whether a tensor can be made there."""
+    try:
+        torch.zeros((), device=device)
+    except Exception:  # each back end of torch has errors of its own
+        return False
+    return True
