@@ -7,6 +7,7 @@ whoever asks whether they are there or have changed, and how to read it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -84,6 +85,11 @@ class United(MaskSource):
             told = " and ".join(f"{mask} ({width}x{height})" for (height, width), mask in sizes.items())
             raise DataError(f"{told}: masks of one image must be of one size")
         return reduce(torch.logical_or, parts)
+
+
+def united(masks: Sequence[Path | MaskSource]) -> Path | MaskSource:
+    """Several masks as one; one as it is."""
+    return masks[0] if len(masks) == 1 else United(tuple(masks))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from headlens.data import DataSet
+from headlens.data.mask_sources import files_of
 
 SIZE = (12, 9)  # width, height
 
@@ -80,14 +81,14 @@ def agree(data: DataSet, told: Tree, base: Path) -> None:
     assert len(data) == len(told)
     for i, record in enumerate(data.records):
         it = told[record.name]
-        where = None if it.mask is None else base / it.mask
+        where = None if it.mask is None else [base / part for part in it.mask.split("; ")]
         assert (record.category, record.anomalous, record.family, record.split) == (
             it.category,
             it.anomalous,
             it.family,
             it.split,
         ), record
-        assert record.mask == where, record
+        assert list(files_of(record.mask)) == (where or []), record
         if record.crop is not None:
             continue  # has a test of its own
         found = data.pixels(i)
@@ -97,7 +98,8 @@ def agree(data: DataSet, told: Tree, base: Path) -> None:
             assert np.array_equal(found.image.permute(1, 2, 0).numpy(), expected), record
         if record.anomalous and where is not None:
             assert found.mask is not None
-            assert np.array_equal(found.mask.numpy(), outline(it.mask or "")), record
+            expected = np.logical_or.reduce([outline(part) for part in (it.mask or "").split("; ")])
+            assert np.array_equal(found.mask.numpy(), expected), record
         elif record.anomalous is False:
             assert found.mask is not None
             assert not found.mask.any()
@@ -390,4 +392,165 @@ def listed(root: Path) -> Tree:
         for image, it in _records(root, told)
     ]
     table(root / "set.csv", ("Image", "category", "family", "split", "label", "mask"), rows)
+    return told
+
+
+def magnetic(root: Path) -> Tree:
+    """Magnetic tile, as its repository lies on disk: a picture of it, and a mask beside every image, of MT_Free too."""
+    told: Tree = {}
+    for flaw, number in (("Blowhole", 3), ("Crack", 2), ("Free", 3)):
+        for i in range(number):
+            name = f"MT_{flaw}/Imgs/exp{i + 1}_num_{1000 + i}"
+            picture(root, f"{name}.jpg")
+            mask(root, f"{name}.png", 255 * (flaw != "Free"))
+            family = "good" if flaw == "Free" else flaw.lower()
+            told[name] = Told("magnetic tile", flaw != "Free", family, "test", f"{name}.png")
+    picture(root, "dataset.jpg")
+    text(root, "README.md", "This is the datasets of the upcoming paper")
+    return told
+
+
+def crackforest(root: Path) -> Tree:
+    """CrackForest: a struct of MATLAB for each image but those from 201 on, of which nobody says what they show."""
+    from scipy.io import savemat
+
+    told: Tree = {}
+    (root / "groundTruth").mkdir(parents=True)
+    for number in (1, 2, 201):
+        name = f"image/{number:03d}"
+        picture(root, f"{name}.jpg")
+        where = f"groundTruth/{number:03d}.mat" if number < 200 else None
+        if where:
+            regions = outline(where).astype(np.uint8) + 1
+            regions[regions == 1] = np.where(np.arange((regions == 1).sum()) % 5 == 0, 3, 1)
+            savemat(root / where, {"groundTruth": {"Segmentation": regions, "Boundaries": regions == 2}})
+            text(root, f"seg/{number:03d}.seg", "format ascii cr")
+        told[name] = Told("pavement", True if where else None, "crack" if where else "", "test", where)
+    text(root, "image/image.rar", "")
+    return told
+
+
+def elpv(root: Path) -> Tree:
+    """ELPV: a table without a header, cells by spaces."""
+    told: Tree = {}
+    lines = []
+    for i, (chance, kind) in enumerate([("0.0", "mono"), ("1.0", "poly"), ("0.3333333333333333", "poly")] * 2):
+        chance = "0.6666666666666666" if i == 5 else chance
+        name = f"images/cell{i + 1:04d}"
+        picture(root, f"{name}.png")
+        lines.append(f"{name}.png  {chance:20}{kind}")
+        families = {"0.0": "good", "1.0": "defective", "0.3333333333333333": "probably good"}
+        flaw = float(chance) > 0.5
+        told[name] = Told(f"{kind}crystalline solar cell", flaw, families.get(chance, "probably defective"))
+    text(root, "labels.csv", "\n".join([*lines, ""]))
+    return told
+
+
+def busi(root: Path) -> Tree:
+    """BUSI: the first mask of an image has no number, normal images have empty ones."""
+    told: Tree = {}
+    for family in ("benign", "malignant", "normal"):
+        for i in (1, 2, 10):
+            name = f"{family}/{family} ({i})"
+            picture(root, f"{name}.png")
+            masks = [
+                f"{name}_mask.png",
+                *(f"{name}_mask_{k}.png" for k in range(1, i % 3 if family == "benign" else 1)),
+            ]
+            for where in masks:
+                mask(root, where, 255 * (family != "normal"))
+            flaw = family != "normal"
+            told[name] = Told("breast", flaw, family if flaw else "good", "test", "; ".join(masks))
+    return told
+
+
+def loco(root: Path) -> Tree:
+    """MVTec LOCO: a folder of masks for each image, each mask with a value of its own."""
+    told: Tree = {}
+    for split, family in (("train", "good"), ("validation", "good"), ("test", "good"), ("test", "logical_anomalies")):
+        for i in range(2):
+            name = f"breakfast_box/{split}/{family}/{i:03d}"
+            picture(root, f"{name}.png")
+            masks = [f"breakfast_box/ground_truth/{family}/{i:03d}/{k:03d}.png" for k in range(i + 1)]
+            masks = masks if family != "good" else []
+            for k, where in enumerate(masks):
+                mask(root, where, 255 - k)
+            split_ = "valid" if split == "validation" else split
+            told[name] = Told("breakfast_box", family != "good", family, split_, "; ".join(masks) or None)
+    return told
+
+
+def _polygon(path: str) -> list[list[float]]:
+    """``outline(path)`` by its corner pixels, as drawing with the edge fills it."""
+    y, x = (line.nonzero()[0] for line in (outline(path).any(1), outline(path).any(0)))
+    left, right, top, bottom = float(x[0]), float(x[-1]), float(y[0]), float(y[-1])
+    return [[left, top], [right, top], [right, bottom], [left, bottom]]
+
+
+def bsdata(root: Path, data: str = "data", label: str = "label") -> Tree:
+    """BSData: labelme's files in a folder of their own, for some of the images."""
+    told: Tree = {}
+    for i in range(5):
+        name, where = f"{data}/01_2009_{i}_crop_1", f"{label}/01_2009_{i}_crop_1.json"
+        picture(root, f"{name}.jpg")
+        flaw = i < 2
+        if flaw:
+            shape = {"label": "Pitting", "points": _polygon(where), "shape_type": "polygon", "group_id": None}
+            content = {
+                "version": "4.5.6",
+                "flags": {},
+                "shapes": [shape],
+                "imagePath": f"..\\data\\{Path(name).name}.jpg",
+            }
+            content |= {"imageData": "AAAA", "imageHeight": SIZE[1], "imageWidth": SIZE[0]}
+            text(root, where, json.dumps(content))
+        told[name] = Told(root.name, flaw, "Pitting" if flaw else "good", "test", where if flaw else None)
+    text(root, "image_data.json", json.dumps({"images": [{"filename": "01_2009_0_crop_1.jpg"}]}))
+    return told
+
+
+def runs(mask: np.ndarray) -> list[int]:
+    """COCO's lengths of a mask: down the columns, of what is not marked first."""
+    flat = mask.flatten(order="F").astype(int)
+    edges = [0, *(np.flatnonzero(np.diff(flat)) + 1).tolist(), flat.size]
+    return [0] * int(flat[0]) + np.diff(edges).tolist()
+
+
+def compressed(counts: list[int]) -> str:
+    """COCO's text of them."""
+    text = ""
+    for i, count in enumerate(counts):
+        value, more = count - (counts[i - 2] if i > 2 else 0), True
+        while more:
+            digit, value = value & 31, value >> 5
+            more = value != (-1 if digit & 16 else 0)
+            text += chr(digit + 32 * more + 48)
+    return text
+
+
+def coco(root: Path, kind: str = "polygon", style: str = "roboflow") -> Tree:
+    """COCO's JSON as Roboflow exports it (one beside the images of each split), or as CVAT does."""
+    told: Tree = {}
+    for split, word in (
+        (("train", "train"), ("valid", "valid"), ("test", "test")) if style == "roboflow" else (("test", ""),)
+    ):
+        folder = word if style == "roboflow" else "images/default"
+        file = f"{word}/_annotations.coco.json" if style == "roboflow" else "annotations/instances_default.json"
+        content: dict = {"info": {}, "licenses": [], "images": [], "annotations": []}
+        content["categories"] = [{"id": 0, "name": "flaws", "supercategory": "none"}, {"id": 1, "name": "dent"}]
+        for i in range(3):
+            name = f"{folder}/{i:03d}"
+            picture(root, f"{name}.jpg")
+            size = {"height": SIZE[1], "width": SIZE[0]}
+            content["images"].append({"id": 10 + i, "file_name": f"{i:03d}.jpg"} | size)
+            told[name] = Told(root.name, i > 0, "dent" if i else "good", split, file if i else None)
+            if i:
+                marked = outline(file)
+                drawn: object = [[value for point in _polygon(file) for value in point]]
+                if kind != "polygon":
+                    counts = runs(marked)
+                    drawn = {"size": [SIZE[1], SIZE[0]], "counts": counts if kind == "runs" else compressed(counts)}
+                row = {"id": len(content["annotations"]), "image_id": 10 + i, "category_id": 1, "bbox": [0, 0, 1, 1]}
+                content["annotations"].append(row | {"segmentation": drawn, "iscrowd": int(kind == "runs"), "area": 9})
+        text(root, file, json.dumps(content))
     return told

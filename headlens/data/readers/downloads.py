@@ -1,4 +1,4 @@
-"""Public data sets as they are downloaded, where folders alone do not tell: DAGM, KolektorSDD, HeadCT."""
+"""Public data sets as they are downloaded, where folders alone do not tell: DAGM, KolektorSDD, HeadCT, ELPV, …."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headlens.data.mask_sources import read_marked
 from headlens.data.readers.folders import split_of
+from headlens.data.readers.paths import Paths
 from headlens.data.readers.tables import columns, table, text
 from headlens.data.readers.tree import Root, records
 from headlens.data.samples import Record
@@ -136,3 +137,91 @@ def read_headct(root: Root, at: Path) -> Iterator[Record]:
 
 def _number(digits: str) -> str:
     return digits.lstrip("0")
+
+
+# MT_<Flaw>/Imgs/*.jpg, and a mask of the same name as png beside each
+def _magnetic(root: Root) -> list[tuple[Path, Path]]:
+    """Folders of a flaw, and of its images and masks."""
+    flaws = [folder for folder in [root.path, *root.folders(root.path)] if re.match(r"(?i)mt_[a-z]", folder.name)]
+    inner = [(flaw, root.find(flaw, "imgs")) for flaw in flaws]
+    return [(flaw, folder) for flaw, folder in inner if folder and root.images(folder)]
+
+
+def fits_magnetic(root: Root, at: Path) -> bool:
+    """Folders ``MT_<Flaw>/Imgs`` with images."""
+    return at.is_dir() and bool(_magnetic(root))
+
+
+def read_magnetic(root: Root, at: Path) -> Iterator[Record]:
+    """The jpg is the image, the png its mask; ``MT_Free`` is normal."""
+    for flaw, folder in _magnetic(root):
+        images = [path for path in root.images(folder) if path.suffix.lower() in (".jpg", ".jpeg")]
+        masks = [path for path in root.images(folder) if path not in {*images}]
+        kind = flaw.name[3:].lower()
+        anomalous = kind != "free"
+        facts = {"category": "magnetic tile", "anomalous": anomalous, "family": kind if anomalous else "good"}
+        yield from records(root, images, masks, **facts)
+
+
+# image/001.jpg, groundTruth/001.mat
+def _crackforest(root: Root) -> tuple[list[Path], list[Path]]:
+    images, truth = root.find(root.path, "image", "images"), root.find(root.path, "groundtruth")
+    return (root.images(images), root.files(truth, ".mat")) if images and truth else ([], [])
+
+
+def fits_crackforest(root: Root, at: Path) -> bool:
+    """A folder ``image``, and one ``groundTruth`` with files of MATLAB."""
+    return at.is_dir() and all(_crackforest(root))
+
+
+def read_crackforest(root: Root, at: Path) -> Iterator[Record]:
+    """An image with a mask has a crack; of the others, of which there are 38, nobody says what they show."""
+    images, masks = _crackforest(root)
+    for record in records(root, images, masks, category="pavement", anomalous=None):
+        yield record if record.mask is None else replace(record, anomalous=True, family="crack")
+
+
+# images/cell0001.png  0.3333333333333333  mono
+_ELPV = re.compile(r"(\S+)[\s,;]+([01](?:\.\d+)?)[\s,;]+(mono|poly)")
+_SURE = {0.0: "good", 1.0: "defective"}
+
+
+def _elpv(root: Root, at: Path) -> Path | None:
+    if not at.is_dir():
+        return at if at.name.lower() == "labels.csv" else None
+    return root.find_file(at, "labels.csv")
+
+
+def fits_elpv(root: Root, at: Path) -> bool:
+    """A ``labels.csv`` without a header, whose lines are an image, a probability and ``mono`` or ``poly``."""
+    listing = _elpv(root, at)
+    return (
+        listing is not None
+        and _ELPV.fullmatch(text(listing, lenient=True).strip().partition("\n")[0].strip()) is not None
+    )
+
+
+def read_elpv(root: Root, at: Path) -> Iterator[Record]:
+    """More likely defective than not (2/3 and 1) is anomalous, as published; families tell who is sure."""
+    listing = _elpv(root, at)
+    if listing is None:
+        raise DataError(f"{at}: has no labels.csv")
+    rows = [(number, line.strip()) for number, line in enumerate(text(listing).splitlines(), 1) if line.strip()]
+    told = [(number, line, _ELPV.fullmatch(line)) for number, line in rows]
+    paths = Paths(root, (found[1] for _, _, found in told if found))
+    for number, line, found in told:
+        if found is None or float(found[2]) > 1:
+            root.refuse(
+                DataError(f"{listing}: line {number} is {line[:60]!r}, not an image, a probability and mono or poly")
+            )
+            continue
+        probability = float(found[2])
+        anomalous = probability > 0.5
+        family = _SURE.get(probability, "probably defective" if anomalous else "probably good")
+        try:
+            image = paths.file(found[1])
+        except DataError as error:
+            root.refuse(DataError(f"{listing}: line {number}: {error}"))
+            continue
+        category = f"{found[3]}crystalline solar cell"
+        yield Record(root.name(image), category, anomalous, family, "test", image)

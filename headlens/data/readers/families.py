@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from headlens.data.mask_sources import MaskSource, files_of, united
 from headlens.data.readers.tree import Root, pair, stem
 from headlens.data.samples import Record
 from headlens.errors import DataError
@@ -58,7 +59,7 @@ def truth_of(root: Root, *at: Path) -> Path | None:
         DataError: there are several with pictures in them.
     """
     truths = [folder for outer in at for folder in root.folders(outer) if is_truth(folder)]
-    found = [folder for folder in truths if any(root.images(place) for place in [folder, *root.folders(folder)])]
+    found = [folder for folder in truths if any(True for _ in root.below(folder))]
     if len(found) > 1:
         raise DataError(f"{' and '.join(map(str, found))} both hold masks; move those that are not meant elsewhere")
     return found[0] if found else None
@@ -78,16 +79,22 @@ def told(root: Root, families: Sequence[Family], category: str) -> Iterator[Reco
 
     Its mask lies beside it (``003.png``, ``003_mask.png``), in the folder of the shared masks that is called as the
     family, or among the shared masks themselves. Those are tried for anomalous pictures first, as normal ones of the
-    same names need none; a mask that could be that of several pictures is that of none.
+    same names need none; a mask that could be that of several pictures is that of none. A folder called as a picture is
+    one mask in parts, as in MVTec LOCO.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, Path | MaskSource] = {}
     masks: dict[Path, list[Path]] = {}
+    parts: dict[Path, list[Path]] = {}
     sharing: dict[Path, list[Family]] = defaultdict(list)
     for family in families:
         masks[family.folder] = family.beside
         found |= _paired(family.pictures, family.beside)
         if family.truth:
-            masks |= {folder: root.images(folder) for folder in [family.truth, *root.folders(family.truth)]}
+            inner = root.folders(family.truth)
+            parts |= {part: root.images(part) for folder in inner for part in root.folders(folder)}
+            masks |= {folder: root.images(folder) for folder in [family.truth, *inner]}
+            for folder in inner:
+                masks[folder] = [*masks[folder], *(part for part in root.folders(folder) if parts[part])]
             if family.anomalous or family.split != "train":
                 sharing[root.find(family.truth, family.folder.name.lower()) or family.truth].append(family)
     for folder, group in sharing.items():
@@ -97,14 +104,17 @@ def told(root: Root, families: Sequence[Family], category: str) -> Iterator[Reco
         names = {path.stem.casefold() for path in flawed}
         others = [mask for mask in masks[folder] if names.isdisjoint([mask.stem.casefold(), stem(mask).casefold()])]
         found |= _paired([path for path, anomalous in waiting if not anomalous], others)
-    taken = {*found.values()}
+    taken = {file for mask in found.values() for file in files_of(mask)}
     root.unpaired += [mask for here in masks.values() for mask in here if mask not in taken]
     for family in families:
         name = family.folder.name if family.anomalous else "good"
         for path in family.pictures:
-            yield Record(root.name(path), category, family.anomalous, name, family.split, path, found.get(path))
+            mask = found.get(path)
+            if isinstance(mask, Path) and mask in parts:
+                mask = united(parts[mask])
+            yield Record(root.name(path), category, family.anomalous, name, family.split, path, mask)
 
 
-def _paired(images: Sequence[Path], masks: Sequence[Path]) -> dict[Path, Path]:
+def _paired(images: Sequence[Path], masks: Sequence[Path]) -> dict[Path, Path | MaskSource]:
     """Images with their masks, without those that have none."""
     return {image: mask for image, mask in zip(images, pair(images, masks), strict=True) if mask is not None}

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 _SETS = (  # a folder's name begins with this, or a word in it does; domain; category, where the layout has none
     ("mvtec(ad)?|mpdd|btad|btech|dtd|visa|real[-_]?iad", "industrial", ""),
-    ("dagm|k?sdd2?|kolektor(sdd)?2?|rsdds?|aitex|elpv", "industrial", ""),
+    ("dagm|k?sdd2?|kolektor(sdd)?2?|rsdds?|aitex|elpv|bsd(ata)?|magnetic[-_]?tile|crack[-_]?forest", "industrial", ""),
+    ("busi|breast", "medical", "breast"),
     ("head[-_]?ct|brain[-_]?mri|br35h|brain(tumou?r)?", "medical", "brain"),
     ("covid|chest", "medical", "chest"),
     ("liver", "medical", "liver"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headlens.data.images import MAX_PIXELS, SUFFIXES
+from headlens.data.mask_sources import MaskSource, files_of, united
 from headlens.data.samples import Record
 from headlens.errors import DataError
 
@@ -102,7 +103,8 @@ class Root:
         self.path, self.follow_links, self.max_pixels = path, follow_links, max_pixels
         self.refuse, self.tell = refuse or _raise, refuse or _pass
         self.unpaired: list[Path] = []  # masks that no picture was found for
-        self.left: set[Path] = set()  # folders of images that a reader leaves out on purpose
+        self.left: list[Path] = []  # folders of images that a reader leaves out on purpose
+        self.notes: list[str] = []  # what users should know of how the set was read
         self.real = os.path.realpath(path)
         self._asked = refuse
         self._seen: dict[Path, tuple[list[Path], list[Path]]] = {}
@@ -111,6 +113,10 @@ class Root:
     def within(self, path: Path, quiet: bool = False) -> Root:
         """A folder of this one as a root of its own, ``quiet`` where it is only tried."""
         return Root(path, _pass if quiet else self._asked, self.follow_links, self.max_pixels)
+
+    def note(self, what: str) -> None:
+        """Tells users how the set was read, where they may have meant something else."""
+        self.notes.append(what)
 
     def name(self, path: Path) -> str:
         """What a record of this file is called: its path below the root without suffix."""
@@ -198,7 +204,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def records(root: Root, images: Sequence[Path], masks: Sequence[Path], **told: Any) -> Iterator[Record]:
     """One record for each image, with its mask by name and what else is ``told`` of all of them."""
     found = pair(images, masks)
-    root.unpaired += sorted({*masks} - {*found})
+    root.unpaired += sorted({*masks} - {file for mask in found for file in files_of(mask)})
     for image, mask in zip(images, found, strict=True):
         yield Record(root.name(image), image=image, mask=mask, **told)
 
@@ -213,17 +219,17 @@ def stem(path: Path) -> str:
     return _ROLE.sub("", path.stem)
 
 
-def pair(images: Sequence[Path], masks: Sequence[Path]) -> list[Path | None]:
+def pair(images: Sequence[Path], masks: Sequence[Path]) -> list[Path | MaskSource | None]:
     """The mask of each image by name, never by position; None where there is none, or no telling which.
 
     Equal names come first, then equal stems, stems without ``_mask`` and the like, and the same in any case. A mask
-    goes to one image only.
+    goes to one image only. Several that differ in a number (``_mask``, ``_mask_1``, ``_mask_2``) are parts of one.
 
     >>> masks = pair([Path("a.jpg"), Path("b.jpg"), Path("C.jpg")], [Path("c_mask.png"), Path("a.png")])
     >>> [mask and mask.name for mask in masks]
     ['a.png', None, 'c_mask.png']
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, Path | MaskSource] = {}
     ways: list[tuple[Callable[[Path], str], Callable[[Path], str]]] = [
         (lambda p: p.name, lambda p: p.name),
         (lambda p: p.stem, lambda p: p.stem),
@@ -239,9 +245,16 @@ def pair(images: Sequence[Path], masks: Sequence[Path]) -> list[Path | None]:
         asking = Counter(map(of_image, waiting))
         for image in waiting:
             key = of_image(image)
-            if asking[key] == len(named[key]) == 1:
-                found[image] = named[key][0]
-        taken = set(found.values())
+            if asking[key] == 1 and (one := _one_mask(named[key])):
+                found[image] = one
+        taken = {file for one in found.values() for file in files_of(one)}
         waiting = [image for image in waiting if image not in found]
         free = [mask for mask in free if mask not in taken]
     return [found.get(image) for image in images]
+
+
+def _one_mask(masks: Sequence[Path]) -> Path | MaskSource | None:
+    """All of these files as the mask of one image; None where they are not parts of one."""
+    numbered = {(path.parent, re.sub(r"_\d+$", "", path.stem).casefold()) for path in masks}
+    parts = len(numbered) == 1 and len({path.stem.casefold() for path in masks}) == len(masks)
+    return united(sorted(masks)) if len(masks) == 1 or parts else None
