@@ -199,12 +199,13 @@ def table(result: Ablation, rows: int) -> str:
         noise = f"{own['noise'].max() * (100 if as_percent else 1):.0e}"
         columns[name.replace("_", " ")] = [whole, noise, *(_effect(own.loc[one], as_percent) for one in shown)]
     text = pd.DataFrame(columns).to_string(index=False, justify="right")
-    left, order = len(margin) - len(shown), "" if grown else ", the strongest first"
+    left, order = len(margin) - len(shown), "" if grown else ", in the order of 'moves by'"
     pictures, categories = len(result.frame["image"].unique()), len(result.summary["category"].unique()) - 1
     return (
         f"Without them (kind {result.provenance['kind']}){order}: change of the joint margin in logits,\n"
         "of the anomaly map in % of its L1 norm, of metrics in points. [95 % bootstrap interval]; means over "
-        f"{categories} categories,\n{pictures} pictures. 'moves by': mean absolute change.\n\n{text}"
+        f"{categories} categories,\n{pictures} pictures. 'moves by': mean absolute change of the joint margin.\n\n"
+        + text
         + (f"\n… and {left} more in the frame" if left else "")
     )
 

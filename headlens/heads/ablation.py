@@ -48,15 +48,16 @@ class Ablation(Result):
     Args:
         frame: a row for each image, variant and continuous quantity; ``value`` under the ablation, ``baseline``
             without, ``effect`` their difference. Rows of kind ``none`` are probes: nothing ablated, all computed.
-        summary: a row for each variant and quantity, metrics included, the strongest variants first: means over
-            categories (category ``mean``), and each category by itself. ``magnitude`` is the mean absolute effect over
-            images, ``low`` and ``high`` are the 95 % bootstrap interval of the effect, ``noise`` the probe's magnitude.
+        summary: a row for each variant and quantity, metrics included: means over categories (category ``mean``), and
+            each category by itself. ``magnitude`` is the mean absolute effect over images, and orders the variants of
+            each quantity, the largest first; ``low`` and ``high`` are the 95 % bootstrap interval of the effect,
+            ``noise`` the probe's magnitude.
     """
 
     summary: pd.DataFrame
 
     def means(self, metric: str) -> pd.DataFrame:
-        """Rows of ``summary`` of one quantity, means over categories: the strongest variants first.
+        """Rows of ``summary`` of one quantity, means over categories: those of the largest ``magnitude`` in it first.
 
         Raises:
             ConfigError: a quantity that was not measured.
@@ -68,10 +69,14 @@ class Ablation(Result):
         return found
 
     def _parts(self) -> list[str]:
-        rows = self.means("joint_margin")[["variant", "effect", "low", "high", "noise"]]
+        columns = ["variant", "magnitude", "effect", "low", "high", "noise"]
+        rows = self.means("joint_margin")[columns].rename(columns={"magnitude": "moves by"})
         map_change = self.means("anomaly_map").set_index("variant")["effect"]
         rows = rows.assign(**{"anomaly map": map_change.reindex(rows["variant"]).to_numpy()})
-        about = "Change of the joint margin (logits) and of the anomaly map (relative L1) without them, strongest first"
+        about = (
+            "Change of the joint margin (logits) and of the anomaly map (relative L1) without them; in the order of "
+            "'moves by', the mean absolute change of the joint margin over pictures"
+        )
         return [html.table(rows, about)]
 
     def plot(self, ax: Axes | None = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:

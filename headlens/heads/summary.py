@@ -185,7 +185,7 @@ def _of_all_ranks(own: Mapping[str, Mapping[str, Effects]]) -> dict[str, dict[st
 def summarised(data: DataSet, keys: pd.DataFrame, effects: Mapping[str, Mapping[str, Effects]]) -> pd.DataFrame:
     """Rows for every category and, first, for their mean (category ``mean``), for every quantity and variant.
 
-    Variants come in the order of their magnitude on the joint margin, the strongest first.
+    Of each quantity the variants come in the order of their own magnitude, the largest first.
     """
     probe = (keys["kind"] == "none").to_numpy()
     # Local heads by themselves are measured by read-out, all others by restart: each way has its own noise.
@@ -194,11 +194,11 @@ def summarised(data: DataSet, keys: pd.DataFrame, effects: Mapping[str, Mapping[
     for category in (MEAN, *effects):
         parts = list(effects.values()) if category == MEAN else [effects[category]]
         numbers = {metric: over_categories([own[metric] for own in parts]) for metric in parts[0]}
-        strongest = np.argsort(-numbers["joint_margin"]["magnitude"], kind="stable")
-        strongest = strongest[~probe[strongest]]
         for metric, own in numbers.items():
+            order = np.argsort(-own["magnitude"], kind="stable")  # undefined ones last
+            order = order[~probe[order]]
             floor = dict(zip(keys["stream"][probe], own["magnitude"][probe], strict=True))
             rows = keys.assign(category=category, metric=metric, **own, noise=[floor.get(way, np.nan) for way in ways])
-            frames.append(rows.iloc[strongest])
+            frames.append(rows.iloc[order])
     frame = pd.concat(frames, ignore_index=True).assign(domain=data.domain, dataset=data.name)
     return ordered(frame)

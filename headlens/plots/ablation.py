@@ -25,7 +25,8 @@ def ablation(
     """Bars with intervals; a grid of single heads where there are many layers; lines over layers, or growing groups.
 
     Args:
-        summary: columns stream, layer, head, variant, order, heads, metric, effect, low, high, noise.
+        summary: columns stream, layer, head, variant, order, heads, metric, effect, magnitude, low, high,
+            noise.
         ax: where to draw one panel; a new figure when None, with a panel for each quantity and stream.
         metric: which quantity; the joint margin when None, and in a new figure the anomaly map beside it.
         stream: of a grid; on one ``ax`` the first when None.
@@ -37,7 +38,7 @@ def ablation(
         ConfigError: a quantity or stream that is not there.
 
     >>> row = {"variant": "L18H7", "stream": "global", "layer": 18, "head": 7, "order": "", "heads": 1, "noise": 0.0}
-    >>> row |= {"metric": "joint_margin", "effect": -0.5, "low": -0.6, "high": -0.4}
+    >>> row |= {"metric": "joint_margin", "effect": -0.5, "magnitude": 0.5, "low": -0.6, "high": -0.4}
     >>> fig, ax = ablation(pd.DataFrame([row]), metric="joint_margin")
     >>> ax.get_xlabel()
     'change of joint margin (logits)'
@@ -64,8 +65,11 @@ def ablation(
         if kind == "grid":
             centre = None if name == "anomaly_map" else 0  # a distance has no sign
             grid(shown, "effect", own, title=f"single {one} heads", label=f"change of {named(name)}", centre=centre)
+        elif kind == "bars":
+            shown = shown.sort_values("magnitude", ascending=False, kind="stable")
+            bars(shown, own, title="largest mean |change| on top", label=f"change of {named(name)}")
         else:
-            {"curves": curves, "profile": profile, "bars": bars}[kind](shown, own, label=f"change of {named(name)}")
+            {"curves": curves, "profile": profile}[kind](shown, own, label=f"change of {named(name)}")
     if len(axes) == 1:
         return fig, axes[0]
     return fig, grid_of_axes

@@ -90,7 +90,11 @@ def test_summary_has_intervals_noise_and_the_strongest_first(make, pictures):
     summary = result.summary
     own = summary.query("category == 'mean' and metric == 'joint_margin'")
     assert len(own) == len(heads)
-    assert own["magnitude"].is_monotonic_decreasing
+    for metric in summary["metric"].unique():  # by the quantity that is asked for, not by another
+        means = result.means(metric)
+        assert means["magnitude"].is_monotonic_decreasing and (means["metric"] == metric).all()
+    maps = result.means("anomaly_map")
+    assert maps["effect"].is_monotonic_decreasing and list(maps["variant"]) != list(own["variant"])
     assert (own["low"] <= own["effect"]).mean() > 0.9
     assert (own["effect"] <= own["high"]).mean() > 0.9
     assert (own["noise"] < own["magnitude"].max() / 100).all()

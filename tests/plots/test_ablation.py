@@ -19,18 +19,21 @@ def summary(variants: list[tuple], metrics=("joint_margin", "anomaly_map")) -> p
     rows = pd.DataFrame(variants, columns=["variant", "stream", "layer", "head", "order", "heads"])
     frame = pd.concat([rows.assign(metric=metric) for metric in metrics], ignore_index=True)
     effect = np.linspace(-1, 1, len(frame))
-    return frame.assign(effect=effect, low=effect - 0.1, high=effect + 0.1, noise=1e-6)
+    return frame.assign(effect=effect, magnitude=abs(effect), low=effect - 0.1, high=effect + 0.1, noise=1e-6)
 
 
 HEADS = [(f"L{n}H{h}", stream, n, h, "", 1) for stream in ("global", "local") for n in range(4) for h in range(2)]
 
 
 def test_single_heads_of_few_layers_are_bars_with_their_names():
-    axes = ablation(summary(HEADS[:4]))[1]
-    assert axes.shape == (1, 2) and [t.get_text() for t in axes[0, 0].get_yticklabels()] == [h[0] for h in HEADS[:4]]
-    assert axes[0, 1].get_xlabel() == "change of anomaly map (relative L1)"
-    widths = [bar.get_width() for bar in axes[0, 0].patches if bar.get_height() == 0.75]
-    assert np.allclose(widths, summary(HEADS[:4])["effect"][:4])
+    frame = summary(HEADS[:4])
+    axes = ablation(frame)[1]
+    assert axes.shape == (1, 2) and axes[0, 1].get_xlabel() == "change of anomaly map (relative L1)"
+    for ax, metric in zip(axes[0], ("joint_margin", "anomaly_map"), strict=True):  # each in an order of its own
+        shown = frame[frame["metric"] == metric].sort_values("magnitude", ascending=False)
+        assert ax.get_title() == "largest mean |change| on top"
+        assert [t.get_text() for t in ax.get_yticklabels()] == list(shown["variant"])
+        assert np.allclose([bar.get_width() for bar in ax.patches if bar.get_height() == 0.75], shown["effect"])
 
 
 def test_single_heads_of_many_layers_are_a_grid_for_each_stream():
