@@ -5,6 +5,10 @@ class HeadlensError(Exception):
     """Base of every error that headlens raises on purpose."""
 
 
+class HeadlensWarning(UserWarning):
+    """What is done all the same, though it may not be what was meant."""
+
+
 class ArchitectureError(HeadlensError):
     """A model that the towers cannot be true to, or a name nobody knows."""
 

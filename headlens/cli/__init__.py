@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import Any
 
 import typer
 
@@ -25,8 +27,9 @@ from headlens.cli.streams import forgiving
 from headlens.cli.train import train
 from headlens.cli.verify import verify
 from headlens.cli.weights import weights
-from headlens.errors import ConfigError
+from headlens.errors import ConfigError, HeadlensWarning
 from headlens.launch import by_torchrun, left
+from headlens.printing import printable
 
 SHARED = ("train", "eval", "ablate", "importance")
 """Verbs that several processes do together: those that ``headlens.cli.common.shared`` wraps."""
@@ -83,7 +86,19 @@ def main() -> None:
         _main()
 
 
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+    """Warnings made for people are one line; those of other packages say where they come from."""
+    if issubclass(category, HeadlensWarning):
+        typer.echo(f"headlens: {printable(str(message))}", err=True)
+    else:
+        _SHOW(message, category, *where, **options)
+
+
+_SHOW = warnings.showwarning
+
+
 def _main() -> None:
+    warnings.showwarning = _warn
     try:
         app()
     except HeadlensError as error:

@@ -205,5 +205,7 @@ def _data(spec: str) -> Iterator[Finding]:
     size = f"the first is {image.shape[-1]}x{image.shape[-2]} pixels"
     measured = f"can be measured by {', '.join(dataset.metrics) or 'nothing'}"
     yield Finding("data", "ok", f"{dataset!r}, {measured}; {size}; `headlens data check` reads them all")
+    for line in getattr(dataset, "notes", ()):
+        yield Finding("data", "warning", line)
     if refused:
         yield Finding("data", "problem", f"the reader complains of {len(refused)}, such as: {refused[0]}")

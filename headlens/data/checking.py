@@ -30,6 +30,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "empty": ("error", "no picture at all"),
     "refused": ("error", "told by the reader: a record that it left out, or a mask that belongs to no picture"),
     "same-name": ("error", "several records with one name"),
+    "reading": ("warning", "how the folder was read, which may not be what was meant"),
     "missing-image": ("error", "the image file is not there"),
     "unreadable-image": ("error", "the image file cannot be read"),
     "missing-mask": ("error", "the mask file is not there"),
@@ -156,6 +157,7 @@ def check(
     (False, {'missing-image': 1})
     """
     problems = [Problem("refused", "", None, str(error)) for error in refused]
+    problems += [Problem("reading", "", None, line) for line in getattr(dataset, "notes", ())]
     if not dataset.records:
         problems.append(Problem("empty", "", None, f"{dataset.name}: there is no picture in it"))
 

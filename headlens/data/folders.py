@@ -23,6 +23,7 @@ class FileSet(DataSet):
         layout: the reader that found the records.
         max_pixels: pictures with more are refused.
         root: the folder that was opened; without it the innermost one that all the files are in.
+        notes: what users should know of how the folder was read, a line each.
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class FileSet(DataSet):
         layout: str = "",
         max_pixels: int = MAX_PIXELS,
         root: Path | None = None,
+        notes: Iterable[str] = (),
     ) -> None:
         super().__init__(name, domain, records)
-        self.layout, self.max_pixels, self._root = layout, max_pixels, root
+        self.layout, self.max_pixels, self._root, self.notes = layout, max_pixels, root, tuple(notes)
 
     @property
     def root(self) -> Path | None:
@@ -85,4 +87,5 @@ class FileSet(DataSet):
 
     def where(self, keep: Callable[[Record], bool]) -> FileSet:
         """The same set with only the records for which ``keep`` is true."""
-        return FileSet(self.name, self.domain, filter(keep, self.records), self.layout, self.max_pixels, self.root)
+        kept = filter(keep, self.records)
+        return FileSet(self.name, self.domain, kept, self.layout, self.max_pixels, self.root, self.notes)

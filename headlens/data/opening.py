@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +16,7 @@ from headlens.data.images import MAX_PIXELS
 from headlens.data.readers import LAYOUTS, Layout, Root
 from headlens.data.readers.known import domain_of, generic, known
 from headlens.data.samples import DataSet, Pixels, Record
-from headlens.errors import DataError
+from headlens.errors import DataError, HeadlensWarning
 from headlens.files import open_regular
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SPLITS = ("test", "train", "valid", "all")
 _DEEP = 3  # archives unpack into a folder in a folder
 _SHOWN = 5  # of the folders that could be meant
+_FEW_UNUSED = 1 / 10  # of the images of a folder: a picture of the set, or of its makers
+_FAR_MORE = 2
 _WORLD = ("per_category", "size", "seed")
 
 
@@ -103,7 +106,7 @@ def open(
         root: where the paths in a listing begin, if not in the folder that it is in.
         refuse: called with a ``DataError`` for everything that is left out (a path outside the root, a label that is
             no label), which by default is raised; and for every mask that belongs to no picture, which by default is
-            raised only if none does.
+            raised only if none does. Without it, what is in ``notes`` of the set is warned of, too.
         follow_links: whether symbolic links may lead out of the root.
         max_pixels: pictures with more are not decoded.
         world: ``per_category``, ``size`` and ``seed`` of a procedural set.
@@ -130,6 +133,8 @@ def open(
         if world:
             raise DataError(f"{', '.join(world)}: only procedural sets have that, {str(spec)!r} is a path")
         data = _read(spec, layout, domain, category, root, refuse, follow_links, max_pixels)
+        for line in data.notes if refuse is None else ():
+            warnings.warn(line, HeadlensWarning, stacklevel=2)
     return _chosen(data, category, split)
 
 
@@ -158,13 +163,51 @@ def _read(
             )
     guess, shows = known(_names(where, base.path))
     name = where.absolute().name
-    records = [replace(r, category=r.category or category or shows or name) for r in reader.read(base, path)]
-    if not records:
+    found = list(reader.read(base, path))
+    if layout is None and not reader.listing and len(_unused(base, found)) > len(found):
+        reader, base, found = _better(reader, base, found)
+    if not found:
         raise DataError(f"{path}: no pictures, read as {reader.name} ({reader.about}); name another layout= or folder")
+    records = [replace(r, category=r.category or category or shows or name) for r in found]
     _tell_unpaired(base, records)
-    found = domain if domain is not None else reader.domain or guess or domain_of(r.category for r in records)
+    if path.is_dir():
+        _tell_unused(base, records, reader.name)
+    told = domain if domain is not None else reader.domain or guess or domain_of(r.category for r in records)
     opened = base.path.resolve() if path.is_dir() and root is None else None  # of a listing, where its pictures are
-    return FileSet(name, found, _unique(records), reader.name, max_pixels, opened)
+    return FileSet(name, told, _unique(records), reader.name, max_pixels, opened, base.notes)
+
+
+def _unused(base: Root, records: Sequence[Record]) -> list[Path]:
+    """Images in a folder that no record is made of, without those that are left out on purpose."""
+    used = {file for record in records for file in record.files} | {*base.unpaired}
+    left = {image for folder in base.left for image in base.below(folder)}
+    return [image for image in base.below(base.path) if image not in used and image not in left]
+
+
+def _better(reader: Layout, base: Root, records: list[Record]) -> tuple[Layout, Root, list[Record]]:
+    """Another layout that fits and makes use of far more of the images, if there is one, instead of ``reader``."""
+    best = reader, base, records
+    for other in LAYOUTS:
+        if other is reader or other.listing or other.name == "images":
+            continue
+        tried = base.within(base.path, quiet=True)
+        try:
+            found = list(other.read(tried, base.path)) if other.fits(tried, base.path) else []
+        except DataError:
+            continue
+        if len(found) > _FAR_MORE * len(best[2]):
+            best = other, base.within(base.path), found
+    return best if best[0] is reader else (best[0], best[1], list(best[0].read(best[1], best[1].path)))
+
+
+def _tell_unused(base: Root, records: list[Record], layout: str) -> None:
+    """A reader that passes over images may have taken something else for the set."""
+    unused, total = _unused(base, records), sum(1 for _ in base.below(base.path))
+    if len(unused) > _FEW_UNUSED * total:
+        base.note(
+            f"{base.path}: read as {layout}: {total - len(unused)} of {total} images are used; the others are e.g. "
+            f"{unused[0]}; name another layout or folder if they are meant"
+        )
 
 
 def _names(where: Path, base: Path) -> list[str]:
@@ -184,6 +227,8 @@ def _tell_unpaired(base: Root, records: list[Record]) -> None:
                 "call them as the pictures (003_mask.png is the mask of 003.*), or move them elsewhere"
             )
         )
+    if masks and base.silent:
+        base.note(f"{len(masks)} masks are of no picture, or of several; `headlens data check` names them: {masks[0]}")
     for mask in masks:
         base.tell(DataError(f"{mask}: a mask of no picture, or of several; call it as its picture, or take it away"))
 
@@ -216,14 +261,19 @@ def _named(layout: str) -> Layout:
 def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
     """The first layout that fits, here or in the only folder that there is."""
     top, whole = path, base
+    images: tuple[Layout, Root, Path] | None = None  # what says least: a picture of a set can lie beside the set
     for _ in range(_DEEP):
         if reader := _fitting(base, path):
-            return reader, base, path
+            if reader.name != "images":
+                return reader, base, path
+            images = images or (reader, base, path)
         inner = base.folders(path) if path.is_dir() else []
         if len(inner) != 1 or base.path != path:
             break
         path = inner[0]
         base = base.within(path)
+    if images:
+        return images
     looked = "; ".join(f"{name} ({about})" for name, about in layouts().items())
     folders = whole.folders(top) if top.is_dir() else []
     fitting = [f"{inner} ({reader.name})" for inner in folders if (reader := _tried(whole, inner))]

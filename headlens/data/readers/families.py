@@ -69,6 +69,7 @@ def refuse_below(root: Root, family: Path, folders: Sequence[Path]) -> None:
     """Refuses pictures in folders of a family: nobody knows whether they belong to it."""
     for folder in folders:
         if any(True for _ in root.below(folder)):
+            root.left.append(folder)
             root.refuse(
                 DataError(f"{folder}: pictures in a folder of the family {family.name!r} are not read; move them out")
             )

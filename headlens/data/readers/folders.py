@@ -166,7 +166,8 @@ def read_isic(root: Root, at: Path) -> Iterator[Record]:
 # yes/, no/ or NORMAL/, COVID/, …
 def _classes(root: Root) -> list[tuple[Path, list[Path]]]:
     yes, no = root.find(root.path, "yes"), root.find(root.path, "no")
-    found = [yes, no] if yes and no else _inner(root, root.path)  # yes and no have a nameless third: pred
+    found = [yes, no] if yes and no else _inner(root, root.path)
+    root.left += [folder for folder in _inner(root, root.path) if folder not in found]  # yes and no have a third: pred
     return [(folder, root.images(folder) or root.images(root.find(folder, "images") or folder)) for folder in found]
 
 
@@ -187,6 +188,7 @@ def read_classes(root: Root, at: Path) -> Iterator[Record]:
     families = []
     for folder, images in _classes(root):
         inside = [] if images and images[0].parent != folder else root.folders(folder)
+        root.left += [place for place in root.folders(folder) if place not in inside and place != images[0].parent]
         refuse_below(root, folder, inside)
         families.append(Family(folder, images, not is_normal(folder.name), "test", truth))
     yield from told(root, families, "")

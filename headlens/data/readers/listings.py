@@ -215,7 +215,9 @@ def fits_realiad(root: Root, at: Path) -> bool:
 
 def read_realiad(root: Root, at: Path) -> Iterator[Record]:
     """Pictures in the first of ``realiad_1024`` and its kin; ``OK`` is normal. Its json files alone need ``root=``."""
-    base = root.find(root.path, "realiad_1024", "realiad_512", "realiad_256", "realiad_raw") or root.path
+    sizes = [root.find(root.path, f"realiad_{size}") for size in ("1024", "512", "256", "raw")]
+    base, *smaller = [*filter(None, sizes), root.path]
+    root.left += [folder for folder in smaller if folder != root.path]
     for path in _realiad(root, at):
         content = parsed(path)
         meta = content.get("meta")

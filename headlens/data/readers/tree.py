@@ -106,7 +106,7 @@ class Root:
         self.left: list[Path] = []  # folders of images that a reader leaves out on purpose
         self.notes: list[str] = []  # what users should know of how the set was read
         self.real = os.path.realpath(path)
-        self._asked = refuse
+        self._asked, self.silent = refuse, refuse is None
         self._seen: dict[Path, tuple[list[Path], list[Path]]] = {}
         self._inside: dict[str, bool] = {}
 
