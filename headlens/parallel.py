@@ -80,6 +80,15 @@ class Ranks:
         """The arrays of every rank, in the order of ranks. All must ask."""
         return [self._from(source, arrays) for source in range(self.size)]
 
+    def gathered(self, value: Any) -> list[Any]:
+        """A value that JSON can hold, of every rank, in the order of ranks. All must ask.
+
+        >>> Ranks().gathered({"a": 1})
+        [{'a': 1}]
+        """
+        text = np.frombuffer(bytearray(json.dumps(value).encode()), np.uint8)
+        return [json.loads(part["json"].tobytes()) for part in self.each({"json": text})]
+
     def merged(self, parts: dict[int, Arrays], count: int) -> Iterator[Arrays]:
         """The parts of all ranks, one after the other by their numbers; those that nobody has are left out.
 

@@ -128,7 +128,7 @@ def faithfulness(
     rows: list[dict[str, Any]] = []
     maps: dict[tuple[str, str], list[Tensor]] = defaultdict(list)  # by domain and method, of pictures with a mask
     masks: dict[str, list[Tensor]] = defaultdict(list)
-    skipped: list[str] = []
+    skipped: dict[str, str] = {}
     for one in sets:
         pictures = Pictures(detector, one, size, 1)
         for part, image in pictures:
@@ -144,7 +144,7 @@ def faithfulness(
                 keys = {**about, "anomalous": record.anomalous, "kind": name}
                 rows += [{**keys, "metric": metric, "value": value} for metric, value in values.items()]
             progress(1)
-        skipped += pictures.skipped
+        skipped |= {f"{one.name}: {name}": reason for name, reason in pictures.notes()["skipped"].items()}
     if not rows and not maps:
         raise DataError(f"{', '.join(one.name for one in sets) or 'no set'}: no picture could be measured")
     images = pd.DataFrame(rows).dropna(subset=["value"]) if rows else pd.DataFrame()

@@ -181,6 +181,8 @@ def table(result: Ablation, rows: int) -> str:
     """The first ``rows`` variants: effects with their 95 % intervals; the whole detector and the noise floor on top."""
     import pandas as pd
 
+    from headlens.metrics.table import fewer
+
     metrics = [name for name in result.summary["metric"].unique() if name not in ("image_margin", "joint_score")]
     margin = result.means("joint_margin").set_index("variant")
     grown = bool((margin["order"] != "").all())
@@ -197,7 +199,11 @@ def table(result: Ablation, rows: int) -> str:
         own, as_percent = result.means(name).set_index("variant"), name != "joint_margin"
         whole = "" if name == "anomaly_map" else _number(own["baseline"].iloc[0], as_percent)
         noise = f"{own['noise'].max() * (100 if as_percent else 1):.0e}"
-        columns[name.replace("_", " ")] = [whole, noise, *(_effect(own.loc[one], as_percent) for one in shown)]
+        columns[name.replace("_", " ") + fewer(*own[["n", "of"]].iloc[0])] = [
+            whole,
+            noise,
+            *(_effect(own.loc[one], as_percent) for one in shown),
+        ]
     text = pd.DataFrame(columns).to_string(index=False, justify="right")
     left, order = len(margin) - len(shown), "" if grown else ", in the order of 'moves by'"
     pictures, categories = len(result.frame["image"].unique()), len(result.summary["category"].unique()) - 1

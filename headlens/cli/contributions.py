@@ -114,7 +114,11 @@ def table(result: Contributions, rows: int) -> str:
             for row in ranked.itertuples()
         ]
         blocks.append(f"{metric} (logits)\n{pd.DataFrame(lines).to_string(index=False)}")
+    n, of = result.summary[["n", "of"]].iloc[0]
+    paired = (
+        f"\nNormal, anomalous and separation are over {n} of {of} categories, which have both." if 0 < n < of else ""
+    )
     return (
-        "Means over categories of what a head writes; 'separation': anomalous minus normal, the furthest first.\n\n"
-        + "\n\n".join(blocks)
+        "Means over categories of what a head writes; 'separation': anomalous minus normal, the furthest first."
+        f"{paired}\n\n" + "\n\n".join(blocks)
     )

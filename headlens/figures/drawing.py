@@ -89,7 +89,15 @@ def pictured(material: Material, few: bool = True) -> str:
         few: of those that heads are ablated on, else of all.
     """
     sets = [subject.few if few else subject.pictures for subject in material]
-    return listed([f"{counted(len(own), 'picture')} of {own.name} ({len(own.categories)} categories)" for own in sets])
+    return listed([f"{counted(len(own), 'picture')} of {own.name} ({_categories(own)})" for own in sets])
+
+
+def _categories(data: DataSet) -> str:
+    """How many there are, and in how many of them metrics are defined where not in all."""
+    every = [data.where(lambda record, own=category: record.category == own) for category in data.categories]  # type: ignore[misc]
+    defined = {"image": sum(own.has_normals for own in every), "pixel": sum(own.has_masks for own in every)}
+    fewer = [f"{level} metrics are defined in {count}" for level, count in defined.items() if 0 < count < len(every)]
+    return "; ".join([f"{len(every)} categories", *fewer])
 
 
 def made_on(material: Material) -> str:

@@ -51,7 +51,7 @@ class Ablation(Result):
         summary: a row for each variant and quantity, metrics included: means over categories (category ``mean``), and
             each category by itself. ``magnitude`` is the mean absolute effect over images, and orders the variants of
             each quantity, the largest first; ``low`` and ``high`` are the 95 % bootstrap interval of the effect,
-            ``noise`` the probe's magnitude.
+            ``noise`` the probe's magnitude. A mean is over the ``n`` categories of ``of`` where the metric is defined.
     """
 
     summary: pd.DataFrame
@@ -197,12 +197,12 @@ def ablate(
         known += unpacked(records, arrays)
         maps.take(int(arrays["index"][0]) // batch, records, arrays)
         found.append(arrays)
-    skipped = pictures.left_out(i for arrays in found for i in arrays["index"].tolist())
+    notes = pictures.notes()
     alone = [name for name in names if name != "patch_map"]
     scores = {name: torch.from_numpy(np.concatenate([arrays[name] for arrays in found], 1)) for name in alone}
     scores["joint_margin"] = logit(scores["joint_score"])
     keys = keys_of(every, kind)
-    about |= {"skipped": skipped, "replicates": replicates}
+    about |= {**notes, "reference_skipped": stand_ins.unread(), "replicates": replicates}
     frame = images_frame(data, known, keys, scores)
     grids = maps.of if "patch_map" in names else None
     by_category = category_effects(detector, known, scores, metrics, replicates, seed, pictures.size, grids)

@@ -12,7 +12,7 @@ Of local heads only patches are read, so they have no quantity of CLS; where not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,9 @@ from torch import Tensor
 
 from headlens import html
 from headlens.data import Batch, DataSet
+from headlens.data.notes import Notes
 from headlens.detectors.headclip import Detector
-from headlens.errors import ConfigError, DataError, RunError
+from headlens.errors import ConfigError, RunError
 from headlens.heads.cache import Clean, clean_forward, local_here
 from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.pictures import Pictures, categories
@@ -49,10 +50,12 @@ class Capture:
     Args:
         folder: where they are.
         files: in the order of the images.
+        notes: which images did not count, or not as they are stored, and why.
     """
 
     folder: Path
     files: tuple[Path, ...]
+    notes: Notes = field(default_factory=dict)
 
     def parts(self) -> Iterator[pd.DataFrame]:
         """The frame, batch by batch."""
@@ -183,9 +186,7 @@ def capture(
             write(path, parquet(_frame(clean, data, part), about))
         files.append(path)
         progress(len(part))
-    if not files:
-        raise DataError(f"{data.name}: no picture could be read")
-    return Capture(out, tuple(files))
+    return Capture(out, tuple(files), pictures.notes())
 
 
 def _names(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ class Contributions(Result):
     def summary(self) -> pd.DataFrame:
         """Of every head and margin: means of ``value`` over categories, of all, of ``normal`` and ``anomalous`` images.
 
-        ``separation`` is anomalous minus normal: added over all parts, it is the distance between the two margins.
+        ``separation`` is anomalous minus normal: added over all parts, it is the distance between the two margins. The
+        three are over the ``n`` categories of ``of`` that have both kinds of images; where none has, separation is NaN.
         """
         keys = ["metric", "stream", "layer", "head"]
         heads = self.frame[self.frame["kind"] == "head"]
@@ -43,12 +45,16 @@ class Contributions(Result):
         def means(rows: pd.DataFrame) -> pd.Series:
             return rows.groupby([*keys, "category"], sort=False)["value"].mean().groupby(keys, sort=False).mean()
 
-        flawed = heads["anomalous"].fillna(False).astype(bool)
-        normal = ~heads["anomalous"].fillna(True).astype(bool)
+        labels = heads.groupby("category")["anomalous"].nunique()  # None is no label
+        both, categories = labels.index[labels == 2], len(labels)
+        paired = heads[heads["category"].isin(both)] if len(both) else heads
+        flawed = paired["anomalous"].fillna(False).astype(bool)
+        normal = ~paired["anomalous"].fillna(True).astype(bool)
         found = pd.DataFrame(
-            {"value": means(heads), "normal": means(heads[normal]), "anomalous": means(heads[flawed])}
+            {"value": means(heads), "normal": means(paired[normal]), "anomalous": means(paired[flawed])}
         ).reset_index()
-        return found.assign(separation=found["anomalous"] - found["normal"])
+        separation = found["anomalous"] - found["normal"] if len(both) else np.nan
+        return found.assign(separation=separation, n=len(both), of=categories)
 
     def _parts(self) -> list[str]:
         rows = self.summary[self.summary["metric"] == "image_margin"]
@@ -124,7 +130,7 @@ def contributions(
             per_image(data, part.records, every, value=torch.cat(values, 1), baseline=torch.cat(baselines, 1))
         )
         progress(len(part))
-    about = provenance(detector, data, what="contributions", size=pictures.size, skipped=pictures.skipped)
+    about = provenance(detector, data, what="contributions", size=pictures.size, **pictures.notes())
     return Contributions(pd.concat(frames, ignore_index=True), about)
 
 

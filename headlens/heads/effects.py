@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headlens.errors import ConfigError
+from headlens.errors import ConfigError, MetricError
 from headlens.heads.targets import logit
 from headlens.metrics import PerImage, PixelMetrics, Truth, image_metrics
 from headlens.metrics.curve import Groups, bounds
@@ -23,6 +23,7 @@ from headlens.metrics.variants import histograms, joined_metrics
 
 METRICS = IMAGE + PIXEL
 MAPS_AT_ONCE = 128
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,9 @@ def of_pixels(
         truth: of the n masks.
         times: [R, n].
         names: which.
+
+    Raises:
+        MetricError: maps that are no probabilities, 0 to 1.
     """
     names = [name for name in names if name in PIXEL]
     if not names:
@@ -126,7 +130,11 @@ def of_pixels(
     device, count = truth.index.device, grids.shape[1]
     parts = [(slice(i, i + MAPS_AT_ONCE), truth.images(i, i + MAPS_AT_ONCE)) for i in range(0, count, MAPS_AT_ONCE)]
     regions = torch.cat([some.each.double() for _, some in parts]) if device.type == "cuda" else None
-    lows, highs = (logit(end(grids.float().flatten(1), 1)).tolist() for end in (torch.amin, torch.amax))
+    ends = [end(grids.float().flatten(1), 1) for end in (torch.amin, torch.amax)]
+    if not bool((ends[0] > -_ROUNDING).all() and (ends[1] < 1 + _ROUNDING).all()):  # nor NaN
+        reach = f"{float(ends[0].min()):.4g} to {float(ends[1].max()):.4g}"
+        raise MetricError(f"anomaly maps go from {reach}; pixel metrics of heads are of probabilities, 0 to 1")
+    lows, highs = (logit(end).tolist() for end in ends)
     room = 0.1 * (highs[0] - lows[0]) + 0.1
     for own, low, high in zip(grids, lows, highs, strict=True):
         span = (min(low, lows[0] - room), max(high, highs[0] + room))
@@ -156,7 +164,8 @@ def _differences(values: np.ndarray, replicates: np.ndarray) -> Effects:
 def over_categories(parts: Sequence[Effects], level: float = 0.95) -> dict[str, np.ndarray]:
     """Unweighted means over categories of value, baseline, effect and magnitude, [V] each, and the interval's ends.
 
-    Categories where a metric is undefined are left out; where it is undefined in all, so is the mean.
+    Categories where a metric is undefined are left out; where it is undefined in all, so is the mean. ``n`` says how
+    many are in a mean, and ``of`` how many there are.
     """
 
     def mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -177,4 +186,6 @@ def over_categories(parts: Sequence[Effects], level: float = 0.95) -> dict[str, 
         "magnitude": mean([part.magnitude for part in parts]),
         "low": ends[0],
         "high": ends[1],
+        "n": sum((~np.isnan(part.value)).astype(int) for part in parts),
+        "of": np.full(replicates.shape[1], len(parts)),
     }

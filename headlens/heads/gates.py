@@ -230,9 +230,9 @@ def importance(
             progress(ranks.behind(number, batch, len(data)))
     merged = list(ranks.merged(parts, len(pictures)))
     numbers = [i for arrays in merged for i in arrays["index"].tolist()]
-    skipped = pictures.left_out(numbers)
+    notes = pictures.notes()
     found = [torch.from_numpy(np.concatenate([arrays[metric] for arrays in merged], 1)) for metric in metrics]
     values, baselines = torch.cat([own[1:] for own in found]), [own[:1].expand(len(own) - 1, -1) for own in found]
     records = [data.records[i] for i in numbers]
     frame = per_image(data, records, keys, value=values.T, baseline=torch.cat(baselines).T)
-    return Importance(frame, about | {"skipped": skipped})
+    return Importance(frame, about | notes)

@@ -135,7 +135,8 @@ def name_heads(
     texts = directions(detector.backbone, known)
     pictures = Pictures(detector, data, size, batch)
     moments = _moments(detector, pictures, heads, progress)
-    if (count := len(data) - len(pictures.skipped)) < 2:
+    notes = pictures.notes()
+    if (count := len(data) - len(notes["skipped"])) < 2:
         raise DataError(f"{data.name}: {count} pictures could be read; a variance needs at least 2")
     found: dict[Head, pd.DataFrame] = {}
     spaces: dict[Head, tuple[np.ndarray, np.ndarray]] = {}
@@ -156,7 +157,7 @@ def name_heads(
         phrases=len(known),
         left_out=left_out,
         draws=_DRAWS,
-        skipped=pictures.skipped,
+        **notes,
         **computed(detector),
     )
     return Naming(ordered(frame.assign(domain=data.domain, dataset=data.name)), about)

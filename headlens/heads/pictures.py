@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from headlens import parallel
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
+from headlens.data.notes import Notes, notes_of
 from headlens.data.staging import arrived
 from headlens.detectors.headclip import Detector
 
 
 class Pictures:
-    """Iterates over batches in the order of the set; what cannot be read is left out and named in ``skipped``.
+    """Iterates over batches in the order of the set; what cannot be read is left out and named in ``notes``.
 
     Args:
         detector: on whose device.
@@ -53,21 +54,21 @@ class Pictures:
     def _normalised(self, batch: Batch) -> Tensor:
         return self._loader.preprocess.normalise(arrived(batch.images, self._device))
 
-    def left_out(self, read: Iterable[int]) -> list[str]:
-        """Names of the pictures that are not among ``read``, the numbers of those that some rank could read.
+    @property
+    def unread(self) -> list[str]:
+        """Names of the images that this rank could not read so far."""
+        return [skip.record.name for skip in self._loader.skipped]
+
+    def notes(self) -> Notes:
+        """Which images did not count so far, or not as they are stored, and why, on all ranks; all must ask.
 
         Raises:
-            DataError: no picture could be read.
+            DataError: no image could be read.
         """
-        known = set(read)
-        if not known:
+        found = notes_of(self._loader)
+        if len(found["skipped"]) == len(self._loader.dataset):
             raise self._loader.nothing()
-        return [record.name for i, record in enumerate(self._loader.dataset.records) if i not in known]
-
-    @property
-    def skipped(self) -> list[str]:
-        """Names of pictures that could not be read so far."""
-        return [skip.record.name for skip in self._loader.skipped]
+        return found
 
 
 def categories(batch: Batch) -> list[str]:

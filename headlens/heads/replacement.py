@@ -114,7 +114,7 @@ class StandIns:
         size: int,
         batch: int,
     ) -> None:
-        self.detector, self.kind = detector, kind
+        self.detector, self.kind, self._external = detector, kind, reference is not None
         self.pool = data.where(lambda record: record.anomalous is False) if reference is None else reference
         if kind == "mean" and not len(self.pool):
             raise DataError(f"{data.name} has no normal picture to take the mean of; give a reference set")
@@ -144,7 +144,11 @@ class StandIns:
         if self.kind == "resample":
             numbers = [self._donors[i] for i in part.index.tolist()]  # no more than a batch
             found = [clean_forward(self.detector, images, categories(p)).z for p, images in self._pictures.of(numbers)]
-            if skipped := self._pictures.skipped:
-                raise DataError(f"{skipped[0]} cannot be read, and is a donor; leave it out of the reference")
+            if unread := self._pictures.unread:
+                raise DataError(f"{unread[0]} cannot be read, and is a donor; leave it out of the reference")
             return found[0]
         return None
+
+    def unread(self) -> dict[str, str]:
+        """Images of a reference set that have no part in its mean, and why; all ranks must ask."""
+        return self._pictures.notes()["skipped"] if self.kind == "mean" and self._external else {}

@@ -62,17 +62,28 @@ class PerImage:
 
     @classmethod
     def of(
-        cls, maps: Tensor, truth: Truth, bins: int = 2**10, score_range: tuple[float, float] = (0.0, 1.0)
+        cls, maps: Tensor, truth: Truth, bins: int = 2**10, score_range: tuple[float, float] | None = None
     ) -> PerImage:
-        """Counts maps [B, H, W]; scores outside ``score_range`` share one bin on either side.
+        """Counts maps [B, H, W].
+
+        Args:
+            maps: higher is more anomalous.
+            truth: of their masks.
+            bins: how many over ``score_range``.
+            score_range: scores outside share one bin on either side. When None it is 0 to 1, and none may be outside.
 
         Raises:
-            MetricError: a NaN or infinite score.
+            MetricError: a NaN or infinite score, or one outside of 0 to 1 where no range is given.
             ShapeError: shapes that differ.
         """
         same_shape(maps, truth.shape, "maps and masks", 3)
         maps, truth = checked_scores(maps, "maps"), truth.to(maps.device)
-        binning = Binning(bins, *score_range).checked()
+        if score_range is None and maps.numel() and not 0 <= float(maps.min()) <= float(maps.max()) <= 1:
+            raise MetricError(
+                f"scores from {float(maps.min()):.4g} to {float(maps.max()):.4g}: those outside of 0 to 1 would be "
+                "read as tied; say with score_range= where scores lie"
+            )
+        binning = Binning(bins, *(score_range or (0.0, 1.0))).checked()
         if maps.device.type != "cpu":
             return cls._on_device(maps, truth, binning)
         pixels, hits, weight = (maps.new_zeros(len(maps), binning.slots, dtype=torch.float64) for _ in range(3))

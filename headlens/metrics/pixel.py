@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,7 @@ from headlens.metrics.streaming import AT_ONCE, Counters, tally, values
 from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import Truth
 
+_UNSURE = 0.02
 Mode = Literal["exact", "streaming"]
 
 
@@ -140,9 +142,23 @@ class PixelMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``{"auroc", "ap", "f1max", "aupro"}`` of all images so far, float64 on the CPU.
 
-        Streaming, a value is the middle of its limits, and F1max the lower one, which a threshold attains.
+        Streaming, a value is the middle of its limits, and F1max the lower one, which a threshold attains. A warning
+        says where scores outside of ``score_range`` leave it uncertain by more than a point.
         """
-        return values(self._counters().bounds(self.limit)) if self.mode == "streaming" else self._exact()
+        if self.mode == "exact":
+            return self._exact()
+        counters = self._counters()
+        certified = counters.bounds(self.limit)
+        outside = int(counters.pixels[0] + counters.pixels[-1])
+        width = max((float(high - low) for low, high in certified.values() if not low.isnan()), default=0.0)
+        if outside and width > _UNSURE:
+            warnings.warn(
+                f"{outside} of {int(counters.pixels.sum())} scores are outside of score_range {self.binning.low:g} to "
+                f"{self.binning.high:g}: metrics are only known to within {100 * width / 2:.2g} points; say with "
+                "score_range= where scores lie, or take mode='exact'",
+                stacklevel=2,
+            )
+        return values(certified)
 
     def _exact(self) -> dict[str, Tensor]:
         if not len(self.scores):

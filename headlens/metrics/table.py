@@ -24,9 +24,10 @@ class MetricTable:
     """Metrics of classes and their unweighted means over classes, then over data sets.
 
     Args:
-        frame: long: domain, dataset, category, metric, value, n. The mean of a data set has the category ``mean``, that
-            of a domain the data set ``mean`` as well. ``n`` is how many defined entries a value averages, classes or
-            data sets; 1 for a class, and 0 where the value is undefined (NaN).
+        frame: long: domain, dataset, category, metric, value, n, of. The mean of a data set has the category ``mean``,
+            that of a domain the data set ``mean`` as well. ``n`` is how many defined entries a value averages, classes
+            or data sets, out of ``of``; 1 of 1 for a class, and 0 where the value is undefined (NaN). A mAD of a mean
+            row is the mean of that row's own members, and averages as many entries as the fewest of them.
 
     >>> rows = [{"domain": "industrial", "dataset": "toys", "category": name, "image_auroc": auroc, "image_ap": 0.5}
     ...         for name, auroc in (("car", 0.9), ("doll", float("nan")))]
@@ -35,8 +36,8 @@ class MetricTable:
     |---|---|---|---:|---:|
     | industrial | toys | car | 90.0 | 50.0 |
     | industrial | toys | doll | - | 50.0 |
-    | industrial | toys | mean | 90.0 (1) | 50.0 (2) |
-    | industrial | mean | mean | 90.0 (1) | 50.0 (1) |
+    | industrial | toys | mean | 90.0 (1 of 2) | 50.0 |
+    | industrial | mean | mean | 90.0 | 50.0 |
     """
 
     frame: pd.DataFrame
@@ -62,13 +63,12 @@ class MetricTable:
         if (twice := given.duplicated(list(KEYS))).any():
             raise MetricError(f"{' / '.join(given.loc[twice, list(KEYS)].iloc[0])} is there twice")
         values = given.set_index(list(KEYS)).reindex(columns=list(IMAGE + PIXEL)).astype(float)
-        values = values.assign(**{name: values[list(of)].mean(axis=1, skipna=False) for name, of in MEMBERS.items()})
         parts = []
-        for domain, sets in values[list(METRICS)].groupby("domain", sort=False):
+        for domain, sets in values.groupby("domain", sort=False):
             means = []
             for dataset, classes in sets.groupby("dataset", sort=False):
                 means.append(classes.mean())
-                parts += [_long(classes, classes.notna()), _mean(classes, domain, dataset)]
+                parts += [_long(classes, classes.notna().astype(int), 1), _mean(classes, domain, dataset)]
             parts.append(_mean(pd.DataFrame(means), domain, MEAN))
         return cls(pd.concat(parts, ignore_index=True))
 
@@ -79,11 +79,11 @@ class MetricTable:
     def rendered(self) -> str:
         """An HTML table with the same cells."""
         header, rows = self._cells(METRICS)
-        about = "In percent; in brackets: how many entries a mean averages; -: undefined"
+        about = "In percent; in brackets: how many entries a mean averages, where not all; -: undefined"
         return html.table(pd.DataFrame(rows, columns=header), about, most=len(rows))
 
     def markdown(self, metrics: Iterable[str] = METRICS) -> str:
-        """A Markdown table in percent; behind a mean stands how many entries it averages, and - for undefined."""
+        """A Markdown table in percent; a mean over fewer entries than there are says so, and - is undefined."""
         header, rows = self._cells(metrics)
         rule = "|" + "---|" * len(KEYS) + "---:|" * (len(header) - len(KEYS))
         first, *rest = ("| " + " | ".join(row) + " |" for row in (header, *rows))
@@ -107,22 +107,37 @@ class MetricTable:
             entries = group.set_index("metric")
             cells = []
             for name in metrics:
-                value, n = entries.at[name, "value"], entries.at[name, "n"]
-                counted = f" ({n})" if MEAN in keys else ""
-                cells.append("-" if n == 0 else f"{100 * value:.1f}{counted}")
+                value, n, of = entries.loc[name, ["value", "n", "of"]]
+                cells.append("-" if n == 0 else f"{100 * value:.1f}{fewer(n, of)}")
             rows.append([*map(str, keys), *cells])
         return header, rows
 
 
-def _long(values: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
-    """Wide rows, indexed by ``KEYS``, as long ones, row by row."""
-    long = values.stack(future_stack=True).rename_axis([*KEYS, "metric"]).rename("value").reset_index()
-    return long.assign(n=counts.to_numpy().astype(int).ravel())
+def fewer(n: float, of: float) -> str:
+    """What stands behind a mean of ``n`` entries where there are ``of``; nothing where it is of all.
+
+    >>> fewer(2, 3), fewer(3, 3)
+    (' (2 of 3)', '')
+    """
+    return f" ({n:.0f} of {of:.0f})" if n < of else ""
+
+
+def _long(values: pd.DataFrame, counts: pd.DataFrame, of: int) -> pd.DataFrame:
+    """Wide rows of the seven metrics, indexed by ``KEYS``, and how many each averages, as long rows with the mADs."""
+    for name, members in MEMBERS.items():
+        values = values.assign(**{name: values[list(members)].mean(axis=1, skipna=False)})
+        counts = counts.assign(**{name: counts[list(members)].min(axis=1)})
+    names = list(METRICS)
+    long = values[names].stack(future_stack=True).rename_axis([*KEYS, "metric"]).rename("value").reset_index()
+    return long.assign(n=counts[names].to_numpy().ravel(), of=of)
 
 
 def _mean(entries: pd.DataFrame, domain: object, dataset: object) -> pd.DataFrame:
     index = pd.MultiIndex.from_tuples([(domain, dataset, MEAN)], names=KEYS)
-    return _long(*(pd.DataFrame([row.to_numpy()], index, METRICS) for row in (entries.mean(), entries.count())))
+    values, counts = (
+        pd.DataFrame([row.to_numpy()], index, entries.columns) for row in (entries.mean(), entries.count())
+    )
+    return _long(values, counts, len(entries))
 
 
 def _title(name: str) -> str:

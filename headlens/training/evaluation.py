@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -15,24 +15,29 @@ import torch
 from headlens import html, parallel
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
+from headlens.data.notes import lines, notes_of
 from headlens.data.staging import arrived
 from headlens.detectors.headclip import Detector, Prediction
 from headlens.detectors.scoring import pooled
-from headlens.errors import ConfigError
+from headlens.errors import ConfigError, MetricError
 from headlens.metrics import MetricTable, PixelMetrics, Truth, image_metrics
 from headlens.metrics.streaming import values
 from headlens.metrics.table import KEYS
 from headlens.precision import computing
+from headlens.training.reach import LOGITS, Reach, logit
+from headlens.training.undefined import undefined
 
-LOGITS = (-88.0, 17.0)
-"""Of any probability that float32 can tell from 0 and 1."""
 Bounds = dict[str, tuple[torch.Tensor, torch.Tensor]]
 SCORES = ("image", "map", "joint")
 """CLS alone; the map's maximum alone; what the detector's config makes of both."""
 
 
 class Scorer(Protocol):
-    """What can be evaluated: a ``Detector``, or a baseline."""
+    """What can be evaluated: a ``Detector``, or a baseline.
+
+    Maps are probabilities, 0 to 1, or any finite numbers where pixel metrics are exact. Image scores are any finite
+    numbers: only their order counts.
+    """
 
     @property
     def device(self) -> torch.device:
@@ -53,17 +58,45 @@ class Evaluation:
     Args:
         frame: long: domain, dataset, category, score (``image``, ``map``, ``joint``; ``pixel`` for pixel metrics),
             metric, value.
-        scores: one row for each image: dataset, category, name, anomalous, and the three scores.
-        skipped: names of pictures that could not be read.
+        scores: one row for each image: dataset, category, name, anomalous, ``outlined`` (whether pixel metrics count
+            it), and the three scores.
+        notes: one row for each image of which there is something to say: dataset, name, kind, reason. ``skipped`` could
+            not be read, ``unmasked`` has no mask that could be used, ``adjusted`` one that is not as it is stored.
         half_width: no pixel metric is further from the exact one than this; 0 where they are exact.
         made_by: the backbone, where the detector has one.
     """
 
     frame: pd.DataFrame
     scores: pd.DataFrame
-    skipped: tuple[str, ...] = ()
+    notes: pd.DataFrame = field(default_factory=partial(pd.DataFrame, columns=["dataset", "name", "kind", "reason"]))
     half_width: float = 0.0
     made_by: str = ""
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Names of the images that could not be read."""
+        return tuple(self.notes.loc[self.notes["kind"] == "skipped", "name"])
+
+    def lines(self) -> list[str]:
+        """What is to be said of images that did not count, or not as they are stored; a line for each kind and set."""
+        found = []
+        for dataset, own in self.notes.groupby("dataset", sort=False):
+            kinds = {kind: dict(zip(rows["name"], rows["reason"], strict=True)) for kind, rows in own.groupby("kind")}
+            found += lines(kinds, of=str(dataset))
+        return found
+
+    def undefined(self) -> list[str]:
+        """Why metrics are undefined where they are; a line for each reason and set.
+
+        >>> from headlens import data
+        >>> from headlens.detectors.contrast import LocalContrast
+        >>> good = data.open("procedural:industrial/aux", per_category=2, size=28).where(lambda one: not one.anomalous)
+        >>> found = evaluate(LocalContrast(), good.where(lambda one: one.category == "nut"), 28)
+        >>> print("\\n".join(found.undefined()))
+        procedural:industrial/aux: image metrics of nut are undefined: no image is anomalous
+        procedural:industrial/aux: pixel metrics of all categories are undefined: no mask is known
+        """
+        return list(undefined(self.frame, self.scores))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the table of the joint score."""
@@ -88,12 +121,20 @@ class Evaluation:
 
     @classmethod
     def joined(cls, parts: Iterable[Evaluation]) -> Evaluation:
-        """Several data sets as one evaluation."""
+        """Several data sets as one evaluation.
+
+        Raises:
+            MetricError: two of one name, which no table could tell apart.
+        """
         parts = list(parts)
+        names = [name for part in parts for name in part.scores["dataset"].unique()]
+        if len(set(names)) < len(names):
+            twice = max(names, key=names.count)
+            raise MetricError(f"two data sets are called {twice!r}; take one away, or give one another name")
         return cls(
             pd.concat([part.frame for part in parts], ignore_index=True),
             pd.concat([part.scores for part in parts], ignore_index=True),
-            tuple(name for part in parts for name in part.skipped),
+            pd.concat([part.notes for part in parts], ignore_index=True),
             max(part.half_width for part in parts),
             "; ".join(dict.fromkeys(part.made_by for part in parts)),
         )
@@ -128,6 +169,7 @@ def evaluate(
     Raises:
         DataError: no picture could be read.
         ConfigError: an unknown precision, or one for something else than a ``Detector``.
+        MetricError: scores or maps that are not finite, or maps outside of 0 to 1 without ``exact``.
     """
     if precision is not None and not isinstance(detector, Detector):
         raise ConfigError(f"precision {precision!r} is for detectors; {type(detector).__name__} computes as it does")
@@ -146,12 +188,16 @@ def evaluate(
         for metric in pixel.values():
             metric.update(nothing, nothing.bool())
     index: list[int] = []
+    outlined: list[bool] = []
+    reach = None if exact else Reach(type(detector).__name__)
     columns = [torch.zeros(len(SCORES), 0, device=device)]  # where they are made: nothing in the loop waits for it
 
     def count(maps: torch.Tensor, truths: dict[str, tuple[torch.Tensor, Truth]]) -> None:
         for category, (rows, truth) in truths.items():
             own = maps[rows.to(device, non_blocking=True)]
-            pixel[category].update(own if exact else _logit(own), truth)
+            if reach is not None:
+                reach.add(own)
+            pixel[category].update(own if exact else logit(own), truth)
 
     beside = _Beside(device)
     batches = loader.numbered(ranks.share(len(loader)))
@@ -163,20 +209,27 @@ def evaluate(
             maps = prediction.anomaly_map
             columns.append(torch.stack([prediction.image_score, pooled(maps), prediction.joint_score]))
             index += part.index.tolist()
+            outlined += part.has_mask.tolist()
             beside(partial(count, maps, truths), maps)
             progress(ranks.behind(number, batch, len(dataset)))
         beside.done()
-    scored = _of_all_ranks(dataset, index, torch.cat(columns, 1))
+    if reach is not None:
+        reach.check()
+    scored = _of_all_ranks(dataset, index, outlined, torch.cat(columns, 1))
     if scored.empty:
         raise loader.nothing()
+    if bad := scored.loc[~np.isfinite(scored[list(SCORES)]).all(axis=1), "name"].tolist():
+        who = type(detector).__name__
+        raise MetricError(f"{who} gives {bad[0]} and {len(bad) - 1} others a score that is not a number, or infinite")
     if ranks.size > 1:
         pixel = {category: metric.cpu() for category, metric in pixel.items()}  # where states of all ranks add up
     certified = {category: metric.bounds() for category, metric in pixel.items()}
     frame = pd.DataFrame(_metrics(dataset, scored, certified), columns=[*KEYS, "score", "metric", "value"])
-    read = set(scored.index)
-    skipped = tuple(record.name for i, record in enumerate(dataset.records) if i not in read)
+    said = notes_of(loader)
+    rows = [(dataset.name, name, kind, reason) for kind, own in said.items() for name, reason in own.items()]
+    notes = pd.DataFrame(rows, columns=["dataset", "name", "kind", "reason"])
     half_width = _half_width(certified.values())
-    return Evaluation(frame, scored.reset_index(drop=True), skipped, half_width, _made_by(detector))
+    return Evaluation(frame, scored.reset_index(drop=True), notes, half_width, _made_by(detector))
 
 
 def _made_by(detector: Scorer) -> str:
@@ -187,9 +240,12 @@ def _made_by(detector: Scorer) -> str:
     return f"backbone {about.name} ({about.weights})"
 
 
-def _of_all_ranks(dataset: DataSet, index: Sequence[int], scores: torch.Tensor) -> pd.DataFrame:
+def _of_all_ranks(
+    dataset: DataSet, index: Sequence[int], outlined: Sequence[bool], scores: torch.Tensor
+) -> pd.DataFrame:
     """A row for every picture that some rank has scored, by its number; this rank's are ``index``, scores [3, n]."""
-    own = {"index": np.array(index, int), **dict(zip(SCORES, scores.double().cpu().numpy(), strict=True))}
+    own = {"index": np.array(index, int), "outlined": np.array(outlined, bool)}
+    own |= dict(zip(SCORES, scores.double().cpu().numpy(), strict=True))
     every = pd.concat(map(pd.DataFrame, parallel.current().each(own))).set_index("index").sort_index()
     records = [dataset.records[i] for i in every.index]
     about = {
@@ -254,14 +310,9 @@ def _half_width(certified: Iterable[Bounds]) -> float:
     return max((width if name == "f1max" else width / 2 for name, width in found), default=0.0)
 
 
-def _logit(maps: torch.Tensor) -> torch.Tensor:
-    """Keeps the order, and tells apart what bins over 0..1 cannot: most of a trained map lies below 1e-6."""
-    numbers = torch.finfo(torch.float32)
-    return torch.logit(maps.float().clamp(numbers.tiny, 1 - numbers.eps / 2))
-
-
 def _metrics(dataset: DataSet, scored: pd.DataFrame, certified: dict[str, Bounds]) -> Iterable[Sequence[object]]:
-    for category, own in scored.groupby("category", sort=False):
+    for category in dataset.categories:  # also one of which no image could be read
+        own = scored[scored["category"] == category]
         keys = (dataset.domain, dataset.name, category)
         told = own[own["anomalous"].notna()]
         labels = torch.tensor(told["anomalous"].astype(bool).to_numpy())
@@ -270,5 +321,5 @@ def _metrics(dataset: DataSet, scored: pd.DataFrame, certified: dict[str, Bounds
             for name, value in found.items():
                 yield (*keys, score, name, float(value[i]))
         if dataset.has_masks:
-            for name, value in values(certified[str(category)]).items():
+            for name, value in values(certified[category]).items():
                 yield (*keys, "pixel", name, float(value))

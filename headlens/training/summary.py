@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from headlens import html
-from headlens.metrics.table import KEYS
+from headlens.metrics.table import KEYS, fewer
 from headlens.training.evaluation import Evaluation
 
 COLUMNS = {
@@ -35,8 +35,9 @@ class Summary:
 
     Args:
         frame: domain, dataset, category (``mean`` over them), metric, value (mean over seeds), interval (half of the
-            95 % interval by Student's t; NaN for one seed), seeds. Image metrics are the joint score's; ``cls_auroc``
-            and ``map_auroc`` are those of its parts.
+            95 % interval by Student's t; NaN for one seed), seeds, ``n`` of ``of`` entries averaged, as in
+            ``MetricTable``. Image metrics are the joint score's; ``cls_auroc`` and ``map_auroc`` are those of its
+            parts.
     """
 
     frame: pd.DataFrame
@@ -47,7 +48,7 @@ class Summary:
         return html.card("Summary", {"seeds": seeds, "metrics": "in percent"}, html.table(self._wide(), most=20))
 
     def markdown(self) -> str:
-        """In percent; ``-`` where undefined."""
+        """In percent; ``-`` where undefined. A mean over fewer categories or data sets than there are says so."""
         wide = self._wide()
         lines = ["| " + " | ".join(wide.columns) + " |", "|---|---|" + "---:|" * len(COLUMNS)]
         lines += ["| " + " | ".join(cells) + " |" for cells in wide.itertuples(index=False)]
@@ -58,7 +59,7 @@ class Summary:
         rows = []
         for (_, dataset, category), group in self.frame.groupby(list(KEYS), sort=False):
             own = group.set_index("metric")
-            cells = [_cell(own.at[name, "value"], own.at[name, "interval"]) for name in COLUMNS]
+            cells = [_cell(*own.loc[name, ["value", "interval", "n", "of"]]) for name in COLUMNS]
             rows.append((str(dataset), str(category), *cells))
         return pd.DataFrame(rows, columns=["data set", "category", *COLUMNS.values()])
 
@@ -74,14 +75,21 @@ def over_seeds(results: Sequence[Evaluation]) -> Summary:
             others.append(frame[frame["metric"] == "image_auroc"].assign(metric=name))
         parts.append(pd.concat([joint, *others]).assign(seed=seed))
     keys = [*KEYS, "metric"]
-    grouped = pd.concat(parts).groupby(keys, sort=False)["value"]
-    count = grouped.size()
+    rows = pd.concat(parts).groupby(keys, sort=False)
+    grouped = rows["value"]
+    count = grouped.count()
     spread = grouped.std() / np.sqrt(count) * stats.t.ppf(0.975, np.maximum(count - 1, 1))
-    frame = pd.DataFrame({"value": grouped.mean(), "interval": spread, "seeds": count}).reset_index()
-    return Summary(frame)
+    columns = {
+        "value": grouped.mean(),
+        "interval": spread,
+        "seeds": count,
+        "n": rows["n"].min(),
+        "of": rows["of"].max(),
+    }
+    return Summary(pd.DataFrame(columns).reset_index())
 
 
-def _cell(value: float, interval: float) -> str:
+def _cell(value: float, interval: float, n: float, of: float) -> str:
     if np.isnan(value):
         return "-"
-    return f"{100 * value:.1f}" + ("" if np.isnan(interval) else f" ±{100 * interval:.1f}")
+    return f"{100 * value:.1f}" + ("" if np.isnan(interval) else f" ±{100 * interval:.1f}") + fewer(n, of)

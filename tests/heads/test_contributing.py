@@ -9,7 +9,7 @@ import torch
 from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads import MapParts, clean_forward, contributions, head_maps, map_parts, weights
+from headlens.heads import Contributions, MapParts, clean_forward, contributions, head_maps, map_parts, weights
 from tests.heads.conftest import SMALL
 
 
@@ -94,3 +94,17 @@ def test_weights_are_those_that_are_read(detector, make):
     plain = Detector(detector.backbone, preset("headclip", **(SMALL | {"head_weights": "none"})))
     with pytest.raises(ConfigError, match="this detector has no head weights"):
         weights(plain)
+
+
+def test_categories_without_both_kinds_have_no_part_in_a_separation(detector, pictures):
+    result = contributions(detector, pictures)
+    first, *_ = pictures.categories
+    frame = result.frame
+    lacking = frame[~((frame["category"] == first) & (frame["anomalous"] == False))]  # noqa: E712
+    found = Contributions(lacking, result.provenance).summary
+    expected = Contributions(frame[frame["category"] != first], result.provenance).summary
+    for column in ("normal", "anomalous", "separation"):
+        assert found[column].to_numpy() == pytest.approx(expected[column].to_numpy())
+    assert set(found["n"]) == {len(pictures.categories) - 1} and set(found["of"]) == {len(pictures.categories)}
+    one_kind = frame[(frame["category"] == first) == (frame["anomalous"] == False)]  # noqa: E712
+    assert Contributions(one_kind, result.provenance).summary["separation"].isna().all()

@@ -45,6 +45,14 @@ def test_a_mean_near_the_whole_and_scores_beyond_the_range():
     assert np.isclose(float(narrow["auroc"]), pixel_oracle((maps > 0).float(), masks)["auroc"])
 
 
+def test_scores_outside_of_a_range_that_nobody_gave_are_refused():
+    truth = Truth.of(torch.tensor([[[0, 1]]]))
+    for bad in (-0.1, 1.5, 255.0):
+        with pytest.raises(MetricError, match="would be read as tied"):
+            PerImage.of(torch.tensor([[[0.5, bad]]]), truth)
+    assert PerImage.of(torch.tensor([[[0.0, 1.0]]]), truth).metrics(torch.ones(1, 1))["auroc"] == 1
+
+
 def test_nothing_to_draw():
     none = PerImage.of(torch.rand(0, 3, 3), Truth.of(torch.zeros(0, 3, 3)))
     with pytest.raises(MetricError, match="10 replicates of 0 images"):

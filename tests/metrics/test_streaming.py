@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -52,6 +53,7 @@ def certified(metric, maps, masks, exact=None):
 
 
 @settings(max_examples=200, deadline=None)
+@pytest.mark.filterwarnings("ignore:.*outside of score_range")
 @given(
     case=images(),
     bins=st.sampled_from([1, 2, 3, 7, 64, 4096]),
@@ -62,6 +64,19 @@ def test_every_value_is_inside_its_certificate(case, bins, score_range, limit):
     metric = PixelMetrics("streaming", bins=bins, score_range=score_range, limit=limit)
     metric.update(*case)
     certified(metric, *case)
+
+
+def test_what_a_range_that_does_not_fit_costs_is_said():
+    maps, masks = smooth(4, 32)
+    metric = PixelMetrics("streaming")
+    metric.update(255 * maps + 2, masks)
+    with pytest.warns(UserWarning, match="4096 of 4096 scores are outside of score_range 0 to 1"):
+        metric.compute()
+    fitting = PixelMetrics("streaming", score_range=(0, 300))
+    fitting.update(255 * maps + 2, masks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitting.compute()
 
 
 def test_the_certificate_is_narrow_and_falls_with_the_bins():

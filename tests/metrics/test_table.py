@@ -5,7 +5,7 @@ import pytest
 
 from headlens.errors import MetricError
 from headlens.metrics import MetricTable
-from headlens.metrics.table import IMAGE, METRICS, PIXEL
+from headlens.metrics.table import IMAGE, MEMBERS, METRICS, PIXEL
 
 
 def row(domain, dataset, category, **metrics):
@@ -58,6 +58,23 @@ def test_mad_is_the_mean_of_its_members_or_undefined():
     assert value(table, "industrial", "big", "mean", "mad7")[1] == 2
 
 
+def test_a_mean_over_fewer_says_so_and_a_mad_follows_from_its_own_row():
+    one_kind = dict.fromkeys(IMAGE, np.nan)
+    rows = [
+        row("d", "s", "a", **full(0.5)),
+        row("d", "s", "b", **full(0.7)),
+        row("d", "s", "c", **full(0.9) | one_kind),
+    ]
+    table = MetricTable.of(rows)
+    for kind in ("image_mad", "pixel_mad", "mad7"):
+        for keys in (("d", "s", "mean"), ("d", "mean", "mean")):
+            members = [value(table, *keys, name)[0] for name in MEMBERS[kind]]
+            assert value(table, *keys, kind)[0] == pytest.approx(np.mean(members))
+    cells = table.markdown(["image_auroc", "pixel_auroc", "mad7"]).splitlines()[-2]
+    assert cells == "| d | s | mean | 60.0 (2 of 3) | 73.0 | 68.7 (2 of 3) |"
+    assert table.latex(["image_auroc"]).count("(2 of 3)") == 1
+
+
 def test_printed_in_order_with_every_member():
     text = MetricTable.of(ROWS).markdown()
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
@@ -74,7 +91,8 @@ def test_printed_in_order_with_every_member():
         ["medical", "mean", "mean"],
     ]
     assert len(lines[0]) == 3 + len(METRICS) and lines[0][-1] == "mAD7"
-    assert lines[5][3:5] == ["60.0 (3)", "61.0 (3)"]
+    assert lines[5][3:5] == ["60.0", "61.0"] and lines[5][-3] == "61.0 (2 of 3)"
+    assert lines[8][3:5] == ["75.0", "76.0"]  # of both data sets
     assert lines[9][-1] == "-"
 
 

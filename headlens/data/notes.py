@@ -1,0 +1,71 @@
+"""What is to be said of a data set's images after a pass over it: which did not count, or not as stored, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from headlens.printing import printable
+
+if TYPE_CHECKING:
+    from headlens.data.loading import Loader
+
+Notes = dict[str, dict[str, str]]
+"""For each kind of note, names of images and the reason for each."""
+KINDS = {
+    "skipped": "left out",
+    "unmasked": "without a mask that counts",
+    "adjusted": "with a mask that does not count as it is stored",
+}
+_EXAMPLES = 3
+
+
+def notes_of(loader: Loader) -> Notes:
+    """What a loader has met so far on every rank; all ranks must ask."""
+    from headlens import parallel
+
+    own = {
+        kind: {one.record.name: one.reason.removeprefix(f"{one.record.name}: ") for one in getattr(loader, kind)}
+        for kind in KINDS
+    }
+    joined: Notes = {kind: {} for kind in KINDS}
+    for part in parallel.current().gathered(own):
+        for kind, reasons in part.items():
+            joined[kind] |= reasons
+    order = {record.name: place for place, record in enumerate(loader.dataset.records)}
+    return {kind: dict(sorted(found.items(), key=lambda item: order[item[0]])) for kind, found in joined.items()}
+
+
+def lines(notes: Mapping[str, Mapping[str, str]], kinds: Iterable[str] = KINDS, of: str = "") -> list[str]:
+    """A line for each kind that there are notes of: how many images, and an example of every sort of reason.
+
+    Args:
+        notes: as ``notes_of`` gives them; other keys are passed by.
+        kinds: which.
+        of: what the images are of, such as the data set's name.
+
+    >>> lines({"skipped": {"a/1": "/x/1.png: cut short at 99", "a/2": "/x/2.png: cut short at 7"}}, of="bolts")
+    ['2 images of bolts left out: a/1 (/x/1.png: cut short at 99) and 1 more like it']
+    """
+    found = []
+    for kind in kinds:
+        reasons = notes.get(kind) or {}
+        sorts: dict[str, list[str]] = {}
+        for name, reason in reasons.items():
+            sorts.setdefault(_sort(reason), []).append(name)
+        examples = [
+            f"{names[0]} ({reasons[names[0]]})" + (f" and {len(names) - 1} more like it" if names[1:] else "")
+            for names in sorts.values()
+        ]
+        if examples:
+            count = f"{len(reasons)} {'image' if len(reasons) == 1 else 'images'}"
+            more = f"; and {len(examples) - _EXAMPLES} other reasons" if len(examples) > _EXAMPLES else ""
+            about = f" of {of}" if of else ""
+            found.append(printable(f"{count}{about} {KINDS[kind]}: {'; '.join(examples[:_EXAMPLES])}{more}"))
+    return found
+
+
+def _sort(reason: str) -> str:
+    """A reason without what is of one image alone: paths, and anything with digits."""
+    return re.sub(r"\S*[\d/\\]\S*", "…", reason)
