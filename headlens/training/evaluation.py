@@ -86,13 +86,13 @@ class Evaluation:
         return found
 
     def undefined(self) -> list[str]:
-        """Why metrics are undefined where they are; a line for each reason and set.
+        r"""Why metrics are undefined where they are; a line for each reason and set.
 
         >>> from headlens import data
         >>> from headlens.detectors.contrast import LocalContrast
         >>> good = data.open("procedural:industrial/aux", per_category=2, size=28).where(lambda one: not one.anomalous)
         >>> found = evaluate(LocalContrast(), good.where(lambda one: one.category == "nut"), 28)
-        >>> print("\\n".join(found.undefined()))
+        >>> print("\n".join(found.undefined()))
         procedural:industrial/aux: image metrics of nut are undefined: no image is anomalous
         procedural:industrial/aux: pixel metrics of all categories are undefined: no mask is known
         """

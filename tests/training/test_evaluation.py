@@ -129,7 +129,7 @@ def test_rounding_beyond_one_is_no_error(two_categories):
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_maps_that_are_not_finite_are_refused(bad, exact, two_categories):
-    with pytest.raises(MetricError, match="not a number, or infinite|NaN or infinite"):
+    with pytest.raises(MetricError, match=r"not a number, or infinite|NaN or infinite"):
         evaluate(Outside(0.0, bad), two_categories, exact=exact)
 
 
