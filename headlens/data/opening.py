@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from headlens.data.folders import FileSet
 from headlens.data.images import MAX_PIXELS
 from headlens.data.readers import LAYOUTS, Layout, Root
+from headlens.data.readers.colours import coloured
 from headlens.data.readers.known import domain_of, generic, known
 from headlens.data.samples import DataSet, Pixels, Record
 from headlens.errors import DataError, HeadlensWarning
@@ -168,6 +169,7 @@ def _read(
         reader, base, found = _better(reader, base, found)
     if not found:
         raise DataError(f"{path}: no pictures, read as {reader.name} ({reader.about}); name another layout= or folder")
+    found = list(coloured(base, found))
     records = [replace(r, category=r.category or category or shows or name) for r in found]
     _tell_unpaired(base, records)
     if path.is_dir():

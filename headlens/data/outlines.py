@@ -1,12 +1,17 @@
-"""Masks that are drawn: polygons, boxes, circles, lines and runs of pixels from a file of annotations, as one mask."""
+"""Masks that are drawn: polygons, boxes, circles, lines and runs of pixels from a file of annotations, as one mask.
+
+A pixel is marked if its centre is inside. What is thinner than that marks the pixels that it goes through.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,8 @@ from headlens.errors import DataError
 
 LINE_WIDTH, POINT_RADIUS = 10, 5
 """In pixels, of lines and points, which have no area: those that labelme itself draws."""
+_MOST_POINTS, _MOST_SHAPES = 100_000, 10_000
+_FAR = 1e7  # pixels from the corner
 _Points = list[tuple[float, float]]
 
 
@@ -63,6 +70,8 @@ class Outlines(MaskSource):
         height, width = self.size or size
         if not 0 < height * width <= max_pixels:
             raise DataError(f"{self.file}: {self.which}: {width}x{height} pixels are none, or more than {max_pixels}")
+        if len(self.shapes) > _MOST_SHAPES:
+            raise DataError(f"{self.file}: {self.which}: {len(self.shapes)} shapes are more than {_MOST_SHAPES}")
         marked = np.zeros((height, width), bool)
         for number, shape in enumerate(self.shapes):
             try:
@@ -81,53 +90,57 @@ class Outlines(MaskSource):
 
 def _points(shape: Shape, least: int) -> _Points:
     points = [(float(x), float(y)) for x, y in shape.points]
-    if len(points) < least:
-        raise DataError(f"a {shape.kind} has {len(points)} points, fewer than {least}")
-    if not np.isfinite(points).all():
-        raise DataError(f"a {shape.kind} has a point that is no number")
+    if not least <= len(points) <= _MOST_POINTS:
+        raise DataError(f"a {shape.kind} has {len(points)} points, where {least} to {_MOST_POINTS} are expected")
+    if not (np.abs(points) <= _FAR).all():  # nor where it is no number
+        raise DataError(f"a {shape.kind} has a point far outside of any image")
     return points
 
 
 def _draw_polygon(marked: np.ndarray, shape: Shape) -> None:
-    _fill(marked, _points(shape, 3))
+    points = _points(shape, 3)
+    if not _fill(marked, points):
+        _trace(marked, [*points, points[0]])
 
 
 def _draw_rectangle(marked: np.ndarray, shape: Shape) -> None:
     points = _points(shape, 2)
     (left, right), (top, bottom) = ((min(side), max(side)) for side in zip(*points, strict=True))
-    _fill(marked, [(left, top), (right, top), (right, bottom), (left, bottom)])
+    _draw_polygon(marked, Shape(shape.kind, [(left, top), (right, top), (right, bottom), (left, bottom)]))
 
 
-def _fill(marked: np.ndarray, points: _Points) -> None:
-    """A polygon with its edge. What lies outside of the image is cut off first: it could be of any size."""
-    from PIL import Image, ImageDraw
+def _fill(marked: np.ndarray, points: _Points) -> bool:
+    """Marks the pixels whose centres are within a polygon, and says whether there were any; the rest is cut off."""
+    y = [point[1] for point in points]
+    top, bottom = max(math.floor(min(y)), 0), min(math.ceil(max(y)), marked.shape[0])
+    if top >= bottom:
+        return False
+    rows, width = marked[top:bottom], marked.shape[1]
+    crossed = np.zeros((len(rows), width + 1), bool)  # at the first centre to the right of each edge
+    for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+        first, last = sorted((math.ceil(y0 - 0.5), math.ceil(y1 - 0.5)))
+        here = np.arange(max(first, top), min(last, bottom))
+        if here.size:
+            x = x0 + (here + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
+            crossed[here - top, np.clip(np.ceil(x - 0.5), 0, width).astype(int)] ^= True
+    inside = np.logical_xor.accumulate(crossed, axis=1)[:, :width]
+    rows |= inside
+    return bool(inside.any())
 
+
+def _trace(marked: np.ndarray, points: _Points) -> None:
+    """Marks the pixels that a path goes through: what is thinner than a pixel is not lost."""
     height, width = marked.shape
-    for axis, least, most in ((0, -1.0, width + 1.0), (1, -1.0, height + 1.0)):
-        points = _cut(points, axis, lambda value, least=least: value - least)  # type: ignore[misc]
-        points = _cut(points, axis, lambda value, most=most: most - value)  # type: ignore[misc]
-    if len(points) > 1:
-        canvas = Image.new("1", (width, height))
-        ImageDraw.Draw(canvas).polygon(points, fill=1, outline=1)
-        marked |= np.asarray(canvas)
-
-
-def _cut(points: _Points, axis: int, depth: Callable[[float], float]) -> _Points:
-    """What is left of a polygon where ``depth`` of a coordinate is not negative."""
-    kept: _Points = []
-    for one, other in zip(points, points[1:] + points[:1], strict=True):
-        here, there = depth(one[axis]), depth(other[axis])
-        if here >= 0:
-            kept.append(one)
-        if (here >= 0) != (there >= 0):
-            part = here / (here - there)
-            kept.append((one[0] + part * (other[0] - one[0]), one[1] + part * (other[1] - one[1])))
-    return kept
+    for one, other in pairwise(points):
+        steps = min(2 * math.ceil(max(abs(one[0] - other[0]), abs(one[1] - other[1]))) + 1, 4 * (height + width))
+        x, y = (np.floor(np.linspace(a, b, steps + 1)).astype(int) for a, b in zip(one, other, strict=True))
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        marked[y[inside], x[inside]] = True
 
 
 def _draw_circle(marked: np.ndarray, shape: Shape) -> None:
     centre, edge = _points(shape, 2)[:2]
-    _disc(marked, centre, float(np.hypot(edge[0] - centre[0], edge[1] - centre[1])))
+    _disc(marked, centre, math.hypot(edge[0] - centre[0], edge[1] - centre[1]))
 
 
 def _draw_points(marked: np.ndarray, shape: Shape) -> None:
@@ -136,18 +149,21 @@ def _draw_points(marked: np.ndarray, shape: Shape) -> None:
 
 
 def _disc(marked: np.ndarray, centre: tuple[float, float], radius: float) -> None:
-    y, x = np.ogrid[: marked.shape[0], : marked.shape[1]]
-    marked |= (x + 0.5 - centre[0]) ** 2 + (y + 0.5 - centre[1]) ** 2 <= max(radius, 0.75) ** 2
+    (left, top), (right, bottom) = ([max(math.floor(side + sign * radius), 0) for side in centre] for sign in (-1, 1))
+    part = marked[top : bottom + 1, left : right + 1]
+    y, x = np.ogrid[top : top + part.shape[0], left : left + part.shape[1]]
+    part |= (x + 0.5 - centre[0]) ** 2 + (y + 0.5 - centre[1]) ** 2 <= radius**2
+    _trace(marked, [centre, centre])
 
 
 def _draw_line(marked: np.ndarray, shape: Shape) -> None:
-    from PIL import Image, ImageDraw
-
-    height, width = marked.shape
-    points = np.clip(_points(shape, 2), (-width, -height), (2 * width, 2 * height))
-    canvas = Image.new("1", (width, height))
-    ImageDraw.Draw(canvas).line([(float(x), float(y)) for x, y in points], fill=1, width=LINE_WIDTH)
-    marked |= np.asarray(canvas)
+    points = _points(shape, 2)
+    for (x0, y0), (x1, y1) in pairwise(points):
+        half = LINE_WIDTH / 2 / (math.hypot(x1 - x0, y1 - y0) or 1.0)
+        dx, dy = (y1 - y0) * half, (x0 - x1) * half
+        _fill(marked, [(x0 + dx, y0 + dy), (x1 + dx, y1 + dy), (x1 - dx, y1 - dy), (x0 - dx, y0 - dy)])
+    for point in points:
+        _disc(marked, point, LINE_WIDTH / 2)
 
 
 def _draw_runs(marked: np.ndarray, shape: Shape) -> None:

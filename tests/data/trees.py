@@ -481,9 +481,9 @@ def loco(root: Path) -> Tree:
 
 
 def _polygon(path: str) -> list[list[float]]:
-    """``outline(path)`` by its corner pixels, as drawing with the edge fills it."""
+    """``outline(path)`` by the corners of its corner pixels."""
     y, x = (line.nonzero()[0] for line in (outline(path).any(1), outline(path).any(0)))
-    left, right, top, bottom = float(x[0]), float(x[-1]), float(y[0]), float(y[-1])
+    left, right, top, bottom = float(x[0]), float(x[-1] + 1), float(y[0]), float(y[-1] + 1)
     return [[left, top], [right, top], [right, bottom], [left, bottom]]
 
 

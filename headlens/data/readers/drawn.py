@@ -30,7 +30,7 @@ def _families(names: Iterable[str]) -> str:
 
 def _size(height: Any, width: Any) -> tuple[int, int] | None:
     sides = (height, width)
-    return sides if all(isinstance(side, int) and 0 < side < 2**31 for side in sides) else None
+    return sides if all(type(side) is int and 0 < side < 2**31 for side in sides) else None
 
 
 def _split(root: Root, path: Path) -> str:

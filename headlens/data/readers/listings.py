@@ -95,7 +95,12 @@ def _meaning(value: Any) -> bool | None:
         return None
 
 
-def _label(value: Any) -> bool:
+def label_of(value: Any) -> bool:
+    """Whether a label says that something is wrong.
+
+    >>> label_of("NG"), label_of("1,0"), label_of(0.0)
+    (True, True, False)
+    """
     meant = _meaning(value)
     if meant is None:
         raise DataError(f"the label {value!r} is neither 0 nor 1 (kinds of flaw go into a column `family`)")
@@ -121,7 +126,7 @@ def _record(paths: Paths, row: Mapping[str, Any], usual: Mapping[str, str]) -> R
     family = "" if found["family"] is None else str(found["family"])
     anomalous: bool | None = None
     if label is not None:
-        anomalous = _label(label)
+        anomalous = label_of(label)
     elif family.lower() in _NUMBERS:
         raise DataError(f"the family {family!r} is a label beside families that are none; put it in a column `label`")
     elif family or mask:  # a table of images and masks alone does not say that the others are normal
@@ -277,7 +282,7 @@ def _listing(root: Root, at: Path, *suffixes: str) -> Path | None:
     """The file itself, or the only one of its kind in the folder."""
     if at.is_file():
         return at if at.suffix.lower() in suffixes else None
-    found = root.files(at, *suffixes)
+    found = [path for path in root.files(at, *suffixes) if path.name.lower() != "mask_colours.csv"]
     return found[0] if len(found) == 1 else None
 
 

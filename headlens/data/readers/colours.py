@@ -1,0 +1,75 @@
+"""``mask_colours.csv``: what the colours of a set's masks mean, where black is not all that is normal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from headlens.data.mask_sources import Colour, Coloured, MaskSource, United
+from headlens.data.readers.listings import label_of
+from headlens.data.readers.tables import table
+from headlens.data.readers.tree import Root
+from headlens.data.samples import Record
+from headlens.errors import DataError
+
+NAME = "mask_colours.csv"
+"""In the folder of a set, or right above that of a category."""
+
+
+def coloured(root: Root, records: list[Record]) -> Iterator[Record]:
+    """The records with their masks read by the table of colours, if there is one.
+
+    Raises:
+        DataError: the table has other columns than ``colour`` and ``label``, or a cell that is neither.
+    """
+    path = root.find_file(root.path, NAME) or root.path.absolute().parent / NAME
+    if not path.is_file():
+        yield from records
+        return
+    meanings = _meanings(path)
+    anomalous = tuple(colour for colour, flaw in meanings.items() if flaw)
+    normal = tuple(colour for colour, flaw in meanings.items() if not flaw)
+
+    def read(mask: Path | MaskSource) -> Path | MaskSource:
+        if isinstance(mask, United):
+            return United(tuple(read(part) for part in mask.masks))
+        is_image = isinstance(mask, Path) and mask.suffix.lower() != ".mat"
+        return Coloured(mask, anomalous, normal) if isinstance(mask, Path) and is_image else mask
+
+    for record in records:
+        yield record if record.mask is None else replace(record, mask=read(record.mask))
+
+
+def _meanings(path: Path) -> dict[Colour, bool]:
+    """Whether each colour is a flaw."""
+
+    def refuse(error: DataError) -> None:
+        raise error
+
+    columns, rows = table(path, refuse)
+    if not {"colour", "color"} & {*columns} or "label" not in columns:
+        raise DataError(f"{path}: has the columns {', '.join(columns)[:200]}; colour and label are needed")
+    found: dict[Colour, bool] = {}
+    for place, row in rows:
+        text = row.get("colour", row.get("color", ""))
+        try:
+            colour, flaw = _colour(text), label_of(row["label"].strip())
+            if found.setdefault(colour, flaw) != flaw:
+                raise DataError(f"{text} is both normal and anomalous")
+        except DataError as error:
+            raise DataError(f"{path}: {place}: {error}") from error
+    return found
+
+
+def _colour(text: str) -> Colour:
+    """``#ff0000``, ``255 0 0`` or, as a grey value or the number of a class, ``3``."""
+    if match := re.fullmatch(r"\s*#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})\s*", text):
+        red, green, blue = (int(part, 16) for part in match.groups())
+        return red, green, blue
+    numbers = [int(number) for number in re.findall(r"\d{1,3}", text)]
+    if re.fullmatch(r"[\s\d,;()\[\]]+", text) and len(numbers) in (1, 3) and max(numbers) < 256:
+        red, green, blue = numbers * (3 if len(numbers) == 1 else 1)
+        return red, green, blue
+    raise DataError(f"{text[:40]!r} is no colour; write #ff0000, 255 0 0, or a grey value as 3")
