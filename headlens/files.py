@@ -16,6 +16,9 @@ MOST_TEXT = 64 * 2**20
 """Bytes of the largest table, listing or configuration that is read."""
 MAX_PIXELS = 2**28 // 3
 """Pixels of the largest image that is decoded, unless a caller says otherwise: a quarter of a GiB as RGB."""
+SOFTWARE = "headlens"
+"""What images that verbs write name as their software, so that they are not taken for a user's."""
+_SEEN = 4096  # bytes at the beginning of an image that say what wrote it
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -90,6 +93,27 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     if "\0" in text:
         raise ValueError("holds zero bytes, so it is not text; save it as UTF-8")
     return text
+
+
+def is_result(path: Path) -> bool:
+    """Whether an image file says of itself that headlens wrote it: an overlay, a figure, a map as TIFF.
+
+    >>> from PIL import Image, PngImagePlugin
+    >>> about = PngImagePlugin.PngInfo()
+    >>> about.add_text("Software", SOFTWARE)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "overlay.png"
+    ...     Image.new("L", (4, 2)).save(path, pnginfo=about)
+    ...     is_result(path)
+    True
+    """
+    try:
+        with open_regular(path) as file:
+            head = file.read(_SEEN)
+    except OSError:
+        return False
+    tiff = head.startswith((b"II*\0", b"MM\0*")) and f"\0{SOFTWARE}\0".encode() in head
+    return tiff or (head.startswith(b"\x89PNG") and f"tEXtSoftware\0{SOFTWARE}".encode() in head)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from headlens.cli import app
-from headlens.cli.pictures import unique_names
+from headlens.cli.score_table import ScoreTable
 from headlens.errors import ConfigError, DataError, RunError
 
 
@@ -105,7 +105,7 @@ def test_a_bad_picture_is_named_and_the_others_are_scored(run, pictures, tmp_pat
     (pictures / "b.JPG").write_bytes(b"broken")
     result = CliRunner().invoke(app, ["score", str(pictures), "--run", str(run / "0"), "--out", str(tmp_path / "o")])
     assert result.exit_code == 1
-    assert "2 pictures scored" in result.output and "b.JPG" in result.output
+    assert "2 images scored" in result.output and "b.JPG" in result.output
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_bad_picture_is_named_and_the_others_are_scored(run, pictures, tmp_pat
     [
         (["score", "{pictures}/gone.png", "--run", "{run}/0"], DataError, "gone.png"),
         (["score", "{pictures}/*.tiff", "--run", "{run}/0"], DataError, "no such file, folder or pattern"),
-        (["score", "{empty}", "--run", "{run}/0"], DataError, "no picture in it"),
+        (["score", "{empty}", "--run", "{run}/0"], DataError, "no image in it"),
         (["score", "{pictures}", "--run", "{run}/7"], RunError, "no such folder"),
         (["score", "{pictures}", "--run", "{run}/0", "--out", "{pictures}/a.png/x"], RunError, "cannot be written"),
         (["train", "--data", "procedural:industrial/aux", "--out", "{run}/0", "--preset", "x"], ConfigError, "'x'"),
@@ -147,19 +147,102 @@ def test_a_config_file_sets_what_flags_do_not(tmp_path):
         invoke("train", "--data", "procedural:medical/aux", "--config", config, "--out", tmp_path / "other")
 
 
-def test_names_of_results_tell_pictures_apart():
-    files = [Path("/r/a/x.png"), Path("/r/b/x.png"), Path("/r/b/y.png")]
-    assert unique_names(files) == ["a-x.png", "b-x.png", "y.png"]
+def scores(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "scores.csv").open(encoding="utf-8", newline="") as file:
+        return {Path(row["file"]).name: row for row in csv.DictReader(file)}
 
 
-def test_scores_are_not_scored_and_not_overwritten(run, pictures):
-    for name in ("$a$_$.png", "mask.tiff"):
-        Image.new("L", (30, 20)).save(pictures / name)
-    invoke("score", pictures, "--run", run / "0", "--out", pictures / "scores", "--maps", "tiff")
-    with pytest.raises(RunError, match=r"scores\.csv is there already"):
-        invoke("score", pictures, "--run", run / "0", "--out", pictures / "scores")
-    (pictures / "scores" / "scores.csv").unlink()
-    assert "5 pictures scored" in invoke("score", pictures, "--run", run / "0", "--out", pictures / "scores")
+@pytest.mark.parametrize("maps", ["npy", "tiff"])
+def test_results_in_the_images_own_folder_are_no_images(run, pictures, maps):
+    users = pictures / "a.png.overlay.png"
+    for path in (pictures / "$a$_$.png", pictures / "mask.tiff", users):
+        Image.new("L", (30, 20)).save(path)
+    before = users.read_bytes()
+    asked = ("score", pictures, "--run", run / "0", "--out", pictures, "--maps", maps)
+    assert "6 images scored;" in invoke(*asked)
+    again = invoke(*asked)
+    assert "0 images scored, 6 were scored before" in again and "passed over: results of headlens" in again
+    assert "6 images scored;" in invoke(*asked, "--force")
+    assert users.read_bytes() == before  # the overlay of a.png has another name
+
+
+def test_another_question_is_refused_and_forced(run, pictures, tmp_path):
+    asked = ("score", pictures, "--run", run / "0", "--out", tmp_path / "o")
+    invoke(*asked, "--maps", "tiff")
+    with pytest.raises(
+        RunError, match=r"scores\.csv answers another question: threshold .* before, 0\.9 now; maps tiff"
+    ):
+        invoke(*asked, "--threshold", 0.9)
+    with pytest.raises(RunError, match="model_sha256"):
+        invoke("score", pictures, "--run", run / "1", "--out", tmp_path / "o", "--maps", "tiff")
+    invoke(*asked, "--threshold", 0.9, "--force")
+    assert {row["anomalous"] for row in scores(tmp_path / "o").values()} == {"false"}
+    assert not list((tmp_path / "o").glob("*.tiff")) and len(list((tmp_path / "o").glob("*.npy"))) == 3
+    (tmp_path / "o" / "scores.json").unlink()
+    with pytest.raises(RunError, match="nothing says what was asked for"):
+        invoke(*asked)
+
+
+def test_an_interrupted_score_goes_on(run, pictures, tmp_path, monkeypatch):
+    out, done = tmp_path / "o", []
+    asked = ("score", pictures, "--run", run / "0", "--out", out, "--batch", 1)
+    add = ScoreTable.add
+
+    def stopped(table, batch):
+        if len(done) == 2:
+            with table.path.open("ab") as file:
+                file.write(b'"torn, as by kill -9')
+            raise KeyboardInterrupt
+        add(table, batch)
+        done.append(0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoreTable, "add", stopped)
+        CliRunner().invoke(app, list(map(str, asked)))
+    assert "1 image scored, 2 were scored before" in invoke(*asked)
+    invoke(*asked[:-3], tmp_path / "at once")
+    ours, theirs = scores(out), scores(tmp_path / "at once")
+    assert len(ours) == 2 and {n: r["map"] for n, r in ours.items()} == {n: r["map"] for n, r in theirs.items()}
+    assert len((out / "scores.csv").read_text().splitlines()) == 4
+
+
+def test_a_file_that_changed_and_a_map_that_is_gone_are_scored_again(run, pictures, tmp_path):
+    asked = ("score", pictures, "--run", run / "0", "--out", tmp_path / "o")
+    invoke(*asked)
+    before = scores(tmp_path / "o")
+    Image.effect_noise((33, 44), 80).convert("RGB").save(pictures / "b.JPG")
+    (tmp_path / "o" / before["a.png"]["map"]).unlink()
+    assert "2 images scored, 1 were scored before" in invoke(*asked)
+    after = scores(tmp_path / "o")
+    assert after["a.png"] == before["a.png"] and after["b.JPG"]["image_score"] != before["b.JPG"]["image_score"]
+    assert np.load(tmp_path / "o" / after["b.JPG"]["map"]).shape == (44, 33)
+
+
+def test_images_left_out_are_counted_and_all_are_named(run, pictures, tmp_path):
+    for name in ("c.png", "d.png"):
+        (pictures / name).write_bytes(b"broken")
+    (pictures / "phone.heic").write_bytes(b"0")
+    Image.new("L", (90, 90)).save(pictures / "large.png")
+    asked = ["score", pictures, "--run", run / "0", "--out", tmp_path / "o", "--max-pixels", 8000]
+    result = CliRunner().invoke(app, list(map(str, asked)))
+    assert result.exit_code == 1 and "3 images scored" in result.output
+    (line,) = [line for line in result.output.splitlines() if "left out" in line]
+    assert line.startswith("4 left out: ") and "(and 1 more like it)" in line and "--max-pixels" in line
+    named = (tmp_path / "o" / "left_out.txt").read_text().splitlines()
+    assert len(named) == 4 and all(any(name in line for line in named) for name in ("c.png", "d.png", "phone.heic"))
+    for name in ("c.png", "d.png", "phone.heic"):
+        (pictures / name).unlink()
+    assert "left out" not in invoke(*asked[:-1], 8100)
+    assert not (tmp_path / "o" / "left_out.txt").exists()
+
+
+def test_strips_have_maps_of_their_size_and_overlays_of_a_bounded_one(run, tmp_path):
+    for number, size in enumerate([(1, 3000), (3000, 1)]):
+        Image.effect_noise(size, 50).save(tmp_path / f"{number}.png")
+        invoke("score", tmp_path / f"{number}.png", "--run", run / "0", "--out", tmp_path / str(number))
+        assert np.load(tmp_path / str(number) / f"{number}.png.npy").shape == size[::-1]
+        with Image.open(tmp_path / str(number) / f"{number}.png.overlay.png") as drawn:
+            assert max(drawn.size) < 1000
 
 
 def test_maps_as_tiff_are_the_same_floats(run, pictures, tmp_path):
@@ -179,7 +262,7 @@ def test_what_was_scored_before_the_disk_was_full_stays(run, pictures, tmp_path,
         save(path, array)
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(RunError, match=r"No space left on device\); 2 pictures are done and stay"):
+    with pytest.raises(RunError, match=r"No space left on device\); 2 images are done and stay"):
         invoke("score", pictures, "--run", run / "0", "--out", out, "--batch", 1)
     with (out / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -193,8 +193,8 @@ def test_pictures_of_one_name_and_masks_that_vanish(run, parts, tmp_path):
     asked = ("--method", "legrad", "--target", "map_margin", "--inside", "--run", run, "--out", tmp_path / "o")
     result = CliRunner().invoke(app, [str(part) for part in ("attribute", *pictures, *told, *asked)])
     assert result.exit_code == 1 and "empty.png" in result.output and "left out" in result.output
-    assert len(list((tmp_path / "o").glob("attribute-small-a-b-png-map_margin-inside*-legrad.npz"))) == 2
-    with pytest.raises(DataError, match="not the only picture of that name"):
+    assert len(list((tmp_path / "o").glob("attribute-small-a-b-png-*-map_margin-inside-legrad.npz"))) == 2
+    with pytest.raises(DataError, match="not the only image of that name"):
         masks_of([Path("a/1.png"), Path("b/1.png")], [marked.parent])
 
 
@@ -216,7 +216,7 @@ def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):
         (("attribute", "PICTURE", "--method", "rollout", "--target", "L18H7"), ConfigError, "does not take --target"),
         (("attribute", "PICTURE", "--method", "legrad", "--steps", 8), ConfigError, "--steps is no option of legrad"),
         (("attribute", "PICTURE", "--inside"), ConfigError, "--inside reads the map inside a mask"),
-        (("attribute", "PICTURE", "--mask", "a.png", "--mask", "b.png"), ConfigError, "2 masks for 1 pictures"),
+        (("attribute", "PICTURE", "--mask", "a.png", "--mask", "b.png"), ConfigError, "2 masks for 1 images"),
         (("attribute", "nowhere.png"), DataError, "nowhere.png: no such file"),
         (("ablate", "--layer", 24), ShapeError, "layer 24 does not exist; layers are 0..23"),
         (("ablate", "--layer", 18, "--head", 16), ShapeError, "head 16 does not exist; heads are 0..15"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from headlens.attribution.targets import target_of
 from headlens.data import Pixels, Preprocess
 from headlens.detectors.headclip import Detector
 from headlens.detectors.predict import Picture, as_bytes
-from headlens.errors import ShapeError
+from headlens.errors import RunError, ShapeError
 from headlens.heads.results import Result, detector_provenance, ordered, write
 from headlens.plots.attribution import attribution_panels, overlaid
 
@@ -91,15 +93,32 @@ class Attribution(Result):
         )
 
     def save(self, path: str | Path) -> Path:
-        """The frame, as every result; or with ``.npz`` the arrays, map, images, anomaly map and region."""
+        """The frame, as every result; or with ``.npz`` the arrays, map, images, anomaly map and region.
+
+        Either holds the provenance: in an ``.npz`` it is JSON.
+        """
         path = Path(path)
         if path.suffix != ".npz":
             return super().save(path)
         arrays = {"map": self.map, "images": self.images, "anomaly_map": self.anomaly_map}
+        arrays["provenance"] = np.array(json.dumps(self.provenance))
         sink = io.BytesIO()
         np.savez_compressed(sink, **(arrays if self.region is None else arrays | {"region": self.region}))  # type: ignore[arg-type]
         write(path, sink.getvalue())
         return path
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Of the ``.npz`` that ``Attribution.save`` wrote.
+
+    Raises:
+        RunError: no such file, or another one.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return json.loads(str(arrays["provenance"]))
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise RunError(f"{path}: not an attribution of headlens, or damaged ({error}); make it again") from error
 
 
 def attribute(

@@ -1,7 +1,9 @@
-"""``headlens attribute``: which pixels a score comes from, by several methods, drawn over the picture."""
+"""``headlens attribute``: which pixels a score comes from, by several methods, drawn over the image."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -11,26 +13,33 @@ from headlens.cli.common import (
     OUT,
     DeviceOption,
     Domain,
+    MaxPixelsOption,
     OutOption,
     RunOption,
     SeedOption,
     WeightsOption,
+    name_slug,
     run_of,
     slug,
 )
 from headlens.errors import ConfigError
+from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from headlens.attribution import Target
+    from headlens.attribution import Attribution, Target
+    from headlens.data import Pixels
 
 METHOD = ("integrated_gradients", "occlusion", "legrad")
 """A gradient's, an ablation's and an attention's answer."""
 
 
 def attribute(
-    pictures: Annotated[list[str], typer.Argument(help="Files, folders or patterns such as 'parts/*.png'.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, listings, or patterns such as 'parts/*.png'.", metavar="IMAGES..."),
+    ],
     method: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Any number, or all; an unknown one lists them.", show_default=", ".join(METHOD)),
@@ -40,7 +49,7 @@ def attribute(
     ] = "joint_margin",
     mask: Annotated[
         Optional[list[Path]],  # noqa: UP045
-        typer.Option(help="What to outline: a file for each picture, or a folder of files with the pictures' names."),
+        typer.Option(help="What to outline: a file for each image, or a folder of files with the images' names."),
     ] = None,
     inside: Annotated[bool, typer.Option("--inside", help="Read the map inside the mask alone.")] = False,
     head: Annotated[
@@ -63,19 +72,20 @@ def attribute(
     category: Annotated[str, typer.Option(help="What they show; only class-aware runs care.")] = "object",
     domain: Domain = "industrial",
     run: RunOption = None,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     weights: WeightsOption = None,
     device: DeviceOption = None,
     out: OutOption = OUT,
 ) -> None:
-    """Explain a score by the picture's pixels: signed maps, in the score's own unit, nothing rescaled.
+    """Explain a score by the image's pixels: signed maps, in the score's own unit, nothing rescaled.
 
-    Each picture gets an overlay for each method and a file of the float maps. What cannot be read is named and left
+    Each image gets an overlay for each method and a file of the float maps. What cannot be read is named and left
     out, and the exit status is then 1.
     """
-    from headlens.cli.pictures import found, unique, unique_names
+    from headlens.cli.pictures import find_images
 
-    files = found(pictures, out)
-    masks = masks_of(files, mask or [])
+    found = find_images(images)
+    masks = masks_of(found.files, mask or [])
     if inside and not masks:
         raise ConfigError("--inside reads the map inside a mask: give it with --mask")
     if inside and not (target == "map_margin" or target.endswith("/local")):
@@ -85,96 +95,120 @@ def attribute(
     from tqdm import tqdm
 
     from headlens import attribution
-    from headlens.data import Pixels, Preprocess, read_image, read_mask
+    from headlens.cli.result_names import free_name, result_names
+    from headlens.data import Preprocess
     from headlens.errors import DataError, ShapeError
     from headlens.heads import Head
     from headlens.heads.results import Result, write_figure
+    from headlens.printing import printable, unicode
 
     loaded = run_of(domain, run, weights, device)
     whole = attribution.target_of(loaded.detector, target)
     given: dict[str, Any] = {"baseline": baseline, "steps": steps, "at_once": at_once, "seed": seed or None}
     given["heads"] = [Head.of(name) for name in head] if head else None
     options = options_of(methods_of(method or list(METHOD), whole), given)
-    typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}, {target.replace('_', ' ')}\n")
+    typer.echo(f"{loaded.detector.backbone}\n{printable(loaded.folder.name)}, {target.replace('_', ' ')}\n")
 
-    frames, bad = [], []
+    frames, done = [], []
     used: dict[str, Any] = {}  # of each method, all its options
-    how_asked = ("inside" if inside else "", baseline or "", f"{steps} steps" if steps else "", *(head or []))
-    names = [name.replace(".", "-") for name in unique_names(files)]
-    stems = unique([slug("attribute", loaded.folder.name, name, target, *how_asked) for name in names])
-    with tqdm(total=len(files) * len(options), unit="map", disable=None) as bar:
-        for path, stem in zip(files, stems, strict=True):
-            done, results = bar.n, []
+    how_asked = (target, "inside" if inside else "", baseline or "", f"{steps} steps" if steps else "", *(head or []))
+    with tqdm(total=len(found.files) * len(options), unit="map", disable=None) as bar:
+        for path, name in zip(found.files, result_names(found.files, spell=name_slug), strict=True):
+            before, results = bar.n, {}
             try:
-                if inside and path not in masks:
-                    raise DataError(f"{path}: no mask to read the map inside of")
-                own = read_mask(masks[path]) if path in masks else None
-                pixels = Pixels(read_image(path), own)
+                pixels = _pixels(path, masks.get(path), max_pixels, inside)
                 outline = Preprocess(loaded.size)(pixels).mask
                 for how, settings in options.items():
-                    result = attribution.attribute(
+                    results[how] = attribution.attribute(
                         loaded.detector,
                         pixels.image,
                         how,
                         target,
-                        region=own if inside else None,
+                        region=pixels.mask if inside else None,
                         size=loaded.size,
                         thing=category,
                         **settings,
                     )
-                    used[how] = result.provenance["options"]
-                    result.save(out / f"{stem}-{how}.npz")
-                    figure, _ = result.plot(mask=None if outline is None else outline.numpy())
-                    write_figure(out / f"{stem}-{how}.png", figure)
-                    results.append(result.frame.assign(image=str(path)))
                     bar.update()
             except (DataError, ShapeError) as error:
                 known = f"{path}" + (f" with {masks[path]}" if path in masks else "")
-                bad.append(str(error) if str(path) in str(error) else f"{known}: {error}")
-                bar.update(len(options) - (bar.n - done))
+                found.left_out.add(error if str(path) in str(error) else f"{known}: {error}")
+                bar.update(len(options) - (bar.n - before))
                 continue
-            frames.append(pd.concat(results, ignore_index=True))
-            bar.write(f"{path}\n{table(frames[-1])}\n  {out / stem}-METHOD.png, .npz\n")
+            results = {how: _about(result, path) for how, result in results.items()}
+            stem = slug("attribute", loaded.folder.name, name, *how_asked)
+            stem = free_name(out, stem, {f"-{how}.npz": result.provenance for how, result in results.items()})
+            for how, result in results.items():
+                used[how] = result.provenance["options"]
+                result.save(out / f"{stem}-{how}.npz")
+                figure, _ = result.plot(mask=None if outline is None else outline.numpy())
+                write_figure(out / f"{stem}-{how}.png", figure)
+            rows = [result.frame.assign(image=unicode(str(path))) for result in results.values()]
+            frames.append(pd.concat(rows, ignore_index=True))
+            done.append(unicode(str(path)))
+            bar.write(f"{printable(str(path))}\n{table(frames[-1])}\n  {out / stem}-METHOD.png, .npz\n")
     if frames:
-        about = result.provenance | {"method": list(options), "options": used, "skipped": bad}
-        every = Result(pd.concat(frames, ignore_index=True), about)
-        saved = every.save(out / f"{slug('attribute', loaded.folder.name, target, *how_asked)}.parquet")
-        typer.echo(f"{saved}: values, sums and residuals of {len(frames)} pictures")
-    for reason in bad:
-        typer.echo(f"left out: {reason}", err=True)
-    if bad:
-        raise typer.Exit(1)
+        about = result.provenance | {"method": list(options), "options": used, "images": done}
+        about |= {"skipped": found.left_out.reasons}
+        name = free_name(out, slug("attribute", loaded.folder.name, *how_asked), {".parquet": about})
+        saved = Result(pd.concat(frames, ignore_index=True), about).save(out / f"{name}.parquet")
+        typer.echo(f"{saved}: values, sums and residuals of {len(frames)} images")
+    found.finish(out / "attribute-left_out.txt")
+
+
+def _pixels(path: Path, mask: Path | None, max_pixels: int, inside: bool) -> Pixels:
+    """An image with its mask, if it has any.
+
+    Raises:
+        DataError: one cannot be read, or there is no mask to look inside of.
+    """
+    from headlens.data import Pixels, read_image, read_mask
+    from headlens.errors import DataError
+
+    if inside and mask is None:
+        raise DataError(f"{path}: no mask to read the map inside of")
+    return Pixels(read_image(path, max_pixels), None if mask is None else read_mask(mask, max_pixels))
+
+
+def _about(result: Attribution, path: Path) -> Attribution:
+    """With what it is about in its provenance: the image and, where the map was read inside a region, that."""
+    from headlens.printing import unicode
+
+    about = {"picture": unicode(str(path)), "image_sha256": sha256(result.images.tobytes()).hexdigest()}
+    if result.region is not None:
+        about["region_sha256"] = sha256(result.region.tobytes()).hexdigest()
+    return replace(result, provenance=result.provenance | about)
 
 
 def masks_of(files: list[Path], given: list[Path]) -> dict[Path, Path]:
-    """The mask of each picture, as far as there is one: as many files as pictures, or a folder with files named alike.
+    """The mask of each image, as far as there is one: as many files as images, or a folder with files named alike.
 
     In a folder, ``a.png`` is the mask of ``a.jpg``, and so are ``a_mask.png`` and ``a_gt.png``.
 
     Raises:
-        ConfigError: another number of files than pictures.
-        DataError: a folder with no picture's mask, or with several for one.
+        ConfigError: another number of files than images.
+        DataError: a folder with no image's mask, or with several for one.
     """
-    from headlens.data.images import SUFFIXES
+    from headlens.data.readers import Root
     from headlens.errors import DataError
 
     if len(given) == 1 and given[0].is_dir():
-        own: dict[str, list[Path]] = {}
-        pictures = {file.resolve() for file in files}
-        for path in sorted(given[0].iterdir()):
-            if path.suffix.lower() in SUFFIXES and path.resolve() not in pictures:
-                own.setdefault(path.stem.removesuffix("_mask").removesuffix("_gt"), []).append(path)
-        matched = {file: own[file.stem] for file in files if file.stem in own}
+        named: dict[str, list[Path]] = {}
+        images = {file.resolve() for file in files}
+        for path in Root(given[0]).images(given[0]):
+            if path.resolve() not in images:
+                named.setdefault(path.stem.removesuffix("_mask").removesuffix("_gt"), []).append(path)
+        matched = {file: named[file.stem] for file in files if file.stem in named}
         if not matched:
-            raise DataError(f"{given[0]}: no mask in it has the name of a picture, such as {files[0].stem}.png")
+            raise DataError(f"{given[0]}: no mask in it has the name of an image, such as {files[0].stem}.png")
         if twice := [paths for paths in matched.values() if len(paths) > 1]:
-            raise DataError(f"{twice[0][0]} and {twice[0][1]} are both masks of one picture; take one away")
+            raise DataError(f"{twice[0][0]} and {twice[0][1]} are both masks of one image; take one away")
         alike = [file for file in matched if sum(other.stem == file.stem for other in files) > 1]
         if alike:
-            raise DataError(f"{alike[0]} is not the only picture of that name: give their masks one by one, in order")
+            raise DataError(f"{alike[0]} is not the only image of that name: give their masks one by one, in order")
         return {file: paths[0] for file, paths in matched.items()}
     if given and len(given) != len(files):
-        raise ConfigError(f"{len(given)} masks for {len(files)} pictures; give one for each, in order, or one folder")
+        raise ConfigError(f"{len(given)} masks for {len(files)} images; give one for each, in order, or one folder")
     return dict(zip(files, given, strict=False))
 
 
@@ -218,7 +252,7 @@ def options_of(methods: list[str], given: dict[str, Any]) -> dict[str, dict[str,
 
 
 def table(frame: pd.DataFrame) -> str:
-    """What the methods say of one picture: the target's value, and what their maps add up to."""
+    """What the methods say of one image: the target's value, and what their maps add up to."""
     import pandas as pd
 
     value = frame["value"].iloc[0]

@@ -7,12 +7,12 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from headlens.cli.result_names import LONGEST, legal_name, with_digest
 from headlens.errors import ConfigError
 from headlens.files import MAX_PIXELS
 from headlens.launch import launched, place
@@ -52,7 +52,6 @@ PrecisionOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option(help="A folder for tables and figures.", file_okay=False)]
 OUT = Path("lens")
-_LONGEST = 160  # characters of a file's name, before its suffix
 
 
 def run_of(domain: str, run: str | None, weights: str | None, device: str | None) -> Run:
@@ -100,7 +99,12 @@ def slug(*parts: object) -> str:
     """
     whole = "-".join(str(part) for part in parts if str(part))
     name = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in whole)
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{sha256(whole.encode()).hexdigest()[:8]}"
+    return name if len(name.encode()) <= LONGEST else with_digest(name, whole)
+
+
+def name_slug(text: str) -> str:
+    """The name of an image as a part of a result's name: ``a b.png`` as ``a-b-png``."""
+    return slug(legal_name(text)).replace(".", "-")
 
 
 def tables(path: Path | None) -> dict[str, dict[str, Any]]:

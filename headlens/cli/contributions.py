@@ -1,7 +1,10 @@
-"""``headlens contributions``: what every head writes straight into the margins, of a data set or of one picture."""
+"""``headlens contributions``: what every head writes straight into the margins, of a data set or of single images."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -12,25 +15,34 @@ from headlens.cli.common import (
     DataOption,
     DeviceOption,
     Domain,
+    MaxPixelsOption,
     OutOption,
     PerCategory,
     RunOption,
     WeightsOption,
+    name_slug,
     opened,
     run_of,
     slug,
 )
+from headlens.errors import DataError
+from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from headlens.cli.pictures import Images
     from headlens.heads import Contributions, MapParts
+    from headlens.training.run import Run
 
 
 def contributions(
-    pictures: Annotated[
+    images: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="Files, folders or patterns: a picture of the heads that draw each one's map."),
+        typer.Argument(
+            help="Files, folders, listings or patterns: a figure of the heads that draw each one's map.",
+            metavar="[IMAGES]...",
+        ),
     ] = None,
-    top: Annotated[int, typer.Option(help="Heads of each sign in such a picture.", min=1)] = 4,
+    top: Annotated[int, typer.Option(help="Heads of each sign in such a figure.", min=1)] = 4,
     tap: Annotated[Optional[int], typer.Option(help="At one tap alone.", show_default="mean over taps")] = None,  # noqa: UP045
     domain: Domain = "industrial",
     run: RunOption = None,
@@ -38,6 +50,7 @@ def contributions(
     per_category: PerCategory = 10,
     rows: Annotated[int, typer.Option(help="Of each table that is printed; the frame has all.", min=1)] = 12,
     check: Annotated[bool, typer.Option("--check", help="Verify for every patch that the parts add up.")] = False,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     batch: BatchOption = 8,
     weights: WeightsOption = None,
     device: DeviceOption = None,
@@ -45,40 +58,56 @@ def contributions(
 ) -> None:
     """Split the margins into what every head writes straight into them. Exact in sum.
 
-    A part is a direct effect: what later blocks make of a head is not in it (`headlens ablate` has that).
+    A part is a direct effect: what later blocks make of a head is not in it (`headlens ablate` has that). Images that
+    cannot be read are named and left out, and the exit status is then 1.
     """
     from tqdm import tqdm
 
     from headlens import heads
+    from headlens.cli.pictures import find_images
     from headlens.heads.results import write_figure
 
-    if pictures:
-        from headlens.cli.pictures import found, unique_names
-
-        files = found(pictures, out)
-        loaded = run_of(domain, run, weights, device)
-        typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}\n")
-        for path, name in zip(files, unique_names(files), strict=True):
-            parts = heads.map_parts(loaded.detector, path, tap=tap, size=loaded.size)
-            typer.echo(f"{path}\n{shares(parts, top)}")
-            stem = slug("contributions", loaded.folder.name, name.replace(".", "-"), "" if tap is None else f"tap{tap}")
-            saved = parts.save(out / f"{stem}.parquet")
-            typer.echo(f"  {saved}, {write_figure(out / f'{stem}.png', parts.plot(top=top)[0])}\n")
+    if images:
+        _of_images(find_images(images), run_of(domain, run, weights, device), top, tap, max_pixels, out)
         return
 
-    loaded, opened_set = opened(domain, run, data, per_category, weights, device)
+    loaded, opened_set = opened(domain, run, data, per_category, weights, device, max_pixels)
     with tqdm(total=len(opened_set), unit="image", disable=None, desc="contributions") as bar:
         result = heads.contributions(
             loaded.detector, opened_set, size=loaded.size, batch=batch, check_sums=check, progress=bar.update
         )
-    typer.echo(table(result, rows))
     name = slug("contributions", loaded.folder.name, opened_set.name)
     last = f"tap_margin_{max(loaded.detector.config.taps)}"
     written = [result.save(out / f"{name}.parquet")]
     written += [
         write_figure(out / f"{name}-{metric}.png", result.plot(metric=metric)[0]) for metric in ("image_margin", last)
     ]
-    typer.echo(f"\n{', '.join(map(str, written))}")
+    typer.echo(f"{table(result, rows)}\n\n{', '.join(map(str, written))}")
+
+
+def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: int, out: Path) -> None:
+    """Tables and a figure for each image."""
+    from headlens import heads
+    from headlens.cli.result_names import free_name, result_names
+    from headlens.data import read_image
+    from headlens.heads.results import write_figure
+    from headlens.printing import printable, unicode
+
+    typer.echo(f"{run.detector.backbone}\n{printable(run.folder.name)}\n")
+    for path, name in zip(found.files, result_names(found.files, spell=name_slug), strict=True):
+        try:
+            image = read_image(path, max_pixels)
+        except DataError as error:
+            found.left_out.add(error)
+            continue
+        parts = heads.map_parts(run.detector, image, tap=tap, size=run.size)
+        about = {"picture": unicode(str(path)), "image_sha256": sha256(parts.image.tobytes()).hexdigest()}
+        parts = replace(parts, provenance=parts.provenance | about)
+        stem = slug("contributions", run.folder.name, name, "" if tap is None else f"tap{tap}")
+        stem = free_name(out, stem, {".parquet": parts.provenance})
+        written = [parts.save(out / f"{stem}.parquet"), write_figure(out / f"{stem}.png", parts.plot(top=top)[0])]
+        typer.echo(f"{printable(str(path))}\n{shares(parts, top)}\n  {', '.join(map(str, written))}\n")
+    found.finish(out / "contributions-left_out.txt")
 
 
 def shares(parts: MapParts, top: int) -> str:

@@ -84,6 +84,7 @@ def _row(result: Evaluation) -> str:
 
 def _maps(run: Run, pictures: DataSet, path: Path) -> Path:
     """A normal picture and three flawed ones of different categories, each with its outline and its map."""
+    from headlens.files import SOFTWARE
     from headlens.lab import show
 
     first: dict[tuple[str, bool | None], int] = {}
@@ -91,7 +92,7 @@ def _maps(run: Run, pictures: DataSet, path: Path) -> Path:
         first.setdefault((record.category, record.anomalous), i)
     chosen = [first[pictures.categories[0], False], *(first[c, True] for c in pictures.categories[:3])]
     figure, _ = show(pictures, run, chosen)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, metadata={"Software": SOFTWARE})
     return path
 
 

@@ -1,69 +1,183 @@
-"""Picture files as a shell names them."""
+"""Image files as arguments name them: one rule for what files, folders, patterns and listings stand for."""
 
 from __future__ import annotations
 
+import os
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from headlens.cli.left_out import LeftOut
+from headlens.errors import DataError
+
+if TYPE_CHECKING:
+    from headlens.data.readers import Root
+
+_LISTINGS = (".csv", ".tsv", ".json", ".jsonl")
 
 
-def found(pictures: list[str], out: Path) -> list[Path]:
-    """The picture files that arguments name, each once, in order; in folders, none of what was written to ``out``.
+@dataclass
+class Images:
+    """What arguments stand for.
+
+    Args:
+        files: each once, in the order of the arguments, those of a folder by name.
+        passed_over: how many files were not taken on purpose, by what they are.
+        left_out: images that cannot be read, with the reason.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    @property
+    def passed(self) -> str:
+        """A line on what was passed over; empty if nothing was."""
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in self.passed_over.items())
+        return f"passed over: {kinds}" if kinds else ""
+
+    def finish(self, path: Path) -> None:
+        """Says what was passed over, and what was left out, in a line each; ``path`` names all that was left out.
+
+        Raises:
+            Exit: with status 1, if something was left out.
+        """
+        if self.passed:
+            typer.echo(self.passed)
+        self.left_out.finish(path)
+
+
+def find_images(arguments: list[str]) -> Images:
+    """The image files that arguments name.
+
+    - A file is taken whatever it is called. A table or JSON stands for the images that it lists.
+    - Of a folder, all files with an image's suffix in it and in the folders below, as data sets read them: hidden
+      files and what file managers leave behind are passed over; so are masks, by the names of their folders or their
+      own; links are followed that stay in the folder.
+    - A pattern stands for what it matches, by the same rule.
+    - What headlens itself has written (overlays, figures, maps) is passed over everywhere.
 
     Raises:
-        DataError: an argument that names nothing.
+        DataError: an argument that names nothing, no image, or something that is no file, such as a pipe.
+    """
+    images = Images()
+    for given in arguments:
+        single = Images()
+        _take_argument(given, single)
+        if not single.files:
+            raise DataError(f"{given}: no image in it{_instead(single)}")
+        images.files += single.files
+        images.passed_over += single.passed_over
+        images.left_out.reasons += single.left_out.reasons
+    once: dict[str, Path] = {}
+    for path in images.files:
+        once.setdefault(os.path.abspath(path), path)  # noqa: PTH100  links are not resolved
+    images.files = list(once.values())
+    return images
+
+
+def _matched(given: str) -> list[Path]:
+    """What matches the pattern, by name.
+
+    Raises:
+        DataError: nothing.
     """
     from glob import glob, has_magic
 
-    from headlens.data.images import SUFFIXES
-    from headlens.errors import DataError
+    matches = sorted(map(Path, glob(given, recursive=True))) if has_magic(given) else []  # noqa: PTH207
+    if not matches:
+        raise DataError(f"{given}: no such file, folder or pattern")
+    return matches
 
-    files: list[Path] = []
-    for given in pictures:
+
+def _take_argument(given: str, images: Images) -> None:
+    try:
         path = Path(given).expanduser()
-        if path.is_dir():
-            own = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-            own = [file for file in own if not file.resolve().is_relative_to(out.resolve())]
-        elif path.exists() or not has_magic(given):
-            own = [path] if path.is_file() else []
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        for match in _matched(str(path)):
+            _take_match(match, images)
+    except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
+        raise DataError(f"{given}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+    else:
+        if stat.S_ISDIR(mode):
+            _take_folder(path, images)
+        elif not stat.S_ISREG(mode):
+            raise DataError(f"{path}: is a pipe, a socket or a device, not a file; save the image to a file first")
+        elif path.suffix.lower() in _LISTINGS:
+            _take_listing(path, images)
         else:
-            own = sorted(file for file in map(Path, glob(given, recursive=True)) if file.is_file())  # noqa: PTH207
-        if not own:
-            what = "no picture in it" if path.is_dir() else "no such file, folder or pattern"
-            raise DataError(f"{given}: {what}")
-        files += own
-    return list(dict.fromkeys(files))
+            _take_file(path, images)
 
 
-def unique_names(files: list[Path]) -> list[str]:
-    """Names for results: the files' own, with as many folders in front as it takes to tell them apart.
+def _take_match(path: Path, images: Images) -> None:
+    from headlens.data.images import SUFFIXES, UNREAD
 
-    >>> unique_names([Path("a/x.png"), Path("b/x.png"), Path("b/y.png")])
-    ['a-x.png', 'b-x.png', 'y.png']
-    """
-    from collections import Counter
-
-    names = [file.name for file in files]
-    depth = 1
-    while len(set(names)) < len(names) and depth < max(len(file.absolute().parts) for file in files):
-        depth += 1
-        twice = {name for name, count in Counter(names).items() if count > 1}
-        names = [
-            "-".join(file.absolute().parts[1:][-depth:]) if name in twice else name
-            for name, file in zip(names, files, strict=True)
-        ]
-    return names
+    if path.is_dir():
+        _take_folder(path, images)
+    elif path.suffix.lower() in SUFFIXES:
+        _take_file(path, images)
+    elif path.suffix.lower() in UNREAD:
+        _leave_out(path, images)
 
 
-def unique(names: list[str]) -> list[str]:
-    """The names, those that came before with a number behind.
+def _take_file(path: Path, images: Images) -> None:
+    from headlens.files import is_result
 
-    >>> unique(["a-b", "a-b", "c"])
-    ['a-b', 'a-b-2', 'c']
-    """
-    found: list[str] = []
-    for name in names:
-        number, own = 1, name
-        while own in found:
-            number += 1
-            own = f"{name}-{number}"
-        found.append(own)
-    return found
+    if is_result(path):
+        images.passed_over["results of headlens"] += 1
+    else:
+        images.files.append(path)
+
+
+def _leave_out(path: Path, images: Images) -> None:
+    images.left_out.add(f"{path}: images in {path.suffix.lower()} files are not read; save it as PNG, TIFF or JPEG")
+
+
+def _take_listing(path: Path, images: Images) -> None:
+    from headlens.data import open
+
+    records = open(path, split="all", refuse=images.left_out.add).records
+    images.files += dict.fromkeys(record.image for record in records if record.image is not None)
+
+
+def _take_folder(path: Path, images: Images) -> None:
+    from headlens.data.images import UNREAD
+    from headlens.data.readers import Root
+    from headlens.data.readers.folders import mask_folders
+
+    root = Root(path, images.left_out.add)
+    waiting, seen = [path], set()
+    while waiting:
+        at = waiting.pop()
+        real = os.path.realpath(at)
+        if real in seen:  # links can lead in circles
+            continue
+        seen.add(real)
+        masks = mask_folders(root, at)
+        images.passed_over["masks"] += sum(1 for folder in masks for _ in root.below(folder))
+        _take_images(root, at, images)
+        for file in root.files(at, *UNREAD):
+            _leave_out(file, images)
+        waiting += [folder for folder in reversed(root.folders(at)) if folder not in masks]
+    images.passed_over += Counter()  # without zeros
+
+
+def _take_images(root: Root, at: Path, images: Images) -> None:
+    """Those right in ``at``, without the masks among them: ``a_mask.png`` is one if there is ``a.png``."""
+    from headlens.data.readers.families import Family
+
+    family = Family(at, root.images(at), False, "test", None)
+    images.passed_over["masks"] += len(family.beside)
+    for file in family.pictures:
+        _take_file(file, images)
+
+
+def _instead(images: Images) -> str:
+    """What an argument holds that names no image to be read."""
+    there = [part for part in (images.passed, str(images.left_out)) if part]
+    return f" that can be read ({'; '.join(there)})" if there else ""

@@ -45,6 +45,12 @@ SUFFIXES = frozenset(
     ]
 )
 """In lower case: what counts as a picture in a folder."""
+_UNREAD = (
+    ".heic .heif .avif .jxl .raw .dng .cr2 .cr3 .nef .nrw .arw .srf .sr2 .raf .orf .rw2 .pef .srw .x3f .3fr .iiq .psd "
+    ".xcf .exr .hdr .dcm .dicom .nii .svs .ndpi .czi .mrxs .lif .vsi .j2k .jpx .jpf .ico .pcx .dds .fits"
+)
+UNREAD = frozenset(_UNREAD.split())
+"""Suffixes of images in formats that are not read: in a folder such a file is left out with a word, not passed over."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")  # none runs a program
 _LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}

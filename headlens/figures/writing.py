@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 from headlens.figures.drawing import Drawn
+from headlens.files import SOFTWARE
 from headlens.heads.results import versions, write
 from headlens.plots.style import paper
 
@@ -33,8 +34,8 @@ def save(drawn: Drawn, name: str, title: str, out: Path, command: str) -> list[P
         drawn.figure.set_layout_engine("none")  # once: both files have the same layout
         for suffix in ("pdf", "png"):
             sink = io.BytesIO()
-            # Without the date the bytes depend on what is drawn alone.
-            about = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
+            # Without dates and versions the bytes depend on what is drawn alone.
+            about = {"CreationDate": None} if suffix == "pdf" else {"Software": SOFTWARE}
             drawn.figure.savefig(sink, format=suffix, dpi=min(drawn.dpi, DPI), metadata=about)
             contents[f".{suffix}"] = sink.getvalue()
     contents |= {suffix: text.encode() for suffix, text in drawn.tables.items() if suffix != ".md"}

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from headlens import html
 from headlens.data import Pixels, Preprocess, read_image
 from headlens.detectors.headclip import Detector
 from headlens.detectors.predict import Picture, as_bytes
+from headlens.files import SOFTWARE
 from headlens.heads.cache import clean_forward
 from headlens.heads.direct import tap_parts
 from headlens.heads.results import Result, beside, detector_provenance, read_parquet, write
@@ -63,7 +65,9 @@ class MapParts(Result):
         path = super().save(path)
         Result(self.shares, self.provenance).save(beside(path, "shares"))
         sink = io.BytesIO()
-        Image.fromarray(self.image).save(sink, "png")
+        about = PngInfo()
+        about.add_text("Software", SOFTWARE)
+        Image.fromarray(self.image).save(sink, "png", pnginfo=about)
         write(path.with_name(f"{path.stem}.picture.png"), sink.getvalue())
         return path
 

@@ -21,7 +21,7 @@ from headlens import __version__, html
 from headlens.data import DataSet, Record
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
-from headlens.files import write_atomically
+from headlens.files import SOFTWARE, write_atomically
 from headlens.precision import unit
 from headlens.printing import cell
 
@@ -206,7 +206,8 @@ def beside(path: Path, what: str) -> Path:
 def write_figure(path: Path, figure: Figure) -> Path:
     """Writes a figure as its suffix says; raises RunError where that cannot be done."""
     sink = io.BytesIO()
-    figure.savefig(sink, format=path.suffix[1:], dpi=160)
+    about = {"Software": SOFTWARE} if path.suffix == ".png" else None
+    figure.savefig(sink, format=path.suffix[1:], dpi=160, metadata=about)
     write(path, sink.getvalue())
     return path
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from headlens.data.images import SUFFIXES
 from headlens.data.readers.families import Family, is_truth, refuse_below, told, truth_of
 from headlens.data.readers.known import known
-from headlens.data.readers.tree import Root, is_normal, records
+from headlens.data.readers.tree import Root, is_normal, records, stem
 from headlens.data.samples import Record
 from headlens.errors import DataError
 
@@ -25,6 +25,8 @@ _SPLIT = "|".join(word for words in SPLITS.values() for word in words)
 _PICTURES = re.compile(rf"(?i)(?:({_SPLIT})[-_ ]?)?(?:images?|imgs?|originals?|frames?)")
 _MASKS = re.compile(rf"(?i)(?:({_SPLIT})[-_ ]?)?(?:masks?|labels?|gts?|ground[-_ ]?truths?|annotations?)")
 
+_LABELS = re.compile(r"(?i)(labels?|anno(tation)?s?)$")
+
 
 def split_of(word: str | None) -> str | None:
     """The split that a word stands for; None if it stands for none.
@@ -37,6 +39,22 @@ def split_of(word: str | None) -> str | None:
 
 def _splits(root: Root, at: Path) -> list[tuple[str, Path]]:
     return [(split, folder) for split, words in SPLITS.items() if (folder := root.find(at, *words))]
+
+
+def mask_folders(root: Root, at: Path) -> list[Path]:
+    """Folders in ``at`` that are called as folders of masks are, where there are images for them to be about.
+
+    ``label`` can also be what images show: such a folder holds masks only beside images, or a folder called so.
+    """
+    folders = root.folders(at)
+    named = [own for own in folders if is_truth(own) or _MASKS.fullmatch(own.name) or stem(own) != own.stem]
+    if not named:
+        return []
+    others = [own for own in folders if own not in named]
+    if root.images(at) or any(_PICTURES.fullmatch(own.name) for own in others):
+        return named
+    named = [own for own in named if not _LABELS.search(own.name)]
+    return named if any(True for own in others for _ in root.below(own)) else []
 
 
 # category/{train,test}/family, category/ground_truth/family

@@ -1,0 +1,242 @@
+"""What ``headlens score`` writes: ``scores.csv``, a map and an overlay for each image; and how it goes on."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headlens.cli.result_names import as_text, from_text, result_names
+from headlens.errors import RunError
+from headlens.files import SOFTWARE, is_result, read_text, write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+
+COLUMNS = (
+    "file",
+    "image_score",
+    "map_max",
+    "joint_score",
+    "anomalous",
+    "map",
+    "overlay",
+    "bytes",
+    "modified",
+)
+_Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image and what was predicted of it.
+
+    Args:
+        path: its file.
+        state: what ``state_of`` said of the file before it was read.
+        image: [H, W, 3] uint8.
+        anomaly_map: [H, W] float32, 0 to 1.
+        image_score, map_max, joint_score: 0 to 1; the map's maximum is that of the map as computed.
+    """
+
+    path: Path
+    state: tuple[str, str]
+    image: np.ndarray
+    anomaly_map: np.ndarray
+    image_score: float
+    map_max: float
+    joint_score: float
+
+
+class ScoreTable:
+    """The folder of results. Every batch is on disk before the next one is computed.
+
+    Args:
+        out: made if need be.
+        question: what decides the results beside the images: run, threshold, size and so on; in JSON.
+        force: start anew, whatever ``out`` holds.
+
+    Raises:
+        RunError: the folder cannot be written, what was finished stays; or it holds the answers to another question.
+    """
+
+    def __init__(self, out: Path, question: dict[str, Any], force: bool = False) -> None:
+        self.out, self.question = out, question
+        self.path, self.about = out / "scores.csv", out / "scores.json"
+        self.threshold, self.suffix = question["threshold"], f".{question['maps']}"
+        self.count = 0
+        self.rows: dict[str, _Row] = {}  # by the absolute path of the image
+        self.names: dict[Path, str] = {}
+        with self._writing():
+            out.mkdir(parents=True, exist_ok=True)
+            if self.path.exists() and not force:
+                self._check()
+                self.rows = {_key(from_text(row["file"])): row for row in self._read()}
+            elif self.path.exists():
+                self._clear()
+            write_atomically(self.about, (json.dumps(question, indent=1) + "\n").encode())
+            self._rewrite()
+
+    def missing(self, files: list[Path]) -> list[Path]:
+        """Those without results, or with results of a file that has changed since; the others keep theirs."""
+        waiting = [path for path in files if not self._done(path)]
+        stale = [self.rows.pop(_key(path)) for path in waiting if _key(path) in self.rows]
+        with self._writing():
+            if stale:
+                self._rewrite()
+            self._name(files)
+        return waiting
+
+    def _rewrite(self) -> None:
+        write_atomically(self.path, _lines([dict(zip(COLUMNS, COLUMNS, strict=True)), *self.rows.values()]))
+
+    def _clear(self) -> None:
+        """Takes away what the table lists, so that no result of another question lies among the new ones."""
+        try:
+            rows = self._read()
+        except RunError:
+            return
+        for row in rows:
+            for place in (self.out / Path(row[name]).name for name in ("map", "overlay")):
+                if is_result(self.out / Path(row["overlay"]).name):
+                    place.unlink(missing_ok=True)
+
+    def _done(self, path: Path) -> bool:
+        row = self.rows.get(_key(path))
+        try:
+            return row is not None and state_of(path) == (row["bytes"], row["modified"]) and self._there(row)
+        except OSError:
+            return False
+
+    def _there(self, row: _Row) -> bool:
+        return all((self.out / row[name]).is_file() for name in ("map", "overlay"))
+
+    def _name(self, files: list[Path]) -> None:
+        """The names of all results: none is another image's, and none a file that is not headlens's."""
+        waiting = [path for path in files if _key(path) not in self.rows]
+        taken = [row["map"].removesuffix(self.suffix) for row in self.rows.values()]
+        names = dict(zip(files, result_names(files), strict=True))
+        blocked = [name for path in waiting if self._blocked(name := names[path])]
+        again = dict(zip(files, result_names(files, [*taken, *blocked]), strict=True))
+        for path in waiting:
+            if self._blocked(again[path]):
+                place = self.out / f"{again[path]}{self.suffix}"
+                raise RunError(f"{place}: would be overwritten, and headlens did not write it; name another --out")
+            self.names[path] = again[path]
+
+    def _blocked(self, name: str) -> bool:
+        """Whether files of this name are no results: maps are written after their overlay, which says what it is."""
+        overlay, native = self.out / f"{name}.overlay.png", self.out / f"{name}{self.suffix}"
+        return (overlay.exists() or native.exists()) and not is_result(overlay)
+
+    def add(self, batch: Iterable[Scored]) -> None:
+        """Writes maps, overlays, and then their rows.
+
+        Raises:
+            RunError: no room, or no permission.
+        """
+        rows = [self._write(scored) for scored in batch]
+        content = _lines(rows)
+        with self._writing():
+            place = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            try:
+                if os.write(place, content) < len(content):  # a torn line is recognised when scoring goes on
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(place)
+        self.count += len(rows)
+
+    def _write(self, scored: Scored) -> _Row:
+        from headlens.plots.overlay import overlay
+
+        name, decision, note = self.names[scored.path], "", ""
+        if self.threshold is not None:
+            anomalous = scored.joint_score > self.threshold
+            decision, note = str(anomalous).lower(), f", {'anomalous' if anomalous else 'normal'}"
+        title = f"{scored.path.name}: joint score {scored.joint_score:.3f}{note}"
+        figure, _ = overlay(scored.image, scored.anomaly_map, title)
+        with self._writing():
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format="png", dpi=120, metadata={"Software": SOFTWARE})
+            write_atomically(self.out / f"{name}.overlay.png", drawn.getvalue())
+            write_map(self.out / f"{name}{self.suffix}", scored.anomaly_map)
+        values = (
+            as_text(scored.path),
+            *(f"{value:.6f}" for value in (scored.image_score, scored.map_max, scored.joint_score)),
+            decision,
+            f"{name}{self.suffix}",
+            f"{name}.overlay.png",
+            *scored.state,
+        )
+        return dict(zip(COLUMNS, values, strict=True))
+
+    def _check(self) -> None:
+        try:
+            before = json.loads(read_text(self.about))
+        except (OSError, ValueError):
+            before = None
+        again = "name another --out, or start anew with --force"
+        if not isinstance(before, dict):
+            raise RunError(f"{self.path} is there already, and nothing says what was asked for; {again}")
+        differ = [
+            f"{name} {before.get(name)} before, {self.question.get(name)} now"
+            for name in self.question | before
+            if before.get(name) != self.question.get(name)
+        ]
+        if differ:
+            raise RunError(f"{self.path} answers another question: {'; '.join(differ)}; {again}")
+
+    def _read(self) -> list[_Row]:
+        """Complete rows: a line that was being written when the process was killed is left out."""
+        try:
+            text = read_text(self.path)
+            rows = list(csv.reader(io.StringIO(text, newline="")))
+        except (ValueError, csv.Error):
+            rows = []
+        if not rows or tuple(rows[0]) != COLUMNS:
+            raise RunError(f"{self.path} is not as headlens wrote it; name another --out, or start anew with --force")
+        if not text.endswith("\n"):
+            rows.pop()
+        return [dict(zip(COLUMNS, row, strict=True)) for row in rows[1:] if len(row) == len(COLUMNS)]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            done = f"; {self.count} images are done and stay" if self.count else ""
+            raise RunError(f"{self.out}: cannot be written ({error}){done}") from error
+
+
+def state_of(path: Path) -> tuple[str, str]:
+    """Size and time of change of a file: other ones mean that it has other contents."""
+    about = path.stat()
+    return str(about.st_size), f"{about.st_mtime:.6f}"
+
+
+def write_map(path: Path, native: np.ndarray) -> None:
+    """[H, W] float32, as numpy or as a TIFF in 32-bit floating point that names headlens as its software."""
+    import numpy as np
+    from PIL import Image, TiffImagePlugin
+
+    if path.suffix == ".npy":
+        np.save(path, native)
+    else:
+        Image.fromarray(native).save(path, tiffinfo={TiffImagePlugin.SOFTWARE: SOFTWARE})  # PIL's mode F
+
+
+def _key(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100  links are not resolved
+
+
+def _lines(rows: list[_Row]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([row[name] for name in COLUMNS] for row in rows)
+    return text.getvalue().encode()
