@@ -18,7 +18,7 @@ from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import Record
 from headlens.files import write_atomically
 
-_FORMAT = 3  # part of every key: raise it when entries are written, or images and masks read, in another way
+_FORMAT = 4  # part of every key: raise it when entries are written, or images and masks read, in another way
 _ABANDONED = 3600.0  # seconds after which a half-written file belongs to a process that was killed
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from headlens.data.images import MAX_PIXELS, read_image
-from headlens.data.mask_fit import fitted
+from headlens.data.images import MAX_PIXELS, read_upright
+from headlens.data.mask_fit import fitted, upright
 from headlens.data.mask_sources import read_marked
 from headlens.data.samples import DataSet, Pixels, Record
 from headlens.errors import DataError
@@ -56,12 +56,15 @@ class FileSet(DataSet):
         record = self.records[i]
         if record.image is None:
             raise DataError(f"record {record.name!r} of {self.name} has no image file")
-        image = read_image(record.image, self.max_pixels)
+        image, orientation = read_upright(record.image, self.max_pixels)
         mask, note = None, ""
         if record.mask is not None and (record.anomalous is not False or record.crop is not None):
-            height, width = image.shape[1:]
+            size = (image.shape[1], image.shape[2])
             try:
-                mask = read_marked(record.mask, (height, width), self.max_pixels)
+                stored = read_marked(record.mask, size, self.max_pixels)
+                mask = upright(stored, size, orientation)
+                if mask is not stored:
+                    note = f"{record.mask}: drawn before its image was turned as its EXIF says; turned along"
             except DataError as error:
                 note = str(error)
         if record.crop is not None:

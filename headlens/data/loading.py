@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headlens.data.cache import FolderCache, MemoryCache, key_of
+from headlens.data.decoding import GATE
 from headlens.data.mask_fit import fitted
 from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import DataSet, Record
@@ -276,11 +277,13 @@ class Loader:
         key = key or str(i)
         kept = cache.get(key) if cache else None
         if kept is None:
-            pixels = fitted(self.dataset.pixels(i), self.dataset.records[i])
-            if self._stage is not None and cache is None and self._stage.takes(pixels):
-                native = (pixels.image.shape[1], pixels.image.shape[2])
-                return Prepared(pixels.image, pixels.mask, native, pixels.mask_note)
-            kept = self.preprocess(pixels)
+            with GATE:  # until it is small, others wait where all together would be too many pixels
+                pixels = fitted(self.dataset.pixels(i), self.dataset.records[i])
+                if self._stage is not None and cache is None and self._stage.takes(pixels):
+                    native = (pixels.image.shape[1], pixels.image.shape[2])
+                    return Prepared(pixels.image, pixels.mask, native, pixels.mask_note)
+                kept = self.preprocess(pixels)
+                del pixels
             if cache:
                 cache.put(key, kept)
         return kept

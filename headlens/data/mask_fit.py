@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headlens.data.pixel_values import turned
 from headlens.data.samples import Pixels, Record
 
 _MOST_SCALE = 8  # between a mask and its image: beyond, a pixel more or less is a different shape
@@ -41,7 +42,22 @@ def fitted(pixels: Pixels, record: Record) -> Pixels:
     sizes = f"{name}the mask is {columns}x{rows} pixels, its image {width}x{height}"
     if not same_shape((rows, columns), (height, width)):
         return replace(pixels, mask=None, mask_note=f"{sizes}; draw it on the image")
-    return replace(pixels, mask=nearest(pixels.mask, (height, width)), mask_note=f"{sizes}: resized to it")
+    note = "; ".join(filter(None, (pixels.mask_note, f"{sizes}: resized to it")))
+    return replace(pixels, mask=nearest(pixels.mask, (height, width)), mask_note=note)
+
+
+def upright(mask: Tensor, size: tuple[int, int], orientation: int) -> Tensor:
+    """A mask of an image that was turned to height and width ``size``: turned along if it fits only as that was stored.
+
+    Where both fit, it was drawn on the upright image, as viewers and annotation tools show it.
+
+    >>> upright(torch.tensor([[True, False, False, False]]), (4, 1), 6).flatten().tolist()
+    [True, False, False, False]
+    """
+    lies_over = same_shape((mask.shape[0], mask.shape[1]), size)
+    if lies_over or orientation < 5 or not same_shape((mask.shape[0], mask.shape[1]), size[::-1]):
+        return mask
+    return torch.from_numpy(turned(mask.numpy(), orientation).copy())
 
 
 def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:

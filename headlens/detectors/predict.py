@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from headlens.data import Pixels, Preprocess, read_image
-from headlens.data.images import deep, eight_bits
+from headlens.data.pixel_values import Stored, image_of, of_array, of_picture
 from headlens.detectors.headclip import Detector, Prediction
 from headlens.errors import ShapeError
 
@@ -23,12 +23,12 @@ Picture = Union[str, Path, "Image", np.ndarray, Tensor, Pixels]
 
 
 def as_bytes(picture: Any) -> Tensor:
-    """One picture as [3, H, W] uint8.
+    """One image as [3, H, W] uint8; the same content gives the same bytes in every form.
 
     Args:
-        picture: a path; a PIL image; an array [H, W, 3] or [H, W] as PIL gives it; a tensor [3, H, W] or [1, H, W];
-            what a data set's ``pixels(i)`` gives.
-            Whole numbers are 0..255, but for 16 bits, which are scaled as those of a file; floating point is 0..1, not
+        picture: a path; a PIL image; an array [H, W, 3] or [H, W] as PIL gives it, also with alpha; a tensor [3, H, W]
+            or [1, H, W]; what a data set's ``pixels(i)`` gives.
+            What numbers mean is said in ``headlens.data.pixel_values.image_of``; floating point is 0..1 or 0..255, not
             normalised.
 
     Raises:
@@ -39,46 +39,34 @@ def as_bytes(picture: Any) -> Tensor:
     torch.Size([3, 4, 5])
     """
     if isinstance(picture, Pixels):
-        picture = picture.image
+        return picture.image
     if isinstance(picture, str | Path):
         return read_image(Path(picture))
-    if hasattr(picture, "convert"):
-        if not deep(picture):
-            return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-        picture = eight_bits("a picture", np.array(picture))
-    if isinstance(picture, np.ndarray):
-        shape = picture.shape
-        if picture.dtype.kind not in "buif":
-            raise ShapeError(f"an array of {picture.dtype} is no picture; expected numbers")
-        if picture.dtype == np.uint16 and picture.size:
-            picture = eight_bits("a picture", picture)
-        tensor = torch.from_numpy(np.ascontiguousarray(picture))
-        if tensor.ndim == 3 and shape[2] in (1, 3):
-            tensor = tensor.permute(2, 0, 1)
-        elif tensor.ndim == 2:
-            tensor = tensor[None]
-        else:
-            raise ShapeError(f"an array of shape {shape} is no picture; expected [H, W, 3] or [H, W]")
-    elif isinstance(picture, Tensor):
-        shape, tensor = tuple(picture.shape), picture.detach().cpu()
-        if tensor.ndim != 3 or shape[0] not in (1, 3):
-            raise ShapeError(f"a tensor of shape {shape} is no picture; expected [3, H, W] or [1, H, W]")
-    else:
-        raise ShapeError(
-            f"{type(picture).__name__} is no picture; expected a path, a PIL image, an array, a tensor, or what a data "
-            "set's pixels(i) gives"
-        )
-    if 0 in shape:
-        raise ShapeError(f"a picture of shape {shape} has no pixels")
-    if tensor.is_floating_point():
-        low, high = float(tensor.min()), float(tensor.max())
-        if not (low >= 0 and high <= 1):
-            raise ShapeError(f"a floating point picture with values {low:g} to {high:g}; expected 0..1, not normalised")
-        tensor = (tensor * 255).round()
-    elif tensor.dtype != torch.uint8 and (int(tensor.min()) < 0 or int(tensor.max()) > 255):
-        low, high = int(tensor.min()), int(tensor.max())
-        raise ShapeError(f"a picture of {tensor.dtype} with values from {low} to {high}; expected 0..255")
-    return tensor.to(torch.uint8).expand(3, -1, -1).contiguous()
+    try:
+        if hasattr(picture, "convert"):
+            return image_of(of_picture(picture), "an image")
+        if isinstance(picture, np.ndarray):
+            return image_of(of_array(picture), "an array")
+        if isinstance(picture, Tensor):
+            return image_of(_of_tensor(picture), "a tensor")
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL decodes what was opened only here, and a damaged file can raise anything
+        raise ShapeError(str(error)) from error
+    raise ShapeError(
+        f"{type(picture).__name__} is no picture; expected a path, a PIL image, an array, a tensor, or what a data "
+        "set's pixels(i) gives"
+    )
+
+
+def _of_tensor(tensor: Tensor) -> Stored:
+    """[channels, H, W], on any device."""
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 2, 3, 4):
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} is no image; expected [3, H, W] or [1, H, W]")
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:  # numpy has none
+        tensor = tensor.float()
+    return of_array(tensor.permute(1, 2, 0).numpy())
 
 
 @torch.no_grad()

@@ -13,11 +13,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from headlens.data import Record, read_image, read_mask
+from headlens.data.decoding import FORMATS
 from headlens.data.folders import FileSet
-from headlens.data.images import _FORMATS, MAX_PIXELS, SUFFIXES
+from headlens.data.images import MAX_PIXELS, SUFFIXES, read_upright
+from headlens.data.pixel_values import turned
+from headlens.detectors.predict import as_bytes
 from headlens.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -121,12 +124,15 @@ def test_sixteen_bits(tmp_path, top):
 
 def test_sixteen_bits_of_colour(tmp_path):
     values = RNG.integers(0, 65_536, (5, 7, 3))
-    assert np.array_equal(shown(deep_png(tmp_path / "a.png", values)), values >> 8)
+    for scale, full in ((1, 65_535), (16, 4095)):  # of 16 and of 12 bits, as if grey
+        scaled = values // scale
+        expected = np.round(scaled * (255 / full)).astype(np.uint8)
+        assert np.array_equal(shown(deep_png(tmp_path / "a.png", scaled)), expected)
 
 
 def test_thirty_two_bits(tmp_path):
     values = np.array([[0, 2**20, 2**31 - 1]], np.int32)
-    assert shown(saved(tmp_path / "a.tif", values))[0, :, 0].tolist() == [0, 0, 127]
+    assert shown(saved(tmp_path / "a.tif", values))[0, :, 0].tolist() == [0, 0, 255]
     saved(tmp_path / "b.tif", np.array([[-5, 7]], np.int32))
     with pytest.raises(DataError, match="values from -5 to 7"):
         read_image(tmp_path / "b.tif")
@@ -136,18 +142,41 @@ def test_floats(tmp_path):
     values = np.array([[0.0, 0.5, 1.0]], np.float32)
     assert shown(saved(tmp_path / "a.tif", values))[0, :, 0].tolist() == [0, 128, 255]
     assert shown(saved(tmp_path / "b.tif", values * 200))[0, :, 0].tolist() == [0, 100, 200]
-    for bad in (values * 256, values - 1, values * np.nan, values + np.inf):
+    for bad in (values * 300, values - 1, values * np.nan, values + np.inf, values * 1.3, values * 9.5):
         saved(tmp_path / "c.tif", bad.astype(np.float32))
-        with pytest.raises(DataError, match=r"c\.tif: values from"):
+        with pytest.raises(DataError, match=r"c\.tif: .*values from"):
             read_image(tmp_path / "c.tif")
 
 
-def test_orientation_is_that_of_the_stored_pixels(tmp_path):
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_images_and_masks_are_turned_as_pil_turns_them(tmp_path, orientation, suffix):
     exif = Image.Exif()
-    exif[0x0112] = 6  # on its side
-    image = Image.fromarray(RGB)
-    assert np.array_equal(shown(saved(tmp_path / "a.png", image, exif=exif)), RGB)
-    assert shown(saved(tmp_path / "a.jpg", image, exif=exif)).shape == RGB.shape
+    exif[0x0112] = orientation
+    stored = np.kron(RGB, np.ones((8, 8, 1), np.uint8)) if suffix in (".jpg", ".webp") else RGB
+    path = saved(tmp_path / f"a{suffix}", Image.fromarray(stored), exif=exif)
+    with Image.open(path) as opened:
+        upright = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    assert upright.shape == (stored.shape if orientation < 5 else (stored.shape[1], stored.shape[0], 3))
+    assert np.array_equal(shown(path), upright)
+    assert read_upright(path)[1] == orientation
+    with Image.open(path) as opened:
+        assert np.array_equal(as_bytes(opened).permute(1, 2, 0).numpy(), upright)
+    mask = saved(tmp_path / "m.png", BLOB, exif=exif)
+    assert np.array_equal(read_mask(mask).numpy(), turned(BLOB, orientation))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65_535])
+def test_orientations_that_do_not_exist(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(shown(saved(tmp_path / "a.png", Image.fromarray(RGB), exif=exif)), RGB)
+
+
+def test_a_damaged_note_is_no_damage_of_the_image(tmp_path):
+    assert np.array_equal(
+        shown(saved(tmp_path / "a.png", Image.fromarray(RGB), exif=b"Exif\0\0MM\0*\0\0\xff\xff")), RGB
+    )
 
 
 # Files that are no pictures
@@ -273,8 +302,8 @@ def test_only_bytes_are_damaged(tmp_path, monkeypatch, error, message):
 
 def test_every_format_is_one_that_pillow_has():
     Image.init()
-    assert set(_FORMATS) <= set(Image.OPEN)
-    assert {Image.registered_extensions()[suffix] for suffix in SUFFIXES} <= set(_FORMATS)
+    assert set(FORMATS) <= set(Image.OPEN)
+    assert {Image.registered_extensions()[suffix] for suffix in SUFFIXES} <= set(FORMATS)
 
 
 # FileSet

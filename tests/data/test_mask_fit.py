@@ -15,6 +15,7 @@ from PIL import Image
 from headlens.data import Loader, Pixels, Preprocess, Record
 from headlens.data.folders import FileSet
 from headlens.data.mask_fit import fitted, nearest, same_shape
+from headlens.data.pixel_values import turned
 from headlens.errors import DataError
 
 sizes = st.tuples(st.integers(2, 60), st.integers(2, 60))
@@ -143,3 +144,37 @@ def test_whole_masks_lose_nothing(tmp_path):
     data = flaws(tmp_path).where(lambda record: record.name == "dot")
     (batch,) = Loader(data, Preprocess(14, masks="native"))
     assert batch.has_mask.all() and int(batch.masks[0].sum()) == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("drawn_on", ["upright", "stored"])
+def test_a_mask_lies_over_a_photograph_that_was_turned(tmp_path, orientation, drawn_on):
+    """The flaw is where the image is bright, whichever way the camera was held, and whatever the mask was drawn on."""
+    flaw = np.zeros((24, 40), np.uint8)
+    flaw[3:9, 5:19] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(flaw).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(turned(flaw, orientation) if drawn_on == "upright" else flaw).save(tmp_path / "m.png")
+    record = Record("a", "c", True, image=tmp_path / "a.png", mask=tmp_path / "m.png")
+    pixels = FileSet("set", "", [record]).pixels(0)
+    assert np.array_equal(pixels.image[0].numpy(), turned(flaw, orientation))
+    if drawn_on == "stored" and orientation in (2, 3, 4):  # both fit: nothing tells them apart
+        assert pixels.mask_note == ""
+        return
+    assert pixels.mask is not None
+    assert np.array_equal(pixels.mask.numpy(), pixels.image[0].numpy() > 0)
+    assert ("turned along" in pixels.mask_note) == (drawn_on == "stored" and orientation >= 5)
+
+
+def test_parts_are_cut_from_the_upright_image(tmp_path):
+    flaw = np.zeros((24, 40), np.uint8)
+    flaw[:, :10] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(flaw).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(flaw).save(tmp_path / "m.png")
+    part = Record("a", "c", True, image=tmp_path / "a.png", mask=tmp_path / "m.png", crop=(0, 0, 24, 20))
+    pixels = FileSet("set", "", [part]).pixels(0)
+    assert np.array_equal(pixels.image[0].numpy(), turned(flaw, 6)[:20])
+    assert pixels.mask is not None and np.array_equal(pixels.mask.numpy(), turned(flaw, 6)[:20] > 0)

@@ -50,10 +50,24 @@ def test_palettes_of_masks_count_by_colour(tmp_path):
         assert np.array_equal(read_mask(saved(tmp_path / "a.png", image)).numpy(), BLOB)
 
 
-def test_transparency_that_varies_has_no_meaning_in_a_mask(tmp_path):
+@pytest.mark.parametrize("ground", [0, 90, 255])
+def test_what_is_transparent_is_not_marked(tmp_path, ground):
+    """A drawing on a transparent ground, whatever colour hides below it; where only the alpha channel differs, that."""
+    values, alpha = np.where(BLOB, 255, ground).astype(np.uint8), BLOB * np.uint8(255)
+    for path in (
+        saved(tmp_path / "a.png", np.stack([values] * 3 + [alpha], -1)),
+        saved(tmp_path / "b.png", Image.fromarray(np.stack([values, alpha], -1), "LA")),
+        saved(tmp_path / "c.png", Image.fromarray(BLOB.astype(np.uint8), "L").convert("P"), transparency=0),
+    ):
+        assert np.array_equal(read_mask(path).numpy(), BLOB), path
+    faint = saved(tmp_path / "d.png", np.stack([BLOB * np.uint8(1)] * 3 + [np.maximum(alpha, 1)], -1))
+    assert np.array_equal(read_mask(faint).numpy(), BLOB)
+
+
+def test_black_on_transparency_says_nothing(tmp_path):
     values = BLOB * np.uint8(255)
-    path = saved(tmp_path / "a.png", np.stack([values * 0 + 255] * 3 + [values], -1))
-    with pytest.raises(DataError, match=r"a\.png: a mask with varying transparency"):
+    path = saved(tmp_path / "a.png", np.stack([values * 0] * 3 + [values], -1))
+    with pytest.raises(DataError, match=r"a\.png: a black mask with varying transparency"):
         read_mask(path)
 
 
@@ -122,3 +136,14 @@ def test_smoothed_edges_are_cut_in_the_middle(tmp_path):
 def test_masks_with_values_below_zero(tmp_path):
     with pytest.raises(DataError, match="values from -1 to 1"):
         read_mask(saved(tmp_path / "a.tif", np.array([[-1, 1]], np.int32)))
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_masks_of_fractions_are_cut_in_the_middle_and_labels_are_not(tmp_path, top):
+    blob = Image.fromarray(big_blob().astype(np.float32))
+    soft = np.asarray(blob.resize((320, 256), Image.Resampling.BICUBIC)) * np.float32(top)
+    assert soft.min() < 0 < top < soft.max()
+    found = read_mask(saved(tmp_path / "a.tif", soft)).numpy()
+    assert abs(found.mean() / big_blob().mean() - 1) < 0.02
+    half = np.where(BLOB, 0.5, 0).astype(np.float32)
+    assert np.array_equal(read_mask(saved(tmp_path / "b.tif", half)).numpy(), BLOB)

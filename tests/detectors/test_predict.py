@@ -55,7 +55,7 @@ def test_sixteen_bits_are_scaled_as_those_of_a_file(tmp_path):
         (np.zeros((0, 5, 3)), "no pixels"),
         (torch.full((3, 4, 4), -2.0), "-2 to -2"),
         (torch.full((3, 4, 4), float("nan")), "nan"),
-        (np.full((4, 4, 3), 300), "300"),
+        (np.full((4, 4, 3), 70_000), "70000"),
         (42, "int is no picture"),
         (Record("a", "b", None), r"Record is no picture; .* pixels\(i\)"),
         (np.zeros((4, 4), complex), "complex128"),

@@ -1,0 +1,259 @@
+"""Image files of strangers, decoded: the numbers in them, or an error that names the file.
+
+Only regular files are opened, and only formats of images are tried. The size is checked in the header before anything
+is decoded, and whatever a decoder raises arrives as a ``DataError``. PIL decodes; of colours with 16 bits it gives the
+upper or the lower 8, so that it is asked twice; TIFFs that it refuses, and those of many bits, are tifffile's.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from headlens.data.pixel_values import Stored, of_array, of_picture, turned
+from headlens.errors import DataError
+from headlens.files import MAX_PIXELS, open_regular
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")  # none runs a program
+_LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
+_LOSSY_TIFF = {"jpeg", "tiff_jpeg", "webp"}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_LOWER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # by the order in which bytes are stored
+_TWICE = ("RGB;16", "RGBA;16", "RGBX;16")
+
+
+def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
+    """What is stored in the one frame of ``path``, upright.
+
+    Args:
+        path: a regular file, or a link to one.
+        max_pixels: that it may have.
+        alpha: its transparency, too.
+
+    Raises:
+        DataError: see ``headlens.data.read_image``.
+    """
+    from PIL import Image
+
+    with _named_errors(path), open_regular(path) as file:
+        head = file.read(4)
+        if not head:
+            raise DataError(f"{path}: the file is empty; copy it again")
+        file.seek(0)
+        try:
+            with _OWN_LIMIT, Image.open(file, formats=FORMATS) as picture:
+                if _many_bits(picture):
+                    try:
+                        return _by_tifffile(file, path, max_pixels)
+                    except _UnknownToTifffileError:
+                        if head[:2] == b"MM" and picture.mode in ("I", "F"):  # whose bytes PIL would take in disorder
+                            raise
+                return _by_pil(picture, file, path, max_pixels, alpha)
+        except Image.UnidentifiedImageError as error:
+            if head not in _TIFF:
+                raise DataError(f"{path}: not a picture in any of the formats {', '.join(FORMATS)}") from error
+        return _by_tifffile(file, path, max_pixels)
+
+
+def _by_pil(picture: Image, file: BinaryIO, path: Path, max_pixels: int, alpha: bool) -> Stored:
+    _allow(path, picture.size, max_pixels)
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":  # MPO: phones put a preview behind the image
+        raise _several(path, frames)
+    tiles = getattr(picture, "tile", ())
+    twice = bool(tiles) and all(_rawmode(tile).startswith(_TWICE) for tile in tiles)
+    lossy = picture.format in _LOSSY or picture.info.get("compression") in _LOSSY_TIFF
+    upper = of_picture(picture, alpha)
+    values = _with_lower(upper, file) if twice else upper.values
+    return Stored(values, upper.alpha, upper.white_is_zero, lossy, upper.orientation)
+
+
+def _with_lower(upper: Stored, file: BinaryIO) -> np.ndarray:
+    """[H, W, 3] of 16 bits, from the upper 8 and those that PIL leaves out."""
+    from PIL import Image
+
+    file.seek(0)
+    with Image.open(file, formats=FORMATS) as picture:
+        picture.tile = [_made(tile)((*tile[:3], _lower(tile[3]))) for tile in picture.tile]
+        lower = of_picture(picture).values
+    return (upper.values.astype(np.uint16) << 8) | lower
+
+
+def _made(tile: tuple) -> Callable[[tuple], tuple]:
+    """What makes a tuple into one like ``tile``: a version of PIL has named ones."""
+    return getattr(type(tile), "_make", tuple)
+
+
+def _rawmode(tile: tuple) -> str:
+    arguments = tile[3]
+    return str(arguments if isinstance(arguments, str) else arguments[0])
+
+
+def _lower(arguments: str | tuple) -> str | tuple:
+    """The arguments of a decoder, for the byte that it would leave out."""
+    if isinstance(arguments, str):
+        return arguments[:-1] + _LOWER[arguments[-1]]
+    return (_lower(arguments[0]), *arguments[1:])
+
+
+def _many_bits(picture: Image) -> bool:
+    """Whether it is a TIFF of numbers with a sign, a fraction, or more than 8 bits, of which PIL misreads some."""
+    tags = getattr(picture, "tag_v2", {})
+    return max(tags.get(258, (1,))) > 8 or set(tags.get(339, (1,))) != {1}
+
+
+class _UnknownToTifffileError(DataError):
+    """A TIFF in a compression or in colours that only PIL may know."""
+
+
+def _by_tifffile(file: BinaryIO, path: Path, max_pixels: int) -> Stored:
+    import tifffile
+
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it has to say of a file is in the error
+    file.seek(0)
+    with tifffile.TiffFile(file, name=path.name) as tiff:
+        if len(tiff.pages) > 1:
+            raise _several(path, len(tiff.pages))
+        page = tiff.pages.first
+        _allow(path, (page.imagewidth, page.imagelength), max_pixels)
+        size = file.seek(0, 2)
+        segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+        if not segments or any(at <= 0 or count <= 0 or at + count > size for at, count in segments):
+            raise DataError(f"{path}: damaged or cut short (pixels are missing); copy it again")
+        if page.samplesperpixel > 8 or page.imagedepth > 1 or (page.samplesperpixel > 1 and page.bitspersample < 8):
+            raise DataError(
+                f"{path}: a TIFF of {page.samplesperpixel} channels and depth {page.imagedepth} is no image"
+            )
+        try:
+            values = page.asarray(maxworkers=1)
+        except ValueError as error:
+            if "imagecodecs" in str(error):
+                raise _UnknownToTifffileError(
+                    f"{path}: a TIFF in {page.compression.name} compression; save it as PNG"
+                ) from error
+            raise
+        if page.axes == "SYX":
+            values = values.transpose(1, 2, 0)
+        elif page.axes not in ("YX", "YXS"):
+            raise DataError(f"{path}: a TIFF with the axes {page.axes} is no image; save one plane of it as PNG")
+        way = page.photometric.name
+        if way == "PALETTE" and page.colormap is not None and values.ndim == 2:
+            values = page.colormap.T[values]
+        elif way not in ("MINISBLACK", "MINISWHITE", "RGB"):
+            raise _UnknownToTifffileError(f"{path}: a TIFF in the colours {way}; save it as PNG")
+        tag = page.tags.get(274)
+    told = int(tag.value) if tag is not None and tag.value in range(2, 9) else 1
+    grey = way != "RGB" and way != "PALETTE" and values.ndim == 3
+    stored = of_array(values[..., 0] if grey else values[..., :3] if values.ndim == 3 else values)
+    return Stored(turned(stored.values, told), None, way == "MINISWHITE", orientation=told)
+
+
+def _allow(path: Path, size: tuple[int, int], max_pixels: int) -> None:
+    """Refuses an image by its width and height, before anything of it is decoded."""
+    if size[0] * size[1] > max_pixels:
+        raise DataError(
+            f"{path}: {size[0]}x{size[1]} pixels are more than max_pixels = {max_pixels}; allow more with --max-pixels "
+            "at a shell, max_pixels= in Python"
+        )
+    GATE.enter(size[0] * size[1])
+
+
+def _several(path: Path, frames: int) -> DataError:
+    return DataError(f"{path}: has {frames} frames; save the one that is meant as an image of its own")
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside is a ``DataError`` that names ``path``; until the end nobody else decodes too much."""
+    try:
+        with GATE:
+            yield
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file") from error
+    except MemoryError as error:
+        raise DataError(f"{path}: not enough memory for it; lower --max-pixels, or read fewer at once") from error
+    except Exception as error:  # a decoder of damaged bytes can raise anything
+        if isinstance(error, OSError) and error.errno is not None:  # those of decoders have no number
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: damaged or cut short ({_first_line(error)}); copy it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+class _OwnLimit:
+    """PIL's limit on pixels set aside while any thread is inside: ``max_pixels`` is ours, by the same header."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        from PIL import Image
+
+        with self._lock:
+            if self._inside == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        from PIL import Image
+
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_OWN_LIMIT = _OwnLimit()
+
+
+class Gate:
+    """Bounds the pixels that all threads together have decoded and not yet made smaller.
+
+    Whoever reads an image enters with ``with``, and stays inside for as long as it is large; nested entries are one.
+    The image that is alone always fits.
+
+    Args:
+        most: pixels of all that are inside.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self._inside = most, 0
+        self._free = threading.Condition()
+        self._thread = threading.local()
+
+    def __enter__(self) -> None:
+        self._thread.depth = getattr(self._thread, "depth", 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.depth -= 1
+        if not self._thread.depth:
+            with self._free:
+                self._inside -= self._thread.__dict__.pop("pixels", 0)
+                self._free.notify_all()
+
+    def enter(self, pixels: int) -> None:
+        """Waits until there is room for so many; a thread that has an image inside gets its mask in without."""
+        if hasattr(self._thread, "pixels"):
+            return
+        with self._free:
+            self._free.wait_for(lambda: not self._inside or self._inside + pixels <= self.most)
+            self._inside += pixels
+        self._thread.pixels = pixels
+
+
+GATE = Gate(MAX_PIXELS)

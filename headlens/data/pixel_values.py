@@ -1,0 +1,263 @@
+"""What stored numbers mean: any type, depth and range as the bytes of an image, or as what a mask marks.
+
+Everything that becomes an image or a mask comes through here, from files as from PIL images, arrays and tensors, so
+that the same content gives the same bytes by every road.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headlens.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_RANGES = (2**8 - 1, 2**12 - 1, 2**16 - 1, 2**31 - 1, 2**32 - 1)  # white, in the types and scanners that there are
+_DEEP = (2**16, 2**27)  # between: so far below the white of 31 bits that it would be black
+_OVERSHOOT = 0.15  # of the range: what bicubic resizing leaves above white and below black
+_LEAST_WHITE = 16.0  # of 255: fractions below it are black to the eye, if they are of 255 at all
+_BLOCK = 2**20  # values that are scaled at once: in 64 bits they take eight times what they are stored in
+_MANY = 8  # different values where labels would be one or two
+_ORIENTATION = 0x0112  # the tag of EXIF and TIFF
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Numbers as they are stored, upright.
+
+    Args:
+        values: [H, W], or [H, W, 3] for colours.
+        alpha: [H, W], or None where there is none, or nobody asked.
+        white_is_zero: they count from white, as TIFF can say.
+        lossy: 0 may not have been kept exactly.
+        orientation: of EXIF, 1 to 8; it has been applied, and other files may lie over the pixels as stored before.
+    """
+
+    values: np.ndarray
+    alpha: np.ndarray | None = None
+    white_is_zero: bool = False
+    lossy: bool = False
+    orientation: int = 1
+
+
+def image_of(stored: Stored, name: str) -> Tensor:
+    """Its image, [3, H, W] uint8.
+
+    - Truth values are black and white; numbers of 8 bits are what they are.
+    - Whole numbers with more bits are divided by the range of the smallest of 8, 12, 16, 31 and 32 bits that holds the
+      largest one, because 12-bit scans come in 16-bit files and would be nearly black otherwise.
+    - Floating point is 0 to 1, to within 0.15, which resizing leaves beyond either end, and which is cut off. It is 0
+      to 255, to within 15 %, if one value is 16 or more, or all are whole. In between it is refused: of 0 to 255 it
+      would be black, and of 0 to 1 brighter than white.
+
+    Args:
+        stored: of any numbers.
+        name: what an error calls it.
+
+    Raises:
+        DataError: values that are not finite, negative, or in no range that can be known.
+
+    >>> image_of(Stored(np.array([[0.0, 0.5, 1.002]])), "an array")[0]
+    tensor([[  0, 128, 255]], dtype=torch.uint8)
+    """
+    values = stored.values
+    if values.dtype != np.uint8 or stored.white_is_zero:
+        low, high = _extremes(values, name)
+        full = _white(values, low, high, name)
+        values = _scaled(values, full, stored.white_is_zero)
+    channels = np.repeat(values[None], 3, 0) if values.ndim == 2 else np.array(values.transpose(2, 0, 1), order="C")
+    return torch.from_numpy(channels)
+
+
+def mask_of(stored: Stored, name: str) -> Tensor:
+    """What it marks, [H, W] bool; see ``headlens.data.read_mask``.
+
+    Raises:
+        DataError: values that are not finite or negative; marks that are black on a transparent ground.
+
+    >>> mask_of(Stored(np.array([[0, 1, 255]], np.uint8)), "an array")
+    tensor([[False,  True,  True]])
+    """
+    values, alpha = stored.values, stored.alpha
+    if values.ndim == 3:
+        values = values.max(-1)
+    if alpha is not None and (alpha != alpha.flat[0]).any():
+        if not values.any():
+            raise DataError(f"{name}: a black mask with varying transparency; save it as white on black")
+        covered = values.astype(np.uint32) * alpha  # on black; what is not quite transparent stays above 0
+        values = ((covered + 254) // 255).astype(np.uint8)
+    low, high = _extremes(values, name)
+    floating = values.dtype.kind == "f"
+    if low < -_OVERSHOOT * high or (low < 0 and not floating):
+        raise DataError(f"{name}: a mask with values from {low:g} to {high:g}; 0 is normal, above is flaw")
+    whole = not floating or bool((values == np.rint(values)).all())
+    full = next((white for white in _RANGES if high <= white), high) if whole else high
+    if stored.white_is_zero:
+        values = (1.0 if floating and high <= 1 else full) - values.astype(np.float64)
+        high = float(values.max())
+    soft = stored.lossy
+    if values.dtype == np.uint8:
+        soft = soft or _softened(values)
+    elif not whole:
+        soft = soft or _softened(_scaled(values, high, False))
+    return torch.from_numpy(np.ascontiguousarray(values > (full / 2 if soft and high > full / 2 else 0)))
+
+
+def levels(stored: Stored) -> tuple[float, ...]:
+    """The different values of a mask of whole numbers, in order; none where they are too many for labels.
+
+    >>> levels(Stored(np.array([[0, 1, 255]], np.uint8)))
+    (0.0, 1.0, 255.0)
+    """
+    values = stored.values
+    if stored.lossy or values.ndim == 3 or values.dtype.kind not in "bui":
+        return ()
+    different = np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if values.dtype == np.uint8 else None
+    different = np.unique(values) if different is None else different
+    return tuple(map(float, different)) if len(different) <= 4 * _MANY else ()
+
+
+def of_picture(picture: Image, alpha: bool = False) -> Stored:
+    """What a PIL image holds: its colours whatever they are stored as, or the numbers of a grey one with many bits.
+
+    Args:
+        picture: of any mode.
+        alpha: its transparency, too.
+
+    Raises:
+        ValueError: colours that PIL cannot convert.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    stored_as = orientation(picture)
+    picture.load()
+    left = orientation(picture)  # PIL turns a TIFF when it loads it
+    if picture.mode.startswith("I") or picture.mode == "F":  # ``convert`` would clip them
+        values = np.asarray(picture)
+        if values.dtype == np.int32 and tags.get(258) == (32,) and tags.get(339, (1,)) == (1,):
+            values = values.view(np.uint32)
+        return Stored(turned(values, left), None, tags.get(262) == 0, orientation=stored_as)
+    if picture.mode in ("1", "L"):  # most masks: other ways take ten times as long
+        return Stored(turned(np.asarray(picture.convert("L")), left), orientation=stored_as)
+    colours = _as_rgb(picture)
+    values = np.asarray(colours.convert("RGB"))
+    transparency = None
+    if alpha and (colours.mode.endswith(("A", "a")) or "transparency" in colours.info):
+        transparency = turned(np.asarray(colours.convert("RGBA"))[..., 3], left)
+    return Stored(turned(values, left), transparency, orientation=stored_as)
+
+
+def of_array(array: np.ndarray) -> Stored:
+    """An array of numbers as PIL and others give them, without its transparency.
+
+    Args:
+        array: [H, W], or [H, W, n] with 1 (grey), 2 (and alpha), 3 (RGB) or 4 channels (and alpha).
+
+    Raises:
+        ValueError: other shapes, no pixels, no real numbers.
+    """
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"an array of {array.dtype} is no image; expected numbers")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
+        raise ValueError(f"an array of shape {array.shape} is no image; expected [H, W, 3] or [H, W]")
+    if array.size == 0:
+        raise ValueError(f"an image of shape {array.shape} has no pixels")
+    if array.ndim == 3:
+        array = array[..., 0] if array.shape[2] < 3 else array[..., :3]
+    return Stored(array)
+
+
+def orientation(picture: Image) -> int:
+    """The orientation that EXIF or TIFF tells, 1 to 8; 1 where it tells none, or no valid one."""
+    try:
+        told = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a damaged note on an image is no damage of the image
+        return 1
+    return told if told in range(2, 9) else 1
+
+
+def turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """[H, W, ...] as stored to upright, by an orientation of EXIF.
+
+    >>> turned(np.array([[1, 2, 3]]), 6).tolist()
+    [[1], [2], [3]]
+    """
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values[:, ::-1] if orientation in (2, 3, 6, 7) else values
+
+
+def _as_rgb(picture: Image) -> Image:
+    """In a mode from which PIL can convert to RGB, with transparency as it is."""
+    if picture.mode == "La":
+        return picture.convert("LA")
+    if picture.mode == "RGBa":
+        return picture.convert("RGBA")
+    if picture.mode == "LAB":
+        from PIL import ImageCms
+
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.applyTransform(picture, ImageCms.buildTransform(*profiles, "LAB", "RGB")) or picture
+    return picture
+
+
+def _extremes(values: np.ndarray, name: str) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise DataError(f"{name}: values from {low:g} to {high:g}; save it without infinite ones")
+    return low, high
+
+
+def _white(values: np.ndarray, low: float, high: float, name: str) -> float:
+    """The value that is white, by the lowest and the highest."""
+    if values.dtype.kind == "b":
+        return 1
+    if values.dtype.kind != "f":
+        if low < 0:
+            raise DataError(
+                f"{name}: values from {low:g} to {high:g} where 0 and above is expected; save it with 8 bits"
+            )
+        if _DEEP[0] <= high < _DEEP[1] or high > _RANGES[-1]:
+            raise DataError(f"{name}: values up to {high:.0f}, and nobody says which is white; save it with 16 bits")
+        return next(white for white in _RANGES if high <= white)
+    if low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT:
+        return 1
+    bytes_ = high >= _LEAST_WHITE or (low >= 0 and bool((values == np.rint(values)).all()))
+    if bytes_ and low >= -_OVERSHOOT * high and high <= 255 * (1 + _OVERSHOOT):
+        return 255
+    raise DataError(
+        f"{name}: floating point values from {low:g} to {high:g}, neither 0 to 1 nor 0 to 255; scale them to 0 to 1, "
+        "or save it with 8 bits"
+    )
+
+
+def _scaled(values: np.ndarray, full: float, white_is_zero: bool) -> np.ndarray:
+    """0 to ``full`` as bytes, block by block; what is beyond either end is cut off."""
+    result = np.empty(values.shape, np.uint8)
+    rows = max(1, _BLOCK * len(values) // values.size)
+    for top in range(0, len(values), rows):
+        block = values[top : top + rows].astype(np.float64)
+        if white_is_zero:
+            block = full - block
+        result[top : top + rows] = np.rint(block * (255.0 / full)).clip(0, 255)
+    return result
+
+
+def _softened(values: np.ndarray) -> bool:
+    """Whether a mask of uint8 was black and white until it was compressed or smoothed.
+
+    Compression leaves 1 and 254 next to the two; smoothing leaves many values on either side, where labels are few.
+    Both leave less in the middle than there is white: not so the numbers of hundreds of flaws.
+    """
+    counts = np.bincount(values.ravel(), minlength=256)
+    near_black, middle, near_white = counts[1:32], counts[32:224], counts[224:255]
+    compressed = counts[1] > 0 and counts[254] > 0
+    smoothed = min(np.count_nonzero(near_black), np.count_nonzero(near_white)) >= _MANY
+    return bool((compressed or smoothed) and middle.sum() < near_white.sum() + counts[255])
