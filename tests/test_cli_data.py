@@ -100,7 +100,7 @@ def test_everything_that_is_wrong_at_once(tree):
     some(tree, "tile", "mask")[0].unlink()
     some(tree, "brick", "mask")[0].write_bytes(b"")
     Image.fromarray(np.zeros((56, 56), np.uint8)).save(some(tree, "mesh", "mask")[0])
-    Image.fromarray(np.full((56, 57), 255, np.uint8)).save(some(tree, "mesh", "mask")[1])
+    Image.fromarray(np.full((56, 70), 255, np.uint8)).save(some(tree, "mesh", "mask")[1])
     train = tree / "cookie" / "train" / "good"
     train.mkdir(parents=True)
     shutil.copy(some(tree, "cookie", "good")[0], train / "000.png")
