@@ -23,6 +23,22 @@ def unicode(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def brief(error: object, most: int = 200) -> str:
+    r"""The first line of what an error says, whole words of it, as ``printable``; its kind where it says nothing.
+
+    >>> brief(ValueError("one two three\nmore"), most=9)
+    'one two …'
+    >>> brief(KeyError())
+    'KeyError'
+    """
+    said = str(error).strip()
+    line = printable(said.splitlines()[0].strip()) if said else type(error).__name__
+    if len(line) <= most:
+        return line
+    kept = line[: most - 1]
+    return (kept.rsplit(" ", 1)[0] if " " in kept else kept) + " …"
+
+
 def cell(value: object) -> str:
     """One value of a frame as a table shows it: four digits, and ``-`` where there is none.
 

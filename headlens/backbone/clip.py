@@ -33,6 +33,13 @@ class Provenance:
     """False where nothing about a weight file tells its activation, and the architecture's name was believed."""
     position_rule: str
     image_size: tuple[int, int]
+    positions_from: tuple[int, int] | None = None
+    """The grid of patches that the file's positions were made for, where loading has resized them."""
+
+    @property
+    def activation(self) -> str:
+        """The activation, and whether anything says that it is the right one."""
+        return self.act_fn if self.act_fn_known else f"{self.act_fn} (assumed: nothing says what the weights need)"
 
 
 class Backbone(nn.Module):
@@ -98,15 +105,17 @@ class Backbone(nn.Module):
             "SHA-256": p.sha256 and p.sha256[:12],
             "heads": f"{v.n_layers} layers x {v.n_heads} heads of {v.d_head} channels, counted from 0",
             "pictures": f"{p.image_size[0]} x {p.image_size[1]} px in patches of {v.patch_size}",
-            "activation": p.act_fn,
+            "positions": p.positions_from and f"resized from {p.positions_from[0]} x {p.positions_from[1]} patches",
+            "activation": p.activation,
         }
         return html.card(f"Backbone {p.name}", facts)
 
     def __repr__(self) -> str:
         v, p = self.vision.cfg, self.provenance
+        resized = f"positions resized from {p.positions_from[0]}x{p.positions_from[1]}, " if p.positions_from else ""
         return (
             f"Backbone({p.name}, weights: {p.weights}; {v.n_layers} layers x {v.n_heads} heads of {v.d_head}, "
-            f"patch {v.patch_size}, {p.image_size[0]}x{p.image_size[1]} px, {p.act_fn})"
+            f"patch {v.patch_size}, {p.image_size[0]}x{p.image_size[1]} px, {resized}{p.activation})"
         )
 
 

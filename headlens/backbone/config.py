@@ -193,6 +193,88 @@ def architecture_from_config(config: Mapping[str, Any], name: str = "custom") ->
     )
 
 
+_TRANSFORMERS_VISION = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+_TRANSFORMERS_TEXT = {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "eos_token_id": 49407,
+}
+_COUNTED = {*_TRANSFORMERS_VISION, *_TRANSFORMERS_TEXT} - {"hidden_act", "layer_norm_eps", "eos_token_id"}
+_OLD_EOS = 2  # what transformers wrote for years, and then reads prompts at their highest id, as the tower does
+
+
+def architecture_from_transformers(config: Mapping[str, Any], name: str = "custom") -> Architecture:
+    """The architecture that the config of transformers' ``CLIPModel`` describes (``config.json``).
+
+    Raises:
+        ArchitectureError: another model, a value that is none, or a part that the towers do not have.
+
+    >>> arch = architecture_from_transformers({"vision_config": {}, "text_config": {}})
+    >>> arch.act_fn, arch.vision.grid, arch.text.n_ctx
+    ('quick_gelu', (7, 7), 77)
+    """
+    kind = config.get("model_type", "clip")
+    if kind != "clip":
+        raise ArchitectureError(f"{name} is a {kind} of transformers; the towers follow its clip, CLIPModel")
+    parts = [config.get(f"{part}_config_dict") or config.get(f"{part}_config") or {} for part in ("vision", "text")]
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise ArchitectureError(f"{name}: vision_config and text_config are no tables")
+    v: dict[str, Any] = _TRANSFORMERS_VISION | dict(parts[0])
+    t: dict[str, Any] = _TRANSFORMERS_TEXT | dict(parts[1])
+    whole = {f"{part}.{key}": own[key] for part, own in (("vision", v), ("text", t)) for key in own if key in _COUNTED}
+    whole["projection_dim"] = config.get("projection_dim", 512)
+    if odd := [key for key, value in whole.items() if type(value) is not int or not 0 < value < 2**20]:
+        raise ArchitectureError(f"{name}: {odd[0]} is {whole[odd[0]]!r}; expected a whole number above 0")
+    acts, eps = (v["hidden_act"], t["hidden_act"]), [own["layer_norm_eps"] for own in (v, t)]
+    if len(set(map(str, acts))) > 1 or acts[0] not in ("gelu", "quick_gelu"):
+        raise ArchitectureError(f"{name}: activations are {acts[0]!r} and {acts[1]!r}; both must be gelu or quick_gelu")
+    if not all(isinstance(own, float) and 0 < own < 1 for own in eps):
+        raise ArchitectureError(f"{name}: layer_norm_eps is {eps[0]!r} and {eps[1]!r}; expected small numbers")
+    if v["image_size"] < v["patch_size"]:
+        raise ArchitectureError(f"{name}: images of {v['image_size']} px are smaller than a patch of {v['patch_size']}")
+    if v["num_channels"] != 3:
+        raise ArchitectureError(f"{name}: images of {v['num_channels']} channels; the tower reads 3")
+    if t["eos_token_id"] not in (_OLD_EOS, t["vocab_size"] - 1):
+        raise ArchitectureError(
+            f"{name}: prompts end with token {t['eos_token_id']}; the tower reads them at the highest, "
+            f"{t['vocab_size'] - 1}"
+        )
+
+    def shared(own: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "n_layers": own["num_hidden_layers"],
+            "n_heads": own["num_attention_heads"],
+            "d_model": own["hidden_size"],
+            "d_mlp": own["intermediate_size"],
+            "d_embed": whole["projection_dim"],
+            "act_fn": own["hidden_act"],
+            "eps": own["layer_norm_eps"],
+        }
+
+    size = (v["image_size"], v["image_size"])
+    return Architecture(
+        name=name,
+        vision=VisionConfig(**shared(v), patch_size=v["patch_size"], image_size=size),
+        text=TextConfig(**shared(t), n_ctx=t["max_position_embeddings"], d_vocab=t["vocab_size"]),
+    )
+
+
 def _defaults(plain: str) -> dict[str, Any]:
     """What open_clip's config class ``plain`` says where a config says nothing."""
     import open_clip.model

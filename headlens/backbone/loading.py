@@ -1,11 +1,10 @@
-"""``load``: a CLIP by name, from published weights, a local file, or nothing (random weights)."""
+"""``load``: a CLIP by name, from published weights, a local file or folder, or nothing (random weights)."""
 
 from __future__ import annotations
 
 import gzip
-import json
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headlens.backbone import embedded
-from headlens.backbone.checkpoint import NOT_WEIGHTS, Checkpoint, read_checkpoint
+from headlens.backbone.checkpoint import NOT_WEIGHTS
 from headlens.backbone.clip import Backbone, Provenance, init_random
-from headlens.backbone.config import Architecture, PositionRule, architecture
-from headlens.backbone.download import PLAIN, download, published_as, tag_config
+from headlens.backbone.config import Activation, Architecture, PositionRule
+from headlens.backbone.download import PLAIN
+from headlens.backbone.layouts import Names
+from headlens.backbone.weights import find_weights, twin
 from headlens.devices import device_of
-from headlens.errors import ArchitectureError, CheckpointError, ShapeError
+from headlens.errors import CheckpointError, ShapeError
 
 _CLIP_VOCABULARY = 49408
 _RENAMED = (
@@ -37,11 +37,12 @@ _RENAMED = (
 
 
 def load(
-    name: str,
+    name: str | Path,
     pretrained: str | Path | None = None,
     image_size: int | tuple[int, int] | None = None,
     *,
     position_rule: PositionRule = "bicubic",
+    act_fn: Activation | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
@@ -53,16 +54,24 @@ def load(
         name: ``"mini"``, the embedded backbone, which needs no network and has seen procedural images only; or
             a plain ViT of open_clip: ViT-B-32, ViT-B-16, ViT-B-16-plus-240, ViT-L-14,
             ViT-L-14-336, their ``-quickgelu`` forms, and their kin. OpenAI's weights need the ``-quickgelu`` form.
+            Or, alone, a folder or file beside which a config says what it is, as those that transformers and open_clip
+            write.
         pretrained: a tag of open_clip (downloaded once, with a progress bar); or a local file: safetensors, open_clip's
-            .pt/.bin, or OpenAI's archive; or None for random weights, which say nothing about any image (of an
-            embedded backbone, its own weights).
+            .pt/.bin, OpenAI's archive, with open_clip's names or those of transformers' ``CLIPModel``; or a folder with
+            such a file in it; or None for random weights, which say nothing about any image (of an embedded backbone,
+            its own weights). Positions that were made for another image size are resized as open_clip does.
         image_size: what ``preprocess`` resizes to, as a square or (height, width); the trained size when None. The
             vision tower itself takes any size.
         position_rule: how positions reach other sizes: ``"bicubic"`` with antialias, as open_clip does, or
             ``"bilinear"`` without, as AnomalyCLIP and its family do.
+        act_fn: what the weights were trained with, ``"gelu"`` or ``"quick_gelu"``, where nothing else says it. The
+            architecture's name decides what is computed: another is an error.
         device, dtype: where, and in which precision.
         seed: of random weights.
         cache_dir: of the Hugging Face hub.
+
+    Warns:
+        UserWarning: nothing says which activation the weights were trained with, and the name is believed.
 
     Raises:
         ArchitectureError: an unknown name, a model the towers cannot be true to, or weights of the other activation.
@@ -73,43 +82,38 @@ def load(
     >>> load("ViT-S-32").provenance.weights
     'random (seed 0)'
     """
-    device, arch = device_of(device), architecture(name)
-    arch = replace(arch, vision=replace(arch.vision, position_rule=position_rule))
-    recipe: Mapping[str, Any] = {}
-    checkpoint: Checkpoint | None = None
-    known = True
-    weights = f"random (seed {seed})"
-    if pretrained is None and name in embedded.NAMES:
-        checkpoint = read_checkpoint(embedded.weights(name))
-        recipe = embedded.config(name)["preprocess_cfg"]
-        weights = "embedded, trained on procedural images only"
-    elif pretrained is not None:
-        path = Path(pretrained).expanduser()
-        if path.is_file():
-            weights = path.name
-        else:
-            weights = str(pretrained)
-            recipe = tag_config(name, weights)
-            _check_activation(arch, bool(recipe.get("quick_gelu")), f"the pretrained tag {weights!r}")
-            path = download(name, weights, cache_dir)
-        checkpoint = read_checkpoint(path)
-        if not recipe:
-            recipe, known = _recipe_of_file(arch, path, checkpoint)
+    device = device_of(device)
+    found = find_weights(name, pretrained, position_rule=position_rule, act_fn=act_fn, seed=seed, cache_dir=cache_dir)
+    arch = found.arch
     size = arch.vision.image_size if image_size is None else image_size
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < arch.vision.patch_size:
         raise ShapeError(f"image_size {height}x{width} is smaller than one patch of {arch.vision.patch_size} px")
     provenance = Provenance(
-        name,
-        weights,
-        checkpoint.sha256 if checkpoint else None,
+        arch.name,
+        found.label,
+        found.sha256,
         arch.act_fn,
-        checkpoint is None or known,
+        found.act_fn_known,
         arch.vision.position_rule,
         (height, width),
+        found.positions_from,
     )
-    state = checkpoint.state if checkpoint else None
-    return assemble(arch, state, provenance, recipe=recipe, device=device, dtype=dtype, seed=seed)
+    options: dict[str, Any] = {"recipe": found.recipe, "device": device, "dtype": dtype, "seed": seed}
+    try:
+        made = assemble(arch, found.state, provenance, names=found.names, **options)
+    except CheckpointError as error:
+        raise CheckpointError(f"{found.path or found.label}: {error}") from None
+    if not found.act_fn_known:
+        computed, other = ("QuickGELU", "GELU") if arch.act_fn == "quick_gelu" else ("GELU", "QuickGELU")
+        other_name = twin(arch.name)
+        way = f"load {other_name!r} for {other}" if other_name else f"no name of open_clip's has it with {other}"
+        warnings.warn(
+            f"nothing says which activation {found.label} was trained with: {arch.name} computes {computed}, weights "
+            f"fine-tuned from OpenAI's need QuickGELU; {way}, or say act_fn={arch.act_fn!r} if it is right",
+            stacklevel=2,
+        )
+    return made
 
 
 def assemble(
@@ -121,6 +125,7 @@ def assemble(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    names: Names | None = None,
 ) -> Backbone:
     """A backbone from an architecture and a state dict with open_clip's names (None: random weights).
 
@@ -130,6 +135,7 @@ def assemble(
         provenance: what results will say made them.
         recipe: ``mean``, ``std``, ``interpolation`` of the preprocessing; CLIP's own by default.
         device, dtype, seed: as in ``load``.
+        names: what the state's file calls its weights, where it is open_clip's names no more.
 
     Raises:
         CheckpointError: naming tensors that are missing, unknown, or of another shape.
@@ -150,7 +156,7 @@ def assemble(
         theirs = {tower_name(key): key for key in weights}
         if twice := [key for key in weights if theirs[tower_name(key)] != key]:
             raise CheckpointError(f"{twice[0]} and {theirs[tower_name(twice[0])]} are two names for one weight")
-        _check_state(backbone, state, theirs, arch.name)
+        _check_state(backbone, state, theirs, arch.name, names or Names())
         device = device_of(device)
         # Copies: the caller's model, or the file that safetensors maps, may change without the backbone changing.
         fitted = {ours: state[key].detach().to(device, dtype, copy=True).contiguous() for ours, key in theirs.items()}
@@ -169,72 +175,48 @@ def tower_name(key: str) -> str:
     return key
 
 
-def _check_state(backbone: Backbone, state: Mapping[str, Tensor], theirs: Mapping[str, str], name: str) -> None:
+def open_clip_name(ours: str) -> str:
+    """Our parameter name to open_clip's.
+
+    >>> open_clip_name("vision.blocks.3.attn.qkv.weight"), open_clip_name("text.proj")
+    ('visual.transformer.resblocks.3.attn.in_proj_weight', 'text_projection')
+    """
+    tower, _, name = ours.partition(".")
+    for old, new in _RENAMED:
+        if new == "proj":
+            name = old if (tower, name) == ("text", "proj") else name
+        elif new != "ln_final." or tower == "vision":
+            name = name.replace(new, old)
+    return {"vision": f"visual.{name}", "text": name}.get(tower, ours)
+
+
+def _check_state(
+    backbone: Backbone, state: Mapping[str, Tensor], theirs: Mapping[str, str], name: str, names: Names
+) -> None:
     """Strict: the same names (``theirs``: ours to open_clip's), the same shapes, finite floating point."""
     ours = backbone.state_dict()
-    missing, unknown = sorted(ours.keys() - theirs.keys()), sorted(theirs[key] for key in theirs.keys() - ours.keys())
+    missing = [names.of(open_clip_name(key)) for key in ours if key not in theirs]
+    unknown = [names.of(theirs[key]) for key in theirs if key not in ours]
     wrong = [
-        f"{theirs[key]} is {tuple(state[theirs[key]].shape)}, expected {tuple(value.shape)}"
+        f"{names.of(theirs[key])} is {tuple(state[theirs[key]].shape)}, expected {tuple(value.shape)}"
         for key, value in ours.items()
         if key in theirs and state[theirs[key]].shape != value.shape
     ]
-    wrong += [f"{key} is {state[key].dtype}" for key in theirs.values() if not state[key].is_floating_point()]
+    wrong += [f"{names.of(key)} is {state[key].dtype}" for key in theirs.values() if not state[key].is_floating_point()]
     if not (missing or unknown or wrong):
-        broken = [key for key in theirs.values() if not state[key].isfinite().all()]
+        broken = [names.of(key) for key in theirs.values() if not state[key].isfinite().all()]
         if broken:
             raise CheckpointError(f"the weights of {name} hold NaN or infinity in {', '.join(broken[:3])}")
         return
     parts = [
-        f"{len(keys)} {what} ({'; '.join(keys[:3])}{'; …' if len(keys) > 3 else ''})"
+        f"{len(keys)} {what} ({'; '.join(sorted(keys)[:3])}{'; …' if len(keys) > 3 else ''})"
         for what, keys in (("of another shape or type", wrong), ("missing", missing), ("unknown", unknown))
         if keys
     ]
     hint = ""
-    if any(key.startswith("vision_model.") for key in unknown):
-        hint = " These are transformers' names; headlens reads open_clip's."
-    elif any(key.startswith("vision.blocks.") for key in unknown):
+    if any(key.startswith("vision.blocks.") for key in unknown):
         hint = " These are a headlens state dict's names: give it to load_state_dict."
     raise CheckpointError(f"the weights do not fit {name}: {', '.join(parts)}.{hint}")
-
-
-def _recipe_of_file(arch: Architecture, path: Path, checkpoint: Checkpoint) -> tuple[dict[str, Any], bool]:
-    """Preprocessing that goes with a local file, as far as anything tells, and whether its activation is known."""
-    tag = published_as(arch.name, checkpoint.sha256)
-    if tag is not None:
-        recipe = tag_config(arch.name, tag)
-        _check_activation(arch, bool(recipe.get("quick_gelu")), f"{path.name}, published as {tag!r},")
-        return recipe, True
-    if checkpoint.openai:
-        _check_activation(arch, True, f"{path.name}, which has the marks of OpenAI's weights,")
-        return {}, True
-    beside = path.with_name("open_clip_config.json")
-    if not beside.is_file():
-        return {}, False
-    try:
-        config = json.loads(beside.read_text())
-        quick, recipe = bool(config["model_cfg"].get("quick_gelu")), dict(config.get("preprocess_cfg", {}))
-        for key in ("mean", "std"):
-            if key in recipe:
-                recipe[key] = tuple(float(number) for number in recipe[key])
-                if len(recipe[key]) != 3:
-                    raise ValueError(f"{key} is {recipe[key]}")
-        if recipe.get("interpolation", "bicubic") not in ("bicubic", "bilinear"):
-            raise ValueError(f"interpolation is {recipe['interpolation']}")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{beside} is no open_clip config: {error!r}") from error
-    _check_activation(arch, quick, f"{path.name}, by {beside.name} beside it,")
-    return recipe, True
-
-
-def _check_activation(arch: Architecture, trained_quick: bool, what: str) -> None:
-    if trained_quick == (arch.act_fn == "quick_gelu"):
-        return
-    import open_clip
-
-    other = arch.name.removesuffix("-quickgelu") if arch.name.endswith("-quickgelu") else f"{arch.name}-quickgelu"
-    trained, built = ("QuickGELU", "GELU") if trained_quick else ("GELU", "QuickGELU")
-    way = f": load {other!r} instead" if other in open_clip.list_models() else ""
-    raise ArchitectureError(f"{what} needs {trained}, {arch.name} computes {built}{way}")
 
 
 @cache

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from headlens.backbone.blocks import HookedLayerNorm, LocalStream, TokenMap
-from headlens.backbone.config import VisionConfig, check_blocks
+from headlens.backbone.config import PositionRule, VisionConfig, check_blocks
 from headlens.backbone.norm import Norm
 from headlens.backbone.tower import HookedTower
 from headlens.errors import ShapeError
@@ -60,6 +60,16 @@ class VisionOutput(NamedTuple):
     cls: Tensor
     patches: dict[int, Tensor]
     projected: dict[str, dict[int, Tensor]]
+
+
+def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int], rule: PositionRule) -> Tensor:
+    """The positional embedding [1 + rows * columns, D] of CLS and a grid of patches, for another grid."""
+    cls, patches = positions[:1], positions[1:]
+    # Half precisions are resized in float32, as a checkpoint is before it is cast.
+    image = patches.T.unflatten(1, old)[None]  # (N, D) -> (1, D, rows, columns)
+    image = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
+    image = F.interpolate(image, size=new, mode=rule, antialias=rule == "bicubic", align_corners=False)
+    return torch.cat([cls, image[0].flatten(1).T.to(cls.dtype)])
 
 
 class VisionTower(HookedTower):
@@ -105,13 +115,7 @@ class VisionTower(HookedTower):
         """
         if grid == self.cfg.grid:
             return self.positional_embedding
-        cls, patches = self.positional_embedding[:1], self.positional_embedding[1:]
-        # Half precisions are resized in float32, as a checkpoint is before it is cast.
-        image = patches.T.unflatten(1, self.cfg.grid)[None]  # (N, D) -> (1, D, rows, columns)
-        image = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
-        bicubic = self.cfg.position_rule == "bicubic"
-        image = F.interpolate(image, size=grid, mode=self.cfg.position_rule, antialias=bicubic, align_corners=False)
-        return torch.cat([cls, image[0].flatten(1).T.to(cls.dtype)])
+        return resized_positions(self.positional_embedding, self.cfg.grid, grid, self.cfg.position_rule)
 
     def embed(self, images: Tensor) -> Tensor:
         """Normalised images [B, 3, h, w] to the global stream before block 0, [B, 1 + N, D].

@@ -16,9 +16,9 @@ def verify(
     weights: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            help="A weight file for the (one) architecture. Without it: random weights; of mini, its own.",
+            help="A weight file for the (one) architecture, or a folder with one. Without it: random weights; of mini, "
+            "its own.",
             exists=True,
-            dir_okay=False,
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights and images.", min=0, max=2**63 - 1)] = 0,
@@ -40,10 +40,10 @@ def verify(
     import torch
 
     from headlens.backbone import embedded
-    from headlens.backbone.checkpoint import read_checkpoint
     from headlens.backbone.config import architecture
     from headlens.backbone.loading import load
     from headlens.backbone.parity import parity
+    from headlens.backbone.weights import find_weights
 
     checks = ("image", "image_fast", "text", "heads", "residual")
     ratios = []
@@ -51,13 +51,12 @@ def verify(
         architecture(name)  # a typing mistake is told before anything is computed
     for name in names:
         state = None
-        path = embedded.weights(name) if weights is None and name in embedded.NAMES else weights
-        if path is None:
+        if weights is None and name not in embedded.NAMES:
             typer.echo(f"{name}: random weights (seed {seed}); this is about arithmetic, not about images")
         else:
             provenance = load(name, weights).provenance  # checks names, shapes and activation first
-            state = read_checkpoint(path).state
-            typer.echo(f"{name}: {provenance.weights}, SHA-256 {provenance.sha256}, {provenance.act_fn}")
+            state = find_weights(name, weights).state
+            typer.echo(f"{name}: {provenance.weights}, SHA-256 {provenance.sha256}, {provenance.activation}")
         typer.echo(f"  {'size':9} {'dtype':8}" + "".join(f"{check:>12}" for check in checks) + f"{'limit':>9}")
         for row in parity(name, state, seed=seed):
             ratios += [row[check] / row["limit"] for check in checks]

@@ -10,7 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-NAMES = ("mini",)
+SHA256 = {"mini": "691ce1878b21171ce7b18a4ac5f922c767e13f8e18f9a81aa3daf0b14ea14b62"}
+"""Of the weight file of each: what ships is what is loaded."""
+NAMES = tuple(SHA256)
 
 
 def weights(name: str) -> Path:

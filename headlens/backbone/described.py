@@ -1,0 +1,156 @@
+"""What lies beside a weight file and says what it is: open_clip's config, or that of transformers' ``CLIPModel``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from headlens.backbone.config import (
+    Architecture,
+    architecture,
+    architecture_from_config,
+    architecture_from_transformers,
+)
+from headlens.errors import ArchitectureError, CheckpointError
+from headlens.files import read_text
+from headlens.printing import brief
+
+_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_OPEN_CLIP, _TRANSFORMERS, _IMAGES = "open_clip_config.json", "config.json", "preprocessor_config.json"
+_RESAMPLING = {2: "bilinear", 3: "bicubic"}  # as Pillow counts
+_MOST = 2**20  # bytes of a config
+_SIZES = ("n_layers", "n_heads", "d_model", "d_mlp", "d_embed", "eps", "patch_size", "n_ctx", "d_vocab")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a config says of the weights beside it.
+
+    Args:
+        path: the config.
+        quick: whether it was trained with QuickGELU.
+        arch: the whole architecture, where the config has it.
+        recipe: ``mean``, ``std``, ``interpolation`` of the images, those that it names.
+    """
+
+    path: Path
+    quick: bool
+    arch: Architecture | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+def weight_file(path: Path) -> Path:
+    """The weight file that a path means: itself, or of a folder the one that open_clip or transformers would take.
+
+    Raises:
+        CheckpointError: a folder without one.
+    """
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in _WEIGHTS if (path / name).is_file()), None)
+    if found is None:
+        raise CheckpointError(f"no weight file in {path}; expected one of {', '.join(_WEIGHTS)}")
+    return found
+
+
+def described(path: Path) -> Description | None:
+    """What the config beside a weight file says; None where there is none.
+
+    Raises:
+        CheckpointError: a config that cannot be read.
+        ArchitectureError: transformers' config of a model that the towers cannot be true to.
+    """
+    config = path.with_name(_OPEN_CLIP)
+    if config.exists():
+        return _of_open_clip(config)
+    config = path.with_name(_TRANSFORMERS)
+    found = _table(config) if config.exists() else {}
+    if not ("vision_config" in found and "text_config" in found):
+        return None  # a config of something else
+    arch = architecture_from_transformers(found, path.parent.name)
+    images = path.with_name(_IMAGES)
+    recipe = _transformers_recipe(_table(images), images) if images.exists() else {}
+    return Description(config, arch.act_fn == "quick_gelu", arch, recipe)
+
+
+def deduced(description: Description) -> str | None:
+    """open_clip's name of an architecture, the one of that image size if there is one; None where it has none."""
+    import open_clip
+
+    wanted = description.arch
+    alike = []
+    for name in open_clip.list_models():
+        try:
+            arch = architecture(name)
+        except ArchitectureError:
+            continue
+        if wanted is not None and arch.act_fn == wanted.act_fn and not differing(arch, wanted):
+            alike.append((arch.vision.image_size != wanted.vision.image_size, len(name), name))
+    return min(alike)[2] if alike else None
+
+
+def differing(one: Architecture, other: Architecture) -> list[tuple[str, Any, Any]]:
+    """Which sizes differ, image sizes apart: names, and what each has."""
+    return [
+        (f"{tower} {size.name}", *values)
+        for tower in ("vision", "text")
+        for size in fields(getattr(one, tower))
+        if size.name in _SIZES
+        and len(set(values := tuple(getattr(getattr(arch, tower), size.name) for arch in (one, other)))) > 1
+    ]
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(read_text(path, _MOST))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is no config that can be read: {brief(error)}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _of_open_clip(path: Path) -> Description:
+    try:
+        config = _table(path)
+        model, recipe = config["model_cfg"], _recipe(dict(config.get("preprocess_cfg", {})))
+        quick = bool(model.get("quick_gelu"))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} is no open_clip config: {error!r}") from error
+    arch = None
+    if {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
+        try:
+            arch = architecture_from_config(model, path.parent.name)
+        except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
+            raise CheckpointError(f"{path} is no open_clip config: {error!r}") from error
+    return Description(path, quick, arch, recipe)
+
+
+def _transformers_recipe(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    names = {"image_mean": "mean", "image_std": "std"}
+    found = {new: config[old] for old, new in names.items() if old in config}
+    if "resample" in config:
+        found["interpolation"] = _RESAMPLING.get(config["resample"], config["resample"])
+    try:
+        return _recipe(found)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is no image processor's config: {error!r}") from error
+
+
+def _recipe(config: dict[str, Any]) -> dict[str, Any]:
+    for key in ("mean", "std"):
+        if key in config:
+            config[key] = tuple(float(number) for number in config[key])
+            if len(config[key]) != 3:
+                raise ValueError(f"{key} is {config[key]}")
+    if config.get("interpolation", "bicubic") not in ("bicubic", "bilinear"):
+        raise ValueError(f"interpolation is {config['interpolation']}")
+    return config

@@ -1,0 +1,135 @@
+"""Names of weights: whatever a file calls them, and what open_clip calls them.
+
+Where something does not fit, it is named as the file names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from headlens.errors import CheckpointError
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "clip.")
+"""What training scripts, compilers and larger models put before every name."""
+_TOWERS = {"vision_model.": "visual.", "text_model.": ""}
+_PARTS = (  # of both towers, transformers' CLIPModel to open_clip; what is not here has the same name
+    ("embeddings.class_embedding", "class_embedding"),
+    ("embeddings.patch_embedding.weight", "conv1.weight"),
+    ("embeddings.position_embedding.weight", "positional_embedding"),
+    ("embeddings.token_embedding.", "token_embedding."),
+    ("pre_layrnorm.", "ln_pre."),  # so they spell it
+    ("post_layernorm.", "ln_post."),
+    ("final_layer_norm.", "ln_final."),
+    ("encoder.layers.", "transformer.resblocks."),
+    (".self_attn.{q,k,v}_proj.", ".attn.in_proj_"),
+    (".self_attn.out_proj.", ".attn.out_proj."),
+    (".layer_norm1.", ".ln_1."),
+    (".layer_norm2.", ".ln_2."),
+    (".mlp.fc1.", ".mlp.c_fc."),
+    (".mlp.fc2.", ".mlp.c_proj."),
+)
+_TURNED = {"visual_projection.weight": "visual.proj", "text_projection.weight": "text_projection"}
+"""Linear maps there, matrices that are multiplied from the right in open_clip."""
+_ONE_OF_THREE = re.compile(r"(?<=\.self_attn\.)[qkv](?=_proj\.)")
+_BUFFERS = "embeddings.position_ids"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a file calls the weights that open_clip calls otherwise.
+
+    Args:
+        transformers: whether its names are those of transformers' ``CLIPModel``, else open_clip's.
+        wrapped: what stands before every name.
+        known: of weights that it holds, by open_clip's names.
+    """
+
+    transformers: bool = False
+    wrapped: str = ""
+    known: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, name: str) -> str:
+        """The file's own name of a weight, whether it holds it or lacks it.
+
+        >>> Names(transformers=True).of("visual.transformer.resblocks.3.attn.in_proj_weight")
+        'vision_model.encoder.layers.3.self_attn.{q,k,v}_proj.weight'
+        >>> Names(wrapped="module.").of("text_projection")
+        'module.text_projection'
+        """
+        if name in self.known:
+            return self.known[name]
+        return self.wrapped + (_transformers(name) if self.transformers else name)
+
+
+def open_clip_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Names]:
+    """A state dict by open_clip's names, and what the file that it came from calls them.
+
+    Args:
+        state: with open_clip's names or those of transformers' ``CLIPModel``, behind whatever wrapped it when saved.
+
+    Raises:
+        CheckpointError: two names for one weight, or queries, keys and values that are no three of a kind.
+    """
+    wrapped = ""
+    while own := next((w for w in _WRAPPERS if state and all(n.startswith(wrapped + w) for n in state)), None):
+        wrapped += own
+    plain = {name.removeprefix(wrapped): value for name, value in state.items()}
+    transformers = any(name.startswith(tuple(_TOWERS)) for name in plain)
+    if transformers:
+        plain = _joined({name: value for name, value in plain.items() if not name.endswith(_BUFFERS)})
+        ours = {name: _TURNED.get(name) or _open_clip(name) for name in plain}
+        plain = {name: value.T if name in _TURNED and value.ndim == 2 else value for name, value in plain.items()}
+    else:  # open_clip's CustomTextCLIP keeps the text tower under "text."
+        ours = {name: name.removeprefix("text.") for name in plain}
+    found = {ours[name]: value for name, value in plain.items()}
+    if len(found) < len(plain):
+        twice = next(name for name in plain if ours[name] != name and ours[name] in plain)
+        raise CheckpointError(f"{wrapped}{twice} and {wrapped}{ours[twice]} are two names for one weight")
+    return found, Names(transformers, wrapped, {new: wrapped + old for old, new in ours.items()})
+
+
+def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Queries, keys and values of a head, three weights in transformers, as the one that open_clip has."""
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        together = _ONE_OF_THREE.sub("{q,k,v}", name)
+        if together == name:
+            found[name] = value
+        elif together not in found:
+            three = [together.replace("{q,k,v}", letter) for letter in "qkv"]
+            if missing := [other for other in three if other not in state]:
+                raise CheckpointError(f"{name} stands alone: {', '.join(missing)} missing")
+            parts = [state[other] for other in three]
+            if any(part.shape != value.shape or part.dtype != value.dtype for part in parts) or not value.ndim:
+                shapes = ", ".join(f"{other} {tuple(state[other].shape)}" for other in three)
+                raise CheckpointError(f"queries, keys and values are not of one shape and type: {shapes}")
+            found[together] = torch.cat(parts)
+    return found
+
+
+def _open_clip(name: str) -> str:
+    tower = next((own for own in _TOWERS if name.startswith(own)), None)
+    if tower is None:
+        return name
+    name = _TOWERS[tower] + name.removeprefix(tower)
+    for theirs, ours in _PARTS:
+        name = name.replace(theirs, ours)
+    return name
+
+
+def _transformers(name: str) -> str:
+    for theirs, ours in _TURNED.items():
+        if name == ours:
+            return theirs
+    if name == "logit_scale":
+        return name
+    tower = "vision_model." if name.startswith("visual.") else "text_model."
+    name = name.removeprefix("visual.")
+    for theirs, ours in _PARTS:
+        name = name.replace(ours, theirs)
+    return tower + name

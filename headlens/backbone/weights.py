@@ -1,0 +1,193 @@
+"""Where weights come from: an architecture's name, a tag, a file or a folder, and whether they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from headlens.backbone import embedded
+from headlens.backbone.checkpoint import Checkpoint, read_checkpoint
+from headlens.backbone.config import Activation, Architecture, PositionRule, architecture
+from headlens.backbone.described import Description, deduced, described, differing, weight_file
+from headlens.backbone.download import download, published_as, tag_config
+from headlens.backbone.layouts import Names
+from headlens.backbone.vision import resized_positions
+from headlens.errors import ArchitectureError, CheckpointError
+
+_POSITIONS = "visual.positional_embedding"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that were found for an architecture, and what is known of them.
+
+    Args:
+        arch: what they are for.
+        state: by open_clip's names, as the architecture has them; None for random ones.
+        names: what their file calls them.
+        label: how people are told of them.
+        sha256: of their file.
+        recipe: of the images that they want.
+        act_fn_known: whether anything says that their activation is the architecture's.
+        positions_from: the grid of patches that their positions were made for, where that was another.
+        path: of a local file.
+    """
+
+    arch: Architecture
+    state: Mapping[str, Tensor] | None
+    label: str
+    names: Names = field(default_factory=Names)
+    sha256: str | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    act_fn_known: bool = True
+    positions_from: tuple[int, int] | None = None
+    path: Path | None = None
+
+
+def find_weights(
+    name: str | Path,
+    pretrained: str | Path | None = None,
+    *,
+    position_rule: PositionRule = "bicubic",
+    act_fn: Activation | None = None,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+) -> Weights:
+    """What ``load`` makes a backbone of; arguments and errors as there."""
+    alone = Path(name).expanduser()
+    if pretrained is None and str(name) not in embedded.NAMES and alone.exists():
+        file = weight_file(alone)
+        about = described(file)
+        if about is None or about.arch is None:
+            raise ArchitectureError(
+                f"no config beside {file} says which architecture it is of: load(NAME, {str(name)!r}), with "
+                "open_clip's name of it"
+            )
+        named = deduced(about)
+        arch = replace(about.arch, name=alone.name) if named is None else architecture(named)
+        return _of_file(_ruled(arch, position_rule, act_fn), file, about, act_fn)
+    name = str(name)
+    path = None if pretrained is None else Path(pretrained).expanduser()
+    if path is not None and path.exists():
+        file = weight_file(path)
+        about = described(file)
+        return _of_file(_ruled(_named(name, about), position_rule, act_fn), file, about, act_fn)
+    arch = _ruled(architecture(name), position_rule, act_fn)
+    if path is not None:
+        tag = str(pretrained)
+        recipe = tag_config(name, tag)
+        check_activation(arch, bool(recipe.get("quick_gelu")), f"the pretrained tag {tag!r}")
+        return _fitted(arch, read_checkpoint(download(name, tag, cache_dir)), tag, recipe)
+    if name not in embedded.NAMES:
+        return Weights(arch, None, f"random (seed {seed})")
+    checkpoint = read_checkpoint(embedded.weights(name))
+    if checkpoint.sha256 != embedded.SHA256[name]:
+        raise CheckpointError(
+            f"{embedded.weights(name)} is not the file that headlens ships (SHA-256 {checkpoint.sha256}): install "
+            "headlens again"
+        )
+    recipe = embedded.config(name)["preprocess_cfg"]
+    return _fitted(arch, checkpoint, "embedded, trained on procedural images only", recipe)
+
+
+def _named(name: str, about: Description | None) -> Architecture:
+    """The architecture of that name, of open_clip's or of the config's; the two must be one if both say it."""
+    try:
+        arch = architecture(name)
+    except ArchitectureError:
+        if about is None or about.arch is None or _in_open_clip(name):
+            raise
+        return replace(about.arch, name=name)
+    if about is not None and about.arch is not None and (odd := differing(arch, about.arch)):
+        what, ours, theirs = odd[0]
+        way = f": load {other!r} instead" if (other := deduced(about)) else ""
+        raise ArchitectureError(f"{about.path} has {what} {theirs}, {name} has {ours}{way}")
+    return arch
+
+
+def _ruled(arch: Architecture, rule: PositionRule, act_fn: Activation | None) -> Architecture:
+    """With that rule of positions, and checked against what the caller says of its activation."""
+    if act_fn not in (None, "gelu", "quick_gelu"):
+        raise ArchitectureError(f"act_fn is {act_fn!r}; there are 'gelu' and 'quick_gelu'")
+    if act_fn is not None:
+        check_activation(arch, act_fn == "quick_gelu", f"act_fn={act_fn!r}")
+    return replace(arch, vision=replace(arch.vision, position_rule=rule))
+
+
+def _of_file(arch: Architecture, path: Path, about: Description | None, act_fn: Activation | None) -> Weights:
+    """Weights of a local file, under everything that says which activation and which images they were trained with."""
+    checkpoint = read_checkpoint(path)
+    recipe: Mapping[str, Any] = {} if about is None else about.recipe
+    tag = published_as(arch.name, checkpoint.sha256)
+    told: tuple[bool, str] | None = None
+    if tag is not None:
+        recipe = tag_config(arch.name, tag)
+        told = bool(recipe.get("quick_gelu")), f"published as {tag!r}"
+    elif checkpoint.openai:
+        told = True, "which has the marks of OpenAI's weights"
+    elif about is not None:
+        told = about.quick, f"by {about.path.name} beside it"
+    if told is not None:
+        check_activation(arch, told[0], f"{path.name}, {told[1]},")
+    # Whoever asks for -quickgelu has said it.
+    known = told is not None or act_fn is not None or arch.name.endswith("-quickgelu")
+    trained = None if about is None or about.arch is None else about.arch.vision.grid
+    found = _fitted(arch, checkpoint, path.name, recipe, trained)
+    return replace(found, act_fn_known=known, path=path)
+
+
+def _fitted(
+    arch: Architecture,
+    checkpoint: Checkpoint,
+    label: str,
+    recipe: Mapping[str, Any],
+    trained: tuple[int, int] | None = None,
+) -> Weights:
+    """A checkpoint with its positions for the architecture's grid of patches, as open_clip loads it.
+
+    Args:
+        arch: what it is for.
+        checkpoint: as it was read.
+        label, recipe: see ``Weights``.
+        trained: the grid of its config; where its positions are not as many, they are those of a square.
+    """
+    state, grid = dict(checkpoint.state), arch.vision.grid
+    positions, resized = state.get(_POSITIONS), None
+    if positions is not None and positions.ndim == 2 and len(positions) != 1 + grid[0] * grid[1]:
+        side = isqrt(max(0, len(positions) - 1))
+        resized = next(
+            ((r, c) for r, c in (trained or (0, 0), (side, side)) if r * c and len(positions) == 1 + r * c), None
+        )
+        if resized is None or not positions.is_floating_point():
+            raise CheckpointError(
+                f"{label}: {checkpoint.names.of(_POSITIONS)} has {len(positions)} positions, which are neither CLS and "
+                f"the {grid[0]} x {grid[1]} patches of {arch.name}, nor CLS and a square of patches"
+            )
+        state[_POSITIONS] = resized_positions(positions.float(), resized, grid, arch.vision.position_rule)
+    return Weights(arch, state, label, checkpoint.names, checkpoint.sha256, recipe, positions_from=resized)
+
+
+def check_activation(arch: Architecture, trained_quick: bool, what: str) -> None:
+    """Raises ArchitectureError where ``what`` was trained with the other activation."""
+    if trained_quick == (arch.act_fn == "quick_gelu"):
+        return
+    trained, built = ("QuickGELU", "GELU") if trained_quick else ("GELU", "QuickGELU")
+    way = f": load {other!r} instead" if (other := twin(arch.name)) else ""
+    raise ArchitectureError(f"{what} needs {trained}, {arch.name} computes {built}{way}")
+
+
+def _in_open_clip(name: str) -> bool:
+    import open_clip
+
+    return name in open_clip.list_models()
+
+
+def twin(name: str) -> str | None:
+    """The architecture that differs in its activation alone, where open_clip has it."""
+    other = name.removesuffix("-quickgelu") if name.endswith("-quickgelu") else f"{name}-quickgelu"
+    return other if _in_open_clip(other) else None
