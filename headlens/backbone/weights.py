@@ -121,21 +121,20 @@ def _ruled(arch: Architecture, rule: PositionRule, act_fn: Activation | None) ->
 
 def _of_file(arch: Architecture, path: Path, about: Description | None, act_fn: Activation | None) -> Weights:
     """Weights of a local file, under everything that says which activation and which images they were trained with."""
-    checkpoint = read_checkpoint(path)
-    recipe: Mapping[str, Any] = {} if about is None else about.recipe
-    tag = published_as(arch.name, checkpoint.sha256)
-    told: tuple[bool, str] | None = None
-    if tag is not None:
-        recipe = tag_config(arch.name, tag)
-        told = bool(recipe.get("quick_gelu")), f"published as {tag!r}"
-    elif checkpoint.openai:
-        told = True, "which has the marks of OpenAI's weights"
-    elif about is not None:
-        told = about.quick, f"by {about.path.name} beside it"
-    if told is not None:
-        check_activation(arch, told[0], f"{path.name}, {told[1]},")
     # Whoever asks for -quickgelu has said it.
-    known = told is not None or act_fn is not None or arch.name.endswith("-quickgelu")
+    known = act_fn is not None or about is not None or arch.name.endswith("-quickgelu")
+    recipe: Mapping[str, Any] = {}
+    if about is not None:
+        recipe = about.recipe
+        check_activation(arch, about.quick, f"{path.name}, by {about.path.name} beside it,")
+    checkpoint = read_checkpoint(path)
+    tag = published_as(arch.name, checkpoint.sha256)
+    if tag is not None:
+        recipe, known = tag_config(arch.name, tag), True
+        check_activation(arch, bool(recipe.get("quick_gelu")), f"{path.name}, published as {tag!r},")
+    elif checkpoint.openai:
+        known = True
+        check_activation(arch, True, f"{path.name}, which has the marks of OpenAI's weights,")
     trained = None if about is None or about.arch is None else about.arch.vision.grid
     found = _fitted(arch, checkpoint, path.name, recipe, trained)
     return replace(found, act_fn_known=known, path=path)
@@ -160,9 +159,8 @@ def _fitted(
     positions, resized = state.get(_POSITIONS), None
     if positions is not None and positions.ndim == 2 and len(positions) != 1 + grid[0] * grid[1]:
         side = isqrt(max(0, len(positions) - 1))
-        resized = next(
-            ((r, c) for r, c in (trained or (0, 0), (side, side)) if r * c and len(positions) == 1 + r * c), None
-        )
+        grids = (trained or (0, 0), (side, side))
+        resized = next(((r, c) for r, c in grids if r * c and len(positions) == 1 + r * c), None)
         if resized is None or not positions.is_floating_point():
             raise CheckpointError(
                 f"{label}: {checkpoint.names.of(_POSITIONS)} has {len(positions)} positions, which are neither CLS and "

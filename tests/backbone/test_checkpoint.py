@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
 import pickle
 import warnings
@@ -241,3 +242,138 @@ def test_a_missing_file_and_a_folder(tmp_path):
     for path in (tmp_path / "none.pt", tmp_path):
         with pytest.raises(CheckpointError, match="no weight file at"):
             read_checkpoint(path)
+
+
+def bombs() -> dict[str, dict]:
+    huge = torch.zeros(1).expand(1 << 33)  # 32 GiB out of 4 bytes
+    shared = torch.zeros(1 << 10)
+    return {
+        "stride 0": {"visual.proj": huge},
+        "the right shape": {"visual.proj": torch.zeros(1).expand(32, 20)},
+        "one storage many times": {f"blocks.{i}": shared for i in range(100)},
+    }
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("which", list(bombs()))
+def test_no_file_is_given_more_memory_than_it_has_bytes(which, old, tmp_path):
+    torch.save(bombs()[which], tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
+    assert (tmp_path / "x.pt").stat().st_size < 30_000
+    with pytest.raises(CheckpointError, match="claim"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("which", list("bde"))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_storage_is_larger_than_its_record(files, which, data, tmp_path):
+    """A pickle that claims more numbers than there are: nothing is allocated for it, and nothing read past its end."""
+    pickled = pickled_in(files[which])
+    claimed = data.draw(st.integers(641, 2**31 - 1))
+    body = pickled.replace(b"M\x80\x02", b"J" + claimed.to_bytes(4, "little"))  # of visual.proj, 32 x 20
+    assert body != pickled
+    if which == "d":
+        (tmp_path / "x.pt").write_bytes(files[which].read_bytes().replace(pickled, body))
+    else:
+        rezip(files[which], tmp_path / "x.pt", {"data.pkl": body})
+    with pytest.raises(CheckpointError, match=r"x\.pt"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def pickled_in(path: Path) -> bytes:
+    """The pickle that describes the tensors."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("which", list("bce"))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_byte_in_weights_that_are_zipped_is_noticed(files, which, data, tmp_path):
+    """Anywhere in a record that is read: its checksum does not fit."""
+    raw = bytearray(files[which].read_bytes())
+    with zipfile.ZipFile(files[which]) as archive:
+        records = [info for info in archive.infolist() if "/data" in info.filename and info.file_size]
+    record = data.draw(st.sampled_from(records))
+    at = record.header_offset  # of the record's own header: 30 bytes, its name, and what is padded
+    start = at + 30 + sum(int.from_bytes(raw[at + i : at + i + 2], "little") for i in (26, 28))
+    raw[start + data.draw(st.integers(0, record.file_size - 1))] ^= data.draw(st.integers(1, 255))
+    (tmp_path / "flipped.pt").write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"flipped\.pt"):
+        read_checkpoint(tmp_path / "flipped.pt")
+
+
+def test_a_file_that_was_written_without_checksums_is_read(model, tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(model.state_dict(), tmp_path / "x.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    state = read_checkpoint(tmp_path / "x.pt").state
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("old", [False, True])
+def test_views_parameters_and_every_precision(dtype, old, tmp_path):
+    """Oracle: torch.load."""
+    base = torch.randn(6, 8).to(dtype)
+    state = {"a": nn.Parameter(base), "b": base[1:3, ::2], "c": base.T[2], "d": torch.tensor(3).to(dtype)}
+    path = tmp_path / "x.pt"
+    torch.save({"state_dict": {name: value.clone() if name == "d" else value for name, value in state.items()}}, path)
+    torch.save({"pad": torch.zeros(999), **state}, path, _use_new_zipfile_serialization=not old)
+    theirs = torch.load(path, weights_only=True)
+    for name, value in read_checkpoint(path).state.items():
+        assert value.dtype == theirs[name].dtype
+        assert torch.equal(value, theirs[name]), name
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        (b"\x80\x02r\xff\xff\xff\x7f.", "asks for room"),
+        (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".", "bytearray|damaged"),
+        (b"\x80\x02(" * 5 + b".", "damaged"),
+    ],
+)
+def test_pickles_that_ask_for_memory_before_they_have_it(files, tmp_path, body, message):
+    for which in "be":
+        rezip(files[which], tmp_path / "x.pt", {"data.pkl": body})
+        with pytest.raises(CheckpointError, match=message):
+            read_checkpoint(tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes(body)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_refusal_is_one_whole_line_without_advice_to_run_the_file(tmp_path):
+    for how in (True, False):
+        torch.save({"state_dict": Bomb(tmp_path / "boom")}, tmp_path / "x.pt", _use_new_zipfile_serialization=how)
+        with pytest.raises(CheckpointError) as error:
+            read_checkpoint(tmp_path / "x.pt")
+        said = str(error.value)
+        assert "asks to call posix.mkdir" in said or "asks to call nt.mkdir" in said
+        assert "weights_only" not in said
+        assert "\n" not in said
+        assert said.endswith("nothing was run and nothing was loaded")
+
+
+@pytest.mark.parametrize("change", ["end", "shape", "overlap", "header"])
+def test_safetensors_whose_header_is_not_of_its_bytes(files, change, tmp_path):
+    raw = files["a"].read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    name = "visual.proj"
+    if change == "end":
+        header[name]["data_offsets"][1] += 4
+    elif change == "shape":
+        header[name]["shape"] = [1 << 20, 1 << 13]
+    elif change == "overlap":
+        header[name]["data_offsets"] = header["text_projection"]["data_offsets"]
+    new = json.dumps(header).encode()
+    size = (1 << 62) if change == "header" else len(new)
+    (tmp_path / "x.safetensors").write_bytes(size.to_bytes(8, "little") + new + raw[8 + length :])
+    with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+        read_checkpoint(tmp_path / "x.safetensors")

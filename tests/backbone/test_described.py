@@ -216,7 +216,6 @@ def test_a_name_is_deduced_and_what_is_named_is_checked(b32, tmp_path):
         load("ViT-B-16-quickgelu", b32)
     bare = tmp_path / "model.safetensors"
     bare.symlink_to(b32 / "model.safetensors")
-    assert load("ViT-B-32-quickgelu", bare).provenance.sha256 == made.sha256
     with pytest.raises(ArchitectureError, match=r"no config beside .*model\.safetensors says which architecture"):
         load(bare)
 
