@@ -51,8 +51,8 @@ class LocalStream:
         attention: what attends to what: any of ``"qq"``, ``"kk"``, ``"vv"``, ``"qk"``, whose softmaxes are summed
             (rows sum to their number), or a function of q, k, v, each [B, T, H, d], that returns [B, H, T, T].
         mode: ``"beside"``: a stream of its own, fed by the global one, which stays what it was (AnomalyCLIP);
-            ``"replace"``: the global stream itself attends this way from ``start`` on (the image side of AA-CLIP's
-            first stage); its hooks, weights and gates are the global ones.
+            ``"replace"``: the global stream itself attends this way from ``start`` on; its hooks, weights and gates
+            are the global ones.
         mlp: whether blocks of the local way have their MLP.
 
     >>> LocalStream(start=5).attention

@@ -20,7 +20,7 @@ from headlens.backbone.download import PLAIN
 from headlens.backbone.layouts import Names
 from headlens.backbone.weights import find_weights, twin
 from headlens.devices import device_of
-from headlens.errors import CheckpointError, ShapeError
+from headlens.errors import CheckpointError, HeadlensWarning, ShapeError
 
 _CLIP_VOCABULARY = 49408
 _RENAMED = (
@@ -71,7 +71,7 @@ def load(
         cache_dir: of the Hugging Face hub.
 
     Warns:
-        UserWarning: nothing says which activation the weights were trained with, and the name is believed.
+        HeadlensWarning: nothing says which activation the weights were trained with, and the name is believed.
 
     Raises:
         ArchitectureError: an unknown name, a model the towers cannot be true to, or weights of the other activation.
@@ -111,6 +111,7 @@ def load(
         warnings.warn(
             f"nothing says which activation {found.label} was trained with: {arch.name} computes {computed}, weights "
             f"fine-tuned from OpenAI's need QuickGELU; {way}, or say act_fn={arch.act_fn!r} if it is right",
+            HeadlensWarning,
             stacklevel=2,
         )
     return made

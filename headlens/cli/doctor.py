@@ -173,6 +173,13 @@ def _run(name: str) -> Iterator[Finding]:
     card = loaded.card
     detail = f"{card.get('preset', 'a detector')} on {loaded.detector.backbone}, trained on {card.get('trained_on')}"
     yield Finding("run", "ok", f"{detail}, seed {card.get('seed')}, threshold {loaded.threshold}, {loaded.size} px")
+    about = loaded.detector.backbone.provenance
+    if not about.act_fn_known:
+        yield Finding(
+            "activation",
+            "warning",
+            f"nothing says which one {about.weights} was trained with; {about.name} computes {about.act_fn}",
+        )
 
 
 def _published() -> Iterator[Finding]:
