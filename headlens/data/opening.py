@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "train", "valid", "all")
 _DEEP = 3  # archives unpack into a folder in a folder
+_LOOKED = 300  # folders that one of which could be meant is looked for in
 _SHOWN = 5  # of the folders that could be meant
 _FEW_UNUSED = 1 / 10  # of the images of a folder: a picture of the set, or of its makers
 _FAR_MORE = 2
@@ -277,12 +279,21 @@ def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
     if images:
         return images
     looked = "; ".join(f"{name} ({about})" for name, about in layouts().items())
-    folders = whole.folders(top) if top.is_dir() else []
-    fitting = [f"{inner} ({reader.name})" for inner in folders if (reader := _tried(whole, inner))]
-    hint = f"Open one of these: {', '.join(fitting[:_SHOWN])}. " if fitting else ""
+    fitting = [f"{inner} ({reader.name})" for inner, reader in islice(_inner_sets(whole, top), _SHOWN)]
+    hint = f"Open one of these: {', '.join(fitting)}. " if fitting else ""
     raise DataError(
         f"{top}: no layout fits. {hint}Looked for: {looked}. Name one with layout=, or list images in a csv file"
     )
+
+
+def _inner_sets(base: Root, top: Path) -> Iterator[tuple[Path, Layout]]:
+    """Folders in a folder that could be opened, those further down after those further up, as far as one would look."""
+    waiting = [(top, 0)] if top.is_dir() else []
+    for folder, deep in islice(waiting, _LOOKED):
+        if deep and (reader := _tried(base, folder)):
+            yield folder, reader
+        elif deep < _DEEP:
+            waiting += [(inner, deep + 1) for inner in base.folders(folder)]
 
 
 def _fitting(base: Root, path: Path) -> Layout | None:

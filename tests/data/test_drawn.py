@@ -82,24 +82,24 @@ def test_labelme_in_folders_of_splits_and_of_normal_images(tmp_path):
 
 
 def test_labelme_that_is_about_no_image_or_two(tmp_path):
-    for name in ("x/a.jpg", "y/a.jpg", "y/b.jpg"):
+    for name in ("x/a.jpg", "y/a.jpg", "z/b.jpg"):
         trees.picture(tmp_path, name)
     labelled(tmp_path, "json/a.json", "a.jpg", SQUARE)
     labelled(tmp_path, "json/b.json", "b.jpg", SQUARE)
-    labelled(tmp_path, "y/b.json", "b.jpg", SQUARE)
+    labelled(tmp_path, "z/b.json", "b.jpg", SQUARE)
     labelled(tmp_path, "json/gone.json", "gone.jpg", SQUARE)
     labelled(tmp_path, "json/broken.json", "b.jpg", shapes={"a": 1})
     found, told = facts(tmp_path)
     assert found == {
         "x/a": (None, ""),
-        "y/a": (False, "good"),
-        "y/b": (True, "dent"),
+        "y/a": (None, ""),
+        "z/b": (True, "dent"),
         "json/gone": (True, "dent"),
     }
     assert len(told) == 3
     assert f"json/a.json: can be about {tmp_path / 'x/a.jpg'} or {tmp_path / 'y/a.jpg'}; leave one of them" in told[0]
     assert "json/broken.json: its shapes are no list of objects" in told[1]
-    assert f"y/b.json: is about {tmp_path / 'y/b.jpg'}, as {tmp_path / 'json/b.json'} is; leave one of them" in told[2]
+    assert f"z/b.json: is about {tmp_path / 'z/b.jpg'}, as {tmp_path / 'json/b.json'} is; leave one of them" in told[2]
 
 
 def test_a_shape_that_cannot_be_drawn_is_found_by_the_checker(tmp_path):

@@ -144,6 +144,30 @@ def test_known_names(name, domain, category):
     assert known(["something", name]) == (domain, category)
 
 
+def test_elpv_in_its_package(tmp_path):
+    told = trees.elpv(tmp_path, "src/elpv_dataset/data")
+    for place in (tmp_path, tmp_path / "src/elpv_dataset/data"):
+        data = open(place)
+        assert isinstance(data, FileSet)
+        assert data.layout == "elpv"
+        trees.agree(data, told, tmp_path / "src/elpv_dataset/data")
+    trees.text(
+        tmp_path, "src/elpv_dataset/data/labels.csv", "images/cell0001.png 1.5 mono\nimages/cell0002.png 0.0 mono\n"
+    )
+    with pytest.raises(DataError, match=r"labels\.csv: line 1 is 'images/cell0001\.png 1\.5 mono', not an image"):
+        open(tmp_path, layout="elpv")
+
+
+def test_several_sets_in_a_folder_are_named(tmp_path):
+    trees.bsdata(tmp_path / "BSData")
+    trees.crackforest(tmp_path / "CrackForest")
+    trees.coco(tmp_path / "deep/er/export")
+    with pytest.raises(
+        DataError, match=r"Open one of these: .*BSData \(labelme\), .*CrackForest \(crackforest\), .*deep"
+    ):
+        open(tmp_path)
+
+
 # Trees of strangers
 names = st.text(string.ascii_letters + string.digits + " äß測-()", min_size=1, max_size=8).map(str.strip)
 cased = st.sampled_from([str.lower, str.upper, str.title])

@@ -430,19 +430,21 @@ def crackforest(root: Path) -> Tree:
     return told
 
 
-def elpv(root: Path) -> Tree:
-    """ELPV: a table without a header, cells by spaces."""
+def elpv(root: Path, packed: str = "") -> Tree:
+    """ELPV: a table without a header, cells by spaces; ``packed`` in the package that the repository is today."""
     told: Tree = {}
     lines = []
     for i, (chance, kind) in enumerate([("0.0", "mono"), ("1.0", "poly"), ("0.3333333333333333", "poly")] * 2):
         chance = "0.6666666666666666" if i == 5 else chance
         name = f"images/cell{i + 1:04d}"
-        picture(root, f"{name}.png")
+        picture(root / packed, f"{name}.png")
         lines.append(f"{name}.png  {chance:20}{kind}")
         families = {"0.0": "good", "1.0": "defective", "0.3333333333333333": "probably good"}
         flaw = float(chance) > 0.5
         told[name] = Told(f"{kind}crystalline solar cell", flaw, families.get(chance, "probably defective"))
-    text(root, "labels.csv", "\n".join([*lines, ""]))
+    text(root / packed, "labels.csv", "\n".join([*lines, ""]))
+    if packed:
+        text(root, "tests/test_elpv.py", "")
     return told
 
 

@@ -181,7 +181,7 @@ def read_crackforest(root: Root, at: Path) -> Iterator[Record]:
         yield record if record.mask is None else replace(record, anomalous=True, family="crack")
 
 
-# images/cell0001.png  0.3333333333333333  mono
+# images/cell0001.png  0.3333333333333333  mono; in src/elpv_dataset/data since the repository is a package
 _ELPV = re.compile(r"(\S+)[\s,;]+([01](?:\.\d+)?)[\s,;]+(mono|poly)")
 _SURE = {0.0: "good", 1.0: "defective"}
 
@@ -189,7 +189,10 @@ _SURE = {0.0: "good", 1.0: "defective"}
 def _elpv(root: Root, at: Path) -> Path | None:
     if not at.is_dir():
         return at if at.name.lower() == "labels.csv" else None
-    return root.find_file(at, "labels.csv")
+    packed: Path | None = at
+    for name in ("src", "elpv_dataset", "data"):
+        packed = root.find(packed, name) if packed else None
+    return root.find_file(at, "labels.csv") or (root.find_file(packed, "labels.csv") if packed else None)
 
 
 def fits_elpv(root: Root, at: Path) -> bool:
@@ -208,7 +211,7 @@ def read_elpv(root: Root, at: Path) -> Iterator[Record]:
         raise DataError(f"{at}: has no labels.csv")
     rows = [(number, line.strip()) for number, line in enumerate(text(listing).splitlines(), 1) if line.strip()]
     told = [(number, line, _ELPV.fullmatch(line)) for number, line in rows]
-    paths = Paths(root, (found[1] for _, _, found in told if found))
+    paths = Paths(root.within(listing.parent) if at.is_dir() else root, (found[1] for _, _, found in told if found))
     for number, line, found in told:
         if found is None or float(found[2]) > 1:
             root.refuse(
@@ -224,4 +227,4 @@ def read_elpv(root: Root, at: Path) -> Iterator[Record]:
             root.refuse(DataError(f"{listing}: line {number}: {error}"))
             continue
         category = f"{found[3]}crystalline solar cell"
-        yield Record(root.name(image), category, anomalous, family, "test", image)
+        yield Record(paths.root.name(image), category, anomalous, family, "test", image)

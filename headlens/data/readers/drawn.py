@@ -11,6 +11,7 @@ from typing import Any
 
 from headlens.data.outlines import Outlines, Shape
 from headlens.data.readers.folders import split_of
+from headlens.data.readers.known import generic
 from headlens.data.readers.paths import Paths
 from headlens.data.readers.tables import parsed, text
 from headlens.data.readers.tree import Root, is_normal, outside
@@ -42,13 +43,12 @@ def _split(root: Root, path: Path) -> str:
 
 # labelme: a.json beside a.jpg, or label/a.json and data/a.jpg
 def _json_files(root: Root, at: Path) -> Iterator[Path]:
-    """In a folder, and in those in it, two deep: where annotations lie."""
-    waiting = [(at, 0)]
-    while waiting:
-        folder, deep = waiting.pop(0)
+    """In a folder, in those in it, and in those of its splits and the like: deeper, there would be other sets."""
+    yield from root.files(at, ".json")
+    for folder in root.folders(at):
         yield from root.files(folder, ".json")
-        if deep < 2:
-            waiting += [(inner, deep + 1) for inner in root.folders(folder)]
+        for inner in root.folders(folder) if generic(folder.name) else []:
+            yield from root.files(inner, ".json")
 
 
 def _first_of_each_folder(root: Root, at: Path) -> Iterator[Path]:
@@ -79,12 +79,15 @@ def read_labelme(root: Root, at: Path) -> Iterator[Record]:
     for image in images:
         by_stem[image.stem.casefold()].append(image)
     told: dict[Path, tuple[Path, dict[str, Any]]] = {}
-    for path in _json_files(root, at):
+    files = list(_json_files(root, at))
+    alone = [called[0].parent for path in files if len(called := by_stem[path.stem.casefold()]) == 1]
+    usual = Counter(alone).most_common(1)[0][0] if alone else None
+    for path in files:
         try:
             content = _labelme(path)
             if content is None:
                 continue
-            image = _image_of(path, content, by_stem[path.stem.casefold()], root)
+            image = _image_of(path, content, by_stem[path.stem.casefold()], root, usual)
             if image in told:
                 raise DataError(f"{path}: is about {image}, as {told[image][0]} is; leave one of them")
             told[image] = path, content
@@ -117,10 +120,12 @@ def _labelme(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _image_of(path: Path, content: Mapping[str, Any], called: Sequence[Path], root: Root) -> Path:
-    """The image beside it, that which it names, or the only one of its name."""
-    if beside := [image for image in called if image.parent == path.parent]:
-        called = beside
+def _image_of(path: Path, content: Mapping[str, Any], called: Sequence[Path], root: Root, usual: Path | None) -> Path:
+    """The image beside it or in the ``usual`` folder, that which it names, or the only one of its name."""
+    for folder in (path.parent, usual):
+        if inside := [image for image in called if image.parent == folder]:
+            called = inside
+            break
     if len(called) == 1:
         return called[0]
     name = content["imagePath"]
