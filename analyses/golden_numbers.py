@@ -17,7 +17,8 @@ import torch
 
 import headlens
 from headlens import attribution, data, heads
-from headlens.training.run import NAMES, load_run, load_runs
+from headlens.training.run import load_run, load_runs
+from headlens.training.shipped import NAMES
 
 FILE = Path(__file__).parents[1] / "tests/golden.npz"
 TOLERANCE = 1e-12

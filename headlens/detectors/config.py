@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from headlens.backbone.vision import STREAMS
+from headlens.detectors.settings import Settings
 from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from headlens.backbone.config import TextConfig, VisionConfig
 
 Prompts = Literal["learned", "ensemble"]
 Weighting = Literal["none", "free", "sigmoid", "softmax"]
 Pool = Literal["max", "top"]
-
-
-class Settings:
-    """What both tables of ``config.toml`` can do; a dataclass inherits from it."""
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """From a table of ``config.toml``.
-
-        Raises:
-            ConfigError: a field that does not exist.
-        """
-        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-        if unknown := [name for name in values if name not in known]:
-            raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; there are {', '.join(known)}")
-        return cls(**values)
-
-    def table(self) -> dict[str, Any]:
-        """For ``config.toml``."""
-        return asdict(self)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)
@@ -87,24 +67,20 @@ class DetectorConfig(Settings):
     top: float = 0.01
 
     def __post_init__(self) -> None:
-        for name, known in (("prompts", Prompts), ("head_weights", Weighting), ("pool", Pool)):
-            if getattr(self, name) not in get_args(known):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(get_args(known))}")
-        for name in ("streams", "local_attention", "taps"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
         if unknown := set(self.streams) - set(STREAMS):
             raise ConfigError(f"streams: {sorted(unknown)[0]!r} does not exist; streams are {', '.join(STREAMS)}")
         limits = {
             "context": self.context >= 0,
             "deep": self.deep >= 0,
             "deep_tokens": self.deep_tokens >= 1,
-            "streams": bool(self.streams),
-            "taps": bool(self.taps) and len(set(self.taps)) == len(self.taps),
+            "streams": bool(self.streams) and len(set(self.streams)) == len(self.streams),
+            "taps": bool(self.taps) and len(set(self.taps)) == len(self.taps) and min(self.taps) >= 0,
             "local_start": self.local_start >= -1,
             "local_attention": bool(self.local_attention) and set(self.local_attention) <= {"qq", "kk", "vv", "qk"},
             "score_pooling": 0 <= self.score_pooling <= 1,
-            "temperature": self.temperature > 0,
-            "sigma": self.sigma >= 0,
+            "temperature": 1e-6 <= self.temperature <= 1e6,
+            "sigma": 0 <= self.sigma <= 518,
             "alpha": 0 <= self.alpha <= 1,
             "top": 0 < self.top <= 1,
         }
@@ -138,3 +114,47 @@ def preset(name: str, **changes: Any) -> DetectorConfig:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     return DetectorConfig.of(PRESETS[name].table() | changes)
+
+
+LARGEST = 16
+"""Times the side that a backbone was made for: no larger image is scored. A wrong number is larger by far."""
+
+
+def check_fits(config: DetectorConfig, vision: VisionConfig, text: TextConfig, name: str) -> None:
+    """Before anything is made: whether the backbone ``name`` with these towers can have that detector.
+
+    Raises:
+        ConfigError: a block that does not exist, or more learned tokens than the text tower reads.
+    """
+    if beyond := [block for block in (*config.taps, config.local_start) if block >= vision.n_layers]:
+        raise ConfigError(f"block {beyond[0]} does not exist: {name} has {vision.n_layers}")
+    if config.prompts != "learned":
+        return
+    if config.context > text.n_ctx - 3:  # the start, a word and the end are read, too
+        raise ConfigError(f"context is {config.context}, but the text tower of {name} reads {text.n_ctx} tokens in all")
+    if config.deep >= text.n_layers:
+        raise ConfigError(
+            f"deep is {config.deep}, but the text tower has blocks 0..{text.n_layers - 1}, and 0 takes none"
+        )
+    if config.deep and config.deep_tokens > config.context:
+        raise ConfigError(
+            f"deep_tokens is {config.deep_tokens}: they overwrite context, which has {config.context} tokens"
+        )
+
+
+def check_size(size: int, vision: VisionConfig, what: str = "size") -> None:
+    """Raises ConfigError for images smaller than a patch, or much larger than the backbone was made for."""
+    least, most = vision.patch_size, LARGEST * max(vision.image_size)
+    if not least <= size <= most:
+        raise ConfigError(f"{what} is {size}: images have {least} px, one patch, to {most} px along a side")
+
+
+def learned_shapes(config: DetectorConfig, vision: VisionConfig, text: TextConfig) -> dict[str, tuple[int, ...]]:
+    """Of all that a detector learns, by the names in its state dict."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    if config.prompts == "learned":
+        shapes["prompts.context"] = (2, config.context, text.d_model)
+        shapes |= {f"prompts.deep.{block}": (config.deep_tokens, text.d_model) for block in range(config.deep)}
+    if config.head_weights != "none":
+        shapes |= {f"weights.raw.{stream}": (vision.n_layers, vision.n_heads) for stream in config.streams}
+    return shapes

@@ -18,7 +18,7 @@ from headlens import html
 from headlens.backbone import Backbone, LocalStream
 from headlens.backbone.hooks import hooked
 from headlens.backbone.vision import VisionOutput
-from headlens.detectors.config import DetectorConfig
+from headlens.detectors.config import DetectorConfig, check_fits
 from headlens.detectors.learned import HeadWeights, LearnedPrompts
 from headlens.detectors.prompts import ensemble
 from headlens.detectors.scoring import joint_score, margin, score_pooled, upsample
@@ -100,9 +100,7 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config = config or DetectorConfig()
         vision = backbone.vision.cfg
-        beyond = [block for block in (*config.taps, config.local_start) if block >= vision.n_layers]
-        if beyond:
-            raise ConfigError(f"block {beyond[0]} does not exist: {backbone.provenance.name} has {vision.n_layers}")
+        check_fits(config, vision, backbone.text.cfg, backbone.provenance.name)
         self._backbone = [backbone.requires_grad_(False).eval()]  # in a list: its weights are not this module's state
         self.prompts = LearnedPrompts(backbone, config, seed) if config.prompts == "learned" else None
         self.size = 0  # pixels along a side that it was trained on, where that is another than the backbone's
@@ -250,6 +248,7 @@ class Detector(nn.Module):
             raise ConfigError(f"{sorted(fixed)[0]} decides what is learned: train another detector")
         other = Detector(self.backbone, replace(self.config, **changes))  # type: ignore[arg-type]
         other.load_state_dict(self.state_dict())
+        other.size = self.size
         return other.requires_grad_(any(p.requires_grad for p in self.parameters())).train(self.training)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Detector:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from headlens.backbone import Backbone
 from headlens.detectors.config import DetectorConfig
-from headlens.errors import ConfigError
 
 _STD = 0.02
 
@@ -29,13 +28,7 @@ class LearnedPrompts(nn.Module):
 
     def __init__(self, backbone: Backbone, config: DetectorConfig, seed: int = 0) -> None:
         super().__init__()
-        width, depth = backbone.text.cfg.d_model, backbone.text.cfg.n_layers
-        if config.deep >= depth:
-            raise ConfigError(f"deep is {config.deep}, but the text tower has blocks 0..{depth - 1}, and 0 takes none")
-        if config.deep and config.deep_tokens > config.context:
-            raise ConfigError(
-                f"deep_tokens is {config.deep_tokens}: they overwrite context, which has {config.context} tokens"
-            )
+        width = backbone.text.cfg.d_model
         generator = torch.Generator().manual_seed(seed)
         device = backbone.logit_scale.device
 

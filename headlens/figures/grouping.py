@@ -71,11 +71,15 @@ def differing(run: Run, other: Run) -> set[str]:
     """Names of all that two runs differ in, but the seed and how the score is read."""
 
     def facts(one: Run) -> dict[str, Any]:
-        known = one.detector.config.table() | one.training.table() | {"backbone": one.detector.backbone.provenance}
+        # Where nobody has said how it was trained, a run is no other one's seed.
+        training = one.training.table() if one.training is not None else {"training": one.folder}
+        known = one.detector.config.table() | training | {"backbone": one.detector.backbone.provenance}
         return known | {name: one.card.get(name) for name in ("trained_on", "images")}
 
     ours, theirs = facts(run), facts(other)
-    return {name for name in ours if ours[name] != theirs[name]} - READING - {"seed", "save_every"}
+    return (
+        {name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)} - READING - {"seed", "save_every"}
+    )
 
 
 def _lacks(run: Run, part: str, changed: set[str], allowed: set[str]) -> bool:

@@ -63,7 +63,7 @@ def _measured(material: Material, subject: Subject) -> pd.DataFrame:
         runs = subject.runs.whole if part is None else subject.runs.without.get(part, [])
         if not joint and config.alpha == 0:
             runs = []  # there is no joint score to do without
-        found[row] = {run.training.seed: _metrics(material, subject, run, joint) for run in runs}
+        found[row] = {run.seed: _metrics(material, subject, run, joint) for run in runs}
     rows = []
     for row, seeds in found.items():
         for metric in METRICS:

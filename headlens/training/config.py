@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from headlens.detectors.config import Settings
+from headlens.detectors.settings import Settings
 from headlens.errors import ConfigError
 
+_LARGEST_SEED = 2**32
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -45,10 +46,12 @@ class TrainingConfig(Settings):
     save_every: int = 50
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
+        super().__post_init__()
         least = {"epochs": 1, "batch": 1, "accumulate": 1, "lr": 0, "lr_heads": 0, "pixel_weight": 0, "size": 0}
         for name, low in {**least, "save_every": 1}.items():
             if not getattr(self, name) >= low:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it is at least {low}")
-        if self.precision not in get_args(Precision):
-            raise ConfigError(f"precision is {self.precision!r}; it can be {', '.join(get_args(Precision))}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas are {self.betas}; each is at least 0 and below 1")
+        if abs(self.seed) > _LARGEST_SEED:
+            raise ConfigError(f"seed is {self.seed}; it is at most {_LARGEST_SEED}")

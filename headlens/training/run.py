@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -13,28 +15,32 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from safetensors.torch import save
 
 from headlens import __version__, html
-from headlens.backbone import Backbone
+from headlens.backbone import Backbone, architecture
 from headlens.backbone import load as load_backbone
-from headlens.detectors.config import DetectorConfig
+from headlens.detectors.config import check_fits, check_size, learned_shapes
 from headlens.detectors.headclip import Detector, Prediction
 from headlens.detectors.predict import Picture, predict
 from headlens.devices import device_of
-from headlens.errors import HeadlensError, RunError
+from headlens.errors import ConfigError, HeadlensError, RunError
 from headlens.files import write_atomically
+from headlens.locking import locked
 from headlens.training.config import TrainingConfig
-from headlens.training.shipped import NAMES, folders
+from headlens.training.reading import (
+    CARD,
+    CONFIG,
+    LOG,
+    MODEL,
+    check_same,
+    exists,
+    read_card,
+    read_config,
+    read_tensors,
+)
+from headlens.training.shipped import folders
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-CONFIG, MODEL, CARD, LOG = "config.toml", "model.safetensors", "card.json", "log.csv"
 _PACKAGES = ("torch", "open_clip_torch", "transformer-lens", "accelerate")
 
 
@@ -45,13 +51,13 @@ class Run:
     Args:
         folder: where it lies.
         detector: ready to score.
-        training: how it was trained.
+        training: how it was trained; None where its authors have not said.
         card: of ``card.json``: backbone and weight hash, training set, selection rule, threshold, versions, metrics.
     """
 
     folder: Path
     detector: Detector
-    training: TrainingConfig
+    training: TrainingConfig | None
     card: dict[str, Any]
 
     if not TYPE_CHECKING:  # which knows what a run has
@@ -65,7 +71,12 @@ class Run:
     @property
     def size(self) -> int:
         """Pixels along a side that pictures are resized to, as in training."""
-        return self.training.size or self.detector.image_size
+        return (self.training.size if self.training is not None else 0) or self.detector.image_size
+
+    @property
+    def seed(self) -> int | None:
+        """Of its training; None where nobody has said."""
+        return self.training.seed if self.training is not None else None
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -83,16 +94,54 @@ class Run:
         """Scores of one picture or several: paths, PIL images, arrays, tensors; see ``headlens.detectors.predict``."""
         return predict(self.detector, pictures, self.size, batch, category)
 
+    def changed(self, folder: str | Path, **changes: Any) -> Run:
+        """A new run of the same learned tensors, read in another way: ``alpha``, ``pool``, ``sigma``, ``taps``, ...
+
+        Its joint scores are others, so that the threshold is not known.
+
+        Args:
+            folder: a new one.
+            **changes: as ``Detector.with_config`` has them.
+
+        Raises:
+            ConfigError: a field that decides what is learned.
+            RunError: the folder has a run, is in use, or cannot be written.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     load_run("mini-industrial").changed(Path(folder, "new"), alpha=0.25).detector.config.alpha
+        0.25
+        """
+        detector, folder = self.detector.with_config(**changes), Path(folder)
+        about = {**self.card, "threshold": None, "metrics": None}
+        about["changed"] = {"from": self.folder.name, "model_sha256": self.card.get("model_sha256"), **_plain(changes)}
+        with new_run(folder):
+            save_run(folder, detector, self.training, about)
+        return load_run(folder, self.detector.backbone)
+
     @property
     def threshold(self) -> float | None:
         """Joint scores above it count as anomalous; calibrated on the auxiliary set."""
         return self.card.get("threshold")
 
 
+@contextmanager
+def new_run(folder: Path) -> Iterator[None]:
+    """Has ``folder`` for this process alone, to write a run in it.
+
+    Raises:
+        RunError: it has one, is in use, or cannot be written.
+    """
+    with locked(folder):
+        if exists(folder / CONFIG):
+            raise RunError(f"{folder} holds a finished run; name another folder")
+        yield
+
+
 def save_run(
     folder: Path,
     detector: Detector,
-    training: TrainingConfig,
+    training: TrainingConfig | None,
     about: Mapping[str, Any],
     log: Sequence[Mapping[str, float]] = (),
 ) -> dict[str, Any]:
@@ -101,7 +150,7 @@ def save_run(
     Args:
         folder: made if need be.
         detector: what was trained.
-        training: how.
+        training: how; None if that is not known.
         about: what else the card says: training set, selection, threshold, metrics.
         log: rows of ``log.csv``, one for each step.
 
@@ -109,7 +158,7 @@ def save_run(
         The card.
 
     Raises:
-        RunError: the folder cannot be written.
+        RunError: learned numbers that are not finite; the folder cannot be written.
     """
     import tomli_w
 
@@ -122,14 +171,17 @@ def save_run(
             "position_rule": provenance["position_rule"],
         },
         "detector": _plain(detector.config.table()),
-        "training": _plain(training.table()),
+        **({"training": _plain(training.table())} if training is not None else {}),
     }
-    weights = save({name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()})
+    learned = {name: value.detach().float().cpu().contiguous() for name, value in detector.state_dict().items()}
+    if broken := [name for name, value in learned.items() if not value.isfinite().all()]:
+        raise RunError(f"{folder}: {broken[0]} has NaN or infinity, and is not saved; train with a smaller lr")
+    weights = save(learned)
     card = {
-        "backbone": provenance,
-        "detector": tables["detector"],
-        "seed": training.seed,
         **about,
+        "backbone": provenance,
+        **{name: table for name, table in tables.items() if name != "backbone"},
+        **({"seed": training.seed} if training is not None else {}),
         "model_sha256": sha256(weights).hexdigest(),
         "versions": {
             "headlens": __version__,
@@ -151,31 +203,11 @@ def save_run(
 
 def find_run(name: str | Path) -> Path:
     """The folder that ``name`` is, or that of the shipped run of that name: the first seed where it names several."""
-    own = [] if Path(name).exists() else folders(name)
-    return own[0] if own else Path(name)
+    return _folders(name)[0]
 
 
-def read_config(folder: Path) -> tuple[dict[str, Any], DetectorConfig, TrainingConfig]:
-    """``config.toml``: its table ``backbone``, and the other two.
-
-    Raises:
-        RunError: no run, or not readable.
-        ConfigError: a setting that does not exist.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        there = "no such folder" if not folder.exists() else f"no {CONFIG} in it"
-        raise RunError(
-            f"{folder}: {there}; a run is a folder that `headlens train` has written, or one of those that ship: "
-            f"{', '.join(NAMES)}"
-        )
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        return tables["backbone"], DetectorConfig.of(tables["detector"]), TrainingConfig.of(tables["training"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, HeadlensError):
-            raise
-        raise RunError(f"{path}: damaged ({error}); train again, or copy the run again") from error
+def _folders(name: str | Path) -> list[Path]:
+    return ([] if exists(Path(name)) else folders(name)) or [Path(name)]
 
 
 def load_run(
@@ -201,31 +233,34 @@ def load_run(
     """
     folder = find_run(folder)
     about, config, training = read_config(folder)
-    card = _card(folder)
-    tensors = _tensors(folder / MODEL, card.get("model_sha256"))
+    card = read_card(folder)
+    check_same(folder, card, about, config, training)
+    if backbone is not None:
+        _check_backbone(folder, backbone, card)
+        vision, text = backbone.vision.cfg, backbone.text.cfg
+    else:
+        with _trained_on(folder, about):
+            arch = architecture(about["name"])
+        vision, text = arch.vision, arch.text
+    try:
+        for side in about["image_size"]:
+            check_size(side, vision, "image_size")
+        if training is not None and training.size:
+            check_size(training.size, vision)
+        check_fits(config, vision, text, about["name"])
+    except ConfigError as error:
+        raise ConfigError(f"{folder / CONFIG}: {error}") from error
+    tensors = read_tensors(folder, card["model_sha256"], learned_shapes(config, vision, text))
     if backbone is None:
         device = device_of(device)
-        try:
+        with _trained_on(folder, about):
             backbone = _backbone(about, weights, device, dtype)
-        except HeadlensError as error:
-            raise type(error)(
-                f"{folder} was trained on {about['name']} with weights {about['weights']!r}, which cannot be loaded "
-                f"({error}); name their file with --weights, in Python weights="
-            ) from error
-    ours, theirs = backbone.provenance, card.get("backbone", {})
-    alike = ("name", "sha256", "position_rule", *(() if ours.sha256 else ("weights",)))
-    if any(getattr(ours, name) != theirs.get(name) for name in alike):
-        raise RunError(
-            f"{folder} was trained on {theirs.get('name')} ({theirs.get('weights')}, SHA-256 {theirs.get('sha256')}, "
-            f"{theirs.get('position_rule')} positions), not on {ours.name} ({ours.weights}, SHA-256 {ours.sha256}, "
-            f"{ours.position_rule}); give it the backbone that it was trained on"
-        )
+        _check_backbone(folder, backbone, card)
     detector = Detector(backbone, config)
-    expected = {name: tuple(value.shape) for name, value in detector.state_dict().items()}
-    if expected != {name: tuple(value.shape) for name, value in tensors.items()}:
-        raise RunError(f"{folder}: {MODEL} does not hold what {CONFIG} describes; copy the run again")
     detector.load_state_dict(tensors)
-    detector.size = training.size
+    detector.size = (training.size if training is not None else 0) or about["image_size"][0]
+    if "imported" in card:  # older versions wrote settings that nobody had told them
+        training = None
     return Run(folder, detector.requires_grad_(False).eval(), training, card)
 
 
@@ -246,37 +281,42 @@ def load_runs(
     """
     loaded, clips = [], dict[str, Backbone]()
     for name in names:
-        for folder in ([] if Path(name).exists() else folders(name)) or [Path(name)]:
+        for folder in _folders(name):
             about = json.dumps(read_config(folder)[0])
             loaded.append(load_run(folder, clips.get(about), weights=weights, device=device))
             clips[about] = loaded[-1].detector.backbone
     return loaded
 
 
-def _card(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / CARD}: {error}; a run without its card cannot be checked, copy it again") from error
+def _check_backbone(folder: Path, backbone: Backbone, card: Mapping[str, Any]) -> None:
+    """Raises RunError for another one than the card has."""
+    ours, theirs = backbone.provenance, card["backbone"]
+    alike = ("name", "sha256", "position_rule", *(() if ours.sha256 else ("weights",)))
+    if any(getattr(ours, name) != theirs.get(name) for name in alike):
+        raise RunError(
+            f"{folder} was trained on {theirs.get('name')} ({theirs.get('weights')}, SHA-256 {theirs.get('sha256')}, "
+            f"{theirs.get('position_rule')} positions), not on {ours.name} ({ours.weights}, SHA-256 {ours.sha256}, "
+            f"{ours.position_rule}); give it the backbone that it was trained on"
+        )
 
 
-def _tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
+@contextmanager
+def _trained_on(folder: Path, about: Mapping[str, Any]) -> Iterator[None]:
+    """Errors of the backbone say whose it is."""
     try:
-        content = path.read_bytes()
-        found = sha256(content).hexdigest()
-        if found != digest:
-            raise RunError(f"{path}: its SHA-256 is {found}, the card says {digest}: edited or damaged; copy it again")
-        return load(content)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: {error}; copy the run again") from error
+        yield
+    except HeadlensError as error:
+        raise type(error)(
+            f"{folder} was trained on {about['name']} with weights {about['weights']!r}, which cannot be loaded "
+            f"({error}); name their file with --weights, in Python weights="
+        ) from error
 
 
 def _backbone(
     about: Mapping[str, Any], weights: str | Path | None, device: str | torch.device | None, dtype: torch.dtype
 ) -> Backbone:
-    stored = str(about["weights"])
-    random = stored.startswith("random (seed ")
-    seed = int(stored.removeprefix("random (seed ").rstrip(")")) if random else 0
+    stored = about["weights"]
+    random = re.fullmatch(r"random \(seed (-?\d{1,18})\)", stored)
     embedded = stored.startswith("embedded")
     return load_backbone(
         about["name"],
@@ -285,7 +325,7 @@ def _backbone(
         position_rule=about["position_rule"],
         device=device,
         dtype=dtype,
-        seed=seed,
+        seed=int(random[1]) if random else 0,
     )
 
 

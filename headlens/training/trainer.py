@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
+from headlens.detectors.config import check_size
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
 from headlens.launch import alone, launched
-from headlens.locking import locked
 from headlens.training.calibration import calibrate
 from headlens.training.config import TrainingConfig
 from headlens.training.features import features_of
 from headlens.training.interrupt import Stopped, wishes
 from headlens.training.losses import objective
-from headlens.training.run import CONFIG, save_run
+from headlens.training.run import new_run, save_run
 from headlens.training.state import STATE, load_state, save_state
 
 
@@ -98,6 +98,8 @@ def train(
     if hooks := detector.hooks:
         raise ConfigError(f"the folder of a run does not say what the hook at {hooks[0]} does: remove it, then train")
     groups = _groups(detector, config)
+    if config.size:
+        check_size(config.size, detector.backbone.vision.cfg)
     AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
     with nullcontext() if launched() else alone():
         accelerator = Accelerator(
@@ -106,10 +108,8 @@ def train(
             gradient_accumulation_steps=config.accumulate,
         )
     main = accelerator.is_main_process
-    with locked(out) if main else nullcontext():
+    with new_run(out) if main else nullcontext():
         accelerator.wait_for_everyone()
-        if (out / CONFIG).exists():
-            raise RunError(f"{out} holds a finished run; name another folder")
         detector.to(accelerator.device)
         optimizer = torch.optim.Adam(groups, betas=config.betas)
         size = config.size or detector.image_size

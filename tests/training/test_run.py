@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from copy import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,12 +10,14 @@ import torch
 from headlens import heads
 from headlens.backbone import architecture_from_config, assemble, embedded
 from headlens.backbone import load as load_backbone
-from headlens.detectors.config import preset
+from headlens.backbone.vision import STREAMS
+from headlens.detectors.config import learned_shapes, preset
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, HeadlensError, RunError
 from headlens.training.config import TrainingConfig
 from headlens.training.run import Run, load_run, read_config, save_run
 from tests.backbone.models import tiny_config
+from tests.training.conftest import SMALL
 
 
 @pytest.fixture
@@ -97,11 +100,64 @@ def test_what_is_no_run_is_said_so(tmp_path, run, clip):
         load_run(run[0], clip)
 
 
-def test_a_config_that_does_not_fit_the_weights_is_refused(run, clip):
+EDITS = {  # of config.toml: what, by what, and the field that the error names
+    "head_weights": ('head_weights = "free"', 'head_weights = "sigmoid"', "'sigmoid'", "'free'"),
+    "temperature": ("temperature = 0.07", "temperature = 0.01", "0.01", "0.07"),
+    "alpha": ("alpha = 0.5", "alpha = 0.25", "0.25", "0.5"),
+    "taps": ("    3,\n", "    2,\n", r"\(1, 2\)", r"\(1, 3\)"),
+    "context": ("context = 5", "context = 6", "6", "5"),
+    "class_aware": ("class_aware = false", "class_aware = true", "True", "False"),
+    "size": ("size = 0", "size = 64", "64", "0"),
+    "lr": ("lr = 0.001", "lr = 0.1", "0.1", "0.001"),
+    "seed": ("seed = 7", "seed = 8", "8", "7"),
+    "position_rule": ('"bicubic"', '"bilinear"', "'bilinear'", "'bicubic'"),
+    "weights": ("random (seed 4)", "random (seed 5)", r"'random \(seed 5\)'", r"'random \(seed 4\)'"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_config_is_refused_with_both_values(name, run, clip):
+    before, after, ours, theirs = EDITS[name]
     config = run[0] / "config.toml"
-    config.write_text(config.read_text().replace("context = 5", "context = 6"))
-    with pytest.raises(RunError, match="does not hold what"):
+    assert before in config.read_text()
+    config.write_text(config.read_text().replace(before, after))
+    message = rf"run: {name} is {ours} in config\.toml and {theirs} in card\.json: one of them was edited, put it back"
+    with pytest.raises(RunError, match=message):
         load_run(run[0], clip)
+
+
+def test_a_run_of_an_older_version_has_no_settings_of_training_in_its_card(run, clip):
+    card = json.loads((run[0] / "card.json").read_text())
+    del card["training"]
+    (run[0] / "card.json").write_text(json.dumps(card))
+    assert load_run(run[0], clip).training == TrainingConfig(seed=7)
+
+
+def test_the_same_tensors_read_in_another_way_are_a_new_run(run, clip):
+    loaded = load_run(run[0], clip)
+    changed = loaded.changed(run[0].parent / "new", alpha=0.25)
+    assert changed.detector.config == replace(loaded.detector.config, alpha=0.25)
+    assert changed.threshold is None and changed.card["changed"]["model_sha256"] == loaded.card["model_sha256"]
+    assert all(torch.equal(own, changed.detector.state_dict()[n]) for n, own in loaded.detector.state_dict().items())
+    with pytest.raises(RunError, match="finished run"):
+        loaded.changed(run[0], alpha=0.25)
+    with pytest.raises(ConfigError, match="context decides what is learned"):
+        loaded.changed(run[0].parent / "other", context=3)
+
+
+def test_a_run_scores_images_of_the_size_it_was_trained_on(run, headclip):
+    """Whatever size the backbone that it is given was loaded for."""
+    folder, detector = run
+    larger = copy(detector.backbone)
+    larger.provenance = replace(larger.provenance, image_size=(64, 64))
+    assert load_run(folder, larger).size == load_run(folder, detector.backbone).size == 32
+
+
+def test_shapes_that_are_checked_before_are_those_of_what_is_made(clip):
+    for changes in ({}, {"deep": 0}, {"prompts": "ensemble"}, {"head_weights": "none"}, {"streams": STREAMS}):
+        config = preset("headclip", **{**SMALL, **changes})
+        made = {name: tuple(value.shape) for name, value in Detector(clip, config).state_dict().items()}
+        assert learned_shapes(config, clip.vision.cfg, clip.text.cfg) == made
 
 
 def test_a_folder_that_cannot_be_written_is_named(clip, headclip, tmp_path):

@@ -7,6 +7,7 @@ joint score, with ``-shallow`` without deep prompts. Of each there are three see
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 _HERE = Path(__file__).parent
@@ -21,3 +22,18 @@ def folders(name: str | Path) -> list[Path]:
     """
     name = str(name)
     return [_HERE / own for own in NAMES if own == name or re.sub(r"-\d+$", "", own) == name]
+
+
+def expected_sha256(path: Path) -> str | None:
+    """Of a file of a shipped run, as it ships; None of any other file.
+
+    >>> expected_sha256(folders("mini-medical-0")[0] / "config.toml")[:8]
+    '823e07f7'
+    """
+    return _hashes().get(f"{path.parent.name}/{path.name}") if path.parent.parent == _HERE else None
+
+
+@cache
+def _hashes() -> dict[str, str]:
+    lines = [line.split("  ", 1) for line in (_HERE / "SHA256SUMS").read_text(encoding="ascii").splitlines()]
+    return {name: digest for digest, name in lines}
