@@ -8,8 +8,10 @@ upper or the lower 8, so that it is asked twice; TIFFs that it refuses, and thos
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +25,16 @@ from headlens.files import MAX_PIXELS, open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from tifffile import TiffPage
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")  # none runs a program
 _LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
 _LOSSY_TIFF = {"jpeg", "tiff_jpeg", "webp"}
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LOWER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # by the order in which bytes are stored
+_COMPRESSIONS = {"NONE", "ADOBE_DEFLATE", "DEFLATE", "PIXTIFF", "PACKBITS"}  # what tifffile unpacks by itself
+_SLACK = 4096  # bytes by which a compressed piece may be larger than an unpacked one
+_MOST_PER_PIXEL = 3  # times four bytes, of max_pixels: RGB in single precision
 _TWICE = ("RGB;16", "RGBA;16", "RGBX;16")
 
 
@@ -125,47 +131,62 @@ def _by_tifffile(file: BinaryIO, path: Path, max_pixels: int) -> Stored:
         if len(tiff.pages) > 1:
             raise _several(path, len(tiff.pages))
         page = tiff.pages.first
-        _allow(path, (page.imagewidth, page.imagelength), max_pixels)
-        size = file.seek(0, 2)
-        segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        if not segments or any(at <= 0 or count <= 0 or at + count > size for at, count in segments):
-            raise DataError(f"{path}: damaged or cut short (pixels are missing); copy it again")
-        if page.samplesperpixel > 8 or page.imagedepth > 1 or (page.samplesperpixel > 1 and page.bitspersample < 8):
-            raise DataError(
-                f"{path}: a TIFF of {page.samplesperpixel} channels and depth {page.imagedepth} is no image"
+        size, channels, depth = (page.imagewidth, page.imagelength), page.samplesperpixel, page.imagedepth
+        _allow(path, size, max_pixels, channels * page.bitspersample // 8)
+        way, compression, axes = page.photometric.name, page.compression.name, page.axes
+        if channels > 8 or depth > 1 or (channels > 1 and page.bitspersample < 8) or axes not in ("YX", "YXS", "SYX"):
+            raise DataError(f"{path}: a TIFF of {channels} channels and depth {depth} ({axes}) is no image")
+        if way not in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE") or compression not in _COMPRESSIONS:
+            raise _UnknownToTifffileError(
+                f"{path}: a TIFF in the colours {way}, compressed by {compression}; save it as PNG"
             )
-        try:
-            values = page.asarray(maxworkers=1)
-        except ValueError as error:
-            if "imagecodecs" in str(error):
-                raise _UnknownToTifffileError(
-                    f"{path}: a TIFF in {page.compression.name} compression; save it as PNG"
-                ) from error
-            raise
-        if page.axes == "SYX":
-            values = values.transpose(1, 2, 0)
-        elif page.axes not in ("YX", "YXS"):
-            raise DataError(f"{path}: a TIFF with the axes {page.axes} is no image; save one plane of it as PNG")
-        way = page.photometric.name
-        if way == "PALETTE" and page.colormap is not None and values.ndim == 2:
-            values = page.colormap.T[values]
-        elif way not in ("MINISBLACK", "MINISWHITE", "RGB"):
-            raise _UnknownToTifffileError(f"{path}: a TIFF in the colours {way}; save it as PNG")
-        tag = page.tags.get(274)
-    told = int(tag.value) if tag is not None and tag.value in range(2, 9) else 1
-    grey = way != "RGB" and way != "PALETTE" and values.ndim == 3
-    stored = of_array(values[..., 0] if grey else values[..., :3] if values.ndim == 3 else values)
-    return Stored(turned(stored.values, told), None, way == "MINISWHITE", orientation=told)
+        _refuse_bombs(page, file, path)
+        values = page.asarray(maxworkers=1)
+        orientation = page.tags.get(274)
+    if axes == "SYX":
+        values = values.transpose(1, 2, 0)
+    if way == "PALETTE":
+        values = page.colormap.T[values]
+    elif channels > 1:
+        values = values[..., :3] if way == "RGB" else values[..., 0]
+    told = orientation.value if orientation is not None and orientation.value in range(2, 9) else 1
+    return Stored(turned(of_array(values).values, told), None, way == "MINISWHITE", orientation=told)
 
 
-def _allow(path: Path, size: tuple[int, int], max_pixels: int) -> None:
-    """Refuses an image by its width and height, before anything of it is decoded."""
+def _refuse_bombs(page: TiffPage, file: BinaryIO, path: Path) -> None:
+    """Refuses pieces that are not in the file, or that hold more than their part of the image."""
+    end, most = file.seek(0, 2), math.prod(page.chunks) * page.dtype.itemsize
+    if len(page.dataoffsets) != len(page.databytecounts) or not page.dataoffsets:
+        raise DataError(f"{path}: damaged (its pieces are not all told); copy it again")
+    for at, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if at <= 0 or count <= 0 or at + count > end:
+            raise DataError(f"{path}: damaged or cut short (pixels are missing); copy it again")
+        unpacked = count
+        if "DEFLATE" in page.compression.name:
+            file.seek(at)
+            unpacked = len(zlib.decompressobj().decompress(file.read(count), most + 1))
+        if unpacked > most + most // 8 + _SLACK or (unpacked > most and unpacked != count):
+            raise DataError(f"{path}: damaged (a piece of it is larger than its part of the image); copy it again")
+
+
+def _allow(path: Path, size: tuple[int, int], max_pixels: int, width: int = 4) -> None:
+    """Refuses an image by its width and height, before anything of it is decoded, and waits where others take much.
+
+    Args:
+        path: for errors.
+        size: of the image.
+        max_pixels: of four bytes, or more in proportion to the bytes of a pixel.
+        width: bytes of a pixel.
+    """
     if size[0] * size[1] > max_pixels:
         raise DataError(
             f"{path}: {size[0]}x{size[1]} pixels are more than max_pixels = {max_pixels}; allow more with --max-pixels "
             "at a shell, max_pixels= in Python"
         )
-    GATE.enter(size[0] * size[1])
+    large = size[0] * size[1] * max(1, -(-width // 4))
+    if large > _MOST_PER_PIXEL * max_pixels:
+        raise DataError(f"{path}: {size[0]}x{size[1]} pixels of {width} bytes are too large; save it with 8 bits")
+    GATE.enter(large)
 
 
 def _several(path: Path, frames: int) -> DataError:
@@ -187,11 +208,13 @@ def _named_errors(path: Path) -> Iterator[None]:
     except Exception as error:  # a decoder of damaged bytes can raise anything
         if isinstance(error, OSError) and error.errno is not None:  # those of decoders have no number
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        raise DataError(f"{path}: damaged or cut short ({_first_line(error)}); copy it again") from error
+        raise DataError(f"{path}: damaged or cut short ({_reason(error)}); copy it again") from error
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _reason(error: Exception) -> str:
+    """What a decoder says, where it says it on purpose: others stumble over headers that contradict themselves."""
+    on_purpose = isinstance(error, OSError | ValueError | SyntaxError | EOFError | zlib.error)
+    return next(iter(str(error).splitlines()), "") if on_purpose else "its header contradicts itself"
 
 
 class _OwnLimit:

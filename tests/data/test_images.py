@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
+import socket
 import struct
+import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -230,13 +235,21 @@ def test_every_file_that_is_cut_short(tmp_path, kind):
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(
-    st.sampled_from(["png", "jpg", "bmp", "gif", "tif", "webp"]),
-    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255))),
+    st.sampled_from(["png", "deep.png", "jpg", "bmp", "gif", "tif", "deep.tif", "packed.tif", "webp", "jp2", "tga"]),
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0, 1, 127, 255]) | st.integers(0, 255))),
+    st.floats(0, 2),
 )
-def test_damaged_bytes_raise_one_kind_of_error(tmp_path_factory, kind, changes):
-    folder = tmp_path_factory.mktemp("damaged", numbered=True)
-    path = saved(folder / f"a.{kind}", RGB)
+def test_damaged_bytes_raise_one_kind_of_error(tmp_path_factory, kind, changes, left):
+    path = tmp_path_factory.getbasetemp() / f"damaged.{kind}"
+    if kind == "deep.png":
+        deep_png(path, RGB * 200)
+    elif "." in kind:
+        compression = "zlib" if kind == "packed.tif" else None
+        tifffile.imwrite(path, (RGB / 255).astype(np.float32), photometric="rgb", compression=compression)
+    else:
+        saved(path, RGB)
     data = bytearray(path.read_bytes())
+    data = data[: max(1, int(len(data) * left))]
     for place, value in changes:
         data[min(int(place * len(data)), len(data) - 1)] = value
     path.write_bytes(data)
@@ -267,6 +280,35 @@ def test_bombs_are_known_by_their_header(tmp_path):
     assert read_image(tmp_path / "a.png", max_pixels=35).shape == (3, 5, 7)
     with pytest.raises(DataError, match="7x5 pixels are more than max_pixels = 34"):
         read_image(tmp_path / "a.png", max_pixels=34)
+
+
+def test_bombs_in_tiffs(tmp_path):
+    """Headers of many pixels, of many bytes for each, and pieces that unpack to more than they are a part of."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((20, 20), np.float64), metadata=None)
+    with pytest.raises(DataError, match=r"a\.tif: 20x20 pixels are more than max_pixels = 399"):
+        read_image(path, max_pixels=399)
+    tifffile.imwrite(path, np.zeros((20, 20, 3), np.float64), photometric="rgb", metadata=None)
+    with pytest.raises(DataError, match=r"a\.tif: 20x20 pixels of 24 bytes are too large"):
+        read_image(path, max_pixels=400)
+    assert read_image(path, max_pixels=800).shape == (3, 20, 20)
+    tifffile.imwrite(path, np.zeros((2000, 2000), np.uint16), compression="zlib", rowsperstrip=2000, metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages.first.tags["ImageLength"].overwrite(20)
+    with pytest.raises(DataError, match="a piece of it is larger than its part of the image"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_pipes_and_sockets_are_refused_at_once(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        place = Path(tempfile.mkdtemp())  # names of sockets are short
+        server.bind(str(place / "s.png"))
+        for path, kind in ((tmp_path / "pipe.png", "pipe"), (place / "s.png", "socket"), (Path("/dev/zero"), "device")):
+            with pytest.raises(DataError, match=rf"{path}: cannot be read \(is a {kind}, not a regular file\)"):
+                read(path)
+    shutil.rmtree(place)
 
 
 @pytest.mark.filterwarnings("error")
