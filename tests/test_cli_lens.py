@@ -18,10 +18,16 @@ from headlens.heads import Ablation
 from headlens.heads.results import Result
 
 
-def invoke(*arguments: object) -> str:
+def invoke(*arguments: object, status: int = 0) -> str:
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == status, result.output
     return result.output
+
+
+def the(folder: Path, pattern: str) -> Path:
+    """The only file of that name, whatever the mark of its question."""
+    (path,) = folder.glob(pattern)
+    return path
 
 
 @pytest.fixture(scope="module")

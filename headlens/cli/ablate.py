@@ -13,6 +13,8 @@ from headlens.cli.common import (
     DataOption,
     DeviceOption,
     Domain,
+    FollowLinks,
+    MaxPixelsOption,
     OutOption,
     PerCategory,
     PrecisionOption,
@@ -21,10 +23,12 @@ from headlens.cli.common import (
     WeightsOption,
     bar,
     opened,
+    pictures_of,
     shared,
-    slug,
 )
+from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
 from headlens.errors import ConfigError
+from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +58,7 @@ def ablate(
         typer.Option(help="The set of mean and resample.", show_default="normal pictures of the data"),
     ] = None,
     metric: Annotated[Optional[list[str]], typer.Option(help="Metrics.", show_default=", ".join(_METRICS))] = None,  # noqa: UP045
-    domain: Domain = "industrial",
+    domain: Domain = None,
     run: RunOption = None,
     data: DataOption = None,
     per_category: PerCategory = 10,
@@ -65,18 +69,21 @@ def ablate(
     weights: WeightsOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
     out: OutOption = OUT,
 ) -> None:
     """Take heads away for real, and see what the detector says without them. Exact.
 
     Effects on the joint margin and on the anomaly map come first: metrics rank, and may not move where these do.
-    Interrupted at any moment, the same command goes on.
+    Interrupted at any moment, the same command goes on. An image that cannot be read is named and left out, and the
+    exit status is then 1.
     """
-    import headlens.data
     from headlens import heads, parallel
     from headlens.heads.ablation import KINDS
     from headlens.heads.effects import check_metrics
     from headlens.heads.results import write_figure
+    from headlens.metrics.table import PIXEL
     from headlens.precision import check_precision, fast_precision
 
     if group and (layer or head or what != "heads"):
@@ -90,24 +97,32 @@ def ablate(
         raise ConfigError(f"--what {what!r}: there are {', '.join(WHAT)}")
     if stream not in ("global", "local", "both"):
         raise ConfigError(f"--stream {stream!r}: there are global, local, both")
-    loaded, pictures = opened(domain, run, data, per_category, weights, device)
+    loaded, pictures = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)
     detector = loaded.detector
     streams: tuple[str, ...] = ("global", "local") if stream == "both" else (stream,)
     if stream == "both" and kind == "revert":
         streams = tuple(detector.head_weights()) or streams  # others have nothing to go back to
     asked = heads.heads_of(detector, layers, head, streams)
-    name = slug(
+    stand_ins = pictures_of(reference, per_category, max_pixels, domain, follow_links) if reference else None
+    name = stem(
         "ablate",
         loaded.folder.name,
         "" if layer is None else "L" + "+".join(layer).replace(",", "+"),
         "H" + "+".join(map(str, head)) if head else "",
-        stream if stream != "both" else "",
-        "+".join(group) if group else what if what != "heads" else "",
-        kind if kind != "zero" else "",
-        f"from {reference}" if reference else "",
+        other_than(stream, "both"),
+        "+".join(group) if group else other_than(what, "heads"),
+        other_than(kind, "zero"),
+        f"from {stand_ins.name}" if stand_ins else "",
+        "+".join(metric or []),
+        other_than(per_category, 10, "{}-each"),
+        other_than(seed, 0, "seed{}"),
+        precision or "",
         pictures.name,
+        run=run_fact(loaded),
+        data=data_fact(pictures),
+        group=group or None,
+        reference=stand_ins and data_fact(stand_ins),
     )
-    stand_ins = headlens.data.open(reference) if reference else None
 
     def swept(variants: list[Variant], metrics: tuple[str, ...], parts: str) -> Ablation:
         with bar(len(pictures), f"{len(variants)} ablations") as done:
@@ -140,12 +155,14 @@ def ablate(
 
     if not parallel.current().main:
         return
-    typer.echo(table(result, rows))
     saved = result.save(out / f"{name}.parquet")
     figure = write_figure(out / f"{name}.png", result.plot()[0])
     for parts in ("order", "parts"):
         shutil.rmtree(out / f"{name}.{parts}", ignore_errors=True)
+    typer.echo(table(result, rows))
     typer.echo(f"\n{saved} (each image), {saved.with_suffix('.summary.parquet')} (this table), {figure}")
+    masked = set(metric or _METRICS) & set(PIXEL)
+    tell(result.provenance, ("skipped", "unmasked", "adjusted") if masked else ("skipped",), pictures.name)
 
 
 def layers_of(given: list[str] | None) -> list[int] | None:

@@ -29,7 +29,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Domain = Annotated[str, typer.Option(help="Of the run and the pictures that are meant when none is named.")]
+Domain = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="industrial or medical: what the images are, and whose run and images are meant where none are named.",
+        show_default="industrial; of a data set, by the names of its folders",
+    ),
+]
 RunOption = Annotated[Optional[str], typer.Option(help="A run folder, or a shipped run.", show_default="mini-DOMAIN")]  # noqa: UP045
 DataOption = Annotated[
     Optional[str],  # noqa: UP045
@@ -43,6 +49,7 @@ FullBatchOption = Annotated[
 ]
 MaxPixelsOption = Annotated[int, typer.Option(help="Images with more pixels are not decoded.", min=1)]
 """Its default is ``headlens.files.MAX_PIXELS``."""
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Links may lead out of a data set's folder.")]
 SeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 WeightsOption = Annotated[Optional[str], typer.Option(help="The backbone's weight file.")]  # noqa: UP045
 DeviceOption = Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")]  # noqa: UP045
@@ -54,39 +61,48 @@ OutOption = Annotated[Path, typer.Option(help="A folder for tables and figures."
 OUT = Path("lens")
 
 
-def run_of(domain: str, run: str | None, weights: str | None, device: str | None) -> Run:
-    """The run that options name.
+def run_of(domain: str | None, run: str | None, weights: str | None, device: str | None) -> Run:
+    """The run that options name; where none is named, the one that ships for the domain.
 
     Raises:
         ConfigError: a domain without a shipped run, where one is needed.
     """
     from headlens.training.run import load_run
 
+    domain = domain or "industrial"
     if run is None and domain not in ("industrial", "medical"):
-        raise ConfigError(f"no run ships for domain {domain!r}; there are industrial and medical, or name a --run")
+        raise ConfigError(f"no run ships for --domain {domain!r}; there are industrial and medical, or name a --run")
     return load_run(run or f"mini-{domain}", weights=weights, device=device_of(device))
 
 
-def pictures_of(data: str, per_category: int, max_pixels: int = MAX_PIXELS) -> DataSet:
-    """The data set of that name."""
+def pictures_of(
+    data: str,
+    per_category: int,
+    max_pixels: int = MAX_PIXELS,
+    domain: str | None = None,
+    follow_links: bool = False,
+) -> DataSet:
+    """The data set of that name; ``domain`` where the names of its folders do not tell it, or tell another."""
     import headlens.data
 
     options: dict[str, Any] = {"per_category": per_category} if data.startswith("procedural:") else {}
-    return headlens.data.open(data, max_pixels=max_pixels, **options)
+    return headlens.data.open(data, domain=domain, max_pixels=max_pixels, follow_links=follow_links, **options)
 
 
 def opened(
-    domain: str,
+    domain: str | None,
     run: str | None,
     data: str | None,
     per_category: int,
     weights: str | None,
     device: str | None,
     max_pixels: int = MAX_PIXELS,
+    follow_links: bool = False,
 ) -> tuple[Run, DataSet]:
     """The run and the pictures that options name; says which backbone and which pictures they are."""
     loaded = run_of(domain, run, weights, device)
-    pictures = pictures_of(data or f"procedural:{domain}", per_category, max_pixels)
+    data = data or f"procedural:{domain or 'industrial'}"
+    pictures = pictures_of(data, per_category, max_pixels, domain, follow_links)
     typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}, on {pictures}\n")
     return loaded, pictures
 

@@ -13,15 +13,20 @@ from headlens.cli.common import (
     BatchOption,
     DataOption,
     DeviceOption,
+    Domain,
+    FollowLinks,
+    MaxPixelsOption,
     OutOption,
     PerCategory,
     WeightsOption,
     pictures_of,
-    slug,
 )
+from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
 from headlens.errors import ConfigError
+from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from headlens.data import DataSet
     from headlens.heads import Comparison, Importance
     from headlens.training.run import Run
 
@@ -40,6 +45,7 @@ def compare(
     ] = None,
     of: Annotated[str, typer.Option(help="What is compared: learned head weights, or importance on pictures.")] = OF[0],
     data: DataOption = None,
+    domain: Domain = None,
     per_category: PerCategory = 4,
     k: Annotated[int, typer.Option(help="Of how many top heads the overlap is taken.", min=1)] = 20,
     level: Annotated[float, typer.Option(help="The false discovery rate up to which heads differ.")] = 0.05,
@@ -47,12 +53,15 @@ def compare(
     batch: BatchOption = 8,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
     out: OutOption = OUT,
 ) -> None:
     """Compare what the industrial and the medical domain make of the same heads, with seeds as the unit of uncertainty.
 
     Importance is measured on pictures of each run's own domain, which mixes what detectors and what pictures differ in;
-    with --data all runs see the same ones, and only detectors differ.
+    with --data all runs see the same ones, and only detectors differ. An image that cannot be read is named and left
+    out, and the exit status is then 1.
     """
     from headlens import heads
     from headlens.cli.common import device_of
@@ -70,42 +79,66 @@ def compare(
     typer.echo(
         f"{first.detector.backbone}\n" + "\n".join(f"{d}: {', '.join(map(_named, own))}" for d, own in runs.items())
     )
-    name = slug("compare", of, *(industrial or []), *(medical or []), data or "")
+    sets: dict[str, DataSet] = {}
+    if of == "importance":
+        named = {name: data or f"procedural:{name}" for name in runs}
+        opened = {spec: pictures_of(spec, per_category, max_pixels, domain, follow_links) for spec in named.values()}
+        sets = {name: opened[spec] for name, spec in named.items()}
+        typer.echo("\n".join(f"{name} runs on {own}" for name, own in sets.items()))
+    name = stem(
+        "compare",
+        of,
+        *(Path(given).name for given in [*(industrial or []), *(medical or [])]),
+        other_than(k, 20, "top{}"),
+        other_than(level, 0.05, "level{}"),
+        other_than(per_category if sets else 4, 4, "{}-each"),
+        next(iter(sets.values())).name if data else "",
+        runs={side: [[run.folder.name, run_fact(run)] for run in own] for side, own in runs.items()}
+        if industrial or medical
+        else None,
+        data=data_fact(next(iter(sets.values()))) if data else None,
+    )
     parts = out / f"{name}.parts"
-    of_runs = runs if of == "weights" else measured(runs, data, per_category, batch, parts)
+    of_runs = measured(runs, sets, batch, parts) if sets else runs
     result = heads.compare(k=k, level=level, **of_runs)
-    typer.echo(f"\n{agreement(result)}\n\n{differing(result, rows)}\n\n{result.paragraph}")
     saved = result.save(out / f"{name}.parquet")
     figure = write_figure(out / f"{name}.png", result.plot()[0])
     shutil.rmtree(parts, ignore_errors=True)
+    typer.echo(f"\n{agreement(result)}\n\n{differing(result, rows)}\n\n{result.paragraph}")
     typer.echo(f"\n{saved} (each head), {saved.with_suffix('.agreement.parquet')} (the first table), {figure}")
+    if sets:
+        skipped = {name: reason for own in of_runs.values() for one in own for name, reason in _skipped(one).items()}
+        tell({"skipped": skipped})
 
 
 def measured(
-    runs: dict[str, list[Run]], data: str | None, per_category: int, batch: int, parts: Path
+    runs: dict[str, list[Run]], sets: dict[str, DataSet], batch: int, parts: Path
 ) -> dict[str, list[Importance]]:
-    """Importance of every head for the joint margin of every run, on its domain's pictures or on those of ``data``."""
+    """Importance of every head for the joint margin of every run, on the pictures of its side."""
     from tqdm import tqdm
 
     from headlens.heads import importance
 
     found: dict[str, list[Importance]] = {}
     for domain, own in runs.items():
-        pictures = pictures_of(data or f"procedural:{domain}", per_category)
-        typer.echo(f"{domain} runs on {pictures}")
-        with tqdm(total=len(pictures) * len(own), unit="image", disable=None, desc=domain) as bar:
+        with tqdm(total=len(sets[domain]) * len(own), unit="image", disable=None, desc=domain) as bar:
             found[domain] = [
                 importance(
                     run.detector,
-                    pictures,
+                    sets[domain],
                     size=run.size,
                     batch=batch,
-                    out=parts / domain / run.folder.name,
+                    out=parts / domain / f"{number}-{run.folder.name}",
                     progress=bar.update,
                 )
-                for run in own
+                for number, run in enumerate(own)
             ]
     return found
+
+
+def _skipped(item: object) -> dict[str, str]:
+    """Images that a result of ``importance`` is without, and why."""
+    return getattr(item, "provenance", {}).get("skipped", {})
 
 
 def agreement(result: Comparison) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from headlens.cli.common import FullBatchOption, PrecisionOption, shared
+from headlens.cli.common import FollowLinks, FullBatchOption, MaxPixelsOption, PrecisionOption, shared
+from headlens.errors import ConfigError
+from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from headlens.data import DataSet
+    from headlens.training.evaluation import Evaluation
     from headlens.training.run import Run
 
 
@@ -18,71 +22,131 @@ if TYPE_CHECKING:
 def eval_(
     run: Annotated[list[str], typer.Option(help="Run folders, or shipped runs; seeds become mean and interval.")],
     data: Annotated[list[str], typer.Option(help="Data sets: folders, listings, procedural sets.")],
+    domain: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="industrial or medical: what the data sets are.", show_default="by the names of folders"),
+    ] = None,
     per_category: Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)] = 80,
     weights: Annotated[Optional[str], typer.Option(help="The backbone's weight file.")] = None,  # noqa: UP045
     batch: FullBatchOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="Exact pixel metrics; keeps all maps of a category.")] = False,
     precision: PrecisionOption = None,
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")] = None,  # noqa: UP045
-    json_: Annotated[Optional[Path], typer.Option("--json", help="A file for machines.", dir_okay=False)] = None,  # noqa: UP045
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
+    json_: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--json", help="A file for machines; never written over another question's.", dir_okay=False),
+    ] = None,
 ) -> None:
     """Print the metrics of trained detectors, and say which backbone made them.
 
     Runs that differ in their seed alone are one table, of means and 95 % intervals; others have tables of their own.
+    An image that cannot be read is named and left out, and the exit status is then 1; one whose mask cannot be used
+    counts for image metrics.
     """
-    import headlens.data
     from headlens import parallel
     from headlens.cli.common import at_once, bar, device_of
+    from headlens.cli.results import ABOUT, check_free, data_fact, digest, run_fact
     from headlens.data.protocol import canonical
-    from headlens.files import write_atomically
-    from headlens.heads.results import computed
+    from headlens.heads.results import computed, write
     from headlens.precision import check_precision, fast_precision
     from headlens.training.evaluation import Evaluation, evaluate
-    from headlens.training.run import load_runs, read_config
+    from headlens.training.run import load_runs
     from headlens.training.summary import over_seeds
 
     check_precision(precision)
-    sets = [
-        headlens.data.open(spec, **({"per_category": per_category} if spec.startswith("procedural:") else {}))  # type: ignore[arg-type]
-        for spec in data
-    ]
-    groups: dict[str, list[tuple[Run, Evaluation]]] = {}  # what differs in its seed alone
+    sets = sets_of(data, per_category, max_pixels, domain, follow_links)
     runs = load_runs(*run, weights=weights, device=device_of(device))
+    groups = seeds_of(runs)
+    question = {
+        "runs": [[own.folder.name, run_fact(own)] for own in runs],
+        "data": [[own.name, data_fact(own), len(own)] for own in sets],
+        "how": [exact, precision],
+    }
+    if json_ is not None:
+        check_free(json_, question)
+    found: dict[Path, Evaluation] = {}
     for loaded in runs:
         with bar(sum(map(len, sets)), loaded.folder.name) as done:
             where = loaded.detector.device
             finest, count = precision or fast_precision(where), at_once(batch, where, 32)
-            options = {"exact": exact, "cache": len(runs) > 1, "precision": finest, "progress": done.update}
-            parts = [evaluate(loaded.detector, one, loaded.size, count, **options) for one in sets]
-        trained_on = loaded.card.get("trained_on")
-        alike = json.dumps([read_config(loaded.folder)[0], loaded.detector.config.table(), trained_on, loaded.size])
-        groups.setdefault(alike, []).append((loaded, Evaluation.joined(parts)))
+            options: dict[str, Any] = {"exact": exact, "cache": len(runs) > 1, "precision": finest}
+            parts = [
+                evaluate(loaded.detector, one, loaded.size, count, progress=done.update, **options) for one in sets
+            ]
+        found[loaded.folder] = Evaluation.joined(parts)
 
     if not parallel.current().main:
         return
-    rows, skipped, half_width = [], set[str](), 0.0
-    for group in groups.values():
-        first, results = group[0][0], [result for _, result in group]
-        own, summary, trained_on = (
-            [str(one.folder) for one, _ in group],
-            over_seeds(results),
-            str(first.card.get("trained_on")),
-        )
-        typer.echo(f"{first.detector.backbone}\n{', '.join(own)}, trained on {trained_on}\n\n{summary.markdown()}\n")
-        if known := [one.name for one in sets if canonical(one.name) == canonical(trained_on)]:
-            typer.echo(f"Not zero-shot: {', '.join(known)} is what these were trained on.\n", err=True)
+    rows, said = [], []
+    for group in groups:
+        first, results = group[0], [found[own.folder] for own in group]
+        names, summary, trained_on = [str(own.folder) for own in group], over_seeds(results), _trained_on(group[0])
+        said.append(f"{first.detector.backbone}\n{', '.join(names)}, trained on {trained_on}\n\n{summary.markdown()}\n")
         made_by = {
-            "runs": own,
+            "runs": names,
             **computed(first.detector, precision or fast_precision(first.detector.device)),
             "backbone": vars(first.detector.backbone.provenance),
         }
         rows.append({**made_by, "metrics": json.loads(summary.frame.to_json(orient="records"))})
-        skipped |= {name for result in results for name in result.skipped}
-        half_width = max(half_width, *(result.half_width for result in results))
-    if half_width:
-        typer.echo(f"Pixel metrics are within {half_width:.1g} of the exact ones (--exact keeps every map).")
-    if skipped:
-        few = ", ".join(sorted(skipped)[:5])
-        typer.echo(f"{len(skipped)} pictures could not be read and were left out: {few}", err=True)
+    any_run = next(iter(found.values()))  # all have read the same images
     if json_ is not None:
-        write_atomically(json_, (json.dumps({"results": rows, "skipped": sorted(skipped)}, indent=1) + "\n").encode())
+        content = {ABOUT: digest(question), "results": rows, **any_run.reasons(), "undefined": any_run.undefined()}
+        write(json_, (json.dumps(content, indent=1) + "\n").encode())
+    for text in said:
+        typer.echo(text)
+    if half_width := max(own.half_width for own in found.values()):
+        typer.echo(f"Pixel metrics are within {half_width:.1g} of the exact ones (--exact keeps every map).")
+    for group in groups:
+        trained = canonical(_trained_on(group[0]))
+        if known := [one.name for one in sets if canonical(one.name) == trained]:
+            names = [own.folder.name for own in group]
+            typer.echo(f"Not zero-shot: {', '.join(known)} is what {', '.join(names)} were trained on.", err=True)
+    for line in [*any_run.undefined(), *any_run.lines()]:
+        typer.echo(line, err=True)
+    if any_run.skipped:
+        raise typer.Exit(1)
+
+
+def sets_of(
+    specs: list[str], per_category: int, max_pixels: int, domain: str | None, follow_links: bool
+) -> list[DataSet]:
+    """The data sets of these names; where two are called the same, each is called by its path.
+
+    Raises:
+        ConfigError: one set twice.
+    """
+    from headlens.cli.common import pictures_of
+
+    sets = [pictures_of(spec, per_category, max_pixels, domain, follow_links) for spec in specs]
+    names, prints = [one.name for one in sets], [one.fingerprint for one in sets]
+    for spec, one in zip(specs, sets, strict=True):
+        if prints.count(one.fingerprint) > 1:
+            raise ConfigError(f"--data {spec}: this set, or a copy of it, is given twice; a set counts once")
+    for spec, one, name in zip(specs, sets, names, strict=True):
+        if names.count(name) > 1:
+            one.name = str(Path(spec).expanduser().absolute())
+    return sets
+
+
+def seeds_of(runs: list[Run]) -> list[list[Run]]:
+    """Runs that differ in their seed alone, together.
+
+    Raises:
+        ConfigError: one run twice.
+    """
+    from headlens.training.distinct import check_distinct
+    from headlens.training.run import read_config
+
+    groups: dict[str, list[Run]] = {}
+    for own in runs:
+        alike = [read_config(own.folder)[0], own.detector.config.table(), _trained_on(own), own.size]
+        groups.setdefault(json.dumps(alike), []).append(own)
+    for group in groups.values():
+        check_distinct(group)
+    return list(groups.values())
+
+
+def _trained_on(run: Run) -> str:
+    return str(run.card.get("trained_on"))

@@ -12,7 +12,9 @@ from headlens.cli.common import (
     DataOption,
     DeviceOption,
     Domain,
+    FollowLinks,
     FullBatchOption,
+    MaxPixelsOption,
     OutOption,
     PerCategory,
     PrecisionOption,
@@ -23,8 +25,9 @@ from headlens.cli.common import (
     bar,
     opened,
     shared,
-    slug,
 )
+from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
+from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     from headlens.heads import Importance, Screen
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 def importance(
     metric: Annotated[str, typer.Option(help="image_margin, joint_margin, or joint_score.")] = "joint_margin",
     screen: Annotated[int, typer.Option(help="Ablate so many of the first, and as many drawn at random.", min=0)] = 16,
-    domain: Domain = "industrial",
+    domain: Domain = None,
     run: RunOption = None,
     data: DataOption = None,
     per_category: PerCategory = 10,
@@ -48,20 +51,35 @@ def importance(
         bool,
         typer.Option("--deterministic", help="The same bits every time, on a GPU too; up to a half slower."),
     ] = False,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
     out: OutOption = OUT,
 ) -> None:
     """Rank all heads by the gradient of the score by their gates, and hold the ranking against exact ablation.
 
     One forward and one backward an image serve all heads. A slope is not an ablation: the first heads, and a random
-    sample, are therefore ablated for real (--screen 0 leaves that out).
+    sample, are therefore ablated for real (--screen 0 leaves that out). An image that cannot be read is named and left
+    out, and the exit status is then 1.
     """
     from headlens import heads, parallel
     from headlens.heads.results import write_figure
     from headlens.precision import check_precision, fast_precision
 
     check_precision(precision)
-    loaded, pictures = opened(domain, run, data, per_category, weights, device)
-    name = slug("importance", loaded.folder.name, metric if metric != "joint_margin" else "", pictures.name)
+    loaded, pictures = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)
+    name = stem(
+        "importance",
+        loaded.folder.name,
+        other_than(metric, "joint_margin"),
+        other_than(screen, 16, "screen{}"),
+        other_than(per_category, 10, "{}-each"),
+        other_than(seed, 0, "seed{}"),
+        precision or "",
+        "deterministic" if deterministic else "",
+        pictures.name,
+        run=run_fact(loaded),
+        data=data_fact(pictures),
+    )
     count = at_once(batch, loaded.detector.device, 16)
     with bar(len(pictures), "gradients") as done:
         found = heads.importance(
@@ -93,7 +111,6 @@ def importance(
             )
     if not parallel.current().main:
         return
-    typer.echo(table(found, exact, rows))
     written = [found.save(out / f"{name}.parquet"), write_figure(out / f"{name}.png", found.plot()[0])]
     if exact is not None:
         written += [
@@ -102,7 +119,9 @@ def importance(
         ]
     for kept in ("parts", "screen.parts"):
         shutil.rmtree(out / f"{name}.{kept}", ignore_errors=True)
+    typer.echo(table(found, exact, rows))
     typer.echo(f"\n{', '.join(map(str, written))}")
+    tell(found.provenance, of=pictures.name)
 
 
 def table(found: Importance, exact: Screen | None, rows: int) -> str:

@@ -15,14 +15,17 @@ from headlens.cli.common import (
     DataOption,
     DeviceOption,
     Domain,
+    FollowLinks,
+    MaxPixelsOption,
     OutOption,
     PerCategory,
     RunOption,
     SeedOption,
     WeightsOption,
     opened,
-    slug,
 )
+from headlens.cli.results import data_fact, digest, other_than, run_fact, stem, tell
+from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     from headlens.heads.naming import Naming
@@ -48,7 +51,7 @@ def name(
         typer.Option(help="Only these heads.", show_default="all"),
     ] = None,
     stream: Annotated[Streams, typer.Option(help="Whose heads.")] = Streams.GLOBAL,
-    domain: Domain = "industrial",
+    domain: Domain = None,
     run: RunOption = None,
     data: DataOption = None,
     per_category: PerCategory = 20,
@@ -61,9 +64,14 @@ def name(
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
     out: OutOption = OUT,
 ) -> None:
-    """Name heads by the phrases that explain most of what they write into the joint space (TextSpan)."""
+    """Name heads by the phrases that explain most of what they write into the joint space (TextSpan).
+
+    An image that cannot be read is named and left out, and the exit status is then 1.
+    """
     from tqdm import tqdm
 
     from headlens import heads
@@ -73,7 +81,7 @@ def name(
     from headlens.heads.results import write_figure
 
     own = None if pool is None else read_phrases(pool)
-    loaded, pictures = opened(domain, run, data, per_category, weights, device)
+    loaded, pictures = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)
     streams = STREAMS if stream is Streams.BOTH else (stream.value,)
     asked = heads.heads_of(
         loaded.detector, last_quarter(loaded.detector) if layer is None else layers_of(layer), head or None, streams
@@ -90,19 +98,27 @@ def name(
             seed=seed,
             progress=bar.update,
         )
-    typer.echo(blocks(named))
-    where = slug(
+    where = stem(
         "name",
         loaded.folder.name,
         "" if layer is None else "L" + "+".join(layer).replace(",", "+"),
         "H" + "+".join(map(str, head)) if head else "",
-        stream.value if stream is not Streams.GLOBAL else "",
+        other_than(stream.value, Streams.GLOBAL.value),
         pool.stem if pool else "",
+        other_than(phrases, 5, "{}-phrases"),
+        other_than(per_category, 20, "{}-each"),
+        other_than(seed, 0, "seed{}"),
         pictures.name,
+        run=run_fact(loaded),
+        data=data_fact(pictures),
+        pool=None if own is None else digest(own),
     )
     saved = named.save(out / f"{where}.parquet")
     figure = write_figure(saved.with_suffix(".png"), named.plot()[0])
+    typer.echo(blocks(named))
     typer.echo(f"\n{saved} (all heads), {figure}")
+    by_masks = stream is not Streams.GLOBAL
+    tell(named.provenance, ("skipped", "unmasked", "adjusted") if by_masks else ("skipped",), pictures.name)
 
 
 def blocks(named: Naming, most: int = SHOWN) -> str:

@@ -10,12 +10,16 @@ from headlens.cli.common import (
     OUT,
     BatchOption,
     DeviceOption,
+    Domain,
+    FollowLinks,
+    MaxPixelsOption,
     OutOption,
     PerCategory,
     device_of,
     pictures_of,
-    slug,
 )
+from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
+from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +33,7 @@ def weights(
         Optional[str],  # noqa: UP045
         typer.Option(help="Also write down what heads do on these: a folder, a listing, a procedural set."),
     ] = None,
+    domain: Domain = None,
     per_category: PerCategory = 10,
     batch: BatchOption = 8,
     backbone_weights: Annotated[
@@ -36,38 +41,48 @@ def weights(
         typer.Option("--weights", help="The backbone's weight file."),
     ] = None,
     device: DeviceOption = None,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
     out: OutOption = OUT,
 ) -> None:
     """Print and draw the grid of learned head weights.
 
     With --data, norms, attention statistics and margin parts of every head are streamed to Parquet, image by image, in
-    one pass; an interrupted one goes on.
+    one pass; an interrupted one goes on. An image that cannot be read is named and left out, and the exit status is
+    then 1.
     """
     from tqdm import tqdm
 
     from headlens import heads
+    from headlens.data.notes import KINDS
     from headlens.heads.results import write_figure
     from headlens.training.run import load_run
 
     loaded = load_run(run, weights=backbone_weights, device=device_of(device))
     typer.echo(f"{loaded.detector.backbone}\n")
-    written = []
+    written, said, captured = [], [], None
     if data is None or loaded.detector.head_weights():
         found = heads.weights(loaded.detector, loaded.folder.name)
-        for stream, own in found.frame.groupby("stream", sort=False):
-            typer.echo(f"{loaded.folder.name}: weights of {stream} heads, from 1; layers downwards\n{grid(own)}\n")
-        name = slug("weights", loaded.folder.name)
+        name = stem("weights", loaded.folder.name, run=run_fact(loaded))
         written += [found.save(out / f"{name}.parquet"), write_figure(out / f"{name}.png", found.plot()[0])]
+        for stream, own in found.frame.groupby("stream", sort=False):
+            said.append(f"{loaded.folder.name}: weights of {stream} heads, from 1; layers downwards\n{grid(own)}\n")
     if data is not None:
-        pictures = pictures_of(data, per_category)
-        folder = out / slug("capture", loaded.folder.name, pictures.name)
+        pictures = pictures_of(data, per_category, max_pixels, domain, follow_links)
+        each = other_than(per_category, 10, "{}-each")
+        facts = {"run": run_fact(loaded), "data": data_fact(pictures)}
+        folder = out / stem("capture", loaded.folder.name, each, pictures.name, **facts)
         with tqdm(total=len(pictures), unit="image", disable=None, desc="capture") as bar:
             captured = heads.capture(
                 loaded.detector, pictures, folder, size=loaded.size, batch=batch, progress=bar.update
             )
-        typer.echo(f"{pictures}\n\n{quantities(captured)}\n")
         written += [folder, write_figure(out / f"{folder.name}.png", captured.plot()[0])]
+        said.append(f"{pictures}\n\n{quantities(captured)}\n")
+    for text in said:
+        typer.echo(text)
     typer.echo(", ".join(map(str, written)))
+    if captured is not None:
+        tell(captured.notes, tuple(KINDS), pictures.name)
 
 
 def grid(frame: pd.DataFrame) -> str:

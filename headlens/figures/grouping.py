@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headlens.errors import ConfigError
+from headlens.training.distinct import check_distinct
 from headlens.training.run import Run
 
 READING = {"alpha", "pool", "top", "sigma"}
@@ -42,7 +43,7 @@ def grouped(runs: Sequence[Run]) -> Group:
     """Sorts runs by what their configs differ in from the first one's.
 
     Raises:
-        ConfigError: no run, or two whose folders have the same name, which figures could not tell apart.
+        ConfigError: no run, two whose folders have the same name, which figures could not tell apart, or one run twice.
 
     >>> import headlens
     >>> found = grouped(headlens.runs("mini-industrial", "mini-industrial-anomalyclip-1"))
@@ -64,6 +65,8 @@ def grouped(runs: Sequence[Run]) -> Group:
             group.without.setdefault(place, []).append(run)
         else:
             group.left_out[run.folder.name] = f"differs from {names[0]} in {', '.join(sorted(changed))}"
+    for seeds in (group.whole, *group.without.values()):
+        check_distinct(seeds)
     return group
 
 

@@ -15,7 +15,7 @@ import torch
 from headlens import html, parallel
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
-from headlens.data.notes import lines, notes_of
+from headlens.data.notes import KINDS, Notes, lines, notes_of
 from headlens.data.staging import arrived
 from headlens.detectors.headclip import Detector, Prediction
 from headlens.detectors.scoring import pooled
@@ -77,13 +77,18 @@ class Evaluation:
         """Names of the images that could not be read."""
         return tuple(self.notes.loc[self.notes["kind"] == "skipped", "name"])
 
+    def reasons(self, dataset: str | None = None) -> Notes:
+        """``notes`` by kind and name, of one data set or of all."""
+        rows = self.notes if dataset is None else self.notes[self.notes["dataset"] == dataset]
+        several = rows["dataset"].nunique() > 1
+        found: Notes = {kind: {} for kind in KINDS}
+        for row in rows.itertuples():
+            found[row.kind][f"{row.dataset}: {row.name}" if several else row.name] = row.reason
+        return found
+
     def lines(self) -> list[str]:
         """What is to be said of images that did not count, or not as they are stored; a line for each kind and set."""
-        found = []
-        for dataset, own in self.notes.groupby("dataset", sort=False):
-            kinds = {kind: dict(zip(rows["name"], rows["reason"], strict=True)) for kind, rows in own.groupby("kind")}
-            found += lines(kinds, of=str(dataset))
-        return found
+        return [line for name in self.notes["dataset"].unique() for line in lines(self.reasons(name), of=name)]
 
     def undefined(self) -> list[str]:
         r"""Why metrics are undefined where they are; a line for each reason and set.

@@ -1,0 +1,98 @@
+"""Where results go: every question has file names of its own, and its results are never written over another one's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from headlens.cli.common import slug
+from headlens.errors import RunError
+
+if TYPE_CHECKING:
+    from headlens.data import DataSet
+    from headlens.training.run import Run
+
+ABOUT = "question"
+
+
+def stem(*parts: object, **facts: object) -> str:
+    """The name of files that answer one question, without a suffix.
+
+    Args:
+        *parts: what of the question is spelled out, in order; empty ones are left out.
+        **facts: what else the answer depends on, such as a folder's files; None is left out. They are in the name as
+            eight letters of a hash, so that no other question has the same name.
+
+    >>> stem("ablate", "mini-industrial-0", "L18", "", "procedural:industrial")
+    'ablate-mini-industrial-0-L18-procedural-industrial'
+    >>> stem("ablate", "mine", "screw", data="a fingerprint")
+    'ablate-mine-screw-88b2d8b5'
+    """
+    known = {name: value for name, value in facts.items() if value is not None}
+    return slug(*parts, digest([list(map(str, parts)), known])[:8] if known else "")
+
+
+def digest(question: object) -> str:
+    """SHA-256 of anything that JSON can hold."""
+    return sha256(json.dumps(question, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def run_fact(run: Run) -> str | None:
+    """What tells a run from others of its name; None of a shipped one, whose name says it all."""
+    from headlens.training.shipped import folders
+
+    if run.folder in folders(run.folder.name):
+        return None
+    card = run.card
+    return digest([card.get("model_sha256"), run.detector.config.table(), run.size, card.get("backbone")])
+
+
+def data_fact(data: DataSet) -> str | None:
+    """What tells a data set from others of its name; None of a procedural set, whose name says it all."""
+    from headlens.data import ProceduralSet
+
+    return None if isinstance(data, ProceduralSet) else digest([data.fingerprint, data.domain])
+
+
+def other_than(value: Any, default: Any, text: str = "{}") -> str:
+    """A setting as a part of a name, empty where it is the default.
+
+    >>> other_than(4, 10, "{}-each"), other_than(10, 10, "{}-each"), other_than(None, 3)
+    ('4-each', '', '')
+    """
+    return "" if value is None or value == default else text.format(value)
+
+
+def check_free(path: Path, question: Mapping[str, object]) -> None:
+    """Raises RunError where a JSON file is there that does not answer this question."""
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_bytes()).get(ABOUT)
+    except (OSError, ValueError, AttributeError):
+        before = None
+    if before != digest(question):
+        raise RunError(f"{path} is there already and answers another question; name another file, or take it away")
+
+
+def tell(notes: Mapping[str, Any], kinds: tuple[str, ...] = ("skipped",), of: str = "") -> None:
+    """Says on standard error which images did not count, and why; ends with status 1 where some were left out.
+
+    Args:
+        notes: a result's provenance, or ``headlens.data.notes.Notes``.
+        kinds: of notes that matter to the result.
+        of: what the images are of.
+    """
+    from headlens.data.notes import lines
+
+    for line in lines(notes, kinds, of):
+        typer.echo(line, err=True)
+    for line in lines({"skipped": notes.get("reference_skipped", {})}, of="the reference"):
+        typer.echo(line, err=True)
+    if notes.get("skipped") or notes.get("reference_skipped"):
+        raise typer.Exit(1)
