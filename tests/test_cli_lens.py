@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
 from headlens.cli import app
 from headlens.cli.ablate import layers_of
 from headlens.cli.attribute import masks_of
+from headlens.cli.results import stem
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import Ablation
 from headlens.heads.results import Result
+from headlens.training.run import load_run, save_run
 
 
 def invoke(*arguments: object, status: int = 0) -> str:
@@ -78,28 +84,37 @@ def lens(run, parts, tmp_path):
 def test_ablate_prints_all_heads_of_a_layer_the_strongest_first(lens):
     said = lens("ablate", "--layer", 18)
     assert "Backbone(mini" in said and "noise floor" in said and "image auroc" in said
-    result = Ablation.load(lens.out / "ablate-small-L18-bolts.parquet")
+    result = Ablation.load(the(lens.out, "ablate-small-L18-bolts-????????.parquet"))
     order = result.means("joint_margin")["variant"].tolist()
     assert len(order) == 32
     rows = [line.split()[0] for line in said.splitlines() if line.strip().startswith("L18H")]
     assert rows == order
+    stem = the(lens.out, "ablate-small-L18-bolts-????????.png").stem
     assert {path.name for path in lens.out.iterdir()} == {
-        f"ablate-small-L18-bolts{suffix}" for suffix in (".parquet", ".summary.parquet", ".png")
+        f"{stem}{suffix}" for suffix in (".parquet", ".summary.parquet", ".png")
     }
 
 
 def test_ablate_reverts_weighs_groups_and_grows(lens):
     assert "kind revert" in lens("ablate", "--layer", "20-21", "--kind", "revert", "--metric", "image_auroc")
-    reverted = Ablation.load(lens.out / "ablate-small-L20-21-revert-bolts.parquet").means("anomaly_map")
+    reverted = Ablation.load(the(lens.out, "ablate-small-L20-21-revert-image_auroc-bolts-????????.parquet")).means(
+        "anomaly_map"
+    )
     assert set(reverted["stream"]) == {"local"} and (reverted["effect"] > 0).all()  # what was not learned has none
     lens("ablate", "--group", "L20H1+L22H3/local", "--group", "L5H4/local", "--metric", "image_auroc")
-    groups = Ablation.load(lens.out / "ablate-small-L20H1+L22H3-local+L5H4-local-bolts.parquet").means("joint_margin")
+    groups = Ablation.load(
+        the(lens.out, "ablate-small-L20H1+L22H3-local+L5H4-local-image_auroc-bolts-????????.parquet")
+    ).means("joint_margin")
     assert set(groups["variant"]) == {"L20H1+L22H3/local", "L5H4/local"}
     lens("ablate", "--layer", "21,22", "--what", "layers", "--stream", "global", "--metric", "image_auroc")
-    layers = Ablation.load(lens.out / "ablate-small-L21+22-global-layers-bolts.parquet").means("joint_margin")
+    layers = Ablation.load(the(lens.out, "ablate-small-L21+22-global-layers-image_auroc-bolts-????????.parquet")).means(
+        "joint_margin"
+    )
     assert set(layers["variant"]) == {"L21", "L22"} and set(layers["heads"]) == {16}
     lens("ablate", "--layer", 22, "--head", 1, "--head", 3, "--what", "cumulative", "--metric", "image_auroc")
-    grown = Ablation.load(lens.out / "ablate-small-L22-H1+3-cumulative-bolts.parquet").means("joint_margin")
+    grown = Ablation.load(the(lens.out, "ablate-small-L22-H1+3-cumulative-image_auroc-bolts-????????.parquet")).means(
+        "joint_margin"
+    )
     assert set(grown["order"]) == {"strongest first", "weakest first", "random 0", "random 1", "random 2"}
     last = grown[grown["heads"] == 4]["effect"]
     assert len(last) == 5 and np.allclose(last, last.iloc[0], atol=1e-5)  # all heads are all heads
@@ -128,7 +143,7 @@ def test_an_interrupted_sweep_goes_on(lens, monkeypatch):
 def test_importance_is_held_against_ablation(lens):
     said = lens("importance", "--screen", 3, "--rows", 5)
     assert "rank correlation" in said and "more in the frame" in said
-    stem = "importance-small-bolts"
+    stem = the(lens.out, "importance-small-screen3-bolts-????????.png").stem
     assert {path.name for path in lens.out.iterdir()} == {
         f"{stem}{suffix}"
         for suffix in (".parquet", ".png", ".screen.parquet", ".screen.agreement.parquet", ".screen.png")
@@ -154,14 +169,14 @@ def test_weights_and_what_heads_do(lens):
     assert "entropy_patches" in said and "furthest apart" in said
     with pytest.raises(ConfigError, match="mini-medical-anomalyclip-0 has no head weights"):
         invoke("weights", "--run", "mini-medical-anomalyclip")
-    folder = lens.out / "capture-small-bolts"
+    folder = the(lens.out, "capture-small-bolts-????????")
     assert len(pd.read_parquet(folder)["image"].unique()) == 6 and folder.with_suffix(".png").is_file()
 
 
 def test_names(lens):
     said = lens("name", "--layer", 23, "--head", 1)
     assert "L23H1" in said and "beat every draw of chance" in said
-    assert (lens.out / "name-small-L23-H1-bolts.parquet").is_file()
+    assert the(lens.out, "name-small-L23-H1-bolts-????????.parquet").is_file()
 
 
 def test_attributions_of_pictures(lens, parts):
@@ -254,9 +269,102 @@ def test_places_that_cannot_be_written_and_domains_without_a_run(run, parts, tmp
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match="cannot be written"):
         invoke("ablate", "--run", run, "--data", parts, "--layer", 23, "--out", tmp_path / "file" / "lens")
-    with pytest.raises(ConfigError, match="no run ships for domain 'food'; there are industrial and medical"):
+    with pytest.raises(ConfigError, match="no run ships for --domain 'food'; there are industrial and medical"):
         invoke("ablate", "--domain", "food")
 
 
 def test_layers_as_they_are_typed():
     assert layers_of(["0-2,5", "2"]) == [0, 1, 2, 5] and layers_of(["all"]) is None and layers_of(None) is None
+
+
+def broken_copy(parts: Path, to: Path) -> Path:
+    """The same set, of which one image cannot be read and another one's mask is not over it."""
+    shutil.copytree(parts, to)
+    (to / "bolt/test/spot/3.png").write_bytes(b"broken")
+    Image.new("L", (56, 120), 255).save(to / "bolt/ground_truth/spot/5_mask.png")
+    return to
+
+
+@pytest.mark.parametrize(
+    ("arguments", "by_masks"),
+    [
+        (("ablate", "--layer", 23, "--head", 0), True),
+        (("ablate", "--layer", 23, "--head", 0, "--metric", "image_auroc"), False),
+        (("importance", "--screen", 0), False),
+        (("contributions",), False),
+        (("weights",), True),
+        (("name", "--layer", 23, "--head", 0), False),
+        (("name", "--layer", 23, "--head", 0, "--stream", "both"), True),
+        (("compare", "--of", "importance", "--industrial", "RUN", "--medical", "mini-medical-1"), False),
+    ],
+)
+def test_what_is_left_out_is_told_with_its_reason_and_the_status_is_1(arguments, by_masks, run, parts, tmp_path):
+    data = broken_copy(parts, tmp_path / "bolts")
+    asked = [run if one == "RUN" else one for one in arguments]
+    where = ("--data", data, "--out", tmp_path / "out", *(() if arguments[0] == "compare" else ("--run", run)))
+    said = invoke(*asked, *where, status=1)
+    (line,) = [line for line in said.splitlines() if " left out: " in line]
+    assert "1 image" in line and "bolt/test/spot/3 (" in line and "3.png" in line.partition("(")[2]
+    assert ("without a mask that counts: bolt/test/spot/5" in said) == by_masks
+    if arguments[0] not in ("weights", "compare"):
+        (saved,) = [p for p in (tmp_path / "out").glob("*.parquet") if "summary" not in p.name]
+        skipped = Result.load(saved).provenance["skipped"]
+        assert list(skipped) == ["bolt/test/spot/3"] and "3.png" in skipped["bolt/test/spot/3"]
+
+
+def test_no_question_writes_over_anothers_answer(run, parts, tmp_path):
+    """Settings, and runs and sets of one name in different folders: each has its own file, asked twice the same one."""
+    (tmp_path / "other").mkdir()
+    other_run = shutil.copytree(run, tmp_path / "other" / run.name)
+    card, config = json.loads((run / "card.json").read_text()), load_run("mini-industrial-1")
+    save_run(other_run, config.detector, config.training, {**card, "trained_on": "x"})
+    other_parts = shutil.copytree(parts, tmp_path / "other" / parts.name)
+    Image.new("RGB", (56, 56)).save(other_parts / "bolt/test/good/8.png")
+    questions = [
+        {},
+        {"--metric": "image_margin"},
+        {"--precision": "bfloat16"},
+        {"--max-pixels": 4000},
+        {"--domain": "medical"},
+        {"--run": other_run},
+        {"--data": other_parts},
+        {"--data": "procedural:medical", "--per-category": 2},
+        {"--screen": 1},
+        {"--screen": 1, "--seed": 3},
+    ]
+    out, seen = tmp_path / "out", {}
+    for question in questions:
+        options = {"--run": run, "--data": parts, "--screen": 0, "--out": out, **question}
+        for _ in range(2 if not question else 1):
+            invoke("importance", *(word for option in options.items() for word in option))
+        new = {path: path.read_bytes() for path in out.glob("*.parquet")}
+        assert all(new[path] == content for path, content in seen.items())
+        assert len(new) > len(seen)
+        seen = new
+    assert len([path for path in seen if "screen.parquet" not in path.name and "agreement" not in path.name]) == len(
+        questions
+    )
+
+
+facts = st.dictionaries(st.sampled_from(["run", "data", "group"]), st.one_of(st.none(), st.text(max_size=9)))
+
+
+@given(st.lists(st.tuples(st.lists(st.text(max_size=90), min_size=1, max_size=3), facts), min_size=2, max_size=6))
+def test_other_facts_are_other_names(questions):
+    """Whatever is spelled: names are legal and short, and the same for the same question alone."""
+    known = {}
+    for spelled, told in questions:
+        told = {**told, "run": told.get("run") or "of a folder"}
+        name = stem("verb", *spelled, **told)
+        assert len(name.encode()) <= 160 and not set(name) & set("/\\:*?\0")
+        question = json.dumps([spelled, {k: v for k, v in told.items() if v is not None}], sort_keys=True)
+        assert known.setdefault(name, question) == question
+
+
+def test_a_set_of_any_domain_and_of_none(lens):
+    for domain in ("medical", "textiles"):
+        lens("importance", "--screen", 0, "--domain", domain)
+    found = {Result.load(path).frame["domain"].iloc[0] for path in lens.out.glob("importance*.parquet")}
+    assert found == {"medical", "textiles"}
+    with pytest.raises(ConfigError, match="no run ships for --domain 'textiles'"):
+        invoke("importance", "--domain", "textiles", "--data", "procedural:medical")
