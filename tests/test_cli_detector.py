@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from headlens.cli.score_table import ScoreTable
 from headlens.errors import ConfigError, DataError, RunError
 
 
-def invoke(*arguments: object) -> str:
+def invoke(*arguments: object, status: int = 0) -> str:
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == status, result.output
     return result.output
 
 
@@ -292,3 +293,53 @@ def test_the_demo_shows_everything(tmp_path):
     assert (out / "methods.md").read_text().splitlines() == table
     with pytest.raises(DataError, match="not an empty folder"):
         invoke("demo", "--out", out, "--per-category", 6)
+
+
+def test_a_run_counts_once_in_eval_and_a_set_too(run, tmp_path):
+    copy, link = shutil.copytree(run / "0", tmp_path / "copy"), tmp_path / "link"
+    link.symlink_to(run / "0")
+    for again in (run / "0", copy, link):
+        with pytest.raises(ConfigError, match="are the same run; a run counts once"):
+            invoke("eval", "--run", run / "0", "--run", run / "1", "--run", again, "--data", "procedural:medical")
+    with pytest.raises(ConfigError, match="is given twice; a set counts once"):
+        invoke("eval", "--run", run / "0", "--data", "procedural:medical", "--data", "procedural:medical")
+
+
+def test_eval_says_what_is_undefined_and_what_was_left_out_and_keeps_sets_of_one_name_apart(run, tmp_path):
+    def saved(place, mark=None):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.effect_noise((40, 40), 60) if mark is None else Image.new("L", (40, 40))
+        if mark:
+            image.paste(255, mark)
+        image.save(place)
+
+    a, b = tmp_path / "a/bolts", tmp_path / "b/bolts"
+    for number in range(2):
+        saved(a / f"bolt/test/good/{number}.png")
+        for thing in ("bolt", "nut"):
+            saved(a / f"{thing}/test/bent/{number}.png")
+            saved(a / f"{thing}/ground_truth/bent/{number}_mask.png", (3, 3, 20, 20))
+        saved(b / f"{number}.png")
+    (a / "nut/test/bent/1.png").write_bytes(b"broken")
+    out = tmp_path / "result.json"
+    arguments = ("eval", "--run", run / "0", "--data", a, "--data", b, "--json", out)
+    said = invoke(*arguments, status=1)
+    assert f"| {a} | mean | " in said and "(1 of 2)" in said and f"| {b} | mean | - |" in said
+    for line in (
+        f"1 image of {a} left out: nut/test/bent/1 (",
+        f"{a}: image metrics of nut are undefined: no image is normal",
+        f"{b}: image metrics of bolts are undefined: no image is labelled",
+        f"{b}: pixel metrics of all categories are undefined: no mask is known",
+    ):
+        assert line in said, said
+    result = json.loads(out.read_text())
+    assert list(result["skipped"]) == ["nut/test/bent/1"] and len(result["undefined"]) == 3
+    invoke(*arguments, "--batch", 3, status=1)  # the same question
+    before = out.read_bytes()
+    for other in (("--exact",), ("--run", run / "1"), ("--domain", "medical")):
+        with pytest.raises(RunError, match="answers another question"):
+            invoke(*arguments, *other)
+    assert out.read_bytes() == before
+    (tmp_path / "package.json").write_text('{"name": "mine"}')
+    with pytest.raises(RunError, match="answers another question"):
+        invoke("eval", "--run", run / "0", "--data", a, "--json", tmp_path / "package.json")

@@ -15,6 +15,7 @@ from headlens.cli.common import (
     DataOption,
     DeviceOption,
     Domain,
+    FollowLinks,
     MaxPixelsOption,
     OutOption,
     PerCategory,
@@ -25,6 +26,7 @@ from headlens.cli.common import (
     run_of,
     slug,
 )
+from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
 from headlens.errors import DataError
 from headlens.files import MAX_PIXELS
 
@@ -44,13 +46,14 @@ def contributions(
     ] = None,
     top: Annotated[int, typer.Option(help="Heads of each sign in such a figure.", min=1)] = 4,
     tap: Annotated[Optional[int], typer.Option(help="At one tap alone.", show_default="mean over taps")] = None,  # noqa: UP045
-    domain: Domain = "industrial",
+    domain: Domain = None,
     run: RunOption = None,
     data: DataOption = None,
     per_category: PerCategory = 10,
     rows: Annotated[int, typer.Option(help="Of each table that is printed; the frame has all.", min=1)] = 12,
     check: Annotated[bool, typer.Option("--check", help="Verify for every patch that the parts add up.")] = False,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
     batch: BatchOption = 8,
     weights: WeightsOption = None,
     device: DeviceOption = None,
@@ -71,18 +74,20 @@ def contributions(
         _of_images(find_images(images), run_of(domain, run, weights, device), top, tap, max_pixels, out)
         return
 
-    loaded, opened_set = opened(domain, run, data, per_category, weights, device, max_pixels)
+    loaded, opened_set = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)
     with tqdm(total=len(opened_set), unit="image", disable=None, desc="contributions") as bar:
         result = heads.contributions(
             loaded.detector, opened_set, size=loaded.size, batch=batch, check_sums=check, progress=bar.update
         )
-    name = slug("contributions", loaded.folder.name, opened_set.name)
+    each, facts = other_than(per_category, 10, "{}-each"), {"run": run_fact(loaded), "data": data_fact(opened_set)}
+    name = stem("contributions", loaded.folder.name, each, opened_set.name, **facts)
     last = f"tap_margin_{max(loaded.detector.config.taps)}"
     written = [result.save(out / f"{name}.parquet")]
     written += [
         write_figure(out / f"{name}-{metric}.png", result.plot(metric=metric)[0]) for metric in ("image_margin", last)
     ]
     typer.echo(f"{table(result, rows)}\n\n{', '.join(map(str, written))}")
+    tell(result.provenance, of=opened_set.name)
 
 
 def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: int, out: Path) -> None:
@@ -103,9 +108,9 @@ def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: i
         parts = heads.map_parts(run.detector, image, tap=tap, size=run.size)
         about = {"picture": unicode(str(path)), "image_sha256": sha256(parts.image.tobytes()).hexdigest()}
         parts = replace(parts, provenance=parts.provenance | about)
-        stem = slug("contributions", run.folder.name, name, "" if tap is None else f"tap{tap}")
-        stem = free_name(out, stem, {".parquet": parts.provenance})
-        written = [parts.save(out / f"{stem}.parquet"), write_figure(out / f"{stem}.png", parts.plot(top=top)[0])]
+        base = slug("contributions", run.folder.name, name, "" if tap is None else f"tap{tap}")
+        base = free_name(out, base, {".parquet": parts.provenance})
+        written = [parts.save(out / f"{base}.parquet"), write_figure(out / f"{base}.png", parts.plot(top=top)[0])]
         typer.echo(f"{printable(str(path))}\n{shares(parts, top)}\n  {', '.join(map(str, written))}\n")
     found.finish(out / "contributions-left_out.txt")
 

@@ -26,12 +26,12 @@ def stem(*parts: object, **facts: object) -> str:
     Args:
         *parts: what of the question is spelled out, in order; empty ones are left out.
         **facts: what else the answer depends on, such as a folder's files; None is left out. They are in the name as
-            eight letters of a hash, so that no other question has the same name.
+            eight digits of a hash, so that no other question has the same name.
 
     >>> stem("ablate", "mini-industrial-0", "L18", "", "procedural:industrial")
     'ablate-mini-industrial-0-L18-procedural-industrial'
     >>> stem("ablate", "mine", "screw", data="a fingerprint")
-    'ablate-mine-screw-88b2d8b5'
+    'ablate-mine-screw-c9e4e9b4'
     """
     known = {name: value for name, value in facts.items() if value is not None}
     return slug(*parts, digest([list(map(str, parts)), known])[:8] if known else "")
@@ -56,7 +56,9 @@ def data_fact(data: DataSet) -> str | None:
     """What tells a data set from others of its name; None of a procedural set, whose name says it all."""
     from headlens.data import ProceduralSet
 
-    return None if isinstance(data, ProceduralSet) else digest([data.fingerprint, data.domain])
+    if isinstance(data, ProceduralSet) and data.domain == data.world.domain:
+        return None
+    return digest([data.fingerprint, data.domain, getattr(data, "max_pixels", None)])
 
 
 def other_than(value: Any, default: Any, text: str = "{}") -> str:
