@@ -29,6 +29,12 @@ class ShapeError(HeadlensError, ValueError):
     """A tensor or an index that does not fit the model it is given to."""
 
 
+class HookNameError(ShapeError, KeyError):
+    """An activation that a cache does not hold."""
+
+    __str__ = Exception.__str__  # a KeyError's would quote the message
+
+
 class MetricError(HeadlensError, ValueError):
     """Scores, labels or masks that no metric can be computed from."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headlens.errors import CheckpointError, DownloadError
+from headlens.printing import brief
 
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _PATIENCE = 5.0  # seconds to wait for the hub's first answer
@@ -74,12 +75,12 @@ def download(name: str, tag: str, cache_dir: str | Path | None = None) -> Path:
         found = next((c for c in candidates if _exists(repository, c)), candidates[0])
         return Path(hf_hub_download(repository, found, cache_dir=cache_dir))
     except Exception as error:  # the hub's client raises whatever its transport does
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = brief(error)
         if found is not None:
-            raise DownloadError(f"{found} of {repository} could not be fetched and stored: {reason[:300]}") from error
+            raise DownloadError(f"{found} of {repository} could not be fetched and stored: {reason}") from error
         raise DownloadError(
             f"the weights {tag!r} of {name} are not on this machine, and {repository} cannot be reached "
-            f"({reason[:160]}). "
+            f"({reason}). "
             f"Where there is a network, fetch {candidates[0]} from that repository; then "
             f"load({name!r}, pretrained='path/to/{candidates[0]}')."
         ) from error

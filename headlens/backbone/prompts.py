@@ -11,7 +11,6 @@ from torch import Tensor
 
 from headlens.backbone.hooks import has_hooks
 from headlens.backbone.text import TextTower
-from headlens.errors import ShapeError
 
 _CHUNK = 256  # prompts encoded at a time
 
@@ -36,6 +35,7 @@ class PromptCache:
 
     def encode(self, tower: TextTower, tokens: Tensor, **options: Any) -> Tensor:
         """[P, n_ctx] token ids to [P, d_e]; ``options`` are those of ``TextTower.forward``."""
+        tower.check_options(options)
         learned = _tensors_in(options)
         weights = list(tower.parameters())
         if (
@@ -80,9 +80,6 @@ def _layout(options: Mapping[str, Any]) -> tuple:
 
 
 def _tensors_in(options: Mapping[str, Any]) -> list[Tensor]:
-    unknown = set(options) - {"context", "deep_prompts", "extensions", "hooked"}
-    if unknown:
-        raise ShapeError(f"the text tower has no option {sorted(unknown)[0]!r}")
     context, deep = options.get("context"), options.get("deep_prompts") or {}
     pairs = context.values() if isinstance(context, Mapping) else [t for pair in context or () for t in pair]
     return [torch.as_tensor(tensor) for tensor in (*pairs, *deep.values())]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,12 +16,40 @@ from transformer_lens.HookedRootModule import HookedRootModule
 from headlens.backbone.blocks import Block
 from headlens.backbone.config import TransformerConfig
 from headlens.backbone.hooks import has_hooks, hooked
-from headlens.errors import ConfigError, ShapeError
+from headlens.errors import ConfigError, HookNameError, ShapeError
 
 NamesFilter = None | str | Iterable[str] | Callable[[str], bool]
+Hook = tuple[str | Callable[[str], bool], Callable]
+"""A name, or a function of the name, and what is called there."""
+_INSTEAD = {  # options of TransformerLens's own models
+    "return_cache_object": "run_with_cache returns an ActivationCache; cache.cache_dict is its dict",
+    "stop_at_layer": "all blocks are run; names_filter='blocks.3.hook_resid_pre' keeps what enters block 3",
+    "start_at_layer": "start_at=3 goes on at block 3, from the residual stream given in place of the input",
+    "return_type": "what comes back is always the same; see forward",
+    "incl_bwd": "an output is no scalar; take a number of it, and read gradients by bwd_hooks or torch.autograd.grad",
+}
 
 # [B, H, T, T] and [B, T, H, D] a layer: 115 and 86 MiB for one image at ViT-L/14, 518 px.
 HUGE = ("pattern", "result")
+
+
+class Cache(ActivationCache):
+    """TransformerLens's, which says what there is where something is asked for that it does not hold."""
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """By name, or by TransformerLens's short form, ``cache["z", 5]``."""
+        try:
+            return super().__getitem__(key)
+        except KeyError as error:
+            name = str(error.args[0])
+            if name in self.model.hook_dict:
+                why = "it was not asked for by names_filter, or not reached"
+                if name.endswith(HUGE):
+                    why = "patterns and results are kept only if names_filter names them"
+            else:
+                near = difflib.get_close_matches(name, self.cache_dict, n=3) or list(self.cache_dict)[:3]
+                why = f"no hook point is called so; near it: {', '.join(near)}"
+            raise HookNameError(f"the cache has no {name!r}: {why}") from None
 
 
 class HookedTower(HookedRootModule):
@@ -35,53 +64,75 @@ class HookedTower(HookedRootModule):
     def __init__(self, cfg: TransformerConfig, *, causal: bool = False, local: bool = False) -> None:
         super().__init__()
         self.cfg = cfg
+        self._options = tuple(inspect.signature(self.forward).parameters)[1:]  # the first is its input
         blocks = nn.ModuleList(Block(cfg, causal=causal, local=local) for _ in range(cfg.n_layers))
         self.blocks = blocks  # type: ignore[assignment]  # a ModuleList of one type, for readers and checkers
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``forward``; raises ShapeError for an option that it does not have."""
+        self.check_options(kwargs)
+        return super().__call__(*args, **kwargs)
+
     def run_with_cache(
-        self, *args: Any, names_filter: NamesFilter = None, remove_batch_dim: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        names_filter: NamesFilter = None,
+        remove_batch_dim: bool = False,
+        device: str | torch.device | None = None,
+        pos_slice: Any = None,
+        **kwargs: Any,
     ) -> tuple[Any, ActivationCache]:
         """The tower's output and the activations it passed through.
 
         Args:
-            *args: what ``forward`` takes; ``**kwargs`` too, and TransformerLens's ``device``, ``pos_slice``.
+            *args: what ``forward`` takes; ``**kwargs`` too.
             names_filter: a hook name, several, or a function of the name. None keeps everything but attention
                 patterns and head results, which are computed only when asked for.
             remove_batch_dim: drop the batch axis of a batch of one.
+            device, pos_slice: TransformerLens's.
 
         Raises:
-            ShapeError: a hook name that does not exist.
+            ShapeError: a hook name or an option that does not exist.
         """
         if names_filter is None:
             wanted: str | list[str] | Callable[[str], bool] = [n for n in self.hook_dict if not n.endswith(HUGE)]
-        elif isinstance(names_filter, str) or callable(names_filter):
-            wanted = names_filter
         else:
-            wanted = list(names_filter)
+            wanted = self._wanted(names_filter)
+        self.check_options(kwargs, hooked=True)
+        if remove_batch_dim and args and len(args[0]) != 1:
+            raise ShapeError(f"remove_batch_dim drops the axis of a batch of one, and this one has {len(args[0])}")
+        options = {"remove_batch_dim": remove_batch_dim, "device": device, "pos_slice": pos_slice}
+        out, cache = super().run_with_cache(*args, names_filter=wanted, **options, **kwargs)
         named = [] if names_filter is None or callable(wanted) else [wanted] if isinstance(wanted, str) else wanted
-        self._check_names(named)
-        self._check_hooked(kwargs)
-        out, cache = super().run_with_cache(*args, names_filter=wanted, remove_batch_dim=remove_batch_dim, **kwargs)
         if missing := [name for name in named if name not in cache]:
             raise ShapeError(
                 f"{missing[0]} was not reached: the local stream's points exist from its start block on, where one "
                 "stands beside; blocks below start_at are not run"
             )
-        return out, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+        return out, Cache(cache, self, has_batch_dim=not remove_batch_dim)
 
-    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any:
+    def run_with_hooks(
+        self,
+        *args: Any,
+        fwd_hooks: Sequence[Hook] = (),
+        bwd_hooks: Sequence[Hook] = (),
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """The tower's output with hooks for this run only, as in TransformerLens: ``fwd_hooks=[(name, fn), …]``.
 
         Raises:
-            ShapeError: a hook name that does not exist, or ``hooked=False``.
+            ShapeError: a hook name or an option that does not exist, or ``hooked=False``.
         """
-        self._check_hooked(kwargs)
-        return super().run_with_hooks(*args, **kwargs)
+        self.check_options(kwargs, hooked=True)
+        with self.hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):
+            return self(*args, **kwargs)
 
     def hooks(
         self,
-        fwd_hooks: list[tuple[str | Callable[[str], bool], Callable]] | None = None,
-        bwd_hooks: list[tuple[str | Callable[[str], bool], Callable]] | None = None,
+        fwd_hooks: Sequence[Hook] | None = None,
+        bwd_hooks: Sequence[Hook] | None = None,
         *args: Any,
         **kwargs: Any,
     ) -> AbstractContextManager:
@@ -90,11 +141,33 @@ class HookedTower(HookedRootModule):
         A hook must not write in place: cached tensors are views.
 
         Raises:
+            ShapeError: a hook name that does not exist, or what is no list of names and functions.
+        """
+        several = [list(own or ()) for own in (fwd_hooks, bwd_hooks)]
+        for one in (*several[0], *several[1]):
+            if not (isinstance(one, tuple | list) and len(one) == 2 and callable(one[1])):
+                raise ShapeError(f"hooks are pairs of a name and a function, [(name, fn), …], not {one!r}")
+            self._wanted(one[0])
+        return super().hooks(*several, *args, **kwargs)
+
+    def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
+        """A hook that stays until ``reset_hooks()``, as in TransformerLens.
+
+        Raises:
             ShapeError: a hook name that does not exist.
         """
-        fwd, bwd = list(fwd_hooks or ()), list(bwd_hooks or ())
-        self._check_names([name for name, _ in fwd + bwd if isinstance(name, str)])
-        return super().hooks(fwd, bwd, *args, **kwargs)
+        self._wanted(name)
+        super().add_hook(name, *args, **kwargs)
+
+    def get_caching_hooks(self, names_filter: NamesFilter = None, *args: Any, **kwargs: Any) -> Any:
+        """TransformerLens's; raises ShapeError for a hook name that does not exist."""
+        wanted = None if names_filter is None else self._wanted(names_filter)
+        return super().get_caching_hooks(wanted, *args, **kwargs)
+
+    def add_caching_hooks(self, names_filter: NamesFilter = None, *args: Any, **kwargs: Any) -> Any:
+        """TransformerLens's; raises ShapeError for a hook name that does not exist."""
+        wanted = None if names_filter is None else self._wanted(names_filter)
+        return super().add_caching_hooks(wanted, *args, **kwargs)
 
     def heeds(self) -> bool:
         """Whether a forward has hooks to heed, and so must be ``hooked``.
@@ -123,16 +196,34 @@ class HookedTower(HookedRootModule):
             total = total + block.attn.b_O + (block.mlp.proj.bias if include_mlp_biases else 0)
         return total + self.blocks[layer].attn.b_O if mlp_input else total
 
-    @staticmethod
-    def _check_hooked(kwargs: dict[str, Any]) -> None:
-        if not kwargs.get("hooked", True):
-            raise ShapeError("hooked=False calls no hook point: leave it out to run with hooks or a cache")
-
-    def _check_names(self, names: Iterable[str]) -> None:
-        for name in names:
+    def _wanted(self, names: NamesFilter) -> str | list[str] | Callable[[str], bool]:
+        """The names, which must exist; of a function, it must take some."""
+        if callable(names):
+            if not any(map(names, self.hook_dict)):
+                some = ", ".join(list(self.hook_dict)[:4])
+                raise ShapeError(f"the function of names takes no hook point; there are {some}, …: see .hook_dict")
+            return names
+        if names is not None and not isinstance(names, str | Iterable):
+            raise ShapeError(f"{names!r} names no hook point: give a name, several, or a function of the name")
+        several = [names] if isinstance(names, str) else list(names or ())
+        for name in several:
             if name not in self.hook_dict:
-                near = difflib.get_close_matches(name, self.hook_dict, n=3)
-                raise ShapeError(
-                    f"no hook point is called {name!r}; {'near it: ' + ', '.join(near) if near else 'see .hook_dict'} "
-                    f"(layers are 0..{self.cfg.n_layers - 1})"
-                )
+                raise ShapeError(f"no hook point is called {name!r}; {self._near(str(name))}")
+        return names if isinstance(names, str) else several
+
+    def _near(self, name: str) -> str:
+        within = [point for point in self.hook_dict if point.startswith(f"{name}.")]
+        near = within[:4] or difflib.get_close_matches(name, self.hook_dict, n=3)
+        return f"{'near it: ' + ', '.join(near) if near else 'see .hook_dict'} (layers are 0..{self.cfg.n_layers - 1})"
+
+    def check_options(self, options: Mapping[str, Any], hooked: bool = False) -> None:
+        """Raises ShapeError for what ``forward`` does not take, and, where hooks must be called, for hooked=False."""
+        if not options:
+            return
+        if hooked and not options.get("hooked", True):
+            raise ShapeError("hooked=False calls no hook point: leave it out to run with hooks or a cache")
+        if unknown := [name for name in options if name not in self._options]:
+            name, known = unknown[0], self._options
+            near = difflib.get_close_matches(name, known, n=1)
+            instead = _INSTEAD.get(name) or (f"near it: {near[0]}" if near else f"there are {', '.join(known)}")
+            raise ShapeError(f"{type(self).__name__} has no option {name!r}: {instead}")

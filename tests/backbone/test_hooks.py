@@ -10,7 +10,8 @@ from transformer_lens.hook_points import HookPoint
 
 from headlens.backbone import LocalStream
 from headlens.backbone.blocks import HookedLayerNorm
-from headlens.errors import HeadlensError
+from headlens.backbone.hooks import hooked
+from headlens.errors import HeadlensError, ShapeError
 from tests.backbone.models import close
 
 LOCAL = LocalStream(start=2)
@@ -205,3 +206,61 @@ def test_the_text_tower_has_the_same_hooks(ours, tokens):
     assert not pattern.triu(1).any(), "text attention looks back only"
     close(cache["result", 1].sum(2) + ours.text.blocks[1].attn.b_O, cache["attn_out", 1])
     close(cache.decompose_resid().sum(0), cache["resid_post", 3])
+
+
+NEAR = r"blocks\.3\.hook_resid_pst'; near it: blocks\.3\.hook_resid_post"
+HABITS = {
+    "return_cache_object": (lambda t, x: t.run_with_cache(x, return_cache_object=False), "returns an ActivationCache"),
+    "stop_at_layer": (lambda t, x: t.run_with_cache(x, stop_at_layer=2), "names_filter='blocks.3.hook_resid_pre'"),
+    "stop_at_layer, called": (lambda t, x: t(x, stop_at_layer=2), "all blocks are run"),
+    "stop_at_layer, hooks": (lambda t, x: t.run_with_hooks(x, stop_at_layer=2), "all blocks are run"),
+    "start_at_layer": (lambda t, x: t(x, start_at_layer=2), "start_at=3 goes on"),
+    "incl_bwd": (lambda t, x: t.run_with_cache(x, incl_bwd=True), "an output is no scalar"),
+    "return_type": (lambda t, x: t(x, return_type="logits"), "always the same"),
+    "an option misspelt": (lambda t, x: t(x, hookd=False), "no option 'hookd': near it: hooked"),
+    "an option of nothing": (lambda t, x: t(x, zzz=1), "no option 'zzz': there are "),
+    "add_hook": (lambda t, x: t.add_hook("blocks.3.hook_resid_pst", print), NEAR),
+    "add_perma_hook": (lambda t, x: t.add_perma_hook("blocks.3.hook_resid_pst", print), NEAR),
+    "add_caching_hooks": (lambda t, x: t.add_caching_hooks("blocks.3.hook_resid_pst"), NEAR),
+    "get_caching_hooks": (lambda t, x: t.get_caching_hooks(["blocks.3.hook_resid_pst"]), NEAR),
+    "a module": (lambda t, x: t.add_hook("blocks.3", print), r"'blocks\.3'; near it: blocks\.3\.attn\.hook_q"),
+    "a filter of nothing": (
+        lambda t, x: t.run_with_cache(x, names_filter=lambda n: "mlp.hook_post" in n),
+        "takes no hook",
+    ),
+    "hooks of nothing": (lambda t, x: t.hooks([(lambda n: False, print)]), "takes no hook point"),
+    "a filter that is none": (lambda t, x: t.run_with_cache(x, names_filter=3), "3 names no hook point"),
+    "hooks that are no pairs": (lambda t, x: t.hooks(["hook_embed"]), "hooks are pairs of a name and a function"),
+    "remove_batch_dim": (lambda t, x: t.run_with_cache(x, remove_batch_dim=True), "a batch of one, and this one has 3"),
+    "the cache, misspelt": (
+        lambda t, x: t.run_with_cache(x)[1]["resid_pst", 3],
+        r"near it: blocks\.3\.hook_resid_post",
+    ),
+    "the cache, patterns": (lambda t, x: t.run_with_cache(x)[1]["pattern", 3], "kept only if names_filter names them"),
+    "the cache, left out": (
+        lambda t, x: t.run_with_cache(x, names_filter="hook_embed")[1]["z", 3],
+        "not asked for by names_filter",
+    ),
+}
+
+
+@pytest.mark.parametrize("habit", list(HABITS))
+@pytest.mark.parametrize("tower", ["vision", "text"])
+def test_habits_of_transformer_lens_get_one_line_that_says_what_there_is(ours, images, tokens, tower, habit):
+    own, (ask, message) = getattr(ours, tower), HABITS[habit]
+    with pytest.raises(ShapeError, match=message) as error:
+        ask(own, images if tower == "vision" else tokens)
+    assert "\n" not in str(error.value)
+    assert not hooked(own)
+
+
+def test_what_a_cache_lacks_is_a_key_error_too(ours, images):
+    """TransformerLens and its users catch those."""
+    _, cache = ours.vision.run_with_cache(images)
+    with pytest.raises(KeyError):
+        cache["resid_pst", 3]
+
+
+def test_options_that_prompts_do_not_have(ours, tokens):
+    with pytest.raises(ShapeError, match="no option 'contxt': near it: context"):
+        ours.encode_text(tokens, contxt={})
