@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from torch import Tensor
 
 from headlens import html
+from headlens.data.decoding import GATE
 from headlens.data.folders import FileSet
-from headlens.data.images import MAX_PIXELS, read_image
-from headlens.data.mask_fit import same_shape
+from headlens.data.images import MAX_PIXELS, read_upright
+from headlens.data.mask_checks import Seen, of_image, of_marks, of_set, seen
 from headlens.data.mask_sources import files_of, read_marked
 from headlens.data.samples import DataSet, Record
 from headlens.errors import DataError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Severity = Literal["error", "warning"]
+Read = TypeVar("Read")
 
 KINDS: dict[str, tuple[Severity, str]] = {
     "empty": ("error", "no picture at all"),
@@ -39,6 +41,14 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "mask-scaled": ("warning", "the mask is larger or smaller than its image, which it is resized to"),
     "empty-mask": ("error", "nothing is marked in the mask of an anomalous image"),
     "marked-normal": ("error", "something is marked in the mask of a normal image"),
+    "mask-is-image": ("error", "the mask is the image itself"),
+    "inverted-masks": ("warning", "more than half is marked in nearly all masks of a category"),
+    "all-marked": ("warning", "everything is marked in the mask of an anomalous image"),
+    "lost-mask": ("warning", "nothing is left of a mask when it is resized"),
+    "same-mask": ("warning", "different images with one and the same mask"),
+    "ignore-label": ("warning", "labels of masks of which one may mean that the pixel is to be ignored"),
+    "mask-labels": ("warning", "masks with several labels, which all count as anomalous"),
+    "orientation": ("warning", "an image that its EXIF turns, where nothing tells whether its mask is turned"),
     "no-mask": ("error", "an anomalous image without a mask, in a category that has masks"),
     "duplicate-across-splits": ("error", "one image in several splits"),
     "duplicate-across-categories": ("error", "one image in several categories"),
@@ -163,14 +173,19 @@ def check(
 
     masked = {record.category for record in dataset.records if record.anomalous and record.mask}
 
-    def look(i: int) -> list[Problem]:
-        return _one(dataset, i, masked)
+    def look(i: int) -> tuple[list[Problem], Seen | None]:
+        with GATE:
+            return _one(dataset, i, masked)
 
+    masks = []
     with ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(look, range(len(dataset))):  # whose end, also by Ctrl-C, cancels what still waits
+        for found, mask in pool.map(look, range(len(dataset))):  # whose end, also by Ctrl-C, cancels what still waits
             problems += found
+            masks += [mask] if mask else []
             progress()
-    problems += [*_names(dataset.records), *_duplicates(dataset.records), *_normals(dataset)]
+    content = contents(file for record in dataset.records for file in record.files)
+    problems += [Problem(*found) for found in of_set(masks, content)]
+    problems += [*_names(dataset.records), *_duplicates(dataset.records, content), *_normals(dataset)]
     return Report(dataset.name, len(dataset), tuple(problems))
 
 
@@ -221,18 +236,16 @@ def _sha256(path: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _one(dataset: DataSet, i: int, masked: Container[str]) -> list[Problem]:
-    """What is wrong with record ``i`` by itself; ``masked`` are the categories that have masks."""
+def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem], Seen | None]:
+    """What is wrong with record ``i`` by itself, and its mask if it is anomalous; ``masked`` categories have masks."""
     record = dataset.records[i]
     problems: list[Problem] = []
-
     max_pixels = dataset.max_pixels if isinstance(dataset, FileSet) else MAX_PIXELS
-    mask_file = next(iter(files_of(record.mask)), None)
 
     def note(kind: str, file: Path | None, message: str) -> None:
         problems.append(Problem(kind, record.name, file, f"{record.name}: {message}"))
 
-    def read(what: str, reader: Callable[[], Tensor], files: tuple[Path, ...]) -> Tensor | None:
+    def read(what: str, reader: Callable[[], Read], files: tuple[Path, ...]) -> Read | None:
         try:
             return reader()
         except DataError as error:
@@ -240,30 +253,32 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> list[Problem]:
             note(f"{'missing' if missing else 'unreadable'}-{what}", missing or files[0], str(error))
             return None
 
-    image: Tensor | None = None
+    size, orientation = None, 1
     mask: Tensor | None = None
     if (file := record.image) is not None:
-        image = read("image", lambda: read_image(file, max_pixels), (file,))
+        image = read("image", lambda: read_upright(file, max_pixels), (file,))
+        if image is not None:
+            size, orientation = (image[0].shape[1], image[0].shape[2]), image[1]
     if (marks := record.mask) is not None:
-        size = (1, 1) if image is None else (image.shape[1], image.shape[2])
-        mask = read("mask", lambda: read_marked(marks, size, max_pixels), files_of(marks))
-    if image is not None and mask is not None and image.shape[1:] != mask.shape:
-        (height, width), (rows, columns) = image.shape[1:], mask.shape
-        kind = "mask-scaled" if same_shape((rows, columns), (height, width)) else "mask-size"
-        note(kind, mask_file, f"{record.mask} is {columns}x{rows}, {record.image} is {width}x{height}")
-    elif not problems and (record.image is None or record.crop):  # what only the set itself knows how to read
+        mask = read("mask", lambda: read_marked(marks, size or (1, 1), max_pixels), files_of(marks))
+    kinds: Iterable[tuple[str, str]] = ()
+    if not problems and (record.image is None or record.crop):  # what only the set itself knows how to read
         try:
-            mask = dataset.pixels(i).mask
+            pixels = dataset.pixels(i)
+            mask = pixels.mask
+            kinds = [("empty-mask", pixels.mask_note)] if mask is None and pixels.mask_note else ()
         except DataError as error:
             note("unreadable-image", record.image, str(error))
-    if mask is not None and record.anomalous is not None and bool(mask.any()) != record.anomalous:
-        if record.anomalous:
-            note("empty-mask", mask_file, f"anomalous, but nothing is marked in {record.mask or 'its mask'}")
-        else:
-            note("marked-normal", mask_file, f"normal, but something is marked in {record.mask or 'its mask'}")
+            mask = None
+        if mask is not None:
+            kinds = of_marks(record, mask)
+    elif mask is not None:
+        kinds = of_marks(record, mask) if size is None else of_image(record, size, orientation, mask)
+    for kind, message in kinds:
+        note(kind, record.image if kind == "orientation" else next(iter(files_of(record.mask)), None), message)
     if record.anomalous and record.image and record.mask is None and record.category in masked:
         note("no-mask", record.image, f"anomalous, without a mask; pixel metrics leave {record.image} out")
-    return problems
+    return problems, seen(record, mask, max_pixels) if record.anomalous and mask is not None else None
 
 
 def _names(records: Sequence[Record]) -> Iterator[Problem]:
@@ -272,12 +287,11 @@ def _names(records: Sequence[Record]) -> Iterator[Problem]:
             yield Problem("same-name", name, None, f"{name}: {count} records have this name")
 
 
-def _duplicates(records: Sequence[Record]) -> Iterator[Problem]:
+def _duplicates(records: Sequence[Record], content: Mapping[Path, str]) -> Iterator[Problem]:
     """One problem for each image that occurs more than once, of the worst kind that applies."""
-    content = contents(record.image for record in records if record.image)
     alike: dict[tuple[str, object], list[Record]] = defaultdict(list)
     for record in records:
-        if record.image in content:
+        if record.image is not None and record.image in content:
             alike[content[record.image], record.crop].append(record)
     for copies in alike.values():
         if len(copies) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headlens.data.checking import KINDS, check, contents
+from headlens.data.checking import KINDS, Problem, check, contents
 from headlens.data.folders import FileSet
 from headlens.data.samples import DataSet, Pixels, Record
 from headlens.errors import DataError
@@ -32,7 +33,8 @@ def save(path: Path, size: tuple[int, int], seed: int) -> None:
 def save_mask(path: Path, size: tuple[int, int], marked: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     mask = np.zeros(size, np.uint8)
-    mask[3:7, 2:5] = 255 * marked
+    at = sum(path.name.encode()) % 9
+    mask[3 + at : 7 + at, 2:5] = 255 * marked
     Image.fromarray(mask).save(path)
 
 
@@ -94,6 +96,38 @@ def marked_normal(normal, flawed, root):
     return {normal: replace(normal, mask=mask)}
 
 
+def all_marked(normal, flawed, root):
+    Image.fromarray(np.full((20, 24), 255, np.uint8)).save(flawed.mask)
+    return {}
+
+
+def speck(normal, flawed, root):
+    """A pixel of an image that is so much wider than what it is resized to."""
+    Image.new("L", (5000, 20), sum(flawed.name.encode()) % 256).save(flawed.image)
+    mask = np.zeros((20, 5000), np.uint8)
+    mask[3, 7] = 255
+    Image.fromarray(mask).save(flawed.mask)
+    return {}
+
+
+def image_as_mask(normal, flawed, root):
+    with Image.open(flawed.image) as image:
+        pixels = np.array(image)
+    pixels[0, 0] = 0
+    Image.fromarray(pixels).save(flawed.image)
+    shutil.copy(flawed.image, flawed.mask)
+    return {}
+
+
+def photograph(normal, flawed, root):
+    """Turned by 180 degrees: the mask fits before and after."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(flawed.image) as image:
+        image.save(flawed.image, exif=exif)
+    return {}
+
+
 def no_outline(normal, flawed, root):
     return {flawed: replace(flawed, mask=None)}
 
@@ -108,6 +142,10 @@ BREAKS = {
     "empty-mask": empty_mask,
     "marked-normal": marked_normal,
     "no-mask": no_outline,
+    "all-marked": all_marked,
+    "lost-mask": speck,
+    "mask-is-image": image_as_mask,
+    "orientation": photograph,
 }
 
 
@@ -147,9 +185,7 @@ def test_each_break_is_that_one_problem(tmp_path, kind):
     assert problem.kind == kind
     assert problem.severity == KINDS[kind][0]
     (record,) = [r for r in dataset.records if r.name == problem.record]
-    assert problem.file == (
-        record.mask if ("mask" in kind and kind != "no-mask") or kind == "marked-normal" else record.image
-    )
+    assert problem.file == (record.mask if ("mask" in kind and kind != "no-mask") or "marked" in kind else record.image)
     assert str(problem.file) in problem.message
     assert record.name in problem.message
 
@@ -160,6 +196,75 @@ def test_any_breaks_together_are_all_told(tmp_path_factory, chosen, workers):
     report = check(broken(tmp_path_factory.mktemp("set"), chosen), workers=workers)
     assert report.counts == {kind: chosen.count(kind) for kind in KINDS if kind in chosen}
     assert report.ok == all(KINDS[kind][0] == "warning" for kind in chosen)
+
+
+def masks_of(tmp_path: Path, change) -> list[Problem]:
+    """What is wrong with a set whose anomalous images of one category have other masks."""
+    records = healthy(tmp_path)
+    _, flawed = halves(records, "cable")
+    for i, record in enumerate(flawed):
+        with Image.open(record.mask) as mask:
+            Image.fromarray(np.asarray(change(np.asarray(mask) > 0, i), np.uint8)).save(record.mask)
+    return list(check(FileSet("mine", "", records, "mvtec")).problems)
+
+
+def test_inverted_masks(tmp_path):
+    (problem,) = masks_of(tmp_path, lambda mask, i: ~mask * 255)
+    assert (problem.kind, problem.record, problem.severity) == ("inverted-masks", "cable", "warning")
+    assert "more than half is marked in 5 of 5 masks" in problem.message
+    assert masks_of(tmp_path / "some", lambda mask, i: (mask if i % 2 else ~mask) * 255) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ([1, 2], "mask-labels"),
+        ([1, 255], "ignore-label"),
+        ([100, 255], "mask-labels"),
+        ([1], None),
+        ([255], None),
+        (range(1, 200), None),
+    ],
+    ids=str,
+)
+def test_labels_that_count_as_one(tmp_path, labels, kind):
+    def change(mask: np.ndarray, i: int) -> np.ndarray:
+        values = np.zeros_like(mask, np.uint8)
+        values[:8] = np.resize(labels, (8, 24)) if len(labels) > 9 else 0
+        values[mask] = np.resize(labels, mask.sum())
+        values[19, i] = labels[-1]
+        return values
+
+    problems = masks_of(tmp_path, change)
+    assert [problem.kind for problem in problems] == ([kind] if kind else [])
+    if kind:
+        assert f"5 masks have the labels {labels[0]}, {labels[1]}" in problems[0].message
+        assert str(problems[0].file) in problems[0].message
+
+
+def test_one_mask_for_many_images(tmp_path):
+    def same(count: int):
+        return lambda mask, i: (np.roll(mask, i, 1) if i >= count else np.eye(20, 24) > 0) * 255
+
+    (problem,) = masks_of(tmp_path, same(3))
+    assert (problem.kind, problem.severity) == ("same-mask", "warning")
+    assert f"2 other images have the same mask, {problem.file}" in problem.message
+    assert masks_of(tmp_path / "two", same(2)) == []
+
+
+def test_a_photograph_on_its_side(tmp_path):
+    """A mask of the upright image is right and needs no word; one of the stored pixels is turned along, and told."""
+    for drawn_on in ("upright", "stored"):
+        records = healthy(tmp_path / drawn_on)
+        flawed = halves(records, "cable")[1][0]
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        with Image.open(flawed.image) as image, Image.open(flawed.mask) as mask:
+            image.save(flawed.image, exif=exif)
+            if drawn_on == "upright":
+                mask.transpose(Image.Transpose.ROTATE_270).save(flawed.mask)
+        problems = check(FileSet("mine", "", records, "mvtec")).problems
+        assert [problem.kind for problem in problems] == ([] if drawn_on == "upright" else ["orientation"])
 
 
 def test_both_files_of_one_record(tmp_path):
