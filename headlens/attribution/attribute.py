@@ -16,17 +16,18 @@ import torch
 from torch import Tensor
 
 from headlens import html
-from headlens.attribution.methods import method_of
+from headlens.attribution.methods import Method, method_of
+from headlens.attribution.pixels import BASELINES
 from headlens.attribution.targets import target_of
 from headlens.data import Pixels, Preprocess
 from headlens.detectors.headclip import Detector
 from headlens.detectors.predict import Picture, as_bytes
 from headlens.errors import RunError, ShapeError
 from headlens.heads.results import Result, detector_provenance, ordered, write
-from headlens.plots.attribution import attribution_panels, overlaid
+from headlens.plots.attribution import PANELS, attribution_panels
+from headlens.plots.style import axes_for
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Region = np.ndarray | Tensor
@@ -38,18 +39,21 @@ class Attribution(Result):
 
     Args:
         frame: a row for each picture: its number ``image``, ``kind`` (the method), ``metric`` (the target), the
-            target's ``value``, its ``baseline`` where nothing is there, ``effect``, the map's sum, and ``residual``,
-            what the map misses of value minus baseline: given where the method promises that nothing is missed.
-        map: [B, S, S], signed, a pixel's own share; nothing is rescaled.
+            target's ``value``, and ``effect``, the map's sum. Where the method explains the difference to a baseline,
+            ``baseline``, the target there, and ``against``, what it looks like (``blur``, ``mean``, ``black``); and
+            ``residual``, what the map misses of value minus baseline, where the method promises to miss nothing.
+        map: [B, S, S], a pixel's own share; nothing is rescaled.
         images: [B, S, S, 3] uint8.
         anomaly_map: [B, S, S], what the detector shows of them.
         region: [B, S, S] bool, where a map was read; None where no region was given.
+        native: [B, 2], height and width of the pictures as they were given; squares when None.
     """
 
     map: np.ndarray
     images: np.ndarray
     anomaly_map: np.ndarray
     region: np.ndarray | None = None
+    native: np.ndarray | None = None
 
     @property
     def target_value(self) -> np.ndarray:
@@ -62,38 +66,51 @@ class Attribution(Result):
         return self.frame["residual"].to_numpy() if "residual" in self.frame else None
 
     def _parts(self) -> list[str]:
-        return [html.figure(self.plot()[0], "picture, anomaly map and attribution"), html.table(self.frame)]
+        of = self.frame["against"].iloc[0] if "against" in self.frame else None
+        about = f"Baseline {of}: {BASELINES[of]}" if of else "Without a baseline"
+        return [html.figure(self.plot()[0], "image, anomaly map and attribution"), html.table(self.frame, about)]
 
-    def plot(self, ax: Axes | None = None, picture: int = 0, mask: np.ndarray | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, picture: int = 0, mask: np.ndarray | None = None) -> tuple[Figure, Any]:
         """One picture, its anomaly map and its attribution, red where it speaks for the target, blue against.
 
+        A quantity without a sign, such as positive gradients, is shown from 0 up.
+
         Args:
-            ax: where to draw the attribution alone; a new figure with all three when None.
+            ax: three axes to draw on; a new figure when None. ``headlens.plots.attribution.overlaid`` draws one alone.
             picture: which.
             mask: [S, S], what to outline; the region when None.
 
         Raises:
             ShapeError: a picture that there is not, or a mask of another size.
+            ConfigError: another number of axes.
         """
-        if picture not in range(len(self.map)):
-            raise ShapeError(f"picture {picture} does not exist; there are {len(self.map)}, counted from 0")
+        axes = axes_for(ax, PANELS)
+        if picture not in range(count := min(len(self.map), len(self.frame))):
+            raise ShapeError(f"picture {picture} does not exist; there are {count}, counted from 0")
         if mask is None and self.region is not None:
             mask = self.region[picture]
-        own, image, row = self.map[picture], self.images[picture], self.frame.iloc[picture]
+        own, row, method = self.map[picture], self.frame.iloc[picture], method_of(self.frame["kind"].iloc[picture])
         if mask is not None and mask.shape != own.shape:
             raise ShapeError(f"the mask has shape {mask.shape}, the map {own.shape}; resize it as the picture was")
-        unit, name = "" if row["metric"] == "joint_score" else "logits", row["metric"].replace("_", " ")
-        label = method_of(row["kind"]).quantity or f"part of the {name}"
-        label += f" ({unit} per pixel)" if unit and label.startswith("part") else " per pixel"
-        title = f"{row['kind'].replace('_', ' ')}, {name} = {row['value']:.3g} {unit}".strip()
-        if ax is not None:
-            return overlaid(image, own, ax, mask=mask, title=title, label=label)
+        floor = rounding(row, own)
+        title, label = titled(row, method, nothing=floor > 0)
+        native = None if self.native is None else (int(self.native[picture, 0]), int(self.native[picture, 1]))
         return attribution_panels(
-            image, self.anomaly_map[picture], own, mask=mask, title=title, label=label, made_by=self.made_by
+            self.images[picture],
+            self.anomaly_map[picture],
+            own,
+            axes,
+            shape=native,
+            mask=mask,
+            sign=method.sign,
+            floor=floor,
+            title=title,
+            label=label,
+            made_by=self.made_by,
         )
 
     def save(self, path: str | Path) -> Path:
-        """The frame, as every result; or with ``.npz`` the arrays, map, images, anomaly map and region.
+        """The frame, as every result; or with ``.npz`` the arrays: map, images, anomaly map, region, native.
 
         Either holds the provenance: in an ``.npz`` it is JSON.
         """
@@ -102,8 +119,9 @@ class Attribution(Result):
             return super().save(path)
         arrays = {"map": self.map, "images": self.images, "anomaly_map": self.anomaly_map}
         arrays["provenance"] = np.array(json.dumps(self.provenance))
+        more = {"region": self.region, "native": self.native}
         sink = io.BytesIO()
-        np.savez_compressed(sink, **(arrays if self.region is None else arrays | {"region": self.region}))  # type: ignore[arg-type]
+        np.savez_compressed(sink, **arrays, **{name: own for name, own in more.items() if own is not None})  # type: ignore[arg-type]
         write(path, sink.getvalue())
         return path
 
@@ -119,6 +137,31 @@ def read_provenance(path: Path) -> dict[str, Any]:
             return json.loads(str(arrays["provenance"]))
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise RunError(f"{path}: not an attribution of headlens, or damaged ({error}); make it again") from error
+
+
+def titled(row: pd.Series, method: Method, nothing: bool) -> tuple[str, str]:
+    """What a map of that row explains, on one or two lines, and what its colour bar counts."""
+    target, unit = str(row["metric"]).replace("_", " "), "" if row["metric"] == "joint_score" else " logits"
+    what, value = method.name.replace("_", " "), f"{target} {row['value']:.3g}{unit}"
+    label = f"{method.quantity} per pixel" if method.quantity else f"part of the {target},{unit} per pixel"
+    if (against := row.get("against")) not in BASELINES:
+        return f"{what}: {value}", label
+    if nothing:
+        return f"{what}: nothing to explain\n{value}, as of {BASELINES[against]}", label
+    return f"{what}: {value}\nagainst {row['baseline']:.3g} of {BASELINES[against]}", label
+
+
+def rounding(row: pd.Series, values: np.ndarray) -> float:
+    """The target's rounding, where a map of its difference to a baseline holds no more than that; else 0.
+
+    An image that is its own baseline leaves nothing to explain, and what is left is the arithmetic's.
+    """
+    if row.get("against") not in BASELINES:
+        return 0.0
+    size = max(1.0, abs(row["value"]), abs(row["baseline"]))
+    grain = 100 * float(np.finfo(values.dtype).eps) * size  # of the whole network
+    nothing = abs(row["value"] - row["baseline"]) <= grain and float(np.abs(values).sum(dtype=float)) <= 10 * grain
+    return grain if nothing else 0.0
 
 
 def attribute(
@@ -162,11 +205,13 @@ def attribute(
     own, preprocess = method_of(method), Preprocess(size or detector.image_size)
     settings = own.settings(**options)
     rows: list[dict[str, Any]] = []
-    maps, seen, scored = [], [], []
+    maps, seen, scored, native = [], [], [], []
     where: list[Tensor] = []
     for number, (picture, place) in enumerate(zip(several, regions, strict=True)):
         mask = None if place is None else torch.as_tensor(place) > 0
-        pixels = preprocess(Pixels(as_bytes(picture), mask))
+        given = as_bytes(picture)
+        native.append(given.shape[1:])
+        pixels = preprocess(Pixels(given, mask))
         image = preprocess.normalise(pixels.image[None].to(detector.device))
         whole = target_of(detector, target, thing, pixels.mask if mask is not None else None)
         found = own(whole, image, **settings)
@@ -176,7 +221,7 @@ def attribute(
         effect = float(found.cpu().double().sum())  # not every device has float64
         row = {"image": number, "kind": method, "metric": target, "value": value, "effect": effect}
         if nothing is not None:
-            row["baseline"] = float(nothing)
+            row |= {"baseline": float(nothing), "against": settings["baseline"]}
             if own.complete:
                 row["residual"] = value - float(nothing) - effect
         rows.append(row)
@@ -192,6 +237,7 @@ def attribute(
         options={
             name: list(map(str, value)) if name == "heads" and value else value for name, value in settings.items()
         },
+        baseline=None if "baseline" not in settings else BASELINES[settings["baseline"]],
         size=preprocess.size,
         thing=thing,
     )
@@ -202,4 +248,5 @@ def attribute(
         torch.stack(seen).numpy(),
         torch.stack(scored).numpy(),
         torch.stack(where).numpy() if any(place is not None for place in regions) else None,
+        np.array(native),
     )

@@ -26,6 +26,7 @@ class Method:
         targets: the only ones it takes; heads count as ``head``. Any when empty.
         control: a bad method on purpose, that every check must tell from the others.
         quantity: what the map is made of, where that is no part of the target.
+        sign: whether the map has one: blue speaks against the target. Else no value is below 0.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Method:
     targets: tuple[str, ...] = ()
     control: bool = False
     quantity: str = ""
+    sign: bool = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -57,7 +59,7 @@ class Method:
         return not self.targets or (target.name if target.name in SCORES else "head") in self.targets
 
     def __call__(self, target: Target, images: Tensor, **options: Any) -> Tensor:
-        """The map of every image, [B, h, w], signed; its sum over pixels is what was attributed.
+        """The map of every image, [B, h, w]; its sum over pixels is what was attributed.
 
         Raises:
             ConfigError: an option or a target that the method has not.
@@ -80,11 +82,11 @@ METHODS = {
         Method("smooth_grad", pixels.smooth_grad),
         Method("occlusion", pixels.occlusion),
         Method("patch_ablation", pixels.patch_ablation),
-        Method("rollout", attention.rollout, targets=SCORES, quantity="attention"),
-        Method("relevance", attention.relevance, targets=SCORES, quantity="relevance"),
-        Method("legrad", attention.legrad, quantity="positive gradient"),
+        Method("rollout", attention.rollout, targets=SCORES, quantity="attention", sign=False),
+        Method("relevance", attention.relevance, targets=SCORES, quantity="relevance", sign=False),
+        Method("legrad", attention.legrad, quantity="positive gradient", sign=False),
         Method("contributions", attention.contributions, targets=("image_margin", "map_margin", "head")),
-        Method("edges", pixels.edges, control=True, quantity="edge strength"),
+        Method("edges", pixels.edges, control=True, quantity="edge strength", sign=False),
     )
 }
 

@@ -27,7 +27,8 @@ from headlens.data import Preprocess
 from headlens.errors import ConfigError, ShapeError
 from headlens.metrics import upsample
 
-BASELINES = ("blur", "mean", "black")
+BASELINES = {"blur": "the blurred image", "mean": "the mean colour", "black": "a black image"}
+"""What absent pixels look like, in words."""
 _NODES = 4  # of a piece of the way: kinks are found by halving, and smooth pieces are exact to the 7th power
 
 

@@ -255,7 +255,13 @@ def table(frame: pd.DataFrame) -> str:
     """What the methods say of one image: the target's value, and what their maps add up to."""
     import pandas as pd
 
-    value = frame["value"].iloc[0]
+    from headlens.attribution.pixels import BASELINES
+
+    first = frame.iloc[0]
+    head = f"{first['metric'].replace('_', ' ')} {first['value']:.4f}"
+    if "against" in frame:
+        for row in frame.dropna(subset=["against"]).drop_duplicates("against").to_dict("records"):
+            head += f"; to explain: against {row['baseline']:.4f} of {BASELINES[row['against']]} ({row['against']})"
     rows = []
     for row in frame.to_dict("records"):
         rows.append({"": row["kind"], "sum of map": f"{row['effect']:+.4f}"})
@@ -264,6 +270,4 @@ def table(frame: pd.DataFrame) -> str:
         if row.get("residual") == row.get("residual") and row.get("residual") is not None:
             rows[-1]["missed"] = f"{row['residual']:+.1e}"
     text = pd.DataFrame(rows).fillna("").to_string(index=False)
-    return f"  {frame['metric'].iloc[0].replace('_', ' ')} {value:.4f}\n" + "\n".join(
-        f"  {line}" for line in text.split("\n")
-    )
+    return "\n".join(f"  {line}" for line in (head, *text.split("\n")))

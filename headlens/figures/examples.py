@@ -31,8 +31,13 @@ class Example:
 
     @property
     def title(self) -> str:
-        """Its category, on two lines where it is long."""
-        return self.record.category.replace("_", "\n" if len(self.record.category) > 10 else " ")
+        """Its category."""
+        return self.record.category.replace("_", " ")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width on disk."""
+        return self.image.shape[1], self.image.shape[2]
 
 
 def examples(data: DataSet, count: int, size: int) -> list[Example]:

@@ -38,14 +38,17 @@ def draw(material: Material) -> Drawn:
         for number, example in enumerate(shown):
             rows = frame[frame["image"] == number].set_index("kind")
             maps = {kind: np.asarray(rows.at[kind, "map"]).reshape(side, side) for kind in rows.index}
-            exhibits.append(Exhibit(example.title, example.seen, example.mask, maps.pop("anomaly_map"), maps))
-    fig, _ = gallery(exhibits, "attribution, as a share of the end below it")
+            exhibits.append(
+                Exhibit(example.title, example.seen, example.mask, maps.pop("anomaly_map"), maps, example.shape)
+            )
+    unsigned = [name for name in METHODS if not method_of(name).sign]
+    fig, _ = gallery(exhibits, "attribution, as a share of the end below it", unsigned)
     caption = (
         "Attributions to pixels of the joint margin (contributions: of the image margin, the exact sum of what heads "
         "carry from each patch to CLS). Red speaks for the target, blue against it, 0 shows the "
-        "picture. Every attribution has a scale of its own, even about 0: its end, which 99.5 % of the pixels lie "
-        "within, stands below it, in logits a pixel (relevance: relevance a pixel; LeGrad: positive gradient, which "
-        "has no sign). Anomaly maps share the scale 0 to 1. Integrated gradients and occlusion put a blurred picture "
+        "picture. Every attribution has a scale of its own: its end, which 99.5 % of the pixels lie within, stands "
+        "below it, in logits a pixel; relevance and LeGrad's positive gradient have no sign, and a scale from 0 up. "
+        "Anomaly maps share the scale 0 to 1. Integrated gradients and occlusion put a blurred picture "
         f"in place of what is absent (integrated gradients miss at most {100 * missed:.2g} % of the change; "
         f"occlusion: 8 x 8 cells). Pictures: {RULE}: nothing was chosen by how it turned out. Runs: "
         f"{', '.join(subject.run.folder.name for subject in material)}. {made_on(material)}"

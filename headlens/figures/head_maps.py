@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -9,6 +11,7 @@ from headlens import heads
 from headlens.figures.drawing import Drawn, Recipe, made_on
 from headlens.figures.examples import examples
 from headlens.figures.material import Material
+from headlens.heads.map_parts import peak_of
 from headlens.plots.head_maps import head_maps
 from headlens.plots.style import COLUMN
 
@@ -25,9 +28,8 @@ def draw(material: Material) -> Drawn:
         run = subject.run
         shown = examples(subject.few, PLACE + 1, run.size)[-1]
         found = heads.map_parts(run.detector, shown.image, size=run.size, thing=shown.record.category)
-        maps = {name.replace("  ", "\n"): own - own.mean() for name, own in found.strongest(TOP).items()}
-        margin = found.margin - found.margin.mean()
-        head_maps(found.image, margin, maps, on=on, mask=shown.mask, title=shown.title)
+        where: dict[str, Any] = {"peak": peak_of(found.margin), "shape": found.native, "mask": shown.mask}
+        head_maps(found.image, found.margin, found.strongest(TOP), on=on, title=shown.title, **where)
         ranked = found.shares["peak"].sort_values(ascending=False)
         said.append(
             f"{subject.domain} ({shown.record.name}): {100 * ranked[:TOP].sum() / ranked[ranked > 0].sum():.0f} % of "
@@ -38,9 +40,9 @@ def draw(material: Material) -> Drawn:
         "Margin maps (abnormal minus normal logit, mean over taps) of one picture as an exact sum over heads of both "
         "streams and a rest (MLPs, biases, embedding). Left: the picture with its flaw outlined, and the sum of all "
         f"parts. Right: the {TOP} heads that add most to the peak over the rest of the picture (above) and the {TOP} "
-        "that take most from it (below); the peak is the 5 % of patches where the sum is highest, and the number is "
-        "what the head adds there more than on the whole, in logits. Of every map its own mean over the picture is "
-        "taken off: white is the mean, not 0. Heads of a picture share one scale. "
+        "that take most from it (below); the peak, outlined in every map, is the 5 % of patches where the sum is "
+        "highest. Of every map its own mean over the picture is taken off: white is the mean, not 0, and the number "
+        "above a head's map is the mean of what is drawn within the peak, in logits. Heads of a picture share a scale. "
         f"{'; '.join(said)}. Each picture is the first flawed one of its category, whatever came of it. Runs: "
         f"{', '.join(subject.run.folder.name for subject in material)}. {made_on(material)}"
     )

@@ -33,7 +33,6 @@ from headlens.plots.style import signed
 from headlens.precision import check_precision, computing
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 KINDS = ("zero", "mean", "resample", "revert")
@@ -79,9 +78,10 @@ class Ablation(Result):
         )
         return [html.table(rows, about)]
 
-    def plot(self, ax: Axes | None = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
         """Effects as a picture; see ``headlens.plots.ablation.ablation``."""
-        fig, axes = ablation(pd.concat(map(self.means, self.summary["metric"].unique())), ax, metric, stream)
+        means = self.summary[self.summary["category"] == MEAN]
+        fig, axes = ablation(means, ax, metric, stream)
         return (signed(fig, self.made_by) if ax is None else fig), axes
 
     def save(self, path: str | Path) -> Path:

@@ -37,7 +37,6 @@ from headlens.plots.grid import grids
 from headlens.plots.style import named
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _KEYS = ["metric", "stream", "layer", "head"]
@@ -97,13 +96,13 @@ class Capture:
         facts = {"made by": made_by(self.provenance), "folder": self.folder.name, "files": len(self.files)}
         return html.card("Capture", facts, html.table(read_parquet(self.files[0])[0], "Of the first file"))
 
-    def plot(self, ax: Axes | None = None, metric: str = "entropy", stream: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, metric: str = "entropy", stream: str | None = None) -> tuple[Figure, Any]:
         """The mean of one quantity as a grid.
 
         Args:
-            ax: where to draw one stream; a new figure when None, with a panel for each.
+            ax: axes to draw on, one for each stream; a new figure when None.
             metric: which quantity.
-            stream: which; all that have it when None, and on one ``ax`` the first.
+            stream: which; all that have it when None.
 
         Raises:
             ConfigError: a quantity that was not captured.

@@ -26,7 +26,6 @@ from headlens.plots.style import signed
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from headlens.training.run import Run
@@ -81,10 +80,14 @@ class Comparison(Result):
             html.table(self.strongest[columns], "Heads, the smallest q first"),
         ]
 
-    def plot(self, ax: Axes | None = None) -> tuple[Figure, Any]:
-        """Both domains and their difference side by side, a row for each stream; on one ``ax`` the difference alone.
+    def plot(self, ax: Any = None) -> tuple[Figure, Any]:
+        """Both domains and their difference side by side, a row for each stream.
 
-        With an ``ax`` there is room for one stream: the last, which is the local one where both are there.
+        Args:
+            ax: axes to draw on, three for each stream; a new figure when None.
+
+        Raises:
+            ConfigError: another number of axes.
         """
         of = self.provenance["of"]
         centre = NEUTRAL[of] if of == "weight" else None

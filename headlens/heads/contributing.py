@@ -24,7 +24,6 @@ from headlens.heads.variants import names_of
 from headlens.plots.grid import grids
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -62,13 +61,13 @@ class Contributions(Result):
         rows = rows.assign(head=names_of(rows))[["head", "normal", "anomalous", "separation"]]
         return [html.table(rows, "What heads write into the image margin (logits), the widest apart first")]
 
-    def plot(self, ax: Axes | None = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
         """Separation by every head as a grid, of one margin; its mean part where no image is labelled.
 
         Args:
-            ax: where to draw one stream; a new figure when None, with a panel for each.
+            ax: axes to draw on, one for each stream; a new figure when None.
             metric: which margin; the image margin when None.
-            stream: which; all that write into the margin when None, and on one ``ax`` the first.
+            stream: which; all that write into the margin when None.
 
         Raises:
             ConfigError: a margin that there is not.

@@ -44,7 +44,6 @@ from headlens.plots.style import named
 from headlens.precision import computing, repeatable
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TARGETS = ("image_margin", "joint_margin", "joint_score")
@@ -133,16 +132,16 @@ class Importance(Result):
         rows = rows.assign(head=names_of(rows))[["head", "metric", "importance", "signed", "relative"]]
         return [html.table(rows, "Means over pictures, the most important first")]
 
-    def plot(self, ax: Axes | None = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
         """``I`` of every head as a grid.
 
         Args:
-            ax: where to draw one stream; a new figure when None, with a panel for each.
+            ax: axes to draw on, one for each stream; a new figure when None.
             metric: of which target; the first when None.
-            stream: which; all when None, and on one ``ax`` the first.
+            stream: which; all when None.
         """
         rows = self.summary
-        metric = metric or str(rows["metric"].iloc[0])
+        metric = metric or "".join(rows["metric"].head(1))
         if metric not in set(rows["metric"]):
             raise ConfigError(f"{metric!r} was not a target; there are {', '.join(rows['metric'].unique())}")
         rows, label = rows[rows["metric"] == metric], f"importance, |d {named(metric)} / d gate|"

@@ -18,16 +18,17 @@ from headlens import html
 from headlens.data import Pixels, Preprocess, read_image
 from headlens.detectors.headclip import Detector
 from headlens.detectors.predict import Picture, as_bytes
+from headlens.errors import ShapeError
 from headlens.files import SOFTWARE
 from headlens.heads.cache import clean_forward
 from headlens.heads.direct import tap_parts
 from headlens.heads.results import Result, beside, detector_provenance, read_parquet, write
 from headlens.heads.targets import check_unhooked
 from headlens.heads.variants import Head, names_of
-from headlens.plots.head_maps import head_maps, margin_map
+from headlens.plots.head_maps import head_maps
+from headlens.plots.style import axes_for
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _PEAK = 0.05  # of the patches are the peak: those where the margin is highest
@@ -78,25 +79,61 @@ class MapParts(Result):
         image = read_image(path.with_name(f"{path.stem}.picture.png")).permute(1, 2, 0).numpy()
         return cls(*read_parquet(path), read_parquet(beside(path, "shares"))[0], image)
 
-    def plot(self, ax: Axes | None = None, top: int = 4) -> tuple[Figure, Any]:
-        """The picture, its margin map, and the ``top`` heads of each sign; on one ``ax`` the margin map alone."""
-        if ax is not None:
-            return margin_map(self.margin, ax)
-        return head_maps(self.image, self.margin, self.strongest(top), made_by=self.made_by)
+    def plot(self, ax: Any = None, top: int = 4) -> tuple[Figure, Any]:
+        """The picture, its margin map, and the ``top`` heads of each sign, over their own means; the peak is outlined.
+
+        Args:
+            ax: as many axes as panels, 2 (1 + top): two rows, the second below the first; a new figure when None.
+            top: how many heads that add most to the peak, in the first row, and that take most from it, in the second.
+
+        Raises:
+            ConfigError: another number of axes.
+            ShapeError: no head.
+        """
+        if self.frame.empty or self.shares.empty:
+            raise ShapeError("no head to draw: the frame has no rows")
+        shown = self.strongest(top)
+        names = list(shown)
+        across = len(names) // 2
+        panels = ["picture", *names[:across], "margin", *names[across:]]
+        return head_maps(
+            self.image,
+            self.margin,
+            shown,
+            made_by=self.made_by,
+            axes=axes_for(ax, panels),
+            peak=peak_of(self.margin),
+            shape=self.native,
+        )
+
+    @property
+    def native(self) -> tuple[int, int]:
+        """Height and width of the picture as it was given; those of ``image`` where they were not written down."""
+        height, width = self.provenance.get("native") or self.image.shape[:2]
+        return height, width
 
     def strongest(self, top: int = 4) -> dict[str, np.ndarray]:
-        """Maps [rows, columns] of the ``top`` heads that add most to the peak, then of those that take most from it.
-
-        Names are the head and its ``peak``.
-        """
+        """Maps [rows, columns] of the ``top`` heads that add most to the peak, then of those that take most from it."""
         ranked = self.shares.sort_values("peak", ascending=False)
+        top = min(top, len(ranked) // 2)
         shown = {}
         for row in [*ranked.head(top).itertuples(), *ranked.tail(top).iloc[::-1].itertuples()]:
-            head = Head(row.stream, row.layer, row.head)
             own = self.frame[(self.frame["stream"] == row.stream) & (self.frame["layer"] == row.layer)]
             own = own[own["head"] == row.head]
-            shown[f"{head}  {row.peak:+.2f}"] = own.pivot(index="row", columns="column", values="value").to_numpy()
+            name = str(Head(row.stream, row.layer, row.head))
+            shown[name] = own.pivot(index="row", columns="column", values="value").to_numpy()
         return shown
+
+
+def peak_of(margin: np.ndarray) -> np.ndarray:
+    """Where a margin map is highest: 5 % of its patches, bool, [rows, columns].
+
+    >>> int(peak_of(np.arange(100.0).reshape(10, 10)).sum())
+    5
+    """
+    highest = np.zeros(margin.size, dtype=bool)
+    highest[np.argsort(-margin, axis=None, kind="stable")[: max(1, round(_PEAK * margin.size))]] = True
+    return highest.reshape(margin.shape)
 
 
 @torch.no_grad()
@@ -124,7 +161,8 @@ def map_parts(
     check_unhooked(detector, "the parts of a map")
     shown = str(picture) if isinstance(picture, (str, Path)) else type(picture).__name__
     preprocess = Preprocess(size or detector.image_size)
-    seen = preprocess(Pixels(as_bytes(picture), None)).image
+    given = as_bytes(picture)
+    seen = preprocess(Pixels(given, None)).image
     clean = clean_forward(detector, preprocess.normalise(seen[None].to(detector.device)), [thing])
     taps = detector.config.taps if tap is None else (tap,)
     heads: dict[Head, Tensor] = {}
@@ -138,7 +176,7 @@ def map_parts(
                     heads[head] = heads[head] + part if head in heads else part
         total = total + clean.margins.taps[one][0].cpu() / len(taps)
     values = torch.stack(list(heads.values()))  # (K, N)
-    peak = total.topk(max(1, round(_PEAK * len(total)))).indices
+    peak = torch.from_numpy(peak_of(total.numpy()[None])[0])
     shares = pd.DataFrame(list(heads), columns=["stream", "layer", "head"])
     shares = shares.assign(peak=(values[:, peak].mean(1) - values.mean(1)).numpy())
     rows, columns = np.divmod(np.arange(values.shape[1]), clean.grid[1])
@@ -155,5 +193,6 @@ def map_parts(
             "value": torch.cat([values, (total - values.sum(0))[None]]).flatten().numpy(),
         }
     )
-    about = detector_provenance(detector, what="map parts", picture=shown, tap=tap, size=preprocess.size)
+    native = list(given.shape[1:])
+    about = detector_provenance(detector, what="map parts", picture=shown, native=native, tap=tap, size=preprocess.size)
     return MapParts(frame, about, shares, seen.permute(1, 2, 0).numpy())

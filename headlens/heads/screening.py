@@ -19,7 +19,7 @@ from scipy import stats
 from headlens import html
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
-from headlens.errors import ConfigError
+from headlens.errors import ConfigError, ShapeError
 from headlens.heads.ablation import ablate
 from headlens.heads.gates import TARGETS, Importance
 from headlens.heads.results import Result, beside, provenance, read_parquet
@@ -69,6 +69,8 @@ class Screen(Result):
 
     def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """A scatter on logarithmic scales; on the diagonal the first order is exact."""
+        if self.frame.empty:
+            raise ShapeError("no head to draw: the frame has no rows")
         metric = named(self.frame["metric"].iloc[0])
         new = ax is None
         fig, ax = scatter(

@@ -15,7 +15,6 @@ from headlens.heads.variants import heads_of, names_of
 from headlens.plots.grid import grids
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -28,7 +27,7 @@ class Weights(Result):
         rows = rows.assign(head=names_of(rows))[["head", "value"]].rename(columns={"value": "weight"})
         return [html.figure(self.plot()[0], "head weights"), html.table(rows, "Furthest from 1")]
 
-    def plot(self, ax: Axes | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, stream: str | None = None) -> tuple[Figure, Any]:
         """The weights as a grid; red heads are turned up, blue ones down. Arguments as in ``Importance.plot``."""
         return grids(self.frame, "value", ax, stream, label="head weight", centre=1, made_by=self.made_by)
 

@@ -181,7 +181,7 @@ class HeadView:
             domain: Panel(self.attention(domain, picture, head, at), self.contribution(domain, picture, head))
             for domain in self.domains
         }
-        seen = self._seen(picture)
+        seen, native = self._seen(picture), self._gallery.pixels(picture).image.shape[1:]
         return head_view(
             seen.image.permute(1, 2, 0).numpy(),
             None if seen.mask is None else seen.mask.numpy(),
@@ -189,6 +189,7 @@ class HeadView:
             self.weights(head.stream, head.layer),
             head,
             looks=at,
+            shape=(native[0], native[1]),
             name=self.names[picture],
             made_by=self.made_by,
         )

@@ -1,40 +1,48 @@
-"""Attribution maps over their pictures: red speaks for the target, blue against, and 0 shows the picture."""
+"""Attribution maps over their images: red speaks for the target, blue against, and 0 shows the image."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import seaborn  # noqa: F401  # its colours go by name
 from matplotlib.figure import Figure
 
+from headlens.plots.display import colour_bar, draw, outline, panel, smaller
 from headlens.plots.overlay import overlay
-from headlens.plots.style import DIVERGING, axes_of, signed
+from headlens.plots.style import axes_of, colours, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+PANELS = ("image", "anomaly map", "attribution")
 _REACH = 0.995  # of the pixels lie within the colours; single ones beyond would leave all others pale
-_OUTLINE = "#2ca02c"  # neither red nor blue
+_WIDE = 2.5  # widths of an image in its heights, from which on panels stand one above the other
+_ROOM = 3.0  # inches that a panel has at least, for its title
 
 
 def overlaid(
     image: np.ndarray,
-    own: np.ndarray,
+    values: np.ndarray,
     ax: Axes | None = None,
     *,
+    shape: tuple[int, int] | None = None,
+    sign: bool = True,
+    floor: float = 0.0,
     mask: np.ndarray | None = None,
     title: str = "",
     label: str = "",
     bar: bool = True,
 ) -> tuple[Figure, Axes]:
-    """The picture in pale grey under its map, the denser the further from 0, on a scale that is even about 0.
+    """The image in pale grey under its map, the denser the further from 0: on a scale even about 0, or from 0 up.
 
     Args:
-        image: [H, W, 3] uint8.
-        own: [H, W], signed.
+        image: [h, w, 3] uint8.
+        values: [h, w], such as an attribution.
         ax: where to draw; a new figure when None.
-        mask: [H, W], what to outline.
+        shape: height and width of the image, over which both are stretched; those of ``values`` when None.
+        sign: whether the map's quantity has one.
+        floor: where the scale ends at least.
+        mask: [h, w], what to outline.
         title: above it.
         label: of the colour bar.
         bar: draw it; without it, ``ax.images[-1].get_clim()`` has the ends of the scale.
@@ -43,19 +51,20 @@ def overlaid(
     >>> ax.images[-1].get_clim()
     (-1.0, 1.0)
     """
-    fig, ax = axes_of(ax, 5.0, 4.4)
-    reach = float(np.quantile(np.abs(own), _REACH)) or float(np.abs(own).max()) or 1.0
-    ax.imshow(image.mean(2), cmap="gray", vmin=-255, vmax=255)  # the upper half of the greys: colours stay legible
-    density = 0.9 * np.clip(np.abs(own) / reach, 0, 1) ** 0.5
-    shades = ax.imshow(own, cmap=DIVERGING, vmin=-reach, vmax=reach, alpha=density, interpolation="nearest")
+    shape = shape or (values.shape[0], values.shape[1])
+    fig, ax = axes_of(ax, *(side + 0.8 for side in panel(shape, 4.0)))
+    scale = colours(values, sign, floor, _REACH)
+    reach = scale["norm"].vmax
+    draw(ax, smaller(image).mean(2), shape, cmap="gray", vmin=-255, vmax=255)  # the upper half: colours stay legible
+    shown = smaller(values)
+    density = (0.9 if sign else 0.75) * np.clip(np.abs(np.nan_to_num(shown)) / reach, 0, 1) ** 0.5
+    shades = draw(ax, shown, shape, alpha=density, interpolation="nearest", **scale)
     if bar:
-        beyond = "both" if float(np.abs(own).max()) > reach else "neither"
-        colours = fig.colorbar(shades, ax=ax, fraction=0.045, pad=0.03, label=label, extend=beyond)
-        colours.formatter.set_powerlimits((-3, 3))  # type: ignore[attr-defined]  # 1e-5 once, not at every tick
-        if colours.solids is not None:
-            colours.solids.set_alpha(1)
-    _outline(ax, mask)
-    ax.set_title(title, fontsize="small", parse_math=False)
+        beyond = np.nanmax(np.abs(values), initial=0.0) > reach
+        made = colour_bar(ax, shades, label, shape, extend=("both" if sign else "max") if beyond else "neither")
+        made.formatter.set_powerlimits((-3, 3))  # type: ignore[attr-defined]  # 1e-5 once, not at every tick
+    outline(ax, mask, shape)
+    ax.set_title(title, fontsize="small")
     ax.set_axis_off()
     return fig, ax
 
@@ -63,40 +72,46 @@ def overlaid(
 def attribution_panels(
     image: np.ndarray,
     anomaly_map: np.ndarray,
-    own: np.ndarray,
+    values: np.ndarray,
+    axes: Any = None,
     *,
+    shape: tuple[int, int] | None = None,
     mask: np.ndarray | None = None,
-    title: str = "",
-    label: str = "",
     made_by: str = "",
+    **options: Any,
 ) -> tuple[Figure, np.ndarray]:
-    """The picture, its anomaly map from 0 to 1, and its attribution, side by side.
+    """The image, its anomaly map from 0 to 1, and its attribution: side by side, or one above the other.
 
     Args:
-        image: [H, W, 3] uint8.
-        anomaly_map: [H, W], 0 to 1.
-        own: [H, W], signed.
-        mask: [H, W], what to outline in all three.
-        title, label: of the attribution and its colour bar.
-        made_by: a line at the foot.
+        image: [h, w, 3] uint8.
+        anomaly_map: [h, w], 0 to 1.
+        values: [h, w], the attribution.
+        axes: three, to draw on; a new figure when None.
+        shape: height and width of the image as it was given, over which all are stretched; [h, w] when None.
+        mask: [h, w], what to outline in all three.
+        made_by: a line at the foot of a new figure.
+        **options: of the attribution, as in ``overlaid``.
 
     >>> fig, axes = attribution_panels(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8)), np.eye(8))
     >>> [ax.get_title() for ax in axes]
-    ['picture', 'anomaly map', '']
+    ['image', 'anomaly map', '']
     """
-    height, width = own.shape
-    fig = Figure(figsize=(11.0, max(2.4, 2.9 * height / width + 0.7)), layout="constrained")
-    axes = fig.subplots(1, 3)
-    axes[0].imshow(image)
-    axes[0].set_title("picture", fontsize="small")
+    shape = shape or (values.shape[0], values.shape[1])
+    if axes is None:
+        if shape[1] > _WIDE * shape[0]:  # one above the other
+            width, height = panel(shape, 6.0)
+            fig = Figure(figsize=(width + 0.3, 3 * height + 3.4), layout="compressed")
+            axes = fig.subplots(3, 1)
+        else:
+            width, height = panel(shape, 3.1)
+            fig = Figure(figsize=(3 * max(width, _ROOM) + 1.8, height + 1.0), layout="constrained")
+            axes = fig.subplots(1, 3)
+        signed(fig, made_by)
+    draw(axes[0], image, shape)
+    axes[0].set_title("image", fontsize="small")
     axes[0].set_axis_off()
-    overlay(image, anomaly_map, "anomaly map", axes[1])
-    overlaid(image, own, axes[2], mask=mask, title=title, label=label)
+    overlay(image, anomaly_map, "anomaly map", axes[1], shape=shape)
+    fig, _ = overlaid(image, values, axes[2], shape=shape, mask=mask, **options)
     for ax in axes[:2]:
-        _outline(ax, mask)
-    return signed(fig, made_by), axes
-
-
-def _outline(ax: Axes, mask: np.ndarray | None) -> None:
-    if mask is not None and mask.any() and not mask.all():
-        ax.contour(mask.astype(float), levels=[0.5], colors=[_OUTLINE], linewidths=1.2)
+        outline(ax, mask, shape)
+    return fig, np.asarray(axes, dtype=object)

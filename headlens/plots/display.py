@@ -12,12 +12,17 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colorbar import Colorbar
     from matplotlib.image import AxesImage
 
 LONGEST = 1024
 """Pixels along a side that are drawn: figures have no more, and matplotlib takes a hundred bytes for each."""
 SLIMMEST = 8
 """The longer side over the shorter, at most: of one row of 3,000 pixels nothing would be seen."""
+
+
+_FLAT = 1.2  # inches: an image that is lower has its colour bar below
 
 
 def smaller(array: np.ndarray, longest: int = LONGEST) -> np.ndarray:
@@ -79,6 +84,29 @@ def draw(ax: Axes, values: np.ndarray, shape: tuple[int, int] | None = None, **o
         ax.text(0.5, -0.05, "not to scale", transform=ax.transAxes, fontsize="x-small", ha="center", va="top")
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     return ax.imshow(smaller(values), **{"extent": extent, "aspect": aspect, **options})
+
+
+def colour_bar(ax: Axes, colours: ScalarMappable, label: str, shape: tuple[int, int], **options: Any) -> Colorbar:
+    """The bar of what was drawn on ``ax``: at its side, or below where an image of that shape is too low for one.
+
+    Args:
+        ax: of an image of that shape, height and width.
+        colours: what they mean; opaque in the bar, whatever lies over the image.
+        label: quantity and unit.
+        **options: of ``Figure.colorbar``.
+    """
+    box, dpi = ax.get_window_extent(), ax.get_figure(root=True).dpi  # type: ignore[union-attr]
+    if shape[1] > 2 * shape[0] or min(box.height, box.width * shape[0] / shape[1]) / dpi < _FLAT:
+        place: dict[str, Any] = {"location": "bottom", "aspect": 40}
+    else:
+        place = {"fraction": min(0.3, max(0.045, 0.05 * shape[0] / shape[1])), "pad": 0.03}
+    bar = ax.figure.colorbar(colours, ax=ax, label=label, **{**place, **options})
+    bar.ax.yaxis.label.set_fontsize("small")
+    bar.ax.xaxis.label.set_fontsize("small")
+    bar.ax.tick_params(labelsize="small")
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
+    return bar
 
 
 def outline(ax: Axes, mask: np.ndarray | None, shape: tuple[int, int] | None = None, width: float = 0.7) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from headlens.plots.style import COLOURS, GREY, PALETTE, axes_of
+from headlens.plots.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def bars(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label:
     ax.axvline(0, color="black", linewidth=0.6)
     ax.barh(rows, shown["effect"], color=colours, height=0.75, alpha=0.85)
     ax.hlines(rows, shown["low"], shown["high"], color="black", linewidth=1.1)
-    ax.set_yticks(rows, shown["variant"], fontsize=7)
+    ax.set_yticks(rows, [plain(name, 40) for name in shown["variant"]], fontsize=7)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel(label)
     ax.set_title(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import seaborn  # noqa: F401  # its colours go by name
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from headlens.plots.attribution import overlaid
-from headlens.plots.display import outline
+from headlens.plots.display import draw, outline
 from headlens.plots.overlay import CMAP, overlay
-from headlens.plots.style import COLUMN, DIVERGING
+from headlens.plots.style import COLUMN, colours
+from headlens.plots.text import font, wrapped
 
 _SIDE = 0.7  # inches of a picture
 
@@ -28,7 +29,8 @@ class Exhibit:
         image: [S, S, 3] uint8.
         mask: [S, S] bool, what to outline, or None.
         anomaly_map: [S, S], 0 to 1.
-        maps: signed attributions [S, S] by the names of their methods.
+        maps: attributions [S, S] by the names of their methods.
+        shape: height and width of the image on disk, over which all are stretched; [S, S] when None.
     """
 
     title: str
@@ -36,14 +38,16 @@ class Exhibit:
     mask: np.ndarray | None
     anomaly_map: np.ndarray
     maps: Mapping[str, np.ndarray]
+    shape: tuple[int, int] | None = None
 
 
-def gallery(exhibits: Sequence[Exhibit], label: str = "") -> tuple[Figure, np.ndarray]:
-    """Pictures, anomaly maps from 0 to 1, and a row for each method; every map's own end of the scale stands below it.
+def gallery(exhibits: Sequence[Exhibit], label: str = "", unsigned: Collection[str] = ()) -> tuple[Figure, np.ndarray]:
+    """Images, anomaly maps from 0 to 1, and a row for each method; every map's own end of the scale stands below it.
 
     Args:
         exhibits: with the same methods each.
-        label: of the methods' colour bar.
+        label: of the methods' colour bars.
+        unsigned: methods whose maps have no sign, and are drawn from 0 up.
 
     >>> one = Exhibit("bolt", np.zeros((8, 8, 3), np.uint8), None, np.zeros((8, 8)), {"edges": np.eye(8)})
     >>> fig, axes = gallery([one, one])
@@ -52,30 +56,36 @@ def gallery(exhibits: Sequence[Exhibit], label: str = "") -> tuple[Figure, np.nd
     """
     methods = list(exhibits[0].maps)
     rows = 2 + len(methods)
-    tall = (_SIDE + 0.04) * rows + 0.13 * len(methods) + 0.95
+    tall = (_SIDE + 0.04) * rows + 0.13 * len(methods) + 1.3
     fig = Figure(figsize=(max(COLUMN, 0.3 + (_SIDE + 0.02) * len(exhibits)), tall), layout="constrained")
     axes = fig.subplots(rows, len(exhibits), squeeze=False)
     for column, own in zip(axes.T, exhibits, strict=True):
-        column[0].imshow(own.image)
-        column[0].set_title(own.title, fontsize="small", parse_math=False)
+        shape = own.shape or own.image.shape[:2]
+        draw(column[0], own.image, shape)
+        column[0].set_title(wrapped(own.title, _SIDE), fontsize="small", **font())
         column[0].set_axis_off()
-        overlay(own.image, own.anomaly_map, ax=column[1], bar=False)
-        for ax, map_ in zip(column[2:], own.maps.values(), strict=True):
-            overlaid(own.image, map_, ax, bar=False)
-            end = f"±{ax.images[-1].get_clim()[1]:.1g}"
+        overlay(own.image, own.anomaly_map, ax=column[1], bar=False, shape=shape)
+        for ax, (name, map_) in zip(column[2:], own.maps.items(), strict=True):
+            overlaid(own.image, map_, ax, bar=False, shape=shape, sign=name not in unsigned)
+            end = f"{'' if name in unsigned else '±'}{ax.images[-1].get_clim()[1]:.1g}"
             ax.text(0.5, -0.02, end, transform=ax.transAxes, fontsize="small", ha="center", va="top")
         for ax in column:
-            outline(ax, own.mask, width=0.4)
-    for ax, name in zip(axes[:, 0], ["picture", "anomaly map", *methods], strict=True):
+            outline(ax, own.mask, shape, width=0.4)
+    for ax, name in zip(axes[:, 0], ["image", "anomaly map", *methods], strict=True):
         ax.set_axis_on()
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         ax.set_ylabel(name.replace("_", "\n"), fontsize="small")
-    for colours, text, ticks in (
-        (ScalarMappable(Normalize(0, 1), CMAP), "anomaly map", {0: "0", 0.5: "0.5", 1: "1"}),
-        (ScalarMappable(Normalize(-1, 1), DIVERGING), label, {-1: "−end", 0: "0", 1: "+end"}),
-    ):
-        bar = fig.colorbar(colours, ax=list(axes.flat), location="bottom", aspect=45, pad=0.012)
+    bars: list[tuple[dict[str, Any], str, dict[float, str]]] = [
+        ({"norm": Normalize(0, 1), "cmap": CMAP}, "anomaly map", {0: "0", 0.5: "0.5", 1: "1"})
+    ]
+    if set(methods) - set(unsigned):
+        bars.append((colours(1.0), label, {-1: "−end", 0: "0", 1: "+end"}))
+    if without := [name for name in methods if name in unsigned]:
+        of = f" ({', '.join(without)})" if len(without) < len(methods) else ""
+        bars.append((colours(1.0, signed=False), label + of, {0: "0", 1: "end"}))
+    for scale, text, ticks in bars:
+        bar = fig.colorbar(ScalarMappable(**scale), ax=list(axes.flat), location="bottom", aspect=45, pad=0.012)
         bar.set_label(text, fontsize="small")
         bar.set_ticks(list(ticks), labels=list(ticks.values()))
     return fig, axes

@@ -10,7 +10,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from headlens.errors import ShapeError
-from headlens.plots.style import DIVERGING, RISING, axes_of, signed
+from headlens.plots.style import DIVERGING, RISING, axes_for, axes_of, colours, signed
+from headlens.plots.text import font
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,10 +56,7 @@ def grid(
     table = frame.pivot(index="layer", columns="head", values=value).astype(float)
     table = table.reindex(index=rows[::-1], columns=columns)
     fig, ax = axes_of(ax, 1.4 + 0.24 * len(columns), 1.2 + 0.17 * max(5, len(rows)))
-    if limits is None and centre is not None:
-        reach = float(np.nanmax(np.abs(table.to_numpy() - centre))) or 1.0
-        limits = (centre - reach, centre + reach)
-    low, high = limits or (None, None)
+    low, high = limits or ends(table.to_numpy(), centre)
     step = max(1, round(len(rows) / 12))
     sns.heatmap(
         table,
@@ -89,14 +87,27 @@ def grid(
     ax.set_xlabel("head")
     ax.set_ylabel("layer")
     ax.set_facecolor("0.93")  # layers without such heads
-    ax.set_title(title, fontsize="medium")
+    ax.set_title(title, fontsize="medium", **font())
     return fig, ax
+
+
+def ends(values: np.ndarray, centre: float | None) -> tuple[float, float]:
+    """Where a scale of colours begins and ends: with the values, or even about ``centre``; NaN is passed over.
+
+    >>> ends(np.array([1.0, np.nan, 3.0]), None), ends(np.array([1.0, 3.0]), 1.0)
+    ((1.0, 3.0), (-1.0, 3.0))
+    """
+    known = values[np.isfinite(values)]
+    if centre is None:
+        return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    reach = colours(known - centre)["norm"].vmax
+    return centre - reach, centre + reach
 
 
 def grids(
     frame: pd.DataFrame,
     value: str = "value",
-    ax: Axes | None = None,
+    ax: Any = None,
     stream: str | None = None,
     *,
     label: str = "",
@@ -109,23 +120,30 @@ def grids(
     Args:
         frame: as ``grid`` takes it, with a column stream.
         value, label, centre, marks: as in ``grid``.
-        ax: where to draw one stream; a new figure when None, with a panel for each.
-        stream: which; all when None, and on one ``ax`` the first.
+        ax: axes to draw on, one for each stream; a new figure when None.
+        stream: which; all when None.
         made_by: a line at the foot of a new figure.
 
     Returns:
         The figure, and its axes: one, or an array of them.
+
+    Raises:
+        ShapeError: no head, or none of that stream.
+        ConfigError: another number of axes than of streams.
     """
     there = list(frame["stream"].unique())
     if stream is not None and stream not in there:
         raise ShapeError(f"no head of stream {stream!r} here; there are {', '.join(there) or 'none'}")
     streams = [stream] if stream else there
-    if ax is not None:
-        own = frame[frame["stream"] == streams[0]]
-        return grid(own, value, ax, title=f"{streams[0]} heads", label=label, centre=centre, marks=marks)
-    fig = Figure(figsize=(5.2 * len(streams), 1.3 + 0.17 * max(5, frame["layer"].nunique())), layout="constrained")
-    axes = fig.subplots(1, len(streams), squeeze=False)[0]
+    if not streams:
+        raise ShapeError("no head to draw: the frame has no rows")
+    axes = axes_for(ax, [f"{name} heads" for name in streams], "stream=")
+    if axes is None:
+        height = 1.3 + 0.17 * max(5, frame["layer"].nunique())
+        fig = Figure(figsize=(5.2 * len(streams), height), layout="constrained")
+        axes = list(fig.subplots(1, len(streams), squeeze=False)[0])
+        signed(fig, made_by)
     for name, panel in zip(streams, axes, strict=True):
         own = frame[frame["stream"] == name]
-        grid(own, value, panel, title=f"{name} heads", label=label, centre=centre, marks=marks)
-    return signed(fig, made_by), axes if len(axes) > 1 else axes[0]
+        fig, _ = grid(own, value, panel, title=f"{name} heads", label=label, centre=centre, marks=marks)
+    return fig, np.array(axes, dtype=object) if len(axes) > 1 else axes[0]

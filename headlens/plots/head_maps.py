@@ -1,18 +1,21 @@
-"""What single heads draw: a picture, its margin map, and a small map for each head, on a scale that all heads share."""
+"""What single heads draw: an image, its margin map, and a small map for each head, on a scale that all heads share.
+
+Of every map its own mean is taken off, so that the part that stands out is seen: a head's number is the mean of its map
+within the outlined peak, and can be read off the colour bar.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import seaborn  # noqa: F401  # its colours go by name
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from headlens.plots.display import outline
-from headlens.plots.style import DIVERGING, axes_of, signed
+from headlens.plots.display import draw, outline, panel
+from headlens.plots.style import axes_of, colours, signed
+from headlens.plots.text import font, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,58 +29,65 @@ def head_maps(
     made_by: str = "",
     *,
     on: SubFigure | None = None,
+    axes: Sequence[Axes] | None = None,
     mask: np.ndarray | None = None,
-    title: str = "picture",
+    peak: np.ndarray | None = None,
+    shape: tuple[int, int] | None = None,
+    title: str = "image",
 ) -> tuple[Figure, np.ndarray]:
-    """Two rows: the picture above its margin map, and beside them the first half of the heads above the second.
+    """Two rows: the image above its margin map, and beside them the first half of the heads above the second.
 
     Args:
-        image: [H, W, 3] uint8.
+        image: [h, w, 3] uint8.
         margin: [rows, columns], what all parts add up to.
-        heads: an even number of maps [rows, columns] by their titles.
+        heads: an even number of maps [rows, columns] by their names.
         made_by: a line at the foot of a new figure.
         on: a part of a figure to draw on; a new figure when None.
-        mask: [H, W], what to outline in the picture.
-        title: above the picture.
+        axes: the axes themselves, row by row, in place of a figure.
+        mask: [h, w], what to outline in the image.
+        peak: bool [rows, columns], what to outline in all maps, and where heads have their numbers from.
+        shape: height and width of the image, over which all are stretched; those of ``image`` when None.
+        title: above the image.
 
     >>> maps = {"L5H4": np.zeros((2, 2)), "L5H5": np.zeros((2, 2))}
     >>> fig, axes = head_maps(np.zeros((8, 8, 3), np.uint8), np.eye(2), maps)
     >>> axes.shape
     (2, 2)
     """
-    across = len(heads) // 2
-    fig: Figure | SubFigure = on or Figure(figsize=(2.6 + 1.75 * across, 4.2), layout="constrained")
-    axes = fig.subplots(2, 1 + across, squeeze=False)
-    axes[0, 0].imshow(image)
-    axes[0, 0].set_title(title, fontsize="small", parse_math=False)
-    outline(axes[0, 0], mask)
-    _map(axes[1, 0], margin, _even(margin), "sum of parts")
-    fig.colorbar(ScalarMappable(_even(margin), DIVERGING), ax=axes[1, 0], location="left", label="margin (logits)")
-    scale = _even(np.stack(list(heads.values())))
-    for ax, (title, own) in zip(axes[:, 1:].flat, heads.items(), strict=True):
-        _map(ax, own, scale, title)
-    fig.colorbar(ScalarMappable(scale, DIVERGING), ax=list(axes[:, -1]), label="one head's part (logits)", shrink=0.9)
-    for ax in axes.flat:
+    shape, across = shape or (image.shape[0], image.shape[1]), len(heads) // 2
+    if axes is None:
+        width, height = panel(shape, 1.65)
+        size = (max(width, 1.2) * (1 + across) + 2.0, 2 * max(height, 1.0) + 1.1)
+        fig: Any = on or Figure(figsize=size, layout="constrained")
+        grid = fig.subplots(2, 1 + across, squeeze=False)
+    else:
+        grid = np.asarray(axes, dtype=object).reshape(2, 1 + across)
+        fig = grid[0, 0].figure
+    draw(grid[0, 0], image, shape)
+    grid[0, 0].set_title(wrapped(title, grid[0, 0].get_window_extent().width / fig.dpi), fontsize="small", **font())
+    outline(grid[0, 0], mask, shape)
+    total = margin - margin.mean()
+    own = colours(total)
+    _map(grid[1, 0], total, own, f"all parts: mean {margin.mean():.2f}", shape, peak)
+    bar = fig.colorbar(ScalarMappable(**own), ax=grid[1, 0], location="left")
+    bar.set_label("margin − its mean (logits)", fontsize="small")
+    parts = {name: values - values.mean() for name, values in heads.items()}
+    shared = colours(np.stack(list(parts.values()))) if parts else own
+    for ax, (name, values) in zip(grid[:, 1:].flat, parts.items(), strict=True):
+        _map(ax, values, shared, name if peak is None else f"{name}\n{values[peak].mean():+.2f}", shape, peak)
+    if parts:
+        bar = fig.colorbar(ScalarMappable(**shared), ax=list(grid[:, -1]), shrink=0.9)
+        bar.set_label("one head's part − its mean (logits)", fontsize="small")
+    for ax in grid.flat:
         ax.set_axis_off()
-    if isinstance(fig, Figure):
-        return signed(fig, made_by), axes
-    return axes_of(axes[0, 0])[0], axes
+    if on is None and axes is None:
+        return signed(fig, made_by), grid
+    return axes_of(grid[0, 0])[0], grid
 
 
-def margin_map(margin: np.ndarray, ax: Axes) -> tuple[Figure, Axes]:
-    """The sum of all parts alone, with a colour bar: [rows, columns]."""
-    fig, ax = axes_of(ax)
-    _map(ax, margin, _even(margin), "sum of all parts")
-    fig.colorbar(ScalarMappable(_even(margin), DIVERGING), ax=ax, label="margin (logits)")
-    ax.set_axis_off()
-    return fig, ax
-
-
-def _even(values: np.ndarray) -> Normalize:
-    reach = float(np.abs(values).max()) or 1.0
-    return Normalize(-reach, reach)
-
-
-def _map(ax: Axes, values: np.ndarray, scale: Normalize, title: str) -> None:
-    ax.imshow(values, cmap=DIVERGING, norm=scale, interpolation="nearest")
+def _map(
+    ax: Axes, values: np.ndarray, scale: dict[str, Any], title: str, shape: tuple[int, int], peak: np.ndarray | None
+) -> None:
+    draw(ax, values, shape, interpolation="nearest", **scale)
+    outline(ax, peak, shape, width=0.5)
     ax.set_title(title, fontsize="small")

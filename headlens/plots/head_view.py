@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from headlens.plots.style import COLOURS, DIVERGING, PALETTE, RISING, signed
+from headlens.plots.display import draw, outline, panel
+from headlens.plots.style import COLOURS, PALETTE, colours, signed
+from headlens.plots.text import font, plain, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LOOKS = "#00e5ff"
-_OUTLINE = "#2ca02c"
 
 
 class Panel(NamedTuple):
@@ -37,6 +37,7 @@ def head_view(
     head: tuple[str, int, int],
     *,
     looks: tuple[int, int] | None = None,
+    shape: tuple[int, int] | None = None,
     name: str = "",
     made_by: str = "",
 ) -> tuple[Figure, np.ndarray]:
@@ -51,6 +52,7 @@ def head_view(
         weights: columns domain, head, value: of all heads of the layer; several rows a head where there are seeds.
         head: stream, layer and number of the one that is shown.
         looks: row and column of the patch that looks; None is CLS.
+        shape: height and width of the picture on disk, over which all are stretched; [S, S] when None.
         name: of the picture.
         made_by: a line at the foot.
 
@@ -61,36 +63,36 @@ def head_view(
     (2, 2)
     """
     stream, layer, number = head
-    fig = Figure(figsize=(3.3 + 2.9 * len(panels), 5.9), layout="constrained")
-    axes = fig.subplots(2, 1 + len(panels), squeeze=False)
+    shape = shape or (image.shape[0], image.shape[1])
+    width, height = panel(shape, 2.6)
+    size = (3.3 + max(width, 2.2) * 1.1 * len(panels), 3.2 + max(height, 0.9))
+    fig = Figure(figsize=size, layout="constrained")
+    axes = fig.subplots(2, 1 + len(panels), squeeze=False, height_ratios=[max(height, 0.9), max(height, 1.6)])
     rows, columns = next(iter(panels.values())).attention.shape
-    axes[0, 0].imshow(image)
-    _outline(axes[0, 0], mask, image.shape[:2])
-    if looks is not None:
-        height, width = image.shape[0] / rows, image.shape[1] / columns
-        axes[0, 0].add_patch(_box(looks[1] * width - 0.5, looks[0] * height - 0.5, width, height))
-    axes[0, 0].set_title(name, fontsize=8, parse_math=False)
+    box = None if looks is None else (shape[1] / columns, shape[0] / rows)  # of a patch
+    draw(axes[0, 0], image, shape)
+    axes[0, 0].set_title(wrapped(name, 2.6), fontsize="small", **font())
     _weights(axes[1, 0], weights, stream, layer, number)
-    most = max(float(own.attention.max()) for own in panels.values()) or 1.0
-    reach = max(float(np.abs(own.contribution).max()) for own in panels.values()) or 1.0
-    scales = Normalize(0, most), Normalize(-reach, reach)
-    for column, (domain, panel) in enumerate(panels.items(), 1):
-        top, below = axes[:, column]
-        seen = top.imshow(panel.attention, cmap=sns.color_palette(RISING, as_cmap=True), norm=scales[0])
+    scales = (
+        colours(np.stack([own.attention for own in panels.values()]), signed=False),
+        colours(np.stack([own.contribution for own in panels.values()])),
+    )
+    for (top, below), (domain, panel_) in zip(axes[:, 1:].T, panels.items(), strict=True):
+        seen = draw(top, panel_.attention, shape, interpolation="nearest", **scales[0])
         who = "CLS" if looks is None else "the patch"
-        top.set_title(f"{domain}: {who} looks at", fontsize=9)
-        if looks is not None:
-            top.add_patch(_box(looks[1] - 0.5, looks[0] - 0.5, 1, 1))
-        drawn = below.imshow(panel.contribution, cmap=sns.color_palette(DIVERGING, as_cmap=True), norm=scales[1])
-        what = f"adds {panel.contribution.sum():+.3g} from patches" if stream == "global" else "adds to each patch"
-        below.set_title(f"{domain}: {what}", fontsize=9)
-        for ax in (top, below):
-            _outline(ax, mask, (rows, columns))
-    fig.colorbar(seen, ax=list(axes[0, 1:]), label="attention", shrink=0.9)
-    into = "image margin (logits)" if stream == "global" else "patch margins (logits)"
-    fig.colorbar(drawn, ax=list(axes[1, 1:]), label=into, shrink=0.9)
-    for ax in [axes[0, 0], *axes[:, 1:].flat]:
+        top.set_title(plain(f"{domain}: {who} looks at", 40), fontsize=9, **font())
+        drawn = draw(below, panel_.contribution, shape, interpolation="nearest", **scales[1])
+        what = f"patches add up to {panel_.contribution.sum():+.3g}" if stream == "global" else "adds to each patch"
+        below.set_title(plain(f"{domain}: {what}", 40), fontsize=9, **font())
+    for ax in (axes[0, 0], *axes[:, 1:].flat):
+        outline(ax, mask, shape)
         ax.set_axis_off()
+    if looks is not None and box is not None:
+        for ax in (axes[0, 0], *axes[0, 1:]):
+            ax.add_patch(_box(looks[1] * box[0] - 0.5, looks[0] * box[1] - 0.5, *box))
+    fig.colorbar(seen, ax=list(axes[0, 1:]), label="attention (share of 1)", shrink=0.9)
+    into = "image margin (logits)" if stream == "global" else "patch margins (logits)"
+    fig.colorbar(drawn, ax=list(axes[1, 1:]), label=f"part of {into}", shrink=0.9)
     fig.suptitle(f"L{layer}H{number}, {stream} stream", fontsize=11)
     return signed(fig, made_by), axes
 
@@ -107,7 +109,7 @@ def _weights(ax: Axes, weights: pd.DataFrame, stream: str, layer: int, number: i
     others = iter(PALETTE[4:])
     for domain, own in weights.groupby("domain", sort=False):
         colour = COLOURS.get(str(domain)) or next(others)
-        ax.scatter(own["head"], own["value"], s=14, color=[colour], alpha=0.8, label=str(domain))
+        ax.scatter(own["head"], own["value"], s=14, color=[colour], alpha=0.8, label=plain(domain, 24))
     ax.set_xlabel("head", fontsize=8)
     ax.set_ylabel("head weight", fontsize=8)
     ax.tick_params(labelsize=7)
@@ -118,14 +120,3 @@ def _weights(ax: Axes, weights: pd.DataFrame, stream: str, layer: int, number: i
 
 def _box(x: float, y: float, width: float, height: float) -> Rectangle:
     return Rectangle((x, y), width, height, fill=False, edgecolor=_LOOKS, linewidth=1.5)
-
-
-def _outline(ax: Axes, mask: np.ndarray | None, shape: tuple[int, int]) -> None:
-    """The mask's edge over a picture or a map of that shape."""
-    if mask is None or not mask.any() or mask.all():
-        return
-    across, down = (
-        (np.arange(size) + 0.5) / size * extent - 0.5
-        for size, extent in zip(mask.shape[::-1], shape[::-1], strict=True)
-    )
-    ax.contour(across, down, mask.astype(float), levels=[0.5], colors=[_OUTLINE], linewidths=1.2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from headlens.plots.style import COLOURS, PALETTE, axes_of
+from headlens.plots.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,9 +50,9 @@ def intervals(
         y = [rows.index(row) + shift for row in own["row"]]
         colour = COLOURS.get(str(group)) or next(others)
         ax.hlines(y, own["low"], own["high"], color=colour, linewidth=1.1)
-        ax.plot(own["value"], y, "os^D"[number % 4], color=colour, markersize=3.2, label=str(group))
+        ax.plot(own["value"], y, "os^D"[number % 4], color=colour, markersize=3.2, label=plain(group, 24))
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_yticks(range(len(rows)), rows if names else [""] * len(rows))
+    ax.set_yticks(range(len(rows)), [plain(row, 40) for row in rows] if names else [""] * len(rows))
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(label)
     ax.set_title(title)

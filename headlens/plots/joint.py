@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from headlens.plots.style import COLOURS, PALETTE, axes_of
+from headlens.plots.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def score_plane(
     ax.set(xlim=ends, ylim=ends, xlabel="CLS score", ylabel=f"{pool} of the map")
     ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     ax.set_aspect("equal")
-    ax.set_title(title)
+    ax.set_title(plain(title, 40))
     ax.spines[["top", "right"]].set_visible(False)
     return fig, ax
 
@@ -84,7 +85,7 @@ def mixtures(frame: pd.DataFrame, ax: Axes | None = None, *, alphas: Iterable[fl
         for _, run in own.groupby("run", sort=False):
             ax.plot(run["alpha"], run["auroc"], color=colour, linewidth=0.5, alpha=0.6)
         mean = own.groupby("alpha")["auroc"].mean()
-        ax.plot(mean.index, mean, color=colour, linewidth=1.6, label=str(domain))
+        ax.plot(mean.index, mean, color=colour, linewidth=1.6, label=plain(domain, 24))
     for alpha in alphas:
         ax.axvline(alpha, color="0.4", linewidth=0.6, linestyle=":")
     ax.set(xlabel="share of the map α  (0: CLS alone, 1: map alone)", ylabel="I-AUROC (%)", xlim=(0, 1))

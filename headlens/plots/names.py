@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import seaborn as sns
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 
 from headlens.errors import ShapeError
-from headlens.plots.style import DIVERGING, GREY, axes_of
+from headlens.plots.style import GREY, axes_of, colours
+from headlens.plots.text import font, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,9 +44,8 @@ def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6, title: 
     groups = sorted(groups, key=lambda own: -own["variance"].iloc[0])[:most]
     rows = len(groups) + sum(map(len, groups))  # and one above each head, for its name
     fig, ax = axes_of(ax, 7.4, 1.2 + 0.19 * rows)
-    reach = float(max(own["correlation"].abs().max() for own in groups))
-    scale = Normalize(-reach, reach) if reach > 0 else None
-    colours = sns.color_palette(DIVERGING, as_cmap=True)
+    shown = pd.concat(groups)["correlation"]
+    scale = ScalarMappable(**colours(shown)) if shown.notna().any() else None
     y, ticks = 0, {}
     for group in groups:
         first = group.iloc[0]
@@ -56,16 +55,16 @@ def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6, title: 
         for row in group.itertuples():
             y += 1
             ticks[y] = row.phrase
-            colour = GREY if scale is None or pd.isna(row.correlation) else colours(scale(row.correlation))
+            colour = GREY if scale is None or pd.isna(row.correlation) else scale.to_rgba(row.correlation)
             ax.barh(y, row.share, left=row.cumulative - row.share, height=0.8, color=colour, edgecolor=GREY, lw=0.4)
             ax.plot([row.chance, row.chance], [y - 0.45, y + 0.45], color="black", lw=1.3, solid_capstyle="butt")
         y += 1
-    ax.set_yticks(list(ticks), list(ticks.values()), fontsize=8, parse_math=False)
+    ax.set_yticks(list(ticks), [plain(phrase, 60) for phrase in ticks.values()], fontsize=8, **font())
     ax.set_ylim(y - 0.4, -0.7)
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of the head's variance, added up (black: by chance)")
     ax.set_title(title, fontsize=10)
     sns.despine(ax=ax)
     if scale is not None:
-        fig.colorbar(ScalarMappable(scale, colours), ax=ax, fraction=0.03, pad=0.02, label="correlation with flaws")
+        fig.colorbar(scale, ax=ax, fraction=0.03, pad=0.02, label="correlation with flaws")
     return fig, ax

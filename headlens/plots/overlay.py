@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from headlens.plots.display import draw, panel, smaller
+from headlens.plots.display import colour_bar, draw, panel, smaller
 from headlens.plots.text import font, plain, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CMAP = "magma"
-_FLAT = 1.2  # inches: too low for a colour bar at the side
 
 
 def overlay(
@@ -24,6 +23,7 @@ def overlay(
     ax: Axes | None = None,
     limits: tuple[float, float] = (0, 1),
     bar: bool = True,
+    shape: tuple[int, int] | None = None,
 ) -> tuple[Figure, Axes]:
     """The picture in grey under its map, which is the denser the higher it is, with a colour bar.
 
@@ -37,29 +37,27 @@ def overlay(
         ax: where to draw; a new figure when None.
         limits: of the colours.
         bar: draw a colour bar; without it, one may serve several pictures.
+        shape: height and width of the image where it was resized; those of ``image`` when None.
 
     >>> fig, ax = overlay(np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9)))
     >>> len(ax.images)
     2
     """
-    shape = image.shape[:2]
+    shape = shape or (image.shape[0], image.shape[1])
     if ax is None:
         width, height = panel(shape, 4.2)
         room = max(width, 3.0)  # for the title
-        fig = Figure(figsize=(room + 1.0, height + 0.6 + (height < _FLAT)), layout="compressed")
+        fig = Figure(figsize=(room + 1.0, height + (1.6 if height < 1 else 0.6)), layout="compressed")
         ax, title = fig.subplots(), wrapped(title, room)
-        strip = {"location": "bottom", "aspect": 40} if height < _FLAT else {"fraction": max(0.045, 0.15 / width)}
     else:
-        fig, title, strip = ax.figure, plain(title), {"fraction": 0.045}  # type: ignore[assignment]
+        fig, title = ax.figure, plain(title)  # type: ignore[assignment]
     draw(ax, smaller(image).mean(2), shape, cmap="gray", vmin=0, vmax=255)
     shown = smaller(anomaly_map)
     density = 0.85 * np.clip((shown - limits[0]) / (limits[1] - limits[0]), 0, 1)
     colours = {"cmap": CMAP, "vmin": limits[0], "vmax": limits[1], "interpolation": "nearest"}
     shades = draw(ax, shown, shape, alpha=density, **colours)
     if bar:
-        legend = fig.colorbar(shades, ax=ax, pad=0.02, label="anomaly map", **strip)
-        if legend.solids is not None:
-            legend.solids.set_alpha(1)
+        colour_bar(ax, shades, "anomaly map", shape)
     ax.set_title(title, fontsize="small", **font())
     ax.set_axis_off()
     return fig, ax

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
+from headlens.plots.display import draw, outline, panel
 from headlens.plots.overlay import CMAP, overlay
 from headlens.plots.style import signed
-
-_OUTLINE = "#00e5ff"
+from headlens.plots.text import font, wrapped
 
 
 def sheet(
@@ -38,17 +38,16 @@ def sheet(
     (2, 3)
     """
     rows = 2 if len(maps) else 1
-    fig = Figure(figsize=(2.4 * len(images) + 0.6, 2.7 * rows), layout="constrained")
+    tallest = max(panel(image.shape[:2], 2.3)[1] for image in images)
+    fig = Figure(figsize=(2.4 * len(images) + 0.6, (max(tallest, 0.7) + 0.4) * rows), layout="constrained")
     axes = fig.subplots(rows, len(images), squeeze=False)
     for number, (ax, image) in enumerate(zip(axes[0], images, strict=True)):
-        ax.imshow(image)
-        mask = masks[number] if len(masks) else None
-        if mask is not None and mask.any():
-            ax.contour(mask, levels=[0.5], colors=_OUTLINE, linewidths=1.2)
-        ax.set_title(titles[number] if len(titles) else "", fontsize=9, parse_math=False)
+        draw(ax, image)
+        outline(ax, masks[number] if len(masks) else None)
+        ax.set_title(wrapped(titles[number], 2.3) if len(titles) else "", fontsize="small", **font())
         ax.set_axis_off()
     for number, own in enumerate(maps):
         overlay(images[number], own, map_titles[number] if len(map_titles) else "", axes[1, number], bar=False)
     if len(maps):
-        fig.colorbar(ScalarMappable(cmap=CMAP), ax=list(axes[1]), shrink=0.9, label="anomaly map")
+        fig.colorbar(ScalarMappable(cmap=CMAP), ax=list(axes.flat), shrink=0.6, label="anomaly map")
     return (signed(fig, made_by) if made_by else fig), axes

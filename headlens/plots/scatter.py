@@ -55,7 +55,8 @@ def scatter(
         at = (getattr(row, x), getattr(row, y))
         ax.annotate(row.variant, at, (-7, 4 + 6 * place), textcoords="offset points", ha="right", fontsize=7)
     ax.set_title(title, fontsize=10)
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, fontsize=8, loc="upper left")
     ax.spines[["top", "right"]].set_visible(False)
     return fig, ax
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+
+from headlens.errors import ConfigError
+from headlens.plots.text import font, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,6 +78,7 @@ PAPER: dict[Any, Any] = {
 """Of figures for print, at the size at which they are printed."""
 
 _NARROW = 6.0  # inches; in narrower figures the line at the foot is broken
+_FOOT = 90  # characters of a part of it
 
 
 @contextmanager
@@ -97,10 +103,56 @@ def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[F
     return own, ax
 
 
+def axes_for(ax: Any, panels: Sequence[str], choose: str = "") -> list[Axes] | None:
+    """One of the given axes for each panel; None where there are none and a new figure is made.
+
+    Args:
+        ax: axes, a sequence or an array of them, or None.
+        panels: what is drawn, by name.
+        choose: how fewer are asked for.
+
+    Raises:
+        ConfigError: another number of axes than of panels: none is left out without a word.
+
+    >>> axes_for(Figure().subplots(), ["left", "right"], "stream=")
+    Traceback (most recent call last):
+    headlens.errors.ConfigError: 1 axes for 2 panels (left; right): give a sequence of 2 as ax, or choose by stream=
+    """
+    if ax is None:
+        return None
+    given = list(np.asarray(ax, dtype=object).ravel())
+    if len(given) != len(panels):
+        raise ConfigError(
+            f"{len(given)} axes for {len(panels)} panels ({'; '.join(panels)}): give a sequence of {len(panels)} as ax"
+            + (f", or choose by {choose}" if choose else "")
+        )
+    return given
+
+
+def colours(values: Any, signed: bool = True, floor: float = 0.0, share: float = 1.0) -> dict[str, Any]:
+    """Colours of a map, as ``imshow`` and a colour bar take them: even about 0 where values have a sign, else from 0.
+
+    Args:
+        values: any shape; NaN is passed over.
+        signed: whether the quantity has a sign: of the quantity, not of these values.
+        floor: where the scale ends at least: what is smaller is no more than rounding.
+        share: of the values that lie within the colours; single ones beyond would leave all others pale.
+
+    >>> colours([0.0, 2.0], signed=False)["norm"].vmin, colours([0.0, 2.0])["norm"].vmin, colours([0.0])["norm"].vmax
+    (0.0, -2.0, 1.0)
+    """
+    size = np.abs(np.asarray(values, dtype=float))
+    size = size[np.isfinite(size)]
+    reach = (float(np.quantile(size, share)) or float(size.max())) if size.size else 0.0
+    reach = max(reach, floor) or 1.0
+    return {"cmap": DIVERGING if signed else RISING, "norm": Normalize(-reach if signed else 0.0, reach)}
+
+
 def signed(fig: Figure, made_by: str) -> Figure:
     """The figure with a small line at its foot that says which backbone and which pictures it is of."""
-    narrow = fig.get_figwidth() < _NARROW
-    fig.supxlabel(made_by.replace(" · ", "\n") if narrow else made_by, fontsize=7, color="0.4", x=0.99, ha="right")
+    between = "\n" if fig.get_figwidth() < _NARROW else " · "
+    said = between.join(plain(part, _FOOT) for part in made_by.split(" · "))
+    fig.supxlabel(said, fontsize=7, color="0.4", x=0.99, ha="right", **font())
     return fig
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib import font_manager
+from matplotlib.font_manager import FontProperties
 
 from headlens.printing import printable
 
@@ -29,7 +30,6 @@ _FALLBACKS = (  # of scripts that matplotlib's own font has not; taken where the
     "Noto Sans Thai",
     "Noto Emoji",
 )
-_PER_INCH = 13  # characters of small type
 
 
 def plain(text: object, most: int = 72) -> str:
@@ -50,12 +50,13 @@ def plain(text: object, most: int = 72) -> str:
 
 
 def wrapped(text: object, width: float, lines: int = 2) -> str:
-    r"""The same on so many lines of ``width`` inches, for small type.
+    r"""The same on so many lines of ``width`` inches, in small type.
 
     >>> wrapped("12345678901234567890", 1.0)
     '1234567890123\n4567890'
     """
-    each = max(8, int(width * _PER_INCH))
+    points = FontProperties(size="small").get_size_in_points()
+    each = max(8, int(width * 72 / (0.64 * points)))
     return "\n".join(textwrap.wrap(plain(text, lines * each * 4 // 5), each, break_on_hyphens=False))
 
 
@@ -76,6 +77,6 @@ def _glyphs(families: tuple[str, ...]) -> frozenset[int]:
     """The characters that those fonts, or the ones that stand in for them, can draw."""
     found: set[int] = set()
     for family in (*families, *_installed()):
-        path = font_manager.findfont(font_manager.FontProperties(family=[family]))
+        path = font_manager.findfont(FontProperties(family=[family]))
         found |= set(font_manager.get_font(path).get_charmap())
     return frozenset(found)

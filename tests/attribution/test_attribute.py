@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import headlens
 from headlens.attribution import METHODS, attribute, target_of
@@ -40,6 +41,11 @@ def test_every_method_gives_finite_maps_one_picture_at_a_time(method, small, pho
     assert np.allclose(found.target_value, target_of(small, target)(images).numpy(), atol=1e-4)
     assert np.allclose(found.frame["effect"], found.map.sum((1, 2)), rtol=1e-3, atol=1e-5)
     assert (found.residual is not None) == METHODS[method].complete
+    assert METHODS[method].sign or found.map.min() >= 0  # what has no sign is never below 0
+    _, axes = found.plot()
+    low, high = axes[2].images[-1].get_clim()
+    assert low == (-high if METHODS[method].sign else 0) < high
+    assert ("against" in found.frame) == ("baseline" in METHODS[method].options)
     assert untouched(small)
 
 
@@ -97,8 +103,10 @@ def test_figures_and_files(small, photos, tmp_path):
     low, high = axes[2].images[-1].get_clim()
     assert low == -high and high == pytest.approx(np.quantile(np.abs(found.map[1]), 0.995))
     assert np.array_equal(axes[2].images[-1].get_array(), found.map[1])
-    again = found.plot(axes[0])
-    assert again[1] is axes[0]
+    given = Figure().subplots(1, 3)
+    assert found.plot(given)[0] is given[0].figure and all(ax.images for ax in given)
+    with pytest.raises(ConfigError, match=r"1 axes for 3 panels \(image; anomaly map; attribution\)"):
+        found.plot(given[0])
     with pytest.raises(ShapeError, match="picture 2 does not exist"):
         found.plot(picture=2)
     with pytest.raises(ShapeError, match=r"the mask has shape \(3, 3\)"):
@@ -125,3 +133,37 @@ def test_heads_go_by_their_names(small, photos):
     assert np.array_equal(named.map, meant.map)
     with pytest.raises(ShapeError, match="head L9H9 does not exist, or nobody reads it; the first is L0H0"):
         attribute(small, photos[0], "legrad", heads=["L9H9"], size=32)
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "occlusion"])
+def test_rounding_of_an_image_that_is_its_own_baseline_is_not_drawn_in_full_colours(method, small):
+    black = np.zeros((40, 60, 3), np.uint8)
+    found = attribute(small, [black, np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)], method, size=32)
+    _, axes = found.plot()
+    assert "nothing to explain" in axes[2].get_title() and "as of the blurred image" in axes[2].get_title()
+    assert axes[2].images[-1].get_clim()[1] > 100 * np.abs(found.map[0]).max()
+    _, axes = found.plot(picture=1)
+    assert "nothing" not in axes[2].get_title()
+    assert axes[2].images[-1].get_clim()[1] <= np.abs(found.map[1]).max()
+
+
+@pytest.mark.parametrize(("baseline", "words"), [("blur", "the blurred image"), ("black", "a black image")])
+def test_the_baseline_and_its_value_are_named(small, photos, baseline, words):
+    found = attribute(small, photos[0], "occlusion", baseline=baseline, size=32)
+    assert found.frame["against"].tolist() == [baseline] and found.provenance["baseline"] == words
+    assert found.plot()[1][2].get_title().endswith(f"against {found.frame['baseline'][0]:.3g} of {words}")
+    assert f"Baseline {baseline}: {words}" in found._repr_html_()
+    legrad = attribute(small, photos[0], "legrad", size=32)
+    assert "against" not in legrad.frame and "Without a baseline" in legrad._repr_html_()
+
+
+@pytest.mark.parametrize("shape", [(30, 120), (120, 30), (1, 300)])
+def test_a_figure_has_the_shape_of_the_image_and_not_of_the_square(small, shape):
+    found = attribute(small, np.zeros((*shape, 3), np.uint8), "edges", size=32)
+    assert found.native.tolist() == [list(shape)]
+    fig, axes = found.plot(mask=np.eye(32, dtype=bool))
+    assert max(fig.get_size_inches()) < 14
+    fig.draw_without_rendering()
+    for ax in axes:
+        box = ax.get_window_extent()
+        assert box.width / box.height == pytest.approx(np.clip(shape[1] / shape[0], 1 / 8, 8), rel=1e-2)

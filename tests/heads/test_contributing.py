@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from headlens.detectors.config import preset
 from headlens.detectors.headclip import Detector
@@ -73,7 +74,13 @@ def test_peaks_of_all_parts_add_up_to_how_far_the_peak_stands_out(detector, tmp_
     fig, axes = found.plot(top=2)
     best = found.shares.loc[found.shares["peak"].idxmax()]
     assert axes.shape == (2, 3) and axes[0, 1].get_title().startswith(f"L{best['layer']}H{best['head']}")
-    assert found.plot(ax := fig.add_subplot()) == (fig, ax)
+    for ax in (axes[0, 1], axes[1, 2]):  # the number above a map is that of what is drawn in the outlined peak
+        number, drawn = float(ax.get_title().split()[-1]), ax.images[-1].get_array().ravel()
+        assert drawn.mean() == pytest.approx(0, abs=1e-6) and number == pytest.approx(drawn[peak].mean(), abs=0.005)
+    with pytest.raises(ConfigError, match=r"1 axes for 6 panels \(picture; L.*give a sequence of 6 as ax"):
+        found.plot(fig.add_subplot(), top=2)
+    given = Figure().subplots(2, 3)
+    assert found.plot(given, top=2)[1].tolist() == given.tolist()
     again = MapParts.load(found.save(tmp_path / "parts.parquet"))
     assert np.array_equal(again.image, found.image) and np.allclose(again.margin, found.margin)
     assert again.shares.equals(found.shares) and again.provenance["picture"] == "Tensor"

@@ -54,12 +54,22 @@ def test_layers_are_a_profile_and_growing_groups_curves():
     assert list(ax.lines[1].get_xdata()) == [1, 2, 4]
 
 
-@pytest.mark.parametrize("variants", [HEADS, HEADS[:3]])
-def test_a_given_ax_is_drawn_on_and_no_other(variants):
+@pytest.mark.parametrize(("variants", "panels"), [(HEADS, 4), (HEADS[:3], 2)])
+def test_given_axes_are_drawn_on_and_no_panel_is_dropped(variants, panels):
     fig = Figure()
-    ax, other = fig.subplots(1, 2)
-    assert ablation(summary(variants), ax) == (fig, ax)
-    assert ax.get_xlabel() and not other.get_xlabel()
+    axes = fig.subplots(1, panels + 1)
+    found, drawn = ablation(summary(variants), axes[:panels])
+    assert found is fig and list(drawn.flat) == list(axes[:panels])
+    assert all(ax.get_xlabel() for ax in axes[:panels]) and not axes[panels].get_xlabel()
+    with pytest.raises(ConfigError, match=rf"1 axes for {panels} panels .*joint margin.*; anomaly map.*choose by"):
+        ablation(summary(variants), axes[0])
+    assert ablation(summary(variants), axes[0], "joint_margin", "global") == (fig, axes[0])
+
+
+def test_a_stream_that_is_asked_for_is_all_that_is_drawn():
+    both = [HEADS[0], HEADS[8]]
+    ax = ablation(summary(both), metric="joint_margin", stream="local")[1]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [HEADS[8][0]]
 
 
 @settings(max_examples=25, deadline=None)
