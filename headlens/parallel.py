@@ -164,7 +164,7 @@ def ranks() -> Iterator[Ranks]:
 
 
 @contextmanager
-def alone(folder: Path | None) -> Iterator[None]:
+def holding(folder: Path | None) -> Iterator[None]:
     """Has ``folder`` for the processes of this run, and for no other; see ``headlens.locking``. None is no folder.
 
     Raises:

@@ -39,6 +39,17 @@ def brief(error: object, most: int = 200) -> str:
     return (kept.rsplit(" ", 1)[0] if " " in kept else kept) + " …"
 
 
+def reason(error: Exception) -> str:
+    """Why a file could not be read, where the message names it already.
+
+    >>> reason(FileNotFoundError(2, "No such file or directory", "a.json")), reason(RecursionError())
+    ('No such file or directory', 'nested too deeply')
+    """
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return brief(error.strerror if isinstance(error, OSError) and error.strerror else error)
+
+
 def cell(value: object) -> str:
     """One value of a frame as a table shows it: four digits, and ``-`` where there is none.
 

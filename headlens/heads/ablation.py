@@ -23,7 +23,7 @@ from headlens.heads.pictures import Pictures, categories
 from headlens.heads.replacement import StandIns
 from headlens.heads.response import Kind
 from headlens.heads.results import Result, beside, computed, provenance, read_parquet
-from headlens.heads.store import PatchMaps, Store
+from headlens.heads.store import PatchMaps, Store, alone
 from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, packed, summarised, unpacked
 from headlens.heads.targets import Targets, check_linear, check_unhooked, logit
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
@@ -99,6 +99,7 @@ class Ablation(Result):
         return cls(*read_parquet(path), read_parquet(beside(path, "summary"))[0])
 
 
+@alone
 def ablate(
     detector: Detector,
     data: DataSet,

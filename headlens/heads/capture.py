@@ -31,7 +31,7 @@ from headlens.heads.cache import Clean, clean_forward, local_here
 from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import computed, made_by, parquet, per_image, provenance, read_parquet, write
-from headlens.heads.store import Store
+from headlens.heads.store import Store, alone
 from headlens.heads.targets import check_linear, check_unhooked, wide
 from headlens.plots.grid import grids
 from headlens.plots.style import named
@@ -148,6 +148,7 @@ class Capture:
         return path
 
 
+@alone
 def capture(
     detector: Detector,
     data: DataSet,
@@ -180,7 +181,7 @@ def capture(
     files = []
     for number, (part, images) in enumerate(pictures):
         path = out / f"part-{number:05d}.parquet"
-        if not path.is_file() or _names(path) != [record.name for record in part.records]:
+        if not path.is_file() or _names(path, about) != [record.name for record in part.records]:
             clean = clean_forward(detector, images, categories(part))
             write(path, parquet(_frame(clean, data, part), about))
         files.append(path)
@@ -188,11 +189,12 @@ def capture(
     return Capture(out, tuple(files), pictures.notes())
 
 
-def _names(path: Path) -> list[str]:
-    """Of the pictures that a file has."""
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, columns=["image"])["image"].unique().to_pylist()
+def _names(path: Path, about: dict[str, Any]) -> list[str]:
+    """Of the pictures that a file of this capture has; raises RunError for one of another."""
+    frame, made = read_parquet(path)
+    if made != about:
+        raise RunError(f"{path}: of another capture; delete it, and it is made again")
+    return list(frame["image"].unique())
 
 
 @torch.no_grad()

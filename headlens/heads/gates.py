@@ -26,7 +26,7 @@ from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import Result, computed, per_image, provenance
-from headlens.heads.store import Store
+from headlens.heads.store import Store, alone
 from headlens.heads.targets import (
     check_linear,
     check_unhooked,
@@ -165,6 +165,7 @@ class Importance(Result):
         return found.assign(relative=found["importance"] / norm.where(norm > 0, 1.0))
 
 
+@alone
 def importance(
     detector: Detector,
     data: DataSet,

@@ -21,9 +21,9 @@ from headlens import __version__, html
 from headlens.data import DataSet, Record
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
-from headlens.files import SOFTWARE, write_atomically
+from headlens.files import SOFTWARE, read_regular, write_atomically
 from headlens.precision import unit
-from headlens.printing import cell
+from headlens.printing import cell, reason
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -183,10 +183,13 @@ def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(path.read_bytes()))
-        return table.to_pandas(), json.loads((table.schema.metadata or {})[_KEY])
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise RunError(f"{path}: not a result of headlens, or damaged ({error}); make it again") from error
+        table = pq.read_table(io.BytesIO(read_regular(path)))
+        about = json.loads((table.schema.metadata or {})[_KEY])
+        if not isinstance(about, dict):
+            raise ValueError("what it is about is no table")
+        return table.to_pandas(), about
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
+        raise RunError(f"{path}: not a result of headlens, or damaged ({reason(error)}); make it again") from error
 
 
 def write(path: Path, content: bytes) -> None:

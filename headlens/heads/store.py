@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from hashlib import sha256
+from inspect import signature
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -17,13 +21,36 @@ from torch import Tensor
 from headlens import parallel
 from headlens.data import Record
 from headlens.errors import ConfigError, RunError
+from headlens.files import open_regular, read_text
 from headlens.heads.results import write
+from headlens.printing import reason
 
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
 ABOUT = "_sweep.json"  # with an underscore, so that readers of Parquet folders pass it by
+
+
+def alone(question: Callable[P, Answer]) -> Callable[P, Answer]:
+    """A question with an argument ``out``, a folder that nobody else may use until it is answered.
+
+    Raises:
+        RunError: another run has the folder.
+    """
+    arguments = signature(question)
+
+    @wraps(question)
+    def asked(*args: P.args, **kwargs: P.kwargs) -> Answer:
+        with parallel.holding(arguments.bind(*args, **kwargs).arguments.get("out")):
+            return question(*args, **kwargs)
+
+    return asked
 
 
 class Store:
     """Arrays of numbered parts, one Parquet file each, in a folder; without a folder nothing is kept.
+
+    Each has a checksum over its numbers, its place and the sweep it is of: what was edited, damaged, or copied from
+    elsewhere is refused.
 
     Args:
         folder: made if need be.
@@ -44,13 +71,16 @@ class Store:
                 "out, or remove the hook"
             )
         path, now = folder / ABOUT, json.loads(json.dumps(about))
+        self._identity = json.dumps(now, sort_keys=True).encode()
         if not path.is_file() or not any(folder.glob("part-*")):
             write(path, (json.dumps(now, indent=1) + "\n").encode())
             return
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: damaged ({error}); delete {folder} to begin again") from error
+            before = json.loads(read_text(path))
+            if not isinstance(before, dict):
+                raise ValueError("it is no table")
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{path}: damaged ({reason(error)}); delete {folder} to begin again") from error
         if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
             key = changed[0]
             raise RunError(
@@ -62,22 +92,22 @@ class Store:
         """Part ``number`` as it was put, or None; also where it was of other pictures, for some can be read again.
 
         Raises:
-            RunError: its file is damaged.
+            RunError: its file is not what this sweep wrote there.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         path = self._path(number)
         if path is None or not path.is_file():
             return None
         try:
-            table = pq.read_table(io.BytesIO(path.read_bytes()))
-            shapes, names = (json.loads((table.schema.metadata or {})[key]) for key in (b"shapes", b"names"))
-            if names != [record.name for record in records]:
-                return None
-            return {name: _array(table[name], shapes[name]) for name in table.column_names}
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise RunError(f"{path}: damaged ({error}); delete it, and it is computed again") from error
+            names, digest, arrays = _read(path)
+            sound = digest == self._digest(number, names, arrays)
+        except Exception as error:  # whatever a broken or hostile file provokes in a reader
+            raise RunError(f"{path}: damaged ({reason(error)}); delete it, and it is computed again") from error
+        if not sound:
+            raise RunError(
+                f"{path}: damaged, edited, or of another sweep (its checksum is another); delete it, and it is "
+                "computed again"
+            )
+        return arrays if names == [record.name for record in records] else None
 
     def put(self, number: int, records: Sequence[Record], arrays: Mapping[str, np.ndarray]) -> None:
         """Writes part ``number`` of B pictures: arrays [V, B, ...], a row for each variant.
@@ -96,13 +126,27 @@ class Store:
             flat = pa.array(array.reshape(-1))
             each = int(np.prod(array.shape[2:]))
             columns[name] = flat if array.ndim == 2 else pa.FixedSizeListArray.from_arrays(flat, each)
-        about = {b"shapes": {name: array.shape for name, array in arrays.items()}, b"names": [r.name for r in records]}
+        names = [record.name for record in records]
+        about = {
+            b"shapes": {name: array.shape for name, array in arrays.items()},
+            b"names": names,
+            b"sha256": self._digest(number, names, arrays),
+        }
         sink = io.BytesIO()
         table = pa.table(columns).replace_schema_metadata(
             {key: json.dumps(value).encode() for key, value in about.items()}
         )
-        pq.write_table(table, sink)
+        # As they are: such numbers hardly compress, and a small file that unfolds to a large one is not of these.
+        pq.write_table(table, sink, compression="none", use_dictionary=False)
         write(path, sink.getvalue())
+
+    def _digest(self, number: int, names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> str:
+        digest = sha256(self._identity)
+        shapes = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
+        digest.update(json.dumps([number, names, shapes]).encode())
+        for array in arrays.values():
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def _path(self, number: int) -> Path | None:
         return None if self.folder is None else self.folder / f"part-{number:05d}.parquet"
@@ -152,6 +196,29 @@ class PatchMaps:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:100]} … ({len(text)} characters)"
+
+
+def _read(path: Path) -> tuple[list[str], str, dict[str, np.ndarray]]:
+    """What ``Store.put`` wrote: names of pictures, checksum, arrays. Nothing larger than the file is made of it."""
+    import pyarrow.parquet as pq
+
+    with open_regular(path) as file:
+        source = pq.ParquetFile(file)
+        schema, size = source.schema_arrow, os.fstat(file.fileno()).st_size
+        about = schema.metadata or {}
+        if b"sha256" not in about:
+            raise ValueError("there is no checksum in it: an older headlens wrote it, or something else")
+        shapes, names, digest = (json.loads(about[key]) for key in (b"shapes", b"names", b"sha256"))
+        if source.metadata.num_rows * sum(_width(field.type) for field in schema) > size:
+            raise ValueError(f"it says that it has {source.metadata.num_rows:,} rows, which {size:,} bytes cannot hold")
+        table = source.read()
+    return names, digest, {name: _array(table[name], shapes[name]) for name in table.column_names}
+
+
+def _width(kind: Any) -> int:
+    """Bytes of a value of that Arrow type; raises ValueError for one of no fixed size."""
+    count = getattr(kind, "list_size", 1)
+    return count * (kind.value_type if count != 1 else kind).bit_width // 8
 
 
 def _array(column: Any, shape: list[int]) -> np.ndarray:

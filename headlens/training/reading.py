@@ -23,6 +23,7 @@ from headlens.backbone.config import POSITION_RULES
 from headlens.detectors.config import DetectorConfig
 from headlens.errors import ConfigError, RunError
 from headlens.files import MOST_TEXT, read_regular, read_text
+from headlens.printing import reason
 from headlens.training.config import TrainingConfig
 from headlens.training.shipped import NAMES, expected_sha256
 
@@ -63,7 +64,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], DetectorConfig, TrainingC
     try:
         tables = tomllib.loads(read_text(path, _MOST_CONFIG))
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: damaged ({_reason(error)}); copy the run again, or train again") from error
+        raise RunError(f"{path}: damaged ({reason(error)}); copy the run again, or train again") from error
     try:
         if unknown := sorted(tables.keys() - set(_TABLES)):
             raise ConfigError(f"{unknown[0]!r} is none of its tables, {', '.join(_TABLES)}")
@@ -87,7 +88,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads(read_text(path))
         json.dumps(card, ensure_ascii=False).encode()  # refuses halves of letters, which nothing can print
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: {_reason(error)}; a run without its card cannot be checked, copy it again") from error
+        raise RunError(f"{path}: {reason(error)}; a run without its card cannot be checked, copy it again") from error
     if not isinstance(card, dict):
         raise RunError(f"{path}: holds {reprlib.repr(card)}, not a card; copy the run again")
     for name, (kind, what) in _CARD.items():
@@ -158,7 +159,7 @@ def read_tensors(folder: Path, digest: str, shapes: Mapping[str, tuple[int, ...]
             raise RunError(f"{path}: its SHA-256 is {found}, the card says {digest}: edited or damaged; copy it again")
         tensors = load(content)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise RunError(f"{path}: {_reason(error)}; copy the run again") from error
+        raise RunError(f"{path}: {reason(error)}; copy the run again") from error
     for name in sorted(shapes.keys() | tensors.keys()):
         if name not in tensors or name not in shapes:
             what = f"there is no {name}" if name in shapes else f"{name} is unknown"
@@ -197,7 +198,7 @@ def _check_shipped(path: Path) -> None:
         if expected is not None and sha256(read_regular(path, MOST_TEXT)).hexdigest() != expected:
             raise RunError(f"{path}: not as it ships, its SHA-256 differs: edited or damaged; install headlens again")
     except OSError as error:
-        raise RunError(f"{path}: {error}; install headlens again") from error
+        raise RunError(f"{path}: {reason(error)}; install headlens again") from error
 
 
 def exists(path: Path) -> bool:
@@ -206,11 +207,3 @@ def exists(path: Path) -> bool:
         return path.exists() or path.is_symlink()
     except (OSError, ValueError):  # a name that is too long, for instance
         return False
-
-
-def _reason(error: Exception) -> str:
-    """One line of what went wrong."""
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    text = str(error) or type(error).__name__
-    return text.splitlines()[0][:300]
