@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from headlens.cli.common import BatchOption, DeviceOption, SeedOption, WeightsOption, device_of, pictures_of
+from headlens.cli.common import (
+    BatchOption,
+    DeviceOption,
+    FollowLinks,
+    MaxPixelsOption,
+    SeedOption,
+    WeightsOption,
+    device_of,
+    pictures_of,
+)
+from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from headlens.data import DataSet
     from headlens.figures import Subject
 
 DOMAINS = ("industrial", "medical")
@@ -47,15 +58,19 @@ def figures(
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     device: DeviceOption = None,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Make the paper's figures as PDF and PNG, each with its caption and the command that makes it again.
 
     Long results are kept as Parquet in OUT/data, and used again only if runs, pictures, settings and versions are the
     same. Interrupted at any moment, the same command goes on. Where no figure is named, one that these runs or pictures
-    do not allow is left out, and said.
+    do not allow is left out, and said. A figure of other runs, images or settings is never written over. An image that
+    cannot be read is named and left out, and the exit status is then 1.
     """
     from tqdm import tqdm
 
+    from headlens.data.notes import lines
     from headlens.errors import ConfigError, HeadlensError
     from headlens.figures import Material, chosen, make
 
@@ -73,11 +88,11 @@ def figures(
     for domain in DOMAINS:
         if data[domain] != f"procedural:{domain}" and not given[domain]:
             raise ConfigError(f"--{domain}-data is given, but no run of that domain: name some with --{domain}")
-    subjects = [
-        subject(domain, runs, data[domain], painted, per_category, weights, device_of(device))
-        for domain, runs in given.items()
-        if runs
-    ]
+    subjects = []
+    for domain, runs in given.items():
+        if runs:
+            pictures = pictures_of(data[domain], painted, max_pixels, domain, follow_links)
+            subjects.append(subject(domain, runs, pictures, per_category, weights, device_of(device)))
     material = Material(subjects, out / "data", seed=seed, batch=batch, fresh=fresh, progress=bar)
     options = typed(context)
     failed: list[HeadlensError] = []
@@ -91,7 +106,12 @@ def figures(
             typer.echo(f"{recipe.name}: {', '.join(map(str, made))}")
     if material.kept.reused:
         typer.echo(f"Kept from before, in {out / 'data'}: {', '.join(dict.fromkeys(material.kept.reused))}")
-    broken = any(not isinstance(why, ConfigError) for why in failed)  # others are not for these runs or pictures
+    unread = [line for name, own in material.left_out.items() for line in lines({"skipped": own}, of=name)]
+    for line in unread:
+        typer.echo(line, err=True)
+    broken = bool(unread) or any(
+        not isinstance(why, ConfigError) for why in failed
+    )  # others are not for these runs or pictures
     if broken or (failed and (names or len(failed) == len(wanted))):
         raise typer.Exit(1)
 
@@ -104,14 +124,13 @@ def shipped(domain: str) -> list[str]:
 
 
 def subject(
-    domain: str, runs: list[str], data: str, painted: int, per_category: int, weights: str | None, device: str
+    domain: str, runs: list[str], pictures: DataSet, per_category: int, weights: str | None, device: str
 ) -> Subject:
-    """A domain's runs and pictures; says what they are."""
+    """A domain's runs with its pictures; says what they are."""
     from headlens.figures import Subject, grouped
     from headlens.training.run import load_runs
 
     group = grouped(load_runs(*runs, weights=weights, device=device))
-    pictures = pictures_of(data, painted)
     typer.echo(f"{domain}: {', '.join(run.folder.name for run in group.every)}, on {pictures}")
     for name, why in group.left_out.items():
         typer.echo(f"{domain}: {name} is left out: it {why}", err=True)

@@ -17,7 +17,7 @@ from headlens.figures import ablation, difference, gallery, head_maps, importanc
 from headlens.figures.drawing import Drawn, Recipe
 from headlens.figures.grouping import Group, grouped
 from headlens.figures.material import Material, Subject
-from headlens.figures.writing import save
+from headlens.figures.writing import check_free, save
 from headlens.plots.style import paper
 
 FIGURES: tuple[Recipe, ...] = (
@@ -66,15 +66,18 @@ def make(
         command: what makes the figure of that name again; it stands below its caption.
 
     Yields:
-        Each figure, and its files or why there are none.
+        Each figure, and its files or why there are none; one that is there already of other runs, images or settings
+        is not written over.
 
     Raises:
         ConfigError: an unknown name.
     """
+    question = material.question
     for recipe in chosen(names):
         try:
+            check_free(recipe.name, out, question)
             with paper():
                 drawn = recipe.draw(material)
-            yield recipe, save(drawn, recipe.name, recipe.about, out, command(recipe.name))
+            yield recipe, save(drawn, recipe.name, recipe.about, out, command(recipe.name), question)
         except HeadlensError as error:
             yield recipe, error

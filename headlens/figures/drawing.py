@@ -89,7 +89,14 @@ def pictured(material: Material, few: bool = True) -> str:
         few: of those that heads are ablated on, else of all.
     """
     sets = [subject.few if few else subject.pictures for subject in material]
-    return listed([f"{counted(len(own), 'picture')} of {own.name} ({_categories(own)})" for own in sets])
+    return listed(
+        [f"{counted(len(own), 'picture')} of {own.name} ({_categories(own)}{_without(own, material)})" for own in sets]
+    )
+
+
+def _without(data: DataSet, material: Material) -> str:
+    unread = material.left_out.get(data.name, {}).keys() & {record.name for record in data.records}
+    return f"; {len(unread)} unread and left out" if unread else ""
 
 
 def _categories(data: DataSet) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ from headlens.data import DataSet, Pixels, ProceduralSet, Record
 from headlens.errors import ConfigError
 from headlens.figures.grouping import READING, Group
 from headlens.figures.kept import Frames, Kept
-from headlens.heads.results import computed, provenance
+from headlens.heads.results import computed, learned_sha256, provenance
 from headlens.training.evaluation import Evaluation, evaluate
 from headlens.training.run import Run
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+NOTES = "notes"
 KEYS = ["stream", "layer", "head"]
 
 
@@ -127,6 +130,9 @@ class Material:
         fresh: read nothing that lies in ``folder``.
         progress: what is being done and how many pictures it takes, to a context whose value is called with numbers
             of finished ones.
+
+    Attributes:
+        left_out: of each data set, names of images that could not be read so far, and why.
     """
 
     def __init__(
@@ -142,9 +148,17 @@ class Material:
         self.subjects = {subject.domain: subject for subject in subjects}
         self.seed, self.batch, self.progress = seed, batch, progress
         self.kept = Kept(folder, fresh)
+        self.left_out: dict[str, dict[str, str]] = {}
 
     def __iter__(self) -> Iterator[Subject]:
         return iter(self.subjects.values())
+
+    @property
+    def question(self) -> str:
+        """A digest of all that any figure of it depends on, versions aside."""
+        runs = [[run.folder.name, learned_sha256(run.detector)] for own in self for run in own.runs.every]
+        sets = [[own.domain, own.pictures.fingerprint, own.few.fingerprint] for own in self]
+        return sha256(json.dumps([runs, sets, self.seed]).encode()).hexdigest()
 
     def weights(self, subject: Subject) -> pd.DataFrame:
         """Learned head weights: run, stream, layer, head, value."""
@@ -159,9 +173,9 @@ class Material:
             what = f"{subject.domain}: gradients of {run.folder.name}"
             with self.progress(what, len(subject.few)) as update:
                 found = heads.importance(run.detector, subject.few, out=parts, progress=update, **self._how(run))
-            return {"": found.summary}
+            return {"": found.summary, NOTES: _notes(subject.few, found.provenance)}
 
-        return self.kept.of(f"importance-{subject.domain}-{run.folder.name}", asked, compute)[""]
+        return self._of(f"importance-{subject.domain}-{run.folder.name}", asked, compute)[""]
 
     def ablation(
         self, subject: Subject, what: str, variants: Sequence[heads.Variant], metrics: Sequence[str]
@@ -183,9 +197,10 @@ class Material:
                     progress=update,
                     **self._how(run),
                 )
-            return {"": found.summary[found.summary["category"] == "mean"]}
+            means = found.summary[found.summary["category"] == "mean"]
+            return {"": means, NOTES: _notes(subject.few, found.provenance)}
 
-        return self.kept.of(f"{what}-{subject.domain}-{run.folder.name}", asked, compute)[""]
+        return self._of(f"{what}-{subject.domain}-{run.folder.name}", asked, compute)[""]
 
     def evaluation(self, subject: Subject, run: Run) -> Evaluation:
         """A run on the domain's pictures, its scores read as the domain's first run reads them."""
@@ -196,12 +211,20 @@ class Material:
         def compute(parts: Path | None) -> Frames:
             with self.progress(f"{subject.domain}: scores of {run.folder.name}", len(subject.pictures)) as update:
                 found = evaluate(detector, subject.pictures, run.size, self.batch, progress=update)
-            return {"": found.frame.assign(half_width=found.half_width), "scores": found.scores}
+            frame = found.frame.assign(half_width=found.half_width)
+            return {"": frame, "scores": found.scores, NOTES: found.notes}
 
-        name = f"evaluation-{subject.domain}-{run.folder.name}"
-        frames = self.kept.of(name, asked, compute, ("", "scores"))
-        frame = frames[""]
-        return Evaluation(frame.drop(columns="half_width"), frames["scores"], (), float(frame["half_width"].max()))
+        frames = self._of(f"evaluation-{subject.domain}-{run.folder.name}", asked, compute, "scores")
+        frame, half_width = frames[""].drop(columns="half_width"), float(frames[""]["half_width"].max())
+        return Evaluation(frame, frames["scores"], frames[NOTES], half_width)
+
+    def _of(self, name: str, asked: dict[str, Any], compute: Callable[[Path | None], Frames], *more: str) -> Frames:
+        """Kept frames, or those that are computed now; remembers which images they are without."""
+        frames = self.kept.of(name, asked, compute, ("", NOTES, *more))
+        for row in frames[NOTES].itertuples():
+            if row.kind == "skipped":
+                self.left_out.setdefault(row.dataset, {})[row.name] = row.reason
+        return frames
 
     def asked(self, run: Run, data: DataSet, **settings: Any) -> dict[str, Any]:
         """All that a frame of that run and those pictures depends on."""
@@ -209,6 +232,12 @@ class Material:
 
     def _how(self, run: Run) -> dict[str, Any]:
         return {"size": run.size, "batch": self.batch}
+
+
+def _notes(data: DataSet, about: Mapping[str, Any]) -> pd.DataFrame:
+    """Which images a result with that provenance is without, as ``Evaluation.notes``."""
+    rows = [(data.name, name, "skipped", reason) for name, reason in about.get("skipped", {}).items()]
+    return pd.DataFrame(rows, columns=["dataset", "name", "kind", "reason"])
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:

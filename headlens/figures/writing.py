@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from headlens.errors import RunError
 from headlens.figures.drawing import Drawn
 from headlens.files import SOFTWARE
 from headlens.heads.results import versions, write
@@ -13,7 +14,14 @@ from headlens.plots.style import paper
 DPI = 300  # at most
 
 
-def save(drawn: Drawn, name: str, title: str, out: Path, command: str) -> list[Path]:
+def check_free(name: str, out: Path, question: str) -> None:
+    """Raises RunError where the figure of that name is there already and answers another question."""
+    page = out / f"{name}.md"
+    if page.exists() and f"| question | {question} |" not in page.read_text(encoding="utf-8", errors="replace"):
+        raise RunError(f"{page} is of other runs, images or settings; name another --out, or take it away")
+
+
+def save(drawn: Drawn, name: str, title: str, out: Path, command: str, question: str) -> list[Path]:
     """Writes ``NAME.pdf``, ``NAME.png``, ``NAME.md`` (the caption and what it was made of) and tables into ``out``.
 
     Args:
@@ -21,6 +29,7 @@ def save(drawn: Drawn, name: str, title: str, out: Path, command: str) -> list[P
         name, title: of the figure.
         out: a folder, made if need be.
         command: what makes it again.
+        question: a digest of what it depends on.
 
     Returns:
         The files.
@@ -39,7 +48,7 @@ def save(drawn: Drawn, name: str, title: str, out: Path, command: str) -> list[P
             drawn.figure.savefig(sink, format=suffix, dpi=min(drawn.dpi, DPI), metadata=about)
             contents[f".{suffix}"] = sink.getvalue()
     contents |= {suffix: text.encode() for suffix, text in drawn.tables.items() if suffix != ".md"}
-    contents[".md"] = _page(drawn, name, title, command).encode()
+    contents[".md"] = _page(drawn, name, title, command, question).encode()
     written = []
     for suffix, content in contents.items():
         written.append(out / f"{name}{suffix}")
@@ -47,8 +56,8 @@ def save(drawn: Drawn, name: str, title: str, out: Path, command: str) -> list[P
     return written
 
 
-def _page(drawn: Drawn, name: str, title: str, command: str) -> str:
-    rows = {"made by": [f"`{command}`"]}
+def _page(drawn: Drawn, name: str, title: str, command: str, question: str) -> str:
+    rows = {"made by": [f"`{command}`"], "question": [question]}
     backbones = {run.detector.backbone.provenance for run in drawn.runs}
     rows["backbone"] = sorted(f"{own.name} ({own.weights}), SHA-256 {_short(own.sha256)}" for own in backbones)
     rows["runs"] = [f"{run.folder.name} ({_short(run.card.get('model_sha256'))})" for run in drawn.runs]

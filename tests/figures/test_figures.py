@@ -13,7 +13,7 @@ from PIL import Image
 
 from headlens import heads
 from headlens.attribution import pixels
-from headlens.errors import ConfigError, HeadlensError
+from headlens.errors import ConfigError, DataError, HeadlensError
 from headlens.figures import FIGURES, Material, chosen, grouped, joint, make
 from headlens.figures.examples import examples
 from headlens.figures.material import Painted, first_of_each, mean_and_interval
@@ -101,6 +101,40 @@ def test_an_interrupted_sweep_goes_on(subjects, tmp_path, monkeypatch):
     assert len(calls) == 3 and not list(tmp_path.glob("*.parts"))
 
 
+def test_a_figure_is_not_written_over_by_one_of_something_else(alone, made, tmp_path):
+    first = all_made(alone, tmp_path, ["weights"])["weights"]
+    before = {path: path.read_bytes() for path in first}
+    other = grouped([made("industrial-0", 7)])  # another run of that name
+    for changed in (Material([replace(alone.subjects["industrial"], runs=other)]), Material([*alone], seed=3)):
+        ((_, refused),) = make(changed, tmp_path, ["weights"])
+        assert "is of other runs, images or settings" in str(refused)
+    assert before == {path: path.read_bytes() for path in before}
+    (tmp_path / "joint.md").write_text("my notes")
+    ((_, refused),) = make(alone, tmp_path, ["joint"])
+    assert "joint.md" in str(refused) and (tmp_path / "joint.md").read_text() == "my notes"
+    all_made(alone, tmp_path, ["weights"])
+
+
+def test_images_that_cannot_be_read_are_in_the_caption_also_when_kept(subjects, tmp_path):
+    class Torn(Painted):
+        def pixels(self, i):
+            if self.records[i].name == subjects[0].pictures.records[1].name:
+                raise DataError("torn")
+            return super().pixels(i)
+
+    torn = replace(subjects[0], pictures=Torn(subjects[0].pictures), few=Torn(subjects[0].few))
+    for _ in range(2):
+        material = Material([torn], tmp_path / "data")
+        assert isinstance(all_made(material, tmp_path, ["joint"])["joint"], list)
+        assert "1 unread and left out" in (tmp_path / "joint.md").read_text()
+        assert material.left_out == {"procedural:industrial": {torn.pictures.records[1].name: "torn"}}
+
+
+def test_a_run_counts_once(made):
+    with pytest.raises(ConfigError, match="industrial-1 are the same run; a run counts once"):
+        grouped([made("industrial-0", 3), made("industrial-1", 3)])
+
+
 def test_what_cannot_be_made_says_why_and_the_others_are_made(alone, made, tmp_path):
     found = {recipe.name: made for recipe, made in make(alone, tmp_path, ["difference", "joint"])}
     assert "takes two domains; here is industrial" in str(found["difference"])
@@ -181,7 +215,7 @@ def test_runs_are_grouped_by_what_they_lack(made):
         made("a-both", deep=0, head_weights="none"),
         made("a-taps", taps=(1,)),
         made("b-0", 2),
-        made("a-read", alpha=0.2),
+        made("a-read", 3, alpha=0.2),
     ]
     group = grouped(runs)
     assert [run.folder.name for run in group.whole] == ["a-0", "a-1", "a-read"]
