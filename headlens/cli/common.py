@@ -36,6 +36,10 @@ Domain = Annotated[
         show_default="industrial; of a data set, by the names of its folders",
     ),
 ]
+DataDomain = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="industrial or medical: what the images are.", show_default="by the names of folders"),
+]
 RunOption = Annotated[Optional[str], typer.Option(help="A run folder, or a shipped run.", show_default="mini-DOMAIN")]  # noqa: UP045
 DataOption = Annotated[
     Optional[str],  # noqa: UP045
@@ -81,11 +85,13 @@ def pictures_of(
     max_pixels: int = MAX_PIXELS,
     domain: str | None = None,
     follow_links: bool = False,
+    seed: int = 0,
 ) -> DataSet:
     """The data set of that name; ``domain`` where the names of its folders do not tell it, or tell another."""
     import headlens.data
 
-    options: dict[str, Any] = {"per_category": per_category} if data.startswith("procedural:") else {}
+    world = {"per_category": per_category, "seed": seed}
+    options: dict[str, Any] = world if data.startswith("procedural:") else {}
     return headlens.data.open(data, domain=domain, max_pixels=max_pixels, follow_links=follow_links, **options)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from headlens.cli.common import FollowLinks, FullBatchOption, MaxPixelsOption, PrecisionOption, shared
+from headlens.cli.common import DataDomain, FollowLinks, FullBatchOption, MaxPixelsOption, PrecisionOption, shared
 from headlens.errors import ConfigError
 from headlens.files import MAX_PIXELS
 
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 def eval_(
     run: Annotated[list[str], typer.Option(help="Run folders, or shipped runs; seeds become mean and interval.")],
     data: Annotated[list[str], typer.Option(help="Data sets: folders, listings, procedural sets.")],
-    domain: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="industrial or medical: what the data sets are.", show_default="by the names of folders"),
-    ] = None,
+    domain: DataDomain = None,
     per_category: Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)] = 80,
     weights: Annotated[Optional[str], typer.Option(help="The backbone's weight file.")] = None,  # noqa: UP045
     batch: FullBatchOption = None,

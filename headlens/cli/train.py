@@ -12,7 +12,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from headlens.cli.common import shared
+from headlens.cli.common import DataDomain, FollowLinks, MaxPixelsOption, shared
+from headlens.files import MAX_PIXELS
 
 
 class Positions(str, Enum):
@@ -43,16 +44,19 @@ def train(
     ] = Positions.BICUBIC,
     per_category: Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)] = 40,
     data_seed: Annotated[int, typer.Option(help="Of a procedural set's pictures.", min=0)] = 0,
+    domain: DataDomain = None,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
 ) -> None:
     """Train a detector. Ctrl-C saves; the same command goes on, and ends with the same weights.
 
     On several GPUs: `torchrun --nproc-per-node 2 -m headlens train …`; a batch is that of each process.
     """
-    import headlens.data
     from headlens import parallel
     from headlens.backbone import load
-    from headlens.cli.common import bar, tables
+    from headlens.cli.common import bar, pictures_of, tables
+    from headlens.data.notes import lines
     from headlens.detectors.config import DetectorConfig
     from headlens.detectors.config import preset as preset_
     from headlens.detectors.headclip import Detector
@@ -66,8 +70,8 @@ def train(
     settings = given["training"] | {name: value for name, value in flags.items() if value is not None}
     training = TrainingConfig.of(settings)
     chosen = DetectorConfig.of(preset_(preset).table() | given["detector"])
-    options = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else {}
-    dataset = headlens.data.open(data, **options)  # type: ignore[arg-type]
+    painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None
+    dataset = pictures_of(data, per_category, max_pixels, domain, follow_links, data_seed)
     clip = load(backbone, weights, position_rule=positions.value)
     typer.echo(f"{clip}\n{dataset}\n{preset}, {training.epochs} epochs, seed {training.seed}")
     detector = Detector(clip, chosen, training.seed)
@@ -95,7 +99,7 @@ def train(
                 dataset,
                 training,
                 out,
-                about={"preset": preset, "painted": options or None},
+                about={"preset": preset, "painted": painted},
                 cpu=cpu,
                 begin=begin,
                 progress=progress,
@@ -108,7 +112,6 @@ def train(
         typer.echo(f"interrupted between two steps; the same command goes on from what is saved in {out}, if anything")
         raise typer.Exit(128 + signal.SIGINT) from None
     if card:
-        left_out = f", {len(card['skipped'])} pictures left out" if card["skipped"] else ""
-        typer.echo(
-            f"{out}: {card['steps']} steps on {card['images']} pictures{left_out}; threshold {card['threshold']}"
-        )
+        typer.echo(f"{out}: {card['steps']} steps on {card['images']} images; threshold {card['threshold']}")
+        for line in lines(card, of=dataset.name):
+            typer.echo(line, err=True)

@@ -9,8 +9,8 @@ import typer
 from headlens.cli.common import (
     OUT,
     BatchOption,
+    DataDomain,
     DeviceOption,
-    Domain,
     FollowLinks,
     MaxPixelsOption,
     OutOption,
@@ -33,7 +33,7 @@ def weights(
         Optional[str],  # noqa: UP045
         typer.Option(help="Also write down what heads do on these: a folder, a listing, a procedural set."),
     ] = None,
-    domain: Domain = None,
+    domain: DataDomain = None,
     per_category: PerCategory = 10,
     batch: BatchOption = 8,
     backbone_weights: Annotated[

@@ -21,14 +21,19 @@ KINDS = {
 _EXAMPLES = 3
 
 
+def notes_here(loader: Loader) -> Notes:
+    """What a loader has met so far in this process."""
+    return {
+        kind: {one.record.name: one.reason.removeprefix(f"{one.record.name}: ") for one in getattr(loader, kind)}
+        for kind in KINDS
+    }
+
+
 def notes_of(loader: Loader) -> Notes:
     """What a loader has met so far on every rank; all ranks must ask."""
     from headlens import parallel
 
-    own = {
-        kind: {one.record.name: one.reason.removeprefix(f"{one.record.name}: ") for one in getattr(loader, kind)}
-        for kind in KINDS
-    }
+    own = notes_here(loader)
     joined: Notes = {kind: {} for kind in KINDS}
     for part in parallel.current().gathered(own):
         for kind, reasons in part.items():

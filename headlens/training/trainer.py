@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
+from headlens.data.notes import notes_here
 from headlens.detectors.config import check_size
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
@@ -145,7 +146,7 @@ def train(
             "trained_on": dataset.name,
             "domain": dataset.domain,
             "images": len(readable),
-            "skipped": [skipped.record.name for skipped in loader.skipped],
+            **notes_here(loader),
             "steps": steps,
             "processes": accelerator.num_processes,
             "selection": "the last step; nothing was selected",

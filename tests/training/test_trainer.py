@@ -187,7 +187,8 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(clip, headclip, tmp
         Detector(clip, headclip), data.open(tmp_path / "wood"), TrainingConfig(1, 2), tmp_path / "run", cpu=True
     )
     assert card["images"] == 7
-    assert len(card["skipped"]) == 1 and "good/1" in card["skipped"][0]
+    ((name, reason),) = card["skipped"].items()
+    assert "good/1" in name and "good" in reason
 
 
 def test_nothing_to_learn_or_too_few_images_is_an_error(clip, pictures, headclip, tmp_path):
