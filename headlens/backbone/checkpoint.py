@@ -42,6 +42,8 @@ class Checkpoint:
     """Whether it has the marks of OpenAI's own weights."""
     names: Names
     """What the file calls its weights."""
+    others: tuple[str, ...] = ()
+    """What else is in the file, and was not read: an epoch, the state of an optimizer."""
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -57,24 +59,27 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if path.name.endswith(".index.json"):
         files = _shards(path)
         parts = [_read(file) for file in files]
-        state = {name: value for own, _ in parts for name, value in own.items()}
+        state = {name: value for own, *_ in parts for name, value in own.items()}
         lines = "".join(f"{file.name} {sha256_of(file)}\n" for file in files)
         return _named(path, state, hashlib.sha256(lines.encode()).hexdigest(), parts[0][1])
-    state, kind = _read(path)
-    return _named(path, state, sha256_of(path), kind)
+    state, kind, others = _read(path)
+    return _named(path, state, sha256_of(path), kind, others)
 
 
-def _named(path: Path, state: dict[str, Tensor], sha256: str, kind: Format) -> Checkpoint:
+def _named(path: Path, state: dict[str, Tensor], sha256: str, kind: Format, others: tuple[str, ...] = ()) -> Checkpoint:
     try:
         named, names = open_clip_names(state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     weights = {name: value for name, value in named.items() if name not in NOT_WEIGHTS}
-    return Checkpoint(weights, sha256, kind, named.keys() >= OPENAI_SCALARS, names)
+    return Checkpoint(weights, sha256, kind, named.keys() >= OPENAI_SCALARS, names, others)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Format]:
-    """Tensors of one file by its own names; no more bytes than the file has, whatever it claims."""
+def _read(path: Path) -> tuple[dict[str, Tensor], Format, tuple[str, ...]]:
+    """Tensors of one file by its own names, and names of what is beside their state dict.
+
+    No more bytes than the file has, whatever it claims.
+    """
     kind: Format | None = None
     try:
         with open_regular(path) as file:
@@ -90,7 +95,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Format]:
             else:
                 file.seek(0)
                 loaded = read_legacy(file)
-        state = _tensors(_walked(loaded) if kind == "torchscript" else loaded, path)
+        state, others = _tensors(_walked(loaded) if kind == "torchscript" else loaded, path)
     except CheckpointError:
         raise
     except MemoryError as error:
@@ -109,7 +114,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Format]:
     claimed = sum(value.numel() * value.element_size() for name, value in state.items() if name not in NOT_WEIGHTS)
     if claimed > size:
         raise CheckpointError(f"{path} has {size:,} bytes, and its tensors claim {claimed:,}: nothing was loaded")
-    return state, kind
+    return state, kind, others
 
 
 def _shards(index: Path) -> list[Path]:
@@ -161,8 +166,8 @@ def _format(path: Path, file: BinaryIO) -> Format:
     )
 
 
-def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a file holds, by the file's own names."""
+def _tensors(loaded: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict in what a file holds, by the file's own names, and names of what is beside it."""
     wrapped = [name for name in ("state_dict", "prompt_learner") if isinstance(loaded, dict) and name in loaded]
     state = loaded[wrapped[0]] if wrapped else loaded
     entries = list(state.items()) if isinstance(state, dict) else []
@@ -170,7 +175,8 @@ def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
         inside = "a tensor" if isinstance(state, Tensor | TensorRecord) else type(state).__name__
         inside += f" of {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else ""
         raise CheckpointError(f"{path} holds no state dict of tensors, but {inside}")
-    return {name: value.tensor() if isinstance(value, TensorRecord) else value for name, value in entries}
+    others = tuple(str(name) for name in loaded if name != wrapped[0]) if wrapped else ()
+    return {name: value.tensor() if isinstance(value, TensorRecord) else value for name, value in entries}, others
 
 
 def _walked(model: Any) -> dict[str, Any]:

@@ -11,7 +11,10 @@ import typer
 def import_(
     file: Annotated[Path, typer.Argument(help="A .pth file of AnomalyCLIP's or Crane's prompts.", dir_okay=False)],
     out: Annotated[Path, typer.Option(help="The run folder.", file_okay=False)],
-    trained_on: Annotated[str, typer.Option(help="The set that its authors trained on, for the card.")] = "not said",
+    trained_on: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The set that its authors trained on, for the card.", show_default="not said"),
+    ] = None,
     backbone: Annotated[str, typer.Option(help="The CLIP that they were learned on.")] = "ViT-L-14-336-quickgelu",
     weights: Annotated[Optional[str], typer.Option(help="Its tag or weight file.")] = "openai",  # noqa: UP045
     size: Annotated[int, typer.Option(help="Pixels along a side.", min=1)] = 518,
@@ -21,24 +24,24 @@ def import_(
     AnomalyCLIP's folder 9_12_4_multiscale was trained on VisA, 9_12_4_multiscale_visa on MVTec.
     """
     from headlens.backbone import load
+    from headlens.detectors.config import check_size
     from headlens.detectors.published import detector_of, read_prompts
-    from headlens.errors import RunError
-    from headlens.training.config import TrainingConfig
-    from headlens.training.run import CONFIG, save_run
+    from headlens.training.run import new_run, save_run
 
-    if (out / CONFIG).exists():
-        raise RunError(f"{out} holds a run; name another folder")
     prompts = read_prompts(file)
-    clip = load(backbone, weights, position_rule="bilinear")
     about = {
         "preset": prompts.preset,
-        "imported": {"file": file.name, "sha256": prompts.sha256},
-        "trained_on": trained_on,
-        "selection": "its authors'",
+        "imported": {"file": file.name, "sha256": prompts.sha256, "not_taken": prompts.not_taken},
         "threshold": None,
+        **({} if trained_on is None else {"trained_on": trained_on}),
     }
-    save_run(out, detector_of(prompts, clip), TrainingConfig(size=size), about)
+    with new_run(out):
+        clip = load(backbone, weights, size, position_rule="bilinear")
+        check_size(size, clip.vision.cfg)
+        save_run(out, detector_of(prompts, clip), None, about)
     typer.echo(
         f"{clip}\n{out}: {prompts.preset}, {prompts.context.shape[1]} tokens of context, "
         f"deep prompts in {len(prompts.deep)} blocks"
     )
+    if prompts.not_taken:
+        typer.echo(f"{prompts.not_taken}.")

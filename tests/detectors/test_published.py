@@ -12,7 +12,9 @@ from headlens.backbone import Backbone, architecture_from_config, assemble
 from headlens.cli import app
 from headlens.detectors.published import detector_of, read_prompts
 from headlens.errors import CheckpointError, RunError
-from headlens.training.run import load_run
+from headlens.figures import grouped
+from headlens.training.config import TrainingConfig
+from headlens.training.run import load_run, save_run
 from tests.backbone.models import tiny_config
 from tests.detectors.conftest import SENTENCES
 from tests.detectors.test_headclip import reference_text
@@ -83,6 +85,12 @@ def test_another_clip_is_refused(clip, tmp_path):
         (lambda state: state.update(ctx_neg=torch.zeros(1, 1, 4, 8)), "ctx_pos and ctx_neg are"),
         (lambda state: state.update({"compound_prompts_text.1": torch.zeros(1, 8)}), "differ in shape"),
         (lambda state: state.update(ctx_pos="text"), "holds no state dict of tensors"),
+        (lambda state: state["ctx_pos"][0, 0, 1].fill_(torch.nan), "ctx_pos has NaN or infinity"),
+        (lambda state: state["compound_prompts_text.1"][0].fill_(torch.inf), r"prompts_text\.1 has NaN or infinity"),
+        (lambda state: state.update(ctx_pos=state["ctx_pos"].double() * 1e300), "ctx_pos has NaN or infinity"),
+        (lambda state: state.update(token_prefix_neg=torch.zeros(1, 1, 1, 8)), r"token_prefix_neg is \[1, 1, 1, 8\]"),
+        (lambda state: state.update(ctx_neg=torch.zeros(())), r"ctx_neg is \[\]"),
+        (lambda state: state.update({"dino.attn.weight": torch.zeros(3, 3)}), r"holds dino\.attn\.weight, .* Crane\+"),
     ],
 )
 def test_other_files_are_refused(change, named, clip, tmp_path):
@@ -94,16 +102,58 @@ def test_other_files_are_refused(change, named, clip, tmp_path):
         read_prompts(tmp_path / "gone.pth")
 
 
-def test_import_writes_a_run(clip, tmp_path, monkeypatch):
+def test_what_stands_beside_the_prompts_is_named(clip, tmp_path):
+    state = checkpoint(clip, "crane")
+    torch.save({"prompt_learner": state, "epoch": 5}, tmp_path / "a.pth")
+    assert read_prompts(tmp_path / "a.pth").preset == "crane"
+    torch.save({"prompt_learner": state, "epoch": 5, "fusion": {"weight": torch.zeros(3)}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="holds fusion, which no detector of AnomalyCLIP or Crane has"):
+        read_prompts(tmp_path / "a.pth")
+
+
+def imported(clip, method, tmp_path, monkeypatch, *more: str):
+    """The command's output, its card and its config; it succeeds."""
     monkeypatch.setattr("headlens.backbone.load", lambda *a, **k: clip)
-    monkeypatch.setattr("headlens.detectors.published.preset", small("crane"))
-    path = saved(checkpoint(clip, "crane"), tmp_path / "epoch_5.pth")
-    arguments = ["import", str(path), "--out", str(tmp_path / "run"), "--trained-on", "mvtec", "--size", "32"]
-    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
-    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    monkeypatch.setattr("headlens.detectors.published.preset", small(method))
+    path = saved(checkpoint(clip, method), tmp_path / "epoch_5.pth")
+    arguments = ["import", str(path), "--out", str(tmp_path / "run"), "--size", "32", *more]
+    said = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert said.exit_code == 0
+    folder = tmp_path / "run"
+    return said.output, json.loads((folder / "card.json").read_text()), (folder / "config.toml").read_text(), arguments
+
+
+def test_import_writes_a_run(clip, tmp_path, monkeypatch):
+    said, card, _, arguments = imported(clip, "crane", tmp_path, monkeypatch, "--trained-on", "mvtec")
     assert card["preset"] == "crane" and card["trained_on"] == "mvtec" and card["imported"]["file"] == "epoch_5.pth"
+    assert "if these are of Crane+, its second backbone (DINOv2, D-Attn) is not taken" in said
+    assert card["imported"]["not_taken"] in said
     run = load_run(tmp_path / "run", clip)
     assert run.size == 32 and run.threshold is None
-    assert torch.equal(run.detector.prompts.context, read_prompts(path).context)
-    with pytest.raises(RunError, match="holds a run"):
+    assert torch.equal(run.detector.prompts.context, read_prompts(tmp_path / "epoch_5.pth").context)
+    with pytest.raises(RunError, match="holds a finished run"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_nothing_is_invented_about_a_training_that_others_did(clip, tmp_path, monkeypatch):
+    said, card, config, _ = imported(clip, "anomalyclip-published", tmp_path, monkeypatch)
+    unknown = {"seed", "training", "steps", "images", "selection", "trained_on", "metrics"}
+    assert not unknown & set(card) and "[training]" not in config and "Crane" not in said
+    run = load_run(tmp_path / "run", clip)
+    assert run.training is None and run.seed is None
+    assert "unknown" in run._repr_html_()
+    changed = run.changed(tmp_path / "changed", sigma=2.0)
+    assert changed.training is None and changed.card["imported"] == card["imported"]
+    group = grouped([run, changed])
+    assert group.whole == [run] and group.left_out == {"changed": "differs from run in training"}
+
+
+def test_an_import_of_an_older_version_loads_without_the_settings_it_invented(clip, tmp_path, monkeypatch):
+    _, card, _, _ = imported(clip, "crane", tmp_path, monkeypatch)
+    run = load_run(tmp_path / "run", clip)
+    save_run(tmp_path / "old", run.detector, TrainingConfig(size=28), {**card, "selection": "its authors'"})
+    old = json.loads((tmp_path / "old" / "card.json").read_text())
+    del old["training"]  # an older version's card has none
+    (tmp_path / "old" / "card.json").write_text(json.dumps(old))
+    loaded = load_run(tmp_path / "old", clip)
+    assert loaded.training is None and loaded.size == 28
