@@ -36,13 +36,14 @@ CONFIG, MODEL, CARD, LOG = "config.toml", "model.safetensors", "card.json", "log
 _MOST_CONFIG = 2**20  # bytes
 _TABLES = ("backbone", "detector", "training")
 _BACKBONE = ("name", "weights", "image_size", "position_rule")
-_CARD = {
+_CARD: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(
         ("backbone", "detector", "training", "metrics", "painted", "imported", "versions"), (dict, "a table")
     ),
     **dict.fromkeys(("seed", "images", "steps", "processes"), (int, "a whole number")),
     **dict.fromkeys(("model_sha256", "trained_on", "domain", "preset", "selection"), (str, "text")),
-    "skipped": (list, "a list"),
+    "skipped": ((list, dict), "names of images, with reasons"),
+    **dict.fromkeys(("unmasked", "adjusted"), (dict, "names of images, with reasons")),
 }
 
 
