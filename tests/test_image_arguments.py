@@ -47,6 +47,10 @@ def test_a_folder_holds_images_and_passes_over_what_nobody_meant(tmp_path):
         ("Label/a_label.png", "a.png"),
         ("ISBI2016_ISIC_Part1_Test_GroundTruth/a_Segmentation.png", "ISBI2016_ISIC_Part1_Test_Data/a.jpg"),
         ("screw/ground_truth/rust/a.png", "screw/test/rust/a.png"),
+        ("MT_Blowhole/Imgs/a.png", "MT_Blowhole/Imgs/a.jpg"),
+        ("Ground Truth/1.tif", "Original/1.tif"),
+        ("benign/benign (1)_mask_1.png", "benign/benign (1).png"),
+        ("kos01/Part0_label.bmp", "kos01/Part0.jpg"),
     ],
 )
 def test_masks_in_the_layouts_of_data_sets_are_passed_over(masks, image, tmp_path):

@@ -169,12 +169,14 @@ def _take_folder(path: Path, images: Images) -> None:
 
 def _take_images(root: Root, at: Path, images: Images) -> None:
     """Those right in ``at``, without the masks among them: ``a_mask.png`` is one if there is ``a.png``."""
+    from headlens.data.readers.downloads import magnetic_masks
     from headlens.data.readers.families import Family
 
-    family = Family(at, root.images(at), False, "test", None)
-    images.passed_over["masks"] += len(family.beside)
-    for file in family.pictures:
-        _take_file(file, images)
+    masks = {*Family(at, root.images(at), False, "test", None).beside, *magnetic_masks(root, at)}
+    images.passed_over["masks"] += len(masks)
+    for file in root.images(at):
+        if file not in masks:
+            _take_file(file, images)
 
 
 def _instead(images: Images) -> str:

@@ -160,7 +160,7 @@ class ScoreTable:
         if self.threshold is not None:
             anomalous = scored.joint_score > self.threshold
             decision, note = str(anomalous).lower(), f", {'anomalous' if anomalous else 'normal'}"
-        title = f"{scored.path.name}: joint score {scored.joint_score:.3f}{note}"
+        title = f"joint score {scored.joint_score:.3f}{note}: {scored.path.name}"  # of long ones the middle is left out
         figure, _ = overlay(scored.image, scored.anomaly_map, title)
         with self._writing():
             drawn = io.BytesIO()

@@ -147,6 +147,14 @@ def _magnetic(root: Root) -> list[tuple[Path, Path]]:
     return [(flaw, folder) for flaw, folder in inner if folder and root.images(folder)]
 
 
+def magnetic_masks(root: Root, at: Path) -> list[Path]:
+    """The masks in a folder ``MT_<Flaw>/Imgs``; none in any other."""
+    here = at.absolute()
+    if here.name.lower() != "imgs" or not re.match(r"(?i)mt_[a-z]", here.parent.name):
+        return []
+    return [path for path in root.images(at) if path.suffix.lower() not in (".jpg", ".jpeg")]
+
+
 def fits_magnetic(root: Root, at: Path) -> bool:
     """Folders ``MT_<Flaw>/Imgs`` with images."""
     return at.is_dir() and bool(_magnetic(root))
@@ -155,8 +163,8 @@ def fits_magnetic(root: Root, at: Path) -> bool:
 def read_magnetic(root: Root, at: Path) -> Iterator[Record]:
     """The jpg is the image, the png its mask; ``MT_Free`` is normal."""
     for flaw, folder in _magnetic(root):
-        images = [path for path in root.images(folder) if path.suffix.lower() in (".jpg", ".jpeg")]
-        masks = [path for path in root.images(folder) if path not in {*images}]
+        masks = magnetic_masks(root, folder)
+        images = [path for path in root.images(folder) if path not in {*masks}]
         kind = flaw.name[3:].lower()
         anomalous = kind != "free"
         facts = {"category": "magnetic tile", "anomalous": anomalous, "family": kind if anomalous else "good"}
