@@ -13,6 +13,7 @@ from headlens.cli.common import (
     OUT,
     DeviceOption,
     Domain,
+    FollowLinks,
     MaxPixelsOption,
     OutOption,
     RunOption,
@@ -70,9 +71,10 @@ def attribute(
     ] = None,
     seed: SeedOption = 0,
     category: Annotated[str, typer.Option(help="What they show; only class-aware runs care.")] = "object",
-    domain: Domain = "industrial",
+    domain: Domain = None,
     run: RunOption = None,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
     weights: WeightsOption = None,
     device: DeviceOption = None,
     out: OutOption = OUT,
@@ -84,7 +86,7 @@ def attribute(
     """
     from headlens.cli.pictures import find_images
 
-    found = find_images(images)
+    found = find_images(images, follow_links)
     masks = masks_of(found.files, mask or [])
     if inside and not masks:
         raise ConfigError("--inside reads the map inside a mask: give it with --mask")

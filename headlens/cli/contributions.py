@@ -71,7 +71,7 @@ def contributions(
     from headlens.heads.results import write_figure
 
     if images:
-        _of_images(find_images(images), run_of(domain, run, weights, device), top, tap, max_pixels, out)
+        _of_images(find_images(images, follow_links), run_of(domain, run, weights, device), top, tap, max_pixels, out)
         return
 
     loaded, opened_set = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)

@@ -28,11 +28,13 @@ class Images:
         files: each once, in the order of the arguments, those of a folder by name.
         passed_over: how many files were not taken on purpose, by what they are.
         left_out: images that cannot be read, with the reason.
+        follow_links: whether links may lead out of a folder.
     """
 
     files: list[Path] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     left_out: LeftOut = field(default_factory=LeftOut)
+    follow_links: bool = False
 
     @property
     def passed(self) -> str:
@@ -51,13 +53,13 @@ class Images:
         self.left_out.finish(path)
 
 
-def find_images(arguments: list[str]) -> Images:
+def find_images(arguments: list[str], follow_links: bool = False) -> Images:
     """The image files that arguments name.
 
     - A file is taken whatever it is called. A table or JSON stands for the images that it lists.
     - Of a folder, all files with an image's suffix in it and in the folders below, as data sets read them: hidden
       files and what file managers leave behind are passed over; so are masks, by the names of their folders or their
-      own; links are followed that stay in the folder.
+      own; links are followed that stay in the folder, and all if ``follow_links``.
     - A pattern stands for what it matches, by the same rule.
     - What headlens itself has written (overlays, figures, maps) is passed over everywhere.
 
@@ -66,7 +68,7 @@ def find_images(arguments: list[str]) -> Images:
     """
     images = Images()
     for given in arguments:
-        single = Images()
+        single = Images(follow_links=follow_links)
         _take_argument(given, single)
         if not single.files:
             raise DataError(f"{given}: no image in it{_instead(single)}")
@@ -141,7 +143,7 @@ def _leave_out(path: Path, images: Images) -> None:
 def _take_listing(path: Path, images: Images) -> None:
     from headlens.data import open
 
-    records = open(path, split="all", refuse=images.left_out.add).records
+    records = open(path, split="all", refuse=images.left_out.add, follow_links=images.follow_links).records
     images.files += dict.fromkeys(record.image for record in records if record.image is not None)
 
 
@@ -150,7 +152,7 @@ def _take_folder(path: Path, images: Images) -> None:
     from headlens.data.readers import Root
     from headlens.data.readers.folders import mask_folders
 
-    root = Root(path, images.left_out.add)
+    root = Root(path, images.left_out.add, images.follow_links)
     waiting, seen = [path], set()
     while waiting:
         at = waiting.pop()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from headlens.cli.common import BatchOption, DeviceOption, MaxPixelsOption, WeightsOption
+from headlens.cli.common import BatchOption, DeviceOption, FollowLinks, MaxPixelsOption, WeightsOption
 from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def score(
     category: Annotated[str, typer.Option(help="What they show; only class-aware runs care.")] = "object",
     maps: Annotated[MapFormat, typer.Option(help="Of the raw maps: numpy, or 32-bit float TIFF.")] = MapFormat.NPY,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
+    follow_links: FollowLinks = False,
     batch: BatchOption = 8,
     device: DeviceOption = None,
     force: Annotated[bool, typer.Option("--force", help="Start anew, whatever --out holds.")] = False,
@@ -53,7 +54,7 @@ def score(
     """
     from headlens.cli.pictures import find_images
 
-    found = find_images(images)
+    found = find_images(images, follow_links)
 
     from tqdm import tqdm
 
