@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,29 @@ def test_masks_right_beside_their_pictures(tmp_path):
     built(tmp_path / "mvtec", "part/test/bad/0.png", "part/test/bad/0_mask.png", "part/test/good/0.png")
     expected = {"part/test/bad/0!": "0_mask.png", "part/test/good/0": None}
     assert masks(open(tmp_path / "mvtec")) == expected
+
+
+def test_masks_that_labelme_draws_beside_pictures_of_a_family(tmp_path):
+    """Where a family has no masks in files: a set in MVTec's layout that somebody annotated."""
+    built(tmp_path, "part/test/good/0.png", "part/test/bad/0.png", "part/test/bad/1.png", "part/test/bad/2.png")
+    built(tmp_path, "part/ground_truth/bad/2_mask.png")
+    shape = {"label": "dent", "points": [[1, 1], [5, 1], [5, 5], [1, 5]], "shape_type": "polygon"}
+    for name in ("good/0", "bad/0", "bad/2"):
+        trees.text(tmp_path, f"part/test/{name}.json", json.dumps({"shapes": [shape], "imagePath": "x.png"}))
+    trees.text(tmp_path, "part/test/bad/1.json", "{}")
+    data = open(tmp_path)
+    assert masks(data) == {
+        "part/test/good/0": None,
+        "part/test/bad/0!": "0.json",
+        "part/test/bad/1!": None,
+        "part/test/bad/2!": "2_mask.png",
+    }
+    mask = data.pixels([record.name for record in data.records].index("part/test/bad/0")).mask
+    assert mask is not None
+    assert mask.sum() == 16
+    trees.text(tmp_path, "part/test/bad/1.json", "no json")
+    with pytest.raises(DataError, match=r"bad/1\.json: is not JSON"):
+        open(tmp_path)
 
 
 def test_a_mask_goes_to_one_picture(tmp_path):

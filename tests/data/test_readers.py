@@ -137,6 +137,17 @@ def name_of(record: Record) -> str:
         ("vendor", "", ""),
         ("visage", "", ""),
         ("images", "", ""),
+        ("Dataset_BUSI_with_GT", "medical", "breast"),
+        ("brain_tumor_dataset", "medical", "brain"),
+        ("Retina_OCT2017_AD", "medical", "retina"),
+        ("skin lesions 2019", "medical", "skin"),
+        ("retina_display_defects", "", ""),
+        ("skin_of_fruit", "", ""),
+        ("liver_sausage", "", ""),
+        ("chest_freezer_panels", "", ""),
+        ("endoscope_lenses", "", ""),
+        ("semicolon-fonts", "", ""),
+        ("cvcable", "", ""),
     ],
 )
 def test_known_names(name, domain, category):
@@ -166,6 +177,27 @@ def test_several_sets_in_a_folder_are_named(tmp_path):
         DataError, match=r"Open one of these: .*BSData \(labelme\), .*CrackForest \(crackforest\), .*deep"
     ):
         open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "domain"),
+    [
+        (trees.mvtec, "mine", "industrial"),
+        (trees.bmad, "castings", ""),
+        (trees.bmad, "castings/Brain_AD", "medical"),
+        (trees.yes_no, "bolts", ""),
+        (trees.headct, "castings", "medical"),
+    ],
+)
+def test_a_domain_that_nothing_tells_is_empty(tmp_path, make, name, domain):
+    """Not one by a layout that anybody's set can have, nor by a word that can be about anything."""
+    make(tmp_path / name.partition("/")[0])
+    if make is trees.bmad and "/" not in name:
+        (tmp_path / "castings/Brain_AD").rename(tmp_path / "castings/left")
+    assert open(tmp_path / name).domain == domain
+    assert open(tmp_path / name, domain="medical").domain == "medical"
+    trees.picture(tmp_path, "capsule/test/good/1.png")
+    assert open(tmp_path / "capsule", split="all").domain == ""
 
 
 # Trees of strangers

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headlens.data.readers import downloads, drawn, folders, listings
+from headlens.data.readers import coco, downloads, folders, labelme, listings
 from headlens.data.readers.tree import Root
 from headlens.data.samples import Record
 
@@ -78,18 +78,18 @@ LAYOUTS = (
         "industrial",
         listing=True,
     ),
-    Layout("bmad", "BMAD: {train,valid,test}/{good,Ungood}", folders.fits_bmad, folders.read_bmad, "medical"),
+    Layout("bmad", "BMAD: {train,valid,test}/{good,Ungood}", folders.fits_bmad, folders.read_bmad),
     Layout("isic", "ISIC: …_Data and …_GroundTruth", folders.fits_isic, folders.read_isic, "medical"),
     Layout("pairs", "images/ and masks/, matched by name", folders.fits_pairs, folders.read_pairs),
     Layout("mvtec", "MVTec AD: {train,test}/family and ground_truth", folders.fits_mvtec, folders.read_mvtec),
     Layout(
         "coco",
         "COCO: JSON with images, annotations, categories",
-        drawn.fits_coco,
-        drawn.read_coco,
+        coco.fits_coco,
+        coco.read_coco,
         listing=True,
     ),
-    Layout("labelme", "labelme: a.json beside a.jpg, or label/a.json", drawn.fits_labelme, drawn.read_labelme),
+    Layout("labelme", "labelme: a.json beside a.jpg, or label/a.json", labelme.fits_labelme, labelme.read_labelme),
     Layout("classes", "yes/ and no/, or NORMAL/ and others", folders.fits_classes, folders.read_classes),
     Layout(
         "jsonl", "one JSON record on each line, as AA-CLIP's", listings.fits_jsonl, listings.read_jsonl, listing=True

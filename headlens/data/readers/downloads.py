@@ -102,10 +102,9 @@ def _headct(root: Root) -> Path | None:
 
 
 def fits_headct(root: Root, at: Path) -> bool:
-    """A ``labels.csv`` whose two columns are ``id`` and something else."""
+    """A ``labels.csv`` with the columns ``id`` and ``hemorrhage``."""
     listing = _headct(root) if at.is_dir() else None
-    head = columns(listing) if listing else []
-    return len(head) == 2 and head[0] == "id"
+    return listing is not None and columns(listing)[:2] == ["id", "hemorrhage"]
 
 
 def read_headct(root: Root, at: Path) -> Iterator[Record]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from headlens.data.mask_sources import MaskSource, files_of, united
+from headlens.data.readers.drawn import flaws, labelme, outlines
 from headlens.data.readers.tree import Root, pair, stem
 from headlens.data.samples import Record
 from headlens.errors import DataError
@@ -105,6 +106,8 @@ def told(root: Root, families: Sequence[Family], category: str) -> Iterator[Reco
         names = {path.stem.casefold() for path in flawed}
         others = [mask for mask in masks[folder] if names.isdisjoint([mask.stem.casefold(), stem(mask).casefold()])]
         found |= _paired([path for path, anomalous in waiting if not anomalous], others)
+    for family in families:
+        found |= _drawn(root, [path for path in family.pictures if family.anomalous and path not in found])
     taken = {file for mask in found.values() for file in files_of(mask)}
     root.unpaired += [mask for here in masks.values() for mask in here if mask not in taken]
     for family in families:
@@ -114,6 +117,21 @@ def told(root: Root, families: Sequence[Family], category: str) -> Iterator[Reco
             if isinstance(mask, Path) and mask in parts:
                 mask = united(parts[mask])
             yield Record(root.name(path), category, family.anomalous, name, family.split, path, mask)
+
+
+def _drawn(root: Root, images: Sequence[Path]) -> dict[Path, Path | MaskSource]:
+    """What is drawn in the files of labelme beside some of these images."""
+    found: dict[Path, Path | MaskSource] = {}
+    for image in images:
+        path = root.beside(image, ".json")
+        try:
+            content = labelme(path) if path else None
+        except DataError as error:
+            root.refuse(error)
+            continue
+        if path and content and flaws(content):
+            found[image] = outlines(path, image, content)
+    return found
 
 
 def _paired(images: Sequence[Path], masks: Sequence[Path]) -> dict[Path, Path | MaskSource]:

@@ -37,6 +37,13 @@ def split_of(word: str | None) -> str | None:
     return next((split for split, words in SPLITS.items() if word and word.lower() in words), None)
 
 
+def split_on_the_way(root: Root, path: Path) -> str:
+    """The split of a file by the folders that it is in, or by a word in its name (``instances_val2017.json``)."""
+    parts = path.relative_to(root.path).with_suffix("").parts
+    words = [*parts[:-1], *re.split(r"[^A-Za-z]+|(?<=[a-z])(?=\d)", parts[-1])]
+    return next((split for word in reversed(words) if (split := split_of(word))), "test")
+
+
 def _splits(root: Root, at: Path) -> list[tuple[str, Path]]:
     return [(split, folder) for split, words in SPLITS.items() if (folder := root.find(at, *words))]
 

@@ -109,6 +109,7 @@ class Root:
         self._asked, self.silent = refuse, refuse is None
         self._seen: dict[Path, tuple[list[Path], list[Path]]] = {}
         self._inside: dict[str, bool] = {}
+        self._stems: dict[tuple[Path, str], dict[str, Path]] = {}
 
     def within(self, path: Path, quiet: bool = False) -> Root:
         """A folder of this one as a root of its own, ``quiet`` where it is only tried."""
@@ -133,6 +134,13 @@ class Root:
     def images(self, at: Path) -> list[Path]:
         """Pictures in ``at`` by name."""
         return self.files(at, *SUFFIXES)
+
+    def beside(self, path: Path, suffix: str) -> Path | None:
+        """The file with the name of ``path`` and another suffix, in its folder."""
+        folder = path.parent
+        if (folder, suffix) not in self._stems:
+            self._stems[folder, suffix] = {file.stem: file for file in self.files(folder, suffix)}
+        return self._stems[folder, suffix].get(path.stem)
 
     def below(self, at: Path) -> Iterator[Path]:
         """Pictures in ``at`` and in all folders of it, however deep; links may lead in circles."""
