@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from headlens.errors import RunError
-from headlens.heads.results import Result, beside, read_parquet
+from headlens.files import read_regular, read_text
+from headlens.heads.results import Result, beside, read_parquet, write
 
 Frames = dict[str, pd.DataFrame]
 
@@ -62,7 +63,8 @@ class Kept:
         asked = json.loads(json.dumps(asked))
         path = self.folder / f"{name}.parquet"
         paths = {key: beside(path, key) if key else path for key in which}
-        if not self.fresh and (found := _read(paths, asked)) is not None:
+        sums = self.folder / f"{name}.sha256"
+        if not self.fresh and (found := _read(paths, sums, asked)) is not None:
             self.reused.append(name)
             return found
         mark = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
@@ -73,18 +75,26 @@ class Kept:
         frames = compute(parts)
         for key, own in paths.items():
             Result(frames[key], {"asked": asked}).save(own)
+        write(sums, _sums(paths).encode())  # last: it says that the frames belong together
         shutil.rmtree(parts, ignore_errors=True)
         return frames
 
 
-def _read(paths: Mapping[str, Path], asked: Mapping[str, Any]) -> Frames | None:
-    """What lies there, or None where a file is missing, damaged, or was made of something else."""
+def _read(paths: Mapping[str, Path], sums: Path, asked: Mapping[str, Any]) -> Frames | None:
+    """What lies there, or None where a file is missing, damaged, edited, or was made of something else."""
     frames = {}
-    for key, path in paths.items():
-        try:
+    try:
+        if read_text(sums) != _sums(paths):
+            return None
+        for key, path in paths.items():
             frames[key], about = read_parquet(path)
-        except RunError:
-            return None
-        if about.get("asked") != asked:
-            return None
+            if about.get("asked") != asked:
+                return None
+    except (OSError, ValueError, RunError):
+        return None
     return frames
+
+
+def _sums(paths: Mapping[str, Path]) -> str:
+    """Of the files, as ``sha256sum`` prints and checks them."""
+    return "".join(f"{sha256(read_regular(path)).hexdigest()}  {path.name}\n" for path in paths.values())

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import csv
+import json
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 from headlens import data
 from headlens.detectors.config import preset
@@ -18,7 +21,8 @@ from headlens.training.evaluation import evaluate
 from headlens.training.features import FeatureStore, features_of
 from headlens.training.interrupt import Stopped
 from headlens.training.run import load_run
-from headlens.training.trainer import Objective, train
+from headlens.training.state import _digest, _read, load_state
+from headlens.training.trainer import Objective, _groups, train
 from tests.training.conftest import SMALL
 
 CONFIG = TrainingConfig(epochs=3, batch=4, save_every=1, lr_heads=0.05)  # 2 steps an epoch
@@ -167,13 +171,92 @@ def test_another_run_in_the_folder_is_refused(clip, pictures, headclip, tmp_path
         train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True)
 
 
+def restated(path, change, checksum=True):
+    """Writes a state again, with other tensors, and with a checksum that fits."""
+    tensors, about = _read(path)
+    change(tensors, about)
+    if checksum:
+        about["sha256"] = _digest(tensors, about)
+    path.write_bytes(save(tensors, about))
+
+
+def plus(tensors, about):
+    tensors["model/prompts.context"] += 1000
+
+
+def longer(tensors, about):
+    tensors["optimizer/0/exp_avg"] = torch.zeros(7)
+
+
+def one_more(tensors, about):
+    tensors["optimizer/99/step"] = torch.zeros(())
+
+
+def no_log(tensors, about):
+    about["log"] = "{}"
+
+
+def deep(tensors, about):
+    about["same"] = "[" * 100_000
+
+
+DAMAGE = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:200]),
+    "empty": lambda path: path.write_bytes(b""),
+    "header": lambda path: path.write_bytes(b"\xff" * 7 + b"\x7f" + path.read_bytes()[8:]),
+    "numbers": lambda path: restated(path, plus, checksum=False),
+    "a flipped bit": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+    "a shape": lambda path: restated(path, longer),
+    "a parameter": lambda path: restated(path, one_more),
+    "a log": lambda path: restated(path, no_log),
+    "nested": lambda path: restated(path, deep),
+}
+
+
 def test_a_damaged_state_is_named(clip, pictures, headclip, tmp_path):
     with pytest.raises(KilledError):
         train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True, progress=killed_after(2))
-    state = tmp_path / "state.safetensors"
-    state.write_bytes(state.read_bytes()[:200])
-    with pytest.raises(RunError, match=r"state\.safetensors: damaged"):
-        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True)
+    state, optimizer = tmp_path / "state.safetensors", None
+    content = state.read_bytes()
+    same = json.loads(_read(state)[1]["same"])
+    for name, damage in DAMAGE.items():
+        detector = Detector(clip, headclip)
+        optimizer = torch.optim.Adam(_groups(detector, CONFIG), betas=CONFIG.betas)
+        state.write_bytes(content)
+        assert len(load_state(tmp_path, detector, optimizer, same)) == 1, name
+        damage(state)
+        with pytest.raises(RunError, match=r"state\.safetensors: damaged .*delete it to begin again"):
+            load_state(tmp_path, detector, optimizer, same)
+
+
+class CrashError(Exception):
+    """What ends a process at a write."""
+
+
+def test_a_crash_at_any_write_leaves_what_can_go_on(clip, pictures, headclip, tmp_path, monkeypatch):
+    """Of states, learned tensors, card, log and configuration: the next one ends as if nothing had been."""
+    config = replace(CONFIG, epochs=1)
+    train(Detector(clip, headclip), pictures, config, tmp_path / "whole", cpu=True)
+    files, replace_, writes = ("config.toml", "model.safetensors"), Path.replace, []
+    for number in range(2, 7):  # the second state, model, card, log, config
+        writes.clear()
+
+        def crashing(path, target, number=number):
+            writes.append(target.name)
+            if len(writes) == number:
+                raise CrashError
+            return replace_(path, target)
+
+        folder = tmp_path / f"cut-{number}"
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", crashing)
+            with pytest.raises(CrashError):
+                train(Detector(clip, headclip), pictures, config, folder, cpu=True)
+        assert not (folder / "config.toml").exists()
+        train(Detector(clip, headclip), pictures, config, folder, cpu=True)
+        assert all((folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in files)
+        load_run(folder, clip)
+    assert writes == ["state.safetensors"] * 2 + ["model.safetensors", "card.json", "log.csv", "config.toml"]
 
 
 def test_pictures_that_cannot_be_read_are_left_out_and_named(clip, headclip, tmp_path):
