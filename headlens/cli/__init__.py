@@ -40,6 +40,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its formatting would be imported for every --help, and takes longer than all else
 )
 app.command()(demo)
 app.command()(train)
