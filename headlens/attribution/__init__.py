@@ -4,10 +4,15 @@ attribute(detector, picture, "integrated_gradients", "joint_margin")    a signed
 faithfulness(detector, data)                                            methods by measures, with intervals
 """
 
-from headlens.attribution.attribute import Attribution, attribute
-from headlens.attribution.evaluating import MEASURES, Faithfulness, faithfulness
-from headlens.attribution.methods import METHODS, Method, method_of
-from headlens.attribution.targets import SCORES, Target, target_of
+from typing import TYPE_CHECKING
+
+from headlens.lazily import lazily
+
+if TYPE_CHECKING:
+    from headlens.attribution.attribute import Attribution, attribute
+    from headlens.attribution.evaluating import MEASURES, Faithfulness, faithfulness
+    from headlens.attribution.methods import METHODS, Method, method_of
+    from headlens.attribution.targets import SCORES, Target, target_of
 
 __all__ = [
     "MEASURES",
@@ -22,3 +27,13 @@ __all__ = [
     "method_of",
     "target_of",
 ]
+
+lazily(
+    __name__,
+    {
+        "attribute": ("Attribution", "attribute"),
+        "evaluating": ("MEASURES", "Faithfulness", "faithfulness"),
+        "methods": ("METHODS", "Method", "method_of"),
+        "targets": ("SCORES", "Target", "target_of"),
+    },
+)

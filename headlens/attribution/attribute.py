@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from headlens import html
+from headlens import html, plots
 from headlens.attribution.methods import Method, method_of
 from headlens.attribution.pixels import BASELINES
 from headlens.attribution.targets import target_of
@@ -24,8 +24,6 @@ from headlens.detectors.headclip import Detector
 from headlens.detectors.predict import Picture, as_bytes
 from headlens.errors import RunError, ShapeError
 from headlens.heads.results import Result, detector_provenance, ordered, write
-from headlens.plots.attribution import PANELS, attribution_panels
-from headlens.plots.style import axes_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +82,7 @@ class Attribution(Result):
             ShapeError: a picture that there is not, or a mask of another size.
             ConfigError: another number of axes.
         """
-        axes = axes_for(ax, PANELS)
+        axes = plots.axes_for(ax, plots.PANELS)
         if picture not in range(count := min(len(self.map), len(self.frame))):
             raise ShapeError(f"picture {picture} does not exist; there are {count}, counted from 0")
         if mask is None and self.region is not None:
@@ -95,7 +93,7 @@ class Attribution(Result):
         floor = rounding(row, own)
         title, label = titled(row, method, nothing=floor > 0)
         native = None if self.native is None else (int(self.native[picture, 0]), int(self.native[picture, 1]))
-        return attribution_panels(
+        return plots.attribution_panels(
             self.images[picture],
             self.anomaly_map[picture],
             own,

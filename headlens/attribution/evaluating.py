@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy  # its parts are imported when they are used
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from headlens import html
@@ -214,7 +214,7 @@ def _means(images: pd.DataFrame, replicates: int, seed: int) -> pd.DataFrame:
 
 def _aupro(domain: str, kind: str, maps: Tensor, truth: Truth, replicates: int, seed: int) -> pd.DataFrame:
     """Over all pixels of a domain; by their ranks, which change no order and fill the counters' bins evenly."""
-    ranks = torch.from_numpy(rankdata(maps.flatten().numpy()) / maps.numel()).view(maps.shape)
+    ranks = torch.from_numpy(scipy.stats.rankdata(maps.flatten().numpy()) / maps.numel()).view(maps.shape)
     each = PerImage.of(ranks.float(), truth)
     value = float(each.metrics(torch.ones(1, len(maps)))["aupro"])
     ends = _ends(each.bootstrap(replicates, seed)["aupro"].numpy())

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import scipy  # its parts are imported when they are used
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from headlens.backbone.hooks import hooked
@@ -85,4 +85,4 @@ def likeness(one: Tensor, other: Tensor) -> float:
         raise ShapeError(f"maps have shapes {tuple(one.shape)} and {tuple(other.shape)}")
     if float(one.max()) == float(one.min()) or float(other.max()) == float(other.min()):
         return float(torch.equal(one, other))
-    return round(float(spearmanr(one.flatten().cpu().numpy(), other.flatten().cpu().numpy()).statistic), 12)
+    return round(float(scipy.stats.spearmanr(one.flatten().cpu().numpy(), other.flatten().cpu().numpy()).statistic), 12)

@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from headlens.data import DataSet
     from headlens.training.run import Run
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 Domain = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -135,6 +130,11 @@ def tables(path: Path | None) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: not TOML, or another table.
     """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
     given: dict[str, Any] = {}
     if path is not None:
         try:

@@ -7,20 +7,25 @@ Each question takes a detector and a data set and answers with a result that has
     importance(detector, data)                              gate gradients
 """
 
-from headlens.heads.ablation import Ablation, ablate
-from headlens.heads.cache import Clean, clean_forward
-from headlens.heads.capture import Capture, capture
-from headlens.heads.comparison import Comparison, compare
-from headlens.heads.contributing import Contributions, contributions
-from headlens.heads.direct import head_maps, source_maps
-from headlens.heads.gates import Importance, gate_gradients, importance
-from headlens.heads.map_parts import MapParts, map_parts
-from headlens.heads.naming import Naming, name_heads
-from headlens.heads.phrases import read_phrases
-from headlens.heads.results import Result
-from headlens.heads.screening import Screen, screen
-from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
-from headlens.heads.weighing import Weights, weights
+from typing import TYPE_CHECKING
+
+from headlens.lazily import lazily
+
+if TYPE_CHECKING:
+    from headlens.heads.ablation import Ablation, ablate
+    from headlens.heads.cache import Clean, clean_forward
+    from headlens.heads.capture import Capture, capture
+    from headlens.heads.comparison import Comparison, compare
+    from headlens.heads.contributing import Contributions, contributions
+    from headlens.heads.direct import head_maps, source_maps
+    from headlens.heads.gates import Importance, gate_gradients, importance
+    from headlens.heads.map_parts import MapParts, map_parts
+    from headlens.heads.naming import Naming, name_heads
+    from headlens.heads.phrases import read_phrases
+    from headlens.heads.results import Result
+    from headlens.heads.screening import Screen, screen
+    from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
+    from headlens.heads.weighing import Weights, weights
 
 __all__ = [
     "Ablation",
@@ -56,3 +61,23 @@ __all__ = [
     "weights",
     "whole_layers",
 ]
+
+lazily(
+    __name__,
+    {
+        "ablation": ("Ablation", "ablate"),
+        "cache": ("Clean", "clean_forward"),
+        "capture": ("Capture", "capture"),
+        "comparison": ("Comparison", "compare"),
+        "contributing": ("Contributions", "contributions"),
+        "direct": ("head_maps", "source_maps"),
+        "gates": ("Importance", "gate_gradients", "importance"),
+        "map_parts": ("MapParts", "map_parts"),
+        "naming": ("Naming", "name_heads"),
+        "phrases": ("read_phrases",),
+        "results": ("Result",),
+        "screening": ("Screen", "screen"),
+        "variants": ("Head", "Variant", "cumulative", "heads_of", "shuffled", "single_heads", "whole_layers"),
+        "weighing": ("Weights", "weights"),
+    },
+)

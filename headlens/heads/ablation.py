@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from headlens import html, parallel
+from headlens import html, parallel, plots
 from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
@@ -28,8 +28,6 @@ from headlens.heads.summary import category_effects, images_frame, keys_of, know
 from headlens.heads.targets import Targets, check_linear, check_unhooked, logit
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
-from headlens.plots.ablation import ablation
-from headlens.plots.style import signed
 from headlens.precision import check_precision, computing
 
 if TYPE_CHECKING:
@@ -81,8 +79,8 @@ class Ablation(Result):
     def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
         """Effects as a picture; see ``headlens.plots.ablation.ablation``."""
         means = self.summary[self.summary["category"] == MEAN]
-        fig, axes = ablation(means, ax, metric, stream)
-        return (signed(fig, self.made_by) if ax is None else fig), axes
+        fig, axes = plots.ablation(means, ax, metric, stream)
+        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
 
     def save(self, path: str | Path) -> Path:
         """As ``Result.save``. Parquet and CSV have the summary in a second file, Markdown and LaTeX are the summary."""

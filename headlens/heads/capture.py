@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headlens import html
+from headlens import html, plots
 from headlens.data import Batch, DataSet
 from headlens.data.notes import Notes
 from headlens.detectors.headclip import Detector
@@ -33,8 +33,6 @@ from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import computed, made_by, parquet, per_image, provenance, read_parquet, write
 from headlens.heads.store import Store, alone
 from headlens.heads.targets import check_linear, check_unhooked, wide
-from headlens.plots.grid import grids
-from headlens.plots.style import named
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,12 +110,12 @@ class Capture:
         if rows.empty:
             raise ConfigError(f"{metric!r} was not captured; there are {', '.join(found['metric'].unique())}")
         centre = 0 if metric.endswith("margin") else 1 if metric == "cls_on_flaw" else None
-        return grids(
+        return plots.grids(
             rows,
             "mean",
             ax,
             stream,
-            label=f"mean {named(metric)}",
+            label=f"mean {plots.named(metric)}",
             centre=centre,
             made_by=made_by(self.provenance),
         )

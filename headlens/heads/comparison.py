@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from headlens import html
+from headlens import html, plots
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.gates import Importance
@@ -20,8 +20,6 @@ from headlens.heads.permutation import agreement, differences, kendall, overlap,
 from headlens.heads.results import Result, beside, learned_sha256, ordered, read_parquet, versions
 from headlens.heads.variants import Head, names_of
 from headlens.heads.weighing import weights
-from headlens.plots.comparison import comparison
-from headlens.plots.style import signed
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -92,8 +90,8 @@ class Comparison(Result):
         of = self.provenance["of"]
         centre = NEUTRAL[of] if of == "weight" else None
         level = self.provenance["level"]
-        fig, axes = comparison(self.frame, self.domains, ax, label=LABELS[of], centre=centre, level=level)
-        return (signed(fig, self.made_by) if ax is None else fig), axes
+        fig, axes = plots.comparison(self.frame, self.domains, ax, label=LABELS[of], centre=centre, level=level)
+        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
 
     def save(self, path: str | Path) -> Path:
         """As ``Result.save``; the agreement goes into a second file, ``NAME.agreement.SUFFIX``."""

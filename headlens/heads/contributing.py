@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from headlens import html
+from headlens import html, plots
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
@@ -21,7 +21,6 @@ from headlens.heads.pictures import Pictures, categories
 from headlens.heads.results import Result, per_image, provenance
 from headlens.heads.targets import check_unhooked
 from headlens.heads.variants import names_of
-from headlens.plots.grid import grids
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +79,7 @@ class Contributions(Result):
         column = "separation" if rows["separation"].notna().any() else "value"
         what = "anomalous minus normal" if column == "separation" else "mean"
         label = f"{what}, {metric.replace('_', ' ')} (logits)"
-        return grids(rows, column, ax, stream, label=label, centre=0, made_by=self.made_by)
+        return plots.grids(rows, column, ax, stream, label=label, centre=0, made_by=self.made_by)
 
 
 def contributions(

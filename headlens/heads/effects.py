@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headlens import metrics
 from headlens.errors import ConfigError, MetricError
 from headlens.heads.targets import logit
-from headlens.metrics import PerImage, PixelMetrics, Truth, image_metrics
+from headlens.metrics.bootstrap import PerImage
 from headlens.metrics.curve import Groups, bounds
 from headlens.metrics.table import IMAGE, PIXEL
+from headlens.metrics.truth import Truth
 from headlens.metrics.variants import histograms, joined_metrics
 
 METRICS = IMAGE + PIXEL
@@ -83,7 +85,7 @@ def of_ranks(scores: Tensor, labels: Tensor, times: Tensor, names: Sequence[str]
     if not names:
         return {}
     short = [name.removeprefix("image_") for name in names]
-    found = image_metrics(scores, labels)
+    found = metrics.image_metrics(scores, labels)
     drawn = [_rank_replicates(row, labels, times) for row in scores]
     return {
         name: _differences(found[own].numpy(), torch.stack([replicate[own] for replicate in drawn], 1).numpy())
@@ -143,7 +145,7 @@ def of_pixels(
             counted = (histograms(logits, some, span) for logits, some in maps)
             found, replicates = joined_metrics(counted, regions, times)
         else:
-            metric, each = PixelMetrics(mode="streaming", score_range=span, sync_on_compute=False), []
+            metric, each = metrics.PixelMetrics(mode="streaming", score_range=span, sync_on_compute=False), []
             for logits, some in maps:
                 metric.update(logits, some)
                 each.append(PerImage.of(logits, some, score_range=span))

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from headlens import html, parallel
+from headlens import html, parallel, plots
 from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
@@ -39,8 +39,6 @@ from headlens.heads.targets import (
     wide,
 )
 from headlens.heads.variants import local_layers, names_of
-from headlens.plots.grid import grids
-from headlens.plots.style import named
 from headlens.precision import computing, repeatable
 
 if TYPE_CHECKING:
@@ -144,8 +142,8 @@ class Importance(Result):
         metric = metric or "".join(rows["metric"].head(1))
         if metric not in set(rows["metric"]):
             raise ConfigError(f"{metric!r} was not a target; there are {', '.join(rows['metric'].unique())}")
-        rows, label = rows[rows["metric"] == metric], f"importance, |d {named(metric)} / d gate|"
-        return grids(rows, "importance", ax, stream, label=label, made_by=self.made_by)
+        rows, label = rows[rows["metric"] == metric], f"importance, |d {plots.named(metric)} / d gate|"
+        return plots.grids(rows, "importance", ax, stream, label=label, made_by=self.made_by)
 
     @property
     def summary(self) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from headlens import html
+from headlens import html, plots
 from headlens.data import Pixels, Preprocess, read_image
 from headlens.detectors.headclip import Detector
 from headlens.detectors.predict import Picture, as_bytes
@@ -25,8 +25,6 @@ from headlens.heads.direct import tap_parts
 from headlens.heads.results import Result, beside, detector_provenance, read_parquet, write
 from headlens.heads.targets import check_unhooked
 from headlens.heads.variants import Head, names_of
-from headlens.plots.head_maps import head_maps
-from headlens.plots.style import axes_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,12 +94,12 @@ class MapParts(Result):
         names = list(shown)
         across = len(names) // 2
         panels = ["picture", *names[:across], "margin", *names[across:]]
-        return head_maps(
+        return plots.head_maps(
             self.image,
             self.margin,
             shown,
             made_by=self.made_by,
-            axes=axes_for(ax, panels),
+            axes=plots.axes_for(ax, panels),
             peak=peak_of(self.margin),
             shape=self.native,
         )

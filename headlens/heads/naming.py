@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from headlens import html
+from headlens import html, plots
 from headlens.data import Batch, DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import DataError, ShapeError
@@ -34,8 +34,6 @@ from headlens.heads.results import Result, computed, ordered, provenance
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
 from headlens.heads.targets import check_unhooked, wide
 from headlens.heads.variants import Head, check_variants, heads_of, names_of, single_heads
-from headlens.plots.names import names
-from headlens.plots.style import signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,8 +76,8 @@ class Naming(Result):
 
     def plot(self, ax: Axes | None = None, most: int = 6) -> tuple[Figure, Axes]:
         """Phrases of the ``most`` heads that write most; see ``headlens.plots.names``."""
-        fig, axes = names(self.frame, ax, most=most)
-        return (signed(fig, self.made_by) if ax is None else fig), axes
+        fig, axes = plots.names(self.frame, ax, most=most)
+        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
 
 
 def last_quarter(detector: Detector) -> range:

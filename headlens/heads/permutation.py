@@ -11,7 +11,7 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are imported when they are used
 
 MOST = 2000  # splits that are enumerated; where there are more, so many are drawn
 _ROUNDING = 1e-9
@@ -101,22 +101,22 @@ def differences(
         "difference": difference[0],
         "error": error[0],
         "p": p,
-        "q_own": stats.false_discovery_control(p),
-        "q": stats.false_discovery_control((1 + above) / (1 + len(null))),
+        "q_own": scipy.stats.false_discovery_control(p),
+        "q": scipy.stats.false_discovery_control((1 + above) / (1 + len(null))),
     }, {"splits": len(ways), "smallest_p": 1 / len(ways), "any_p": float(p_value((difference**2).mean(1)))}
 
 
 def spearman(values: np.ndarray) -> np.ndarray:
     """Rank correlation of every two runs, [R, R]; NaN with a run whose heads are all alike."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.corrcoef(stats.rankdata(values, axis=1))
+        return np.corrcoef(scipy.stats.rankdata(values, axis=1))
 
 
 def kendall(values: np.ndarray) -> np.ndarray:
     """Kendall's tau-b of every two runs, [R, R]; NaN with a run whose heads are all alike."""
     found = np.full((len(values), len(values)), np.nan)
     for i, j in combinations(range(len(values)), 2):
-        found[i, j] = found[j, i] = stats.kendalltau(values[i], values[j]).statistic
+        found[i, j] = found[j, i] = scipy.stats.kendalltau(values[i], values[j]).statistic
     return found
 
 
@@ -173,7 +173,7 @@ def agreement(similarity: np.ndarray, second: np.ndarray, seed: int = 0) -> dict
         without = np.stack([pair_means(similarity[np.ix_(kept, kept)], second[kept]) for kept in left])
         variance += (size - 1) / size * ((without - without.mean(0)) ** 2).sum(0)
     freedom = np.array([*sizes, sizes.min(), sizes.min()]) - 1
-    half = stats.t.ppf(0.975, np.maximum(freedom, 1)) * np.sqrt(variance)
+    half = scipy.stats.t.ppf(0.975, np.maximum(freedom, 1)) * np.sqrt(variance)
     contrast = np.array([pair_means(similarity, way)[3] for way in splits(second, seed)]).round(9)  # 0 is 0 in all
     p = np.nan if np.isnan(value[3]) else float(p_value(-contrast))
     pairs = np.array([comb(int(sizes[0]), 2), comb(int(sizes[1]), 2), sizes.prod(), comb(len(second), 2)])

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # its parts are imported when they are used
 
-from headlens import html
+from headlens import html, plots
 from headlens.data import DataSet
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, ShapeError
@@ -24,8 +24,6 @@ from headlens.heads.ablation import ablate
 from headlens.heads.gates import TARGETS, Importance
 from headlens.heads.results import Result, beside, provenance, read_parquet
 from headlens.heads.variants import Head, single_heads
-from headlens.plots.scatter import scatter
-from headlens.plots.style import named, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,14 +69,14 @@ class Screen(Result):
         """A scatter on logarithmic scales; on the diagonal the first order is exact."""
         if self.frame.empty:
             raise ShapeError("no head to draw: the frame has no rows")
-        metric = named(self.frame["metric"].iloc[0])
+        metric = plots.named(self.frame["metric"].iloc[0])
         new = ax is None
-        fig, ax = scatter(
+        fig, ax = plots.scatter(
             self.frame, "importance", "magnitude", ax, marked="top", title="filled: first by importance; rings: random"
         )
         ax.set_xlabel(f"importance: mean |d {metric} / d gate|")
         ax.set_ylabel(f"exact: mean |change of {metric}|")
-        return (signed(fig, self.made_by) if new else fig), ax
+        return (plots.signed(fig, self.made_by) if new else fig), ax
 
 
 def screen(
@@ -163,9 +161,9 @@ def agreement(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         slope, exact = own["importance"].to_numpy(), own["magnitude"].to_numpy()
         value = low = high = np.nan
         if len(own) > 2 and np.ptp(slope) > 0 and np.ptp(exact) > 0:
-            value = stats.spearmanr(slope, exact).statistic
+            value = scipy.stats.spearmanr(slope, exact).statistic
             draws = np.random.default_rng(seed).integers(len(own), size=(_REPLICATES, len(own)))
-            ranks = [stats.rankdata(values[draws], axis=1) for values in (slope, exact)]
+            ranks = [scipy.stats.rankdata(values[draws], axis=1) for values in (slope, exact)]
             centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
             norms = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
             replicates = (centred[0] * centred[1]).sum(1)[norms > 0] / norms[norms > 0]

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from headlens import html
+from headlens import html, plots
 from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError
 from headlens.heads.results import Result, detector_provenance
 from headlens.heads.variants import heads_of, names_of
-from headlens.plots.grid import grids
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +28,7 @@ class Weights(Result):
 
     def plot(self, ax: Any = None, stream: str | None = None) -> tuple[Figure, Any]:
         """The weights as a grid; red heads are turned up, blue ones down. Arguments as in ``Importance.plot``."""
-        return grids(self.frame, "value", ax, stream, label="head weight", centre=1, made_by=self.made_by)
+        return plots.grids(self.frame, "value", ax, stream, label="head weight", centre=1, made_by=self.made_by)
 
 
 def weights(detector: Detector, name: str = "this detector") -> Weights:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headlens import plots
 from headlens.data import DataSet, Pixels, Preprocess
 from headlens.detectors.predict import Picture, as_bytes
 from headlens.errors import ConfigError, ShapeError
-from headlens.plots.pictures import sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,7 +107,7 @@ def show(
     masks = [None if pixels.mask is None else pixels.mask.numpy() for pixels in shown]
     titles = [gallery.title(number) for number in which]
     if run is None:
-        return sheet(images, masks, titles=titles)
+        return plots.sheet(images, masks, titles=titles)
     maps, decisions = [], []
     for number, pixels in zip(which, shown, strict=True):
         found = run.predict(pixels.image, category=gallery.thing(number))
@@ -120,4 +120,4 @@ def show(
     about = run.detector.backbone.provenance
     threshold = "" if run.threshold is None else f", threshold {run.threshold:.2f}"
     made_by = f"{run.folder.name} on backbone {about.name} ({about.weights}){threshold}"
-    return sheet(images, masks, maps, titles=titles, map_titles=decisions, made_by=made_by)
+    return plots.sheet(images, masks, maps, titles=titles, map_titles=decisions, made_by=made_by)

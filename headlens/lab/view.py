@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from headlens import plots
 from headlens.backbone.vision import STREAMS
 from headlens.data import DataSet, Pixels, Preprocess
 from headlens.detectors.headclip import Detector
@@ -22,7 +23,6 @@ from headlens.heads.results import made_by
 from headlens.heads.targets import wide
 from headlens.heads.variants import Head, heads_of, local_layers
 from headlens.lab.gallery import Gallery
-from headlens.plots.head_view import Panel, head_view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -178,11 +178,11 @@ class HeadView:
         head = self._head(head)
         at = self._looks(picture, head, patch)
         panels = {
-            domain: Panel(self.attention(domain, picture, head, at), self.contribution(domain, picture, head))
+            domain: plots.Panel(self.attention(domain, picture, head, at), self.contribution(domain, picture, head))
             for domain in self.domains
         }
         seen, native = self._seen(picture), self._gallery.pixels(picture).image.shape[1:]
-        return head_view(
+        return plots.head_view(
             seen.image.permute(1, 2, 0).numpy(),
             None if seen.mask is None else seen.mask.numpy(),
             panels,

@@ -1,12 +1,17 @@
 """Image and pixel AUROC, AP, F1max, AUPRO and mAD as torchmetrics classes. Knows no model."""
 
-from headlens.metrics.bootstrap import PerImage
-from headlens.metrics.cflow import cflow200
-from headlens.metrics.image import ImageMetrics, image_metrics
-from headlens.metrics.maps import upsample
-from headlens.metrics.pixel import PixelMetrics, pixel_metrics
-from headlens.metrics.table import MetricTable
-from headlens.metrics.truth import Truth
+from typing import TYPE_CHECKING
+
+from headlens.lazily import lazily
+
+if TYPE_CHECKING:
+    from headlens.metrics.bootstrap import PerImage
+    from headlens.metrics.cflow import cflow200
+    from headlens.metrics.image import ImageMetrics, image_metrics
+    from headlens.metrics.maps import upsample
+    from headlens.metrics.pixel import PixelMetrics, pixel_metrics
+    from headlens.metrics.table import MetricTable
+    from headlens.metrics.truth import Truth
 
 __all__ = [
     "ImageMetrics",
@@ -19,3 +24,16 @@ __all__ = [
     "pixel_metrics",
     "upsample",
 ]
+
+lazily(
+    __name__,
+    {
+        "bootstrap": ("PerImage",),
+        "cflow": ("cflow200",),
+        "image": ("ImageMetrics", "image_metrics"),
+        "maps": ("upsample",),
+        "pixel": ("PixelMetrics", "pixel_metrics"),
+        "table": ("MetricTable",),
+        "truth": ("Truth",),
+    },
+)

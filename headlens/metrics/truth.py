@@ -8,8 +8,8 @@ from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
+import scipy  # its parts are imported when they are used
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from headlens.errors import ShapeError
@@ -56,7 +56,7 @@ class Truth:
         for number, flag in enumerate(flags):
             if not flag.any():
                 continue
-            labels, found = ndimage.label(flag, structure=np.ones((3, 3)))
+            labels, found = scipy.ndimage.label(flag, structure=np.ones((3, 3)))
             where = np.flatnonzero(flag)
             index.append(where + number * flag.size)
             region.append(labels.ravel()[where].astype(np.int64) + (regions - 1))
