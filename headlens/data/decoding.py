@@ -14,6 +14,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -33,6 +34,7 @@ _LOSSY_TIFF = {"jpeg", "tiff_jpeg", "webp"}
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LOWER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # by the order in which bytes are stored
 _COMPRESSIONS = {"NONE", "ADOBE_DEFLATE", "DEFLATE", "PIXTIFF", "PACKBITS"}  # what tifffile unpacks by itself
+_PIECE = 2**26  # bytes: twice the largest piece that glibc may keep
 _SLACK = 4096  # bytes by which a compressed piece may be larger than an unpacked one
 _MOST_PER_PIXEL = 3  # times four bytes, of max_pixels: RGB in single precision
 _TWICE = ("RGB;16", "RGBA;16", "RGBX;16")
@@ -51,6 +53,7 @@ def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
     """
     from PIL import Image
 
+    _give_memory_back()
     with _named_errors(path), open_regular(path) as file:
         head = file.read(4)
         if not head:
@@ -69,6 +72,18 @@ def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
             if head not in _TIFF:
                 raise DataError(f"{path}: not a picture in any of the formats {', '.join(FORMATS)}") from error
         return _by_tifffile(file, path, max_pixels)
+
+
+@cache
+def _give_memory_back() -> None:
+    """Lets PIL ask for the memory of large images in pieces that the C library returns to the system.
+
+    It keeps smaller ones for the thread that had them, so that each thread would keep its largest image.
+    """
+    from PIL import Image
+
+    if Image.core.get_block_size() < _PIECE:
+        Image.core.set_block_size(_PIECE)
 
 
 def _by_pil(picture: Image, file: BinaryIO, path: Path, max_pixels: int, alpha: bool) -> Stored:

@@ -6,6 +6,7 @@ that the same content gives the same bytes by every road.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,8 @@ def image_of(stored: Stored, name: str) -> Tensor:
         low, high = _extremes(values, name)
         full = _white(values, low, high, name)
         values = _scaled(values, full, stored.white_is_zero)
-    channels = np.repeat(values[None], 3, 0) if values.ndim == 2 else np.array(values.transpose(2, 0, 1), order="C")
-    return torch.from_numpy(channels)
+    channels = np.repeat(values[None], 3, 0) if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+    return torch.from_numpy(channels if channels.flags.writeable else channels.copy())
 
 
 def mask_of(stored: Stored, name: str) -> Tensor:
@@ -86,17 +87,17 @@ def mask_of(stored: Stored, name: str) -> Tensor:
     """
     values, alpha = stored.values, stored.alpha
     if values.ndim == 3:
-        values = values.max(-1)
+        values = np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2])
     if alpha is not None and (alpha != alpha.flat[0]).any():
         if not values.any():
             raise DataError(f"{name}: a black mask with varying transparency; save it as white on black")
-        covered = values.astype(np.uint32) * alpha  # on black; what is not quite transparent stays above 0
-        values = ((covered + 254) // 255).astype(np.uint8)
+        covered = values.astype(np.uint16) * alpha  # on black; what is not quite transparent stays above 0
+        values = (covered // 255 + (covered % 255 > 0)).astype(np.uint8)
     low, high = _extremes(values, name)
     floating = values.dtype.kind == "f"
     if low < -_OVERSHOOT * high or (low < 0 and not floating):
         raise DataError(f"{name}: a mask with values from {low:g} to {high:g}; 0 is normal, above is flaw")
-    whole = not floating or bool((values == np.rint(values)).all())
+    whole = not floating or _whole(values)
     full = next((white for white in _RANGES if high <= white), high) if whole else high
     if stored.white_is_zero:
         values = (1.0 if floating and high <= 1 else full) - values.astype(np.float64)
@@ -118,8 +119,7 @@ def levels(stored: Stored) -> tuple[float, ...]:
     values = stored.values
     if stored.lossy or values.ndim == 3 or values.dtype.kind not in "bui":
         return ()
-    different = np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if values.dtype == np.uint8 else None
-    different = np.unique(values) if different is None else different
+    different = np.flatnonzero(_counts(values)) if values.dtype == np.uint8 else np.unique(values)
     return tuple(map(float, different)) if len(different) <= 4 * _MANY else ()
 
 
@@ -143,9 +143,10 @@ def of_picture(picture: Image, alpha: bool = False) -> Stored:
             values = values.view(np.uint32)
         return Stored(turned(values, left), None, tags.get(262) == 0, orientation=stored_as)
     if picture.mode in ("1", "L"):  # most masks: other ways take ten times as long
-        return Stored(turned(np.asarray(picture.convert("L")), left), orientation=stored_as)
+        grey = picture if picture.mode == "L" else picture.convert("L")
+        return Stored(turned(np.asarray(grey), left), orientation=stored_as)
     colours = _as_rgb(picture)
-    values = np.asarray(colours.convert("RGB"))
+    values = _colours(colours if colours.mode == "RGB" else colours.convert("RGB"))
     transparency = None
     if alpha and (colours.mode.endswith(("A", "a")) or "transparency" in colours.info):
         transparency = turned(np.asarray(colours.convert("RGBA"))[..., 3], left)
@@ -208,6 +209,32 @@ def _as_rgb(picture: Image) -> Image:
     return picture
 
 
+def _colours(picture: Image) -> np.ndarray:
+    """[H, W, 3] of an RGB image, in memory as [3, H, W]; PIL would make two more copies of all of it."""
+    width, height = picture.size
+    channels = np.empty((3, height, width), np.uint8)
+    for top, below in _blocks(height, width):
+        channels[:, top:below] = np.asarray(picture.crop((0, top, width, below))).transpose(2, 0, 1)
+    return channels.transpose(1, 2, 0)
+
+
+def _blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:
+    """First and last of rows that are worked on together, each of so many values."""
+    step = max(1, _BLOCK // max(1, width))
+    return ((top, min(top + step, rows)) for top in range(0, rows, step))
+
+
+def _counts(values: np.ndarray) -> np.ndarray:
+    """How many there are of each of 256 values, of [H, W] uint8."""
+    blocks = (np.bincount(values[top:below].ravel(), minlength=256) for top, below in _blocks(*values.shape))
+    return np.sum(list(blocks), 0)
+
+
+def _whole(values: np.ndarray) -> bool:
+    blocks = (values[top:below] for top, below in _blocks(len(values), values.size // len(values)))
+    return all((block == np.rint(block)).all() for block in blocks)
+
+
 def _extremes(values: np.ndarray, name: str) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
@@ -229,7 +256,7 @@ def _white(values: np.ndarray, low: float, high: float, name: str) -> float:
         return next(white for white in _RANGES if high <= white)
     if low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT:
         return 1
-    bytes_ = high >= _LEAST_WHITE or (low >= 0 and bool((values == np.rint(values)).all()))
+    bytes_ = high >= _LEAST_WHITE or (low >= 0 and _whole(values))
     if bytes_ and low >= -_OVERSHOOT * high and high <= 255 * (1 + _OVERSHOOT):
         return 255
     raise DataError(
@@ -241,12 +268,11 @@ def _white(values: np.ndarray, low: float, high: float, name: str) -> float:
 def _scaled(values: np.ndarray, full: float, white_is_zero: bool) -> np.ndarray:
     """0 to ``full`` as bytes, block by block; what is beyond either end is cut off."""
     result = np.empty(values.shape, np.uint8)
-    rows = max(1, _BLOCK * len(values) // values.size)
-    for top in range(0, len(values), rows):
-        block = values[top : top + rows].astype(np.float64)
+    for top, below in _blocks(len(values), values.size // len(values)):
+        block = values[top:below].astype(np.float64)
         if white_is_zero:
             block = full - block
-        result[top : top + rows] = np.rint(block * (255.0 / full)).clip(0, 255)
+        result[top:below] = np.rint(block * (255.0 / full)).clip(0, 255)
     return result
 
 
@@ -256,7 +282,7 @@ def _softened(values: np.ndarray) -> bool:
     Compression leaves 1 and 254 next to the two; smoothing leaves many values on either side, where labels are few.
     Both leave less in the middle than there is white: not so the numbers of hundreds of flaws.
     """
-    counts = np.bincount(values.ravel(), minlength=256)
+    counts = _counts(values)
     near_black, middle, near_white = counts[1:32], counts[32:224], counts[224:255]
     compressed = counts[1] > 0 and counts[254] > 0
     smoothed = min(np.count_nonzero(near_black), np.count_nonzero(near_white)) >= _MANY

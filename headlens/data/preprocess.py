@@ -17,6 +17,7 @@ from headlens.errors import DataError, ShapeError
 Fit = Literal["squash", "pad"]
 Masks = Literal["resized", "native"]
 
+_LARGE = 2**23  # pixels of an image whose copies would take much memory
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -98,9 +99,14 @@ class Preprocess:
 
         top, left, height, width = self.frame(_size(image))
         # numpy's copies: torch would call up threads of its own in each of those that read ahead
-        picture = Image.fromarray(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)))
-        smaller = np.array(picture.resize((width, height), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
-        resized = torch.from_numpy(np.ascontiguousarray(smaller))
+        to = ((width, height), Image.Resampling.BICUBIC)
+        if image[0].numel() > _LARGE:  # three copies of one channel at a time, and slower
+            resized = torch.from_numpy(
+                np.stack([np.asarray(Image.fromarray(one.numpy()).resize(*to)) for one in image])
+            )
+        else:
+            picture = Image.fromarray(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)))
+            resized = torch.from_numpy(np.ascontiguousarray(np.array(picture.resize(*to)).transpose(2, 0, 1)))
         if (height, width) == (self.size, self.size):
             return resized
         canvas = torch.tensor([round(255 * level) for level in self.mean], dtype=torch.uint8)[:, None, None]
@@ -116,7 +122,7 @@ class Preprocess:
         from PIL import Image
 
         top, left, height, width = self.frame(_size(mask))
-        picture = Image.fromarray(mask.numpy().astype(np.uint8) * 255)
+        picture = Image.fromarray(np.multiply(mask.numpy(), np.uint8(255)))
         resized = np.array(picture.resize((width, height), Image.Resampling.BILINEAR)) > 127  # of 255: above a half
         whole = np.zeros((self.size, self.size), dtype=bool)
         whole[top : top + height, left : left + width] = resized

@@ -43,6 +43,15 @@ def test_images_have_the_bytes_of_torchvision(height, width, size):
     assert torch.equal(Preprocess(size).image(image), transforms.functional.pil_to_tensor(resized))
 
 
+def test_large_images_are_resized_channel_by_channel_to_the_same_bytes(monkeypatch):
+    for fit in ("squash", "pad"):
+        images = [noise(91, 57, seed) for seed in range(3)]
+        whole = [Preprocess(28, fit).image(image) for image in images]
+        with monkeypatch.context() as large:
+            large.setattr("headlens.data.preprocess._LARGE", 1)
+            assert all(torch.equal(Preprocess(28, fit).image(i), w) for i, w in zip(images, whole, strict=True))
+
+
 @pytest.mark.parametrize("height, width", [(700, 900), (300, 200), (518, 518)])
 def test_normalised_images_are_open_clips(height, width):
     from open_clip.transform import PreprocessCfg, image_transform_v2
