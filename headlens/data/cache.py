@@ -13,12 +13,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from headlens.data.decoding import RULES
 from headlens.data.mask_sources import MaskSource
 from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import Record
 from headlens.files import write_atomically
 
-_FORMAT = 4  # part of every key: raise it when entries are written, or images and masks read, in another way
+_FORMAT = 4  # part of every key: raise it when entries are written in another way
 _ABANDONED = 3600.0  # seconds after which a half-written file belongs to a process that was killed
 
 
@@ -109,7 +110,7 @@ def key_of(record: Record, preprocess: Preprocess) -> str | None:
     """
     if record.image is None:
         return None
-    facts = [_FORMAT, record.name, record.anomalous, record.crop, repr(preprocess)]
+    facts = [_FORMAT, RULES.decode(), record.name, record.anomalous, record.crop, repr(preprocess)]
     if isinstance(record.mask, MaskSource):
         facts.append(repr(record.mask))
     for path in record.files:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from tifffile import TiffPage
 
+RULES = b"upright 2"
+"""Changes when the same files become other images or masks: here, in ``pixel_values`` or in ``mask_fit``."""
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")  # none runs a program
 _LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
 _LOSSY_TIFF = {"jpeg", "tiff_jpeg", "webp"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from headlens import html
+from headlens.data.decoding import RULES
 from headlens.data.mask_sources import MaskSource, files_of
 from headlens.printing import unicode
 
@@ -144,13 +145,17 @@ class DataSet(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a picture, a mask or a label may have: SHA-256 of names, labels, sizes and times of files."""
+        """Changes when an image, a mask or a label may have: SHA-256 of names, labels, sizes and times of files.
+
+        It changes, too, with the rules by which files become images and masks.
+        """
         found = sha256(self.name.encode())
         for record in self.records:
             found.update(repr((record.name, record.category, record.anomalous, record.crop)).encode())
             if isinstance(record.mask, MaskSource):
                 found.update(repr(record.mask).encode("utf-8", "surrogateescape"))
             for path in record.files:
+                found.update(RULES)
                 try:
                     stat = path.stat()
                 except (OSError, ValueError):  # ValueError: a name that no file can have

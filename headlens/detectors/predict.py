@@ -39,7 +39,7 @@ def as_bytes(picture: Any) -> Tensor:
     torch.Size([3, 4, 5])
     """
     if isinstance(picture, Pixels):
-        return picture.image
+        picture = picture.image
     if isinstance(picture, str | Path):
         return read_image(Path(picture))
     try:

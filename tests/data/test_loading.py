@@ -189,6 +189,15 @@ def test_a_file_that_changed_is_read_again(tmp_path):
     assert sorted(data.reads) == ["4", "5"]
 
 
+def test_other_rules_of_reading_make_other_entries_and_another_set(tmp_path, monkeypatch):
+    (tmp_path / "0.png").touch()
+    record = Record("0", "box", True, image=tmp_path / "0.png")
+    before = key_of(record, SMALL), Shelf([record]).fingerprint
+    for place in ("cache", "samples"):
+        monkeypatch.setattr(f"headlens.data.{place}.RULES", b"others")
+    assert not {*before} & {key_of(record, SMALL), Shelf([record]).fingerprint}
+
+
 def test_parts_of_one_file_have_entries_of_their_own(tmp_path):
     (tmp_path / "0.png").touch()
     parts = [Record("0", "box", True, image=tmp_path / "0.png", crop=(0, 0, 4, side)) for side in (4, 8)]
