@@ -103,5 +103,5 @@ def _main() -> None:
     try:
         app()
     except HeadlensError as error:
-        typer.echo(f"headlens: {error}", err=True)
+        typer.echo(f"headlens: {printable(str(error))}", err=True)
         sys.exit(1)

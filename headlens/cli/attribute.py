@@ -263,7 +263,7 @@ def table(frame: pd.DataFrame) -> str:
     head = f"{first['metric'].replace('_', ' ')} {first['value']:.4f}"
     if "against" in frame:
         for row in frame.dropna(subset=["against"]).drop_duplicates("against").to_dict("records"):
-            head += f"; to explain: against {row['baseline']:.4f} of {BASELINES[row['against']]} ({row['against']})"
+            head += f", explained against {row['baseline']:.4f} of {BASELINES[row['against']]} ({row['against']})"
     rows = []
     for row in frame.to_dict("records"):
         rows.append({"": row["kind"], "sum of map": f"{row['effect']:+.4f}"})

@@ -30,7 +30,7 @@ def draw(material: Material) -> Drawn:
     for subject, ax in zip(material, planes, strict=True):
         scores, run = _pooled(material, subject)[subject.run.folder.name], subject.run
         own = run.detector.config
-        score_plane(scores, ax, alpha=own.alpha, threshold=run.threshold, title=subject.domain, pool=_pool(own, "top"))
+        score_plane(scores, ax, alpha=own.alpha, threshold=run.threshold, title=subject.domain, pool=_pool(own))
         ax.label_outer()
     above.legend(*planes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     mixtures(found, below.subplots(), alphas=sorted({subject.run.detector.config.alpha for subject in material}))
@@ -80,9 +80,7 @@ def _caption(material: Material, found: pd.DataFrame) -> str:
             f"at α = {best:.2f}; rank correlation of the two parts within a category {between.mean():.2f}"
         )
     configs = {subject.domain: subject.run.detector.config for subject in material}
-    rules = {
-        domain: f"{_pool(own, 'mean of the highest')} of the map, α = {own.alpha:g}" for domain, own in configs.items()
-    }
+    rules = {domain: f"{_pool(own)} of the map, α = {own.alpha:g}" for domain, own in configs.items()}
     each = [f"{rule} ({domain})" for domain, rule in rules.items()]
     rule = "; ".join(each) if len(set(rules.values())) > 1 else next(iter(rules.values()))
     return (
@@ -96,9 +94,9 @@ def _caption(material: Material, found: pd.DataFrame) -> str:
     )
 
 
-def _pool(config: DetectorConfig, highest: str) -> str:
-    """What the joint score takes of the map; ``highest`` is how the share of pixels is called."""
-    return "maximum" if config.pool == "max" else f"{highest} {100 * config.top:g} %"
+def _pool(config: DetectorConfig) -> str:
+    """What is taken of the map: as the joint score does; its maximum where that does not read the map."""
+    return "maximum" if config.pool == "max" or config.alpha == 0 else f"mean of the highest {100 * config.top:g} %"
 
 
 RECIPE = Recipe("joint", "The joint score against its parts", draw)

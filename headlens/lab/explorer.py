@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headlens.errors import ConfigError, HeadlensError
 from headlens.heads.variants import Head
 from headlens.lab.view import HeadView
+from headlens.printing import printable
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
@@ -43,7 +44,9 @@ class Explorer:
         layers, rows, columns = view.layers(stream), *map(range, view.grid)
         patches: list[tuple[str, tuple[int, int] | None]] = [("as it is read", None)]
         patches += [(f"patch in row {r}, column {c}", (r, c)) for r in rows for c in columns]
-        self.picture = widgets.Dropdown(options=[(name, i) for i, name in enumerate(view.names)], description="picture")
+        self.picture = widgets.Dropdown(
+            options=[(printable(name), i) for i, name in enumerate(view.names)], description="picture"
+        )
         self.stream = widgets.ToggleButtons(options=view.streams, value=stream, description="stream")
         self.layer = _slider(widgets, "layer", layers)
         self.head = _slider(widgets, "head", view.heads)

@@ -22,6 +22,7 @@ SLIMMEST = 8
 """The longer side over the shorter, at most: of one row of 3,000 pixels nothing would be seen."""
 
 
+_COARSE = 64  # rows and columns of a mask, below which its elements are outlined as squares
 _FLAT = 1.2  # inches: an image that is lower has its colour bar below
 
 
@@ -121,9 +122,10 @@ def outline(ax: Axes, mask: np.ndarray | None, shape: tuple[int, int] | None = N
     if mask is None or not mask.any() or mask.all():
         return
     shown = smaller(np.asarray(mask) > 0)
-    if min(shown.shape) < 2:  # a line of pixels has no contour
-        shown = shown.repeat(2, 0) if shown.shape[0] < 2 else shown
-        shown = shown.repeat(2, 1) if shown.shape[1] < 2 else shown
+    if max(shown.shape) < _COARSE:  # patches have corners; and a line of pixels has no contour
+        shown = shown.repeat(8, 0).repeat(8, 1)
+    elif min(shown.shape) < 2:
+        shown = shown.repeat(2, int(shown.shape[1] < 2))
     down, across = (
         (np.arange(count) + 0.5) / count * extent - 0.5
         for count, extent in zip(shown.shape, shape or mask.shape, strict=True)

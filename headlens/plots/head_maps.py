@@ -68,9 +68,9 @@ def head_maps(
     outline(grid[0, 0], mask, shape)
     total = margin - margin.mean()
     own = colours(total)
-    _map(grid[1, 0], total, own, f"all parts: mean {margin.mean():.2f}", shape, peak)
+    _map(grid[1, 0], total, own, f"all parts\nmean {margin.mean():.2f}", shape, peak)
     bar = fig.colorbar(ScalarMappable(**own), ax=grid[1, 0], location="left")
-    bar.set_label("margin − its mean (logits)", fontsize="small")
+    bar.set_label("margin − mean\n(logits)", fontsize="small")
     parts = {name: values - values.mean() for name, values in heads.items()}
     shared = colours(np.stack(list(parts.values()))) if parts else own
     for ax, (name, values) in zip(grid[:, 1:].flat, parts.items(), strict=True):

@@ -56,7 +56,7 @@ def wrapped(text: object, width: float, lines: int = 2) -> str:
     '1234567890123\n4567890'
     """
     points = FontProperties(size="small").get_size_in_points()
-    each = max(8, int(width * 72 / (0.64 * points)))
+    each = max(12, int(width * 72 / (0.64 * points)))
     return "\n".join(textwrap.wrap(plain(text, lines * each * 4 // 5), each, break_on_hyphens=False))
 
 
