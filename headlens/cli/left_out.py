@@ -36,8 +36,8 @@ class LeftOut:
         told = [
             own[0] + (f" (and {len(own) - 1} more like it)" if own[1:] else "") for own in list(alike.values())[:_SHOWN]
         ]
-        if len(alike) > _SHOWN:
-            told.append("others for other reasons")
+        if others := sum(map(len, list(alike.values())[_SHOWN:])):
+            told.append(f"{others} for other reasons")
         return f"{len(self.reasons)} left out: {' | '.join(told)}" if told else ""
 
     def finish(self, path: Path) -> None:
