@@ -8,6 +8,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from headlens.cli.common import MaxPixelsOption
+from headlens.files import MAX_PIXELS
 from headlens.printing import printable
 
 data = typer.Typer(help="Data sets: layouts, a checker, protocols, the procedural worlds.", no_args_is_help=True)
@@ -47,6 +49,7 @@ def check(
     split: Annotated[str, typer.Option(help="test, train, valid or all.")] = "all",
     root: Annotated[Optional[Path], typer.Option(help="Where the paths of a listing begin.")] = None,  # noqa: UP045
     follow_links: Annotated[bool, typer.Option("--follow-links", help="Links may lead out of the folder.")] = False,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     most: Annotated[int, typer.Option(help="Problems of each kind to show.", min=0)] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="For machines: every problem.")] = False,
 ) -> None:
@@ -63,7 +66,14 @@ def check(
     refused: list[DataError] = []
     try:
         dataset = open(
-            path, layout, category=category, split=split, root=root, refuse=refused.append, follow_links=follow_links
+            path,
+            layout,
+            category=category,
+            split=split,
+            root=root,
+            refuse=refused.append,
+            follow_links=follow_links,
+            max_pixels=max_pixels,
         )
     except DataError as error:
         if as_json:

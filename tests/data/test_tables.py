@@ -68,6 +68,7 @@ def test_lines_of_json_of_any_system(tmp_path, encoding, end):
         "image,label\na.png,NG\n",
         "image,label\n.\\a.png,TRUE\n",
         "#,image,label\n1,a.png,1\n",
+        "image,label\n\x0b\n \x1c ,\t\na.png,1\n",
     ],
 )
 def test_tables_as_spreadsheets_fill_them(tmp_path, text):

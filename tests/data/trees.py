@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,13 +42,13 @@ Tree = dict[str, Told]
 
 def pixels(path: str | Path) -> np.ndarray:
     """[9, 12, 3] uint8 that only the file of this name has."""
-    seed = zlib.crc32(Path(path).as_posix().encode())
+    seed = zlib.crc32(os.fsencode(Path(path).as_posix()))
     return np.random.default_rng(seed).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
 
 
 def outline(path: str | Path) -> np.ndarray:
     """[9, 12] bool, the flaw that only the mask of this name shows."""
-    seed = zlib.crc32(Path(path).as_posix().encode())
+    seed = zlib.crc32(os.fsencode(Path(path).as_posix()))
     y, x = np.random.default_rng(seed).integers(0, (6, 9))
     mask = np.zeros((SIZE[1], SIZE[0]), bool)
     mask[y : y + 3, x : x + 3] = True

@@ -112,7 +112,7 @@ def _lines(path: Path, content: str) -> Iterator[tuple[str, list[str]]]:
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=mark, strict=True)
     try:
         for cells in reader:
-            filled = [cell for cell in cells if cell.strip(_DELIMITERS + " ")]
+            filled = [cell.strip() for cell in cells if cell.strip().strip(_DELIMITERS)]
             if filled and not _is_comment(filled) and reader.line_num > skipped:
                 yield f"line {reader.line_num}", cells
     except csv.Error as error:
@@ -120,7 +120,7 @@ def _lines(path: Path, content: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _is_comment(filled: list[str]) -> bool:
-    return len(filled) == 1 and filled[0].lstrip()[0] == "#" and Path(filled[0].strip()).suffix.lower() not in SUFFIXES
+    return len(filled) == 1 and filled[0].startswith("#") and Path(filled[0]).suffix.lower() not in SUFFIXES
 
 
 def _delimiter(content: str) -> tuple[str, int]:
