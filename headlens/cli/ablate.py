@@ -83,7 +83,6 @@ def ablate(
     from headlens.heads.ablation import KINDS
     from headlens.heads.effects import check_metrics
     from headlens.heads.results import write_figure
-    from headlens.metrics.table import PIXEL
     from headlens.precision import check_precision, fast_precision
 
     if group and (layer or head or what != "heads"):
@@ -161,8 +160,7 @@ def ablate(
         shutil.rmtree(out / f"{name}.{parts}", ignore_errors=True)
     typer.echo(table(result, rows))
     typer.echo(f"\n{saved} (each image), {saved.with_suffix('.summary.parquet')} (this table), {figure}")
-    masked = set(metric or _METRICS) & set(PIXEL)
-    tell(result.provenance, ("skipped", "unmasked", "adjusted") if masked else ("skipped",), pictures.name)
+    tell(result.provenance, pictures.name)
 
 
 def layers_of(given: list[str] | None) -> list[int] | None:

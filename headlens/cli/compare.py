@@ -65,6 +65,7 @@ def compare(
     """
     from headlens import heads
     from headlens.cli.common import device_of
+    from headlens.data.notes import KINDS
     from headlens.heads.results import write_figure
     from headlens.training.run import load_runs
 
@@ -99,16 +100,16 @@ def compare(
         data=data_fact(next(iter(sets.values()))) if data else None,
     )
     parts = out / f"{name}.parts"
-    of_runs = measured(runs, sets, batch, parts) if sets else runs
-    result = heads.compare(k=k, level=level, **of_runs)
+    steep = measured(runs, sets, batch, parts) if sets else {}
+    result = heads.compare(k=k, level=level, **(steep or runs))
     saved = result.save(out / f"{name}.parquet")
     figure = write_figure(out / f"{name}.png", result.plot()[0])
     shutil.rmtree(parts, ignore_errors=True)
     typer.echo(f"\n{agreement(result)}\n\n{differing(result, rows)}\n\n{result.paragraph}")
     typer.echo(f"\n{saved} (each head), {saved.with_suffix('.agreement.parquet')} (the first table), {figure}")
-    if sets:
-        skipped = {name: reason for own in of_runs.values() for one in own for name, reason in _skipped(one).items()}
-        tell({"skipped": skipped})
+    every = [one.provenance for own in steep.values() for one in own]
+    notes = {kind: {name: why for own in every for name, why in own[kind].items()} for kind in KINDS}
+    tell(notes, " and ".join(dict.fromkeys(own.name for own in sets.values())))
 
 
 def measured(
@@ -134,11 +135,6 @@ def measured(
                 for number, run in enumerate(own)
             ]
     return found
-
-
-def _skipped(item: object) -> dict[str, str]:
-    """Images that a result of ``importance`` is without, and why."""
-    return getattr(item, "provenance", {}).get("skipped", {})
 
 
 def agreement(result: Comparison) -> str:

@@ -87,7 +87,7 @@ def contributions(
         write_figure(out / f"{name}-{metric}.png", result.plot(metric=metric)[0]) for metric in ("image_margin", last)
     ]
     typer.echo(f"{table(result, rows)}\n\n{', '.join(map(str, written))}")
-    tell(result.provenance, of=opened_set.name)
+    tell(result.provenance, opened_set.name)
 
 
 def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: int, out: Path) -> None:

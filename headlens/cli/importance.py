@@ -121,7 +121,7 @@ def importance(
         shutil.rmtree(out / f"{name}.{kept}", ignore_errors=True)
     typer.echo(table(found, exact, rows))
     typer.echo(f"\n{', '.join(map(str, written))}")
-    tell(found.provenance, of=pictures.name)
+    tell(found.provenance, pictures.name)
 
 
 def table(found: Importance, exact: Screen | None, rows: int) -> str:

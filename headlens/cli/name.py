@@ -117,8 +117,7 @@ def name(
     figure = write_figure(saved.with_suffix(".png"), named.plot()[0])
     typer.echo(blocks(named))
     typer.echo(f"\n{saved} (all heads), {figure}")
-    by_masks = stream is not Streams.GLOBAL
-    tell(named.provenance, ("skipped", "unmasked", "adjusted") if by_masks else ("skipped",), pictures.name)
+    tell(named.provenance, pictures.name)
 
 
 def blocks(named: Naming, most: int = SHOWN) -> str:

@@ -82,19 +82,17 @@ def check_free(path: Path, question: Mapping[str, object]) -> None:
         raise RunError(f"{path} is there already and answers another question; name another file, or take it away")
 
 
-def tell(notes: Mapping[str, Any], kinds: tuple[str, ...] = ("skipped",), of: str = "") -> None:
+def tell(notes: Mapping[str, Any], of: str = "") -> None:
     """Says on standard error which images did not count, and why; ends with status 1 where some were left out.
 
     Args:
         notes: a result's provenance, or ``headlens.data.notes.Notes``.
-        kinds: of notes that matter to the result.
         of: what the images are of.
     """
     from headlens.data.notes import lines
 
-    for line in lines(notes, kinds, of):
+    unread = notes.get("reference_skipped") or {}
+    for line in [*lines(notes, of=of), *lines({"skipped": unread}, of="the reference")]:
         typer.echo(line, err=True)
-    for line in lines({"skipped": notes.get("reference_skipped", {})}, of="the reference"):
-        typer.echo(line, err=True)
-    if notes.get("skipped") or notes.get("reference_skipped"):
+    if notes.get("skipped") or unread:
         raise typer.Exit(1)

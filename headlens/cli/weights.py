@@ -54,7 +54,6 @@ def weights(
     from tqdm import tqdm
 
     from headlens import heads
-    from headlens.data.notes import KINDS
     from headlens.heads.results import write_figure
     from headlens.training.run import load_run
 
@@ -82,7 +81,7 @@ def weights(
         typer.echo(text)
     typer.echo(", ".join(map(str, written)))
     if captured is not None:
-        tell(captured.notes, tuple(KINDS), pictures.name)
+        tell(captured.notes, pictures.name)
 
 
 def grid(frame: pd.DataFrame) -> str:
