@@ -171,8 +171,11 @@ def _run(name: str) -> Iterator[Finding]:
 
     loaded = load_run(name)
     card = loaded.card
-    detail = f"{card.get('preset', 'a detector')} on {loaded.detector.backbone}, trained on {card.get('trained_on')}"
-    yield Finding("run", "ok", f"{detail}, seed {card.get('seed')}, threshold {loaded.threshold}, {loaded.size} px")
+    detail = f"{card.get('preset', 'a detector')} on {loaded.detector.backbone}, trained on "
+    detail += f"{card.get('trained_on', 'unknown')}"
+    yield Finding(
+        "run", "ok", f"{detail}, seed {card.get('seed', 'unknown')}, threshold {loaded.threshold}, {loaded.size} px"
+    )
     about = loaded.detector.backbone.provenance
     if not about.act_fn_known:
         yield Finding(

@@ -138,12 +138,19 @@ def seeds_of(runs: list[Run]) -> list[list[Run]]:
 
     groups: dict[str, list[Run]] = {}
     for own in runs:
-        alike = [read_config(own.folder)[0], own.detector.config.table(), _trained_on(own), own.size]
+        alike = [read_config(own.folder)[0], own.detector.config.table(), _training(own), _trained_on(own), own.size]
         groups.setdefault(json.dumps(alike), []).append(own)
     for group in groups.values():
         check_distinct(group)
     return list(groups.values())
 
 
+def _training(run: Run) -> dict[str, object] | str:
+    """Its settings but the seed; of one whose authors have not said them, its folder: it is no other one's seed."""
+    if run.training is None:
+        return str(run.folder)
+    return {name: value for name, value in run.training.table().items() if name not in ("seed", "save_every")}
+
+
 def _trained_on(run: Run) -> str:
-    return str(run.card.get("trained_on"))
+    return str(run.card.get("trained_on") or "unknown")

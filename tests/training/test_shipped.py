@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 import headlens
 from headlens.backbone import load
 from headlens.errors import RunError
+from headlens.training import shipped
 from headlens.training.run import load_run
 from headlens.training.shipped import NAMES, folders
 
@@ -58,3 +61,18 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch, mini):
 def test_an_unknown_name_lists_what_there_is():
     with pytest.raises(RunError, match="mini-medical-anomalyclip-2"):
         load_run("mini-metal")
+
+
+@pytest.mark.parametrize("file", ["config.toml", "card.json", "model.safetensors"])
+def test_a_flipped_bit_in_what_ships_is_noticed(file, tmp_path, monkeypatch, mini):
+    """Also one that both tables would agree on, or that says nothing of the detector."""
+    shutil.copytree(folders("mini-medical-0")[0], tmp_path / "mini-medical-0")
+    shutil.copy(folders("mini-medical-0")[0].parent / "SHA256SUMS", tmp_path)
+    monkeypatch.setattr(shipped, "_HERE", tmp_path)
+    load_run(tmp_path / "mini-medical-0", mini)
+    path = tmp_path / "mini-medical-0" / file
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=rf"mini-medical-0/{file.replace('.', '[.]')}: (not as it ships|its SHA-256 is)"):
+        load_run(tmp_path / "mini-medical-0", mini)
