@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from headlens.cli import app
 from headlens.cli.ablate import layers_of
-from headlens.cli.attribute import masks_of
+from headlens.cli.attribute import _pixels, masks_of
 from headlens.cli.results import stem
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import Ablation
@@ -200,6 +200,25 @@ def test_attributions_inside_a_mask_and_of_single_heads(lens, parts):
     inside = np.load(lens.out / "attribute-small-1-png-map_margin-inside-legrad.npz")
     assert inside["region"].sum() > 0
     assert (lens.out / "attribute-small-1-png-image_margin-L18H7-legrad.npz").is_file()
+
+
+def test_a_mask_of_an_image_is_brought_over_it_or_refused(tmp_path):
+    """As in data sets: a photograph on its side, and a mask a pixel larger; not one of another shape."""
+    marked = np.zeros((24, 40), np.uint8)
+    marked[3:9, 5:19] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image, mask = tmp_path / "a.png", tmp_path / "m.png"
+    Image.fromarray(marked).save(image, exif=exif)
+    for stored in (marked, np.rot90(marked, -1), np.pad(marked, ((0, 1), (0, 0)))):
+        Image.fromarray(stored).save(mask)
+        pixels = _pixels(image, mask, 10_000, inside=True)
+        assert pixels.image.shape == (3, 40, 24)
+        assert (pixels.mask == (pixels.image[0] > 0)).float().mean() > 0.95
+    Image.fromarray(marked[:10]).save(mask)
+    with pytest.raises(DataError, match=r"m\.png: the mask is 40x10 pixels, its image 24x40"):
+        _pixels(image, mask, 10_000, inside=True)
+    assert _pixels(image, None, 10_000, inside=False).mask is None
 
 
 def test_pictures_of_one_name_and_masks_that_vanish(run, parts, tmp_path):

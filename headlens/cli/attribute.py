@@ -159,17 +159,21 @@ def attribute(
 
 
 def _pixels(path: Path, mask: Path | None, max_pixels: int, inside: bool) -> Pixels:
-    """An image with its mask, if it has any.
+    """An image with its mask, if it has any, as data sets read them: upright, and the mask brought over the image.
 
     Raises:
-        DataError: one cannot be read, or there is no mask to look inside of.
+        DataError: one cannot be read, the mask cannot be the image's, or there is no mask to look inside of.
     """
-    from headlens.data import Pixels, read_image, read_mask
+    from headlens.data import FileSet, Record
     from headlens.errors import DataError
 
     if inside and mask is None:
         raise DataError(f"{path}: no mask to read the map inside of")
-    return Pixels(read_image(path, max_pixels), None if mask is None else read_mask(mask, max_pixels))
+    record = Record(path.name, "", None, image=path, mask=mask)
+    pixels = FileSet("", "", [record], max_pixels=max_pixels).pixels(0)
+    if mask is not None and pixels.mask is None:
+        raise DataError(pixels.mask_note)
+    return pixels
 
 
 def _about(result: Attribution, path: Path) -> Attribution:

@@ -109,7 +109,10 @@ def _with_lower(upper: Stored, file: BinaryIO) -> np.ndarray:
     with Image.open(file, formats=FORMATS) as picture:
         picture.tile = [_made(tile)((*tile[:3], _lower(tile[3]))) for tile in picture.tile]
         lower = of_picture(picture).values
-    return (upper.values.astype(np.uint16) << 8) | lower
+    values = upper.values.astype(np.uint16)
+    values <<= 8
+    values |= lower
+    return values
 
 
 def _made(tile: tuple) -> Callable[[tuple], tuple]:

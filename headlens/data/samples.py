@@ -34,7 +34,7 @@ class Record:
         image: its file; None when it is made rather than read.
         mask: the file of its mask, or a ``MaskSource`` where it takes more; None when there is none. That of a normal
             picture is not read.
-        crop: left, top, right and bottom in pixels, where the picture is a part of the file.
+        crop: left, top, right and bottom in pixels, where the picture is a part of the file, turned upright.
     """
 
     name: str
