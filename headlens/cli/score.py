@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from enum import Enum
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -87,6 +89,7 @@ def question(run: Run, threshold: float | None, category: str, maps: MapFormat) 
     return {
         "run": run.folder.name,
         "model_sha256": run.card.get("model_sha256"),
+        "detector_sha256": sha256(json.dumps(run.detector.config.table(), sort_keys=True).encode()).hexdigest(),
         "backbone": run.detector.backbone.provenance.name,
         "backbone_sha256": run.detector.backbone.provenance.sha256,
         "threshold": threshold,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from headlens.cli.result_names import as_text, from_text, result_names
 from headlens.errors import RunError
-from headlens.files import SOFTWARE, is_result, read_text, write_atomically
+from headlens.files import MOST_TEXT, SOFTWARE, is_result, read_regular, read_text, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,12 +142,19 @@ class ScoreTable:
         Raises:
             RunError: no room, or no permission.
         """
-        rows = [self._write(scored) for scored in batch]
+        self.append([self._write(scored) for scored in batch])
+
+    def append(self, rows: list[_Row]) -> None:
+        """Rows of the table, in one piece; a torn line is recognised when scoring goes on.
+
+        Raises:
+            RunError: no room, or no permission.
+        """
         content = _lines(rows)
         with self._writing():
             place = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             try:
-                if os.write(place, content) < len(content):  # a torn line is recognised when scoring goes on
+                if os.write(place, content) < len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(place)
@@ -196,15 +203,14 @@ class ScoreTable:
     def _read(self) -> list[_Row]:
         """Complete rows: a line that was being written when the process was killed is left out."""
         try:
-            text = read_text(self.path)
-            rows = list(csv.reader(io.StringIO(text, newline="")))
+            content = read_regular(self.path, MOST_TEXT)
+            text = content[: content.rfind(b"\n") + 1].decode()
+            head, *rows = csv.reader(io.StringIO(text, newline=""))
         except (ValueError, csv.Error):
-            rows = []
-        if not rows or tuple(rows[0]) != COLUMNS:
+            head, rows = [], []
+        if tuple(head) != COLUMNS:
             raise RunError(f"{self.path} is not as headlens wrote it; name another --out, or start anew with --force")
-        if not text.endswith("\n"):
-            rows.pop()
-        return [dict(zip(COLUMNS, row, strict=True)) for row in rows[1:] if len(row) == len(COLUMNS)]
+        return [dict(zip(COLUMNS, row, strict=True)) for row in rows if len(row) == len(COLUMNS)]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

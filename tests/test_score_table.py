@@ -1,0 +1,78 @@
+"""The table of ``headlens score``: rows are complete or left out, whatever a killed process or a full disk leaves."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from headlens.cli.result_names import as_text, from_text
+from headlens.cli.score_table import Scored, ScoreTable, state_of
+from headlens.errors import RunError
+from headlens.files import is_result
+
+QUESTION = {"threshold": 0.5, "maps": "npy", "run": "mine"}
+NAMES = st.binary(min_size=1, max_size=12).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_"))
+
+
+def scored(path: Path) -> Scored:
+    values = np.zeros((4, 5), np.float32)
+    return Scored(path, state_of(path), np.zeros((4, 5, 3), np.uint8), values, 0.25, 0.5, 0.75)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(NAMES.filter(lambda name: name.strip(b".")), min_size=1, max_size=4, unique=True), st.data())
+@example([b'a\n,"b".png', b"pr\xfcf.png", "缺陷.png".encode()], None)
+def test_a_table_that_was_cut_anywhere_has_the_rows_before_the_cut(names, data):
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder, "in"), Path(folder, "out")
+        source.mkdir()
+        files = [source / os.fsdecode(name) for name in names]
+        for file in files:
+            file.write_bytes(b"0")
+        table = ScoreTable(out, QUESTION)
+        lengths = [table.path.stat().st_size]
+        for file in files:  # rows alone: figures take their time
+            row = dict.fromkeys(("image_score", "map_max", "joint_score", "anomalous", "overlay"), "x")
+            row |= {"file": as_text(file), "map": f"{len(lengths)}.npy", "bytes": "1", "modified": "0.5"}
+            table.append([row])
+            lengths.append(table.path.stat().st_size)
+        cuts = [data.draw(st.integers(lengths[0], lengths[-1]))] if data else range(lengths[0], lengths[-1] + 1)
+        content = table.path.read_bytes()
+        for cut in cuts:
+            table.path.write_bytes(content[:cut])
+            rows = ScoreTable(out, QUESTION).rows.values()
+            expected = [file for file, length in zip(files, lengths[1:], strict=True) if length <= cut]
+            assert [from_text(row["file"]) for row in rows] == expected
+            assert table.path.stat().st_size == max(length for length in lengths if length <= cut)
+
+
+def test_what_is_done_is_not_done_again_and_no_users_file_is_written_over(tmp_path):
+    files = [tmp_path / name for name in ("a.png", "A.png", "b.png")]
+    for file in files:
+        file.write_bytes(b"0")
+    (tmp_path / "b.png.npy").write_bytes(b"a user's")
+    table = ScoreTable(tmp_path, QUESTION)
+    assert table.missing(files) == files
+    table.add(map(scored, files[:2]))
+    again = ScoreTable(tmp_path, QUESTION)
+    assert again.missing(files) == files[2:]
+    again.add(map(scored, files[2:]))
+    maps = [row["map"] for row in ScoreTable(tmp_path, QUESTION).rows.values()]
+    assert len({name.lower() for name in maps}) == 3 and (tmp_path / "b.png.npy").read_bytes() == b"a user's"
+    assert all(is_result(tmp_path / row["overlay"]) for row in again.rows.values())
+
+
+def test_tables_of_others_are_refused(tmp_path):
+    ScoreTable(tmp_path, QUESTION)
+    (tmp_path / "scores.csv").write_text("file;score\n")
+    with pytest.raises(RunError, match="not as headlens wrote it"):
+        ScoreTable(tmp_path, QUESTION)
+    with pytest.raises(RunError, match="run mine before, yours now"):
+        ScoreTable(tmp_path, QUESTION | {"run": "yours"})
+    ScoreTable(tmp_path, QUESTION, force=True)
