@@ -112,6 +112,13 @@ def test_a_shape_that_cannot_be_drawn_is_found_by_the_checker(tmp_path):
     assert f"{tmp_path / 'a.json'}: a.jpg: shape 1: a polygon has 1 points" in str(report)
 
 
+def test_one_file_of_labelme(tmp_path):
+    for name in ("a", "b"):
+        trees.picture(tmp_path, f"{name}.jpg")
+        labelled(tmp_path, f"{name}.json", f"{name}.jpg", SQUARE)
+    assert [(record.name, record.anomalous) for record in open(tmp_path / "b.json").records] == [("b", True)]
+
+
 # COCO
 def coco(
     root: Path, name: str, images: list[Any], annotations: list[Any], categories: Any = ({"id": 1, "name": "dent"},)
@@ -157,6 +164,7 @@ def test_coco_wherever_its_images_are(tmp_path, listing, folder, written):
     mask = data.pixels(0).mask
     assert mask is not None
     assert np.array_equal(mask.numpy(), BOX)
+    assert open(tmp_path / "set" / listing, root=tmp_path / "set", split="all").records == data.records
 
 
 def test_annotations_that_say_that_nothing_is_wrong(tmp_path):

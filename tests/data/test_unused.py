@@ -7,6 +7,7 @@ import warnings
 import pytest
 from typer.testing import CliRunner
 
+import headlens.cli
 from headlens.cli import app
 from headlens.data import FileSet, check, open
 from headlens.errors import DataError, HeadlensWarning
@@ -49,6 +50,11 @@ def test_what_makes_use_of_far_more_is_what_is_meant(tmp_path):
     data = open(tmp_path / "b", split="all")
     assert isinstance(data, FileSet)
     assert (data.layout, len(data)) == ("mvtec", len(told))
+
+
+def test_a_warning_is_one_line_at_a_shell(capsys):
+    headlens.cli._warn(HeadlensWarning("a.png\nis\x1b[2J odd"), HeadlensWarning, "opening.py", 1)
+    assert capsys.readouterr().err == "headlens: a.png\\nis\\x1b[2J odd\n"
 
 
 def test_at_a_shell(tmp_path):

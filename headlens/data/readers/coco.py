@@ -25,11 +25,12 @@ _COCO_KEYS = ("images", "annotations", "categories")
 
 def _coco(root: Root, at: Path) -> list[Path]:
     if not at.is_dir():
-        return [at] if at.suffix.lower() == ".json" and _is_coco(at) else []
-    return [path for path in json_files(root, at) if _is_coco(path)]
+        return [at] if at.suffix.lower() == ".json" and is_coco(at) else []
+    return [path for path in json_files(root, at) if is_coco(path)]
 
 
-def _is_coco(path: Path) -> bool:
+def is_coco(path: Path) -> bool:
+    """Whether a JSON file has the keys of COCO."""
     content = text(path, lenient=True)
     return all(f'"{key}"' in content for key in _COCO_KEYS)
 

@@ -33,14 +33,17 @@ def _first_of_each_folder(root: Root, at: Path) -> Iterator[Path]:
             yield path
 
 
-def _is_labelme(path: Path) -> bool:
+def is_labelme(path: Path) -> bool:
+    """Whether a JSON file has the keys of labelme."""
     content = text(path, lenient=True)
     return '"shapes"' in content and '"imagePath"' in content
 
 
 def fits_labelme(root: Root, at: Path) -> bool:
-    """A folder with files of labelme in it, beside the images or in a folder of their own."""
-    return at.is_dir() and any(_is_labelme(path) for path in _first_of_each_folder(root, at))
+    """A folder with files of labelme in it, beside the images or in a folder of their own; or one such file."""
+    if not at.is_dir():
+        return at.suffix.lower() == ".json" and is_labelme(at)
+    return any(is_labelme(path) for path in _first_of_each_folder(root, at))
 
 
 def read_labelme(root: Root, at: Path) -> Iterator[Record]:
@@ -48,12 +51,12 @@ def read_labelme(root: Root, at: Path) -> Iterator[Record]:
 
     Images in a folder in which none has a file are normal only if the folder is called so.
     """
-    images = list(root.below(at))
+    images = list(root.below(root.path))
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for image in images:
         by_stem[image.stem.casefold()].append(image)
     told: dict[Path, tuple[Path, dict[str, Any]]] = {}
-    files = list(json_files(root, at))
+    files = list(json_files(root, at)) if at.is_dir() else [at]
     alone = [called[0].parent for path in files if len(called := by_stem[path.stem.casefold()]) == 1]
     usual = Counter(alone).most_common(1)[0][0] if alone else None
     for path in files:
@@ -69,7 +72,9 @@ def read_labelme(root: Root, at: Path) -> Iterator[Record]:
             root.refuse(error)
     annotated = {image.parent for image in told}
     without = [image for image in images if image not in told and image.parent in annotated]
-    if without:
+    if not at.is_dir():
+        images = []
+    elif without:
         root.note(f"{len(without)} of {len(images)} images have no file of labelme and count as normal: {without[0]}")
     for image in dict.fromkeys([*images, *told]):
         path, content = told.get(image, (image, {}))

@@ -11,7 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from headlens.data.readers.coco import is_coco
 from headlens.data.readers.folders import SPLITS, split_of
+from headlens.data.readers.labelme import is_labelme
 from headlens.data.readers.paths import Paths
 from headlens.data.readers.tables import columns, key, parsed, table, text
 from headlens.data.readers.tree import Root, is_normal
@@ -55,7 +57,7 @@ _FLAWLESS = frozenset(["none", "io", "pass", "passed", "false", "falsch", "faux"
 _EMPTY = {"", "-", "nan", "none", "null", "n/a", "#n/a"}
 _NUMBERS = {"0", "1", "0.0", "1.0", "0,0", "1,0", "true", "false"}
 _DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d+)$")
-_MOST_ROWS = 1_000_000
+_MOST_ROWS = 500_000
 
 Told = tuple[str, Any, dict[str, str]]
 """Where a row stands, the row, and what holds for it where it does not say otherwise."""
@@ -170,12 +172,12 @@ def _lower(row: Any) -> Any:
 # meta.json
 def _meta(root: Root, at: Path) -> Path | None:
     if not at.is_dir():
-        return at if at.suffix.lower() == ".json" else None
+        return at if at.suffix.lower() == ".json" and not (is_coco(at) or is_labelme(at)) else None
     return root.find_file(at, "meta.json")
 
 
 def fits_meta(root: Root, at: Path) -> bool:
-    """A ``meta.json`` in the folder, or any json file that is named."""
+    """A ``meta.json`` in the folder, or any json file that is named and not of COCO or labelme."""
     return _meta(root, at) is not None
 
 
