@@ -60,6 +60,7 @@ def train(
     from headlens.detectors.config import DetectorConfig
     from headlens.detectors.config import preset as preset_
     from headlens.detectors.headclip import Detector
+    from headlens.errors import ConfigError
     from headlens.training.config import TrainingConfig
     from headlens.training.interrupt import Stopped
     from headlens.training.trainer import train as train_
@@ -68,8 +69,11 @@ def train(
     flags: dict[str, Any] = {"epochs": epochs, "batch": batch, "size": size, "seed": seed}
     flags["precision"] = "bfloat16" if bf16 else None
     settings = given["training"] | {name: value for name, value in flags.items() if value is not None}
-    training = TrainingConfig.of(settings)
-    chosen = DetectorConfig.of(preset_(preset).table() | given["detector"])
+    try:
+        training = TrainingConfig.of(settings)
+        chosen = DetectorConfig.of(preset_(preset).table() | given["detector"])
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}" if config is not None else str(error)) from error
     painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None
     dataset = pictures_of(data, per_category, max_pixels, domain, follow_links, data_seed)
     clip = load(backbone, weights, position_rule=positions.value)

@@ -64,10 +64,13 @@ def load_state(
         raise RunError(f"{path}: damaged ({reason(error)}); delete it to begin again") from error
     now = json.loads(json.dumps(same))
     if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
-        key = changed[0]
+        name, theirs, ours = changed[0], before.get(changed[0]), now.get(changed[0])
+        if isinstance(theirs, dict) and isinstance(ours, dict):  # of a table, the field
+            field = min(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+            name, theirs, ours = f"{name} {field}", theirs.get(field), ours.get(field)
         raise RunError(
-            f"{out} holds an unfinished run with {key} = {before.get(key)!r}, not {now.get(key)!r}: "
-            "go on as it began, or name another folder"
+            f"{out} holds an unfinished run with {name} = {theirs!r}, not {ours!r}: go on as it began, or name another "
+            "folder"
         )
     parameters = [own for group in optimizer.param_groups for own in group["params"]]
     moved = [i for i in range(len(parameters)) if f"optimizer/{i}/step" in tensors]  # those that had a gradient

@@ -164,7 +164,7 @@ def test_another_run_in_the_folder_is_refused(clip, pictures, headclip, tmp_path
     with pytest.raises(KilledError):
         train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True, progress=killed_after(2))
     other = TrainingConfig(epochs=4, batch=4, save_every=1, lr_heads=0.05)
-    with pytest.raises(RunError, match="unfinished run with training"):
+    with pytest.raises(RunError, match="unfinished run with training epochs = 3, not 4: go on"):
         train(Detector(clip, headclip), pictures, other, tmp_path, cpu=True)
     train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True)
     with pytest.raises(RunError, match="finished run"):
