@@ -154,7 +154,7 @@ def attribute(
         about |= {"skipped": found.left_out.reasons}
         name = free_name(out, slug("attribute", loaded.folder.name, *how_asked), {".parquet": about})
         saved = Result(pd.concat(frames, ignore_index=True), about).save(out / f"{name}.parquet")
-        typer.echo(f"{saved}: values, sums and residuals of {len(frames)} images")
+        typer.echo(f"{saved}: values, sums and residuals of {len(frames)} image{'s' * (len(frames) != 1)}")
     found.finish(out / "attribute-left_out.txt")
 
 

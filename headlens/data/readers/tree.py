@@ -219,7 +219,10 @@ def records(root: Root, images: Sequence[Path], masks: Sequence[Path], **told: A
 
 def outside(what: object, root: Path, how: str) -> DataError:
     """The error for something that is not in the root."""
-    return DataError(f"{what}: {how} {root}; copy it in, or name the folder that holds it all (root=, follow_links=)")
+    return DataError(
+        f"{what}: {how} {root}; copy it in, name the folder that holds it all (root=, --root), or let links lead out "
+        "(follow_links=, --follow-links)"
+    )
 
 
 def stem(path: Path) -> str:
