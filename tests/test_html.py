@@ -158,7 +158,8 @@ def test_an_evaluation_says_who_was_tested(detector, pictures):
     page = text(found._repr_html_())
     assert "backbone tiny" in page and "nut" in page and "image AUROC" in page
     assert "LocalContrast" in text(evaluate(LocalContrast(), few, size=32)._repr_html_())
-    both = Evaluation.joined([found, found])
+    wood = evaluate(detector, pictures.where(lambda record: record.category == "wood"), size=32)
+    both = Evaluation.joined([found, wood])
     assert both.made_by == found.made_by
     nothing = dataclasses.replace(found, frame=found.frame[:0], scores=found.scores[:0])
     assert "pictures: 0" in text(nothing._repr_html_())

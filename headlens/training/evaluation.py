@@ -129,15 +129,15 @@ class Evaluation:
         """Several data sets as one evaluation.
 
         Raises:
-            MetricError: two of one name, which no table could tell apart.
+            MetricError: a category twice, as in two sets of one name, which no table could tell apart.
         """
         parts = list(parts)
-        names = [name for part in parts for name in part.scores["dataset"].unique()]
-        if len(set(names)) < len(names):
-            twice = max(names, key=names.count)
-            raise MetricError(f"two data sets are called {twice!r}; take one away, or give one another name")
+        frame = pd.concat([part.frame for part in parts], ignore_index=True)
+        if (twice := frame.duplicated([*KEYS, "score", "metric"])).any():
+            name = frame.loc[twice, "dataset"].iloc[0]
+            raise MetricError(f"two data sets are called {name!r}; take one away, or give one another name")
         return cls(
-            pd.concat([part.frame for part in parts], ignore_index=True),
+            frame,
             pd.concat([part.scores for part in parts], ignore_index=True),
             pd.concat([part.notes for part in parts], ignore_index=True),
             max(part.half_width for part in parts),
