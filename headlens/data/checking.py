@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -217,6 +218,11 @@ def several(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def _absent(path: Path) -> bool:
+    """Whether there is nothing, or a folder: anything else is there, but may be no image."""
+    return not os.path.exists(path) or os.path.isdir(path)  # noqa: PTH110, PTH112  (which raise nothing)
+
+
 def _bytes(path: Path) -> int | None:
     """The size of a file; None when there is none, or none that one may look at."""
     try:
@@ -249,7 +255,7 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem
         try:
             return reader()
         except DataError as error:
-            missing = next((file for file in files if _bytes(file) is None), None)
+            missing = next((file for file in files if _absent(file)), None)
             note(f"{'missing' if missing else 'unreadable'}-{what}", missing or files[0], str(error))
             return None
 

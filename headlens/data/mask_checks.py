@@ -100,8 +100,9 @@ def _inverted(masks: Sequence[Seen]) -> Iterator[tuple[str, str, Path | None, st
         inverted = [mask for mask in several if mask.share > 0.5]
         if len(several) >= _FEW and len(inverted) >= _NEARLY_ALL * len(several):
             share = f"{category}: more than half is marked in {len(inverted)} of {len(several)} masks"
-            message = f"{share}; the anomaly must be white, all else black"
-            yield "inverted-masks", category, _file(inverted[0]), message
+            file = _file(inverted[0])
+            message = f"{share}, such as {file}; the anomaly must be white, all else black"
+            yield "inverted-masks", category, file, message
 
 
 def _labels(masks: Sequence[Seen]) -> Iterator[tuple[str, str, Path | None, str]]:

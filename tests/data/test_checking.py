@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import threading
 import time
@@ -208,10 +209,19 @@ def masks_of(tmp_path: Path, change) -> list[Problem]:
     return list(check(FileSet("mine", "", records, "mvtec")).problems)
 
 
+def test_a_pipe_is_there_but_no_image(tmp_path):
+    records = healthy(tmp_path)
+    records[0].image.unlink()
+    os.mkfifo(records[0].image)
+    (problem,) = check(FileSet("mine", "", records, "mvtec")).problems
+    assert (problem.kind, problem.file) == ("unreadable-image", records[0].image)
+    assert "is a pipe" in problem.message
+
+
 def test_inverted_masks(tmp_path):
     (problem,) = masks_of(tmp_path, lambda mask, i: ~mask * 255)
     assert (problem.kind, problem.record, problem.severity) == ("inverted-masks", "cable", "warning")
-    assert "more than half is marked in 5 of 5 masks" in problem.message
+    assert f"more than half is marked in 5 of 5 masks, such as {problem.file}" in problem.message
     assert masks_of(tmp_path / "some", lambda mask, i: (mask if i % 2 else ~mask) * 255) == []
 
 
