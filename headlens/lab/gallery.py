@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headlens import plots
-from headlens.data import DataSet, Pixels, Preprocess
+from headlens.data import DataSet, Pixels
 from headlens.detectors.predict import Picture, as_bytes
 from headlens.errors import ConfigError, ShapeError
 
@@ -100,6 +100,8 @@ def show(
             f"{type(run).__name__} is no run, which knows its size and threshold; headlens.load gives one"
         )
     gallery = Gallery(pictures)
+    if which is not None and not len(which):
+        raise ShapeError("no picture to show: which names none")
     if which is None:
         which = np.linspace(0, len(gallery) - 1, min(most, len(gallery))).round().astype(int).tolist()
     shown = [gallery.pixels(gallery.check(number)) for number in which]
@@ -112,9 +114,7 @@ def show(
     for number, pixels in zip(which, shown, strict=True):
         found = run.predict(pixels.image, category=gallery.thing(number))
         score = float(found.joint_score)
-        maps.append(
-            Preprocess(run.size).restore(found.anomaly_map[0], (pixels.image.shape[1], pixels.image.shape[2])).numpy()
-        )
+        maps.append(found.anomaly_map[0].numpy())  # drawn stretched over the picture
         decision = "" if run.threshold is None else ": anomalous" if score > run.threshold else ": normal"
         decisions.append(f"joint score {score:.2f}{decision}")
     about = run.detector.backbone.provenance

@@ -53,7 +53,7 @@ def overlay(
         fig, title = ax.figure, plain(title)  # type: ignore[assignment]
     draw(ax, smaller(image).mean(2), shape, cmap="gray", vmin=0, vmax=255)
     shown = smaller(anomaly_map)
-    density = 0.85 * np.clip((shown - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    density = 0.85 * np.clip((np.nan_to_num(shown) - limits[0]) / (limits[1] - limits[0]), 0, 1)
     colours = {"cmap": CMAP, "vmin": limits[0], "vmax": limits[1], "interpolation": "nearest"}
     shades = draw(ax, shown, shape, alpha=density, **colours)
     if bar:

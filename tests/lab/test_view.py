@@ -153,3 +153,17 @@ def test_pixels_keep_their_mask(pictures):
     found = Gallery(own).pixels(0)
     assert torch.equal(found.image, own.image) and own.mask.any() and torch.equal(found.mask, own.mask)
     assert Gallery(own.image).pixels(0).mask is None
+
+
+def test_all_is_drawn_in_the_shape_of_the_picture(detector):
+    wide = np.zeros((40, 120, 3), np.uint8)
+    fig, axes = HeadView([wide], size=32, mine=detector).plot(0, LOCAL)
+    fig.draw_without_rendering()
+    for ax in (axes[0, 0], *axes[:, 1]):
+        box = ax.get_window_extent()
+        assert box.width / box.height == pytest.approx(3, rel=1e-3) and ax.get_xlim() == (-0.5, 119.5)
+
+
+def test_showing_none_of_them_is_refused():
+    with pytest.raises(ShapeError, match="which names none"):
+        show([np.zeros((8, 8, 3), np.uint8)], which=[])
