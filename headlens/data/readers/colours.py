@@ -9,22 +9,19 @@ from pathlib import Path
 
 from headlens.data.mask_sources import Colour, Coloured, MaskSource, United
 from headlens.data.readers.listings import label_of
-from headlens.data.readers.tables import table
+from headlens.data.readers.tables import MASK_COLOURS, table
 from headlens.data.readers.tree import Root
 from headlens.data.samples import Record
 from headlens.errors import DataError
 
-NAME = "mask_colours.csv"
-"""In the folder of a set, or right above that of a category."""
-
 
 def coloured(root: Root, records: list[Record]) -> Iterator[Record]:
-    """The records with their masks read by the table of colours, if there is one.
+    """The records with their masks read by the table of colours, if one is in the folder or right above it.
 
     Raises:
         DataError: the table has other columns than ``colour`` and ``label``, or a cell that is neither.
     """
-    path = root.find_file(root.path, NAME) or root.path.absolute().parent / NAME
+    path = root.find_file(root.path, MASK_COLOURS) or root.path.absolute().parent / MASK_COLOURS
     if not path.is_file():
         yield from records
         return

@@ -15,7 +15,7 @@ from headlens.data.readers.coco import is_coco
 from headlens.data.readers.folders import SPLITS, split_of
 from headlens.data.readers.labelme import is_labelme
 from headlens.data.readers.paths import Paths
-from headlens.data.readers.tables import columns, key, parsed, table, text
+from headlens.data.readers.tables import MASK_COLOURS, columns, key, parsed, table, text
 from headlens.data.readers.tree import Root, is_normal
 from headlens.data.samples import Record
 from headlens.errors import DataError
@@ -284,7 +284,7 @@ def _listing(root: Root, at: Path, *suffixes: str) -> Path | None:
     """The file itself, or the only one of its kind in the folder."""
     if at.is_file():
         return at if at.suffix.lower() in suffixes else None
-    found = [path for path in root.files(at, *suffixes) if path.name.lower() != "mask_colours.csv"]
+    found = [path for path in root.files(at, *suffixes) if path.name.lower() != MASK_COLOURS]
     return found[0] if len(found) == 1 else None
 
 

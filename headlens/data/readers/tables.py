@@ -18,6 +18,8 @@ from headlens.files import MOST_TEXT, read_regular, read_text
 
 Row = tuple[str, dict[str, str]]
 """Where it stands, and its cells by column."""
+MASK_COLOURS = "mask_colours.csv"
+"""What the colours of masks mean: no listing of images."""
 _MOST_JSON = MOST_TEXT // 2  # bytes, of which Python's objects take up to twenty times as many
 _DELIMITERS = ",;\t"
 
