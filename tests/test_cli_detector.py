@@ -229,12 +229,12 @@ def test_images_left_out_are_counted_and_all_are_named(run, pictures, tmp_path):
     assert result.exit_code == 1 and "3 images scored" in result.output
     (line,) = [line for line in result.output.splitlines() if "left out" in line]
     assert line.startswith("4 left out: ") and "(and 1 more like it)" in line and "--max-pixels" in line
-    named = (tmp_path / "o" / "left_out.txt").read_text().splitlines()
+    named = (tmp_path / "o" / "scores.left_out.txt").read_text().splitlines()
     assert len(named) == 4 and all(any(name in line for line in named) for name in ("c.png", "d.png", "phone.heic"))
     for name in ("c.png", "d.png", "phone.heic"):
         (pictures / name).unlink()
     assert "left out" not in invoke(*asked[:-1], 8100)
-    assert not (tmp_path / "o" / "left_out.txt").exists()
+    assert not (tmp_path / "o" / "scores.left_out.txt").exists()
 
 
 def test_strips_have_maps_of_their_size_and_overlays_of_a_bounded_one(run, tmp_path):

@@ -71,3 +71,5 @@ def test_another_questions_result_keeps_its_name(tmp_path):
     first, second = save({"seed": 0, "versions": "1"}), save({"seed": 1, "versions": "1"})
     assert first == "heads" and second.startswith("heads-")
     assert (save({"seed": 0, "versions": "2"}), save({"seed": 1, "versions": "2"})) == (first, second)
+    (tmp_path / "heads.png").write_bytes(b"a user's image")
+    assert save({"seed": 0, "versions": "2"}) not in (first, second)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from headlens.files import is_result
+
 LONGEST = 120
 """Bytes in UTF-8 of such a name, which suffixes are added to; file systems take 255, some less."""
 
@@ -95,7 +97,7 @@ def free_name(out: Path, name: str, abouts: Mapping[str, dict[str, Any]]) -> str
     """``name`` for results, or, where other questions' results lie there already, with a digest of the question.
 
     What a result is about is read from its own file, Parquet or npz. Versions of software make no other question, nor
-    do the names that the same image has.
+    do the names that the same image has. A figure in its place that headlens did not make is another's, too.
 
     Args:
         out: where they go.
@@ -103,10 +105,16 @@ def free_name(out: Path, name: str, abouts: Mapping[str, dict[str, Any]]) -> str
         abouts: the provenance of each, by how its name ends.
     """
     questions = {end: _question(about) for end, about in abouts.items()}
-    places = {out / f"{name}{end}": question for end, question in questions.items()}
-    if all(not path.exists() or _question(_provenance(path)) == question for path, question in places.items()):
+    if all(_is_free(out / f"{name}{end}", question) for end, question in questions.items()):
         return name
     return with_digest(name, "".join(questions.values()))
+
+
+def _is_free(path: Path, question: str) -> bool:
+    figure = path.with_suffix(".png")
+    if figure.exists() and not is_result(figure):
+        return False
+    return not path.exists() or _question(_provenance(path)) == question
 
 
 def _question(about: dict[str, Any]) -> str:

@@ -81,7 +81,7 @@ def score(
     typer.echo(
         f"{table.count} {'image' if table.count == 1 else 'images'} scored{earlier}; {printable(str(table.path))}"
     )
-    found.finish(out / "left_out.txt")
+    found.finish(out / "scores.left_out.txt")
 
 
 def question(run: Run, threshold: float | None, category: str, maps: MapFormat) -> dict[str, object]:
