@@ -60,7 +60,7 @@ def find_weights(
 ) -> Weights:
     """What ``load`` makes a backbone of; arguments and errors as there."""
     alone = Path(name).expanduser()
-    if pretrained is None and str(name) not in embedded.NAMES and alone.exists():
+    if pretrained is None and alone.exists() and not (str(name) in embedded.NAMES or _in_open_clip(str(name))):
         file = weight_file(alone)
         about = described(file)
         if about is None or about.arch is None:
@@ -73,7 +73,7 @@ def find_weights(
         return _of_file(_ruled(arch, position_rule, act_fn), file, about, act_fn)
     name = str(name)
     path = None if pretrained is None else Path(pretrained).expanduser()
-    if path is not None and path.exists():
+    if path is not None and path.exists() and not (path.is_dir() and _is_tag(name, str(pretrained))):
         file = weight_file(path)
         about = described(file)
         return _of_file(_ruled(_named(name, about), position_rule, act_fn), file, about, act_fn)
@@ -177,6 +177,13 @@ def check_activation(arch: Architecture, trained_quick: bool, what: str) -> None
     trained, built = ("QuickGELU", "GELU") if trained_quick else ("GELU", "QuickGELU")
     way = f": load {other!r} instead" if (other := twin(arch.name)) else ""
     raise ArchitectureError(f"{what} needs {trained}, {arch.name} computes {built}{way}")
+
+
+def _is_tag(name: str, tag: str) -> bool:
+    """Whether it is published under that tag: a folder that happens to be called so is not meant."""
+    import open_clip
+
+    return bool(open_clip.get_pretrained_cfg(name, tag))
 
 
 def _in_open_clip(name: str) -> bool:

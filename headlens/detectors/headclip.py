@@ -115,6 +115,7 @@ class Detector(nn.Module):
         config, about = self.config, self.backbone.provenance
         return {
             "backbone": f"{about.name} ({about.weights})",
+            "activation": None if about.act_fn_known else about.activation,
             "prompts": config.prompts,
             "head weights": ", ".join(
                 f"{stream} heads, {own.min():.2f} to {own.max():.2f}" for stream, own in self.head_weights().items()

@@ -22,6 +22,8 @@ from headlens.backbone.described import deduced, described
 from headlens.backbone.layouts import Names, open_clip_names
 from headlens.backbone.loading import open_clip_name, tower_name
 from headlens.backbone.parity import stirred_state
+from headlens.detectors.config import preset
+from headlens.detectors.headclip import Detector
 from headlens.errors import ArchitectureError, CheckpointError
 from tests.backbone.models import close, random_clip, tiny_config
 
@@ -303,6 +305,19 @@ def test_a_folder_of_open_clip_needs_no_name(tmp_path):
     assert torch.equal(clip.encode_image(images), mini.encode_image(images))
 
 
+def test_folders_that_are_called_like_an_architecture_or_a_tag_are_not_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ViT-S-32", "mini", "openai"):
+        (tmp_path / name).mkdir()
+    assert load("ViT-S-32").provenance.weights == "random (seed 0)"
+    assert load("mini").provenance.weights.startswith("embedded")
+    monkeypatch.setattr(
+        "headlens.backbone.weights.download", lambda *a: (_ for _ in ()).throw(CheckpointError("asked"))
+    )
+    with pytest.raises(CheckpointError, match="asked"):
+        load("ViT-B-32-quickgelu", "openai")
+
+
 def test_folders_without_weights(tmp_path):
     for name in (tmp_path, str(tmp_path)):
         with pytest.raises(CheckpointError, match=r"no weight file in .*expected one of open_clip_model\.safetensors"):
@@ -394,7 +409,7 @@ def test_an_activation_that_nothing_tells_is_never_shown_as_a_fact(bare):
         clip = load("ViT-S-32", bare)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    for shown in (repr(clip), clip._repr_html_()):
+    for shown in (repr(clip), clip._repr_html_(), Detector(clip, preset("clip", taps=(5, 11)))._repr_html_()):
         assert "gelu (assumed" in shown
 
 
