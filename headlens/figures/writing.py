@@ -10,6 +10,7 @@ from headlens.figures.drawing import Drawn
 from headlens.files import SOFTWARE
 from headlens.heads.results import versions, write
 from headlens.plots.style import paper
+from headlens.printing import unicode
 
 DPI = 300  # at most
 
@@ -47,8 +48,8 @@ def save(drawn: Drawn, name: str, title: str, out: Path, command: str, question:
             about = {"CreationDate": None} if suffix == "pdf" else {"Software": SOFTWARE}
             drawn.figure.savefig(sink, format=suffix, dpi=min(drawn.dpi, DPI), metadata=about)
             contents[f".{suffix}"] = sink.getvalue()
-    contents |= {suffix: text.encode() for suffix, text in drawn.tables.items() if suffix != ".md"}
-    contents[".md"] = _page(drawn, name, title, command, question).encode()
+    contents |= {suffix: unicode(text).encode() for suffix, text in drawn.tables.items() if suffix != ".md"}
+    contents[".md"] = unicode(_page(drawn, name, title, command, question)).encode()
     written = []
     for suffix, content in contents.items():
         written.append(out / f"{name}{suffix}")
