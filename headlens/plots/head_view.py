@@ -90,7 +90,7 @@ def head_view(
     if looks is not None and box is not None:
         for ax in (axes[0, 0], *axes[0, 1:]):
             ax.add_patch(_box(looks[1] * box[0] - 0.5, looks[0] * box[1] - 0.5, *box))
-    fig.colorbar(seen, ax=list(axes[0, 1:]), label="attention (share of 1)", shrink=0.9)
+    fig.colorbar(seen, ax=list(axes[0, 1:]), label="attention", shrink=0.9)
     into = "image margin (logits)" if stream == "global" else "patch margins (logits)"
     fig.colorbar(drawn, ax=list(axes[1, 1:]), label=f"part of {into}", shrink=0.9)
     fig.suptitle(f"L{layer}H{number}, {stream} stream", fontsize=11)
