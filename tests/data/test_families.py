@@ -10,7 +10,7 @@ import pytest
 from headlens.data import DataSet, open
 from headlens.data.mask_sources import files_of
 from headlens.data.readers.tree import is_normal
-from headlens.errors import DataError
+from headlens.errors import DataError, HeadlensWarning
 from tests.data import trees
 
 
@@ -175,6 +175,17 @@ def test_boxes_are_no_masks(tmp_path, labels):
     trees.text(tmp_path, labels, "")
     with pytest.raises(DataError, match=r"no layout fits\. Open one of these: .*images \(images\)"):
         open(tmp_path)
+
+
+def test_masks_among_images_without_labels_are_no_images(tmp_path):
+    """Neither beside the images, where folders can use a name twice, nor in folders of their own."""
+    built(tmp_path / "a", "x/1.png", "x/1_GT.png", "y/1.png", "y/1_GT.png", "y/2.png")
+    assert masks(open(tmp_path / "a", "images")) == {"x/1": "1_GT.png", "y/1": "1_GT.png", "y/2": None}
+    built(tmp_path / "b", "one/1.png", "two/1.png", "ground_truth/one/1.png")
+    with pytest.warns(HeadlensWarning, match=r"2 of 3 images are used; the others are e\.g\. .*ground_truth"):
+        assert masks(open(tmp_path / "b", "images")) == {"one/1": None, "two/1": None}
+    built(tmp_path / "masks/masks", "1.png", "2.png")  # of those who make masks
+    assert masks(open(tmp_path / "masks", "images")) == {"masks/1": None, "masks/2": None}
 
 
 def test_pairs_in_any_case(tmp_path):

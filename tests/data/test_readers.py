@@ -33,6 +33,7 @@ EVERY: list[tuple[str, Callable[[Path], trees.Tree], str, str]] = [
     ("visa", trees.visa, "VisA_20220922", "industrial"),
     ("dagm", trees.dagm, "DAGM_KaggleUpload", "industrial"),
     ("ksdd", trees.ksdd, "KolektorSDD", "industrial"),
+    ("ksdd2", trees.ksdd2, "KolektorSDD2", "industrial"),
     ("realiad", trees.realiad, "Real-IAD", "industrial"),
     ("bmad", trees.bmad, "BMAD", "medical"),
     ("bmad", partial(trees.bmad, masks="anomaly_mask", flawed="ungood"), "BMAD", "medical"),
@@ -351,6 +352,21 @@ def test_ksdd_labels_count_as_pixels_too(tmp_path):
     trees.ksdd(tmp_path)
     with pytest.raises(DataError, match=r"Part0_label\.bmp: 10x31 pixels are more than max_pixels = 300"):
         open(tmp_path, max_pixels=300)
+
+
+def test_ksdd2_with_a_mask_lost_and_one_broken(tmp_path):
+    """Without it nobody knows whether the image is normal."""
+    trees.ksdd2(tmp_path)
+    (tmp_path / "test/10001_GT.png").rename(tmp_path / "test/20001.png")
+    (tmp_path / "train/10000_GT.png").write_bytes(b"no picture")
+    refused: list[DataError] = []
+    data = open(tmp_path, split="all", refuse=refused.append)
+    assert [r.name for r in data.records] == ["test/10000", "test/10002", "train/10001", "train/10002"]
+    assert [Path(str(error).partition(": ")[0]).name for error in refused] == [
+        "10001.png",
+        "20001.png",
+        "10000_GT.png",
+    ]
 
 
 # DAGM, HeadCT, BMAD, VisA

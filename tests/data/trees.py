@@ -214,6 +214,18 @@ def ksdd(root: Path) -> Tree:
     return told
 
 
+def ksdd2(root: Path) -> Tree:
+    """KolektorSDD2: an empty mask beside every normal image."""
+    told: Tree = {}
+    for split in ("train", "test"):
+        for i in range(3):
+            name = f"{split}/{10_000 + i}"
+            picture(root, f"{name}.png")
+            mask(root, f"{name}_GT.png", 255 * (i == 1))
+            told[name] = Told("electrical commutators", i == 1, "defect" if i == 1 else "good", split, f"{name}_GT.png")
+    return told
+
+
 def realiad(root: Path) -> Tree:
     """Real-IAD at two sizes, of which the larger is read."""
     told: Tree = {}

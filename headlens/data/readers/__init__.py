@@ -50,6 +50,13 @@ LAYOUTS = (
         "ksdd", "KolektorSDD: kosNN/PartK, each cut in three", downloads.fits_ksdd, downloads.read_ksdd, "industrial"
     ),
     Layout(
+        "ksdd2",
+        "KolektorSDD2: {train,test}/NNNNN and NNNNN_GT",
+        downloads.fits_ksdd2,
+        downloads.read_ksdd2,
+        "industrial",
+    ),
+    Layout(
         "dagm",
         "DAGM from Kaggle: Train and Test with Label inside",
         downloads.fits_dagm,

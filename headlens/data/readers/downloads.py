@@ -96,6 +96,38 @@ def read_ksdd(root: Root, at: Path) -> Iterator[Record]:
                 yield _judged(cut, bool(label[top:bottom].any()))
 
 
+# {train,test}/NNNNN.png, {train,test}/NNNNN_GT.png
+def _ksdd2(root: Root) -> list[tuple[str, Path]]:
+    splits = [(split, folder) for folder in root.folders(root.path) if (split := split_of(folder.name))]
+    return [(split, folder) for split, folder in splits if any(map(_is_truth, root.images(folder)))]
+
+
+def _is_truth(path: Path) -> bool:
+    return path.stem.lower().endswith("_gt")
+
+
+def fits_ksdd2(root: Root, at: Path) -> bool:
+    """Folders of splits with pictures and ``*_GT`` side by side."""
+    return at.is_dir() and bool(_ksdd2(root))
+
+
+def read_ksdd2(root: Root, at: Path) -> Iterator[Record]:
+    """A picture is anomalous where something is marked in its ``*_GT``, which is read for that."""
+    for split, folder in _ksdd2(root):
+        images = [path for path in root.images(folder) if not _is_truth(path)]
+        masks = [path for path in root.images(folder) if _is_truth(path)]
+        for record in records(root, images, masks, category="electrical commutators", anomalous=None, split=split):
+            if record.mask is None:
+                root.refuse(DataError(f"{record.image}: has no mask beside it (*_GT.png); copy it in"))
+                continue
+            try:
+                marked = read_marked(record.mask, (1, 1), root.max_pixels)
+            except DataError as error:
+                root.refuse(error)
+                continue
+            yield _judged(record, bool(marked.any()))
+
+
 # head_ct/NNN.png, labels.csv
 def _headct(root: Root) -> Path | None:
     return root.find_file(root.path, "labels.csv")

@@ -226,6 +226,20 @@ def fits_images(root: Root, at: Path) -> bool:
 
 
 def read_images(root: Root, at: Path) -> Iterator[Record]:
-    """Of a folder, the pictures in it; where it has none, all in the folders below. Nobody says what they are."""
-    images = [at] if at.is_file() else root.images(at) or list(root.below(at))
-    yield from records(root, images, [], category="", anomalous=None)
+    """Of a folder, the pictures in it; where it has none, all in the folders below. Nobody says what they are.
+
+    Masks are no pictures: neither ``a_mask.png`` beside ``a.png``, nor what is in folders of masks beside others.
+    """
+    if at.is_file():
+        yield from records(root, [at], [], category="", anomalous=None)
+        return
+    files = root.images(at) or list(root.below(at))
+    files = [path for path in files if not any(map(is_truth, _way(root, path)))] or files
+    for folder in dict.fromkeys(path.parent for path in files):
+        family = Family(folder, [path for path in files if path.parent == folder], False, "test", None)
+        yield from records(root, family.pictures, family.beside, category="", anomalous=None)
+
+
+def _way(root: Root, path: Path) -> list[Path]:
+    """The folders between the root and a file."""
+    return [folder for folder in path.parents if folder != root.path and folder.is_relative_to(root.path)]
