@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import socket
+from dataclasses import replace
 
 import pytest
 import torch
@@ -170,3 +171,17 @@ def test_runs_are_looked_at():
     assert "headclip" in found["run"]["detail"] and "procedural:medical/aux" in found["run"]["detail"]
     found, code = findings("--run", "nothing")
     assert code == 1 and "nothing: no such folder" in found["run"]["detail"]
+
+
+def test_an_activation_that_nothing_tells_is_a_warning(monkeypatch):
+    from headlens.training.run import load_run
+
+    run = load_run("mini-industrial")
+    backbone = run.detector.backbone
+    backbone.provenance = replace(backbone.provenance, act_fn_known=False)
+    monkeypatch.setattr("headlens.training.run.load_run", lambda *own, **options: run)
+    found, code = findings("--run", "mine")
+    assert code == 0
+    assert found["activation"]["status"] == "warning"
+    assert "nothing says which one" in found["activation"]["detail"]
+    assert "assumed" in found["run"]["detail"]

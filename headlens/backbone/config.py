@@ -18,6 +18,8 @@ from headlens.errors import ArchitectureError, ShapeError
 
 Activation = Literal["gelu", "quick_gelu"]
 PositionRule = Literal["bicubic", "bilinear"]
+_DEEPEST = 512
+"""Layers: a config that asks for more is damaged, and each takes memory before any weight is looked at."""
 POSITION_RULES: tuple[PositionRule, ...] = ("bicubic", "bilinear")
 
 
@@ -36,6 +38,11 @@ class TransformerConfig:
     attn_only: bool = False
 
     def __post_init__(self) -> None:
+        for size in ("n_layers", "n_heads", "d_model", "d_mlp", "d_embed", "patch_size", "n_ctx", "d_vocab"):
+            if type(value := getattr(self, size, 1)) is not int or value < 1:  # of either tower
+                raise ArchitectureError(f"{size} is {value!r}; expected a whole number above 0")
+        if self.n_layers > _DEEPEST:
+            raise ArchitectureError(f"{self.n_layers} layers; no CLIP has more than {_DEEPEST}")
         if self.d_model % self.n_heads:
             raise ArchitectureError(f"width {self.d_model} cannot be split over {self.n_heads} heads")
 
@@ -55,6 +62,8 @@ class VisionConfig(TransformerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not all(type(side) is int and side >= self.patch_size for side in self.image_size):
+            raise ArchitectureError(f"image_size is {self.image_size}; expected at least a patch, {self.patch_size} px")
         if self.position_rule not in POSITION_RULES:
             raise ArchitectureError(f"position rule {self.position_rule!r}: choose one of {', '.join(POSITION_RULES)}")
 

@@ -259,6 +259,7 @@ def test_names_are_deduced_of_any_published_size(name, tmp_path):
         (edited("vision_config", num_channels=4), "images of 4 channels"),
         (edited("vision_config", image_size="32"), "image_size is '32'"),
         (edited("vision_config", num_hidden_layers=-1), "num_hidden_layers is -1"),
+        (edited("vision_config", num_hidden_layers=10**5), "100000 layers"),
         (edited("text_config", vocab_size=10**12), "vocab_size is 1000000000000"),
         (edited("vision_config", patch_size=64), "smaller than a patch of 64"),
         (edited("text_config", eos_token_id=5), "prompts end with token 5"),
@@ -303,6 +304,26 @@ def test_a_folder_of_open_clip_needs_no_name(tmp_path):
     assert clip.provenance.sha256 == mini.provenance.sha256
     images = torch.randn(1, 3, 56, 56)
     assert torch.equal(clip.encode_image(images), mini.encode_image(images))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"layers": 10**9}, "1000000000 layers"),
+        ({"width": -8}, "n_heads is -1"),
+        ({"image_size": 7}, r"image_size is \(7, 7\)"),
+        ({"patch_size": "8"}, "patch_size is '8'"),
+        ({"head_width": 0}, r"open_clip_config\.json is no open_clip config"),
+        ({"width": "wide"}, r"open_clip_config\.json is no open_clip config"),
+        ({"vocab_size": None}, "d_vocab is None; expected a whole number"),
+    ],
+)
+def test_configs_of_open_clip_that_cannot_be(changes, message, tmp_path):
+    save_file({"logit_scale": torch.ones(())}, tmp_path / "open_clip_model.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": tiny_config(**changes)}))
+    with pytest.raises((ArchitectureError, CheckpointError), match=message) as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_folders_that_are_called_like_an_architecture_or_a_tag_are_not_meant(tmp_path, monkeypatch):
