@@ -18,7 +18,7 @@ from headlens.detectors.predict import as_bytes
 from headlens.errors import DataError, ShapeError
 from tests.data.test_images import deep_png
 
-quick = settings(deadline=None, max_examples=150, derandomize=True)
+quick = settings(deadline=None, max_examples=80, derandomize=True)
 TYPES = [
     "bool",
     "uint8",
