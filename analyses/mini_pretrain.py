@@ -19,9 +19,11 @@ import os
 import time
 import zlib
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -191,6 +193,17 @@ def losses(model: Backbone, batch: Batch, captions: Captions, recipe: Recipe, de
     return terms
 
 
+@dataclass(frozen=True)
+class Task:
+    """Where a run's batches and sentences come from, and its loss; by default twins and the masks of their flaws."""
+
+    stream: Callable[[Recipe, int, int, torch.device], Any] = lambda recipe, size, seed, device: Stream(
+        size, recipe.pool, recipe.fresh, seed, device
+    )
+    captions: Callable[[Recipe, Any, int], Captions] = lambda recipe, tokenizer, seed: Captions(tokenizer, seed)
+    losses: Callable[[Backbone, Any, Any, Any, bool], dict[str, Tensor]] = losses
+
+
 def optimisers(model: Backbone, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
     """Muon for the matrices of the blocks, AdamW for everything else."""
     named = dict(model.named_parameters())
@@ -273,6 +286,7 @@ def train(
     device: torch.device,
     init: Path | None = None,
     compiled: bool = False,
+    task: Task = Task(),  # noqa: B008
 ) -> Backbone:
     """One piece of a run: from the beginning (random, or the weights ``init``), or from what lies in ``out``."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -292,7 +306,7 @@ def train(
         if changed := [key for key, value in same.items() if json.dumps(log[key]) != json.dumps(value)]:
             raise SystemExit(f"{out} holds a run with another {', '.join(changed)}: go on as it began, or name another")
     own_seed = zlib.crc32(f"{seed}/{rank}/{log['pieces']}/{init}".encode())  # no two pieces see the same pictures
-    captions = Captions(model.tokenizer, own_seed)
+    captions = task.captions(recipe, model.tokenizer, own_seed)
     parameters = list(model.parameters())
     stream, start, before, shown = None, time.monotonic(), log["elapsed"], 0.0
     clock = deque([torch.tensor(before)])
@@ -302,7 +316,7 @@ def train(
         ease = 0.6 * (1 - share / recipe.easy_until) if share < recipe.easy_until else 0.0
         if stream is None or stream.size != size:
             stream = None  # the old pool goes before the new one comes
-            stream = Stream(size, recipe.pool, recipe.fresh, own_seed ^ size, device)
+            stream = task.stream(recipe, size, own_seed ^ size, device)
             stream.fill(ease)
             log["made"] += stream.made * world
         if log["steps"] % recipe.every == 0:
@@ -316,7 +330,7 @@ def train(
         dense_on = recipe.dense > 0 and share >= recipe.dense_from
         count = recipe.batch * (2 if size == 140 else 1)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            terms = losses(model, stream.batch(count), captions, recipe, dense_on)
+            terms = task.losses(model, stream.batch(count), captions, recipe, dense_on)
         weights = {"clip": 1.0, "state": recipe.state, "dense": recipe.dense, "rank": recipe.rank}
         sum(weights[name] * term for name, term in terms.items()).backward()
         clock.append(shared(parameters, before + time.monotonic() - start))
@@ -334,6 +348,7 @@ def train(
             row |= {"scale": round(float(model.logit_scale.detach().exp()), 2)}
             log["history"].append(row)
             print(json.dumps(row), flush=True)
+            export(model, out / "open_clip_model.safetensors")  # a run that is killed leaves what it has
     log["pieces"] += 1
     model.requires_grad_(False).eval()
     if rank:
@@ -346,9 +361,10 @@ def train(
     return model
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", choices=RECIPES, default="dense")
+def main(recipes: Mapping[str, Recipe] = RECIPES, task: Task = Task(), about: str = __doc__ or "") -> None:
+    """One run of one of ``recipes``; by default, of this file's."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--recipe", choices=recipes, default=next(iter(recipes)))
     parser.add_argument("--seconds", type=float, default=1200, help="of training, all pieces together")
     parser.add_argument("--piece", type=float, default=570, help="seconds after which to save and stop")
     parser.add_argument("--seed", type=int, default=0)
@@ -359,7 +375,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    recipe = RECIPES[args.recipe]
+    recipe = recipes[args.recipe]
     if args.batch:
         recipe = replace(recipe, batch=args.batch)
     if args.pool:
@@ -370,7 +386,7 @@ def main() -> None:
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-    train(recipe, args.seconds, args.piece, args.seed, args.out, device, args.init, args.compile)
+    train(recipe, args.seconds, args.piece, args.seed, args.out, device, args.init, args.compile, task)
     if dist.is_initialized():
         dist.destroy_process_group()
 

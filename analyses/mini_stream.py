@@ -125,33 +125,36 @@ class Stream:
         which most of the flaw would be cut off, twice.
         """
         before = self.small[pick].float()
-        theta = self._views(len(pick) // 2)
-        for retry in (self._views(len(pick) // 2), torch.eye(2, 3).expand(len(pick) // 2, 2, 3)):
-            after = self._seen(before, theta.repeat_interleave(2, 0))
+        theta = views(len(pick) // 2, self._generator)
+        for retry in (views(len(pick) // 2, self._generator), torch.eye(2, 3).expand(len(pick) // 2, 2, 3)):
+            after = looked_at(before, theta.repeat_interleave(2, 0))
             lost = after.sum((1, 2)) < 0.4 * before.sum((1, 2))
             theta = torch.where(lost[1::2, None, None], retry, theta)
         theta = theta.repeat_interleave(2, 0)
-        return theta, self._seen(before, theta)
+        return theta, looked_at(before, theta)
 
-    def _views(self, n: int) -> Tensor:
-        u = torch.rand(n, 8, generator=self._generator)
-        still = (u[:, 7] < 0.35).float()
-        quarter = torch.where(u[:, 0] < 0.3, (u[:, 0] * 10).floor() + 1, 0.0)  # quarter and half turns now and then
-        angle = quarter * (math.pi / 2) + (1 - still) * (u[:, 1] - 0.5) * 0.5
-        zoom = 1 + (1 - still) * (0.35 * u[:, 2] - 0.15)
-        squash = 1 + (1 - still) * 0.2 * (u[:, 3] - 0.5)
-        mirror = torch.where(u[:, 4] < 0.5, -1.0, 1.0)
-        shift = (1 - still)[:, None] * 0.2 * (u[:, 5:7] - 0.5)
-        rows = (
-            torch.stack([angle.cos() * zoom * squash * mirror, -angle.sin() * zoom / squash, shift[:, 0]], 1),
-            torch.stack([angle.sin() * zoom * squash * mirror, angle.cos() * zoom / squash, shift[:, 1]], 1),
-        )
-        return torch.stack(rows, 1)
 
-    @staticmethod
-    def _seen(masks: Tensor, theta: Tensor) -> Tensor:
-        grid = F.affine_grid(theta, [len(masks), 1, *masks.shape[1:]], align_corners=False)
-        return F.grid_sample(masks[:, None], grid, padding_mode="reflection", align_corners=False)[:, 0]
+def views(n: int, generator: torch.Generator) -> Tensor:
+    """``n`` random views [n, 2, 3]: turned, mirrored, squashed, shifted, nearer or farther; a third of them only mirrored."""
+    u = torch.rand(n, 8, generator=generator)
+    still = (u[:, 7] < 0.35).float()
+    quarter = torch.where(u[:, 0] < 0.3, (u[:, 0] * 10).floor() + 1, 0.0)  # quarter and half turns now and then
+    angle = quarter * (math.pi / 2) + (1 - still) * (u[:, 1] - 0.5) * 0.5
+    zoom = 1 + (1 - still) * (0.35 * u[:, 2] - 0.15)
+    squash = 1 + (1 - still) * 0.2 * (u[:, 3] - 0.5)
+    mirror = torch.where(u[:, 4] < 0.5, -1.0, 1.0)
+    shift = (1 - still)[:, None] * 0.2 * (u[:, 5:7] - 0.5)
+    rows = (
+        torch.stack([angle.cos() * zoom * squash * mirror, -angle.sin() * zoom / squash, shift[:, 0]], 1),
+        torch.stack([angle.sin() * zoom * squash * mirror, angle.cos() * zoom / squash, shift[:, 1]], 1),
+    )
+    return torch.stack(rows, 1)
+
+
+def looked_at(masks: Tensor, theta: Tensor) -> Tensor:
+    """Masks [n, h, w] as views [n, 2, 3] show them."""
+    grid = F.affine_grid(theta, [len(masks), 1, *masks.shape[1:]], align_corners=False)
+    return F.grid_sample(masks[:, None], grid, padding_mode="reflection", align_corners=False)[:, 0]
 
 
 class Captions:

@@ -1,0 +1,108 @@
+"""Pre-trains the backbone that is not aware of anomalies: sentences about rich scenes, and CLIP's loss.
+
+    torchrun --nproc-per-node 4 analyses/captions_pretrain.py --recipe aligned --seconds 900 --out runs/captions
+
+No mask, no twin and no label of a flaw is in a loss. A sentence names a state or a flaw as seldom as the recipe's
+``named`` says. ``dense``, where it is above 0, weighs the alignment of patches with what they show: things, marks and
+background, never flaws, which are part of the thing that they are on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from captions_scenes import NAMES, SceneBatch, Scenes
+from captions_words import Scribe
+from mini_pretrain import LOCAL, Recipe, Task, contrastive_loss, main, normalised
+from mini_stream import sent
+from torch import Tensor
+
+from headlens.backbone import Backbone
+from headlens.detectors.scoring import TEMPERATURE
+
+VALIDATION = ("marble", "cardboard", "zipper", "connector", "liver_ct", "bone_xray", "fundus")
+"""Categories that no recipe sees while recipes are compared; none of them is in a test set of unseen categories."""
+
+
+@dataclass(frozen=True)
+class Captioned(Recipe):
+    """A recipe of sentences. The weights of the terms that read labels of flaws are zero."""
+
+    dense: float = 1.0
+    state: float = 0.0
+    rank: float = 0.0
+    easy_until: float = 0.0
+    small_until: float = 0.4
+    pool: int = 24_000
+    named: float = 0.12  # share of sentences that name a state or a flaw
+    flawed: float = 0.3  # share of pictures with a flaw, named or not
+    rich: float = 0.35  # share of pictures with a second thing, and of those with marks
+    names: tuple[str, ...] = NAMES
+
+
+_ALIGNED = Captioned()
+_COMPARED = replace(_ALIGNED, names=tuple(name for name in NAMES if name not in VALIDATION))
+RECIPES = {
+    "aligned": _ALIGNED,
+    # The four that are compared, on fewer categories.
+    "compared-sentences": replace(_COMPARED, dense=0.0),
+    "compared-rare": replace(_COMPARED, named=0.03),
+    "compared-seldom": _COMPARED,
+    "compared-often": replace(_COMPARED, named=0.4),
+}
+
+
+def alignment(patches: dict[int, Tensor], things: Tensor, shares: Tensor) -> Tensor:
+    """Cross-entropy of what every patch shows: ``patches`` {tap: [b, N, d]}, ``things`` [K, d], ``shares`` [b, K, N].
+
+    Patches that show several things share their weight; those with anything but the usual thing count more.
+    """
+    usual = shares.sum(2, keepdim=True).argmax(1, keepdim=True).expand(-1, -1, shares.shape[2])
+    weight = 1 + 3 * (1 - shares.gather(1, usual)[:, 0])  # [b, N]
+    total = weight.new_zeros(())
+    for tokens in patches.values():
+        logits = F.normalize(tokens.float(), dim=-1) @ things.T / TEMPERATURE
+        total = total - ((logits.log_softmax(2) * shares.mT).sum(2) * weight).sum() / weight.sum()
+    return total / len(patches)
+
+
+def losses(model: Backbone, batch: SceneBatch, captions: Scribe, recipe: Captioned, dense_on: bool) -> dict[str, Tensor]:
+    """CLIP's loss, every picture that a sentence is true of being its positive; and the alignment of things."""
+    device, first = batch.images.device, len(batch.shares)
+    said, stated = captions.sentences(batch.attributes)
+    tokens = captions.tokens(said + (captions.things() if dense_on else []), device)
+    stated, attributes = sent(stated, device), sent(batch.attributes, device)
+    images = normalised(batch.images)
+    if dense_on:  # the local stream costs half a forward more: for the first quarter only
+        out = model.vision(images[:first], taps=recipe.taps, local=LOCAL, hooked=False)
+        rest = model.vision(images[first:], hooked=False)
+        embedding = torch.cat([out.embedding, rest.embedding])
+    else:
+        embedding = model.vision(images, hooked=False).embedding
+    texts = F.normalize(model.text(tokens, hooked=False).float(), dim=-1)
+    agree = ((attributes[:, None] == attributes[None]) | ~stated[:, None]).all(2)  # [sentence, image]
+    embedding = F.normalize(embedding.float(), dim=-1)
+    terms = {"clip": contrastive_loss(embedding, texts[: len(said)], model.logit_scale, agree)}
+    if dense_on:
+        terms["dense"] = alignment(out.patches, texts[len(said) :], batch.shares.flatten(2))
+    return terms
+
+
+def scenes(recipe: Captioned, size: int, seed: int, device: torch.device) -> Scenes:
+    """The recipe's pictures."""
+    options = {"flawed": recipe.flawed, "names": recipe.names, "rich": recipe.rich}
+    return Scenes(size, recipe.pool, recipe.fresh, seed, device, **options)
+
+
+def scribe(recipe: Captioned, tokenizer: Any, seed: int) -> Scribe:
+    """The recipe's sentences."""
+    return Scribe(tokenizer, seed, recipe.named)
+
+
+SENTENCES = Task(scenes, scribe, losses)
+
+if __name__ == "__main__":
+    main(RECIPES, SENTENCES, __doc__ or "")

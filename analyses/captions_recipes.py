@@ -1,0 +1,165 @@
+"""Which recipe of sentences: measured on categories that the compared recipes have not seen, and chosen by a rule.
+
+    python analyses/captions_recipes.py runs/compared-*/open_clip_model.safetensors --out runs/recipes
+    python analyses/captions_recipes.py --table runs/recipes/*.json
+
+No detector is trained here, nothing is tested on the worlds' test sets, and the rule (``chosen``) was written down
+before any run; docs/captions-backbone.md says why it is as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from captions_pretrain import RECIPES, VALIDATION, Captioned, losses
+from captions_scenes import MARK, NAMES, SceneBatch, Scenes
+from captions_words import Scribe, share_named
+from mini_eval import Group, evaluate, floor
+from mini_pretrain import LOCAL, TAPS, normalised
+from torchmetrics.functional.classification import binary_auroc
+
+from headlens.backbone import Backbone, load
+from headlens.data.procedural.worlds import World
+
+MOST_NAMED = 0.2  # of a recipe's sentences may name a state or a flaw
+NEAR = 0.01  # recipes whose scores are this near are alike: the one that names states least is taken
+DOMAINS = ("industrial", "medical")
+
+
+def validation(per_category: int, device: torch.device, seed: int = 7) -> dict[str, Group]:
+    """Pictures of ``VALIDATION``, half of them with flaws, by domain."""
+    groups = {}
+    for domain in DOMAINS:
+        spec = f"procedural:{domain}/seen"
+        every = Group.made(spec, per_category, device, seed)
+        names = World(spec, per_category).categories
+        own = torch.tensor([number for number, name in enumerate(names) if name in VALIDATION], device=device)
+        keep = torch.isin(every.category, own)
+        groups[domain] = Group(every.images[keep], every.masks[keep], every.category[keep])
+    return groups
+
+
+@torch.no_grad()
+def marks(backbone: Backbone, batch: SceneBatch, things: list[str]) -> float:
+    """How well a mark is found that a sentence names: patch AUROC of its map, the mean over pictures with marks."""
+    tokens = backbone.tokenizer(things).to(backbone.logit_scale.device)
+    text = backbone.encode_text(tokens, normalize=True)
+    first = len(batch.shares)
+    out = backbone.vision(normalised(batch.images[:first]), taps=TAPS, local=LOCAL, hooked=False)
+    maps = torch.stack([F.normalize(tokens, dim=-1) @ text.T for tokens in out.patches.values()]).mean(0)
+    rows = []
+    for row in range(first):
+        column = len(NAMES) + int(batch.attributes[row, MARK])
+        truth = batch.shares[row, column].flatten() > 0.25
+        if column >= len(NAMES) and bool(truth.any()):
+            own = maps[row] - maps[row].mean(1, keepdim=True)  # against everything else that might be there
+            rows.append(float(binary_auroc(own[:, column], truth.long())))
+    return sum(rows) / max(1, len(rows))
+
+
+@torch.no_grad()
+def sentences(backbone: Backbone, scenes: Scenes, scribe: Scribe, batches: int, n: int) -> dict[str, float]:
+    """CLIP's loss; retrieval, how often the nearest of ``n`` pictures is one that the sentence is true of; marks."""
+    sums = dict.fromkeys(("loss", "retrieval", "marks"), 0.0)
+    plain = Captioned(dense=0.0)
+    for _ in range(batches):
+        batch = scenes.batch(n)
+        said, stated = scribe.sentences(batch.attributes)
+        device = batch.images.device
+        texts = F.normalize(backbone.text(scribe.tokens(said, device), hooked=False).float(), dim=-1)
+        embedding = F.normalize(backbone.vision(normalised(batch.images), hooked=False).embedding.float(), dim=-1)
+        best = (texts @ embedding.T).argmax(1).cpu()
+        right = ((batch.attributes == batch.attributes[best]) | ~stated).all(1)
+        sums["retrieval"] += float(right.float().mean())
+        sums["marks"] += marks(backbone, batch, scribe.things())
+        sums["loss"] += float(losses(backbone, batch, scribe, plain, False)["clip"])
+    return {name: total / batches for name, total in sums.items()}
+
+
+def measured(backbone: Backbone, recipe: Captioned, groups: dict[str, Group], scenes: Scenes) -> dict[str, Any]:
+    """Everything that the rule reads."""
+    about = Scribe(backbone.tokenizer, 1, 0.0, general=True)  # the categories' names are unknown to it
+    row: dict[str, Any] = sentences(backbone, scenes, about, batches=6, n=256)
+    row["named"] = share_named(Scribe(backbone.tokenizer, 2, recipe.named), scenes.described(4000))
+    found = evaluate(backbone, groups)
+    row["maps"] = {domain: found[domain]["P"] for domain in groups}
+    row["images"] = {domain: found[domain]["I"] for domain in groups}
+    row["floor"] = {domain: floor(group)["P"] for domain, group in groups.items()}
+    return row
+
+
+def score(row: dict[str, Any]) -> float:
+    """The mean of retrieval, marks and the maps of hand-written prompts: three shares of what can be right."""
+    return (row["retrieval"] + row["marks"] + sum(row["maps"].values()) / len(row["maps"])) / 3
+
+
+def chosen(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rule: of recipes that name states seldom, whose maps are not below the floor by more than .05 in a domain,
+    those whose score is within ``NEAR`` of the best; of these, the one that names states least, then the lowest loss.
+
+    Raises:
+        SystemExit: no recipe qualifies.
+    """
+    able = [
+        row
+        for row in rows
+        if row["named"] <= MOST_NAMED and all(row["maps"][d] >= row["floor"][d] - 0.05 for d in row["maps"])
+    ]
+    if not able:
+        raise SystemExit("no recipe qualifies: none is chosen")
+    best = max(map(score, able))
+    alike = [row for row in able if score(row) >= best - NEAR]
+    return min(alike, key=lambda row: (round(row["named"], 2), row["loss"]))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line for each recipe; images are shown, and not read by the rule."""
+    lines = [
+        "| recipe | named | views | loss | retrieval | marks | maps ind. / med. | floor | score | images ind. / med. |",
+        "|---" * 10 + "|",
+    ]
+    for row in rows:
+        pair = {key: " / ".join(f"{row[key][domain]:.3f}" for domain in DOMAINS) for key in ("maps", "floor", "images")}
+        lines.append(
+            f"| {row['recipe']} | {row['named']:.3f} | {row.get('views', 0) / 1e6:.2f} M | {row['loss']:.3f} "
+            f"| {row['retrieval']:.3f} | {row['marks']:.3f} | {pair['maps']} | {pair['floor']} | {score(row):.3f} "
+            f"| {pair['images']} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", nargs="*", type=Path, help="of runs; training.json beside them says which recipe")
+    parser.add_argument("--table", nargs="+", type=Path, help="only print the table and the choice of rows")
+    parser.add_argument("--per-category", type=int, default=60)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device(args.device)
+    if args.weights:
+        groups = validation(args.per_category, device)
+        pool = 8 * len(VALIDATION) * args.per_category // 2
+        for path in args.weights:
+            scenes = Scenes(args.size, pool, 40, 4711, device, flawed=0.3, names=VALIDATION)  # the same for all
+            scenes.fill()
+            about = json.loads((path.parent / "training.json").read_text())
+            name = next(name for name, own in RECIPES.items() if own.named == about["recipe"]["named"]
+                        and own.dense == about["recipe"]["dense"] and list(own.names) == about["recipe"]["names"])
+            row = {"recipe": name, "views": about["images"], "seconds": about["seconds"]}
+            row |= measured(load("mini", path, device=device), RECIPES[name], groups, scenes)
+            (args.out / f"{name}.json").write_text(json.dumps(row, indent=1))
+    rows = [json.loads(path.read_text()) for path in args.table or sorted(args.out.glob("*.json"))]
+    print(table(rows))
+    print(f"chosen: {chosen(rows)['recipe']}")
+
+
+if __name__ == "__main__":
+    main()
