@@ -36,7 +36,7 @@ class Captioned(Recipe):
     rank: float = 0.0
     easy_until: float = 0.0
     small_until: float = 0.4
-    pool: int = 24_000
+    pool: int = 20_000
     named: float = 0.12  # share of sentences that name a state or a flaw
     flawed: float = 0.3  # share of pictures with a flaw, named or not
     rich: float = 0.35  # share of pictures with a second thing, and of those with marks
@@ -73,7 +73,8 @@ def losses(model: Backbone, batch: SceneBatch, captions: Scribe, recipe: Caption
     """CLIP's loss, every picture that a sentence is true of being its positive; and the alignment of things."""
     device, first = batch.images.device, len(batch.shares)
     said, stated = captions.sentences(batch.attributes)
-    tokens = captions.tokens(said + (captions.things() if dense_on else []), device)
+    # Tokens stay on the CPU, where the text tower looks at them: a GPU would have to be waited for.
+    tokens = captions.tokens(said + (captions.things() if dense_on else []), torch.device("cpu"))
     stated, attributes = sent(stated, device), sent(batch.attributes, device)
     images = normalised(batch.images)
     if dense_on:  # the local stream costs half a forward more: for the first quarter only
@@ -105,4 +106,5 @@ def scribe(recipe: Captioned, tokenizer: Any, seed: int) -> Scribe:
 SENTENCES = Task(scenes, scribe, losses)
 
 if __name__ == "__main__":
+    torch.backends.cuda.enable_cudnn_sdp(False)  # at 8 numbers a head, FlashAttention is faster and plans nothing
     main(RECIPES, SENTENCES, __doc__ or "")

@@ -27,7 +27,7 @@ from headlens.backbone import Backbone, load
 from headlens.data.procedural.worlds import World
 
 MOST_NAMED = 0.2  # of a recipe's sentences may name a state or a flaw
-NEAR = 0.01  # recipes whose scores are this near are alike: the one that names states least is taken
+NEAR = 0.02  # of one seed each; recipes whose scores are this near are alike: that which names states least is taken
 DOMAINS = ("industrial", "medical")
 
 
@@ -99,19 +99,15 @@ def score(row: dict[str, Any]) -> float:
 
 
 def chosen(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The rule: of recipes that name states seldom, whose maps are not below the floor by more than .05 in a domain,
-    those whose score is within ``NEAR`` of the best; of these, the one that names states least, then the lowest loss.
+    """The rule: of recipes that name states seldom, those whose score is within ``NEAR`` of the best; of these, the one
+    that names states least, then the lowest loss.
 
     Raises:
         SystemExit: no recipe qualifies.
     """
-    able = [
-        row
-        for row in rows
-        if row["named"] <= MOST_NAMED and all(row["maps"][d] >= row["floor"][d] - 0.05 for d in row["maps"])
-    ]
+    able = [row for row in rows if row["named"] <= MOST_NAMED]
     if not able:
-        raise SystemExit("no recipe qualifies: none is chosen")
+        raise SystemExit("no recipe names states seldom: none is chosen")
     best = max(map(score, able))
     alike = [row for row in able if score(row) >= best - NEAR]
     return min(alike, key=lambda row: (round(row["named"], 2), row["loss"]))

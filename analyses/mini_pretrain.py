@@ -266,7 +266,7 @@ def shared(parameters: list[nn.Parameter], elapsed: float) -> Tensor:
 
     With it every process follows the same schedule and stops at the same step.
     """
-    flat = torch.cat([p.grad.flatten() for p in parameters] + [parameters[0].grad.new_tensor([elapsed])])
+    flat = torch.cat([p.grad.flatten() for p in parameters] + [parameters[0].grad.new_full((1,), elapsed)])
     if dist.is_initialized():
         dist.all_reduce(flat)
         flat /= dist.get_world_size()
