@@ -1,4 +1,4 @@
-"""What adapting buys on a backbone: detectors trained on auxiliary sets, tested on categories nobody has seen.
+"""What adapting buys on a backbone: detectors trained on auxiliary sets, tested on categories that neither they nor the backbone have seen.
 
     python analyses/captions_detectors.py runs/captions/open_clip_model.safetensors --seeds 0 --out runs/detectors.json
 
@@ -46,6 +46,7 @@ class Mapped(nn.Module):
             nn.init.eye_(own.weight)
 
     def forward(self, images: Tensor) -> Prediction:
+        """Normalised images [B, 3, h, w] to scores."""
         with torch.no_grad():
             features = self.detector.features(images)
         moved = {tap: own(features.patches[tap]) for tap, own in zip(features.patches, self.maps, strict=True)}

@@ -38,8 +38,8 @@ class Captioned(Recipe):
     small_until: float = 0.4
     pool: int = 20_000
     named: float = 0.12  # share of sentences that name a state or a flaw
-    flawed: float = 0.3  # share of pictures with a flaw, named or not
-    rich: float = 0.35  # share of pictures with a second thing, and of those with marks
+    flawed: float = 0.3  # share of images with a flaw, named or not
+    rich: float = 0.35  # share of images with a second thing, and of those with marks
     names: tuple[str, ...] = NAMES
 
 
@@ -69,8 +69,10 @@ def alignment(patches: dict[int, Tensor], things: Tensor, shares: Tensor) -> Ten
     return total / len(patches)
 
 
-def losses(model: Backbone, batch: SceneBatch, captions: Scribe, recipe: Captioned, dense_on: bool) -> dict[str, Tensor]:
-    """CLIP's loss, every picture that a sentence is true of being its positive; and the alignment of things."""
+def losses(
+    model: Backbone, batch: SceneBatch, captions: Scribe, recipe: Captioned, dense_on: bool
+) -> dict[str, Tensor]:
+    """CLIP's loss, every image that a sentence is true of being its positive; and the alignment of things."""
     device, first = batch.images.device, len(batch.shares)
     said, stated = captions.sentences(batch.attributes)
     # Tokens stay on the CPU, where the text tower looks at them: a GPU would have to be waited for.
@@ -93,7 +95,7 @@ def losses(model: Backbone, batch: SceneBatch, captions: Scribe, recipe: Caption
 
 
 def scenes(recipe: Captioned, size: int, seed: int, device: torch.device) -> Scenes:
-    """The recipe's pictures."""
+    """The recipe's images."""
     options = {"flawed": recipe.flawed, "names": recipe.names, "rich": recipe.rich}
     return Scenes(size, recipe.pool, recipe.fresh, seed, device, **options)
 

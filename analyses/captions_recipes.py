@@ -32,7 +32,7 @@ DOMAINS = ("industrial", "medical")
 
 
 def validation(per_category: int, device: torch.device, seed: int = 7) -> dict[str, Group]:
-    """Pictures of ``VALIDATION``, half of them with flaws, by domain."""
+    """Images of ``VALIDATION``, half of them with flaws, by domain."""
     groups = {}
     for domain in DOMAINS:
         spec = f"procedural:{domain}/seen"
@@ -46,7 +46,7 @@ def validation(per_category: int, device: torch.device, seed: int = 7) -> dict[s
 
 @torch.no_grad()
 def marks(backbone: Backbone, batch: SceneBatch, things: list[str]) -> float:
-    """How well a mark is found that a sentence names: patch AUROC of its map, the mean over pictures with marks."""
+    """How well a mark is found that a sentence names: patch AUROC of its map, the mean over images with marks."""
     tokens = backbone.tokenizer(things).to(backbone.logit_scale.device)
     text = backbone.encode_text(tokens, normalize=True)
     first = len(batch.shares)
@@ -64,7 +64,7 @@ def marks(backbone: Backbone, batch: SceneBatch, things: list[str]) -> float:
 
 @torch.no_grad()
 def sentences(backbone: Backbone, scenes: Scenes, scribe: Scribe, batches: int, n: int) -> dict[str, float]:
-    """CLIP's loss; retrieval, how often the nearest of ``n`` pictures is one that the sentence is true of; marks."""
+    """CLIP's loss; retrieval, how often the nearest of ``n`` images is one that the sentence is true of; marks."""
     sums = dict.fromkeys(("loss", "retrieval", "marks"), 0.0)
     plain = Captioned(dense=0.0)
     for _ in range(batches):
@@ -99,8 +99,9 @@ def score(row: dict[str, Any]) -> float:
 
 
 def chosen(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The rule: of recipes that name states seldom, those whose score is within ``NEAR`` of the best; of these, the one
-    that names states least, then the lowest loss.
+    """The rule: of recipes that name states seldom and whose score is within ``NEAR`` of the best, the rarest naming.
+
+    Between equals, the lower loss.
 
     Raises:
         SystemExit: no recipe qualifies.
@@ -147,8 +148,13 @@ def main() -> None:
             scenes = Scenes(args.size, pool, 40, 4711, device, flawed=0.3, names=VALIDATION)  # the same for all
             scenes.fill()
             about = json.loads((path.parent / "training.json").read_text())
-            name = next(name for name, own in RECIPES.items() if own.named == about["recipe"]["named"]
-                        and own.dense == about["recipe"]["dense"] and list(own.names) == about["recipe"]["names"])
+            name = next(
+                name
+                for name, own in RECIPES.items()
+                if own.named == about["recipe"]["named"]
+                and own.dense == about["recipe"]["dense"]
+                and list(own.names) == about["recipe"]["names"]
+            )
             row = {"recipe": name, "views": about["images"], "seconds": about["seconds"]}
             row |= measured(load("mini", path, device=device), RECIPES[name], groups, scenes)
             (args.out / f"{name}.json").write_text(json.dumps(row, indent=1))

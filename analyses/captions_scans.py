@@ -27,7 +27,9 @@ def lung_ct(draw: Draw, at: Canvas) -> Scene:
     tone = over(tone, torch.full_like(tone, 0.92), ribs)
     lungs = torch.full_like(at.x, 9.0)
     for flank in (-1, 1):
-        lung = at.moved(flank * draw.uniform(0.4, 0.46), draw.uniform(-0.05, 0.05)).turned(flank * draw.uniform(0.05, 0.25))
+        lung = at.moved(flank * draw.uniform(0.4, 0.46), draw.uniform(-0.05, 0.05)).turned(
+            flank * draw.uniform(0.05, 0.25)
+        )
         lungs = torch.minimum(lungs, lung.ellipse(draw.uniform(0.28, 0.34), draw.uniform(0.38, 0.46)))
     inside = smooth(0.012, -0.012, lungs)
     tone = over(tone, 0.08 + 0.05 * noise(draw, at, 8, 3), inside)
@@ -60,7 +62,11 @@ def spine_mri(draw: Draw, at: Canvas) -> Scene:
     marrow = draw.uniform(0.4, 0.65) + 0.06 * noise(draw, at, 24, 3, 0.8)
     pulp = draw.uniform(0.15, 0.3) + 0.5 * heavy * draw.uniform(0.3, 1.0)
     tone = over(tone, marrow + (pulp - marrow) * disc, at.fill(column))
-    tone = tone * (1 - 0.7 * smooth(0.018, 0.004, column.abs())) * (1 - 0.6 * smooth(0.03, 0.0, (part.abs() - 0.36).abs()) * at.fill(column))
+    tone = (
+        tone
+        * (1 - 0.7 * smooth(0.018, 0.004, column.abs()))
+        * (1 - 0.6 * smooth(0.03, 0.0, (part.abs() - 0.36).abs()) * at.fill(column))
+    )
     fluid = draw.uniform(0.1, 0.2) + 0.7 * heavy
     canal = (on.x - wide - 0.1).abs() - 0.07
     tone = over(tone, fluid.expand_as(tone), smooth(0.012, -0.012, canal))
@@ -112,7 +118,9 @@ def angiogram(draw: Draw, at: Canvas) -> Scene:
 def heart_ultrasound(draw: Draw, at: Canvas) -> Scene:
     """Echocardiogram: four dark chambers between bright walls, valves, in a fan."""
     at, field = probe(draw, at)
-    at = wobble(draw, at.moved(draw.uniform(-0.15, 0.15), draw.uniform(-0.1, 0.15)).turned(draw.uniform(-0.4, 0.4)), 0.04, 3)
+    at = wobble(
+        draw, at.moved(draw.uniform(-0.15, 0.15), draw.uniform(-0.1, 0.15)).turned(draw.uniform(-0.4, 0.4)), 0.04, 3
+    )
     tone = 0.25 + 0.1 * noise(draw, at, 5, 3, 0.7, stretch=0.3)
     muscle = at.ellipse(draw.uniform(0.6, 0.75), draw.uniform(0.65, 0.8))
     tone = over(tone, draw.uniform(0.45, 0.65) + 0.08 * noise(draw, at, 9, 3), smooth(0.02, -0.02, muscle))
@@ -132,7 +140,9 @@ def heart_ultrasound(draw: Draw, at: Canvas) -> Scene:
 def kidney_ultrasound(draw: Draw, at: Canvas) -> Scene:
     """Ultrasound of a kidney: dark bean with pyramids, bright sinus, liver above it, capsule."""
     at, field = probe(draw, at)
-    at = wobble(draw, at.moved(draw.uniform(-0.15, 0.15), draw.uniform(-0.05, 0.2)).turned(draw.uniform(-0.5, 0.5)), 0.04, 3)
+    at = wobble(
+        draw, at.moved(draw.uniform(-0.15, 0.15), draw.uniform(-0.05, 0.2)).turned(draw.uniform(-0.5, 0.5)), 0.04, 3
+    )
     tone = draw.uniform(0.35, 0.5) + 0.07 * noise(draw, at, 9, 3, 0.7)
     kidney = at.ellipse(draw.uniform(0.55, 0.7), draw.uniform(0.3, 0.38))
     cortex = draw.uniform(0.25, 0.38) + 0.05 * noise(draw, at, 12, 2)
@@ -154,7 +164,10 @@ def cytology(draw: Draw, at: Canvas) -> Scene:
     image = ground * (1 + 0.03 * noise(draw, at, 4, 3))
     bent = at.bent(0.05 * noise(draw, at, 4, 2), 0.05 * noise(draw, at, 4, 2))
     violet = colour(draw, (0.65, 0.85), (0.4, 0.8), (0.25, 0.5))
-    plasms = [colour(draw, (0.45, 0.6), (0.15, 0.45), (0.7, 0.9)), colour(draw, (0.88, 1.0), (0.15, 0.45), (0.75, 0.95))]
+    plasms = [
+        colour(draw, (0.45, 0.6), (0.15, 0.45), (0.7, 0.9)),
+        colour(draw, (0.88, 1.0), (0.15, 0.45), (0.75, 0.95)),
+    ]
     count, share = draw.uniform(0.8, 1.3), draw.uniform(0.3, 0.9)
     for layer, plasm in enumerate(plasms):
         near, other, ident = cells(draw, bent.scaled(count), 4.0 + layer)
@@ -165,9 +178,11 @@ def cytology(draw: Draw, at: Canvas) -> Scene:
 
 
 def _organs(draw: Draw, at: Canvas, tone: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Anatomy nobody has: a body, its wall, organs of random outline and grain, vessels; also body and bone distances."""
+    """Anatomy that does not exist, over ``tone``: a body, its wall, organs, vessels; and the body's distance and wall."""
     pick = draw.chance(0.5)
-    body = over(at.ellipse(draw.uniform(0.6, 1.0), draw.uniform(0.5, 1.0)), at.box(1.3, draw.uniform(0.7, 1.3), 0.3), pick)
+    body = over(
+        at.ellipse(draw.uniform(0.6, 1.0), draw.uniform(0.5, 1.0)), at.box(1.3, draw.uniform(0.7, 1.3), 0.3), pick
+    )
     base = draw.uniform(0.2, 0.6) + draw.uniform(0.02, 0.12) * noise(draw, at, 4, 3, 0.7, stretch=1.5)
     tone = over(tone, base, at.fill(body))
     shell = draw.uniform(0.02, 0.1)
@@ -181,14 +196,18 @@ def _organs(draw: Draw, at: Canvas, tone: Tensor) -> tuple[Tensor, Tensor, Tenso
         grain = draw.uniform(0.0, 0.12) * noise(draw, at, 12, 3, 0.7)
         shown = draw.chance(0.6)
         tone = over(tone, draw.uniform(0.05, 0.95) + grain, shown * smooth(0.015, -0.015, organ))
-        tone = over(tone, draw.uniform(0, 1).expand_as(tone), shown * draw.chance(0.4) * smooth(0.025, 0.0, organ.abs()))
+        tone = over(
+            tone, draw.uniform(0, 1).expand_as(tone), shown * draw.chance(0.4) * smooth(0.025, 0.0, organ.abs())
+        )
     many = (6, 1, 1)
     x, y = draw.uniform(-0.7, 0.7, many), draw.uniform(-0.7, 0.7, many)
     tree = walks(draw, at, x, y, draw.uniform(0, 6.3, many), (0.4, 1.0), 0.6, 4).amin(1, keepdim=True)
     width = draw.uniform(0.01, 0.04)
     vessels = draw.chance(0.5) * smooth(width, 0.5 * width, tree) * at.fill(body + shell)
     tone = over(tone, draw.uniform(0, 1).expand_as(tone), 0.8 * vessels)
-    bones = torch.maximum(at.turned(draw.uniform(0, 6.3)).moved(draw.uniform(-0.3, 0.3), 0.0).box(0.08, 2.0), body + shell)
+    bones = torch.maximum(
+        at.turned(draw.uniform(0, 6.3)).moved(draw.uniform(-0.3, 0.3), 0.0).box(0.08, 2.0), body + shell
+    )
     tone = over(tone, 0.9 + 0.08 * noise(draw, at, 30, 2), draw.chance(0.25) * at.fill(bones))
     return tone.clamp(0, 1), body, shell
 

@@ -1,19 +1,18 @@
 """Rich scenes for pre-training on sentences: what there is in them is known, and nothing about flaws but words.
 
-A pool of pictures on the device, most of them without a flaw. A batch shows them turned, cropped or close, some with
-a second thing in part of the picture, some with coloured marks, some grey, dark, bright or blurred. Masks of flaws
+A pool of images on the device, most of them without a flaw. A batch shows them turned, cropped or close, some with
+a second thing in part of the image, some with coloured marks, some grey, dark, bright or blurred. Masks of flaws
 serve one purpose: a caption must not call damaged what the crop has cut away. They are in no batch.
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from captions_scans import SCANS
-from mini_stream import SEEN, looked_at, sent, views
+from mini_stream import SEEN, Pool, looked_at, sent, views
 from torch import Tensor
 
 from headlens.data.procedural.captions import kind
@@ -27,7 +26,7 @@ KINDS = tuple(dict.fromkeys(kind(category) for category in THINGS.values()))
 FLAWS = tuple(dict.fromkeys(f for category in THINGS.values() for f in category.flaws if f not in HELD_OUT))
 SHAPES = ("dot", "ring", "square", "triangle", "cross", "line")
 TONES = ("black and white", "dark", "bright", "blurred")
-# What a caption may state of a picture, one column each; -1 is "none", or "unknown".
+# What a caption may state of a image, one column each; -1 is "none", or "unknown".
 CATEGORY, KIND, COLOUR, STATE, FLAW, SECOND, SECOND_PLACE, MARK, MARK_COLOUR, MARK_PLACE, COUNT, NEAR, TONE = range(13)
 _OFTEN = {"part": 3, "random_surface": 3, "phantom": 2, "random_scan": 3, "random_echo": 3, "random_slide": 2}
 _RGB = (
@@ -49,7 +48,7 @@ class SceneBatch:
 
 
 def areas(kinds: Tensor, at: Tensor, size: int) -> Tensor:
-    """Parts of a picture as [n, 1, size, size] in 0..1: ellipses (0), boxes (1), half planes (2), blobs (3).
+    """Parts of a image as [n, 1, size, size] in 0..1: ellipses (0), boxes (1), half planes (2), blobs (3).
 
     Args:
         kinds: [n].
@@ -85,9 +84,7 @@ def strokes(shapes: Tensor, counts: Tensor, at: Tensor, size: int) -> Tensor:
         dx, dy = (x - cx - shift * along.cos()) / scale, (y - cy - shift * along.sin()) / scale
         u, v = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
         radius, box = (u.square() + v.square()).sqrt(), torch.maximum(u.abs(), v.abs())
-        bars = torch.minimum(
-            torch.maximum(u.abs() - 0.25, v.abs() - 1), torch.maximum(v.abs() - 0.25, u.abs() - 1)
-        )
+        bars = torch.minimum(torch.maximum(u.abs() - 0.25, v.abs() - 1), torch.maximum(v.abs() - 0.25, u.abs() - 1))
         forms = (
             *(radius - 0.9, (radius - 0.8).abs() - 0.2, box - 0.8),
             *(torch.maximum(u.abs() * 0.866 + v * 0.5, -v) - 0.5, bars),
@@ -105,16 +102,14 @@ def _plane(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return axis[None, None, :], axis[None, :, None]
 
 
-class Scenes:
-    """A pool of pictures, the oldest of which are replaced, and batches of scenes made of them.
+class Scenes(Pool):
+    """A pool of images, and batches of scenes made of them; ``regions`` are the things, without their backdrops.
 
     Args:
-        size: pixels along a side.
-        pool, fresh: pictures kept, and new ones a call (one category).
-        seed, device: of everything, and where it stays.
-        flawed: share of pictures with a flaw.
+        size, pool, fresh, seed, device: as in ``Pool``.
+        flawed: share of images with a flaw.
         names: categories, of ``NAMES``.
-        rich: share of pictures with a second thing, and share of those with marks.
+        rich: share of images with a second thing, and share of those with marks.
     """
 
     def __init__(
@@ -129,25 +124,12 @@ class Scenes:
         names: tuple[str, ...] = NAMES,
         rich: float = 0.35,
     ) -> None:
-        self.size, self.fresh, self.seed, self.device = size, fresh, seed, device
+        often = [name for name in names for _ in range(_OFTEN.get(name, 1))]
+        super().__init__(size, pool, fresh, seed, device, 5, often)
         self.flawed, self.rich = flawed, rich
-        pool = -(-pool // fresh) * fresh
-        self.images = torch.empty(pool, 3, size, size, dtype=torch.uint8, device=device)
-        self.regions = torch.empty(pool, size, size, dtype=torch.bool, device=device)  # the thing, not its backdrop
-        self.attributes = torch.empty(pool, 5, dtype=torch.int64)
-        self.small = torch.empty(pool, 28, 28, dtype=torch.float16)
-        self.made = 0
-        self._chance = random.Random(seed)
-        self._names = [name for name in names for _ in range(_OFTEN.get(name, 1))]
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def fill(self, ease: float = 0.0) -> None:
-        """A pool full of pictures."""
-        while self.made < len(self.images):
-            self.refresh(ease)
 
     def refresh(self, ease: float = 0.0) -> None:
-        """Replace the oldest pictures by some of one category, with flaws of one family of severity ``ease``..1."""
+        """Replace the oldest images by some of one category, with flaws of one family of severity ``ease``..1."""
         name = self._chance.choice(self._names)
         category = THINGS[name]
         family = self._chance.choice([family for family in category.flaws if family not in HELD_OUT])
@@ -167,13 +149,15 @@ class Scenes:
             slot = part.long() % len(self.images)
             thing = category.domain == "industrial" and not category.texture
             self.images[slot] = as_bytes(made.image)
-            self.regions[slot] = made.region[:, 0] > 0.5 if thing else torch.ones_like(made.region[:, 0], dtype=torch.bool)
+            self.regions[slot] = (
+                made.region[:, 0] > 0.5 if thing else torch.ones_like(made.region[:, 0], dtype=torch.bool)
+            )
             self.attributes[slot.cpu()] = torch.stack(columns, 1).cpu()
             self.small[slot.cpu()] = F.adaptive_max_pool2d(made.mask.half(), 28)[:, 0].cpu()
         self.made += self.fresh
 
     def described(self, n: int) -> Tensor:
-        """What is known of ``n`` scenes that nobody paints: attributes [n, 13]."""
+        """What is known of ``n`` scenes, without painting them: attributes [n, 13]."""
         return self._planned(n)[0]
 
     def batch(self, n: int) -> SceneBatch:
@@ -182,7 +166,9 @@ class Scenes:
         plan = {name: sent(tensor, self.device) for name, tensor in plan.items()}
         first, other, u = _first(n), plan["other"], plan["u"]
         cover = areas(plan["part"], plan["part_at"], self.size) * plan["has_part"][:, None, None, None]
-        mark = strokes(plan["shape"], plan["count"], plan["mark_at"], self.size) * (0.75 + 0.25 * u[:, 4, None, None, None])
+        mark = strokes(plan["shape"], plan["count"], plan["mark_at"], self.size) * (
+            0.75 + 0.25 * u[:, 4, None, None, None]
+        )
         images = self._seen(plan["pick"], plan["theta"], plan["order"])
         images = images + (images[other] - images) * cover
         u = u[:, :, None, None]
@@ -200,7 +186,7 @@ class Scenes:
         pick = torch.randint(len(self.images), (n,), generator=self._generator)
         u = torch.rand(n, 24, generator=self._generator)
         theta, near = self._cropped(u, n)
-        # The second thing is another row's picture; rows of the first quarter stay among themselves.
+        # The second thing is another row's image; rows of the first quarter stay among themselves.
         other = torch.cat([torch.arange(first).roll(1), torch.arange(first, n).roll(1)])
         rows = torch.full((n, 13), -1)
         rows[:, [CATEGORY, KIND, COLOUR, STATE, FLAW]] = self.attributes[pick]
@@ -237,7 +223,7 @@ class Scenes:
         return theta, near
 
     def _part(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the second thing is: anything between a spot and half of the picture."""
+        """Where the second thing is: anything between a spot and half of the image."""
         kinds = (u[:, 16] * 4).long()
         rx = 0.12 + 0.5 * u[:, 17].square()
         ry = rx * (0.5 + u[:, 18])
@@ -286,7 +272,13 @@ class Scenes:
         layers = F.adaptive_avg_pool2d(layers, g)  # (b, 4, g, g)
         names, last = len(NAMES), len(NAMES) + len(SHAPES)
         index = torch.stack(
-            [rows[:b, CATEGORY], rows[:b, SECOND].clamp(min=0), names + rows[:b, MARK].clamp(min=0), torch.full((b,), last)], 1
+            [
+                rows[:b, CATEGORY],
+                rows[:b, SECOND].clamp(min=0),
+                names + rows[:b, MARK].clamp(min=0),
+                torch.full((b,), last),
+            ],
+            1,
         )
         shares = layers.new_zeros(b, last + 1, g, g)
         return shares.scatter_add(1, sent(index, self.device)[:, :, None, None].expand_as(layers), layers)
@@ -304,7 +296,7 @@ def _place(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _toned(images: Tensor, tone: Tensor) -> Tensor:
-    """Black and white (0), dark (1), bright (2) or blurred (3) pictures."""
+    """Black and white (0), dark (1), bright (2) or blurred (3) images."""
     images = torch.where(tone == 0, images.mean(1, keepdim=True), images)
     images = torch.where(tone == 1, images * 0.4, images)
     images = torch.where(tone == 2, images * 0.5 + 0.5, images)

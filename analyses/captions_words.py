@@ -164,10 +164,11 @@ def vocabulary() -> list[str]:
     said += ["a", "an", "the", "some", "there is", "with", "object", "background", "close-up", "cropped"]
     said += [word for category in THINGS.values() for word in category.words]
     said += [word for flaw in FLAWS for word in FAMILY_WORDS[flaw]]
-    return said + [text for domain in ("industrial", "medical") for bad in (False, True) for text in states(domain, bad)]
+    return said + [
+        text for domain in ("industrial", "medical") for bad in (False, True) for text in states(domain, bad)
+    ]
 
 
 def share_named(scribe: Scribe, attributes: Tensor) -> float:
     """How many of the sentences about ``attributes`` [n, 13] name a state or a flaw."""
     return float(scribe.sentences(attributes)[1][:, STATE].float().mean())
-

@@ -286,7 +286,7 @@ def train(
     device: torch.device,
     init: Path | None = None,
     compiled: bool = False,
-    task: Task = Task(),  # noqa: B008
+    task: Task = Task(),
 ) -> Backbone:
     """One piece of a run: from the beginning (random, or the weights ``init``), or from what lies in ``out``."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

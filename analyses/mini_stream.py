@@ -38,36 +38,52 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-class Stream:
-    """A pool of twins, scenes without and with a flaw, the oldest of which are replaced; batches are drawn from it.
+class Pool:
+    """Pictures on a device, the oldest of which are replaced; what is known of them is on the CPU.
 
     Args:
         size: pixels along a side; captions, masks and pictures are the same at any size.
         pool: pictures kept.
-        fresh: new pictures a call: one category, ``families`` of its flaws.
+        fresh: new pictures a call, all of one category.
         seed: of everything.
         device: where pictures are made and stay.
+        columns: attributes of a picture.
+        names: categories; one that is there twice is shown twice as often.
     """
 
-    families = 2
-
-    def __init__(self, size: int, pool: int, fresh: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, size: int, pool: int, fresh: int, seed: int, device: torch.device, columns: int, names: list[str]
+    ) -> None:
         self.fresh, self.seed, self.size, self.device = fresh, seed, size, device
-        pool = -(-pool // fresh) * fresh  # twins stay together when the oldest are replaced
+        pool = -(-pool // fresh) * fresh  # what is made together is replaced together
         self.images = torch.empty(pool, 3, size, size, dtype=torch.uint8, device=device)
-        self.masks = torch.empty(pool, size, size, dtype=torch.bool, device=device)
+        self.regions = torch.empty(pool, size, size, dtype=torch.bool, device=device)  # a part of each picture
         # Captions are written on the CPU: what they need is there without waiting for the device.
-        self.attributes = torch.empty(pool, 7, dtype=torch.int64)
-        self.small = torch.empty(pool, 28, 28, dtype=torch.float16)
+        self.attributes = torch.empty(pool, columns, dtype=torch.int64)
+        self.small = torch.empty(pool, 28, 28, dtype=torch.float16)  # masks
         self.made = 0
         self._chance = random.Random(seed)
-        self._names = [name for name in SEEN for _ in range(_OFTEN.get(name, 1))]
+        self._names = names
         self._generator = torch.Generator().manual_seed(seed)
 
     def fill(self, ease: float = 0.0) -> None:
         """A pool full of pictures."""
         while self.made < len(self.images):
             self.refresh(ease)
+
+    def refresh(self, ease: float = 0.0) -> None:
+        """Replace the oldest pictures by others, with flaws of severity ``ease``..1."""
+        raise NotImplementedError
+
+
+class Stream(Pool):
+    """A pool of twins, scenes without and with a flaw, of ``families`` families a call; ``regions`` are masks."""
+
+    families = 2
+
+    def __init__(self, size: int, pool: int, fresh: int, seed: int, device: torch.device) -> None:
+        names = [name for name in SEEN for _ in range(_OFTEN.get(name, 1))]
+        super().__init__(size, pool, fresh, seed, device, 7, names)
 
     def refresh(self, ease: float = 0.0) -> None:
         """Replace the oldest pictures by twins of one category, with flaws of severity ``ease``..1."""
@@ -89,7 +105,7 @@ class Stream:
                     *(torch.where(flawed > 0, degree, -1), colour_of(made.image, made.region), flawed),
                 )
                 slot = (2 * (part.long() - self.made) + twin + self.made) % len(self.images)
-                self.images[slot], self.masks[slot] = as_bytes(made.image), made.mask[:, 0]
+                self.images[slot], self.regions[slot] = as_bytes(made.image), made.mask[:, 0]
                 self.attributes[slot.cpu()] = torch.stack(columns, 1).cpu()
                 self.small[slot.cpu()] = F.adaptive_max_pool2d(made.mask.half(), 28)[:, 0].cpu()
         self.made += self.fresh
@@ -112,7 +128,7 @@ class Stream:
         grid = F.affine_grid(theta, [n, 1, self.size, self.size], align_corners=False)
         images = self.images[pick].gather(1, order[:, :, None, None].expand(-1, -1, self.size, self.size))
         images = F.grid_sample(images.float() / 255, grid, padding_mode="reflection", align_corners=False)
-        masks = F.grid_sample(self.masks[pick][:, None].float(), grid, padding_mode="reflection", align_corners=False)
+        masks = F.grid_sample(self.regions[pick][:, None].float(), grid, padding_mode="reflection", align_corners=False)
         patches = F.adaptive_avg_pool2d((masks > 0.5).float(), self.size // 14)[:, 0]
         gain = 0.8 + 0.4 * u[:, 1:2] + 0.1 * (u[:, 2:5] - 0.5)  # one for all channels, and one for each
         grain = torch.randn_like(images[::2]).repeat_interleave(2, 0) * 0.03 * u[:, 6:7] * (u[:, 7:8] < 0.4)
@@ -135,7 +151,7 @@ class Stream:
 
 
 def views(n: int, generator: torch.Generator) -> Tensor:
-    """``n`` random views [n, 2, 3]: turned, mirrored, squashed, shifted, nearer or farther; a third of them only mirrored."""
+    """``n`` random views [n, 2, 3]: turned, mirrored, squashed, shifted, zoomed; a third only mirrored or turned."""
     u = torch.rand(n, 8, generator=generator)
     still = (u[:, 7] < 0.35).float()
     quarter = torch.where(u[:, 0] < 0.3, (u[:, 0] * 10).floor() + 1, 0.0)  # quarter and half turns now and then

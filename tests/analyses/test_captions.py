@@ -1,0 +1,226 @@
+"""Pre-training on sentences: they are true, they name states as seldom as asked, and no flaw is in a loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from captions_pretrain import RECIPES, SENTENCES, VALIDATION, Captioned, alignment, losses, scribe
+from captions_recipes import chosen, score, table
+from captions_scans import SCANS
+from captions_scenes import (
+    CATEGORY,
+    COLOUR,
+    COUNT,
+    FLAW,
+    FLAWS,
+    MARK,
+    MARK_COLOUR,
+    MARK_PLACE,
+    NAMES,
+    NEAR,
+    SECOND,
+    SECOND_PLACE,
+    SHAPES,
+    STATE,
+    THINGS,
+    TONE,
+    TONES,
+    Scenes,
+    areas,
+    strokes,
+)
+from captions_words import NUMBERS, Scribe, share_named, vocabulary
+from mini_pretrain import train
+
+from headlens.backbone import architecture, assemble, load
+from headlens.data.procedural.captions import ABNORMAL_STATES, DISEASED_STATES, HEALTHY_STATES, NORMAL_STATES
+from headlens.data.procedural.catalogue import CATEGORIES, FAMILY_WORDS, HELD_OUT, ROLES
+from headlens.data.procedural.draw import Draw
+from headlens.data.procedural.render import COLOURS, PLACES, place_of, render
+from headlens.heads.phrases import words
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    pool = Scenes(28, pool=160, fresh=4, seed=3, device=CPU)
+    pool.fill()
+    return pool
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load("mini").tokenizer
+
+
+def test_scans_are_no_category_of_the_catalogue():
+    assert not set(SCANS) & set(CATEGORIES)
+    unseen = {word for name, role in ROLES.items() if role == "unseen" for word in CATEGORIES[name].words}
+    assert not unseen & set(vocabulary())
+    assert not {word for flaw in HELD_OUT for word in FAMILY_WORDS[flaw]} & set(vocabulary())
+    assert not set(VALIDATION) & {name for name, role in ROLES.items() if role == "unseen"}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_every_scan_can_be_painted_with_its_flaws(name):
+    from headlens.data.procedural.lesions import LESIONS
+
+    category = SCANS[name]
+    draw = Draw.of(0, name, torch.arange(2, dtype=torch.int32))
+    normal = render(category, None, draw, 42)
+    assert normal.image.isfinite().all()
+    assert normal.region.mean() > 0.02
+    assert not set(category.flaws) & HELD_OUT
+    flawed = render(category, LESIONS[category.flaws[0]], draw, 42)
+    assert flawed.mask.flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("named", [0.0, 0.03, 0.12, 0.4])
+def test_states_are_named_no_more_often_than_the_field_says(scenes, tokenizer, named):
+    rows = scenes.described(6000)
+    share = share_named(Scribe(tokenizer, 1, named), rows)
+    error = 2 * (named * (1 - named) / len(rows)) ** 0.5
+    assert 0.6 * named <= share <= named + error
+
+
+def test_where_states_are_not_named_no_word_of_one_is_there(scenes, tokenizer):
+    said, stated = Scribe(tokenizer, 1, 0.0).sentences(scenes.described(2000))
+    assert not stated[:, [STATE, FLAW]].any()
+    patterns = (*NORMAL_STATES, *ABNORMAL_STATES, *HEALTHY_STATES, *DISEASED_STATES)
+    states = {pattern.replace("{}", "").strip() for pattern in patterns}
+    flaws = {word for flaw in FLAWS for word in FAMILY_WORDS[flaw]} - {f"a {shape}" for shape in SHAPES}
+    for sentence in said:
+        assert not any(f" {state} " in f" {sentence} " for state in states | flaws), sentence
+
+
+def licensed(row: list[int], tells: list[bool]) -> set[str]:
+    """Colours, shapes, counts, places and tones that a sentence about ``row`` may contain."""
+    columns = ((COLOUR, COLOURS), (MARK_COLOUR, COLOURS), (MARK, SHAPES), (TONE, TONES))
+    said = {name for column, names in columns if tells[column] for name in words(names[row[column]])}
+    said |= {word for column in (SECOND_PLACE, MARK_PLACE) if tells[column] for word in words(PLACES[row[column]])}
+    said |= {NUMBERS[row[COUNT] - 1]} if tells[COUNT] else set()
+    said |= {"cropped"} if row[NEAR] == 1 else set()
+    names = [NAMES[row[column]] for column in (CATEGORY, SECOND) if row[column] >= 0]
+    said |= {word for name in names for text in THINGS[name].words for word in words(text)}
+    return said | ({word for text in FAMILY_WORDS[FLAWS[row[FLAW]]] for word in words(text)} if tells[FLAW] else set())
+
+
+def test_sentences_are_true(scenes, tokenizer):
+    rows = scenes.described(3000)
+    said, stated = Scribe(tokenizer, 2, 0.4).sentences(rows)
+    places = {word for place in PLACES for word in words(place)} - {"in", "on", "at", "the"}
+    checked = {*COLOURS, *SHAPES, *NUMBERS, *places, "dark", "bright", "blurred", "cropped"} - {"", "line"}
+    for sentence, row, tells in zip(said, rows.tolist(), stated.tolist(), strict=True):
+        assert all(row[column] >= 0 for column, told in enumerate(tells) if told), sentence  # nothing unknown is stated
+        assert words(sentence) & checked <= licensed(row, tells), sentence
+        for column in (CATEGORY, SECOND):
+            assert not tells[column] or any(word in sentence for word in THINGS[NAMES[row[column]]].words), sentence
+        for column, names in ((COLOUR, COLOURS), (MARK, SHAPES), (MARK_PLACE, PLACES), (SECOND_PLACE, PLACES)):
+            assert not tells[column] or names[row[column]] in sentence, sentence
+        assert not tells[FLAW] or row[STATE] == 1
+
+
+def test_vocabulary_has_every_word(scenes, tokenizer):
+    known = set().union(*map(words, vocabulary()))
+    about = Scribe(tokenizer, 0, 0.5)
+    assert set().union(*map(words, about.sentences(scenes.described(4000))[0] + about.things())) <= known
+
+
+def test_general_sentences_name_no_category(scenes, tokenizer):
+    _, stated = Scribe(tokenizer, 0, 0.0, general=True).sentences(scenes.described(500))
+    assert not stated[:, [CATEGORY, SECOND]].any()
+
+
+def test_tokens_are_the_tokenizers(scenes, tokenizer):
+    about = Scribe(tokenizer, 0, 0.5)
+    said = about.sentences(scenes.described(30))[0] + about.things()
+    tokens = about.tokens(said, CPU)
+    assert torch.equal(tokens, tokenizer(said)[:, : tokens.shape[1]])
+
+
+def test_a_share_that_is_none_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="at most"):
+        Scribe(tokenizer, 0, 0.7)
+
+
+def test_marks_and_parts_are_where_they_are_said_to_be(scenes):
+    torch.manual_seed(0)
+    u = torch.rand(200, 24)
+    shape, count, _, at = scenes._mark(u)
+    single = count == 1
+    found = place_of(strokes(shape, count, at, 112)[single] > 0.3)
+    from captions_scenes import _place
+
+    named = _place(*at[single, :2].unbind(1))
+    assert (found == named).float().mean() > 0.9  # near a border between two places, rounding decides
+    inside = areas(*scenes._part(u), 56)
+    assert 0 <= float(inside.min()) <= float(inside.max()) <= 1
+
+
+def test_shares_say_what_patches_show(scenes):
+    batch = scenes.batch(64)
+    assert batch.images.shape == (64, 3, 28, 28)
+    assert 0 <= float(batch.images.min()) <= float(batch.images.max()) <= 1
+    assert batch.shares.shape == (16, len(NAMES) + len(SHAPES) + 1, 2, 2)
+    torch.testing.assert_close(batch.shares.sum(1), torch.ones(16, 2, 2))
+    for row, own in enumerate(batch.attributes[:16].tolist()):
+        there = {i for i, share in enumerate(batch.shares[row].flatten(1).amax(1).tolist()) if share > 0}
+        known = {own[CATEGORY], own[SECOND], len(NAMES) + own[MARK] if own[MARK] >= 0 else -1, len(NAMES) + len(SHAPES)}
+        assert there <= known  # a flaw is no class: it is part of the thing that it is on
+
+
+def test_what_a_crop_hides_is_not_called_damaged(scenes):
+    rows = torch.full((1, 13), -1)
+    rows[0, [STATE, FLAW]] = torch.tensor([1, 2])
+    flawed = int((scenes.attributes[:, 3] == 1).nonzero()[0])
+    pick, still = torch.tensor([flawed]), torch.eye(2, 3)[None]
+    kept, hidden = rows.clone(), rows.clone()
+    scenes._visible(kept, pick, still, torch.zeros(1, 28, 28))
+    scenes._visible(hidden, pick, still, torch.ones(1, 28, 28))
+    assert kept[0, [STATE, FLAW]].tolist() == [1, 2]
+    assert hidden[0, [STATE, FLAW]].tolist() == [0, -1]
+
+
+def test_alignment_prefers_patches_that_are_what_they_show():
+    things = torch.eye(5)
+    shares = torch.zeros(2, 5, 9)
+    shares[0, 1], shares[1, 3] = 1, 1
+    right = {5: things[torch.tensor([1, 3])][:, None].expand(-1, 9, -1)}
+    wrong = {5: things[torch.tensor([3, 1])][:, None].expand(-1, 9, -1)}
+    assert alignment(right, things, shares) < 1e-3 < alignment(wrong, things, shares)
+
+
+def test_the_loss_has_sentences_and_things_and_nothing_else(scenes, tokenizer):
+    model = assemble(architecture("mini"), None, seed=0)
+    batch = scenes.batch(8)
+    for recipe in RECIPES.values():
+        assert (recipe.state, recipe.rank) == (0.0, 0.0)
+    about = scribe(Captioned(), tokenizer, 0)
+    assert set(losses(model, batch, about, Captioned(), True)) == {"clip", "dense"}
+    assert set(losses(model, batch, about, Captioned(dense=0.0), False)) == {"clip"}
+
+
+def test_a_tiny_run_writes_weights_that_load(tmp_path):
+    recipe = replace(RECIPES["aligned"], batch=4, pool=8, fresh=4, small_until=1.0)
+    train(recipe, seconds=0.01, piece=60, seed=0, out=tmp_path, device=CPU, task=SENTENCES)
+    assert load("mini", tmp_path / "open_clip_model.safetensors").logit_scale.isfinite()
+
+
+def row(name, named, retrieval, loss=1.0):
+    pair = {"industrial": 0.7, "medical": 0.7}
+    parts = {"retrieval": retrieval, "marks": 0.8, "maps": pair, "floor": pair, "images": pair}
+    return {"recipe": name, "named": named, "loss": loss, **parts}
+
+
+def test_the_rule():
+    rows = [row("rare", 0.03, 0.66), row("seldom", 0.12, 0.7), row("often", 0.4, 0.9)]
+    assert chosen(rows)["recipe"] == "rare"  # within .02 of the best that qualifies
+    assert chosen([row("rare", 0.03, 0.5), *rows[1:]])["recipe"] == "seldom"
+    assert chosen([row("a", 0.12, 0.7, loss=2), row("b", 0.12, 0.69)])["recipe"] == "b"
+    with pytest.raises(SystemExit, match="none is chosen"):
+        chosen(rows[2:])
+    assert score(rows[0]) == pytest.approx((0.66 + 0.8 + 0.7) / 3)
+    assert len(table(rows).splitlines()) == 5
