@@ -1,4 +1,4 @@
-"""What adapting buys on a backbone: detectors trained on auxiliary sets, tested on categories that neither they nor the backbone have seen.
+"""What adapting buys on a backbone: detectors trained on auxiliary sets, tested on unseen categories.
 
     python analyses/captions_detectors.py runs/captions/open_clip_model.safetensors --seeds 0 --out runs/detectors.json
 

@@ -178,7 +178,7 @@ def cytology(draw: Draw, at: Canvas) -> Scene:
 
 
 def _organs(draw: Draw, at: Canvas, tone: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Anatomy that does not exist, over ``tone``: a body, its wall, organs, vessels; and the body's distance and wall."""
+    """Anatomy of no body, over ``tone``: outline, wall, organs, vessels; and the distance to the body, and its wall."""
     pick = draw.chance(0.5)
     body = over(
         at.ellipse(draw.uniform(0.6, 1.0), draw.uniform(0.5, 1.0)), at.box(1.3, draw.uniform(0.7, 1.3), 0.3), pick

@@ -45,7 +45,8 @@ def test_a_healthy_machine():
         assert found[name]["detail"] == importlib.metadata.version(package)
     assert {"python", "cpu", "mps"} <= found.keys()
     assert str(torch.get_num_threads()) in found["cpu"]["detail"]
-    assert sha256_of(embedded.weights("mini")) in found["mini"]["detail"]
+    for name in embedded.NAMES:
+        assert sha256_of(embedded.weights(name)) in found[name]["detail"]
     assert found["ViT-L-14-336-quickgelu openai"]["status"] == "warning"
     for text in ("open_clip_model.safetensors", "timm/vit_large_patch14_clip_336.openai", "hub"):
         assert text in found["ViT-L-14-336-quickgelu openai"]["detail"]

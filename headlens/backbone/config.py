@@ -129,7 +129,7 @@ def architecture(name: str) -> Architecture:
 
     Args:
         name: an open_clip model name of the plain ViT family, such as ``"ViT-L-14-336-quickgelu"``; or
-            ``"mini"``, which ships with headlens.
+            ``"mini"`` or ``"mini-captions"``, which ship with headlens.
 
     Raises:
         ArchitectureError: unknown name, or a model that the towers cannot be true to; the message says why.

@@ -51,11 +51,11 @@ def load(
     """A CLIP by its open_clip name, frozen and in eval mode.
 
     Args:
-        name: ``"mini"``, the embedded backbone, which needs no network and has seen procedural images only; or
-            a plain ViT of open_clip: ViT-B-32, ViT-B-16, ViT-B-16-plus-240, ViT-L-14,
-            ViT-L-14-336, their ``-quickgelu`` forms, and their kin. OpenAI's weights need the ``-quickgelu`` form.
-            Or, alone, a folder or file beside which a config says what it is, as those that transformers and open_clip
-            write.
+        name: ``"mini"`` or ``"mini-captions"``, the embedded backbones, which need no network and have seen procedural
+            images only, the first with masks of flaws, the second with sentences alone; or a plain ViT of open_clip:
+            ViT-B-32, ViT-B-16, ViT-B-16-plus-240, ViT-L-14, ViT-L-14-336, their ``-quickgelu`` forms, and their kin.
+            OpenAI's weights need the ``-quickgelu`` form. Or, alone, a folder or file beside which a config says what
+            it is, as those that transformers and open_clip write.
         pretrained: a tag of open_clip (downloaded once, with a progress bar); or a local file: safetensors, open_clip's
             .pt/.bin, OpenAI's archive, with open_clip's names or those of transformers' ``CLIPModel``; or a folder with
             such a file in it; or None for random weights, which say nothing about any image (of an embedded backbone,

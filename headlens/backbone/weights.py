@@ -92,7 +92,7 @@ def find_weights(
             "headlens again"
         )
     recipe = embedded.config(name)["preprocess_cfg"]
-    return _fitted(arch, checkpoint, "embedded, trained on procedural images only", recipe)
+    return _fitted(arch, checkpoint, embedded.TRAINED_ON[name], recipe)
 
 
 def _named(name: str, about: Description | None) -> Architecture:
@@ -128,6 +128,9 @@ def _of_file(arch: Architecture, path: Path, about: Description | None, act_fn: 
         recipe = about.recipe
         check_activation(arch, about.quick, f"{path.name}, by {about.path.name} beside it,")
     checkpoint = read_checkpoint(path)
+    shipped = {digest: name for name, digest in embedded.SHA256.items()}.get(checkpoint.sha256, arch.name)
+    if shipped != arch.name and arch.name in embedded.NAMES:  # of one shape: nothing else would tell them apart
+        raise CheckpointError(f"{path} holds the weights of {shipped}, not of {arch.name}: load {shipped!r} instead")
     tag = published_as(arch.name, checkpoint.sha256)
     if tag is not None:
         recipe, known = tag_config(arch.name, tag), True

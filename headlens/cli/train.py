@@ -28,7 +28,7 @@ def train(
     data: Annotated[str, typer.Option(help="The auxiliary set: a folder, a listing, or procedural:industrial/aux.")],
     out: Annotated[Path, typer.Option(help="The run folder; one that was interrupted goes on.", file_okay=False)],
     preset: Annotated[str, typer.Option(help="headclip, anomalyclip, anomalyclip-published, crane.")] = "headclip",
-    backbone: Annotated[str, typer.Option(help="mini, or an open_clip name.")] = "mini",
+    backbone: Annotated[str, typer.Option(help="mini, mini-captions, or an open_clip name.")] = "mini",
     weights: Annotated[Optional[str], typer.Option(help="A tag, such as openai, or a weight file.")] = None,  # noqa: UP045
     config: Annotated[
         Optional[Path],  # noqa: UP045

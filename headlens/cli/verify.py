@@ -11,13 +11,13 @@ import typer
 def verify(
     names: Annotated[
         Optional[list[str]],  # noqa: UP045 typer reads this at run time on Python 3.10
-        typer.Argument(help="Architectures by their open_clip names, or mini.", show_default="mini"),
+        typer.Argument(help="Architectures by their open_clip names, mini or mini-captions.", show_default="mini"),
     ] = None,
     weights: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            help="A weight file for the (one) architecture, or a folder with one. Without it: random weights; of mini, "
-            "its own.",
+            help="A weight file for the (one) architecture, or a folder with one. Without it: random weights; of "
+            "mini and mini-captions, their own.",
             exists=True,
         ),
     ] = None,

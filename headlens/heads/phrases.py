@@ -75,11 +75,13 @@ def words(text: str) -> set[str]:
 
 
 @cache
-def caption_words() -> frozenset[str]:
-    """All words of the captions that the embedded backbone was trained on.
+def caption_words(name: str = "mini") -> frozenset[str]:
+    """All words of the captions that an embedded backbone was trained on.
 
     Categories that were kept from it and flaws that were held out have never been named to it.
     """
+    if (listed := embedded.weights(name).with_name("words.txt")).is_file():
+        return frozenset(listed.read_text(encoding="utf-8").split())
     from headlens.data.procedural.captions import TEMPLATES as CAPTIONS
     from headlens.data.procedural.captions import kind, states
     from headlens.data.procedural.catalogue import CATEGORIES, FAMILIES, FAMILY_WORDS, HELD_OUT, ROLES
@@ -107,7 +109,8 @@ def learnt(backbone: Backbone, phrases: Iterable[str]) -> tuple[list[str], list[
     phrases = list(phrases)
     if backbone.provenance.name not in embedded.NAMES:
         return phrases, []
-    known = [words(phrase) <= caption_words() for phrase in phrases]
+    read = caption_words(backbone.provenance.name)
+    known = [words(phrase) <= read for phrase in phrases]
     return (
         [phrase for phrase, own in zip(phrases, known, strict=True) if own],
         [phrase for phrase, own in zip(phrases, known, strict=True) if not own],

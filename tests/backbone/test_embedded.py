@@ -1,4 +1,4 @@
-"""The embedded backbone: open_clip's format, its own small vocabulary, and identities in float32 on real weights."""
+"""The embedded backbones: open_clip's format, its own small vocabulary, and identities in float32 on real weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import open_clip
 import pytest
 import torch
+from captions_words import vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
@@ -17,29 +18,32 @@ from PIL import Image
 from headlens.backbone import LocalStream, embedded, load
 from headlens.backbone.checkpoint import read_checkpoint
 from headlens.backbone.parity import parity
-from headlens.errors import CheckpointError
+from headlens.errors import CheckpointError, RunError
+from headlens.heads.phrases import caption_words, learnt, words
+from headlens.training.run import load_run
 from tests.backbone.models import close
 
 LOCAL = LocalStream(start=5)
 
 
-@pytest.fixture(scope="module")
-def mini():
-    return load("mini")
+@pytest.fixture(scope="module", params=embedded.NAMES)
+def mini(request):
+    return load(request.param)
 
 
 def test_what_it_is(mini):
     v, t = mini.vision.cfg, mini.text.cfg
     assert (v.n_layers, v.n_heads, v.patch_size, v.image_size, t.n_layers, t.n_ctx) == (24, 16, 14, (224, 224), 12, 77)
-    assert embedded.weights("mini").stat().st_size <= 16 * 2**20
+    name = mini.provenance.name
+    assert embedded.weights(name).stat().st_size <= 16 * 2**20
     assert "procedural" in mini.provenance.weights
-    assert mini.provenance.sha256 == read_checkpoint(embedded.weights("mini")).sha256
+    assert mini.provenance.sha256 == read_checkpoint(embedded.weights(name)).sha256 == embedded.SHA256[name]
     assert mini.provenance.act_fn_known
     assert "procedural" in repr(mini)
 
 
 def test_open_clip_loads_it_from_its_folder(mini):
-    folder = embedded.weights("mini").parent
+    folder = embedded.weights(mini.provenance.name).parent
     theirs = open_clip.create_model(f"local-dir:{folder}").eval()
     image = Image.effect_noise((300, 200), 90).convert("RGB")
     images = mini.preprocess(image)[None]
@@ -49,9 +53,38 @@ def test_open_clip_loads_it_from_its_folder(mini):
         close(mini.encode_text(tokens), theirs.encode_text(tokens), 2e-5)
 
 
-def test_identities_hold_on_its_weights():
-    state = read_checkpoint(embedded.weights("mini")).state
-    for row in parity("mini", state, sizes=[None]):
+def test_one_is_never_taken_for_the_other():
+    both = [load(name).provenance for name in embedded.NAMES]
+    assert [own.name for own in both] == ["mini", "mini-captions"]
+    assert len({own.sha256 for own in both}) == len({own.weights for own in both}) == 2
+    assert "sentences" in both[1].weights
+    with pytest.raises(RunError, match=r"trained on mini .*not on mini-captions"):
+        load_run("mini-industrial-0", load("mini-captions"))
+    with pytest.raises(CheckpointError, match="weights of mini-captions, not of mini: load 'mini-captions' instead"):
+        load("mini", embedded.weights("mini-captions"))
+
+
+@pytest.mark.parametrize("name", embedded.NAMES)
+def test_its_card_says_what_it_is(name):
+    card = embedded.weights(name).with_name("card.md").read_text(encoding="utf-8")
+    assert card.startswith(f"# {name}\n")
+    assert "never seen a photograph" in card
+    if name == "mini-captions":
+        assert "No mask of a flaw" in card and "2.5 %" in card
+
+
+def test_words_of_sentences_ship_with_the_weights():
+    known = set().union(*map(words, vocabulary()))
+    assert caption_words("mini-captions") == known
+    found, left_out = learnt(load("mini-captions"), ["a red ring", "damaged object", "rusty object"])
+    assert (found, left_out) == (["a red ring", "damaged object"], ["rusty object"])
+    assert learnt(load("mini"), ["a red ring"]) == ([], ["a red ring"])
+
+
+@pytest.mark.parametrize("name", embedded.NAMES)
+def test_identities_hold_on_its_weights(name):
+    state = read_checkpoint(embedded.weights(name)).state
+    for row in parity(name, state, sizes=[None]):
         for check in ("image", "image_fast", "text", "heads", "residual"):
             assert row[check] <= row["limit"], row
 
@@ -108,12 +141,13 @@ def test_loading_imports_no_open_clip():
 
 
 def test_weights_of_its_own_shape_can_be_given(mini, tmp_path):
-    same = load("mini", embedded.weights("mini"))
+    name = mini.provenance.name
+    same = load(name, embedded.weights(name))
     assert same.provenance.weights == "open_clip_model.safetensors"
     close(same.logit_scale, mini.logit_scale, 0)
     with pytest.raises(CheckpointError, match="no pretrained tag 'openai'"):
-        load("mini", "openai")
+        load(name, "openai")
     broken = tmp_path / "cut.safetensors"
-    broken.write_bytes(embedded.weights("mini").read_bytes()[:1000])
+    broken.write_bytes(embedded.weights(name).read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"cut\.safetensors"):
-        load("mini", broken)
+        load(name, broken)

@@ -1,6 +1,7 @@
 """Backbones that ship with headlens, trained on procedural images alone; none has ever seen a photograph.
 
-One folder each, in the layout that open_clip calls a local directory: ``open_clip_config.json``,
+``mini`` was trained with masks of flaws and knows them; ``mini-captions`` was trained on sentences, which seldom name
+any. One folder each, in the layout that open_clip calls a local directory: ``open_clip_config.json``,
 ``open_clip_model.safetensors``, and ``card.md``, which says how it was made and what it is not.
 """
 
@@ -10,9 +11,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-SHA256 = {"mini": "691ce1878b21171ce7b18a4ac5f922c767e13f8e18f9a81aa3daf0b14ea14b62"}
+SHA256 = {
+    "mini": "691ce1878b21171ce7b18a4ac5f922c767e13f8e18f9a81aa3daf0b14ea14b62",
+    "mini-captions": "e8e7d2d3c7b6742bbda4ab4a9f6248567ae8c1c7855b817aa8ad414d2ef17baa",
+}
 """Of the weight file of each: what ships is what is loaded."""
 NAMES = tuple(SHA256)
+TRAINED_ON = {
+    "mini": "embedded, trained on procedural images only",
+    "mini-captions": "embedded, trained on sentences about procedural images only",
+}
+"""What the provenance of each says of its weights; it begins with ``embedded``."""
 
 
 def weights(name: str) -> Path:
