@@ -174,7 +174,7 @@ def main() -> int:
     given = parser.parse_args()
     fuzzing.warm_up()
     tally, count, round_number = fuzzing.Tally(), 0, 0
-    silent: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     while count < given.files:
         rng = random.Random(f"{given.seed}/{round_number}")
         folder = Path(tempfile.mkdtemp(prefix="headlens-fuzz-"))
@@ -182,26 +182,33 @@ def main() -> int:
         what = f"seed {given.seed}/{round_number}"
         images = [file for file in files if "ground_truth" not in file.parts]
 
-        done = fuzzing.call("data", "check", folder / "set")
-        tally.add(what, done)
-        done = fuzzing.call("score", folder / "set/screw/test", "--run", "mini-industrial", "--out", folder / "out")
-        table = (folder / "out/scores.csv").read_text() if (folder / "out/scores.csv").is_file() else ""
-        tally.add(what, done, _unnamed(images, done.said + table))
-        done = fuzzing.call(
+        checked = fuzzing.call("data", "check", folder / "set")
+        scored = fuzzing.call("score", folder / "set/screw/test", "--run", "mini-industrial", "--out", folder / "out")
+        evaluated = fuzzing.call(
             "eval", "--run", "mini-industrial-0", "--data", folder / "set", "--json", folder / "eval.json"
         )
-        notes = (folder / "eval.json").read_text() if (folder / "eval.json").is_file() else ""
-        tally.add(what, done, [] if notes or done.status else ["neither a result nor an error"])
-        missing = json.loads(notes).get("skipped", {}) if notes else {}
-        silent["left out by eval, with a reason"] += len(missing)
+        table, result = text(folder / "out/scores.csv"), text(folder / "eval.json")
+        left_out = scored.said + text(folder / "out/scores.left_out.txt")
+        skipped = list(json.loads(result)["skipped"]) if result else []
+        tally.add(
+            what, checked, [f"{name} is not named, and eval skips it" for name in skipped if name not in checked.said]
+        )
+        tally.add(
+            what, scored, [f"{image.name} is not named" for image in images if image.name not in table + left_out]
+        )
+        tally.add(what, evaluated, [] if result or evaluated.status else ["neither a result nor an error"])
+        counts["odd images that score left out"] += sum(image.name in left_out for image in images)
+        counts["odd images that it scored"] += sum(image.name in table for image in images)
+        counts["images that eval left out, with a reason"] += len(skipped)
         shutil.rmtree(folder)
         count, round_number = count + len(files), round_number + 1
-    print(f"{count} files; {dict(silent)}")
+    print(f"{count} odd files; {dict(counts)}")
     return tally.report()
 
 
-def _unnamed(files: list[Path], said: str) -> list[str]:
-    return [f"{file.name} is not named" for file in files if file.name not in said and not file.is_dir()]
+def text(path: Path) -> str:
+    """What is in a file; nothing where there is none."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 if __name__ == "__main__":
