@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from tifffile import TiffPage
 
-RULES = b"upright 2"
+RULES = b"upright 3"
 """Changes when the same files become other images or masks: here, in ``pixel_values`` or in ``mask_fit``."""
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")  # none runs a program
 _LOSSY = {"JPEG", "MPO", "WEBP", "JPEG2000"}
@@ -39,7 +39,8 @@ _COMPRESSIONS = {"NONE", "ADOBE_DEFLATE", "DEFLATE", "PIXTIFF", "PACKBITS"}  # w
 _PIECE = 2**26  # bytes: twice the largest piece that glibc may keep
 _SLACK = 4096  # bytes by which a compressed piece may be larger than an unpacked one
 _MOST_PER_PIXEL = 3  # times four bytes, of max_pixels: RGB in single precision
-_TWICE = ("RGB;16", "RGBA;16", "RGBX;16")
+_GREY_ALPHA = "LA;16B"
+_TWICE = ("RGB;16", "RGBA;16", "RGBX;16", _GREY_ALPHA)
 
 
 def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
@@ -108,7 +109,10 @@ def _with_lower(upper: Stored, file: BinaryIO) -> np.ndarray:
     file.seek(0)
     with Image.open(file, formats=FORMATS) as picture:
         picture.tile = [_made(tile)((*tile[:3], _lower(tile[3]))) for tile in picture.tile]
+        grey = _rawmode(picture.tile[0]) == "RGBA"
         lower = of_picture(picture).values
+    if grey:
+        lower = lower[..., 1:2]
     values = upper.values.astype(np.uint16)
     values <<= 8
     values |= lower
@@ -127,6 +131,8 @@ def _rawmode(tile: tuple) -> str:
 
 def _lower(arguments: str | tuple) -> str | tuple:
     """The arguments of a decoder, for the byte that it would leave out."""
+    if arguments == _GREY_ALPHA:  # as if its four bytes were colours, of which green is the one
+        return "RGBA"
     if isinstance(arguments, str):
         return arguments[:-1] + _LOWER[arguments[-1]]
     return (_lower(arguments[0]), *arguments[1:])

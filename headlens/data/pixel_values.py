@@ -91,8 +91,9 @@ def mask_of(stored: Stored, name: str) -> Tensor:
     if alpha is not None and (alpha != alpha.flat[0]).any():
         if not values.any():
             raise DataError(f"{name}: a black mask with varying transparency; save it as white on black")
-        covered = values.astype(np.uint16) * alpha  # on black; what is not quite transparent stays above 0
-        values = (covered // 255 + (covered % 255 > 0)).astype(np.uint8)
+        wide = np.uint16 if values.dtype == np.uint8 else np.uint32
+        covered = values.astype(wide) * alpha  # on black; what is not quite transparent stays above 0
+        values = (covered // 255 + (covered % 255 > 0)).astype(values.dtype)
     low, high = _extremes(values, name)
     floating = values.dtype.kind == "f"
     if low < -_OVERSHOOT * high or (low < 0 and not floating):

@@ -101,14 +101,15 @@ def test_cmyk(tmp_path):
 
 
 def deep_png(path: Path, values: np.ndarray) -> Path:
-    """[H, W] or [H, W, 3] with 16 bits, written by hand: the oracle does not share code with the reader."""
-    height, width = values.shape[:2]
+    """[H, W] or [H, W, 1 to 4] with 16 bits, written by hand: the oracle does not share code with the reader."""
+    height, width, *channels = values.shape
+    colours = {1: 0, 2: 4, 3: 2, 4: 6}[channels[0] if channels else 1]
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    head = struct.pack(">IIBBBBB", width, height, 16, 0 if values.ndim == 2 else 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 16, colours, 0, 0, 0)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )
@@ -133,6 +134,15 @@ def test_sixteen_bits_of_colour(tmp_path):
         scaled = values // scale
         expected = np.round(scaled * (255 / full)).astype(np.uint8)
         assert np.array_equal(shown(deep_png(tmp_path / "a.png", scaled)), expected)
+        alpha = RNG.integers(0, 65_536, (5, 7, 1))
+        assert np.array_equal(shown(deep_png(tmp_path / "b.png", np.concatenate([scaled, alpha], -1))), expected)
+
+
+def test_sixteen_bits_of_grey_with_alpha_are_those_of_grey(tmp_path):
+    for top in (200, 3000, 65_535):
+        values = RNG.integers(0, top + 1, (5, 7, 2))
+        alone = shown(deep_png(tmp_path / "a.png", values[..., 0]))
+        assert np.array_equal(shown(deep_png(tmp_path / "b.png", values)), alone)
 
 
 def test_thirty_two_bits(tmp_path):

@@ -64,6 +64,15 @@ def test_what_is_transparent_is_not_marked(tmp_path, ground):
     assert np.array_equal(read_mask(faint).numpy(), BLOB)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("value", [1, 256, 32_768, 65_535])
+def test_transparency_over_sixteen_bits_loses_no_label(tmp_path, channels, value):
+    values = np.stack([BLOB * value] * channels + [np.where(BLOB, 65_535, 0)], -1)
+    for seen in (65_535, 32_768):
+        values[BLOB, -1] = seen
+        assert np.array_equal(read_mask(deep_png(tmp_path / "a.png", values)).numpy(), BLOB)
+
+
 def test_black_on_transparency_says_nothing(tmp_path):
     values = BLOB * np.uint8(255)
     path = saved(tmp_path / "a.png", np.stack([values * 0] * 3 + [values], -1))
