@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ import headlens
 from headlens import cli
 from headlens.backbone.parity import stirred_state
 from headlens.cli import app, main
-from headlens.cli.common import at_once
+from headlens.cli.common import at_once, tables
+from headlens.errors import ConfigError
 from tests.backbone.test_loading import container_archive
 
 
@@ -122,3 +124,10 @@ def test_verify_own_weights_in_openais_archive(tmp_path):
 def test_python_m_headlens():
     out = subprocess.run([sys.executable, "-m", "headlens", "-h"], capture_output=True, text=True, check=True).stdout
     assert "verify" in out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_as_configuration_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "mine.toml")
+    with pytest.raises(ConfigError, match=r"mine\.toml: .*is a pipe"):
+        tables(tmp_path / "mine.toml")

@@ -135,7 +135,8 @@ def test_what_cannot_be_done_is_one_clear_error(arguments, error, named, run, pi
 
 def test_a_config_file_sets_what_flags_do_not(tmp_path):
     config = tmp_path / "mine.toml"
-    config.write_text("[detector]\nalpha = 0.2\ntaps = [11, 23]\n[training]\nepochs = 1\nbatch = 10\nsize = 56\n")
+    text = "[detector]\nalpha = 0.2\ntaps = [11, 23]\n[training]\nepochs = 1\nbatch = 10\nsize = 56\n"
+    config.write_text(text, encoding="utf-8-sig")  # as editors on Windows save it
     out = tmp_path / "run"
     invoke(
         *("train", "--data", "procedural:medical/aux", "--per-category", 2, "--config", config, "--out", out, "--cpu"),

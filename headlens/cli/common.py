@@ -14,7 +14,7 @@ import typer
 
 from headlens.cli.result_names import LONGEST, legal_name, with_digest
 from headlens.errors import ConfigError
-from headlens.files import MAX_PIXELS
+from headlens.files import MAX_PIXELS, read_text
 from headlens.launch import launched, place
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def tables(path: Path | None) -> dict[str, dict[str, Any]]:
     given: dict[str, Any] = {}
     if path is not None:
         try:
-            given = tomllib.loads(path.read_text(encoding="utf-8"))
+            given = tomllib.loads(read_text(path))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: {error}; expected TOML with tables [detector] and [training]") from error
     known = ("detector", "training")

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from headlens.errors import MemoryShortError
 
-_GOES_ON = ("train", "ablate", "importance", "score")
+_GOES_ON = ("train", "ablate", "importance", "score", "weights", "compare", "figures")
 _SMALLER = ("batch", "at_once", "memory", "max_pixels", "size", "per_category")
 """Options that bound memory, those first that cost nothing but time."""
 _STATED = re.compile(

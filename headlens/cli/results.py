@@ -12,6 +12,7 @@ import typer
 
 from headlens.cli.common import slug
 from headlens.errors import RunError
+from headlens.files import read_text
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
@@ -75,7 +76,7 @@ def check_free(path: Path, question: Mapping[str, object]) -> None:
     if not path.exists():
         return
     try:
-        before = json.loads(path.read_bytes()).get(ABOUT)
+        before = json.loads(read_text(path)).get(ABOUT)
     except (OSError, ValueError, AttributeError):
         before = None
     if before != digest(question):

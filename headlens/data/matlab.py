@@ -18,7 +18,7 @@ from headlens.errors import DataError
 from headlens.files import read_regular
 
 MOST_BYTES = 2**26
-"""Of a file, and of each variable in it once unpacked."""
+"""Of a file, and of all variables in it once unpacked."""
 _CRACK = 2  # the region of CrackForest that is crack; 1 is the pavement, 3 and more what cracks close off of it
 _MATRIX, _COMPRESSED = 14, 15
 _STRUCT, _NUMERIC = 2, range(6, 16)  # classes of arrays
@@ -63,13 +63,14 @@ def _variables(content: bytes) -> Iterator[tuple[str, np.ndarray | dict[str, np.
     """Names and values; None for values that no mask is made of."""
     if len(content) < 128 or content[126:128] not in (b"IM", b"MI"):
         raise ValueError("no header")
-    order = "<" if content[126:128] == b"IM" else ">"
+    order, left = "<" if content[126:128] == b"IM" else ">", MOST_BYTES
     for kind, data in _elements(memoryview(content)[128:], order):
         if kind == _COMPRESSED:
             unpacker = zlib.decompressobj()
-            unpacked = unpacker.decompress(data, MOST_BYTES)
-            if unpacker.unconsumed_tail:
-                raise ValueError(f"more than {MOST_BYTES} bytes in a variable")
+            unpacked = unpacker.decompress(data, left + 1)
+            left -= len(unpacked)
+            if left < 0:
+                raise ValueError(f"more than {MOST_BYTES} bytes in its variables")
             kind, data = next(_elements(memoryview(unpacked), order), (0, memoryview(b"")))
         if kind == _MATRIX:
             array = _Array.of(data, order)

@@ -17,13 +17,14 @@ import torch
 from headlens.backbone import Backbone, embedded
 from headlens.detectors.prompts import TEMPLATES
 from headlens.errors import DataError
+from headlens.files import read_text
 
 BUILT_IN = Path(__file__).with_name("phrases.txt")
 """The pool that is used when none is given."""
 
 
 def read_phrases(path: str | Path) -> list[str]:
-    """Phrases from a UTF-8 text file: one a line; empty lines and headings, which begin with ``#``, are skipped.
+    """Phrases from a text file: one a line; empty lines and headings, which begin with ``#``, are skipped.
 
     Of phrases that differ in case and spaces alone, which CLIP's tokenizer does not see, the first stays.
 
@@ -35,7 +36,7 @@ def read_phrases(path: str | Path) -> list[str]:
     (True, True)
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_text(Path(path)).splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable text file ({error}); give a file of phrases, one a line") from error
     return distinct((line for line in lines if not line.lstrip().startswith("#")), str(path))

@@ -119,6 +119,22 @@ def test_one_file_of_labelme(tmp_path):
     assert [(record.name, record.anomalous) for record in open(tmp_path / "b.json").records] == [("b", True)]
 
 
+def test_json_of_other_tools_stops_no_reader(tmp_path):
+    """A list beside images of MVTec's layout, and among files of labelme; what is cut short may be labelme's."""
+    for family in ("good", "dent"):
+        trees.picture(tmp_path / "set", f"test/{family}/000.png")
+    trees.text(tmp_path / "set", "test/dent/000.json", "[]")
+    assert [record.mask for record in open(tmp_path / "set").records] == [None, None]
+    for name in ("a", "b"):
+        trees.picture(tmp_path / "flat", f"{name}.jpg")
+        labelled(tmp_path / "flat", f"{name}.json", f"{name}.jpg", SQUARE)
+    trees.text(tmp_path / "flat", "classes.json", '["dent"]')
+    assert [record.anomalous for record in open(tmp_path / "flat", layout="labelme").records] == [True, True]
+    trees.text(tmp_path / "flat", "b.json", '{"shapes": [')
+    with pytest.raises(DataError, match=r"b\.json: is not JSON"):
+        open(tmp_path / "flat", layout="labelme")
+
+
 # COCO
 def coco(
     root: Path, name: str, images: list[Any], annotations: list[Any], categories: Any = ({"id": 1, "name": "dent"},)

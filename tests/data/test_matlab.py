@@ -59,6 +59,15 @@ def test_what_would_take_the_machine(tmp_path):
     (tmp_path / "bomb.mat").write_bytes(head + struct.pack("<II", 15, len(bomb)) + bomb)
     with pytest.raises(DataError, match=r"bomb\.mat: damaged.*more than"):
         read_matlab(tmp_path / "bomb.mat", 10**9)
+    half = bytes(MOST_BYTES // 2)  # of the kind that no mask is made of: two of them fit, three do not
+    part = zlib.compress(struct.pack("<II", 1, len(half)) + half, 1)
+    element = struct.pack("<II", 15, len(part)) + part
+    (tmp_path / "parts.mat").write_bytes(head + element * 3)
+    with pytest.raises(DataError, match=r"parts\.mat: damaged.*more than"):
+        read_matlab(tmp_path / "parts.mat", 10**9)
+    (tmp_path / "parts.mat").write_bytes(head + element)
+    with pytest.raises(DataError, match=r"parts\.mat: holds nothing"):
+        read_matlab(tmp_path / "parts.mat", 10**9)
     cells = b""
     for _ in range(2000):
         array = struct.pack("<IIII IIii II", 6, 8, 1, 0, 5, 8, 1, 1, 1, 0) + cells

@@ -236,6 +236,8 @@ def test_pools_from_files(tmp_path):
     file = tmp_path / "pool.txt"
     file.write_text("# heading\n\nred  object\nRed object\n  # another\nwood\n", encoding="utf-8")
     assert read_phrases(file) == ["red object", "wood"]
+    file.write_text("red object\nwood\n", encoding="utf-16")
+    assert read_phrases(file) == ["red object", "wood"]
     file.write_bytes(b"\xff\xfe\x00wood")
     for bad in (file, tmp_path, tmp_path / "none.txt"):
         with pytest.raises(DataError, match=f"{bad}: not a readable text file"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headlens.data.outlines import Outlines, Shape
-from headlens.data.readers.tables import parsed
+from headlens.data.readers.tables import value_in
 from headlens.data.readers.tree import is_normal
 from headlens.errors import DataError
 
@@ -40,8 +40,8 @@ def size_of(height: Any, width: Any) -> tuple[int, int] | None:
 
 def labelme(path: Path) -> dict[str, Any] | None:
     """What is in a file of labelme; None for any other JSON, such as a table of the set."""
-    content = parsed(path)
-    if "shapes" not in content or "imagePath" not in content:
+    content = value_in(path)
+    if not isinstance(content, dict) or "shapes" not in content or "imagePath" not in content:
         return None
     shapes = content["shapes"]
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):

@@ -46,16 +46,25 @@ def text(path: Path, lenient: bool = False, most: int = MOST_TEXT) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror}); make it readable, or take it away") from error
 
 
+def value_in(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DataError: it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(text(path, most=_MOST_JSON))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON ({error})") from error
+
+
 def parsed(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
         DataError: it cannot be read, or holds something else.
     """
-    try:
-        content = json.loads(text(path, most=_MOST_JSON))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON ({error})") from error
+    content = value_in(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__} where an object is expected")
     return content
