@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headlens.cli.common import name_slug
-from headlens.cli.result_names import LONGEST, as_text, folded, free_name, from_text, legal_name, result_names
+from headlens.cli.result_names import LONGEST, as_text, folded, from_text, legal_name, name_slug, result_names
+from headlens.cli.results import free_name
 
 PART = st.one_of(
     st.text("aAbB. -_%", min_size=1, max_size=4),

@@ -177,9 +177,9 @@ class HookedTower(HookedRootModule):
         """
         if not any(map(has_hooks, self.mod_dict.values())):
             return False
-        if deaf := [name for name in hooked(self) if name.endswith(self.passed_by)]:
+        if unread := [name for name in hooked(self) if name.endswith(self.passed_by)]:
             raise ConfigError(
-                f"a forward reads past {deaf[0]}, so the hook there would not be heeded everywhere: hook a block "
+                f"a forward reads past {unread[0]}, so the hook there would not be heeded everywhere: hook a block "
                 "instead, or one of the points in hook_dict"
             )
         return True

@@ -19,9 +19,7 @@ from headlens.cli.common import (
     RunOption,
     SeedOption,
     WeightsOption,
-    name_slug,
     run_of,
-    slug,
 )
 from headlens.errors import ConfigError
 from headlens.files import MAX_PIXELS
@@ -97,7 +95,8 @@ def attribute(
     from tqdm import tqdm
 
     from headlens import attribution
-    from headlens.cli.result_names import free_name, result_names
+    from headlens.cli.result_names import name_slug, result_names, slug
+    from headlens.cli.results import free_name
     from headlens.data import Preprocess
     from headlens.errors import DataError, ShapeError
     from headlens.heads import Head

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from headlens.cli.result_names import LONGEST, legal_name, with_digest
 from headlens.errors import ConfigError
 from headlens.files import MAX_PIXELS, read_text
 from headlens.launch import launched, place
@@ -106,22 +105,6 @@ def opened(
     pictures = pictures_of(data, per_category, max_pixels, domain, follow_links)
     typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}, on {pictures}\n")
     return loaded, pictures
-
-
-def slug(*parts: object) -> str:
-    """Parts as one name of a file.
-
-    >>> slug("ablate", "mini-industrial", "procedural:medical", "")
-    'ablate-mini-industrial-procedural-medical'
-    """
-    whole = "-".join(str(part) for part in parts if str(part))
-    name = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in whole)
-    return name if len(name.encode()) <= LONGEST else with_digest(name, whole)
-
-
-def name_slug(text: str) -> str:
-    """The name of an image as a part of a result's name: ``a b.png`` as ``a-b-png``."""
-    return slug(legal_name(text)).replace(".", "-")
 
 
 def tables(path: Path | None) -> dict[str, dict[str, Any]]:

@@ -21,12 +21,10 @@ from headlens.cli.common import (
     PerCategory,
     RunOption,
     WeightsOption,
-    name_slug,
     opened,
     run_of,
-    slug,
 )
-from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
+from headlens.cli.results import data_fact, free_name, other_than, run_fact, stem, tell
 from headlens.errors import DataError
 from headlens.files import MAX_PIXELS
 
@@ -93,7 +91,7 @@ def contributions(
 def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: int, out: Path) -> None:
     """Tables and a figure for each image."""
     from headlens import heads
-    from headlens.cli.result_names import free_name, result_names
+    from headlens.cli.result_names import name_slug, result_names, slug
     from headlens.data import read_image
     from headlens.heads.results import write_figure
     from headlens.printing import printable, unicode

@@ -1,18 +1,14 @@
-"""Names of the files that verbs write for image files: legal on every system, bounded, and never one for two images."""
+"""Names of the files that verbs write: legal on every system, bounded, and never one for two images."""
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote_to_bytes
-
-from headlens.files import is_result
 
 LONGEST = 120
 """Bytes in UTF-8 of such a name, which suffixes are added to; file systems take 255, some less."""
@@ -22,7 +18,6 @@ _RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{d}{n}" for d in ("COM", "LPT") for n in "0123456789¹²³"
 }
 _URI = "file://"
-_NO_QUESTION = ("versions", "picture", "skipped")
 
 
 def legal_name(text: str, longest: int = LONGEST) -> str:
@@ -54,6 +49,22 @@ def with_digest(name: str, of: str, longest: int = LONGEST) -> str:
     digest = sha256(of.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     cut = name.encode()[: longest - len(digest) - 1].decode(errors="ignore").rstrip(". ")
     return f"{cut}-{digest}"
+
+
+def slug(*parts: object) -> str:
+    """Parts as one name of a file.
+
+    >>> slug("ablate", "mini-industrial", "procedural:medical", "")
+    'ablate-mini-industrial-procedural-medical'
+    """
+    whole = "-".join(str(part) for part in parts if str(part))
+    name = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in whole)
+    return name if len(name.encode()) <= LONGEST else with_digest(name, whole)
+
+
+def name_slug(text: str) -> str:
+    """The name of an image as a part of a result's name: ``a b.png`` as ``a-b-png``."""
+    return slug(legal_name(text)).replace(".", "-")
 
 
 def folded(name: str) -> str:
@@ -91,45 +102,6 @@ def result_names(
         with_digest(spell(path.name), str(path)) if count[folded(name)] > 1 else name
         for name, path in zip(names, paths, strict=True)
     ]
-
-
-def free_name(out: Path, name: str, abouts: Mapping[str, dict[str, Any]]) -> str:
-    """``name`` for results, or, where other questions' results lie there already, with a digest of the question.
-
-    What a result is about is read from its own file, Parquet or npz. Versions of software make no other question, nor
-    do the names that the same image has. A figure in its place that headlens did not make is another's, too.
-
-    Args:
-        out: where they go.
-        name: the beginning of their files' names.
-        abouts: the provenance of each, by how its name ends.
-    """
-    questions = {end: _question(about) for end, about in abouts.items()}
-    if all(_is_free(out / f"{name}{end}", question) for end, question in questions.items()):
-        return name
-    return with_digest(name, "".join(questions.values()))
-
-
-def _is_free(path: Path, question: str) -> bool:
-    figure = path.with_suffix(".png")
-    if figure.exists() and not is_result(figure):
-        return False
-    return not path.exists() or _question(_provenance(path)) == question
-
-
-def _question(about: dict[str, Any]) -> str:
-    return json.dumps({key: about[key] for key in sorted(about) if key not in _NO_QUESTION})
-
-
-def _provenance(path: Path) -> dict[str, Any]:
-    from headlens.attribution.attribute import read_provenance
-    from headlens.errors import RunError
-    from headlens.heads.results import read_parquet
-
-    try:
-        return read_parquet(path)[1] if path.suffix == ".parquet" else read_provenance(path)
-    except RunError:
-        return {}
 
 
 def as_text(path: Path) -> str:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from headlens.cli.common import slug
+from headlens.cli.result_names import slug, with_digest
 from headlens.errors import RunError
-from headlens.files import read_text
+from headlens.files import is_result, read_text
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
     from headlens.training.run import Run
 
 ABOUT = "question"
+_NO_QUESTION = ("versions", "picture", "skipped")  # of a result's provenance: they do not change the result
 
 
 def stem(*parts: object, **facts: object) -> str:
@@ -36,6 +37,45 @@ def stem(*parts: object, **facts: object) -> str:
     """
     known = {name: value for name, value in facts.items() if value is not None}
     return slug(*parts, digest([list(map(str, parts)), known])[:8] if known else "")
+
+
+def free_name(out: Path, name: str, abouts: Mapping[str, dict[str, Any]]) -> str:
+    """``name`` for results, or, where other questions' results lie there already, with a digest of the question.
+
+    What a result is about is read from its own file, Parquet or npz. Versions of software make no other question, nor
+    do the names that the same image has. A figure in its place that headlens did not make is another's, too.
+
+    Args:
+        out: where they go.
+        name: the beginning of their files' names.
+        abouts: the provenance of each, by how its name ends.
+    """
+    questions = {end: _question(about) for end, about in abouts.items()}
+    if all(_is_free(out / f"{name}{end}", question) for end, question in questions.items()):
+        return name
+    return with_digest(name, "".join(questions.values()))
+
+
+def _is_free(path: Path, question: str) -> bool:
+    figure = path.with_suffix(".png")
+    if figure.exists() and not is_result(figure):
+        return False
+    return not path.exists() or _question(_provenance(path)) == question
+
+
+def _question(about: dict[str, Any]) -> str:
+    return json.dumps({key: about[key] for key in sorted(about) if key not in _NO_QUESTION})
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    from headlens.attribution.attribute import read_provenance
+    from headlens.errors import RunError
+    from headlens.heads.results import read_parquet
+
+    try:
+        return read_parquet(path)[1] if path.suffix == ".parquet" else read_provenance(path)
+    except RunError:
+        return {}
 
 
 def digest(question: object) -> str:

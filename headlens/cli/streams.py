@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 
-class _Deaf(io.FileIO):
+class _PipeWriter(io.FileIO):
     """A descriptor whose reader may leave, as ``| head`` does: what is written after that goes nowhere."""
 
     def write(self, content: Any) -> int:
@@ -43,7 +43,7 @@ def _forgiving(stream: TextIO) -> TextIO:
         return stream
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(_Deaf(number, "wb", closefd=False)),
+        io.BufferedWriter(_PipeWriter(number, "wb", closefd=False)),
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=stream.line_buffering if isinstance(stream, io.TextIOWrapper) else True,

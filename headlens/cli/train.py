@@ -92,7 +92,7 @@ def train(
         steps_done.update()
         steps_done.set_postfix(image=f"{row['image']:.3f}", pixel=f"{row['pixel']:.3f}")
 
-    def heard() -> None:
+    def notify() -> None:
         with suppress(OSError):  # not through a buffer, which may be in the middle of something else
             os.write(sys.stderr.fileno(), b"\nstops after this step; once more stops at once\n")
 
@@ -107,7 +107,7 @@ def train(
                 cpu=cpu,
                 begin=begin,
                 progress=progress,
-                heard=heard if parallel.current().main else lambda: None,
+                notify=notify if parallel.current().main else lambda: None,
             )
     except Stopped as stopped:
         typer.echo(f"{stopped}; the same command goes on")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that is granted after a whole step; who insists ends the process at once."""
+"""Ctrl-C and SIGTERM as requests to stop after a whole step; a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from types import FrameType
 from typing import Any
 
 _SAME = 1.0
-"""Seconds within which a second signal is the same wish: of one Ctrl-C, a process hears from its terminal and from
-``torchrun``."""
+"""Seconds within which a second signal is the same request: Ctrl-C comes from the terminal and from ``torchrun``."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -30,18 +29,18 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def wishes(heard: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int]]:
+def stop_requested(notify: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int]]:
     """Gives what returns the number of the first SIGINT or SIGTERM that has come within the block, 0 before.
 
     The next one does what it did before. Signals that were ignored stay so. Outside of the main thread, where Python
-    lets nobody listen to signals, none is heard.
+    allows no handlers of signals, none is noticed.
 
     Args:
-        heard: called with the first.
+        notify: called at the first.
 
-    >>> with wishes() as wish:
+    >>> with stop_requested() as requested:
     ...     signal.raise_signal(signal.SIGINT)
-    ...     wish() == signal.SIGINT
+    ...     requested() == signal.SIGINT
     True
     """
     came: list[tuple[int, float]] = []
@@ -49,7 +48,7 @@ def wishes(heard: Callable[[], object] = lambda: None) -> Iterator[Callable[[], 
     def take(number: int, frame: FrameType | None) -> None:
         if not came:
             came.append((number, time.monotonic()))
-            heard()
+            notify()
         elif time.monotonic() - came[0][1] > _SAME:
             signal.signal(number, before[number])
             signal.raise_signal(number)

@@ -25,7 +25,7 @@ from headlens.launch import alone, launched
 from headlens.training.calibration import calibrate
 from headlens.training.config import TrainingConfig
 from headlens.training.features import features_of
-from headlens.training.interrupt import Stopped, wishes
+from headlens.training.interrupt import Stopped, stop_requested
 from headlens.training.losses import objective
 from headlens.training.run import new_run, save_run
 from headlens.training.state import STATE, load_state, save_state
@@ -67,7 +67,7 @@ def train(
     cpu: bool = False,
     begin: Callable[[int, int], object] = lambda step, steps: None,
     progress: Callable[[dict[str, float]], object] = lambda row: None,
-    heard: Callable[[], object] = lambda: None,
+    notify: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Trains ``detector`` on ``dataset`` and writes the run folder ``out``; goes on where a killed run stopped.
 
@@ -86,7 +86,7 @@ def train(
         cpu: leave GPUs alone.
         begin: called with the step that the run begins at, and how many there will be.
         progress: called with the row of the log after every step.
-        heard: called when a first Ctrl-C or SIGTERM has come.
+        notify: called when a first Ctrl-C or SIGTERM has come.
 
     Returns:
         The card.
@@ -134,14 +134,14 @@ def train(
         }
         log = load_state(out, detector, optimizer, same)
         begin(len(log), steps)
-        with wishes(heard) as wish:
-            for row, stop in _steps(loss, optimizer, loader, readable, config, accelerator, log, steps, wish):
+        with stop_requested(notify) as requested:
+            for row, stop in _steps(loss, optimizer, loader, readable, config, accelerator, log, steps, requested):
                 progress(row)
                 if main and (stop or len(log) % config.save_every == 0 or len(log) == steps):
                     save_state(out, detector, optimizer, log, same)
                 if stop:
                     accelerator.wait_for_everyone()
-                    raise Stopped(len(log), steps, wish() or signal.SIGTERM)
+                    raise Stopped(len(log), steps, requested() or signal.SIGTERM)
         facts = {
             "trained_on": dataset.name,
             "domain": dataset.domain,
@@ -181,7 +181,7 @@ def _steps(
     accelerator: Accelerator,
     log: list[dict[str, float]],
     steps: int,
-    wish: Callable[[], int],
+    requested: Callable[[], int],
 ) -> Iterator[tuple[dict[str, float], bool]]:
     """Takes the steps that ``log`` does not have yet; after each, its row, and whether any process is to stop."""
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
@@ -199,7 +199,7 @@ def _steps(
         terms = {name: terms.get(name, 0) + term.detach() / config.accumulate for name, term in found.items()}
         if not accelerator.sync_gradients:
             continue
-        stop = torch.tensor(float(wish() > 0), device=device)
+        stop = torch.tensor(float(requested() > 0), device=device)
         *values, stopping = accelerator.reduce(torch.stack([*terms.values(), stop]), "mean").tolist()
         row = {"step": len(log) + 1, "seconds": round(before + time.monotonic() - start, 2)}
         row |= dict(zip(terms, values, strict=True))

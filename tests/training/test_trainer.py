@@ -78,7 +78,7 @@ def test_a_signal_saves_the_step_that_is_being_taken(number, at, clip, pictures,
     """Long before the first regular save, inside a step, and at the last one."""
     config = TrainingConfig(epochs=3, batch=4, save_every=100, lr_heads=0.05)
     train(Detector(clip, headclip), pictures, config, tmp_path / "whole", cpu=True)
-    calls, step, heard, begun = [], torch.optim.Adam.step, [], []
+    calls, step, noticed, begun = [], torch.optim.Adam.step, [], []
 
     def signalled(self, *args, **kwargs):
         step(self, *args, **kwargs)
@@ -96,9 +96,9 @@ def test_a_signal_saves_the_step_that_is_being_taken(number, at, clip, pictures,
                 config,
                 tmp_path / "cut",
                 cpu=True,
-                heard=lambda: heard.append(1),
+                notify=lambda: noticed.append(1),
             )
-    assert stopped.value.number == number and heard == [1]
+    assert stopped.value.number == number and noticed == [1]
     train(
         Detector(clip, headclip),
         pictures,
