@@ -36,6 +36,13 @@ def test_names_are_distinct_bounded_legal_and_stable(files, spell):
     assert result_names(files[::-1], spell=spell)[::-1] == names
 
 
+def test_a_digest_that_is_taken_is_not_given():
+    files = [Path("/ß"), Path("/SS")]
+    names = result_names(files)
+    again = result_names(files, names)
+    assert len({*map(folded, [*names, *again])}) == 4 and result_names(files, names) == again
+
+
 @settings(max_examples=100, deadline=None)
 @given(FILES, st.data())
 def test_names_that_are_taken_are_not_given(files, data):

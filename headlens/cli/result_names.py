@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import unicodedata
 from collections import Counter
@@ -97,11 +98,17 @@ def result_names(
             spell("-".join(path.parts[1:][-depth:])) if count[folded(name)] > 1 else name
             for name, path in zip(names, paths, strict=True)
         ]
-    count = Counter(map(folded, [*names, *taken]))
+    given = {*map(folded, taken)}
+    count = Counter([*map(folded, names), *given])
     return [
-        with_digest(spell(path.name), str(path)) if count[folded(name)] > 1 else name
+        _with_free_digest(spell(path.name), str(path), given) if count[folded(name)] > 1 else name
         for name, path in zip(names, paths, strict=True)
     ]
+
+
+def _with_free_digest(name: str, path: str, taken: set[str]) -> str:
+    tries = (with_digest(name, path + "/" * number) for number in itertools.count())
+    return next(one for one in tries if folded(one) not in taken)
 
 
 def as_text(path: Path) -> str:
