@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from headlens.cli.pictures import find_images
+from headlens.data import open
 from headlens.errors import DataError
 
 
@@ -145,3 +146,19 @@ def test_arguments_that_name_no_image_are_refused_at_once(argument, message, tmp
         Path("phones/a.heic").write_bytes(b"0")
         with pytest.raises(DataError, match=message):
             find_images([argument])
+
+
+def test_a_data_set_of_images_holds_what_score_takes(tmp_path):
+    """One rule for both, whatever folders of masks are called and wherever they lie."""
+    for folder in ("photos", "photos_masks", "photos/gt", "more/label", "more/images", "deep/er"):
+        for name in ("a", "a_mask", "b"):
+            paint(tmp_path / folder / f"{name}.png")
+    data = open(tmp_path, layout="images", refuse=lambda error: None)
+    taken = find_images([str(tmp_path)])
+    assert [record.image for record in data.records] == taken.files
+    assert {path.parent.relative_to(tmp_path).as_posix() for path in taken.files} == {
+        "photos",
+        "more/images",
+        "deep/er",
+    }
+    assert len(taken.files) == 6 and taken.passed == "passed over: masks (12)"

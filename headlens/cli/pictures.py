@@ -7,15 +7,11 @@ import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from headlens.cli.left_out import LeftOut
 from headlens.errors import DataError
-
-if TYPE_CHECKING:
-    from headlens.data.readers import Root
 
 _LISTINGS = (".csv", ".tsv", ".json", ".jsonl")
 
@@ -150,35 +146,17 @@ def _take_listing(path: Path, images: Images) -> None:
 def _take_folder(path: Path, images: Images) -> None:
     from headlens.data.images import UNREAD
     from headlens.data.readers import Root
-    from headlens.data.readers.folders import mask_folders
+    from headlens.data.readers.contents import contents
 
     root = Root(path, images.left_out.add, images.follow_links)
-    waiting, seen = [path], set()
-    while waiting:
-        at = waiting.pop()
-        real = os.path.realpath(at)
-        if real in seen:  # links can lead in circles
-            continue
-        seen.add(real)
-        masks = mask_folders(root, at)
-        images.passed_over["masks"] += sum(1 for folder in masks for _ in root.below(folder))
-        _take_images(root, at, images)
-        for file in root.files(at, *UNREAD):
-            _leave_out(file, images)
-        waiting += [folder for folder in reversed(root.folders(at)) if folder not in masks]
-    images.passed_over += Counter()  # without zeros
-
-
-def _take_images(root: Root, at: Path, images: Images) -> None:
-    """Those right in ``at``, without the masks among them: ``a_mask.png`` is one if there is ``a.png``."""
-    from headlens.data.readers.downloads import magnetic_masks
-    from headlens.data.readers.families import Family
-
-    masks = {*Family(at, root.images(at), False, "test", None).beside, *magnetic_masks(root, at)}
-    images.passed_over["masks"] += len(masks)
-    for file in root.images(at):
-        if file not in masks:
+    for inside in contents(root, path):
+        masks = len(inside.masks) + sum(1 for folder in inside.mask_folders for _ in root.below(folder))
+        images.passed_over["masks"] += masks
+        for file in inside.images:
             _take_file(file, images)
+        for file in root.files(inside.folder, *UNREAD):
+            _leave_out(file, images)
+    images.passed_over += Counter()  # without zeros
 
 
 def _instead(images: Images) -> str:

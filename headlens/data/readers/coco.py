@@ -11,9 +11,9 @@ from typing import Any
 
 from headlens.data.outlines import Outlines, Shape
 from headlens.data.readers.drawn import family_of, is_flaw, size_of
-from headlens.data.readers.folders import split_on_the_way
 from headlens.data.readers.labelme import json_files
 from headlens.data.readers.paths import Paths
+from headlens.data.readers.splits import split_on_the_way
 from headlens.data.readers.tables import parsed, text
 from headlens.data.readers.tree import Root, outside
 from headlens.data.samples import Record

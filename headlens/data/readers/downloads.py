@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from headlens.data.mask_sources import read_marked
-from headlens.data.readers.folders import split_of
+from headlens.data.readers.contents import magnetic_masks
 from headlens.data.readers.paths import Paths
+from headlens.data.readers.splits import split_of
 from headlens.data.readers.tables import columns, table, text
 from headlens.data.readers.tree import Root, records
 from headlens.data.samples import Record
@@ -176,14 +177,6 @@ def _magnetic(root: Root) -> list[tuple[Path, Path]]:
     flaws = [folder for folder in [root.path, *root.folders(root.path)] if re.match(r"(?i)mt_[a-z]", folder.name)]
     inner = [(flaw, root.find(flaw, "imgs")) for flaw in flaws]
     return [(flaw, folder) for flaw, folder in inner if folder and root.images(folder)]
-
-
-def magnetic_masks(root: Root, at: Path) -> list[Path]:
-    """The masks in a folder ``MT_<Flaw>/Imgs``; none in any other."""
-    here = at.absolute()
-    if here.name.lower() != "imgs" or not re.match(r"(?i)mt_[a-z]", here.parent.name):
-        return []
-    return [path for path in root.images(at) if path.suffix.lower() not in (".jpg", ".jpeg")]
 
 
 def fits_magnetic(root: Root, at: Path) -> bool:

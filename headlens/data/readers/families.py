@@ -9,12 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 from headlens.data.mask_sources import MaskSource, files_of, united
+from headlens.data.readers.contents import is_truth, masks_beside
 from headlens.data.readers.drawn import flaws, labelme, outlines
 from headlens.data.readers.tree import Root, pair, stem
 from headlens.data.samples import Record
 from headlens.errors import DataError
-
-_TRUTH = ("ground_truth", "groundtruth", "ground truth", "ground-truth", "gt", "masks", "mask")
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,13 @@ class Family:
     @cached_property
     def beside(self) -> list[Path]:
         """Those of the files that are called as masks of others: ``a_mask.png`` where there is ``a.png``."""
-        stems = {path.stem for path in self.files}
-        return [path for path in self.files if stem(path) != path.stem and stem(path) in stems]
+        return masks_beside(self.files)
 
     @cached_property
     def pictures(self) -> list[Path]:
         """The others."""
         masks = {*self.beside}
         return [path for path in self.files if path not in masks]
-
-
-def is_truth(folder: Path) -> bool:
-    """Whether it is called as folders of masks are: what is in it shows no flaw, but where one is."""
-    return folder.name.lower() in _TRUTH
 
 
 def truth_of(root: Root, *at: Path) -> Path | None:

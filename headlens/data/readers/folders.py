@@ -8,60 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from headlens.data.images import SUFFIXES
-from headlens.data.readers.families import Family, is_truth, refuse_below, told, truth_of
+from headlens.data.readers.contents import IMAGE_FOLDER, MASK_FOLDER, contents, is_truth
+from headlens.data.readers.families import Family, refuse_below, told, truth_of
 from headlens.data.readers.known import known
-from headlens.data.readers.tree import Root, is_normal, records, stem
+from headlens.data.readers.splits import SPLITS, split_of
+from headlens.data.readers.tree import Root, is_normal, records
 from headlens.data.samples import Record
 from headlens.errors import DataError
-
-SPLITS = {
-    "train": ("train", "training", "trainval"),
-    "test": ("test", "testing"),
-    "valid": ("valid", "validation", "val"),
-}
-"""Names of folders and words in listings, in lower case, that stand for a split."""
-
-_SPLIT = "|".join(word for words in SPLITS.values() for word in words)
-_PICTURES = re.compile(rf"(?i)(?:({_SPLIT})[-_ ]?)?(?:images?|imgs?|originals?|frames?)")
-_MASKS = re.compile(rf"(?i)(?:({_SPLIT})[-_ ]?)?(?:masks?|labels?|gts?|ground[-_ ]?truths?|annotations?)")
-
-_LABELS = re.compile(r"(?i)(labels?|anno(tation)?s?)$")
-
-
-def split_of(word: str | None) -> str | None:
-    """The split that a word stands for; None if it stands for none.
-
-    >>> split_of("Training"), split_of("val"), split_of("bottle")
-    ('train', 'valid', None)
-    """
-    return next((split for split, words in SPLITS.items() if word and word.lower() in words), None)
-
-
-def split_on_the_way(root: Root, path: Path) -> str:
-    """The split of a file by the folders that it is in, or by a word in its name (``instances_val2017.json``)."""
-    parts = path.relative_to(root.path).with_suffix("").parts
-    words = [*parts[:-1], *re.split(r"[^A-Za-z]+|(?<=[a-z])(?=\d)", parts[-1])]
-    return next((split for word in reversed(words) if (split := split_of(word))), "test")
 
 
 def _splits(root: Root, at: Path) -> list[tuple[str, Path]]:
     return [(split, folder) for split, words in SPLITS.items() if (folder := root.find(at, *words))]
-
-
-def mask_folders(root: Root, at: Path) -> list[Path]:
-    """Folders in ``at`` that are called as folders of masks are, where there are images for them to be about.
-
-    ``label`` can also be what images show: such a folder holds masks only beside images, or a folder called so.
-    """
-    folders = root.folders(at)
-    named = [own for own in folders if is_truth(own) or _MASKS.fullmatch(own.name) or stem(own) != own.stem]
-    if not named:
-        return []
-    others = [own for own in folders if own not in named]
-    if root.images(at) or any(_PICTURES.fullmatch(own.name) for own in others):
-        return named
-    named = [own for own in named if not _LABELS.search(own.name)]
-    return named if any(True for own in others for _ in root.below(own)) else []
 
 
 # category/{train,test}/family, category/ground_truth/family
@@ -134,8 +91,8 @@ def read_bmad(root: Root, at: Path) -> Iterator[Record]:
 def _pairs(root: Root) -> Iterator[tuple[Path, Path, str]]:
     for split, at in [("test", root.path), *_splits(root, root.path)]:
         folders = [folder for folder in root.folders(at) if root.images(folder)]  # also labels/ of text is about
-        for word, images in _by_word(_PICTURES, folders).items():
-            masks = _by_word(_MASKS, folders).get(word, [])
+        for word, images in _by_word(IMAGE_FOLDER, folders).items():
+            masks = _by_word(MASK_FOLDER, folders).get(word, [])
             for several in (images, masks) if images and masks else ():
                 if len(several) > 1:
                     names = " and ".join(folder.name for folder in several)
@@ -233,13 +190,7 @@ def read_images(root: Root, at: Path) -> Iterator[Record]:
     if at.is_file():
         yield from records(root, [at], [], category="", anomalous=None)
         return
-    files = root.images(at) or list(root.below(at))
-    files = [path for path in files if not any(map(is_truth, _way(root, path)))] or files
-    for folder in dict.fromkeys(path.parent for path in files):
-        family = Family(folder, [path for path in files if path.parent == folder], False, "test", None)
-        yield from records(root, family.pictures, family.beside, category="", anomalous=None)
-
-
-def _way(root: Root, path: Path) -> list[Path]:
-    """The folders between the root and a file."""
-    return [folder for folder in path.parents if folder != root.path and folder.is_relative_to(root.path)]
+    for inside in contents(root, at):
+        yield from records(root, inside.images, inside.masks, category="", anomalous=None)
+        if root.images(at):
+            break

@@ -8,8 +8,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from headlens.data.readers.drawn import family_of, flaws, labelme, outlines
-from headlens.data.readers.folders import split_on_the_way
 from headlens.data.readers.known import generic
+from headlens.data.readers.splits import split_on_the_way
 from headlens.data.readers.tables import text
 from headlens.data.readers.tree import Root, is_normal
 from headlens.data.samples import Record

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from headlens.data.readers.coco import is_coco
-from headlens.data.readers.folders import SPLITS, split_of
 from headlens.data.readers.labelme import is_labelme
 from headlens.data.readers.paths import Paths
+from headlens.data.readers.splits import SPLITS, split_of
 from headlens.data.readers.tables import MASK_COLOURS, columns, key, parsed, table, text
 from headlens.data.readers.tree import Root, is_normal
 from headlens.data.samples import Record

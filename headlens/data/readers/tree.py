@@ -143,7 +143,16 @@ class Root:
         return self._stems[folder, suffix].get(path.stem)
 
     def below(self, at: Path) -> Iterator[Path]:
-        """Pictures in ``at`` and in all folders of it, however deep; links may lead in circles."""
+        """Pictures in ``at`` and in all folders of it, however deep."""
+        return (image for folder in self.walk(at) for image in self.images(folder))
+
+    def walk(self, at: Path, without: Callable[[Path], Sequence[Path]] = lambda folder: ()) -> Iterator[Path]:
+        """``at`` and all folders of it, however deep, each once; links may lead in circles.
+
+        Args:
+            at: where to begin.
+            without: the folders in a folder that are passed over.
+        """
         seen: set[tuple[int, int]] = set()
         waiting = [at]
         while waiting:
@@ -155,8 +164,9 @@ class Root:
             same = (about.st_dev, about.st_ino) if about else (-1, len(seen))
             if same not in seen:
                 seen.add(same)
-                yield from self.images(folder)
-                waiting += reversed(self.folders(folder))
+                yield folder
+                passed = {*without(folder)}
+                waiting += [inner for inner in reversed(self.folders(folder)) if inner not in passed]
 
     def find(self, at: Path, *names: str) -> Path | None:
         """The folder in ``at`` with the first of these (lower-case) names that there is, in any case."""

@@ -1,0 +1,80 @@
+"""What a folder of images holds: images, and masks, in folders called so or beside their images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from headlens.data.readers.splits import SPLITS
+from headlens.data.readers.tree import Root, stem
+
+_TRUTH = ("ground_truth", "groundtruth", "ground truth", "ground-truth", "gt", "masks", "mask")
+_SPLIT = "|".join(word for words in SPLITS.values() for word in words)
+IMAGE_FOLDER = re.compile(rf"(?i)(?:({_SPLIT})[-_ ]?)?(?:images?|imgs?|originals?|frames?)")
+MASK_FOLDER = re.compile(rf"(?i)(?:({_SPLIT})[-_ ]?)?(?:masks?|labels?|gts?|ground[-_ ]?truths?|annotations?)")
+_LABELS = re.compile(r"(?i)(labels?|anno(tation)?s?)$")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One folder.
+
+    Args:
+        folder: its path.
+        images: those right in it that are no masks.
+        masks: those right in it that are.
+        mask_folders: folders in it that hold masks of its images, or of those in other folders of it.
+    """
+
+    folder: Path
+    images: list[Path]
+    masks: list[Path]
+    mask_folders: list[Path]
+
+
+def contents(root: Root, at: Path) -> Iterator[Contents]:
+    """What ``at`` and the folders below it hold, by name, without folders of masks."""
+    folders_of_masks = cache(partial(mask_folders, root))
+    for folder in root.walk(at, folders_of_masks):
+        files = root.images(folder)
+        among = {*masks_beside(files), *magnetic_masks(root, folder)}
+        images, beside = [path for path in files if path not in among], [path for path in files if path in among]
+        yield Contents(folder, images, beside, folders_of_masks(folder))
+
+
+def masks_beside(files: Sequence[Path]) -> list[Path]:
+    """Those that are called as masks of others: ``a_mask.png`` where there is ``a.png``."""
+    stems = {path.stem for path in files}
+    return [path for path in files if stem(path) != path.stem and stem(path) in stems]
+
+
+def is_truth(folder: Path) -> bool:
+    """Whether it is called as folders of masks are: what is in it shows no flaw, but where one is."""
+    return folder.name.lower() in _TRUTH
+
+
+def mask_folders(root: Root, at: Path) -> list[Path]:
+    """Folders in ``at`` that are called as folders of masks are, where there are images for them to be about.
+
+    ``label`` can also be what images show: such a folder holds masks only beside images, or a folder called so.
+    """
+    folders = root.folders(at)
+    named = [own for own in folders if is_truth(own) or MASK_FOLDER.fullmatch(own.name) or stem(own) != own.stem]
+    if not named:
+        return []
+    others = [own for own in folders if own not in named]
+    if root.images(at) or any(IMAGE_FOLDER.fullmatch(own.name) for own in others):
+        return named
+    named = [own for own in named if not _LABELS.search(own.name)]
+    return named if any(True for own in others for _ in root.below(own)) else []
+
+
+def magnetic_masks(root: Root, at: Path) -> list[Path]:
+    """The masks in a folder ``MT_<Flaw>/Imgs``; none in any other."""
+    here = at.absolute()
+    if here.name.lower() != "imgs" or not re.match(r"(?i)mt_[a-z]", here.parent.name):
+        return []
+    return [path for path in root.images(at) if path.suffix.lower() not in (".jpg", ".jpeg")]
