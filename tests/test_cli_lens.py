@@ -18,6 +18,7 @@ from headlens.cli import app
 from headlens.cli.ablate import layers_of
 from headlens.cli.attribute import _pixels, masks_of
 from headlens.cli.results import stem
+from headlens.data.mask_sources import files_of
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import Ablation
 from headlens.heads.results import Result
@@ -236,6 +237,21 @@ def test_pictures_of_one_name_and_masks_that_vanish(run, parts, tmp_path):
     assert len(list((tmp_path / "o").glob("attribute-small-a-b-png-*-map_margin-inside-legrad.npz"))) == 2
     with pytest.raises(DataError, match="not the only image of that name"):
         masks_of([Path("a/1.png"), Path("b/1.png")], [marked.parent])
+
+
+def test_masks_in_a_folder_go_by_the_names_that_they_have_in_data_sets(tmp_path):
+    for name in ("a_Segmentation.png", "B_label.png", "c_mask.png", "c_mask_1.png", "other.png"):
+        Image.new("L", (4, 4), 255).save(tmp_path / name)
+    files = [Path(f"images/{name}.jpg") for name in ("a", "b", "c", "d")]
+    found = masks_of(files, [tmp_path])
+    assert {file.stem: [path.name for path in files_of(mask)] for file, mask in found.items()} == {
+        "a": ["a_Segmentation.png"],
+        "b": ["B_label.png"],
+        "c": ["c_mask.png", "c_mask_1.png"],
+    }
+    Image.new("L", (4, 4), 255).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a_Segmentation\.png: .*not its only mask"):
+        masks_of(files, [tmp_path])
 
 
 def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):

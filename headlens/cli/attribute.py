@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from headlens.attribution import Attribution, Target
     from headlens.data import Pixels
+    from headlens.data.mask_sources import MaskSource
 
 METHOD = ("integrated_gradients", "occlusion", "legrad")
 """A gradient's, an ablation's and an attention's answer."""
@@ -48,7 +49,7 @@ def attribute(
     ] = "joint_margin",
     mask: Annotated[
         Optional[list[Path]],  # noqa: UP045
-        typer.Option(help="What to outline: a file for each image, or a folder of files with the images' names."),
+        typer.Option(help="What to outline: a file for each image, or a folder of masks called as the images."),
     ] = None,
     inside: Annotated[bool, typer.Option("--inside", help="Read the map inside the mask alone.")] = False,
     head: Annotated[
@@ -157,7 +158,7 @@ def attribute(
     found.finish(out / "attribute-left_out.txt")
 
 
-def _pixels(path: Path, mask: Path | None, max_pixels: int, inside: bool) -> Pixels:
+def _pixels(path: Path, mask: Path | MaskSource | None, max_pixels: int, inside: bool) -> Pixels:
     """An image with its mask, if it has any, as data sets read them: upright, and the mask brought over the image.
 
     Raises:
@@ -185,33 +186,33 @@ def _about(result: Attribution, path: Path) -> Attribution:
     return replace(result, provenance=result.provenance | about)
 
 
-def masks_of(files: list[Path], given: list[Path]) -> dict[Path, Path]:
-    """The mask of each image, as far as there is one: as many files as images, or a folder with files named alike.
+def masks_of(files: list[Path], given: list[Path]) -> dict[Path, Path | MaskSource]:
+    """The mask of each image, as far as there is one: as many files as images, or a folder of masks.
 
-    In a folder, ``a.png`` is the mask of ``a.jpg``, and so are ``a_mask.png`` and ``a_gt.png``.
+    In a folder masks go by name, as in data sets: ``a.png`` is the mask of ``a.jpg``, and so is ``a_mask.png``.
 
     Raises:
         ConfigError: another number of files than images.
-        DataError: a folder with no image's mask, or with several for one.
+        DataError: a folder without a mask of any image, or with one that can be of several, or is one of several.
     """
+    from headlens.data.mask_sources import files_of
     from headlens.data.readers import Root
+    from headlens.data.readers.tree import pair, stem
     from headlens.errors import DataError
 
     if len(given) == 1 and given[0].is_dir():
-        named: dict[str, list[Path]] = {}
         images = {file.resolve() for file in files}
-        for path in Root(given[0]).images(given[0]):
-            if path.resolve() not in images:
-                named.setdefault(path.stem.removesuffix("_mask").removesuffix("_gt"), []).append(path)
-        matched = {file: named[file.stem] for file in files if file.stem in named}
-        if not matched:
+        free = [path for path in Root(given[0]).images(given[0]) if path.resolve() not in images]
+        found = {file: mask for file, mask in zip(files, pair(files, free), strict=True) if mask is not None}
+        taken = {path for mask in found.values() for path in files_of(mask)}
+        called = {file.stem.casefold(): file for file in files}
+        for mask in free:
+            if mask not in taken and (image := called.get(stem(mask).casefold())):
+                why = f"either {image} is not the only image of that name, or this not its only mask"
+                raise DataError(f"{mask}: {why}; take the others away, or give masks one by one, in order")
+        if not found:
             raise DataError(f"{given[0]}: no mask in it has the name of an image, such as {files[0].stem}.png")
-        if twice := [paths for paths in matched.values() if len(paths) > 1]:
-            raise DataError(f"{twice[0][0]} and {twice[0][1]} are both masks of one image; take one away")
-        alike = [file for file in matched if sum(other.stem == file.stem for other in files) > 1]
-        if alike:
-            raise DataError(f"{alike[0]} is not the only image of that name: give their masks one by one, in order")
-        return {file: paths[0] for file, paths in matched.items()}
+        return found
     if given and len(given) != len(files):
         raise ConfigError(f"{len(given)} masks for {len(files)} images; give one for each, in order, or one folder")
     return dict(zip(files, given, strict=False))
