@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
 
 def printable(text: str) -> str:
     r"""One line that a terminal shows as it is: what could move the cursor or end the line is escaped.
@@ -48,6 +54,19 @@ def reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return brief(error.strerror if isinstance(error, OSError) and error.strerror else error)
+
+
+def alike(items: Iterable[Item], message: Callable[[Item], str] = str) -> list[list[Item]]:
+    """Items in groups whose messages say the same of different files, but for numbers and what is in brackets.
+
+    >>> alike(["/x y/1.png: cut short at 99", "/x y/b.png: cut short at 7", "c.png: no image (RIFF)"])
+    [['/x y/1.png: cut short at 99', '/x y/b.png: cut short at 7'], ['c.png: no image (RIFF)']]
+    """
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        what = message(item).rpartition("/")[2].partition(": ")[2] or message(item)
+        groups.setdefault(re.sub(r"\(.*?\)|\S*\d\S*", "", what), []).append(item)
+    return list(groups.values())
 
 
 def cell(value: object) -> str:

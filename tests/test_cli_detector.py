@@ -214,7 +214,7 @@ def test_a_file_that_changed_and_a_map_that_is_gone_are_scored_again(run, pictur
     before = scores(tmp_path / "o")
     Image.effect_noise((33, 44), 80).convert("RGB").save(pictures / "b.JPG")
     (tmp_path / "o" / before["a.png"]["map"]).unlink()
-    assert "2 images scored, 1 were scored before" in invoke(*asked)
+    assert "2 images scored, 1 was scored before" in invoke(*asked)
     after = scores(tmp_path / "o")
     assert after["a.png"] == before["a.png"] and after["b.JPG"]["image_score"] != before["b.JPG"]["image_score"]
     assert np.load(tmp_path / "o" / after["b.JPG"]["map"]).shape == (44, 33)

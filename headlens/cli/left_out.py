@@ -1,13 +1,12 @@
-"""What a verb leaves out of what it was given: each with its reason, told in one line."""
+"""What a verb leaves out of what it was given: each with its reason, and all in one line."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import typer
 
-from headlens.printing import printable
+from headlens.printing import alike, printable
 
 _SHOWN = 6  # reasons that the line gives; the file has all
 
@@ -30,15 +29,11 @@ class LeftOut:
         self.reasons.append(printable(str(reason)))
 
     def __str__(self) -> str:
-        alike: dict[str, list[str]] = {}
-        for reason in self.reasons:
-            alike.setdefault(_kind(reason), []).append(reason)
-        told = [
-            own[0] + (f" (and {len(own) - 1} more like it)" if own[1:] else "") for own in list(alike.values())[:_SHOWN]
-        ]
-        if others := sum(map(len, list(alike.values())[_SHOWN:])):
-            told.append(f"{others} for other reasons")
-        return f"{len(self.reasons)} left out: {' | '.join(told)}" if told else ""
+        groups = alike(self.reasons)
+        said = [group[0] + (f" (and {len(group) - 1} more like it)" if group[1:] else "") for group in groups[:_SHOWN]]
+        if others := sum(map(len, groups[_SHOWN:])):
+            said.append(f"{others} for other reasons")
+        return f"{len(self.reasons)} left out: {' | '.join(said)}" if said else ""
 
     def finish(self, path: Path) -> None:
         """Says what was left out, writes all of it to ``path``, and ends the verb with exit status 1; else nothing.
@@ -57,9 +52,3 @@ class LeftOut:
             where = ""
         typer.echo(f"{self}{where}", err=True)
         raise typer.Exit(1)
-
-
-def _kind(reason: str) -> str:
-    """A message without what differs from file to file: its name, numbers, and what a decoder says in brackets."""
-    what = reason.rpartition("/")[2].partition(": ")[2] or reason
-    return re.sub(r"\(.*?\)|\d+", "", what)

@@ -77,7 +77,7 @@ def score(
                 table.add(_scored(loaded, part, category))
                 bar.update(len(part))
     before = len(found.files) - len(waiting)
-    earlier = f", {before} were scored before" if before else ""
+    earlier = f", {before} {'was' if before == 1 else 'were'} scored before" if before else ""
     typer.echo(
         f"{table.count} {'image' if table.count == 1 else 'images'} scored{earlier}; {printable(str(table.path))}"
     )

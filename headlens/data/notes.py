@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from headlens.printing import printable
+from headlens.printing import alike, printable
 
 if TYPE_CHECKING:
     from headlens.data.loading import Loader
@@ -56,12 +55,10 @@ def lines(notes: Mapping[str, Mapping[str, str]], kinds: Iterable[str] = KINDS, 
     found = []
     for kind in kinds:
         reasons = notes.get(kind) or {}
-        sorts: dict[str, list[str]] = {}
-        for name, reason in reasons.items():
-            sorts.setdefault(_sort(reason), []).append(name)
+        groups = alike(reasons.items(), lambda item: item[1])
         examples = [
-            f"{names[0]} ({reasons[names[0]]})" + (f" and {len(names) - 1} more like it" if names[1:] else "")
-            for names in sorts.values()
+            f"{first} ({reason})" + (f" and {len(others)} more like it" if others else "")
+            for (first, reason), *others in groups
         ]
         if examples:
             count = f"{len(reasons)} {'image' if len(reasons) == 1 else 'images'}"
@@ -69,8 +66,3 @@ def lines(notes: Mapping[str, Mapping[str, str]], kinds: Iterable[str] = KINDS, 
             about = f" of {of}" if of else ""
             found.append(printable(f"{count}{about} {KINDS[kind]}: {'; '.join(examples[:_EXAMPLES])}{more}"))
     return found
-
-
-def _sort(reason: str) -> str:
-    """A reason without what is of one image alone: paths, and anything with digits."""
-    return re.sub(r"\S*[\d/\\]\S*", "…", reason)
