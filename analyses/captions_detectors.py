@@ -3,7 +3,8 @@
     python analyses/captions_detectors.py runs/captions/open_clip_model.safetensors --seeds 0 --out runs/detectors.json
 
 Never read while a recipe is chosen. Hand-written prompts; head weights alone; AnomalyCLIP; HeadCLIP; and a linear map
-for each tap between patches and hand-written prompts (APRIL-GAN's kind). Everything in memory, batches of 8.
+for each tap between patches and hand-written prompts (APRIL-GAN's kind). Everything in memory, batches of 8. Last, how
+much the class token could say: image AUROC of a logistic regression on it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from mini_eval import Group
 from mini_pretrain import normalised
 from torch import Tensor, nn
@@ -81,6 +83,30 @@ def tested(model: Callable[[Tensor], Prediction], group: Group) -> dict[str, flo
     return group.means({"I": torch.cat([own.joint_score for own in found])}, maps)
 
 
+def probed(backbone: Backbone, aux: Group, test: Group, steps: int = 300, decay: float = 0.1) -> dict[str, float]:
+    """Image AUROC of a logistic regression from the class token to the label, trained on ``aux``: what it could say."""
+
+    def tokens(group: Group) -> Tensor:
+        parts = [backbone.vision(normalised(part.float() / 255), hooked=False) for part in group.images.split(40)]
+        return torch.cat([F.normalize(part.embedding, dim=-1) for part in parts])
+
+    with torch.no_grad():
+        seen, asked = tokens(aux), tokens(test)
+    mean, deviation = seen.mean(0), seen.std(0) + 1e-4
+    label = aux.masks.flatten(1).any(1).float()
+    layer = nn.Linear(seen.shape[1], 1, device=seen.device)
+    optimizer = torch.optim.Adam(layer.parameters(), 0.05)
+    for _ in range(steps):
+        logits = layer((seen - mean) / deviation)[:, 0]
+        loss = F.binary_cross_entropy_with_logits(logits, label) + decay * layer.weight.square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        score = layer((asked - mean) / deviation)[:, 0]
+    return {"I": test.means({"I": score}, test.masks.float())["I"]}
+
+
 def compare(backbone: Backbone, aux: Group, test: Group, seed: int, epochs: int) -> dict[str, dict[str, float]]:
     """Every method, trained with one seed on one auxiliary set."""
     rows = {}
@@ -91,6 +117,7 @@ def compare(backbone: Backbone, aux: Group, test: Group, seed: int, epochs: int)
         trained(model, aux, seed, epochs)
         rows[name] = tested(model, test)
         print(name, {key: round(value, 4) for key, value in rows[name].items()}, flush=True)
+    rows["class token, logistic regression"] = probed(backbone, aux, test)
     return rows
 
 
