@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import headlens
@@ -16,6 +17,7 @@ from headlens import cli
 from headlens.backbone.parity import stirred_state
 from headlens.cli import app, main
 from headlens.cli.common import at_once, tables
+from headlens.cli.eval import sets_of
 from headlens.errors import ConfigError
 from tests.backbone.test_loading import container_archive
 
@@ -131,3 +133,11 @@ def test_a_pipe_as_configuration_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "mine.toml")
     with pytest.raises(ConfigError, match=r"mine\.toml: .*is a pipe"):
         tables(tmp_path / "mine.toml")
+
+
+def test_sets_of_one_name_are_called_by_their_paths_in_utf8(tmp_path):
+    for number, folder in enumerate(("a", os.fsdecode(b"pr\xfcf"))):
+        (tmp_path / folder / "screw").mkdir(parents=True)
+        Image.new("L", (4, 4), number).save(tmp_path / folder / "screw" / "0.png")
+    sets = sets_of([str(path / "screw") for path in sorted(tmp_path.iterdir())], 2, 100, None, False)
+    assert [one.name for one in sets] == [f"{tmp_path}/a/screw", f"{tmp_path}/pr\\udcfcf/screw"]

@@ -73,6 +73,8 @@ def compare(
         raise ConfigError(f"--of {of!r}: there are {', '.join(OF)}")
     if data is not None and of == "weights":
         raise ConfigError("--data: weights need no pictures; leave it out, or compare --of importance")
+    if domain is not None and data is None:
+        raise ConfigError("--domain says what the images of --data are; leave it out, or name --data")
     asked = {"industrial": industrial or ["mini-industrial"], "medical": medical or ["mini-medical"]}
     device = device_of(device)
     runs = {domain: load_runs(*names, weights=weights, device=device) for domain, names in asked.items()}

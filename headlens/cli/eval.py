@@ -115,6 +115,7 @@ def sets_of(
         ConfigError: one set twice.
     """
     from headlens.cli.common import pictures_of
+    from headlens.printing import unicode
 
     sets = [pictures_of(spec, per_category, max_pixels, domain, follow_links) for spec in specs]
     names, prints = [one.name for one in sets], [one.fingerprint for one in sets]
@@ -123,7 +124,7 @@ def sets_of(
             raise ConfigError(f"--data {spec}: this set, or a copy of it, is given twice; a set counts once")
     for spec, one, name in zip(specs, sets, names, strict=True):
         if names.count(name) > 1:
-            one.name = str(Path(spec).expanduser().absolute())
+            one.name = unicode(str(Path(spec).expanduser().absolute()))
     return sets
 
 

@@ -267,6 +267,7 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem
             size, orientation = (image[0].shape[1], image[0].shape[2]), image[1]
     if (marks := record.mask) is not None:
         mask = read("mask", lambda: read_marked(marks, size or (1, 1), max_pixels), files_of(marks))
+        mask = mask if size or isinstance(marks, Path) else None  # others may be drawn in the image's size
     kinds: Iterable[tuple[str, str]] = ()
     if not problems and (record.image is None or record.crop):  # what only the set itself knows how to read
         try:

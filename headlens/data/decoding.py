@@ -66,7 +66,7 @@ def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
             with _OWN_LIMIT, Image.open(file, formats=FORMATS) as picture:
                 if _many_bits(picture):
                     try:
-                        return _by_tifffile(file, path, max_pixels)
+                        return _by_tifffile(file, path, max_pixels, alpha)
                     except _UnknownToTifffileError:
                         if head[:2] == b"MM" and picture.mode in ("I", "F"):  # whose bytes PIL would take in disorder
                             raise
@@ -74,7 +74,7 @@ def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
         except Image.UnidentifiedImageError as error:
             if head not in _TIFF:
                 raise DataError(f"{path}: not a picture in any of the formats {', '.join(FORMATS)}") from error
-        return _by_tifffile(file, path, max_pixels)
+        return _by_tifffile(file, path, max_pixels, alpha)
 
 
 @cache
@@ -148,7 +148,7 @@ class _UnknownToTifffileError(DataError):
     """A TIFF in a compression or in colours that only PIL may know."""
 
 
-def _by_tifffile(file: BinaryIO, path: Path, max_pixels: int) -> Stored:
+def _by_tifffile(file: BinaryIO, path: Path, max_pixels: int, alpha: bool) -> Stored:
     import tifffile
 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it has to say of a file is in the error
@@ -169,14 +169,17 @@ def _by_tifffile(file: BinaryIO, path: Path, max_pixels: int) -> Stored:
         _refuse_bombs(page, file, path)
         values = page.asarray(maxworkers=1)
         orientation = page.tags.get(274)
+        has_alpha = channels in (2, 4) and page.extrasamples[:1] in ((1,), (2,))
     if axes == "SYX":
         values = values.transpose(1, 2, 0)
+    seen = (values[..., -1] > 0) * np.uint8(255) if alpha and has_alpha else None
     if way == "PALETTE":
         values = page.colormap.T[values]
     elif channels > 1:
         values = values[..., :3] if way == "RGB" else values[..., 0]
     told = orientation.value if orientation is not None and orientation.value in range(2, 9) else 1
-    return Stored(turned(of_array(values).values, told), None, way == "MINISWHITE", orientation=told)
+    upright = turned(of_array(values).values, told), None if seen is None else turned(seen, told)
+    return Stored(*upright, way == "MINISWHITE", orientation=told)
 
 
 def _refuse_bombs(page: TiffPage, file: BinaryIO, path: Path) -> None:

@@ -34,7 +34,7 @@ class Stored:
 
     Args:
         values: [H, W], or [H, W, 3] for colours.
-        alpha: [H, W], or None where there is none, or nobody asked.
+        alpha: [H, W] uint8, or None where there is none, or it was not asked for.
         white_is_zero: they count from white, as TIFF can say.
         lossy: 0 may not have been kept exactly.
         orientation: of EXIF, 1 to 8; it has been applied, and other files may lie over the pixels as stored before.
@@ -91,9 +91,11 @@ def mask_of(stored: Stored, name: str) -> Tensor:
     if alpha is not None and (alpha != alpha.flat[0]).any():
         if not values.any():
             raise DataError(f"{name}: a black mask with varying transparency; save it as white on black")
-        wide = np.uint16 if values.dtype == np.uint8 else np.uint32
-        covered = values.astype(wide) * alpha  # on black; what is not quite transparent stays above 0
-        values = (covered // 255 + (covered % 255 > 0)).astype(values.dtype)
+        if values.dtype == np.uint8:
+            covered = values.astype(np.uint16) * alpha  # on black; what is not quite transparent stays above 0
+            values = (covered // 255 + (covered % 255 > 0)).astype(np.uint8)
+        else:
+            values = np.where(alpha > 0, values, 0)
     low, high = _extremes(values, name)
     floating = values.dtype.kind == "f"
     if low < -_OVERSHOOT * high or (low < 0 and not floating):

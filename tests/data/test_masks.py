@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -71,6 +72,16 @@ def test_transparency_over_sixteen_bits_loses_no_label(tmp_path, channels, value
     for seen in (65_535, 32_768):
         values[BLOB, -1] = seen
         assert np.array_equal(read_mask(deep_png(tmp_path / "a.png", values)).numpy(), BLOB)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(("channels", "photometric"), [(1, "minisblack"), (3, "rgb")])
+def test_what_is_transparent_in_a_tiff_is_not_marked(tmp_path, kind, channels, photometric):
+    full = 1 if kind is np.float32 else np.iinfo(kind).max
+    values = np.stack([np.full(BLOB.shape, full, kind)] * channels + [(BLOB * full).astype(kind)], -1)
+    for extra, marked in (("unassalpha", BLOB), ("unspecified", BLOB | True)):
+        tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric, extrasamples=[extra], metadata=None)
+        assert np.array_equal(read_mask(tmp_path / "a.tif").numpy(), marked), extra
 
 
 def test_black_on_transparency_says_nothing(tmp_path):

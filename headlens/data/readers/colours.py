@@ -21,8 +21,9 @@ def coloured(root: Root, records: list[Record]) -> Iterator[Record]:
     Raises:
         DataError: the table has other columns than ``colour`` and ``label``, or a cell that is neither.
     """
-    path = root.find_file(root.path, MASK_COLOURS) or root.path.absolute().parent / MASK_COLOURS
-    if not path.is_file():
+    above = root.path.absolute().parent / MASK_COLOURS
+    path = root.find_file(root.path, MASK_COLOURS) or (above if above.is_file() else None)
+    if path is None:
         yield from records
         return
     meanings = _meanings(path)
