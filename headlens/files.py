@@ -31,7 +31,7 @@ _KINDS = {
 def open_regular(path: Path, most: int | None = None) -> BinaryIO:
     """The regular file ``path``, open for reading bytes.
 
-    A pipe would block until somebody writes to it, and a device may never end: neither is opened.
+    A pipe would block until something is written to it, and a device may never end: neither is opened.
 
     Args:
         path: a file, or a link to one.

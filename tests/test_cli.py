@@ -141,3 +141,8 @@ def test_sets_of_one_name_are_called_by_their_paths_in_utf8(tmp_path):
         Image.new("L", (4, 4), number).save(tmp_path / folder / "screw" / "0.png")
     sets = sets_of([str(path / "screw") for path in sorted(tmp_path.iterdir())], 2, 100, None, False)
     assert [one.name for one in sets] == [f"{tmp_path}/a/screw", f"{tmp_path}/pr\\udcfcf/screw"]
+
+
+def test_a_domain_of_no_data_is_refused(tmp_path):
+    done = run("compare", "--of", "importance", "--domain", "medical", "--out", str(tmp_path))
+    assert isinstance(done.exception, ConfigError) and "leave it out, or name --data" in str(done.exception)

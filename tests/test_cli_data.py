@@ -172,7 +172,7 @@ def test_how_much_is_shown(tree):
     for path in tree.glob("*/test/good/*.png"):
         path.write_text(f"no picture of {path}")
     result = run("check", tree, "--most", 3)
-    assert result.output.count("not a picture") == 3
+    assert result.output.count("not an image") == 3
     assert "... and 13 more" in result.output
     assert len(json.loads(run("check", tree, "--json").stdout)["problems"]) == 16
 
@@ -203,7 +203,7 @@ def test_names_that_are_no_text(tree):
         file.write(b"no picture")
     result = run("check", tree)
     assert result.exit_code == 1, result.output
-    assert "t\\udce9.png: not a picture" in result.output
+    assert "t\\udce9.png: not an image" in result.output
     assert run("check", tree, "--json").exit_code == 1
 
 

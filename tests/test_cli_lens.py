@@ -274,7 +274,6 @@ def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):
         (("attribute", "PICTURE", "--inside"), ConfigError, "--inside reads the map inside a mask"),
         (("attribute", "PICTURE", "--mask", "a.png", "--mask", "b.png"), ConfigError, "2 masks for 1 images"),
         (("attribute", "nowhere.png"), DataError, "nowhere.png: no such file"),
-        (("compare", "--of", "importance", "--domain", "medical"), ConfigError, "leave it out, or name --data"),
         (("ablate", "--layer", 24), ShapeError, "layer 24 does not exist; layers are 0..23"),
         (("ablate", "--layer", 18, "--head", 16), ShapeError, "head 16 does not exist; heads are 0..15"),
         (("ablate", "--layer", 3, "--stream", "local"), ShapeError, "layer 3 does not exist; layers are 5..23"),

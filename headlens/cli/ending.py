@@ -20,7 +20,7 @@ _STATED = re.compile(
 
 
 class Verb(TyperCommand):
-    """A command whose interruption and want of memory are told in one line."""
+    """A command that says in one line that it was interrupted, or out of memory."""
 
     def invoke(self, ctx: Any) -> Any:
         """As it is, but for the two.

@@ -73,7 +73,7 @@ def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
                 return _by_pil(picture, file, path, max_pixels, alpha)
         except Image.UnidentifiedImageError as error:
             if head not in _TIFF:
-                raise DataError(f"{path}: not a picture in any of the formats {', '.join(FORMATS)}") from error
+                raise DataError(f"{path}: not an image in any of the formats {', '.join(FORMATS)}") from error
         return _by_tifffile(file, path, max_pixels, alpha)
 
 
@@ -177,16 +177,16 @@ def _by_tifffile(file: BinaryIO, path: Path, max_pixels: int, alpha: bool) -> St
         values = page.colormap.T[values]
     elif channels > 1:
         values = values[..., :3] if way == "RGB" else values[..., 0]
-    told = orientation.value if orientation is not None and orientation.value in range(2, 9) else 1
-    upright = turned(of_array(values).values, told), None if seen is None else turned(seen, told)
-    return Stored(*upright, way == "MINISWHITE", orientation=told)
+    turn = orientation.value if orientation is not None and orientation.value in range(2, 9) else 1
+    upright = turned(of_array(values).values, turn), None if seen is None else turned(seen, turn)
+    return Stored(*upright, way == "MINISWHITE", orientation=turn)
 
 
 def _refuse_bombs(page: TiffPage, file: BinaryIO, path: Path) -> None:
     """Refuses pieces that are not in the file, or that hold more than their part of the image."""
     end, most = file.seek(0, 2), math.prod(page.chunks) * page.dtype.itemsize
     if len(page.dataoffsets) != len(page.databytecounts) or not page.dataoffsets:
-        raise DataError(f"{path}: damaged (its pieces are not all told); copy it again")
+        raise DataError(f"{path}: damaged (some of its pieces are not listed); copy it again")
     for at, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         if at <= 0 or count <= 0 or at + count > end:
             raise DataError(f"{path}: damaged or cut short (pixels are missing); copy it again")
@@ -224,7 +224,7 @@ def _several(path: Path, frames: int) -> DataError:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """Whatever goes wrong inside is a ``DataError`` that names ``path``; until the end nobody else decodes too much."""
+    """Errors inside become a ``DataError`` that names ``path``; until the end other threads do not decode too much."""
     try:
         with GATE:
             yield
@@ -276,7 +276,7 @@ _OWN_LIMIT = _OwnLimit()
 class Gate:
     """Bounds the pixels that all threads together have decoded and not yet made smaller.
 
-    Whoever reads an image enters with ``with``, and stays inside for as long as it is large; nested entries are one.
+    A thread enters with ``with`` to read an image, and stays inside for as long as it is large; nested entries are one.
     The image that is alone always fits.
 
     Args:

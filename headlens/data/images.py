@@ -45,12 +45,12 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
 
     - It is turned as its EXIF says, as viewers and tools for annotation show it.
     - Grey, 1-bit, palette, CMYK, YCbCr, Lab and HSV become RGB; an alpha channel is dropped and the colours stored
-      under it are shown, as published loaders do (compositing would need a background that nobody knows).
+      under it are shown, as published loaders do (compositing would need a background, which is not known).
     - Other numbers than those of 8 bits become bytes by ``headlens.data.pixel_values.image_of``.
 
     Raises:
         DataError: missing, empty, truncated, no image, of several frames, no regular file, with more than
-            ``max_pixels``, or with values of which nobody knows what is white: negative, infinite, in no usual range.
+            ``max_pixels``, or with values that are negative, infinite, or in no usual range.
 
     >>> import tempfile
     >>> from PIL import Image

@@ -42,16 +42,16 @@ def of_image(record: Record, size: tuple[int, int], orientation: int, mask: Tens
     Args:
         record: the image's.
         size: its height and width, upright.
-        orientation: that EXIF tells of it.
+        orientation: of its EXIF.
         mask: [h, w] bool.
     """
     own = (mask.shape[0], mask.shape[1])
-    told = f"{record.image} is turned as its EXIF says (orientation {orientation})"
+    why = f"{record.image} is turned as its EXIF says (orientation {orientation})"
     over = upright(mask, size, orientation)
     if over is not mask:
-        yield "orientation", f"{told}, and {record.mask} along with it; save both upright"
+        yield "orientation", f"{why}, and {record.mask} along with it; save both upright"
     elif orientation > 1 and same_shape(own, size if orientation < 5 else size[::-1]) and record.anomalous:
-        yield "orientation", f"{told}; {record.mask} fits both ways and is taken to be upright; save the image upright"
+        yield "orientation", f"{why}; {record.mask} fits both ways and is taken to be upright; save the image upright"
     own = (over.shape[0], over.shape[1])
     if own != size:
         fits = same_shape(own, size)

@@ -1,7 +1,7 @@
 """Masks that are not one image file of black and white: several files of one image, colours with a meaning, outlines.
 
 ``Record.mask`` is a ``Path`` almost always. Where it is not, it is a ``MaskSource``: which files it is made of, for
-whoever asks whether they are there or have changed, and how to read it.
+checks of whether they exist or have changed, and how to read it.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class United(MaskSource):
         parts = [read_marked(mask, size, max_pixels) for mask in self.masks]
         sizes = {tuple(part.shape): mask for part, mask in zip(parts, self.masks, strict=True)}
         if len(sizes) > 1:
-            told = " and ".join(f"{mask} ({width}x{height})" for (height, width), mask in sizes.items())
-            raise DataError(f"{told}: masks of one image must be of one size")
+            each = " and ".join(f"{mask} ({width}x{height})" for (height, width), mask in sizes.items())
+            raise DataError(f"{each}: masks of one image must be of one size")
         return reduce(torch.logical_or, parts)
 
 

@@ -179,10 +179,10 @@ def of_array(array: np.ndarray) -> Stored:
 def orientation(picture: Image) -> int:
     """The orientation that EXIF or TIFF tells, 1 to 8; 1 where it tells none, or no valid one."""
     try:
-        told = picture.getexif().get(_ORIENTATION, 1)
+        value = picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged note on an image is no damage of the image
         return 1
-    return told if told in range(2, 9) else 1
+    return value if value in range(2, 9) else 1
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -255,7 +255,7 @@ def _white(values: np.ndarray, low: float, high: float, name: str) -> float:
                 f"{name}: values from {low:g} to {high:g} where 0 and above is expected; save it with 8 bits"
             )
         if _DEEP[0] <= high < _DEEP[1] or high > _RANGES[-1]:
-            raise DataError(f"{name}: values up to {high:.0f}, and nobody says which is white; save it with 16 bits")
+            raise DataError(f"{name}: values up to {high:.0f}, of which white is not known; save it with 16 bits")
         return next(white for white in _RANGES if high <= white)
     if low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT:
         return 1

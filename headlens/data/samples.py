@@ -62,7 +62,7 @@ class Pixels:
 
     Args:
         image: [3, H, W] uint8.
-        mask: [H, W] bool, over the image; None where nobody drew one, or where it cannot be the image's.
+        mask: [H, W] bool, over the image; None where there is none, or where it cannot be the image's.
         mask_note: why there is no mask although the record names one, or what was done to bring it over the image.
     """
 

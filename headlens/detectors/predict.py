@@ -54,7 +54,7 @@ def as_bytes(picture: Any) -> Tensor:
     except Exception as error:  # PIL decodes what was opened only here, and a damaged file can raise anything
         raise ShapeError(str(error)) from error
     raise ShapeError(
-        f"{type(picture).__name__} is no picture; expected a path, a PIL image, an array, a tensor, or what a data "
+        f"{type(picture).__name__} is no image; expected a path, a PIL image, an array, a tensor, or what a data "
         "set's pixels(i) gives"
     )
 
@@ -97,7 +97,7 @@ def predict(
         normalised = preprocess.normalise(torch.stack(images).to(device))
         parts.append(detector(normalised, [category] * len(images)))
     if not parts:
-        raise ShapeError("no picture to score")
+        raise ShapeError("no image to score")
     return joined(parts)
 
 

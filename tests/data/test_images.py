@@ -208,8 +208,8 @@ def test_files_that_cannot_be_read(tmp_path, read):
         "missing.png": "no such file",
         "folder.png": "is a folder",
         "empty.png": "the file is empty",
-        "text.png": "not a picture",
-        "program.png": "not a picture",
+        "text.png": "not an image",
+        "program.png": "not an image",
         **{f"moving.{name}": "has 2 frames" for name in ("gif", "webp", "tif", "png")},
     }
     for name, message in expected.items():

@@ -103,7 +103,7 @@ def test_every_image_counts_and_only_masks_that_can_be_right_do(tmp_path):
         expected = {
             "turned": r"turned.png: the mask is 40x60 pixels, its image 60x40",
             "empty": "empty.png: nothing is marked",
-            "text": "text.png: not a picture",
+            "text": "text.png: not an image",
             "gone": "gone.png: there is no such file",
             "none": "without a mask",
         }

@@ -340,7 +340,7 @@ def test_ksdd_with_a_label_lost_and_one_broken(tmp_path):
     trees.ksdd(tmp_path)
     (tmp_path / "kos01/Part0_label.bmp").write_bytes(b"no picture")
     shutil.copy(tmp_path / "kos02/Part1.jpg", tmp_path / "kos02/Part2.jpg")
-    with pytest.raises(DataError, match="not a picture"):
+    with pytest.raises(DataError, match="not an image"):
         open(tmp_path)
     refused: list[DataError] = []
     data = open(tmp_path, refuse=refused.append)

@@ -56,8 +56,8 @@ def test_sixteen_bits_are_scaled_as_those_of_a_file(tmp_path):
         (torch.full((3, 4, 4), -2.0), "-2 to -2"),
         (torch.full((3, 4, 4), float("nan")), "nan"),
         (np.full((4, 4, 3), 70_000), "70000"),
-        (42, "int is no picture"),
-        (Record("a", "b", None), r"Record is no picture; .* pixels\(i\)"),
+        (42, "int is no image"),
+        (Record("a", "b", None), r"Record is no image; .* pixels\(i\)"),
         (np.zeros((4, 4), complex), "complex128"),
         (np.array([["a", "b"]]), "expected numbers"),
         (np.full((4, 4), -1), "from -1 to -1"),
@@ -90,5 +90,5 @@ def test_order_and_batch_do_not_matter(clip):
     one = [predict(detector, picture, 32).joint_score for picture in (pictures[0], pixels)]
     assert len(one[0]) == 1 and torch.equal(*one)
     assert all_at_once.tap_margins[3].shape == (5, 4, 4)
-    with pytest.raises(ShapeError, match="no picture"):
+    with pytest.raises(ShapeError, match="no image"):
         predict(detector, [], 32)

@@ -207,7 +207,7 @@ def fits_crackforest(root: Root, at: Path) -> bool:
 
 
 def read_crackforest(root: Root, at: Path) -> Iterator[Record]:
-    """An image with a mask has a crack; of the others, of which there are 38, nobody says what they show."""
+    """An image with a mask has a crack; the others, of which there are 38, have no label."""
     images, masks = _crackforest(root)
     for record in records(root, images, masks, category="pavement", anomalous=None):
         yield record if record.mask is None else replace(record, anomalous=True, family="crack")
