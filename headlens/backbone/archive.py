@@ -3,6 +3,9 @@
 A pickle calls what ``find_class`` returns, and nothing else (https://docs.python.org/3/library/pickle.html,
 "Restricting Globals"); here that can make records of tensors. ``torch.load`` would do for some of these files, but it
 allocates what a file claims before it looks, checks no checksum, and its errors advise to run the file.
+
+A file of some hundred bytes can nest tuples so that to hash or to print one takes for ever: what is hashed or printed
+has been checked to be plain.
 """
 
 from __future__ import annotations
@@ -11,11 +14,10 @@ import io
 import math
 import mmap
 import pickle
-import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +36,7 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+_PLAIN = (str, bytes, int, float, type(None))
 
 
 class RefusedError(ValueError):
@@ -84,6 +87,9 @@ class TensorRecord(_Sealed):
     __slots__ = ("offset", "size", "storage", "stride")
 
     def __init__(self, storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> None:
+        plain = isinstance(size, tuple) and isinstance(stride, tuple)
+        if not (plain and all(type(number) is int for number in (offset, *size, *stride))):
+            raise RefusedError("a tensor's shape, stride or offset is not made of whole numbers")
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
     def tensor(self) -> Tensor:
@@ -101,13 +107,26 @@ class Inert:
             self.__dict__.update(state)
 
 
+def _check_keys(keys: Iterable[Any]) -> None:
+    """Raises RefusedError for keys of a dictionary that could take for ever to hash."""
+    for key in keys:
+        if not all(isinstance(part, _PLAIN) for part in (key if isinstance(key, tuple) else (key,))):
+            raise RefusedError("it has keys that are neither names nor numbers")
+
+
+def _ordered(pairs: Iterable[Any] = ()) -> OrderedDict:
+    pairs = [(key, value) for key, value in pairs]
+    _check_keys(key for key, _ in pairs)
+    return OrderedDict(pairs)
+
+
 ITSELF = _Function(lambda value, *_: value)
 _CALLABLE: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _Function(TensorRecord),
     ("torch._utils", "_rebuild_tensor"): _Function(TensorRecord),
     ("torch._utils", "_rebuild_parameter"): ITSELF,
     ("torch._utils", "_rebuild_parameter_with_state"): ITSELF,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _Function(_ordered),
     ("torch", "Size"): _Function(tuple),
     ("_codecs", "encode"): _Function(lambda text, *_: str(text).encode("latin-1")),  # how protocol 2 writes bytes
     ("torch.jit._pickle", "restore_type_tag"): ITSELF,
@@ -115,8 +134,17 @@ _CALLABLE: dict[tuple[str, str], Any] = {
 }
 
 
-class _Reader(pickle.Unpickler):
-    """An unpickler that can make records of tensors and modules only."""
+_STEPS: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch  # by their code
+
+
+class _Reader(pickle._Unpickler):
+    """An unpickler that can make records of tensors and modules only.
+
+    It is the one that is written in Python: it reads no more than there is, whatever a length claims.
+    """
+
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_STEPS)
 
     def __init__(self, file: Any, storage: Callable[[Any, torch.dtype, int], Storage]) -> None:
         super().__init__(file)
@@ -134,20 +162,32 @@ class _Reader(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Storage:
         kind, dtype, key, _, count, *view = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or any(part is not None for part in view):
-            raise RefusedError(f"it refers to {str(kind)[:40]!r} outside of its tensors")
+            raise RefusedError(
+                f"it refers to {kind[:40]!r}" if isinstance(kind, str) else "it refers to more than tensors"
+            )
+        if not isinstance(key, str | int) or type(count) is not int:
+            raise RefusedError("a storage has no name, or no number of elements")
         return self.storage(key, dtype, count)
 
+    def _set_item(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        _STEPS[pickle.SETITEM[0]](self)
 
-def _loaded(file: BinaryIO | mmap.mmap, storage: Callable[[Any, torch.dtype, int], Storage]) -> Any:
-    """The next pickle of a file. What it would allocate without having the bytes for it is refused first."""
-    start = file.tell()
-    for code, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]  # of an mmap it uses what there is
-        if code.name == "BYTEARRAY8":
-            raise RefusedError("it holds a bytearray, which no weight file needs")
-        if code.name == "LONG_BINPUT" and argument is not None and argument > file.tell() - start:
-            raise RefusedError(f"it asks for room for {argument:,} objects and does not have them")
-    file.seek(start)
-    return _Reader(file, storage).load()
+    def _set_items(self) -> None:
+        _check_keys(self.stack[::2])  # since the mark
+        _STEPS[pickle.SETITEMS[0]](self)
+
+    def _make_dict(self) -> None:
+        _check_keys(self.stack[::2])
+        _STEPS[pickle.DICT[0]](self)
+
+    def _refuse(self) -> None:
+        raise RefusedError("it holds sets or byte arrays, which no weight file needs")
+
+    dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.SETITEMS[0]] = _set_items
+    dispatch[pickle.DICT[0]] = _make_dict
+    dispatch |= dict.fromkeys((code[0] for code in (pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8)), _refuse)
 
 
 def _no_storage(key: Any, dtype: torch.dtype, count: int) -> Storage:
@@ -188,7 +228,7 @@ def read_zip(file: BinaryIO, size: int) -> Any:
 
         if root + "byteorder" in archive.namelist() and stored("byteorder") != b"little":
             raise RefusedError("its numbers have the byte order of another machine; save it again on this one")
-        return _loaded(io.BytesIO(stored("data.pkl")), storage)
+        return _Reader(io.BytesIO(stored("data.pkl")), storage).load()
 
 
 def read_legacy(file: BinaryIO) -> Any:
@@ -205,15 +245,16 @@ def read_legacy(file: BinaryIO) -> Any:
 
     # Mapped, a file gives no more bytes than it has, however many are asked for.
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        if tuple(_loaded(mapped, _no_storage) for _ in _LEGACY) != _LEGACY:
+        if tuple(_Reader(mapped, _no_storage).load() for _ in _LEGACY) != _LEGACY:
             raise RefusedError("it is a pickle, and not of torch's making")
-        if not _loaded(mapped, _no_storage).get("little_endian", True):
+        if not _Reader(mapped, _no_storage).load().get("little_endian", True):
             raise RefusedError("its numbers have the byte order of another machine; save it again on this one")
-        loaded = _loaded(mapped, storage)
-        for key in _loaded(mapped, _no_storage):
-            own, count = storages[key], int.from_bytes(mapped.read(8), "little")
-            raw = mapped.read(count * own.dtype.itemsize)
-            own.fill(raw, key)
-    if empty := [key for key, own in storages.items() if len(own.numbers) != own.count]:
+        loaded = _Reader(mapped, storage).load()
+        keys = _Reader(mapped, _no_storage).load()
+        _check_keys(keys)
+        for key in keys:
+            stored, count = storages[key], int.from_bytes(mapped.read(8), "little")
+            stored.fill(mapped.read(count * stored.dtype.itemsize), key)
+    if empty := [key for key, stored in storages.items() if len(stored.numbers) != stored.count]:
         raise RefusedError(f"storage {empty[0]} is missing")
     return loaded

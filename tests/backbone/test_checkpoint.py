@@ -333,7 +333,7 @@ def test_views_parameters_and_every_precision(dtype, old, tmp_path):
 @pytest.mark.parametrize(
     "body, message",
     [
-        (b"\x80\x02r\xff\xff\xff\x7f.", "asks for room"),
+        (b"\x80\x02r\xff\xff\xff\x7f.", "damaged"),
         (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".", "bytearray|damaged"),
         (b"\x80\x02(" * 5 + b".", "damaged"),
     ],
@@ -346,6 +346,48 @@ def test_pickles_that_ask_for_memory_before_they_have_it(files, tmp_path, body, 
     (tmp_path / "x.pt").write_bytes(body)
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(tmp_path / "x.pt")
+
+
+STORAGE = b"Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nK\x04"
+NESTED = b"Vx\n" + b"2\x86" * 60
+"""A pair of a pair of a pair: 2**60 letters, for whoever hashes or prints it."""
+
+
+def pickled(name: bytes = b"Va\n", storage: bytes = STORAGE, size: bytes = b"K\x04\x85", stride: bytes = b"K\x01\x85"):
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage + b"tQK\x00" + size + stride + b"\x89)tR"
+    return b"\x80\x02}(" + name + tensor + b"u."
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        (pickled(name=NESTED), "keys that are neither names nor numbers"),
+        (pickled().replace(b"}(", b"(").replace(b"u.", b"d.").replace(b"Va\n", NESTED), "keys that are neither"),
+        (b"\x80\x02}" + NESTED + b"Ns.", "keys that are neither"),
+        (b"\x80\x02ccollections\nOrderedDict\n]" + NESTED + b"N\x86a\x85R.", "keys that are neither"),
+        (b"\x80\x04\x8f(" + NESTED + b"\x90.", "sets"),
+        (pickled(storage=STORAGE.replace(b"V0\n", NESTED)), "a storage has no name"),
+        (pickled(storage=STORAGE.replace(b"K\x04", NESTED)), "no number of elements"),
+        (pickled(storage=STORAGE.replace(b"Vstorage\n", NESTED)), "refers to more than tensors"),
+        (pickled(size=NESTED), "not made of whole numbers"),
+        (pickled(stride=NESTED), "not made of whole numbers"),
+        (pickled(size=b"Vx\nJ\xff\xff\xff\x7f\x86"), "not made of whole numbers"),  # 'x' times 2**31
+    ],
+)
+def test_nested_tuples_are_neither_hashed_nor_printed(tmp_path, body, message):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", body)
+        archive.writestr("x/data/0", bytes(16))
+    with pytest.raises(CheckpointError, match=message) as error:
+        read_checkpoint(tmp_path / "x.pt")
+    assert len(str(error.value)) < 400
+
+
+def test_the_pickle_that_those_are_made_of_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", pickled())
+        archive.writestr("x/data/0", bytes(16))
+    assert torch.equal(read_checkpoint(tmp_path / "x.pt").state["a"], torch.zeros(4))
 
 
 def test_a_refusal_is_one_whole_line_without_advice_to_run_the_file(tmp_path):
