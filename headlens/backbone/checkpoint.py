@@ -59,7 +59,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if path.name.endswith(".index.json"):
         files = _shards(path)
         parts = [_read(file) for file in files]
-        state = {name: value for own, *_ in parts for name, value in own.items()}
+        state = {name: value for part, *_ in parts for name, value in part.items()}
+        if len(state) < sum(len(part) for part, *_ in parts):
+            raise CheckpointError(f"{path}: a weight is in two of its files")
         lines = "".join(f"{file.name} {sha256_of(file)}\n" for file in files)
         return _named(path, state, hashlib.sha256(lines.encode()).hexdigest(), parts[0][1])
     state, kind, others = _read(path)
@@ -121,9 +123,10 @@ def _shards(index: Path) -> list[Path]:
     """The files that an index names, beside it."""
     try:
         names = sorted({str(name) for name in json.loads(read_text(index))["weight_map"].values()})
+        "".join(names).encode()  # refuses halves of letters, which no name has and nothing can print
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is no index of a split weight file: {brief(error)}") from error
-    if odd := [name for name in names if Path(name).name != name or name.endswith(".index.json")]:
+    if odd := [name for name in names if not name or Path(name).name != name or name.endswith(".index.json")]:
         raise CheckpointError(f"{index} names {odd[0]!r}, which is no file beside it")
     if not names:
         raise CheckpointError(f"{index} names no file")

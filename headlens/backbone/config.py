@@ -20,6 +20,8 @@ Activation = Literal["gelu", "quick_gelu"]
 PositionRule = Literal["bicubic", "bilinear"]
 _DEEPEST = 512
 """Layers: a config that asks for more is damaged, and each takes memory before any weight is looked at."""
+_LARGEST = 2**20
+"""Of every other size."""
 POSITION_RULES: tuple[PositionRule, ...] = ("bicubic", "bilinear")
 
 
@@ -38,11 +40,11 @@ class TransformerConfig:
     attn_only: bool = False
 
     def __post_init__(self) -> None:
-        for size in ("n_layers", "n_heads", "d_model", "d_mlp", "d_embed", "patch_size", "n_ctx", "d_vocab"):
-            if type(value := getattr(self, size, 1)) is not int or value < 1:  # of either tower
-                raise ArchitectureError(f"{size} is {value!r}; expected a whole number above 0")
-        if self.n_layers > _DEEPEST:
+        if type(self.n_layers) is int and self.n_layers > _DEEPEST:
             raise ArchitectureError(f"{self.n_layers} layers; no CLIP has more than {_DEEPEST}")
+        for size in ("n_layers", "n_heads", "d_model", "d_mlp", "d_embed", "patch_size", "n_ctx", "d_vocab"):
+            if type(value := getattr(self, size, 1)) is not int or not 0 < value <= _LARGEST:  # of either tower
+                raise ArchitectureError(f"{size} is {value!r}; expected a whole number from 1 to {_LARGEST}")
         if self.d_model % self.n_heads:
             raise ArchitectureError(f"width {self.d_model} cannot be split over {self.n_heads} heads")
 
@@ -62,8 +64,10 @@ class VisionConfig(TransformerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(type(side) is int and side >= self.patch_size for side in self.image_size):
-            raise ArchitectureError(f"image_size is {self.image_size}; expected at least a patch, {self.patch_size} px")
+        if not all(type(side) is int and self.patch_size <= side <= _LARGEST for side in self.image_size):
+            raise ArchitectureError(
+                f"image_size is {self.image_size}; expected at least a patch, {self.patch_size} px, at most {_LARGEST}"
+            )
         if self.position_rule not in POSITION_RULES:
             raise ArchitectureError(f"position rule {self.position_rule!r}: choose one of {', '.join(POSITION_RULES)}")
 
@@ -248,8 +252,8 @@ def architecture_from_transformers(config: Mapping[str, Any], name: str = "custo
     t: dict[str, Any] = _TRANSFORMERS_TEXT | dict(parts[1])
     whole = {f"{part}.{key}": own[key] for part, own in (("vision", v), ("text", t)) for key in own if key in _COUNTED}
     whole["projection_dim"] = config.get("projection_dim", 512)
-    if odd := [key for key, value in whole.items() if type(value) is not int or not 0 < value < 2**20]:
-        raise ArchitectureError(f"{name}: {odd[0]} is {whole[odd[0]]!r}; expected a whole number above 0")
+    if odd := [key for key, value in whole.items() if type(value) is not int or not 0 < value <= _LARGEST]:
+        raise ArchitectureError(f"{name}: {odd[0]} is {whole[odd[0]]!r}; expected a whole number from 1 to {_LARGEST}")
     acts, eps = (v["hidden_act"], t["hidden_act"]), [own["layer_norm_eps"] for own in (v, t)]
     if len(set(map(str, acts))) > 1 or acts[0] not in ("gelu", "quick_gelu"):
         raise ArchitectureError(f"{name}: activations are {acts[0]!r} and {acts[1]!r}; both must be gelu or quick_gelu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def _of_open_clip(path: Path) -> Description:
     if {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
         try:
             arch = architecture_from_config(model, path.parent.name)
-        except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             raise CheckpointError(f"{path} is no open_clip config: {error!r}") from error
     return Description(path, quick, arch, recipe)
 
@@ -137,9 +138,9 @@ def _of_open_clip(path: Path) -> Description:
 def _transformers_recipe(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     names = {"image_mean": "mean", "image_std": "std"}
     found = {new: config[old] for old, new in names.items() if old in config}
-    if "resample" in config:
-        found["interpolation"] = _RESAMPLING.get(config["resample"], config["resample"])
     try:
+        if "resample" in config:
+            found["interpolation"] = _RESAMPLING.get(config["resample"], config["resample"])
         return _recipe(found)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is no image processor's config: {error!r}") from error
@@ -149,7 +150,7 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     for key in ("mean", "std"):
         if key in config:
             config[key] = tuple(float(number) for number in config[key])
-            if len(config[key]) != 3:
+            if len(config[key]) != 3 or not all(map(isfinite, config[key])) or (key == "std" and min(config[key]) <= 0):
                 raise ValueError(f"{key} is {config[key]}")
     if config.get("interpolation", "bicubic") not in ("bicubic", "bilinear"):
         raise ValueError(f"interpolation is {config['interpolation']}")

@@ -20,6 +20,8 @@ from headlens.backbone.vision import resized_positions
 from headlens.errors import ArchitectureError, CheckpointError
 
 _POSITIONS = "visual.positional_embedding"
+_ENLARGED = 256
+"""Times as many positions as a file has, at most: a config that asks for more is damaged, and they take memory."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,11 @@ def _fitted(
             raise CheckpointError(
                 f"{label}: {checkpoint.names.of(_POSITIONS)} has {len(positions)} positions, which are neither CLS and "
                 f"the {grid[0]} x {grid[1]} patches of {arch.name}, nor CLS and a square of patches"
+            )
+        if grid[0] * grid[1] > _ENLARGED * len(positions):
+            raise CheckpointError(
+                f"{label}: {arch.name} has {grid[0]} x {grid[1]} patches, {checkpoint.names.of(_POSITIONS)} is for "
+                f"{resized[0]} x {resized[1]}: too few to resize"
             )
         state[_POSITIONS] = resized_positions(positions.float(), resized, grid, arch.vision.position_rule)
     return Weights(arch, state, label, checkpoint.names, checkpoint.sha256, recipe, positions_from=resized)

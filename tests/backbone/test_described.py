@@ -316,6 +316,9 @@ def test_a_folder_of_open_clip_needs_no_name(tmp_path):
         ({"head_width": 0}, r"open_clip_config\.json is no open_clip config"),
         ({"width": "wide"}, r"open_clip_config\.json is no open_clip config"),
         ({"vocab_size": None}, "d_vocab is None; expected a whole number"),
+        ({"width": 2**50}, "expected a whole number from 1 to 1048576"),
+        ({"image_size": [32]}, r"open_clip_config\.json is no open_clip config"),
+        ({"image_size": 10**9}, "image_size is .*at most 1048576"),
     ],
 )
 def test_configs_of_open_clip_that_cannot_be(changes, message, tmp_path):
@@ -347,10 +350,44 @@ def test_folders_without_weights(tmp_path):
         load("ViT-B-32", tmp_path)
 
 
+def test_a_config_with_an_infinite_ratio_is_refused(tmp_path):
+    config = tiny_config()
+    config["vision_cfg"]["mlp_ratio"] = float("inf")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    with pytest.raises(CheckpointError, match="is no open_clip config"):
+        described(tmp_path / "open_clip_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "recipe, message",
+    [
+        ({"mean": [float("nan"), 0, 0]}, r"mean is \(nan"),
+        ({"mean": [0, 0]}, r"mean is \(0\.0, 0\.0\)"),
+        ({"std": [0, 1, 1]}, r"std is \(0\.0"),
+        ({"std": [1, 1, float("inf")]}, r"std is \(1\.0, 1\.0, inf\)"),
+        ({"interpolation": ["bicubic"]}, "interpolation is"),
+    ],
+)
+def test_preprocessing_that_would_make_images_of_nothing_is_refused(recipe, message, tmp_path):
+    save_file({"logit_scale": torch.ones(())}, tmp_path / "open_clip_model.safetensors")
+    config = {"model_cfg": tiny_config(), "preprocess_cfg": recipe}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path)
+    (tmp_path / "open_clip_config.json").unlink()
+    theirs = {"mean": "image_mean", "std": "image_std", "interpolation": "resample"}
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({theirs[name]: own for name, own in recipe.items()}))
+    with pytest.raises(CheckpointError, match="is no image processor's config"):
+        described(tmp_path / "model.safetensors")
+
+
 @pytest.mark.parametrize(
     "index, message",
     [
         ("[]", "is no index"),
+        ('{"weight_map": {"a": ""}}', "no file beside it"),
+        ('{"weight_map": {"a": "\\ud800"}}', "is no index"),
         ('{"weight_map": {}}', "names no file"),
         ('{"weight_map": {"a": "../model.safetensors"}}', "no file beside it"),
         ('{"weight_map": {"a": "model.safetensors.index.json"}}', "no file beside it"),
@@ -408,6 +445,23 @@ def test_positions_of_another_image_size_are_resized_as_open_clip_does(rule, gri
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         close(clip.encode_image(images), model.encode_image(images), 1e-6)  # positions are resized in float32
+
+
+def test_positions_are_not_resized_to_what_takes_all_memory(tmp_path):
+    state = random_clip(tiny_config(), torch.float32).state_dict()
+    save_file(state, tmp_path / "open_clip_model.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": tiny_config(image_size=2**20)}))
+    with pytest.raises(CheckpointError, match=r"131072 x 131072 patches, .* is for 4 x 4"):
+        load(tmp_path)
+
+
+def test_a_weight_in_two_files_of_one_index_is_refused(tmp_path):
+    for name in ("1", "2"):
+        save_file({"visual.proj": torch.full((2, 2), float(name))}, tmp_path / f"{name}.safetensors")
+    index = {"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="a weight is in two of its files"):
+        load("ViT-B-32", tmp_path)
 
 
 def test_positions_that_are_no_square_are_refused(tmp_path):
