@@ -254,7 +254,7 @@ def load_run(
     if backbone is None:
         device = device_of(device)
         with _trained_on(folder, about):
-            backbone = _backbone(about, weights, device, dtype)
+            backbone = _backbone(about, card["backbone"], weights, device, dtype)
         _check_backbone(folder, backbone, card)
     detector = Detector(backbone, config)
     detector.load_state_dict(tensors)
@@ -313,8 +313,13 @@ def _trained_on(folder: Path, about: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _backbone(
-    about: Mapping[str, Any], weights: str | Path | None, device: str | torch.device | None, dtype: torch.dtype
+    about: Mapping[str, Any],
+    card: Mapping[str, Any],
+    weights: str | Path | None,
+    device: str | torch.device | None,
+    dtype: torch.dtype,
 ) -> Backbone:
+    """As tables ``backbone`` of ``config.toml`` and of ``card.json`` say."""
     stored = about["weights"]
     random = re.fullmatch(r"random \(seed (-?\d{1,18})\)", stored)
     embedded = stored.startswith("embedded")
@@ -323,6 +328,7 @@ def _backbone(
         weights if weights is not None else None if random or embedded else stored,
         tuple(about["image_size"]),
         position_rule=about["position_rule"],
+        act_fn=card.get("act_fn") if card.get("act_fn_known") is True else None,
         device=device,
         dtype=dtype,
         seed=int(random[1]) if random else 0,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headlens import heads
-from headlens.backbone import architecture_from_config, assemble, embedded
+from headlens.backbone import architecture, architecture_from_config, assemble, embedded
 from headlens.backbone import load as load_backbone
 from headlens.backbone.vision import STREAMS
 from headlens.detectors.config import learned_shapes, preset
@@ -173,3 +173,13 @@ def test_a_backbone_file_that_is_gone_is_named(tmp_path):
     with pytest.raises(HeadlensError, match=r"open_clip_model\.safetensors.*--weights"):
         load_run(tmp_path / "run")
     assert load_run(tmp_path / "run", weights=embedded.weights("mini")).detector.weights is None
+
+
+def test_an_activation_that_was_said_is_said_again_for_the_run(tmp_path, recwarn):
+    file = tmp_path / "finetuned.safetensors"
+    file.write_bytes(embedded.weights("mini").read_bytes())  # no config beside it says its activation
+    clip = load_backbone("mini", file, act_fn=architecture("mini").act_fn)
+    save_run(tmp_path / "run", Detector(clip, preset("anomalyclip")), TrainingConfig(), {})
+    again = load_run(tmp_path / "run", weights=file).detector.backbone.provenance
+    assert again == clip.provenance and again.act_fn_known
+    assert not [own for own in recwarn if "activation" in str(own.message)]
