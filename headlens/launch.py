@@ -62,8 +62,8 @@ def by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") not in ("", "1")
 
 
-def left() -> str:
-    """The variables that make this process one of several, as a shell unsets them."""
+def unset_command() -> str:
+    """The shell command that unsets the variables which make this process one of several."""
     return " ".join(["unset", *(name for name in (*_NEEDED, "LOCAL_RANK") if name in os.environ)])
 
 
@@ -95,4 +95,4 @@ def _number(name: str, low: int, high: int | None = None) -> int:
 
 
 def _way_out() -> str:
-    return f"start several processes with torchrun, or one after `{left()}`"
+    return f"start several processes with torchrun, or one after `{unset_command()}`"

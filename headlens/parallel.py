@@ -23,7 +23,7 @@ import torch
 from torch import distributed
 
 from headlens.errors import RunError
-from headlens.launch import Place, by_torchrun, left, place
+from headlens.launch import Place, by_torchrun, place, unset_command
 from headlens.locking import locked
 
 Arrays = dict[str, np.ndarray]
@@ -180,12 +180,14 @@ def _meet(here: Place) -> None:
     what = f"{here.size} processes at {here.meeting} (WORLD_SIZE is {here.size}, RANK {here.rank})"
     if here.rank == 0 or not by_torchrun():
         minutes = f"{_MEETING.total_seconds() / 60:.3g} minutes"
-        sys.stderr.write(f"headlens: waiting for {what}, {minutes} at most; to work alone, `{left()}` first\n")
+        sys.stderr.write(f"headlens: waiting for {what}, {minutes} at most; to work alone, `{unset_command()}` first\n")
         sys.stderr.flush()
     try:
         store, rank, size = next(distributed.rendezvous("env://", here.rank, here.size, timeout=_MEETING))
     except RuntimeError as error:
-        raise RunError(f"waited in vain for {what}; start them all at one time, or `{left()}` to work alone") from error
+        raise RunError(
+            f"waited in vain for {what}; start them all at one time, or `{unset_command()}` to work alone"
+        ) from error
     store.set_timeout(_WAITING)
     # gloo on the CPU, and each accelerator's own
     distributed.init_process_group(store=store, rank=rank, world_size=size, timeout=_WAITING)

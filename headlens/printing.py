@@ -1,4 +1,4 @@
-"""Values, and text from strangers such as the names of their files, as people are shown them."""
+"""Values, and text from elsewhere, such as the names of their files, as people are shown them."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Target(ABC):
             taps=detector.config.taps,
             local=detector.local,
             head_weights=detector.head_weights() or None,
-            hooked=hooked or vision.heeds(),
+            hooked=hooked or vision.must_call_hooks(),
             **options,
         )
         cls = wide(out.embedding if detector.config.cls_norm else out.cls @ vision.proj)
@@ -173,7 +173,7 @@ def target_of(
     [torch.Size([2]), torch.Size([2])]
     """
     check_linear(detector)
-    check_unhooked(detector, "attribution", heeds_tower=True)
+    check_unhooked(detector, "attribution", calls_tower=True)
     if name in SCORES:
         made: Target = ScoreTarget(detector, name, thing, region)
     elif name.startswith("L"):

@@ -1,4 +1,4 @@
-"""Whether anything listens at a tower: one place asks, for whoever would pass hooks by."""
+"""Whether a tower has hooks: the one place that looks, for all that would compute without calling them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from torch import nn
 
 
 def has_hooks(point: nn.Module) -> bool:
-    """Whether anything listens at a module, through TransformerLens or plain torch."""
+    """Whether a module has hooks, through TransformerLens or plain torch."""
     return bool(point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks)
+
+
+def is_changed(module: nn.Module) -> bool:
+    """Whether a module has hooks, or another ``forward`` has been put in its place."""
+    return has_hooks(module) or "forward" in vars(module)
 
 
 def hooked(module: nn.Module, name: str = "") -> list[str]:
@@ -25,4 +30,4 @@ def hooked(module: nn.Module, name: str = "") -> list[str]:
     >>> hooked(tower)
     []
     """
-    return [own for own, part in module.named_modules(prefix=name) if has_hooks(part) or "forward" in vars(part)]
+    return [point for point, part in module.named_modules(prefix=name) if is_changed(part)]

@@ -15,7 +15,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from headlens.backbone.blocks import Block
 from headlens.backbone.config import TransformerConfig
-from headlens.backbone.hooks import has_hooks, hooked
+from headlens.backbone.hooks import hooked, is_changed
 from headlens.errors import ConfigError, HookNameError, ShapeError
 
 NamesFilter = None | str | Iterable[str] | Callable[[str], bool]
@@ -169,23 +169,23 @@ class HookedTower(HookedRootModule):
         wanted = None if names_filter is None else self._wanted(names_filter)
         return super().add_caching_hooks(wanted, *args, **kwargs)
 
-    def heeds(self) -> bool:
-        """Whether a forward has hooks to heed, and so must be ``hooked``.
+    def must_call_hooks(self) -> bool:
+        """Whether there are hooks that a forward must call, and so must be ``hooked``.
 
         Raises:
-            ConfigError: a hook at a module that a forward reads past.
+            ConfigError: a hook at a module whose weights a forward takes without calling it.
         """
-        if not any(map(has_hooks, self.mod_dict.values())):
+        if not any(map(is_changed, self.mod_dict.values())):
             return False
-        if unread := [name for name in hooked(self) if name.endswith(self.passed_by)]:
+        if missed := [name for name in hooked(self) if name.endswith(self.bypassed)]:
             raise ConfigError(
-                f"a forward reads past {unread[0]}, so the hook there would not be heeded everywhere: hook a block "
-                "instead, or one of the points in hook_dict"
+                f"a forward takes the weights of {missed[0]} without calling it, so that the hook there would not run: "
+                "hook a block instead, or one of the points in hook_dict"
             )
         return True
 
     @property
-    def passed_by(self) -> tuple[str, ...]:
+    def bypassed(self) -> tuple[str, ...]:
         """Ends of the names of modules whose weights a forward reads without calling them."""
         return (".mlp.fc", ".mlp.proj") if self.cfg.act_fn == "quick_gelu" else ()
 

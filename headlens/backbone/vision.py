@@ -99,9 +99,9 @@ class VisionTower(HookedTower):
         self.setup()
 
     @property
-    def passed_by(self) -> tuple[str, ...]:
+    def bypassed(self) -> tuple[str, ...]:
         """As of every tower, and ``ln_final``, whose weights alone read the taps out."""
-        return (*super().passed_by, "ln_final")
+        return (*super().bypassed, "ln_final")
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches for an image of that size; a remainder is left out, as in open_clip."""

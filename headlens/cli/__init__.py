@@ -28,7 +28,7 @@ from headlens.cli.train import train
 from headlens.cli.verify import verify
 from headlens.cli.weights import weights
 from headlens.errors import ConfigError, HeadlensWarning
-from headlens.launch import by_torchrun, left
+from headlens.launch import by_torchrun, unset_command
 from headlens.printing import printable
 
 SHARED = ("train", "eval", "ablate", "importance")
@@ -77,7 +77,7 @@ def _top(
     if by_torchrun() and verb not in SHARED:
         raise ConfigError(
             f"{verb} is done by one process: start it without torchrun, which is for {', '.join(SHARED)}; "
-            f"if it was, `{left()}` first"
+            f"if it was, `{unset_command()}` first"
         )
 
 

@@ -1,4 +1,4 @@
-"""Image files of strangers, decoded: the numbers in them, or an error that names the file.
+"""Image files, decoded: the numbers in them, or an error that names the file.
 
 Only regular files are opened, and only formats of images are tried. The size is checked in the header before anything
 is decoded, and whatever a decoder raises arrives as a ``DataError``. PIL decodes; of colours with 16 bits it gives the

@@ -154,7 +154,7 @@ class Detector(nn.Module):
 
     @property
     def hooks(self) -> list[str]:
-        """Where anything listens: names of hook points and modules of both towers, and of the detector itself."""
+        """Names of hook points and modules with hooks, of both towers, and of the detector itself."""
         towers = {"vision": self.backbone.vision, "text": self.backbone.text}
         return [name for own, tower in towers.items() for name in hooked(tower, own)] + hooked(self, "detector")
 
@@ -169,7 +169,7 @@ class Detector(nn.Module):
         which torch does not notice), and as fine as weights are, whatever autocast says. Under hooks at the text tower
         or the prompts nothing is kept.
         """
-        listening = self.backbone.text.heeds() or (self.prompts is not None and bool(hooked(self.prompts)))
+        listening = self.backbone.text.must_call_hooks() or (self.prompts is not None and bool(hooked(self.prompts)))
         if torch.is_grad_enabled() or listening:
             return self._text(things)
         learned = list(self.prompts.parameters()) if self.prompts is not None else []
@@ -197,10 +197,10 @@ class Detector(nn.Module):
     def features(self, images: Tensor, gates: Mapping[str, Tensor] | None = None) -> Features:
         """Normalised images [B, 3, h, w] through the image tower, under the head weights and analysis ``gates``.
 
-        Hooks at the tower are heeded.
+        Hooks at the tower are called.
 
         Raises:
-            ConfigError: a hook that cannot be heeded.
+            ConfigError: a hook that would not be called.
         """
         vision = self.backbone.vision
         out = vision(
@@ -209,7 +209,7 @@ class Detector(nn.Module):
             local=self.local,
             head_weights=self.head_weights() or None,
             gates=gates,
-            hooked=vision.heeds(),
+            hooked=vision.must_call_hooks(),
         )
         patches = {tap: tokens.float() for tap, tokens in out.patches.items()}
         return Features(self.image_feature(out), patches, (images.shape[2], images.shape[3]))

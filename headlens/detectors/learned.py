@@ -45,7 +45,9 @@ class LearnedPrompts(nn.Module):
         context = self.context.repeat(len(things), 1, 1)  # (2 things, n, D)
         deep = dict(enumerate(self.deep, start=1))
         before = {1: context} if context.shape[1] else None
-        embedding = backbone.encode_text(tokens, context=before, deep_prompts=deep, hooked=backbone.text.heeds())
+        embedding = backbone.encode_text(
+            tokens, context=before, deep_prompts=deep, hooked=backbone.text.must_call_hooks()
+        )
         return F.normalize(embedding.float(), dim=-1).unflatten(0, (-1, 2))
 
 

@@ -200,7 +200,7 @@ def importance(
     for metric in metrics:
         _check_target(metric)
     check_linear(detector)
-    check_unhooked(detector, "importance", heeds_tower=True)
+    check_unhooked(detector, "importance", calls_tower=True)
     if (precision or str(detector.backbone.vision.proj.dtype).removeprefix("torch.")) == "float16":
         raise ConfigError("gradients are smaller than float16 can tell from 0; choose bfloat16, tf32 or float32")
     vision = detector.backbone.vision.cfg

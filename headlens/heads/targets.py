@@ -64,25 +64,25 @@ def check_linear(detector: Detector) -> None:
         )
 
 
-def check_unhooked(detector: Detector, what: str, *, heeds_tower: bool = False) -> None:
-    """Raises ConfigError where a hook would not be heeded: at the image tower, or at the detector itself.
+def check_unhooked(detector: Detector, what: str, *, calls_tower: bool = False) -> None:
+    """Raises ConfigError where a hook would not be called: at the image tower, or at the detector itself.
 
     Whatever computes from weights and streams calls neither modules nor hook points. Hooks at the text tower and at
-    what is learned are heeded everywhere.
+    what is learned are called everywhere.
 
     Args:
         detector: which.
         what: is computed, for the message.
-        heeds_tower: the image tower's forward is called, so that only the detector's own is passed by.
+        calls_tower: the image tower's forward is called, so that only the detector's own is not.
     """
     for name in detector.hooks:
         if name == "detector":
-            heeding = "predict or eval"
-        elif name.startswith("vision") and not heeds_tower:
-            heeding = "predict, eval, importance, or attribute with a score as its target"
+            others = "predict or eval"
+        elif name.startswith("vision") and not calls_tower:
+            others = "predict, eval, importance, or attribute with a score as its target"
         else:
             continue
-        raise ConfigError(f"{what} would pass by the hook at {name}: remove it, or take {heeding}, which heed it")
+        raise ConfigError(f"{what} would not call the hook at {name}: remove it, or take {others}, which call it")
 
 
 def features(detector: Detector, images: Tensor, gates: Mapping[str, Tensor] | None = None) -> Features:
@@ -94,7 +94,7 @@ def features(detector: Detector, images: Tensor, gates: Mapping[str, Tensor] | N
         local=detector.local,
         head_weights=detector.head_weights() or None,
         gates=gates,
-        hooked=vision.heeds(),
+        hooked=vision.must_call_hooks(),
     )
     cls = out.embedding if detector.config.cls_norm else out.cls @ vision.proj
     return Features(wide(cls), {tap: wide(p) for tap, p in out.patches.items()}, (images.shape[2], images.shape[3]))

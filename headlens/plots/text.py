@@ -1,4 +1,4 @@
-"""Names from strangers, of files, categories and sets, as figures write them: one line that breaks nothing."""
+"""Names from other people, of files, categories and sets, as figures write them: one line that breaks nothing."""
 
 from __future__ import annotations
 

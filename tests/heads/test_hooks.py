@@ -1,4 +1,4 @@
-"""Hooks around a detector, of both kinds and at both towers: every verb heeds them, or refuses and names them."""
+"""Hooks around a detector, of both kinds and at both towers: every verb calls them, or refuses and names them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ KINDS = [hook_point, torch_hook, another_forward]
 
 
 @pytest.mark.parametrize("around", KINDS)
-def test_every_verb_heeds_hooks_at_the_image_tower_or_refuses(around, make, pictures, tmp_path):
+def test_every_verb_calls_hooks_at_the_image_tower_or_refuses(around, make, pictures, tmp_path):
     detector = make(torch.float32)
     ask = verbs(detector, pictures, tmp_path)
     assert ask.keys() == {*HEEDING, *REFUSING}
@@ -109,7 +109,7 @@ def test_every_verb_heeds_hooks_at_the_image_tower_or_refuses(around, make, pict
         for name in HEEDING:
             assert float(np.abs(ask[name]() - plain[name]).max()) > 1e-3 * float(np.abs(plain[name]).max()), name
         for name in REFUSING:
-            with pytest.raises(ConfigError, match=rf"pass by the hook at vision\.{point}"):
+            with pytest.raises(ConfigError, match=rf"not call the hook at vision\.{point}"):
                 ask[name]()
     assert not hooked(detector.backbone.vision)
     for name in HEEDING:  # nothing of it stays
@@ -118,7 +118,7 @@ def test_every_verb_heeds_hooks_at_the_image_tower_or_refuses(around, make, pict
 
 @pytest.mark.parametrize("around", KINDS[:2])
 @pytest.mark.parametrize("name", ["predict", "importance", "ablate", "map_parts"])
-def test_hooks_at_the_text_tower_are_heeded(around, name, make, pictures, tmp_path):
+def test_hooks_at_the_text_tower_are_called(around, name, make, pictures, tmp_path):
     """Though its answers are kept for as long as nothing changes."""
     detector = make(torch.float32)
     ask = verbs(detector, pictures, tmp_path)[name]
@@ -157,10 +157,15 @@ def test_a_hook_at_the_detector_itself(make, pictures, tmp_path):
 
 @pytest.mark.parametrize("where", ["blocks.1.mlp.fc", "blocks.3.mlp.proj", "ln_final"])
 def test_a_hook_where_no_forward_would_call_it_is_refused(where, make, images):
-    detector = make()
-    detector.backbone.vision.get_submodule(where).register_forward_hook(lambda *_: None)
-    with pytest.raises(ConfigError, match=f"a forward reads past {where}"):
-        detector(images)
+    for way in ("hook", "forward"):
+        detector = make()
+        module = detector.backbone.vision.get_submodule(where)
+        if way == "hook":
+            module.register_forward_hook(lambda *_: None)
+        else:
+            module.forward = torch.zeros_like
+        with pytest.raises(ConfigError, match=f"a forward takes the weights of {where}"):
+            detector(images)
 
 
 def test_copies_and_kept_parts_are_refused(make, pictures, tmp_path):

@@ -1,4 +1,4 @@
-"""Run folders from strangers: refused in one line that names the folder, or the same predictions; nothing else."""
+"""Run folders that were edited, damaged or made to harm: refused in one line, or the same predictions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sound(mini):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("strangers") / "run"
+    return tmp_path_factory.mktemp("untrusted") / "run"
 
 
 def written(folder: Path, **changed: bytes) -> Path:
