@@ -162,3 +162,16 @@ def test_a_data_set_of_images_holds_what_score_takes(tmp_path):
         "deep/er",
     }
     assert len(taken.files) == 6 and taken.passed == "passed over: masks (12)"
+
+
+def test_a_pattern_passes_over_what_a_folder_would(tmp_path, monkeypatch):
+    paint(tmp_path / "set/test/dent/0.png", tmp_path / "set/test/dent/0_mask.png", tmp_path / "set/__MACOSX/a.png")
+    paint(tmp_path / "set/ground_truth/dent/1.png", tmp_path / "set/test/good/1.png")
+    for pattern in ("set/**/*.png", "set/*"):
+        found = find_images([str(tmp_path / pattern)])
+        assert [path.name for path in found.files] == ["0.png", "1.png"], pattern
+        assert found.files == find_images([str(tmp_path / "set")]).files
+        assert found.passed == "passed over: masks (2)"
+    assert names(tmp_path / "set/ground_truth/dent/*.png") == ["1.png"]  # what is named is meant
+    monkeypatch.chdir(tmp_path / "set/test/dent")
+    assert names("*.png") == ["0.png"] and names("0_mask.png") == ["0_mask.png"]

@@ -56,7 +56,7 @@ def find_images(arguments: list[str], follow_links: bool = False) -> Images:
     - Of a folder, all files with an image's suffix in it and in the folders below, as data sets read them: hidden
       files and what file managers leave behind are passed over; so are masks, by the names of their folders or their
       own; links are followed that stay in the folder, and all if ``follow_links``.
-    - A pattern stands for what it matches, by the same rule.
+    - A pattern stands for what it matches, without what a folder would pass over: that in front of its first ``*``.
     - What headlens itself has written (overlays, figures, maps) is passed over everywhere.
 
     Raises:
@@ -97,8 +97,7 @@ def _take_argument(given: str, images: Images) -> None:
         path = Path(given).expanduser()
         mode = path.stat().st_mode
     except FileNotFoundError:
-        for match in _matched(str(path)):
-            _take_match(match, images)
+        _take_matches(_matched(str(path)), _folder_of(path), images)
     except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
         raise DataError(f"{given}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
     else:
@@ -112,15 +111,33 @@ def _take_argument(given: str, images: Images) -> None:
             _take_file(path, images)
 
 
-def _take_match(path: Path, images: Images) -> None:
-    from headlens.data.images import SUFFIXES, UNREAD
+def _folder_of(pattern: Path) -> Path:
+    """The folder in front of what is not plain in a pattern."""
+    from glob import has_magic
 
-    if path.is_dir():
-        _take_folder(path, images)
-    elif path.suffix.lower() in SUFFIXES:
-        _take_file(path, images)
-    elif path.suffix.lower() in UNREAD:
-        _leave_out(path, images)
+    return next(folder for folder in pattern.parents if not has_magic(str(folder)))
+
+
+def _take_matches(matches: list[Path], folder: Path, images: Images) -> None:
+    from headlens.data.images import SUFFIXES, UNREAD
+    from headlens.data.readers import Root
+    from headlens.data.readers.contents import is_mask
+    from headlens.data.readers.tree import is_junk
+
+    root = Root(folder, lambda error: None, images.follow_links)
+    for path in matches:
+        if any(map(is_junk, path.relative_to(folder).parts)):
+            continue
+        is_folder, suffix = path.is_dir(), path.suffix.lower()
+        if (is_folder or suffix in SUFFIXES) and is_mask(root, path):
+            images.passed_over["masks"] += sum(1 for _ in root.below(path)) if is_folder else 1
+        elif is_folder:
+            _take_folder(path, images)
+        elif suffix in SUFFIXES:
+            _take_file(path, images)
+        elif suffix in UNREAD:
+            _leave_out(path, images)
+    images.passed_over += Counter()  # without zeros
 
 
 def _take_file(path: Path, images: Images) -> None:

@@ -39,10 +39,20 @@ def contents(root: Root, at: Path) -> Iterator[Contents]:
     """What ``at`` and the folders below it hold, by name, without folders of masks."""
     folders_of_masks = cache(partial(mask_folders, root))
     for folder in root.walk(at, folders_of_masks):
-        files = root.images(folder)
-        among = {*masks_beside(files), *magnetic_masks(root, folder)}
-        images, beside = [path for path in files if path not in among], [path for path in files if path in among]
-        yield Contents(folder, images, beside, folders_of_masks(folder))
+        masks = _masks_in(root, folder)
+        images = [path for path in root.images(folder) if path not in masks]
+        yield Contents(folder, images, sorted(masks), folders_of_masks(folder))
+
+
+def is_mask(root: Root, path: Path) -> bool:
+    """Whether ``path``, an image file or a folder below the root, is a mask, or one of masks, in ``contents`` of it."""
+    way = [at for at in (path, *path.parents) if at != root.path and at.is_relative_to(root.path)]
+    return path in _masks_in(root, path.parent) or any(at in mask_folders(root, at.parent) for at in way)
+
+
+def _masks_in(root: Root, folder: Path) -> set[Path]:
+    """Those right in a folder."""
+    return {*masks_beside(root.images(folder)), *magnetic_masks(root, folder)}
 
 
 def masks_beside(files: Sequence[Path]) -> list[Path]:
