@@ -180,7 +180,7 @@ def main() -> int:
         folder = Path(tempfile.mkdtemp(prefix="headlens-fuzz-"))
         files = lay(rng, folder / "set", given.each)
         what = f"seed {given.seed}/{round_number}"
-        images = [file for file in files if "ground_truth" not in file.parts]
+        images = [file for file in files if "ground_truth" not in file.parts and not file.is_dir()]
 
         checked = fuzzing.call("data", "check", folder / "set")
         scored = fuzzing.call("score", folder / "set/screw/test", "--run", "mini-industrial", "--out", folder / "out")

@@ -15,7 +15,7 @@ def best_device() -> str:
 
 
 def device_of(given: str | torch.device | None) -> torch.device:
-    """The device of that name; torch's default when None.
+    """The device of that name; torch's default when None. ``meta``, where tensors have shapes alone, is one, too.
 
     Raises:
         ConfigError: no device is called so, or this machine has none.
@@ -42,7 +42,7 @@ def device_of(given: str | torch.device | None) -> torch.device:
     elif device.type == "cpu":
         if device.index:
             raise ConfigError(f"device {device}: there is one CPU; take cpu")
-    elif device.type == "meta" or not _works(device):
+    elif not _works(device):
         raise ConfigError(f"device {device}: this machine has none that torch can use; take {best_device()}")
     return device
 

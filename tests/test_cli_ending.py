@@ -124,7 +124,8 @@ def test_a_device_that_is_not_there_is_one_line_in_every_verb_and_in_python(monk
         assert main(monkeypatch, *verb, "--device", device) == 1
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1 and "device" in lines[0] and device in lines[0], verb
-    for ask in (lambda: headlens.load("mini-industrial", device=device), lambda: load("mini", device=device)):
+    in_python = (lambda: headlens.load("mini-industrial", device=device), lambda: load("mini", device=device))
+    for ask in in_python if device != "meta" else ():  # shapes without numbers are of use in Python
         with pytest.raises(ConfigError, match="device"):
             ask()
     assert devices.device_of("cpu") == torch.device("cpu")

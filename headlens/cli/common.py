@@ -151,6 +151,8 @@ def device_of(given: str | None) -> str:
     from headlens import devices, parallel
 
     device = str(devices.device_of(given or devices.best_device()))
+    if device == "meta":
+        raise ConfigError(f"device meta holds no numbers; take {devices.best_device()}")
     here = place() if device == "cuda" and parallel.current().size > 1 else None
     if here is None or here.local is None:
         return device
