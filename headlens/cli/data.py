@@ -33,8 +33,9 @@ def list_(as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"layouts": layouts(), "procedural": rows}, indent=1))
         return
     typer.echo("Layouts of folders and listings, in the order in which they are tried:")
+    width = max(map(len, layouts()))
     for name, about in layouts().items():
-        typer.echo(f"  {name:8} {about}")
+        typer.echo(f"  {name:{width}} {about}")
     typer.echo("Procedural sets:")
     for row in rows:
         typer.echo(f"  {row['spec']}")

@@ -138,7 +138,8 @@ def test_json_of_other_tools_stops_no_reader(tmp_path):
         trees.picture(tmp_path / "flat", f"{name}.jpg")
         labelled(tmp_path / "flat", f"{name}.json", f"{name}.jpg", SQUARE)
     trees.text(tmp_path / "flat", "classes.json", '["dent"]')
-    assert [record.anomalous for record in open(tmp_path / "flat", layout="labelme").records] == [True, True]
+    trees.text(tmp_path / "flat", "_about.json", '{"by": "us"}')
+    assert [record.anomalous for record in open(tmp_path / "flat").records] == [True, True]
     trees.text(tmp_path / "flat", "b.json", '{"shapes": [')
     with pytest.raises(DataError, match=r"b\.json: is not JSON"):
         open(tmp_path / "flat", layout="labelme")

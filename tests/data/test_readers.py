@@ -345,7 +345,7 @@ def test_ksdd_with_a_label_lost_and_one_broken(tmp_path):
     refused: list[DataError] = []
     data = open(tmp_path, refuse=refused.append)
     assert {record.name for record in data.records} == {f"kos02/Part1_{k}" for k in range(3)}
-    assert ["Part0_label" in str(error) or "Part2.jpg: has no label" in str(error) for error in refused] == [True] * 2
+    assert ["Part0_label" in str(error) or "Part2.jpg: has no mask" in str(error) for error in refused] == [True] * 2
 
 
 def test_ksdd_labels_count_as_pixels_too(tmp_path):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from headlens.data.mask_sources import read_marked
 from headlens.data.readers.contents import magnetic_masks
 from headlens.data.readers.paths import Paths
@@ -22,6 +24,18 @@ _PARTS = 3  # of a picture of KolektorSDD, along its height
 
 def _judged(record: Record, flaw: bool) -> Record:
     return replace(record, anomalous=flaw, family="defect" if flaw else "good")
+
+
+def _marks(root: Root, record: Record, called: str) -> Tensor | None:
+    """What is marked in the mask in the image's folder, [H, W] bool; None where it is refused, missing or damaged."""
+    if record.mask is None:
+        root.refuse(DataError(f"{record.image}: has no mask in its folder ({called}); copy it in"))
+        return None
+    try:
+        return read_marked(record.mask, (1, 1), root.max_pixels)
+    except DataError as error:
+        root.refuse(error)
+        return None
 
 
 # ClassN/{Train,Test}/*.PNG, ClassN/{Train,Test}/Label/*_label.PNG
@@ -82,13 +96,8 @@ def read_ksdd(root: Root, at: Path) -> Iterator[Record]:
         images = [path for path in root.images(folder) if not _is_label(path)]
         labels = [path for path in root.images(folder) if _is_label(path)]
         for whole in records(root, images, labels, category="electrical commutators", anomalous=None):
-            if whole.mask is None:
-                root.refuse(DataError(f"{whole.image}: has no label beside it (*_label.bmp); copy it in"))
-                continue
-            try:
-                label = read_marked(whole.mask, (1, 1), root.max_pixels)
-            except DataError as error:
-                root.refuse(error)
+            label = _marks(root, whole, "*_label.bmp")
+            if label is None:
                 continue
             height, width = label.shape
             for part in range(_PARTS):
@@ -118,15 +127,9 @@ def read_ksdd2(root: Root, at: Path) -> Iterator[Record]:
         images = [path for path in root.images(folder) if not _is_truth(path)]
         masks = [path for path in root.images(folder) if _is_truth(path)]
         for record in records(root, images, masks, category="electrical commutators", anomalous=None, split=split):
-            if record.mask is None:
-                root.refuse(DataError(f"{record.image}: has no mask beside it (*_GT.png); copy it in"))
-                continue
-            try:
-                marked = read_marked(record.mask, (1, 1), root.max_pixels)
-            except DataError as error:
-                root.refuse(error)
-                continue
-            yield _judged(record, bool(marked.any()))
+            marked = _marks(root, record, "*_GT.png")
+            if marked is not None:
+                yield _judged(record, bool(marked.any()))
 
 
 # head_ct/NNN.png, labels.csv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -25,12 +26,10 @@ def json_files(root: Root, at: Path) -> Iterator[Path]:
             yield from root.files(inner, ".json")
 
 
-def _first_of_each_folder(root: Root, at: Path) -> Iterator[Path]:
-    seen: set[Path] = set()
-    for path in json_files(root, at):
-        if path.parent not in seen:
-            seen.add(path.parent)
-            yield path
+def _some_of_each_folder(root: Root, at: Path) -> Iterator[Path]:
+    """The first three: one or two can be about the set (``classes.json``), and all together can be large."""
+    for _, files in groupby(json_files(root, at), key=lambda path: path.parent):
+        yield from islice(files, 3)
 
 
 def is_labelme(path: Path) -> bool:
@@ -43,7 +42,7 @@ def fits_labelme(root: Root, at: Path) -> bool:
     """A folder with files of labelme in it, beside the images or in a folder of their own; or one such file."""
     if not at.is_dir():
         return at.suffix.lower() == ".json" and is_labelme(at)
-    return any(is_labelme(path) for path in _first_of_each_folder(root, at))
+    return any(is_labelme(path) for path in _some_of_each_folder(root, at))
 
 
 def read_labelme(root: Root, at: Path) -> Iterator[Record]:
