@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headlens.data.folders import FileSet
-from headlens.data.images import MAX_PIXELS
+from headlens.data.images import MAX_PIXELS, UNREAD
 from headlens.data.readers import LAYOUTS, Layout, Root
 from headlens.data.readers.colours import coloured
 from headlens.data.readers.known import domain_of, generic, known
@@ -205,13 +205,17 @@ def _better(reader: Layout, base: Root, records: list[Record]) -> tuple[Layout, 
 
 
 def _tell_unused(base: Root, records: list[Record], layout: str) -> None:
-    """A reader that passes over images may have taken something else for the set."""
+    """A reader that passes over images may have taken something else for the set; and no reader takes all formats."""
     unused, total = _unused(base, records), sum(1 for _ in base.below(base.path))
     if len(unused) > _FEW_UNUSED * total:
         base.note(
             f"{base.path}: read as {layout}: {total - len(unused)} of {total} images are used; the others are e.g. "
             f"{unused[0]}; name another layout or folder if they are meant"
         )
+    unread = [path for folder in base.walk(base.path) for path in base.files(folder, *UNREAD)]
+    if unread:
+        what = f"images in formats that are not read: {len(unread)}, such as {unread[0]}"
+        base.note(f"{base.path}: {what}; save them as PNG, TIFF or JPEG")
 
 
 def _names(where: Path, base: Path) -> list[str]:

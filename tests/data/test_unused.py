@@ -32,6 +32,14 @@ def test_images_that_a_reader_passes_over_are_told(tmp_path):
     assert not told
 
 
+def test_images_in_formats_that_are_not_read_are_named(tmp_path):
+    trees.mvtec(tmp_path)
+    trees.text(tmp_path, "bottle/test/crack/phone.HEIC", "0")
+    with pytest.warns(HeadlensWarning, match=r"images in formats that are not read: 1, such as .*crack/phone\.HEIC;"):
+        data = open(tmp_path)
+    assert check(data).counts["reading"] == 1
+
+
 def test_a_listing_of_few_images_says_so_and_is_read(tmp_path):
     trees.mvtec(tmp_path)
     trees.text(tmp_path, "meta.json", '{"test": {"bottle": [{"img_path": "bottle/test/crack/000.png", "anomaly": 1}]}}')
