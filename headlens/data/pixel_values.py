@@ -72,8 +72,9 @@ def image_of(stored: Stored, name: str) -> Tensor:
         low, high = _extremes(values, name)
         full = _white(values, low, high, name)
         values = _scaled(values, full, stored.white_is_zero)
-    channels = np.repeat(values[None], 3, 0) if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
-    return torch.from_numpy(channels if channels.flags.writeable else channels.copy())
+    # A copy either way: where a side is one pixel, numpy calls a mirrored array contiguous, which torch does not take.
+    channels = np.repeat(values[None], 3, 0) if values.ndim == 2 else np.array(values.transpose(2, 0, 1), order="C")
+    return torch.from_numpy(channels)
 
 
 def mask_of(stored: Stored, name: str) -> Tensor:

@@ -181,6 +181,17 @@ def test_images_and_masks_are_turned_as_pil_turns_them(tmp_path, orientation, su
     assert np.array_equal(read_mask(mask).numpy(), turned(BLOB, orientation))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1)])
+def test_images_with_a_side_of_one_pixel_are_turned_too(tmp_path, orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.arange(15, dtype=np.uint8).reshape(5, 3)[: size[0] * size[1]].reshape(*size, 3)
+    path = saved(tmp_path / "a.png", Image.fromarray(stored), exif=exif)
+    assert np.array_equal(shown(path), turned(stored, orientation))
+    assert read_mask(path).shape == shown(path).shape[:2]
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])
 def test_orientations_that_do_not_exist(tmp_path, orientation):
     exif = Image.Exif()
