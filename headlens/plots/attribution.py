@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from headlens.plots.display import colour_bar, draw, outline, panel, smaller
 from headlens.plots.overlay import overlay
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 PANELS = ("image", "anomaly map", "attribution")
 _REACH = 0.995  # of the pixels lie within the colours; single ones beyond would leave all others pale
 _WIDE = 2.5  # widths of an image in its heights, from which on panels stand one above the other
+_POWER = 3  # of ten, from which on ticks leave it to the label
 _ROOM = 3.0  # inches that a panel has at least, for its title
+_BAR = 0.9  # inches of a colour bar and its label, at the side
 
 
 def overlaid(
@@ -61,8 +65,12 @@ def overlaid(
     shades = draw(ax, shown, shape, alpha=density, interpolation="nearest", **scale)
     if bar:
         beyond = np.nanmax(np.abs(values), initial=0.0) > reach
-        made = colour_bar(ax, shades, label, shape, extend=("both" if sign else "max") if beyond else "neither")
-        made.formatter.set_powerlimits((-3, 3))  # type: ignore[attr-defined]  # 1e-5 once, not at every tick
+        options: dict[str, Any] = {"extend": ("both" if sign else "max") if beyond else "neither"}
+        power = math.floor(math.log10(reach))
+        if abs(power) >= _POWER:  # in the label: at the end of the bar it would cover the title
+            label = f"{label}\n(times 1e{power})"
+            options["format"] = FuncFormatter(lambda value, _: f"{value / 10.0**power:.3g}")
+        colour_bar(ax, shades, label, shape, **options)
     outline(ax, mask, shape)
     ax.set_title(title, fontsize="small")
     ax.set_axis_off()
@@ -104,7 +112,10 @@ def attribution_panels(
             axes = fig.subplots(3, 1)
         else:
             width, height = panel(shape, 3.1)
-            fig = Figure(figsize=(3 * max(width, _ROOM) + 1.8, height + 1.0), layout="constrained")
+            across = 3 * max(width, _ROOM) + 1.8
+            fig = Figure(figsize=(across, height + 1.1), layout="constrained")
+            right = max(0.0, (_ROOM - width) / 2 - _BAR)  # for a title that is wider than a narrow image and its bar
+            fig.get_layout_engine().set(rect=(0, 0, 1 - right / across, 1 - 0.1 / (height + 1.1)))  # type: ignore[union-attr,call-arg]
             axes = fig.subplots(1, 3)
         signed(fig, made_by)
     draw(axes[0], image, shape)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
+from headlens.plots.attribution import attribution_panels
 from headlens.plots.display import LONGEST, SLIMMEST, draw, outline, panel, smaller
 from headlens.plots.overlay import overlay
 from headlens.plots.text import font, plain, wrapped
@@ -100,3 +101,25 @@ def test_long_names_keep_both_ends_and_stay_inside_the_figure():
 def test_panels_are_bounded():
     for shape in SHAPES:
         assert max(panel(shape, 4.0)) == 4.0 and min(panel(shape, 4.0)) >= 4.0 / SLIMMEST
+
+
+@pytest.mark.parametrize("shape", [(300, 60), (60, 140), (80, 80), (60, 110), (40, 400)])
+def test_titles_and_labels_of_an_attribution_are_inside_its_figure_and_cover_nothing(shape):
+    rng = np.random.default_rng(0)
+    title = "integrated gradients: joint margin -0.748 logits\nagainst 0.955 of the blurred image"
+    fig, axes = attribution_panels(
+        rng.integers(0, 256, (8, 8, 3), dtype=np.uint8),
+        rng.random((8, 8)),
+        rng.normal(size=(8, 8)) * 1e-5,
+        shape=shape,
+        title=title,
+        label="part of the joint margin, logits per pixel",
+    )
+    fig.savefig(io.BytesIO(), format="png")
+    bar = axes[2].images[-1].colorbar.ax
+    side = bar.yaxis if bar.get_ylabel() else bar.xaxis
+    assert side.label.get_text().endswith("(times 1e-5)") and not side.get_offset_text().get_text()
+    named, labelled = (own.get_window_extent() for own in (axes[2].title, side.label))
+    for box in (named, labelled):
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.x1 and box.y0 >= 0 and box.y1 <= fig.bbox.y1
+    assert not named.overlaps(labelled) and not named.overlaps(bar.get_window_extent())
