@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -83,6 +82,7 @@ def ablate(
     from headlens.heads.ablation import KINDS
     from headlens.heads.effects import check_metrics
     from headlens.heads.results import write_figure
+    from headlens.heads.store import discard
     from headlens.precision import check_precision, fast_precision
 
     if group and (layer or head or what != "heads"):
@@ -156,8 +156,7 @@ def ablate(
         return
     saved = result.save(out / f"{name}.parquet")
     figure = write_figure(out / f"{name}.png", result.plot()[0])
-    for parts in ("order", "parts"):
-        shutil.rmtree(out / f"{name}.{parts}", ignore_errors=True)
+    discard(*(out / f"{name}.{parts}" for parts in ("order", "parts")))
     typer.echo(table(result, rows))
     typer.echo(f"\n{saved} (each image), {saved.with_suffix('.summary.parquet')} (this table), {figure}")
     tell(result.provenance, pictures.name)

@@ -67,6 +67,7 @@ def compare(
     from headlens.cli.common import device_of
     from headlens.data.notes import KINDS
     from headlens.heads.results import write_figure
+    from headlens.heads.store import discard
     from headlens.training.run import load_runs
 
     if of not in OF:
@@ -106,7 +107,9 @@ def compare(
     result = heads.compare(k=k, level=level, **(steep or runs))
     saved = result.save(out / f"{name}.parquet")
     figure = write_figure(out / f"{name}.png", result.plot()[0])
-    shutil.rmtree(parts, ignore_errors=True)
+    discard(*parts.glob("*/*"))
+    if not any(parts.glob("*/*")):
+        shutil.rmtree(parts, ignore_errors=True)
     typer.echo(f"\n{agreement(result)}\n\n{differing(result, rows)}\n\n{result.paragraph}")
     typer.echo(f"\n{saved} (each head), {saved.with_suffix('.agreement.parquet')} (the first table), {figure}")
     every = [one.provenance for own in steep.values() for one in own]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,6 +62,7 @@ def importance(
     """
     from headlens import heads, parallel
     from headlens.heads.results import write_figure
+    from headlens.heads.store import discard
     from headlens.precision import check_precision, fast_precision
 
     check_precision(precision)
@@ -117,8 +117,7 @@ def importance(
             exact.save(out / f"{name}.screen.parquet"),
             write_figure(out / f"{name}.screen.png", exact.plot()[0]),
         ]
-    for kept in ("parts", "screen.parts"):
-        shutil.rmtree(out / f"{name}.{kept}", ignore_errors=True)
+    discard(*(out / f"{name}.{parts}" for parts in ("parts", "screen.parts")))
     typer.echo(table(found, exact, rows))
     typer.echo(f"\n{', '.join(map(str, written))}")
     tell(found.provenance, pictures.name)

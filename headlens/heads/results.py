@@ -47,6 +47,8 @@ COLUMNS = (
 """Of frames, in this order; those that apply. Layers and heads count from 0."""
 _PACKAGES = ("torch", "open_clip_torch", "transformer-lens")
 _KEY = b"headlens"
+_MOST_CELLS = 2**29
+"""Of a frame, whatever its file claims: a small file can unfold to any number of equal values."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def parquet(frame: pd.DataFrame, about: dict[str, Any]) -> bytes:
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: json.dumps(about).encode()})
     sink = io.BytesIO()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -183,7 +185,10 @@ def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(read_regular(path)))
+        file = pq.ParquetFile(io.BytesIO(read_regular(path)), page_checksum_verification=True)
+        if (cells := file.metadata.num_rows * file.metadata.num_columns) > _MOST_CELLS:
+            raise ValueError(f"it says that it has {cells:,} cells, and results have {_MOST_CELLS:,} at most")
+        table = file.read()
         about = json.loads((table.schema.metadata or {})[_KEY])
         if not isinstance(about, dict):
             raise ValueError("what it is about is no table")

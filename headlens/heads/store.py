@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from hashlib import sha256
 from inspect import signature
@@ -23,6 +25,7 @@ from headlens.data import Record
 from headlens.errors import ConfigError, RunError
 from headlens.files import open_regular, read_text
 from headlens.heads.results import write
+from headlens.locking import locked
 from headlens.printing import reason
 
 P = ParamSpec("P")
@@ -44,6 +47,14 @@ def alone(question: Callable[P, Answer]) -> Callable[P, Answer]:
             return question(*args, **kwargs)
 
     return asked
+
+
+def discard(*folders: Path) -> None:
+    """Removes the parts of questions that have been answered, but not those that another process works with."""
+    for folder in folders:
+        if folder.is_dir():
+            with suppress(RunError), locked(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class Store:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from headlens.errors import RunError
-from headlens.heads.store import PatchMaps, Store
+from headlens.heads.store import PatchMaps, Store, discard
 from headlens.locking import locked
 
 ABOUT = {"what": "test", "seed": 0}
@@ -172,3 +172,15 @@ def test_a_folder_of_parts_in_use_is_refused(store, make, pictures):
 
     with locked(store.folder), pytest.raises(RunError, match="parts is in use by another headlens"):
         heads.ablate(make(torch.float32), pictures, out=store.folder)
+
+
+def test_parts_are_discarded_unless_another_process_works_with_them(tmp_path):
+    used, unused = tmp_path / "used", tmp_path / "unused"
+    for folder in (used, unused):
+        Store(folder, ABOUT).put(0, RECORDS[0], arrays(0))
+    with locked(used):
+        discard(used, unused, tmp_path / "missing")
+        assert (used / "part-00000.parquet").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["used"]
+    discard(used)
+    assert not used.exists()
