@@ -76,3 +76,17 @@ def test_tables_of_others_are_refused(tmp_path):
     with pytest.raises(RunError, match="run mine before, yours now"):
         ScoreTable(tmp_path, QUESTION | {"run": "yours"})
     ScoreTable(tmp_path, QUESTION, force=True)
+
+
+def test_results_of_a_file_that_has_changed_do_not_stay(tmp_path):
+    """Nor where it cannot be read any more: no row would name them, and no ``--force`` remove them."""
+    file, out = tmp_path / "a.png", tmp_path / "out"
+    file.write_bytes(b"0")
+    table = ScoreTable(out, QUESTION)
+    table.missing([file])
+    table.add([scored(file)])
+    assert len(list(out.glob("a.png.*"))) == 2
+    assert ScoreTable(out, QUESTION).missing([file]) == [] and len(list(out.glob("a.png.*"))) == 2
+    file.write_bytes(b"another")
+    assert ScoreTable(out, QUESTION).missing([file]) == [file]
+    assert list(out.glob("a.png.*")) == [] and ScoreTable(out, QUESTION).rows == {}

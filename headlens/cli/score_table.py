@@ -89,6 +89,8 @@ class ScoreTable:
         waiting = [path for path in files if not self._done(path)]
         stale = [self.rows.pop(_key(path)) for path in waiting if _key(path) in self.rows]
         with self._writing():
+            for row in stale:
+                self._remove(row)
             if stale:
                 self._rewrite()
             self._name(files)
@@ -104,9 +106,14 @@ class ScoreTable:
         except RunError:
             return
         for row in rows:
-            for place in (self.out / Path(row[name]).name for name in ("map", "overlay")):
-                if is_result(self.out / Path(row["overlay"]).name):
-                    place.unlink(missing_ok=True)
+            self._remove(row)
+
+    def _remove(self, row: _Row) -> None:
+        """Takes away a map and an overlay that headlens has written."""
+        native, overlay = (self.out / Path(row[name]).name for name in ("map", "overlay"))
+        if is_result(overlay):
+            native.unlink(missing_ok=True)
+            overlay.unlink()
 
     def _done(self, path: Path) -> bool:
         row = self.rows.get(_key(path))
