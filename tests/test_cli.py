@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 import headlens
 from headlens import cli
-from headlens.backbone.parity import stirred_state
+from headlens.backbone.parity import parity, stirred_state
 from headlens.cli import app, main
 from headlens.cli.common import at_once, tables
 from headlens.cli.eval import sets_of
@@ -54,7 +55,13 @@ def test_verify_prints_the_table():
     assert lines[-1].startswith("equal: ")
 
 
-def test_verify_can_fail(monkeypatch):
+@pytest.fixture
+def one_size(monkeypatch):
+    """``verify`` at the architecture's own size alone; the table of all sizes has a test of its own."""
+    monkeypatch.setattr("headlens.backbone.parity.parity", partial(parity, sizes=[None]))
+
+
+def test_verify_can_fail(monkeypatch, one_size):
     """The table is a measurement: a tower that differs is found, and the exit status says so."""
     for wrong in (0.0, torch.nan):
         monkeypatch.setattr(
@@ -107,7 +114,7 @@ def test_usage_errors(tmp_path):
     assert run("verify", "--seed", "-1").exit_code == 2
 
 
-def test_verify_own_weights_in_openais_archive(tmp_path):
+def test_verify_own_weights_in_openais_archive(tmp_path, one_size):
     path = tmp_path / "ViT-B-32.pt"
     container_archive(stirred_state("ViT-B-32-quickgelu"), path)
     result = run("verify", "ViT-B-32-quickgelu", "--weights", str(path))

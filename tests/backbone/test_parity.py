@@ -77,9 +77,8 @@ def test_the_two_position_rules_differ_off_size_and_only_there(theirs, images):
     assert not torch.allclose(a.encode_image(larger), b.encode_image(larger))
 
 
-@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-32-quickgelu"])
-def test_a_real_architecture_in_both_precisions(name):
-    for row in parity(name, sizes=[None, (160, 256)]):
+def test_a_real_architecture_in_both_precisions():
+    for row in parity("ViT-B-32-quickgelu", sizes=[None, (160, 256)]):
         for check in ("image", "image_fast", "text", "heads", "residual"):
             assert row[check] < row["limit"], f"{check} of {row}"
 
