@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,9 @@ from headlens.data import Pixels, Preprocess
 from headlens.detectors.headclip import Detector
 from headlens.detectors.predict import Picture, as_bytes
 from headlens.errors import RunError, ShapeError
+from headlens.files import MOST_TEXT, open_regular
 from headlens.heads.results import Result, detector_provenance, ordered, write
+from headlens.printing import reason
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,10 +133,17 @@ def read_provenance(path: Path) -> dict[str, Any]:
         RunError: no such file, or another one.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return json.loads(str(arrays["provenance"]))
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise RunError(f"{path}: not an attribution of headlens, or damaged ({error}); make it again") from error
+        with open_regular(path) as file, ZipFile(file) as archive:
+            if archive.getinfo("provenance.npy").file_size > MOST_TEXT:
+                raise ValueError("its provenance is too long")
+            about = json.loads(str(np.load(archive.open("provenance.npy"), allow_pickle=False)))
+        if not isinstance(about, dict):
+            raise ValueError("its provenance is no table")
+        return about
+    except Exception as error:  # whatever a broken or hostile file provokes in a reader
+        raise RunError(
+            f"{path}: not an attribution of headlens, or damaged ({reason(error)}); make it again"
+        ) from error
 
 
 def titled(row: pd.Series, method: Method, nothing: bool) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,11 @@ from matplotlib.figure import Figure
 import headlens
 from headlens.attribution import METHODS, attribute, target_of
 from headlens.attribution.attention import contributions
+from headlens.attribution.attribute import read_provenance
 from headlens.backbone import load
 from headlens.data import Preprocess
 from headlens.detectors.headclip import Detector
-from headlens.errors import ConfigError, DataError, ShapeError
+from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import Head
 from headlens.heads.results import read_parquet
 from tests.attribution.conftest import untouched
@@ -167,3 +170,25 @@ def test_a_figure_has_the_shape_of_the_image_and_not_of_the_square(small, shape)
     for ax in axes:
         box = ax.get_window_extent()
         assert box.width / box.height == pytest.approx(np.clip(shape[1] / shape[0], 1 / 8, 8), rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["long", "deep", "list", "pipe", "text", "pickle"])
+def test_the_provenance_of_another_file_is_refused(kind, tmp_path):
+    path = tmp_path / "x.npz"
+    if kind == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("no pipes")
+        os.mkfifo(path)
+    elif kind == "text":
+        path.write_text("no archive")
+    else:
+        told = {
+            "long": np.zeros(2**26, np.uint8),
+            "deep": np.array("[" * 10**5),
+            "list": np.array("[]"),
+            "pickle": np.array([{}], object),
+        }
+        np.savez_compressed(path, provenance=told[kind])
+    with pytest.raises(RunError, match="not an attribution of headlens") as error:
+        read_provenance(path)
+    assert "\n" not in str(error.value)
