@@ -229,7 +229,7 @@ def _read(path: Path) -> tuple[list[str], str, dict[str, np.ndarray]]:
 def _width(kind: Any) -> int:
     """Bytes of a value of that Arrow type; raises ValueError for one of no fixed size."""
     count = getattr(kind, "list_size", 1)
-    return count * (kind.value_type if count != 1 else kind).bit_width // 8
+    return max(1, count * (kind.value_type if count != 1 else kind).bit_width // 8)  # truths of one bit, and nulls
 
 
 def _array(column: Any, shape: list[int]) -> np.ndarray:

@@ -184,3 +184,14 @@ def test_parts_are_discarded_unless_another_process_works_with_them(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["used"]
     discard(used)
     assert not used.exists()
+
+
+@pytest.mark.parametrize("kind", [pa.bool_(), pa.null()])
+def test_values_of_no_whole_byte_are_counted_too(kind, store, tmp_path, monkeypatch):
+    path = tmp_path / "parts" / "part-00000.parquet"
+    column = pa.nulls(10**6, kind)
+    pq.write_table(pa.table({"margin": column}).replace_schema_metadata(pq.read_schema(path).metadata), path)
+    assert path.stat().st_size < 10**5
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *_, **__: pytest.fail("read it"))
+    with pytest.raises(RunError, match=r"1,000,000 rows, which|no fixed size|Non-fixed"):
+        store.get(0, RECORDS[0])
