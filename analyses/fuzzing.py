@@ -159,13 +159,23 @@ class Tally:
 
 
 def warm_up() -> None:
-    """Imports in the parent what the verbs import, so that forks need not."""
+    """Imports in the parent what the verbs import, so that forks need not: by doing once what they do."""
+    import tempfile
+
     import torch
 
-    import headlens.cli
-    import headlens.heads
-    import headlens.plots.overlay
-    import headlens.training.evaluation
-    import headlens.training.run  # noqa: F401
-
     torch.set_num_threads(1)
+    from headlens import data, heads, load
+    from headlens.plots.overlay import overlay
+    from headlens.training.evaluation import evaluate
+
+    images = data.open("procedural:industrial", category="screw", per_category=2, size=56)
+    detector = load("mini-industrial").detector
+    evaluate(detector, images, 56)
+    with tempfile.TemporaryDirectory() as folder:
+        ablated = heads.ablate(detector, images, heads.single_heads(heads.heads_of(detector, [23], [0])), size=56)
+        heads.Result.load(ablated.save(Path(folder) / "frame.parquet"))
+        ablated.plot()
+        data.check(images)
+    image = images.pixels(0).image.permute(1, 2, 0).numpy()
+    overlay(image, image[..., 0] / 255.0, "")
