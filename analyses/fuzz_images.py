@@ -182,7 +182,7 @@ def main() -> int:
         what = f"seed {given.seed}/{round_number}"
         images = [file for file in files if "ground_truth" not in file.parts and not file.is_dir()]
 
-        checked = fuzzing.call("data", "check", folder / "set")
+        checked = fuzzing.call("data", "check", folder / "set", "--most", 1000)
         scored = fuzzing.call("score", folder / "set/screw/test", "--run", "mini-industrial", "--out", folder / "out")
         evaluated = fuzzing.call(
             "eval", "--run", "mini-industrial-0", "--data", folder / "set", "--json", folder / "eval.json"
