@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 
@@ -38,7 +39,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-class Pool:
+class Pool(ABC):
     """Pictures on a device, the oldest of which are replaced; what is known of them is on the CPU.
 
     Args:
@@ -71,9 +72,9 @@ class Pool:
         while self.made < len(self.images):
             self.refresh(ease)
 
+    @abstractmethod
     def refresh(self, ease: float = 0.0) -> None:
-        """Replace the oldest pictures by others, with flaws of severity ``ease``..1."""
-        raise NotImplementedError
+        """Replace the oldest images by others, with flaws of severity ``ease``..1."""
 
 
 class Stream(Pool):
