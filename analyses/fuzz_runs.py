@@ -134,6 +134,19 @@ def spoil_tensors(rng: random.Random, path: Path) -> None:
     (path.parent / "card.json").write_text(json.dumps(card))
 
 
+def replace_file(path: Path, kind: str) -> None:
+    """Puts something that is no regular file in the place of one, or nothing."""
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "loop":
+        path.symlink_to(path.name)
+
+
 def spoil_run(rng: random.Random, folder: Path) -> str:
     """Spoils one file of a run folder; says which and how."""
     name = rng.choice(["config.toml", "card.json", "model.safetensors"])
@@ -144,16 +157,8 @@ def spoil_run(rng: random.Random, folder: Path) -> str:
     elif kind == "bytes":
         path.write_bytes(spoil_bytes(rng, path.read_bytes()))
     else:
-        path.unlink()
         kind = rng.choice(["absent", "folder", "pipe", "endless", "loop"])
-        if kind == "folder":
-            path.mkdir()
-        elif kind == "pipe":
-            os.mkfifo(path)
-        elif kind == "endless":
-            path.symlink_to("/dev/zero")
-        elif kind == "loop":
-            path.symlink_to(name)
+        replace_file(path, kind)
     return f"{name} ({kind})"
 
 
@@ -223,13 +228,7 @@ def spoil_part(rng: random.Random, folder: Path) -> str:
     elif kind == "swap":
         shutil.copy(parts[0], parts[-1])
     else:
-        path.unlink()
-        if kind == "folder":
-            path.mkdir()
-        elif kind == "pipe":
-            os.mkfifo(path)
-        elif kind == "endless":
-            path.symlink_to("/dev/zero")
+        replace_file(path, kind)
     return f"{path.name} ({kind})"
 
 
