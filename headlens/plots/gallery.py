@@ -56,7 +56,8 @@ def gallery(exhibits: Sequence[Exhibit], label: str = "", unsigned: Collection[s
     """
     methods = list(exhibits[0].maps)
     rows = 2 + len(methods)
-    tall = (_SIDE + 0.04) * rows + 0.13 * len(methods) + 1.3
+    scales = 1 + bool(set(methods) - set(unsigned)) + bool(set(methods) & set(unsigned))  # a colour bar each
+    tall = (_SIDE + 0.04) * rows + 0.13 * len(methods) + 0.9 + 0.2 * scales
     fig = Figure(figsize=(max(COLUMN, 0.3 + (_SIDE + 0.02) * len(exhibits)), tall), layout="constrained")
     axes = fig.subplots(rows, len(exhibits), squeeze=False)
     for column, own in zip(axes.T, exhibits, strict=True):
