@@ -23,7 +23,7 @@ from common import environment
 import headlens.data
 from headlens.attribution import MEASURES, METHODS, Faithfulness, faithfulness
 from headlens.attribution.targets import SCORES
-from headlens.heads.results import Result, beside
+from headlens.results import Result, beside
 
 DOMAINS = ("industrial", "medical")
 NAMES = {"head_weights": "like random heads", "upper_blocks": "like random blocks"}

@@ -21,9 +21,11 @@ from mini_pretrain import normalised
 from torch import Tensor, nn
 
 from headlens.backbone import Backbone, load
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector, Features, Prediction
-from headlens.training.losses import objective
+from headlens.detectors.detector import Detector
+from headlens.detectors.losses import objective
+from headlens.detectors.methods.headclip import Features, HeadCLIP
+from headlens.detectors.methods.registry import preset
+from headlens.detectors.scoring import Prediction
 
 DOMAINS = ("industrial", "medical")
 METHODS = {
@@ -112,7 +114,7 @@ def compare(backbone: Backbone, aux: Group, test: Group, seed: int, epochs: int)
     rows = {}
     for name, config in METHODS.items():
         torch.manual_seed(seed)
-        detector = Detector(backbone, config, seed).to(backbone.logit_scale.device)
+        detector = HeadCLIP(backbone, config, seed).to(backbone.logit_scale.device)
         model = Mapped(detector) if name == "linear map" else detector
         trained(model, aux, seed, epochs)
         rows[name] = tested(model, test)

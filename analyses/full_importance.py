@@ -16,9 +16,9 @@ import torch
 from common import best, environment, peak, written
 
 from headlens.backbone import load
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.precision import at_precision
 from headlens.heads import gate_gradients
-from headlens.precision import computing
 
 MVTEC = 1725
 
@@ -34,12 +34,12 @@ def main() -> None:
     args = parser.parse_args()
     device, side = torch.device(args.device), args.size
     torch.set_grad_enabled(False)
-    detector = Detector(load(args.model, image_size=side, device=device)).requires_grad_(False)
+    detector = HeadCLIP(load(args.model, image_size=side, device=device)).requires_grad_(False)
     text = detector.text()[0]
     lines = [f"| | batch | ms a forward | gradients, in forwards | {MVTEC} pictures | peak GiB |"]
     lines.append("|---|---:|---:|---:|---:|---:|")
     for precision in args.precisions:
-        with computing(detector, precision) as own:
+        with at_precision(detector, precision) as own:
             for batch in args.batches:
                 images = torch.randn(batch, 3, side, side, device=device)
                 forward = best(lambda own=own, images=images: own.score(own.features(images), text), device, calls=3)

@@ -19,8 +19,9 @@ from common import Decoded, best, environment, profiled, synchronize, written
 from headlens.backbone import load
 from headlens.data import Loader, Preprocess
 from headlens.data.loading import _cores
-from headlens.detectors.headclip import Detector
-from headlens.precision import computing
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.precision import at_precision
 from headlens.training.evaluation import evaluate
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     device, side = torch.device(args.device), args.size
     torch.set_grad_enabled(False)
-    detector = Detector(load(args.model, image_size=side, device=device)).requires_grad_(False)
+    detector = HeadCLIP(load(args.model, image_size=side, device=device)).requires_grad_(False)
     data = Decoded(args.pictures)
     images = torch.randn(args.batch, 3, side, side, device=device)
 
@@ -57,13 +58,13 @@ def main() -> None:
         lines.append(f"| {what} | {rate:.0f} | {share} |")
         print(lines[-1], flush=True)
 
-    half = Detector(load(args.model, image_size=side, device=device, dtype=torch.bfloat16)).requires_grad_(False)
+    half = HeadCLIP(load(args.model, image_size=side, device=device, dtype=torch.bfloat16)).requires_grad_(False)
     rough = bare(half)
     row("bare forward, everything in bfloat16", rough)
     del half
     few = Decoded(8 * args.batch, 2)
     for precision in args.precisions:
-        with computing(detector, precision) as own:
+        with at_precision(detector, precision) as own:
             forward = bare(own)
         scored(few, precision)
         whole = scored(data, precision)

@@ -19,15 +19,17 @@ from torch import Tensor
 
 from headlens.backbone import load
 from headlens.data import Loader, Preprocess
-from headlens.detectors.headclip import Detector, Prediction
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.precision import at_precision
+from headlens.detectors.scoring import Prediction
 from headlens.heads import clean_forward, heads_of, single_heads
 from headlens.heads.effects import draws, of_pixels
+from headlens.heads.measures import enlarge, logit
 from headlens.heads.measuring import PROBES, measure
-from headlens.heads.targets import enlarge, logit
 from headlens.heads.variants import Head, Variant
 from headlens.metrics import Truth
 from headlens.metrics.table import PIXEL
-from headlens.precision import computing
 
 LAYER = 18
 MVTEC = 1725
@@ -76,7 +78,7 @@ def main() -> None:
     args = parser.parse_args()
     device, side, batch = torch.device(args.device), args.size, args.batch
     torch.set_grad_enabled(False)
-    detector = Detector(load(args.model, image_size=side, device=device)).requires_grad_(False)
+    detector = HeadCLIP(load(args.model, image_size=side, device=device)).requires_grad_(False)
     data = Decoded(4 * batch, 2)
     loader = Loader(data, Preprocess(side), batch)
     images = next(iter(loader)).images.to(device)
@@ -86,7 +88,7 @@ def main() -> None:
     at_layer = {stream: single_heads(heads_of(detector, [LAYER], streams=(stream,))) for stream in every}
     sample = {s: [v.heads[0] for v in every[s][:: len(every[s]) // 8]] for s in every}
 
-    with computing(detector, "float32"):
+    with at_precision(detector, "float32"):
         naive = {
             "1 picture at a time": best(partial(without, detector, images[:1], text, sample["global"][0]), device, 3),
             f"{batch} pictures at a time": best(partial(without, detector, images, text, sample["global"][0]), device)
@@ -108,7 +110,7 @@ def main() -> None:
     costs.append("|---|---:|---:|---:|---:|---:|---:|")
     sweep: dict[tuple[str, str], float] = {}
     for precision in args.precisions:
-        with computing(detector, precision) as own:
+        with at_precision(detector, precision) as own:
             now = clean_forward(own, images)
             before = quantities(now.targets)
             for stream, heads in sample.items():
@@ -149,7 +151,7 @@ def main() -> None:
                 sweep[precision, name] = seconds
 
     others = ["", "| besides | | |", "|---|---:|---:|"]
-    with computing(detector, args.precisions[0]) as own:
+    with at_precision(detector, args.precisions[0]) as own:
         now = clean_forward(own, images)
         some = [*every["global"][::16], *every["local"][::4]]
         small = torch.cat([now.targets.patch_map[None], measure(now, some).patch_map]).cpu()
@@ -173,7 +175,7 @@ def main() -> None:
     about = f"`{args.model}` at {side} px, {depth} layers, batches of {batch}. {environment(device)}."
     text_ = "\n".join([*lines, *costs, *others, "", about])
     if device.type == "cuda":
-        with computing(detector, args.precisions[0]) as own:
+        with at_precision(detector, args.precisions[0]) as own:
             traced = profiled(lambda: measure(clean_forward(own, images), every["global"][::8]))
         text_ += f"\n\n{traced}\n\nThe profile is of {len(every['global'][::8])} global heads in {args.precisions[0]}."
     synchronize(device)

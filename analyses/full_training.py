@@ -21,9 +21,10 @@ from torch import Tensor
 
 from headlens.backbone import load
 from headlens.data import Batch, Loader, Preprocess
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
-from headlens.training.losses import dice, focal
+from headlens.detectors.detector import Detector
+from headlens.detectors.losses import dice, focal
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
 from headlens.training.trainer import Objective
 
 STREAMS = {"local": ("local",), "both": ("global", "local")}
@@ -86,7 +87,7 @@ def main() -> None:
     for size, streams, way in product(args.batches, STREAMS, WAYS):
         loader = Loader(Decoded(size, 1), Preprocess(side), size, normalise=False)
         batch = next(iter(loader))
-        detector = Detector(clip, preset("headclip", streams=STREAMS[streams]))
+        detector = HeadCLIP(clip, preset("headclip", streams=STREAMS[streams]))
         step = Step(detector, batch, loader.preprocess.normalise(batch.images.to(device)), way)
         clip.requires_grad_("all gradients" in way)
         try:

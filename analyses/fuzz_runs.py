@@ -258,7 +258,7 @@ def parts(count: int, seed: int, tally: fuzzing.Tally, work: Path) -> None:
 
 def _never_finish() -> None:
     """The process is killed where the finished frame would be written, so that the parts stay."""
-    from headlens.heads.results import Result
+    from headlens.results import Result
 
     Result.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign,assignment]
 

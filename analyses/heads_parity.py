@@ -20,9 +20,11 @@ from torch import Tensor
 
 from headlens.data import Loader, Preprocess
 from headlens.data.procedural import World
-from headlens.detectors.headclip import Detector, Features, Prediction
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import Features
+from headlens.detectors.scoring import Prediction
 from headlens.heads import Variant, ablate, heads_of, single_heads
-from headlens.heads.targets import logit
+from headlens.heads.measures import logit
 from headlens.metrics import PixelMetrics, image_metrics
 from headlens.training.run import load_run
 

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from headlens import data
 from headlens.backbone import load
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.heads import clean_forward, gate_gradients, heads_of, single_heads
 from headlens.heads.ablation import DEFAULT_METRICS
 from headlens.heads.direct import image_parts, tap_parts
+from headlens.heads.measures import features
 from headlens.heads.measuring import measure
 from headlens.heads.summary import category_effects, known_of
-from headlens.heads.targets import features
 from headlens.heads.variants import Variant
 
 
@@ -80,7 +81,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    detector = Detector(load(args.model, image_size=args.size, device=device)).requires_grad_(False)
+    detector = HeadCLIP(load(args.model, image_size=args.size, device=device)).requires_grad_(False)
     images = torch.randn(args.images, 3, args.size, args.size, generator=torch.Generator().manual_seed(0)).to(device)
     one = single_heads(heads_of(detector, heads=[3], streams=("global",)))
     local = single_heads(heads_of(detector, streams=("local",)))

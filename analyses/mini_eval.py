@@ -21,9 +21,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from headlens.backbone import Backbone, load
+from headlens.baselines import SCALES, local_contrast
 from headlens.data.procedural.worlds import SPECS, World
-from headlens.detectors.contrast import SCALES, local_contrast
-from headlens.detectors.prompts import ensemble
+from headlens.detectors.parts.ensemble import ensemble
 from headlens.detectors.scoring import anomaly_map, joint_score, margin, upsample
 
 

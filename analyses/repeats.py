@@ -25,9 +25,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headlens import heads
 from headlens.backbone import load
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.precision import at_precision
 from headlens.heads.measuring import PROBES, measure
-from headlens.precision import computing, repeatable
+from headlens.precision import repeatable
 
 
 def jobs(detector: Detector, images: Tensor, layer: int) -> dict[str, Callable[[], Tensor]]:
@@ -68,11 +70,11 @@ def work(args: argparse.Namespace, file: Path) -> None:
     """One process: leaves what it found the first time, and tells how often it found something else."""
     device = torch.device(args.device)
     torch.set_grad_enabled(False)
-    detector = Detector(load(args.model, image_size=args.size, device=device))
+    detector = HeadCLIP(load(args.model, image_size=args.size, device=device))
     shape = (args.batch, 3, args.size, args.size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     first = {}
-    with computing(detector, args.precision) as own:
+    with at_precision(detector, args.precision) as own:
         for name, job in jobs(own, images, args.layer).items():
             first[name] = told(name, job, args.times).cpu().contiguous()
         if device.type == "cuda" and args.precision in ("float16", "bfloat16"):

@@ -17,8 +17,8 @@ from common import environment, paired, ratio
 
 from headlens import data
 from headlens.backbone import load
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
 from headlens.training.trainer import Objective
 
 BOTH = "both streams weighted"
@@ -53,7 +53,7 @@ def main() -> None:
     batch = next(iter(loader)).to(device)
     images = loader.preprocess.normalise(batch.images)
     losses = {
-        name: Objective(Detector(clip, preset("headclip", **changes)), len(pictures)) for name, changes in CASES.items()
+        name: Objective(HeadCLIP(clip, preset("headclip", **changes)), len(pictures)) for name, changes in CASES.items()
     }
     seconds = paired({name: partial(step, loss, batch, images) for name, loss in losses.items()}, args.rounds, device)
     print("| a step with | time against weighing both streams |\n|---|---:|")

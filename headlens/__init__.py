@@ -14,11 +14,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from headlens.errors import HeadlensError
+from headlens.version import __version__
 
 if TYPE_CHECKING:
     from headlens.training.run import Run
 
-__version__ = "0.1.0"
 _LAZY = ("attribution", "backbone", "data", "detectors", "figures", "heads", "lab", "metrics", "training")
 __all__ = ["HeadlensError", "__version__", "load", "runs", *_LAZY]
 

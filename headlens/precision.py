@@ -14,17 +14,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from headlens.backbone.hooks import hooked
 from headlens.errors import ConfigError
-
-if TYPE_CHECKING:
-    from headlens.detectors.headclip import Detector
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
@@ -48,10 +43,10 @@ def check_precision(name: str | None, device: torch.device | None = None) -> Non
         raise ConfigError(f"precision {name}: torch has none on {device}; take float32")
 
 
-def fast_precision(device: str | torch.device, gradients: bool = False) -> str | None:
+def default_precision(device: str | torch.device, gradients: bool = False) -> str | None:
     """What is taken when nobody says: float16 on CUDA, bfloat16 there for gradients; elsewhere as it was loaded.
 
-    >>> fast_precision(torch.device("cuda")), fast_precision("cpu")
+    >>> default_precision(torch.device("cuda")), default_precision("cpu")
     ('float16', None)
     """
     if torch.device(device).type != "cuda":
@@ -59,52 +54,19 @@ def fast_precision(device: str | torch.device, gradients: bool = False) -> str |
     return "bfloat16" if gradients else "float16"
 
 
-@contextmanager
-def computing(detector: Detector, precision: str | None = None) -> Iterator[Detector]:
-    """Gives ``detector`` as it computes in ``precision``; the settings of torch that this takes end with the block.
+def wide(tensor: Tensor) -> Tensor:
+    """At least float32: margins in half precision would drown small effects.
 
-    Args:
-        detector: it stays as it is; where its image tower has another precision, a copy of that is made.
-        precision: one of ``PRECISIONS``; None gives the detector itself and changes nothing.
-
-    Raises:
-        ConfigError: an unknown precision, or one that the detector's device has not.
-
-    >>> from headlens.backbone import load
-    >>> from headlens.detectors.headclip import Detector
-    >>> with computing(Detector(load("mini")), "bfloat16") as detector:
-    ...     detector.backbone.vision.proj.dtype, detector.backbone.text.proj.dtype
-    (torch.bfloat16, torch.float32)
+    >>> wide(torch.zeros(1, dtype=torch.float16)).dtype, wide(torch.zeros(1, dtype=torch.float64)).dtype
+    (torch.float32, torch.float64)
     """
-    check_precision(precision, detector.device)
-    if precision is None:
-        yield detector
-        return
-    half = precision in ("float16", "bfloat16")
-    dtype = getattr(torch, precision) if half else torch.float32
-    if detector.backbone.vision.proj.dtype != dtype:
-        if hooks := hooked(detector.backbone.vision, "vision"):  # they may hold on to what they are set around
-            raise ConfigError(
-                f"precision {precision} computes with a copy of the image tower, and the hook at {hooks[0]} is not "
-                "made for one: load the backbone in that dtype, or leave precision out"
-            )
-        text = detector.backbone.text  # shared: it is read once, and stays as fine as it is
-        detector = deepcopy(detector, {id(text): text})
-        detector.backbone.vision.to(dtype)
-        for module in detector.backbone.vision.modules():
-            if isinstance(module, nn.LayerNorm):  # between streams in float32 and products in half precision
-                module.float()
-    with (
-        _tf32(precision == "tf32", detector.device),
-        torch.autocast(detector.device.type, dtype if half else None, enabled=half),
-    ):
-        yield detector
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def unit(dtype: torch.dtype, device: torch.device) -> float:
-    """How finely matrix products of that type are rounded on a device now, relative to their factors.
+def rounding_unit(dtype: torch.dtype, device: torch.device) -> float:
+    """The relative rounding of matrix products of that type on a device, as torch is set now.
 
-    >>> unit(torch.float16, torch.device("cpu")) == 2**-10
+    >>> rounding_unit(torch.float16, torch.device("cpu")) == 2**-10
     True
     """
     if dtype == torch.float32 and device.type == "cuda":
@@ -115,9 +77,9 @@ def unit(dtype: torch.dtype, device: torch.device) -> float:
 
 
 @contextmanager
-def finely(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> Iterator[None]:
     """Matrix products in the precision of their factors, whatever is going on around: for what is small and counts."""
-    with _tf32(False, device), torch.autocast(device.type, enabled=False):
+    with allow_tf32(False, device), torch.autocast(device.type, enabled=False):
         yield
 
 
@@ -145,7 +107,8 @@ def repeatable(device: torch.device, wanted: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def _tf32(allowed: bool, device: torch.device) -> Iterator[None]:
+def allow_tf32(allowed: bool, device: torch.device) -> Iterator[None]:
+    """Whether products of float32 numbers may be rounded to TF32 on a CUDA device meanwhile."""
     if device.type != "cuda":  # nowhere else is there TF32, and a setting of torch that nobody needs stays untouched
         yield
         return

@@ -21,7 +21,7 @@ from headlens.cli.results import stem
 from headlens.data.mask_sources import files_of
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import Ablation
-from headlens.heads.results import Result
+from headlens.results import Result
 from headlens.training.run import load_run, save_run
 
 

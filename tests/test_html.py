@@ -12,12 +12,12 @@ import torch
 
 from headlens import data, heads, html
 from headlens.attribution import attribute, faithfulness
+from headlens.baselines import LocalContrast
 from headlens.data import check
-from headlens.detectors.config import preset
-from headlens.detectors.contrast import LocalContrast
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
+from headlens.detectors.stages import TrainingConfig
 from headlens.heads import Result
-from headlens.training.config import TrainingConfig
 from headlens.training.evaluation import Evaluation, evaluate
 from headlens.training.run import Run
 from headlens.training.summary import over_seeds
@@ -56,7 +56,7 @@ def results(state):
 
 def slope_free(detector, seed):
     """Another detector on the same backbone."""
-    other = Detector(detector.backbone, detector.config, seed=seed)
+    other = HeadCLIP(detector.backbone, detector.config, seed=seed)
     with torch.no_grad():
         for raw in other.weights.raw.values():
             raw.add_(torch.rand(raw.shape, generator=torch.Generator().manual_seed(seed)))
@@ -134,7 +134,7 @@ def test_detectors_runs_and_backbones_say_what_they_are(detector, tmp_path):
     assert str(tmp_path) not in page
     assert "Run mine" in Run(tmp_path / "mine", detector, TrainingConfig(), {})._repr_html_()
     assert "head weights: none" in text(
-        Detector(detector.backbone, preset("clip", taps=(1,), local_start=1))._repr_html_()
+        HeadCLIP(detector.backbone, preset("clip", taps=(1,), local_start=1))._repr_html_()
     )
 
 

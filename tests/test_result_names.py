@@ -68,7 +68,7 @@ def test_plain_names_stay_as_they_are():
 def test_another_questions_result_keeps_its_name(tmp_path):
     import pandas as pd
 
-    from headlens.heads.results import Result
+    from headlens.results import Result
 
     def save(about):
         name = free_name(tmp_path, "heads", {".parquet": about})

@@ -33,11 +33,11 @@ import torch
 from torch import Tensor
 
 from headlens.attribution.targets import HeadTarget, ScoreTarget, Target
-from headlens.backbone.vision import STREAMS
+from headlens.backbone.plan import STREAMS
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.cache import clean_forward
+from headlens.heads.clean import clean_forward
 from headlens.heads.direct import source_maps, tap_parts
-from headlens.heads.targets import wide
+from headlens.heads.measures import wide
 from headlens.heads.variants import Head, heads_of, local_layers
 from headlens.metrics import upsample
 

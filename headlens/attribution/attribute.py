@@ -20,12 +20,13 @@ from headlens.attribution.methods import Method, method_of
 from headlens.attribution.pixels import BASELINES
 from headlens.attribution.targets import target_of
 from headlens.data import Pixels, Preprocess
-from headlens.detectors.headclip import Detector
-from headlens.detectors.predict import Picture, as_bytes
+from headlens.detectors.detector import Detector
 from headlens.errors import RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
-from headlens.heads.results import Result, detector_provenance, ordered, write
+from headlens.predict import Picture, as_bytes
 from headlens.printing import reason
+from headlens.provenance import detector_provenance
+from headlens.results import Result, ordered, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -187,7 +188,7 @@ def attribute(
 
     Args:
         detector: whose target.
-        pictures: one, or a list; see ``headlens.detectors.predict.as_bytes``.
+        pictures: one, or a list; see ``headlens.predict.as_bytes``.
         method: one of ``headlens.attribution.METHODS``.
         target: a score, or a head, such as ``L18H7``; see ``headlens.attribution.targets``.
         region: [H, W] in the picture's own pixels, where a map is read; of a list, one for each picture, or None.

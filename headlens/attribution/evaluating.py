@@ -20,11 +20,12 @@ from headlens.attribution.methods import METHODS, Method, method_of
 from headlens.attribution.sanity import CHECKS, SAME, likeness, with_random_blocks, with_random_heads
 from headlens.attribution.targets import Target, target_of
 from headlens.data import Batch, DataSet
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, DataError, ShapeError
 from headlens.heads.pictures import Pictures
-from headlens.heads.results import Result, ordered, provenance
 from headlens.metrics import PerImage, Truth
+from headlens.provenance import provenance
+from headlens.results import Result, ordered
 
 MEASURES = ("deletion", "insertion", "pointing", "aupro", "infidelity", "sensitivity", *CHECKS)
 """All that can be measured; the last two are likenesses after randomisation (``headlens.attribution.sanity``)."""

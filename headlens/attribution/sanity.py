@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from headlens.backbone.hooks import hooked
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.gates import streams_of
+from headlens.heads.importance import streams_of
 
 CHECKS = ("head_weights", "upper_blocks")
 SAME = 0.9
@@ -28,11 +28,13 @@ def with_random_heads(detector: Detector, seed: int = 0) -> Detector:
     """The detector with random head weights; nothing else is changed, and the backbone is shared.
 
     >>> from headlens.backbone import load
-    >>> weights = with_random_heads(Detector(load("mini"))).head_weights()
+
+    >>> from headlens.detectors import HeadCLIP
+    >>> weights = with_random_heads(HeadCLIP(load("mini"))).head_weights()
     >>> {stream: bool((own >= 0).all() and (own <= 2).all()) for stream, own in weights.items()}
     {'global': True, 'local': True}
     """
-    other = Detector(detector.backbone, replace(detector.config, head_weights="free", streams=streams_of(detector)))
+    other = HeadCLIP(detector.backbone, replace(detector.config, head_weights="free", streams=streams_of(detector)))
     generator = torch.Generator().manual_seed(seed)
     assert other.weights is not None
     with torch.no_grad():
@@ -70,7 +72,7 @@ def with_random_blocks(detector: Detector, blocks: int | None = None, seed: int 
             for parameter in block.parameters():
                 order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    other = Detector(backbone, detector.config)
+    other = HeadCLIP(backbone, detector.config)
     other.load_state_dict(detector.state_dict())
     return other.requires_grad_(False)
 

@@ -24,10 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.backbone.vision import VisionExtensions, VisionOutput
-from headlens.detectors.headclip import Detector, Features
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import Features
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.folding import Fold
-from headlens.heads.targets import (
+from headlens.heads.closed_form import Fold
+from headlens.heads.measures import (
     Margins,
     check_linear,
     check_unhooked,
@@ -168,7 +169,9 @@ def target_of(
         ShapeError: a head that does not exist.
 
     >>> from headlens.backbone import load
-    >>> detector, images = Detector(load("mini")), torch.zeros(2, 3, 28, 42)
+
+    >>> from headlens.detectors import HeadCLIP
+    >>> detector, images = HeadCLIP(load("mini")), torch.zeros(2, 3, 28, 42)
     >>> [target_of(detector, name)(images).shape for name in ("joint_margin", "L18H7/local")]
     [torch.Size([2]), torch.Size([2])]
     """

@@ -8,14 +8,16 @@
 torch.Size([1, 50, 6, 64])
 """
 
-from headlens.backbone.blocks import AttentionMatrix, LocalStream
 from headlens.backbone.clip import Backbone, Provenance
 from headlens.backbone.config import Architecture, architecture, architecture_from_config
 from headlens.backbone.loading import assemble, load
+from headlens.backbone.plan import STREAMS, Adapter, AttentionMatrix, LocalStream, VisionPlan
 from headlens.backbone.text import TextExtensions, TextTower
-from headlens.backbone.vision import VisionExtensions, VisionOutput, VisionTower
+from headlens.backbone.vision import VisionOutput, VisionTower
 
 __all__ = [
+    "STREAMS",
+    "Adapter",
     "Architecture",
     "AttentionMatrix",
     "Backbone",
@@ -23,8 +25,8 @@ __all__ = [
     "Provenance",
     "TextExtensions",
     "TextTower",
-    "VisionExtensions",
     "VisionOutput",
+    "VisionPlan",
     "VisionTower",
     "architecture",
     "architecture_from_config",

@@ -14,10 +14,8 @@ The local stream ``y`` of dense methods stands beside ``x``: the same ``v``, ano
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,50 +26,13 @@ from transformer_lens.hook_points import HookPoint
 from headlens.backbone.config import Activation, TransformerConfig
 from headlens.backbone.hooks import has_hooks
 from headlens.backbone.norm import Norm, plus
+from headlens.backbone.plan import AttentionMatrix, LocalStream, TokenMap
 from headlens.errors import ShapeError
-
-AttentionMatrix = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``(q, k, v)``, each [B, T, H, d], to an attention matrix [B, H, T, T] (query, key)."""
-
-TokenMap = Callable[[Tensor], Tensor]
-"""A residual stream or some of its tokens, [B, T, D], to [B, T, anything]."""
 
 _LANES = 16  # channels that CPU kernels of attention work on at a time
 # Of a single query cuDNN's results vary from call to call, with these they do not. What a caller has chosen by
 # ``sdpa_kernel`` is overridden meanwhile, for all threads: torch keeps it in one place.
 _REPEATABLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-
-
-@dataclass(frozen=True)
-class LocalStream:
-    """The second way of attending, that dense methods read patches from.
-
-    Args:
-        start: first block that has it.
-        attention: what attends to what: any of ``"qq"``, ``"kk"``, ``"vv"``, ``"qk"``, whose softmaxes are summed
-            (rows sum to their number), or a function of q, k, v, each [B, T, H, d], that returns [B, H, T, T].
-        mode: ``"beside"``: a stream of its own, fed by the global one, which stays what it was (AnomalyCLIP);
-            ``"replace"``: the global stream itself attends this way from ``start`` on; its hooks, weights and gates
-            are the global ones.
-        mlp: whether blocks of the local way have their MLP.
-
-    >>> LocalStream(start=5).attention
-    ('vv',)
-    """
-
-    start: int = 5
-    attention: tuple[str, ...] | AttentionMatrix = ("vv",)
-    mode: Literal["beside", "replace"] = "beside"
-    mlp: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("beside", "replace"):
-            raise ShapeError(f"local stream mode {self.mode!r}: choose 'beside' or 'replace'")
-        if callable(self.attention):
-            return
-        pairs = self.attention
-        if isinstance(pairs, str) or not pairs or any(pair not in ("qq", "kk", "vv", "qk") for pair in pairs):
-            raise ShapeError(f"local attention {pairs!r}: give a tuple of 'qq', 'kk', 'vv', 'qk', or a function")
 
 
 # How a block reaches its hook points: by name, so that where none is called none is even looked up, which is
@@ -152,8 +113,8 @@ class Attention(nn.Module):
         weight: Tensor | None = None,
         stream: str = "global",
         hooked: bool = True,
-    ) -> Tensor:
-        """Heads [B, T, H, d] to what they write into the residual stream together, [B, T, D].
+    ) -> tuple[Tensor, Tensor]:
+        """What heads write into the residual stream together, [B, T, D], and ``z`` before weighting, [B, T, H, d].
 
         Args:
             q, k, v: the projections of ``project``.
@@ -166,15 +127,14 @@ class Attention(nn.Module):
         at = _call if hooked else _skip
         if hooked and has_hooks(getattr(self, prefix + "pattern")):
             pattern = at(self, prefix + "pattern", self.pattern(q, k, v, attention))  # [B, H, T, T]: for who looks
-            z = torch.einsum("bhqk,bkhd->bqhd", pattern, v)
+            mixed = torch.einsum("bhqk,bkhd->bqhd", pattern, v)
         else:
-            z = self.mix(q, k, v, attention)
-        if weight is not None:
-            z = z * weight[:, None, :, None]
-        z = at(self, prefix + "z", z)
+            mixed = self.mix(q, k, v, attention)
+        z = at(self, prefix + "z", mixed if weight is None else mixed * weight[:, None, :, None])
         if hooked and has_hooks(getattr(self, prefix + "result")):
-            return at(self, prefix + "result", torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
-        return self.out(z.flatten(2))  # (B, T, H, d) -> (B, T, D)
+            written = at(self, prefix + "result", torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
+            return written, mixed
+        return self.out(z.flatten(2)), mixed  # (B, T, H, d) -> (B, T, D)
 
     def pattern(self, q: Tensor, k: Tensor, v: Tensor, attention: tuple[str, ...] | AttentionMatrix) -> Tensor:
         """The attention matrix, [B, H, T, T] (query, key): rows sum to 1, or to the number of matrices summed."""
@@ -242,12 +202,23 @@ class Attention(nn.Module):
         return self.out.bias
 
 
-def _adapted(adapter: TokenMap, x: Tensor) -> Tensor:
-    """The stream after an adapter, which may change every token but not their number or width."""
-    out = adapter(x)
-    if out.shape != x.shape:
-        raise ShapeError(f"an adapter made {tuple(out.shape)} of a residual stream {tuple(x.shape)}; expected the same")
-    return out
+class Step(NamedTuple):
+    """One block of both streams; tensors are [R, T, D], heads [R, T, H, d].
+
+    Args:
+        x, y: the global and the local stream after the block; ``y`` is None where there is none.
+        mid: the global stream between attention and MLP.
+        z, local_z: heads before weighting.
+        written, local_written: each stream before its adapter: the stream itself where there is none.
+    """
+
+    x: Tensor
+    y: Tensor | None
+    mid: Tensor
+    z: Tensor
+    local_z: Tensor | None
+    written: Tensor
+    local_written: Tensor | None
 
 
 class Block(nn.Module):
@@ -265,7 +236,12 @@ class Block(nn.Module):
             self.hook_local_attn_out, self.hook_local_mlp_out = HookPoint(), HookPoint()
             self.hook_local_resid_post = HookPoint()
 
-    def forward(
+    def forward(self, x: Tensor, y: Tensor | None = None, **options: Any) -> tuple[Tensor, Tensor | None]:
+        """Both residual streams after the block; hook points are called, unless ``step`` is told otherwise."""
+        done = self.step(x, y, **{"hooked": True, **options})
+        return done.x, done.y
+
+    def step(
         self,
         x: Tensor,
         y: Tensor | None = None,
@@ -275,46 +251,61 @@ class Block(nn.Module):
         local_weight: Tensor | None = None,
         adapter: TokenMap | None = None,
         local_adapter: TokenMap | None = None,
+        add: Tensor | None = None,
+        local_add: Tensor | None = None,
         cls_only: bool = False,
-        hooked: bool = True,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Both residual streams, [B, T, D] each, before the block to after it.
+        in_place: bool = False,
+        hooked: bool = False,
+    ) -> Step:
+        """Both residual streams, [R, T, D] each, before the block to after it: the block's arithmetic, written once.
 
         Args:
             x: the global stream.
-            y: the local stream; read and returned only when ``local`` stands beside. None begins one.
+            y: the local stream; read and returned only when ``local`` stands beside. None begins one, as ``x``.
             local: the local stream's rule, or None in blocks that have none.
-            weight, local_weight: [B, H] or [1, H] multipliers of the heads of each stream.
+            weight, local_weight: [R, H] or [1, H] multipliers of the heads of each stream.
             adapter, local_adapter: applied to each stream after the block.
-            cls_only: return the global stream's CLS alone, [B, 1, D], and compute no more than that.
-            hooked: False calls no hook point.
+            add, local_add: [R, T, D], added to what the heads of each stream write.
+            cls_only: the global stream's CLS alone, [R, 1, D], and no more than that is computed.
+            in_place: write over both streams, so that none is copied; ``y`` is then given, and ``mid`` is lost.
+            hooked: call the hook points; nothing is then written in place.
         """
         at = _call if hooked else _skip
         beside = local is not None and local.mode == "beside"
-        replaced = local is not None and not beside
-
         x = at(self, "hook_resid_pre", x)
-        if beside and y is None:
-            y = x  # the local stream begins as the global one
         q, k, v = self.attn.project(self.ln1(x), hooked)
 
-        attention = local.attention if local is not None and replaced else ("qk",)
-        x, asking = (x[:, :1], q[:, :1]) if cls_only else (x, q)
-        out = self.attn(asking, k, v, attention, weight, "global", hooked)
-        x = at(self, "hook_resid_mid", plus(x, at(self, "hook_attn_out", out)))
-        if local is None or beside or local.mlp:
-            x = plus(x, at(self, "hook_mlp_out", self.mlp(self.ln2(x))))
-        if adapter is not None:
-            x = _adapted(adapter, x)
-        x = at(self, "hook_resid_post", x)
-
-        if local is not None and beside:
-            assert y is not None
-            out = self.attn(q, k, v, local.attention, local_weight, "local", hooked)
-            y = plus(y, at(self, "hook_local_attn_out", out))
+        local_z = local_written = None
+        if local is not None and beside:  # first: it begins with the global stream as it comes in
+            out, local_z = self.attn(q, k, v, local.attention, local_weight, "local", hooked)
+            out = out if local_add is None else out + local_add
+            y = local_written = plus(x if y is None else y, at(self, "hook_local_attn_out", out), in_place)
             if local.mlp:
-                y = plus(y, at(self, "hook_local_mlp_out", self.mlp(self.ln2(y))))
+                y = local_written = plus(y, at(self, "hook_local_mlp_out", self.mlp(self.ln2(y))), in_place)
             if local_adapter is not None:
                 y = _adapted(local_adapter, y)
             y = at(self, "hook_local_resid_post", y)
-        return x, y
+
+        attention = local.attention if local is not None and not beside else ("qk",)
+        x, asking = (x[:, :1], q[:, :1]) if cls_only else (x, q)
+        out, z = self.attn(asking, k, v, attention, weight, "global", hooked)
+        out = out if add is None else out + add
+        if hooked:
+            mid = at(self, "hook_resid_mid", plus(x, at(self, "hook_attn_out", out)))
+            seen = self.ln2(mid)
+        else:
+            mid, seen = self.ln2.after(x, out, in_place)
+        written = mid
+        if local is None or beside or local.mlp:
+            written = plus(mid, at(self, "hook_mlp_out", self.mlp(seen)), in_place)
+        x = written if adapter is None else _adapted(adapter, written)
+        x = at(self, "hook_resid_post", x)
+        return Step(x, y, mid, z, local_z, written, local_written)
+
+
+def _adapted(adapter: TokenMap, x: Tensor) -> Tensor:
+    """The stream after an adapter, which may change every token but not their number or width."""
+    out = adapter(x)
+    if out.shape != x.shape:
+        raise ShapeError(f"an adapter made {tuple(out.shape)} of a residual stream {tuple(x.shape)}; expected the same")
+    return out

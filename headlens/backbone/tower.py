@@ -26,6 +26,9 @@ _INSTEAD = {  # options of TransformerLens's own models
     "stop_at_layer": "all blocks are run; names_filter='blocks.3.hook_resid_pre' keeps what enters block 3",
     "start_at_layer": "start_at=3 goes on at block 3, from the residual stream given in place of the input",
     "return_type": "what comes back is always the same; see forward",
+    **dict.fromkeys(
+        ("taps", "local", "head_weights", "adapters"), "it is a field of the plan: plan=VisionPlan(taps=(5, 11))"
+    ),
     "incl_bwd": "an output is no scalar; take a number of it, and read gradients by bwd_hooks or torch.autograd.grad",
 }
 

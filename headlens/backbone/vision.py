@@ -9,57 +9,42 @@ image [B, 3, h, w]
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import index
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from headlens.backbone.blocks import HookedLayerNorm, LocalStream, TokenMap
+from headlens.backbone.blocks import HookedLayerNorm
 from headlens.backbone.config import PositionRule, VisionConfig, check_blocks
 from headlens.backbone.norm import Norm
+from headlens.backbone.plan import STREAMS, LocalStream, TokenMap, VisionPlan
 from headlens.backbone.tower import HookedTower
 from headlens.errors import ShapeError
 
-STREAMS = ("global", "local")
-
 
 @dataclass(frozen=True)
-class VisionExtensions:
-    """What a method adds to the tower without editing it. Empty, it changes nothing.
-
-    Args:
-        adapters: ``{stream: {block: f}}``; ``f`` maps the stream after that block, [B, T, D], to what goes on.
-        tokens: ``{block: [n, D] or [B, n, D]}``; extra tokens that stand behind the patches from that block on,
-            and replace the extra tokens of an earlier block.
-        projections: ``{name: {tap: f}}``; ``f`` reads the patches of the tapped stream, [B, N, D], before ln_final;
-            the results come back as ``VisionOutput.projected[name][tap]``.
-    """
-
-    adapters: Mapping[str, Mapping[int, TokenMap]] = field(default_factory=dict)
-    tokens: Mapping[int, Tensor] = field(default_factory=dict)
-    projections: Mapping[str, Mapping[int, TokenMap]] = field(default_factory=dict)
-
-
-class VisionOutput(NamedTuple):
+class VisionOutput:
     """What the vision tower says of a batch. Nothing in it is L2-normalised.
 
     Attributes:
         embedding: [B, d_e], open_clip's ``encode_image``: CLS through ln_final and proj.
         cls: [B, D], the same token raw: the global stream's CLS after the last block, before ln_final.
-        patches: ``{tap: [B, N, d_e]}``, patch tokens after that block, already through ln_final and proj, row by row;
-            ``VisionTower.grid`` tells rows and columns.
-        projected: ``{name: {tap: [B, N, ...]}}``, what the extensions' projections made of the raw patch tokens.
+        tapped: ``{tap: [B, N, D]}``, patch tokens after that block, raw, row by row; ``VisionTower.grid`` tells rows
+            and columns.
     """
 
     embedding: Tensor
     cls: Tensor
-    patches: dict[int, Tensor]
-    projected: dict[str, dict[int, Tensor]]
+    tapped: dict[int, Tensor]
+    readout: TokenMap = field(repr=False)
+
+    @property
+    def patches(self) -> dict[int, Tensor]:
+        """Patch tokens of each tap through ln_final and proj, ``{tap: [B, N, d_e]}``."""
+        return {tap: self.readout(tokens) for tap, tokens in self.tapped.items()}
 
 
 def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int], rule: PositionRule) -> Tensor:
@@ -80,7 +65,7 @@ class VisionTower(HookedTower):
 
     >>> from headlens.backbone.config import architecture
     >>> tower = VisionTower(architecture("ViT-S-32").vision)
-    >>> out = tower(torch.zeros(2, 3, 224, 224), taps=(5, 11))
+    >>> out = tower(torch.zeros(2, 3, 224, 224), VisionPlan(taps=(5, 11)))
     >>> out.embedding.shape, out.patches[5].shape
     (torch.Size([2, 384]), torch.Size([2, 49, 384]))
     """
@@ -142,12 +127,9 @@ class VisionTower(HookedTower):
     def forward(
         self,
         images: Tensor,
+        plan: VisionPlan = VisionPlan(),  # noqa: B008  # frozen
         *,
-        taps: Sequence[int] = (),
-        local: LocalStream | None = None,
-        head_weights: Mapping[str, Tensor] | None = None,
         gates: Mapping[str, Tensor] | None = None,
-        extensions: VisionExtensions | None = None,
         start_at: int | None = None,
         local_resid: Tensor | None = None,
         hooked: bool = True,
@@ -156,13 +138,10 @@ class VisionTower(HookedTower):
 
         Args:
             images: normalised images [B, 3, h, w]; with ``start_at``, the global stream [B, T, D] entering that block.
-            taps: blocks after which patch tokens are read (``VisionOutput.patches``), 0-based; with ``start_at``,
-                those before it are skipped.
-            local: the local stream's rule; None reads taps from the global stream.
-            head_weights: learned ``{stream: [L, H]}``.
-            gates: analysis multipliers ``{stream: [B, L, H]}`` at the same place; [1, L, H] serves every image, and
-                one image may meet any number of gates.
-            extensions: what a method adds.
+            plan: taps, local stream, head weights, adapters and extra tokens; with ``start_at``, taps before it are
+                skipped.
+            gates: analysis multipliers ``{stream: [B, L, H]}`` of heads, beside the head weights; [1, L, H] serves
+                every image, and one image may meet any number of gates.
             start_at: the prefix restart: go on at this block, from what its ``hook_resid_pre`` shows, extra tokens
                 included; ``n_layers`` only reads the CLS token out.
             local_resid: the local stream [B, T, D] entering block ``start_at``, when it exists by then.
@@ -171,11 +150,10 @@ class VisionTower(HookedTower):
         Raises:
             ShapeError: a tensor, stream or block number that does not fit this tower.
         """
-        extensions = extensions or VisionExtensions()
-        taps = [index(tap) for tap in taps]
-        self._check(taps, local, extensions)
-        weights = self._multipliers("global", head_weights, gates, local, images.shape[0])
-        local_weights = self._multipliers("local", head_weights, gates, local, images.shape[0])
+        local, taps = plan.local, plan.taps
+        self._check(plan)
+        weights = self._multipliers("global", plan, gates, images.shape[0])
+        local_weights = self._multipliers("local", plan, gates, images.shape[0])
 
         first, x, y = 0, images, local_resid
         if start_at is not None:
@@ -187,65 +165,54 @@ class VisionTower(HookedTower):
             x = self.embed(images)
             x = self.hook_embed(x) if hooked else x
         n_patches = x.shape[1] - 1
-        there = [block for block in extensions.tokens if start_at is not None and block <= start_at]
+        there = [block for block in plan.tokens if start_at is not None and block <= start_at]
         if there:
-            n_patches -= extensions.tokens[max(there)].shape[-2]
+            n_patches -= plan.tokens[max(there)].shape[-2]
 
         # After the last block nobody needs the global stream's patches, unless somebody looks.
         last = self.cfg.n_layers - 1
-        reads = {*taps, *(tap for by_tap in extensions.projections.values() for tap in by_tap)}
-        beside = local is not None and local.mode == "beside"
-        cls_only = not hooked and (beside or (local is None and last not in reads))
-        cls_only = cls_only and last not in extensions.adapters.get("global", {})
-        adapters, local_adapters = (extensions.adapters.get(stream, {}) for stream in STREAMS)
-        patches: dict[int, Tensor] = {}
-        projected: dict[str, dict[int, Tensor]] = {name: {} for name in extensions.projections}
+        cls_only = not hooked and (plan.beside is not None or (local is None and last not in taps))
+        cls_only = cls_only and plan.adapter("global", last) is None
+        tapped: dict[int, Tensor] = {}
         for number in range(first, last + 1):
             here = local if local is not None and number >= local.start else None
-            if number in extensions.tokens:
-                x = x if number in there else _replace_extra(x, n_patches, extensions.tokens[number])
-                y = None if y is None else _replace_extra(y, n_patches, extensions.tokens[number])
+            if number in plan.tokens:
+                x = x if number in there else replace_extra(x, n_patches, plan.tokens[number])
+                y = None if y is None else replace_extra(y, n_patches, plan.tokens[number])
             x, y = self.blocks[number](
                 x,
                 y,
                 local=here,
                 weight=None if weights is None else weights[:, number],
                 local_weight=None if local_weights is None else local_weights[:, number],
-                adapter=adapters.get(number),
-                local_adapter=local_adapters.get(number),
+                adapter=plan.adapter("global", number),
+                local_adapter=plan.adapter("local", number),
                 cls_only=cls_only and number == last,
                 hooked=hooked,
             )
-            if number not in reads:
-                continue
-            tokens = (x if y is None else y)[:, 1 : 1 + n_patches]  # (B, T, D) -> (B, N, D)
             if number in taps:
-                patches[number] = self.readout(tokens)
-            for name, by_tap in extensions.projections.items():
-                if number in by_tap:
-                    projected[name][number] = by_tap[number](tokens)
+                tapped[number] = (x if y is None else y)[:, 1 : 1 + n_patches]  # (B, T, D) -> (B, N, D)
 
         embedding = self.ln_final(x)[:, 0] @ self.proj if hooked else self.readout(x[:, 0])
-        return VisionOutput(embedding, x[:, 0].clone(), patches, projected)  # a view would keep the whole stream
+        return VisionOutput(embedding, x[:, 0].clone(), tapped, self.readout)  # a view would keep the whole stream
 
     def _multipliers(
         self,
         stream: str,
-        head_weights: Mapping[str, Tensor] | None,
+        plan: VisionPlan,
         gates: Mapping[str, Tensor] | None,
-        local: LocalStream | None,
         batch: int,
     ) -> Tensor | None:
         """Head weights times gates of one stream, [B or 1, L, H], or None where there is neither."""
         grid = (self.cfg.n_layers, self.cfg.n_heads)
         product: Tensor | None = None
-        for what, given, shape in (("head_weights", head_weights, "[L, H]"), ("gates", gates, "[B, L, H]")):
+        for what, given, shape in (("head_weights", plan.head_weights, "[L, H]"), ("gates", gates, "[B, L, H]")):
             given = {} if given is None else given
             if not isinstance(given, Mapping):
                 raise ShapeError(f"{what} is {type(given).__name__}; expected a dict, such as {{'global': tensor}}")
             if unknown := set(given) - set(STREAMS):
                 raise ShapeError(f"{what}: stream {sorted(unknown)[0]!r} does not exist; streams are {STREAMS}")
-            if "local" in given and (local is None or local.mode != "beside"):
+            if "local" in given and plan.beside is None:
                 raise ShapeError(f"{what}['local'] given, but no local stream stands beside the global one")
             if stream not in given:
                 continue
@@ -260,22 +227,19 @@ class VisionTower(HookedTower):
             product = value if product is None else product * value
         return None if product is None else product.to(self.proj.dtype)  # learned in float32, used in the tower's
 
-    def _check(self, taps: Sequence[int], local: LocalStream | None, extensions: VisionExtensions) -> None:
+    def _check(self, plan: VisionPlan) -> None:
         """Raises ShapeError for blocks and streams that do not exist."""
         depth = self.cfg.n_layers
-        check_blocks(list(taps), depth, "taps")
-        if local is not None:
-            check_blocks([local.start], depth, "local stream start")
-        if "local" in extensions.adapters and (local is None or local.mode != "beside"):
+        check_blocks(plan.taps, depth, "taps")
+        if plan.local is not None:
+            check_blocks([plan.local.start], depth, "local stream start")
+        if "local" in plan.adapters and plan.beside is None:
             raise ShapeError("adapters['local'] given, but no local stream stands beside the global one")
-        if unknown := set(extensions.adapters) - set(STREAMS):
+        if unknown := set(plan.adapters) - set(STREAMS):
             raise ShapeError(f"adapters: stream {sorted(unknown)[0]!r} does not exist; streams are {STREAMS}")
-        for what, by_block in (
-            *((f"{stream} adapters", adapters) for stream, adapters in extensions.adapters.items()),
-            *((f"projections {name!r}", by_tap) for name, by_tap in extensions.projections.items()),
-            ("extra tokens", extensions.tokens),
-        ):
-            check_blocks(list(by_block), depth, what)
+        for stream, adapters in plan.adapters.items():
+            check_blocks(list(adapters), depth, f"{stream} adapters")
+        check_blocks(list(plan.tokens), depth, "extra tokens")
 
     def _check_restart(self, x: Tensor, y: Tensor | None, start_at: int, local: LocalStream | None) -> None:
         """Raises ShapeError when the given residual streams cannot enter block ``start_at``."""
@@ -297,7 +261,7 @@ class VisionTower(HookedTower):
             raise ShapeError(f"local_resid given, but no local stream is running before block {start_at}")
 
 
-def _replace_extra(stream: Tensor, n_patches: int, tokens: Tensor) -> Tensor:
+def replace_extra(stream: Tensor, n_patches: int, tokens: Tensor) -> Tensor:
     """The stream [B, 1 + N + old, D] with ``tokens`` [n, D] or [B, n, D] as its extra tokens."""
     batch, width = stream.shape[0], stream.shape[2]
     if tokens.ndim not in (2, 3) or tokens.shape[-1] != width or tokens.shape[:-2] not in ((), (1,), (batch,)):

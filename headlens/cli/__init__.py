@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from headlens import HeadlensError, __version__
+from headlens import HeadlensError
 from headlens.cli.ablate import ablate
 from headlens.cli.attribute import attribute
 from headlens.cli.compare import compare
@@ -30,6 +30,7 @@ from headlens.cli.weights import weights
 from headlens.errors import ConfigError, HeadlensWarning
 from headlens.launch import by_torchrun, unset_command
 from headlens.printing import printable
+from headlens.version import __version__
 
 SHARED = ("train", "eval", "ablate", "importance")
 """Verbs that several processes do together: those that ``headlens.cli.common.shared`` wraps."""

@@ -81,9 +81,9 @@ def ablate(
     from headlens import heads, parallel
     from headlens.heads.ablation import KINDS
     from headlens.heads.effects import check_metrics
-    from headlens.heads.results import write_figure
     from headlens.heads.store import discard
-    from headlens.precision import check_precision, fast_precision
+    from headlens.precision import check_precision, default_precision
+    from headlens.results import write_figure
 
     if group and (layer or head or what != "heads"):
         raise ConfigError("--group says which heads go together; leave out --layer, --head and --what")
@@ -136,7 +136,7 @@ def ablate(
                 size=loaded.size,
                 batch=batch,
                 budget=memory and memory * 2**20,
-                precision=precision or fast_precision(detector.device),
+                precision=precision or default_precision(detector.device),
                 out=out / f"{name}.{parts}",
                 progress=done.update,
             )

@@ -101,8 +101,8 @@ def attribute(
     from headlens.data import Preprocess
     from headlens.errors import DataError, ShapeError
     from headlens.heads import Head
-    from headlens.heads.results import Result, write_figure
     from headlens.printing import printable, unicode
+    from headlens.results import Result, write_figure
 
     loaded = run_of(domain, run, weights, device)
     whole = attribution.target_of(loaded.detector, target)

@@ -66,8 +66,8 @@ def compare(
     from headlens import heads
     from headlens.cli.common import device_of
     from headlens.data.notes import KINDS
-    from headlens.heads.results import write_figure
     from headlens.heads.store import discard
+    from headlens.results import write_figure
     from headlens.training.run import load_runs
 
     if of not in OF:

@@ -66,7 +66,7 @@ def contributions(
 
     from headlens import heads
     from headlens.cli.pictures import find_images
-    from headlens.heads.results import write_figure
+    from headlens.results import write_figure
 
     if images:
         _of_images(find_images(images, follow_links), run_of(domain, run, weights, device), top, tap, max_pixels, out)
@@ -93,8 +93,8 @@ def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: i
     from headlens import heads
     from headlens.cli.result_names import name_slug, result_names, slug
     from headlens.data import read_image
-    from headlens.heads.results import write_figure
     from headlens.printing import printable, unicode
+    from headlens.results import write_figure
 
     typer.echo(f"{run.detector.backbone}\n{printable(run.folder.name)}\n")
     for path, name in zip(found.files, result_names(found.files, spell=name_slug), strict=True):

@@ -28,11 +28,10 @@ def demo(
     """
     from headlens import data
     from headlens.backbone import load
+    from headlens.baselines import LocalContrast
     from headlens.data.procedural import World
     from headlens.data.procedural.worlds import read, write
-    from headlens.detectors.config import preset
-    from headlens.detectors.contrast import LocalContrast
-    from headlens.detectors.headclip import Detector
+    from headlens.detectors.methods.registry import build
     from headlens.files import write_atomically
     from headlens.training.evaluation import Scorer, evaluate
     from headlens.training.run import load_run
@@ -51,7 +50,7 @@ def demo(
         runs[domain] = load_run(f"mini-{domain}", clip), pictures
         methods: dict[str, Scorer] = {
             "local contrast": LocalContrast(),
-            "CLIP, hand-written prompts": Detector(clip, preset("clip")),
+            "CLIP, hand-written prompts": build(clip, "clip"),
             "AnomalyCLIP": load_run(f"mini-{domain}-anomalyclip", clip).detector,
             "HeadCLIP": runs[domain][0].detector,
         }

@@ -74,7 +74,7 @@ def _packages() -> Iterator[Finding]:
 
     from packaging.requirements import Requirement
 
-    from headlens import __version__
+    from headlens.version import __version__
 
     yield Finding("headlens", "ok", f"{__version__}, in {Path(__file__).parents[1]}")
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()} ({sys.executable})")

@@ -46,8 +46,9 @@ def eval_(
     from headlens.cli.common import at_once, bar, device_of
     from headlens.cli.results import ABOUT, check_free, data_fact, digest, run_fact
     from headlens.data.protocol import canonical
-    from headlens.heads.results import computed, write
-    from headlens.precision import check_precision, fast_precision
+    from headlens.precision import check_precision, default_precision
+    from headlens.provenance import computed
+    from headlens.results import write
     from headlens.training.evaluation import Evaluation, evaluate
     from headlens.training.run import load_runs
     from headlens.training.summary import over_seeds
@@ -67,7 +68,7 @@ def eval_(
     for loaded in runs:
         with bar(sum(map(len, sets)), loaded.folder.name) as done:
             where = loaded.detector.device
-            finest, count = precision or fast_precision(where), at_once(batch, where, 32)
+            finest, count = precision or default_precision(where), at_once(batch, where, 32)
             options: dict[str, Any] = {"exact": exact, "cache": len(runs) > 1, "precision": finest}
             parts = [
                 evaluate(loaded.detector, one, loaded.size, count, progress=done.update, **options) for one in sets
@@ -83,7 +84,7 @@ def eval_(
         said.append(f"{first.detector.backbone}\n{', '.join(names)}, trained on {trained_on}\n\n{summary.markdown()}\n")
         made_by = {
             "runs": names,
-            **computed(first.detector, precision or fast_precision(first.detector.device)),
+            **computed(first.detector, precision or default_precision(first.detector.device)),
             "backbone": vars(first.detector.backbone.provenance),
         }
         rows.append({**made_by, "metrics": json.loads(summary.frame.to_json(orient="records"))})

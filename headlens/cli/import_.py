@@ -24,8 +24,8 @@ def import_(
     AnomalyCLIP's folder 9_12_4_multiscale was trained on VisA, 9_12_4_multiscale_visa on MVTec.
     """
     from headlens.backbone import load
-    from headlens.detectors.config import check_size
-    from headlens.detectors.published import detector_of, read_prompts
+    from headlens.detectors.detector import check_size
+    from headlens.detectors.methods.published import detector_of, read_prompts
     from headlens.training.run import new_run, save_run
 
     prompts = read_prompts(file)

@@ -61,9 +61,9 @@ def importance(
     out, and the exit status is then 1.
     """
     from headlens import heads, parallel
-    from headlens.heads.results import write_figure
     from headlens.heads.store import discard
-    from headlens.precision import check_precision, fast_precision
+    from headlens.precision import check_precision, default_precision
+    from headlens.results import write_figure
 
     check_precision(precision)
     loaded, pictures = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)
@@ -88,7 +88,7 @@ def importance(
             metrics=[metric],
             size=loaded.size,
             batch=count,
-            precision=precision or fast_precision(loaded.detector.device, gradients=True),
+            precision=precision or default_precision(loaded.detector.device, gradients=True),
             deterministic=deterministic,
             out=out / f"{name}.parts",
             progress=done.update,
@@ -105,7 +105,7 @@ def importance(
                 seed=seed,
                 size=loaded.size,
                 batch=count,
-                precision=precision or fast_precision(loaded.detector.device),
+                precision=precision or default_precision(loaded.detector.device),
                 out=out / f"{name}.screen.parts",
                 progress=done.update,
             )

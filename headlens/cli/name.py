@@ -75,10 +75,10 @@ def name(
     from tqdm import tqdm
 
     from headlens import heads
-    from headlens.backbone.vision import STREAMS
+    from headlens.backbone.plan import STREAMS
     from headlens.heads.naming import last_quarter, name_heads
     from headlens.heads.phrases import read_phrases
-    from headlens.heads.results import write_figure
+    from headlens.results import write_figure
 
     own = None if pool is None else read_phrases(pool)
     loaded, pictures = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)

@@ -70,7 +70,7 @@ def _question(about: dict[str, Any]) -> str:
 def _provenance(path: Path) -> dict[str, Any]:
     from headlens.attribution.attribute import read_provenance
     from headlens.errors import RunError
-    from headlens.heads.results import read_parquet
+    from headlens.results import read_parquet
 
     try:
         return read_parquet(path)[1] if path.suffix == ".parquet" else read_provenance(path)

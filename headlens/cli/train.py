@@ -57,11 +57,11 @@ def train(
     from headlens.backbone import load
     from headlens.cli.common import bar, pictures_of, tables
     from headlens.data.notes import lines
-    from headlens.detectors.config import DetectorConfig
-    from headlens.detectors.config import preset as preset_
-    from headlens.detectors.headclip import Detector
+    from headlens.detectors.methods.headclip import HeadCLIPConfig
+    from headlens.detectors.methods.registry import build
+    from headlens.detectors.methods.registry import preset as preset_
+    from headlens.detectors.stages import TrainingConfig
     from headlens.errors import ConfigError
-    from headlens.training.config import TrainingConfig
     from headlens.training.interrupt import Stopped
     from headlens.training.trainer import train as train_
 
@@ -71,14 +71,14 @@ def train(
     settings = given["training"] | {name: value for name, value in flags.items() if value is not None}
     try:
         training = TrainingConfig.of(settings)
-        chosen = DetectorConfig.of(preset_(preset).table() | given["detector"])
+        chosen = HeadCLIPConfig.of(preset_(preset).table() | given["detector"])
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}" if config is not None else str(error)) from error
     painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None
     dataset = pictures_of(data, per_category, max_pixels, domain, follow_links, data_seed)
     clip = load(backbone, weights, position_rule=positions.value)
     typer.echo(f"{clip}\n{dataset}\n{preset}, {training.epochs} epochs, seed {training.seed}")
-    detector = Detector(clip, chosen, training.seed)
+    detector = build(clip, chosen, training.seed)
 
     steps_done = bar(None, unit="step")
 

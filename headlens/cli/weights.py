@@ -54,7 +54,7 @@ def weights(
     from tqdm import tqdm
 
     from headlens import heads
-    from headlens.heads.results import write_figure
+    from headlens.results import write_figure
     from headlens.training.run import load_run
 
     loaded = load_run(run, weights=backbone_weights, device=device_of(device))

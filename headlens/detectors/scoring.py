@@ -1,56 +1,149 @@
-"""From embeddings to an anomaly map, an image score and a joint score.
+"""From margins to an anomaly map, an image score and a joint score: the only place where scores are made.
 
-Shapes: ``B`` images, ``N = rows x columns`` patches, ``d`` the joint space. ``text`` [2, d] or [B, 2, d] holds the
-normal and the abnormal prompt, in this order, of unit length.
+    image margin    abnormal minus normal logit of the image, before softmax                         [B]
+    anomaly map     what the detector shows, made of the taps' margins                               [B, h, w]
+    joint score     (1 - alpha) image score + alpha pool(anomaly map)                                [B]
+    joint margin    the joint score where it cannot saturate: its logit, if it is a probability      [B]
+
+Shapes: ``B`` images, ``R`` images or variants of images, ``N = rows x columns`` patches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from headlens.metrics.maps import upsample
-from headlens.precision import finely
+from headlens import html
+from headlens.errors import MetricError
+from headlens.maps import upsample
 
-__all__ = ["TEMPERATURE", "anomaly_map", "joint_score", "margin", "pooled", "score_pooled", "upsample"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-TEMPERATURE = 0.07
-
-
-def margin(features: Tensor, text: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Abnormal minus normal logit, before softmax: features [B, d] or [B, N, d] to [B] or [B, N].
-
-    >>> margin(torch.tensor([[0.0, 2.0]]), torch.eye(2))
-    tensor([14.2857])
-    """
-    direction = (text[..., 1, :] - text[..., 0, :]).to(features.dtype)  # (d) or (B, d)
-    with finely(features.device):  # two passes over the features, and none of them is written
-        along = features @ direction if direction.ndim == 1 else torch.einsum("b...d,bd->b...", features, direction)
-        return along / (torch.linalg.vector_norm(features, dim=-1).clamp(min=1e-12) * temperature)
+Unit = Literal["probability", "logit"]
+"""Of scores and maps: a probability lies in 0..1, a logit is any number; higher is more anomalous."""
+Pool = Literal["max", "top"]
+_ROUNDING = 1e-5  # by which a probability may leave 0..1
 
 
-def anomaly_map(patches: Mapping[int, Tensor], text: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tapped patch tokens ``{tap: [B, N, d]}`` to the mean over taps of p(abnormal), [B, rows, columns]."""
-    maps = [margin(tokens, text).sigmoid() for tokens in patches.values()]
-    return torch.stack(maps).mean(0).unflatten(1, grid)
+@dataclass(frozen=True)
+class Margins:
+    """What scores are made of, for R images or variants of images: ``image`` [R], ``taps`` {tap: [R, N]}."""
+
+    image: Tensor
+    taps: dict[int, Tensor]
 
 
-def score_pooled(cls: Tensor, patches: Mapping[int, Tensor], margins: Mapping[int, Tensor], share: float) -> Tensor:
-    """Crane's image feature (arXiv 2504.11055), [B, d]: CLS, and the patches' mean weighted by their anomaly.
+@dataclass(frozen=True)
+class Prediction:
+    """Scores of ``B`` images; higher is more anomalous.
 
     Args:
-        cls: [B, d].
-        patches: ``{tap: [B, N, d]}``.
-        margins: ``{tap: [B, N]}``; the weights are the sigmoid of their mean over taps.
-        share: of the patches; 0 is CLS.
+        anomaly_map: [B, h, w].
+        image_score: [B], of the image feature alone.
+        joint_score: [B], ``(1 - alpha) image_score + alpha pool(anomaly_map)``.
+        image_margin: [B], abnormal minus normal logit of the image, before softmax.
+        tap_margins: {tap: [B, rows, columns]}, the same of every patch.
+        unit: of map and scores.
     """
-    weights = torch.stack(list(margins.values())).mean(0).sigmoid()
-    tokens = torch.stack([F.normalize(tokens, dim=-1) for tokens in patches.values()]).mean(0)
-    anomalous = F.normalize((weights[..., None] * tokens).sum(1), dim=-1)
-    return (1 - share) * F.normalize(cls, dim=-1) + share * anomalous
+
+    anomaly_map: Tensor
+    image_score: Tensor
+    joint_score: Tensor
+    image_margin: Tensor
+    tap_margins: dict[int, Tensor]
+    unit: Unit = "probability"
+
+    def __len__(self) -> int:
+        return len(self.image_score)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row for each image: its scores, its margin and the maximum of its map."""
+        import pandas as pd
+
+        columns = {
+            "joint score": self.joint_score,
+            "image score": self.image_score,
+            "map maximum": self.anomaly_map.flatten(1).amax(1),
+            "image margin (logits)": self.image_margin,
+        }
+        values = {name: scores.detach().cpu().numpy() for name, scores in columns.items()}
+        return pd.DataFrame(values).rename_axis("image")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        size = " x ".join(map(str, self.anomaly_map.shape[-2:]))
+        scores = "0 to 1" if self.unit == "probability" else "logits"
+        facts = {"images": len(self), "maps": f"{size} px", "scores": f"{scores}, higher is more anomalous"}
+        return html.card("Prediction", facts, html.table(self.frame.reset_index()))
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How margins become scores; knows no tower.
+
+    Args:
+        fuse: ``mean of probabilities``: over taps, of every patch; scores are probabilities. ``mean margin``: scores
+            are logits.
+        sigma: of the Gaussian on maps, in pixels at 518 px, and in proportion elsewhere.
+        alpha: share of the map in the joint score; 0 is the image score.
+        pool: the map's ``max``, or the mean of its ``top`` fraction of pixels.
+        top: that fraction.
+
+    >>> margins = Margins(torch.zeros(1), {11: torch.tensor([[-2.0, 0.0, 0.0, 2.0]])})
+    >>> Scoring(sigma=0.0)(margins, (2, 2), (4, 4)).joint_score
+    tensor([0.6904])
+    """
+
+    fuse: Literal["mean of probabilities", "mean margin"] = "mean of probabilities"
+    sigma: float = 4.0
+    alpha: float = 0.5
+    pool: Pool = "max"
+    top: float = 0.01
+
+    @property
+    def unit(self) -> Unit:
+        """Of maps and scores."""
+        return "probability" if self.fuse == "mean of probabilities" else "logit"
+
+    def patch_maps(self, taps: Mapping[int, Tensor], grid: tuple[int, int]) -> Tensor:
+        """Margins of the patches {tap: [R, N]} as one small map, [R, rows, columns]."""
+        each = [self.score(margins) for margins in taps.values()]
+        return torch.stack(each).mean(0).unflatten(-1, grid)
+
+    def score(self, margins: Tensor) -> Tensor:
+        """Margins to scores of this unit, any shape."""
+        return margins.sigmoid() if self.unit == "probability" else margins
+
+    def enlarge(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Patch maps [R, rows, columns] to anomaly maps [R, h, w]."""
+        return upsample(maps, size, self.sigma * max(size) / 518)
+
+    def joint(self, image_margin: Tensor, maps: Tensor) -> Tensor:
+        """Image margins [R] and anomaly maps [R, h, w] to joint scores [R]."""
+        top = self.top if self.pool == "top" else None
+        return joint_score(self.score(image_margin), maps, self.alpha, top)
+
+    def joint_margin(self, joint: Tensor) -> Tensor:
+        """Joint scores as logits, any shape."""
+        return logit(joint) if self.unit == "probability" else joint
+
+    def __call__(self, margins: Margins, grid: tuple[int, int], size: tuple[int, int]) -> Prediction:
+        """Margins of B images of ``size`` with that grid of patches to their scores."""
+        maps = self.enlarge(self.patch_maps(margins.taps, grid), size)
+        return Prediction(
+            anomaly_map=maps,
+            image_score=self.score(margins.image),
+            joint_score=self.joint(margins.image, maps),
+            image_margin=margins.image,
+            tap_margins={tap: flat.unflatten(1, grid) for tap, flat in margins.taps.items()},
+            unit=self.unit,
+        )
 
 
 def pooled(maps: Tensor, top: float | None = None) -> Tensor:
@@ -64,3 +157,23 @@ def pooled(maps: Tensor, top: float | None = None) -> Tensor:
 def joint_score(image_score: Tensor, maps: Tensor, alpha: float = 0.5, top: float | None = None) -> Tensor:
     """``(1 - alpha) image_score + alpha pooled(map)``: [B] and [B, H, W] to [B]."""
     return (1 - alpha) * image_score + alpha * pooled(maps, top)
+
+
+def logit(score: Tensor) -> Tensor:
+    """Of probabilities, finite even at 0 and 1, and exact near 0, where most of a trained map is.
+
+    >>> logit(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)).abs() < 40
+    tensor([True, True, True])
+    """
+    return torch.logit(score.clamp(1e-12, 1 - torch.finfo(score.dtype).eps / 2))
+
+
+def check_unit(low: float, high: float, unit: Unit, who: str) -> None:
+    """Raises MetricError where values from ``low`` to ``high`` that ``who`` gives are not of that unit."""
+    if not (abs(low) < float("inf") and abs(high) < float("inf")):  # NaN is not, either
+        raise MetricError(f"{who} gives values that are not a number, or infinite")
+    if unit == "probability" and (low < -_ROUNDING or high > 1 + _ROUNDING):
+        raise MetricError(
+            f"{who} gives values from {low:.4g} to {high:.4g} and calls them probabilities, which lie in 0 to 1; "
+            "predictions of any other range have unit='logit'"
+        )

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from headlens import heads
-from headlens.figures.drawing import Drawn, Recipe, listed, made_on, pictured
-from headlens.figures.material import Material, Subject
+from headlens.figures.context import Material, Subject
+from headlens.figures.spec import Drawn, Recipe, listed, made_on, pictured
 from headlens.plots.effects import curves
 from headlens.plots.style import COLUMN, named
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from headlens import heads
 from headlens.errors import ConfigError
-from headlens.figures.drawing import Drawn, Recipe
-from headlens.figures.material import Material
+from headlens.figures.context import Material
+from headlens.figures.spec import Drawn, Recipe
 from headlens.plots.grid import grid
 from headlens.plots.intervals import intervals
 from headlens.plots.style import COLUMN

@@ -10,10 +10,10 @@ import pandas as pd
 
 from headlens.attribution import attribute
 from headlens.attribution.methods import method_of
-from headlens.figures.drawing import Drawn, Recipe, made_on
+from headlens.figures.context import Material, Subject
 from headlens.figures.examples import RULE, Example, examples
-from headlens.figures.kept import Frames
-from headlens.figures.material import Material, Subject
+from headlens.figures.frames import Frames
+from headlens.figures.spec import Drawn, Recipe, made_on
 from headlens.plots.gallery import Exhibit, gallery
 
 EACH = 2  # pictures of a domain

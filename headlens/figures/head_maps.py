@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from headlens import heads
-from headlens.figures.drawing import Drawn, Recipe, made_on
+from headlens.figures.context import Material
 from headlens.figures.examples import examples
-from headlens.figures.material import Material
+from headlens.figures.spec import Drawn, Recipe, made_on
 from headlens.heads.map_parts import peak_of
 from headlens.plots.head_maps import head_maps
 from headlens.plots.style import COLUMN

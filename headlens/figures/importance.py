@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from headlens.figures.drawing import Drawn, Recipe, counted, made_on, pictured, with_interval
-from headlens.figures.material import KEYS, Material, Subject
+from headlens.figures.context import KEYS, Material, Subject
+from headlens.figures.spec import Drawn, Recipe, counted, made_on, pictured, with_interval
 from headlens.plots.scatter import by_layer
 from headlens.plots.style import COLUMN
 

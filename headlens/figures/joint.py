@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from headlens.detectors.config import DetectorConfig
+from headlens.detectors.methods.headclip import HeadCLIPConfig
 from headlens.errors import ConfigError
-from headlens.figures.drawing import Drawn, Recipe, made_on, pictured, with_interval
-from headlens.figures.material import Material, Subject
+from headlens.figures.context import Material, Subject
+from headlens.figures.spec import Drawn, Recipe, made_on, pictured, with_interval
 from headlens.metrics import image_metrics
 from headlens.plots.joint import mixtures, score_plane
 from headlens.plots.style import COLUMN
@@ -94,7 +94,7 @@ def _caption(material: Material, found: pd.DataFrame) -> str:
     )
 
 
-def _pool(config: DetectorConfig) -> str:
+def _pool(config: HeadCLIPConfig) -> str:
     """What is taken of the map: as the joint score does; its maximum where that does not read the map."""
     return "maximum" if config.pool == "max" or config.alpha == 0 else f"mean of the highest {100 * config.top:g} %"
 

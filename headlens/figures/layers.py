@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from headlens import heads
-from headlens.figures.drawing import Drawn, Recipe, listed, made_on, pictured
-from headlens.figures.material import Material
-from headlens.heads.gates import streams_of
+from headlens.figures.context import Material
+from headlens.figures.spec import Drawn, Recipe, listed, made_on, pictured
+from headlens.heads.importance import streams_of
 from headlens.plots.effects import profile
 from headlens.plots.style import COLUMN, named
 

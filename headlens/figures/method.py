@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from headlens.errors import ConfigError
-from headlens.figures.drawing import Drawn, Recipe, counted, listed, made_on, pictured
-from headlens.figures.material import Material, Subject, mean_and_interval
+from headlens.figures.context import Material, Subject, mean_and_interval
+from headlens.figures.spec import Drawn, Recipe, counted, listed, made_on, pictured
 from headlens.plots.intervals import intervals
 from headlens.plots.style import COLUMN, named
 from headlens.training.run import Run

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from headlens.figures.drawing import Drawn, Recipe, counted, listed, made_on
-from headlens.figures.material import KEYS, Material, Subject
+from headlens.figures.context import KEYS, Material, Subject
+from headlens.figures.spec import Drawn, Recipe, counted, listed, made_on
 from headlens.plots.grid import grid
 from headlens.plots.style import COLUMN
 

@@ -6,11 +6,12 @@ import io
 from pathlib import Path
 
 from headlens.errors import RunError
-from headlens.figures.drawing import Drawn
+from headlens.figures.spec import Drawn
 from headlens.files import SOFTWARE
-from headlens.heads.results import versions, write
 from headlens.plots.style import paper
 from headlens.printing import unicode
+from headlens.provenance import versions
+from headlens.results import write
 
 DPI = 300  # at most
 

@@ -13,19 +13,19 @@ from headlens.lazily import lazily
 
 if TYPE_CHECKING:
     from headlens.heads.ablation import Ablation, ablate
-    from headlens.heads.cache import Clean, clean_forward
     from headlens.heads.capture import Capture, capture
+    from headlens.heads.clean import Clean, clean_forward
     from headlens.heads.comparison import Comparison, compare
-    from headlens.heads.contributing import Contributions, contributions
+    from headlens.heads.contributions import Contributions, contributions
     from headlens.heads.direct import head_maps, source_maps
-    from headlens.heads.gates import Importance, gate_gradients, importance
+    from headlens.heads.importance import Importance, gate_gradients, importance
     from headlens.heads.map_parts import MapParts, map_parts
     from headlens.heads.naming import Naming, name_heads
     from headlens.heads.phrases import read_phrases
-    from headlens.heads.results import Result
     from headlens.heads.screening import Screen, screen
     from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
-    from headlens.heads.weighing import Weights, weights
+    from headlens.heads.weights import Weights, weights
+    from headlens.results import Result
 
 __all__ = [
     "Ablation",

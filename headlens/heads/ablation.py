@@ -12,23 +12,25 @@ import pandas as pd
 import torch
 
 from headlens import html, parallel, plots
-from headlens.backbone.vision import STREAMS
+from headlens.backbone.plan import STREAMS
 from headlens.data import DataSet
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
+from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError
-from headlens.heads.cache import Clean, clean_forward
+from headlens.heads.clean import Clean, clean_forward
 from headlens.heads.effects import check_metrics
+from headlens.heads.measures import Targets, check_linear, check_unhooked, logit
 from headlens.heads.measuring import PROBES, measure
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.replacement import StandIns
 from headlens.heads.response import Kind
-from headlens.heads.results import Result, beside, computed, provenance, read_parquet
 from headlens.heads.store import PatchMaps, Store, alone
 from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, packed, summarised, unpacked
-from headlens.heads.targets import Targets, check_linear, check_unhooked, logit
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
-from headlens.precision import check_precision, computing
+from headlens.precision import check_precision
+from headlens.provenance import computed, provenance
+from headlens.results import Result, beside, read_parquet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,7 +168,7 @@ def ablate(
     names = ["image_margin", "joint_score", "map_change"]
     names += ["patch_map"] if set(metrics) & set(PIXEL) else []  # the largest by far
     ranks, parts = parallel.current(), {}
-    with computing(detector, precision) as own:
+    with at_precision(detector, precision) as own:
         stand_ins = StandIns(own, data, kind, reference, seed, pictures.size, batch)
         settings = {
             "what": "ablation",

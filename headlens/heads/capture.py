@@ -25,14 +25,15 @@ from torch import Tensor
 from headlens import html, plots
 from headlens.data import Batch, DataSet
 from headlens.data.notes import Notes
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, RunError
-from headlens.heads.cache import Clean, clean_forward, local_here
+from headlens.heads.clean import Clean, clean_forward, local_here
 from headlens.heads.direct import image_parts, tap_parts
+from headlens.heads.measures import check_linear, check_unhooked, wide
 from headlens.heads.pictures import Pictures, categories
-from headlens.heads.results import computed, made_by, parquet, per_image, provenance, read_parquet, write
 from headlens.heads.store import Store, alone
-from headlens.heads.targets import check_linear, check_unhooked, wide
+from headlens.provenance import computed, provenance
+from headlens.results import made_by, parquet, per_image, read_parquet, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

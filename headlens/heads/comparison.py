@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 
 from headlens import html, plots
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.gates import Importance
+from headlens.heads.importance import Importance
 from headlens.heads.permutation import agreement, differences, kendall, overlap, spearman
-from headlens.heads.results import Result, beside, learned_sha256, ordered, read_parquet, versions
 from headlens.heads.variants import Head, names_of
-from headlens.heads.weighing import weights
+from headlens.heads.weights import weights
+from headlens.provenance import learned_sha256, versions
+from headlens.results import Result, beside, ordered, read_parquet
 
 if TYPE_CHECKING:
     from typing import TypeAlias

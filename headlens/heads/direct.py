@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 from headlens.errors import IdentityError, ShapeError
-from headlens.heads.cache import Clean, clean_forward
-from headlens.heads.folding import Fold, direction
-from headlens.heads.targets import wide
+from headlens.heads.clean import Clean, clean_forward
+from headlens.heads.closed_form import Fold, direction
+from headlens.heads.measures import wide
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,9 @@ def head_maps(detector: Detector, images: Tensor, things: Sequence[str] = ()) ->
     ``tap_parts`` says which layers, and what else the map is made of.
 
     >>> from headlens.backbone import load
-    >>> maps = head_maps(Detector(load("mini")), torch.zeros(1, 3, 28, 42))
+
+    >>> from headlens.detectors import HeadCLIP
+    >>> maps = head_maps(HeadCLIP(load("mini")), torch.zeros(1, 3, 28, 42))
     >>> {stream: tuple(own.shape) for stream, own in maps[11].items()}
     {'global': (1, 5, 16, 2, 3), 'local': (1, 7, 16, 2, 3)}
     """

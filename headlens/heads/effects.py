@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headlens import metrics
 from headlens.errors import ConfigError, MetricError
-from headlens.heads.targets import logit
+from headlens.heads.measures import logit
 from headlens.metrics.bootstrap import PerImage
 from headlens.metrics.curve import Groups, bounds
 from headlens.metrics.table import IMAGE, PIXEL

@@ -16,15 +16,16 @@ from torch import Tensor
 
 from headlens import html, plots
 from headlens.data import Pixels, Preprocess, read_image
-from headlens.detectors.headclip import Detector
-from headlens.detectors.predict import Picture, as_bytes
+from headlens.detectors.detector import Detector
 from headlens.errors import ShapeError
 from headlens.files import SOFTWARE
-from headlens.heads.cache import clean_forward
+from headlens.heads.clean import clean_forward
 from headlens.heads.direct import tap_parts
-from headlens.heads.results import Result, beside, detector_provenance, read_parquet, write
-from headlens.heads.targets import check_unhooked
+from headlens.heads.measures import check_unhooked
 from headlens.heads.variants import Head, names_of
+from headlens.predict import Picture, as_bytes
+from headlens.provenance import detector_provenance
+from headlens.results import Result, beside, read_parquet, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,7 +143,7 @@ def map_parts(
 
     Args:
         detector: whose heads.
-        picture: a path, a PIL image, an array, a tensor; see ``headlens.detectors.predict``.
+        picture: a path, a PIL image, an array, a tensor; see ``headlens.predict``.
         tap: at which; the mean over all when None.
         size: the picture is resized to this square; the detector's own size when None.
         thing: what it shows; it only matters to class-aware prompts.

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from headlens.heads.cache import Clean
-from headlens.heads.folding import local_margins
+from headlens.heads.clean import Clean
+from headlens.heads.closed_form import local_margins
+from headlens.heads.measures import Margins, Targets, targets
 from headlens.heads.response import Kind, Replacement, begin_of, respond
-from headlens.heads.targets import Margins, Targets, targets
 from headlens.heads.variants import Variant, local_layers
 
 PROBES = {"global": Variant("none", ()), "local": Variant("none/local", ())}

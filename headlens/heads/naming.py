@@ -4,7 +4,7 @@ TextSpan (Gandelsman, Efros and Steinhardt, arXiv 2310.05916). With the read-out
 at what they are, a head adds ``c = r W`` to the unit embedding:
 
     r = z / (σ |e|)        its own d channels, weighted, at the token that is read
-    W = W_O^h Ĝ            [d, d_e]; see headlens.heads.folding
+    W = W_O^h Ĝ            [d, d_e]; see headlens.heads.closed_form
 
 One row is a picture's CLS for a global head, and every patch of it at the last tap for a local head. Of the rows only
 second moments are kept, d x d for each head (``headlens.heads.span``): memory does not depend on how many there are.
@@ -24,16 +24,17 @@ from torch.nn.functional import avg_pool2d
 
 from headlens import html, plots
 from headlens.data import Batch, DataSet
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 from headlens.errors import DataError, ShapeError
-from headlens.heads.cache import Clean, clean_forward
-from headlens.heads.folding import Fold
+from headlens.heads.clean import Clean, clean_forward
+from headlens.heads.closed_form import Fold
+from headlens.heads.measures import check_unhooked, wide
 from headlens.heads.phrases import BUILT_IN, directions, distinct, learnt, read_phrases, unit
 from headlens.heads.pictures import Pictures, categories
-from headlens.heads.results import Result, computed, ordered, provenance
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
-from headlens.heads.targets import check_unhooked, wide
 from headlens.heads.variants import Head, check_variants, heads_of, names_of, single_heads
+from headlens.provenance import computed, provenance
+from headlens.results import Result, ordered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,7 +1,8 @@
 """Phrases that heads are named with: the built-in pool, somebody's own, and which of them a backbone has learnt.
 
 A phrase is a noun phrase that fits into "a photo of the {}.". Its direction is its mean embedding in
-``headlens.detectors.prompts.TEMPLATES``, minus the mean of the pool, of unit length: what sets it apart from the rest.
+``headlens.detectors.parts.ensemble.TEMPLATES``, minus the mean of the pool, of unit length: what sets it apart from
+the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from headlens.backbone import Backbone, embedded
-from headlens.detectors.prompts import TEMPLATES
+from headlens.detectors.parts.ensemble import TEMPLATES
 from headlens.errors import DataError
 from headlens.files import read_text
 

@@ -11,7 +11,7 @@ from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.data.notes import Notes, notes_of
 from headlens.data.staging import arrived
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 
 
 class Pictures:

@@ -8,11 +8,11 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
-from headlens.backbone.vision import STREAMS
+from headlens.backbone.plan import STREAMS
 from headlens.data import Batch, DataSet
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 from headlens.errors import DataError
-from headlens.heads.cache import Clean, clean_forward
+from headlens.heads.clean import Clean, clean_forward
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.response import Kind, Replacement
 

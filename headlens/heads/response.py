@@ -21,11 +21,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from headlens.backbone.vision import STREAMS
-from headlens.heads.cache import Clean, local_here, read_cls, read_patches, step
-from headlens.heads.targets import Margins
+from headlens.backbone.plan import STREAMS
+from headlens.heads.clean import Clean, local_here, read_cls, read_patches, step
+from headlens.heads.measures import Margins
 from headlens.heads.variants import Variant
-from headlens.precision import unit
+from headlens.precision import rounding_unit
 
 Kind = Literal["zero", "mean", "resample", "revert", "none"]
 Replacement = Mapping[str, Sequence[Tensor | None]]
@@ -53,7 +53,7 @@ def nudge(clean: Clean, stream: Tensor) -> Tensor:
     """
     generator = torch.Generator(stream.device).manual_seed(0)
     away = torch.rand(stream.shape[1:], generator=generator, device=stream.device) - 0.5
-    return stream * (away * unit(clean.detector.backbone.vision.proj.dtype, stream.device)).to(stream.dtype)
+    return stream * (away * rounding_unit(clean.detector.backbone.vision.proj.dtype, stream.device)).to(stream.dtype)
 
 
 def _stand_in(replacement: Replacement | None, stream: str, layer: int) -> Tensor:

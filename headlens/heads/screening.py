@@ -18,12 +18,13 @@ import scipy  # its parts are imported when they are used
 
 from headlens import html, plots
 from headlens.data import DataSet
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.ablation import ablate
-from headlens.heads.gates import TARGETS, Importance
-from headlens.heads.results import Result, beside, provenance, read_parquet
+from headlens.heads.importance import TARGETS, Importance
 from headlens.heads.variants import Head, single_heads
+from headlens.provenance import provenance
+from headlens.results import Result, beside, read_parquet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

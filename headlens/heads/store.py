@@ -24,9 +24,9 @@ from headlens import parallel
 from headlens.data import Record
 from headlens.errors import ConfigError, RunError
 from headlens.files import open_regular, read_text
-from headlens.heads.results import write
 from headlens.locking import locked
 from headlens.printing import reason
+from headlens.results import write
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")

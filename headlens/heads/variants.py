@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from headlens.backbone.vision import STREAMS
-from headlens.detectors.headclip import Detector
+from headlens.backbone.plan import STREAMS
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ def heads_of(
         ConfigError: the local stream of a detector that has none.
 
     >>> from headlens.backbone import load
-    >>> [str(head) for head in heads_of(Detector(load("mini")), [18], [7])]
+
+    >>> from headlens.detectors import HeadCLIP
+    >>> [str(head) for head in heads_of(HeadCLIP(load("mini")), [18], [7])]
     ['L18H7', 'L18H7/local']
     """
     vision = detector.backbone.vision.cfg

@@ -14,8 +14,8 @@ from headlens.printing import printable
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
-    from headlens.detectors.predict import Picture
     from headlens.lab.view import Runs
+    from headlens.predict import Picture
 
 _DPI = 80
 

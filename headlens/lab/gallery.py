@@ -10,8 +10,8 @@ import numpy as np
 
 from headlens import plots
 from headlens.data import DataSet, Pixels
-from headlens.detectors.predict import Picture, as_bytes
 from headlens.errors import ConfigError, ShapeError
+from headlens.predict import Picture, as_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ class Gallery:
     """A data set, one picture or a list of them, asked by number.
 
     Args:
-        pictures: see ``headlens.detectors.predict`` for what a picture can be.
+        pictures: see ``headlens.predict`` for what a picture can be.
 
     Raises:
         ShapeError: there is none.

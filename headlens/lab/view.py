@@ -12,17 +12,17 @@ import pandas as pd
 import torch
 
 from headlens import plots
-from headlens.backbone.vision import STREAMS
+from headlens.backbone.plan import STREAMS
 from headlens.data import DataSet, Pixels, Preprocess
-from headlens.detectors.headclip import Detector
-from headlens.detectors.predict import Picture
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.cache import Clean, clean_forward, local_here
+from headlens.heads.clean import Clean, clean_forward, local_here
 from headlens.heads.direct import source_maps, tap_parts
-from headlens.heads.results import made_by
-from headlens.heads.targets import wide
+from headlens.heads.measures import wide
 from headlens.heads.variants import Head, heads_of, local_layers
 from headlens.lab.gallery import Gallery
+from headlens.predict import Picture
+from headlens.results import made_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ class HeadView:
     """Pictures under the detectors of one or several domains; a picture goes through each detector once.
 
     Args:
-        pictures: a data set, one picture, or a list of them; see ``headlens.detectors.predict``.
+        pictures: a data set, one picture, or a list of them; see ``headlens.predict``.
         size: they are resized to this square; the first run's own size when None.
         **domains: for each its run, or its runs of several seeds, whose weights are shown together. Maps are those of
             the first.

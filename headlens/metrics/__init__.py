@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
+    from headlens.maps import upsample
     from headlens.metrics.bootstrap import PerImage
     from headlens.metrics.cflow import cflow200
     from headlens.metrics.image import ImageMetrics, image_metrics
-    from headlens.metrics.maps import upsample
     from headlens.metrics.pixel import PixelMetrics, pixel_metrics
     from headlens.metrics.table import MetricTable
     from headlens.metrics.truth import Truth

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from headlens import parallel
 from headlens.data import Batch, Loader
-from headlens.detectors.headclip import Detector, Features
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import Features
 from headlens.metrics import ImageMetrics
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from headlens.errors import ConfigError
-from headlens.heads.results import learned_sha256
+from headlens.provenance import learned_sha256
 
 if TYPE_CHECKING:
     from headlens.training.run import Run

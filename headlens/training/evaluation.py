@@ -17,13 +17,13 @@ from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.data.notes import KINDS, Notes, lines, notes_of
 from headlens.data.staging import arrived
-from headlens.detectors.headclip import Detector, Prediction
-from headlens.detectors.scoring import pooled
+from headlens.detectors.detector import Detector
+from headlens.detectors.precision import at_precision
+from headlens.detectors.scoring import Prediction, pooled
 from headlens.errors import ConfigError, MetricError
 from headlens.metrics import MetricTable, PixelMetrics, Truth, image_metrics
 from headlens.metrics.streaming import values
 from headlens.metrics.table import KEYS
-from headlens.precision import computing
 from headlens.training.reach import LOGITS, Reach, logit
 from headlens.training.undefined import undefined
 
@@ -94,7 +94,7 @@ class Evaluation:
         r"""Why metrics are undefined where they are; a line for each reason and set.
 
         >>> from headlens import data
-        >>> from headlens.detectors.contrast import LocalContrast
+        >>> from headlens.baselines import LocalContrast
         >>> good = data.open("procedural:industrial/aux", per_category=2, size=28).where(lambda one: not one.anomalous)
         >>> found = evaluate(LocalContrast(), good.where(lambda one: one.category == "nut"), 28)
         >>> print("\n".join(found.undefined()))
@@ -206,7 +206,7 @@ def evaluate(
 
     beside = _Beside(device)
     batches = loader.numbered(ranks.share(len(loader)))
-    scoring = nullcontext(detector) if precision is None else computing(detector, precision)  # type: ignore[arg-type]
+    scoring = nullcontext(detector) if precision is None else at_precision(detector, precision)  # type: ignore[arg-type]
     with closing(batches), scoring as score:
         for number, part, truths in ahead((number, part, _truths(part)) for number, part in ahead(batches)):
             images = loader.preprocess.normalise(arrived(part.images, device))

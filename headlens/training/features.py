@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from headlens.data import Batch
-from headlens.detectors.headclip import Detector, Features
-from headlens.detectors.parts import LocalParts, assemble, local_parts, only_local
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import Features
+from headlens.detectors.methods.headclip_features import LocalParts, assemble, local_parts, only_local
 
 Kept = TypeVar("Kept", Features, LocalParts)
 

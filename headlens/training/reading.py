@@ -20,11 +20,12 @@ from safetensors.torch import load
 from torch import Tensor
 
 from headlens.backbone.config import POSITION_RULES
-from headlens.detectors.config import DetectorConfig
+from headlens.detectors.detector import MethodConfig
+from headlens.detectors.methods.registry import config_of
+from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.files import MOST_TEXT, read_regular, read_text
 from headlens.printing import reason
-from headlens.training.config import TrainingConfig
 from headlens.training.shipped import NAMES, expected_sha256
 
 if sys.version_info >= (3, 11):
@@ -47,7 +48,7 @@ _CARD: dict[str, tuple[type | tuple[type, ...], str]] = {
 }
 
 
-def read_config(folder: Path) -> tuple[dict[str, Any], DetectorConfig, TrainingConfig | None]:
+def read_config(folder: Path) -> tuple[dict[str, Any], MethodConfig, TrainingConfig | None]:
     """``config.toml``: its table ``backbone``, and the other two; None where it does not say how it was trained.
 
     Raises:
@@ -72,7 +73,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], DetectorConfig, TrainingC
         if absent := [name for name in _TABLES[:2] if name not in tables]:
             raise ConfigError(f"there is no table [{absent[0]}]")
         training = TrainingConfig.of(tables["training"]) if "training" in tables else None
-        return _backbone(tables["backbone"]), DetectorConfig.of(tables["detector"]), training
+        return _backbone(tables["backbone"]), config_of(tables["detector"]), training
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -123,7 +124,7 @@ def check_same(folder: Path, card: Mapping[str, Any], about: Mapping[str, Any], 
     try:
         pairs = [
             (about, {name: card["backbone"].get(name) for name in _BACKBONE}),
-            (detector.table(), DetectorConfig.of(card["detector"]).table()),
+            (detector.table(), config_of(card["detector"]).table()),
         ]
         if training is not None and "training" in card:
             pairs.append((training.table(), TrainingConfig.of(card["training"]).table()))

@@ -17,17 +17,18 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from headlens import __version__, html
+from headlens import html
 from headlens.backbone import Backbone, architecture
 from headlens.backbone import load as load_backbone
-from headlens.detectors.config import check_fits, check_size, learned_shapes
-from headlens.detectors.headclip import Detector, Prediction
-from headlens.detectors.predict import Picture, predict
+from headlens.detectors.detector import Detector, check_size
+from headlens.detectors.methods.registry import build
+from headlens.detectors.scoring import Prediction
+from headlens.detectors.stages import TrainingConfig
 from headlens.devices import device_of
 from headlens.errors import ConfigError, HeadlensError, RunError
 from headlens.files import write_atomically
 from headlens.locking import locked
-from headlens.training.config import TrainingConfig
+from headlens.predict import Picture, predict
 from headlens.training.reading import (
     CARD,
     CONFIG,
@@ -40,6 +41,7 @@ from headlens.training.reading import (
     read_tensors,
 )
 from headlens.training.shipped import folders
+from headlens.version import __version__
 
 _PACKAGES = ("torch", "open_clip_torch", "transformer-lens", "accelerate")
 
@@ -91,7 +93,7 @@ class Run:
         return html.card(f"Run {self.folder.name}", facts | self.detector.facts)
 
     def predict(self, pictures: Picture | Iterable[Picture], batch: int = 8, category: str = "object") -> Prediction:
-        """Scores of one picture or several: paths, PIL images, arrays, tensors; see ``headlens.detectors.predict``."""
+        """Scores of one picture or several: paths, PIL images, arrays, tensors; see ``headlens.predict``."""
         return predict(self.detector, pictures, self.size, batch, category)
 
     def changed(self, folder: str | Path, **changes: Any) -> Run:
@@ -247,16 +249,16 @@ def load_run(
             check_size(side, vision, "image_size")
         if training is not None and training.size:
             check_size(training.size, vision)
-        check_fits(config, vision, text, about["name"])
+        config.check_fits(vision, text, about["name"])
     except ConfigError as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from error
-    tensors = read_tensors(folder, card["model_sha256"], learned_shapes(config, vision, text))
+    tensors = read_tensors(folder, card["model_sha256"], config.learned_shapes(vision, text))
     if backbone is None:
         device = device_of(device)
         with _trained_on(folder, about):
             backbone = _backbone(about, card["backbone"], weights, device, dtype)
         _check_backbone(folder, backbone, card)
-    detector = Detector(backbone, config)
+    detector = build(backbone, config)
     detector.load_state_dict(tensors)
     detector.size = (training.size if training is not None else 0) or about["image_size"][0]
     if "imported" in card:  # older versions wrote settings that nobody had told them

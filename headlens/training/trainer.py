@@ -18,15 +18,14 @@ from torch import Tensor, nn
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.data.notes import notes_here
-from headlens.detectors.config import check_size
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector, check_size
+from headlens.detectors.losses import objective
+from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.launch import alone, launched
 from headlens.training.calibration import calibrate
-from headlens.training.config import TrainingConfig
 from headlens.training.features import features_of
 from headlens.training.interrupt import Stopped, stop_requested
-from headlens.training.losses import objective
 from headlens.training.run import new_run, save_run
 from headlens.training.state import STATE, load_state, save_state
 

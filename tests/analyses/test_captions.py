@@ -41,7 +41,7 @@ from headlens.data.procedural.captions import ABNORMAL_STATES, DISEASED_STATES, 
 from headlens.data.procedural.catalogue import CATEGORIES, FAMILY_WORDS, HELD_OUT, ROLES
 from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.render import COLOURS, PLACES, place_of, render
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.heads.phrases import words
 
 CPU = torch.device("cpu")
@@ -234,7 +234,7 @@ def test_detectors_learn_what_they_say(tokenizer):
     masks = torch.zeros(4, 28, 28, dtype=torch.bool)
     masks[1::2, :14, :14] = True
     group = Group(torch.randint(0, 255, (4, 3, 28, 28), dtype=torch.uint8), masks, torch.zeros(4))
-    detector = Detector(model, METHODS["linear map"])
+    detector = HeadCLIP(model, METHODS["linear map"])
     images = normalised(group.images.float() / 255)
     mapped = Mapped(detector)
     torch.testing.assert_close(mapped(images).anomaly_map, detector(images).anomaly_map)  # maps begin as the identity

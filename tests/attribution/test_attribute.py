@@ -15,10 +15,11 @@ from headlens.attribution.attention import contributions
 from headlens.attribution.attribute import read_provenance
 from headlens.backbone import load
 from headlens.data import Preprocess
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import Head
-from headlens.heads.results import read_parquet
+from headlens.results import read_parquet
 from tests.attribution.conftest import untouched
 
 
@@ -78,7 +79,7 @@ def test_a_region_goes_with_its_picture(small, photos):
 
 def test_in_float32_on_the_embedded_backbone():
     picture = headlens.data.open("procedural:industrial/aux", per_category=2, size=56).pixels(0).image
-    found = attribute(Detector(load("mini")), picture, target="image_margin", size=56)
+    found = attribute(HeadCLIP(load("mini")), picture, target="image_margin", size=56)
     change = found.target_value - found.frame["baseline"]
     assert (np.abs(found.residual) < 1e-3 * np.abs(change)).all()
 

@@ -22,8 +22,8 @@ from headlens.backbone.described import deduced, described
 from headlens.backbone.layouts import Names, open_clip_names
 from headlens.backbone.loading import open_clip_name, tower_name
 from headlens.backbone.parity import stirred_state
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
 from headlens.errors import ArchitectureError, CheckpointError
 from tests.backbone.models import close, random_clip, tiny_config
 
@@ -484,7 +484,7 @@ def test_an_activation_that_nothing_tells_is_never_shown_as_a_fact(bare):
         clip = load("ViT-S-32", bare)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    for shown in (repr(clip), clip._repr_html_(), Detector(clip, preset("clip", taps=(5, 11)))._repr_html_()):
+    for shown in (repr(clip), clip._repr_html_(), HeadCLIP(clip, preset("clip", taps=(5, 11)))._repr_html_()):
         assert "gelu (assumed" in shown
 
 

@@ -25,8 +25,8 @@ from headlens.data.decoding import FORMATS
 from headlens.data.folders import FileSet
 from headlens.data.images import MAX_PIXELS, SUFFIXES, read_upright
 from headlens.data.pixel_values import turned
-from headlens.detectors.predict import as_bytes
 from headlens.errors import DataError
+from headlens.predict import as_bytes
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)

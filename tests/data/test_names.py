@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from headlens import data
-from headlens.heads.results import parquet
+from headlens.results import parquet
 
 
 def test_a_name_that_is_not_utf8_is_escaped_and_its_image_is_read(tmp_path):

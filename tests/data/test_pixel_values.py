@@ -14,8 +14,8 @@ from PIL import Image, ImageCms
 
 from headlens.data import read_image, read_mask
 from headlens.data.pixel_values import Stored, image_of, mask_of
-from headlens.detectors.predict import as_bytes
 from headlens.errors import DataError, ShapeError
+from headlens.predict import as_bytes
 from tests.data.test_images import deep_png
 
 quick = settings(deadline=None, max_examples=80, derandomize=True)

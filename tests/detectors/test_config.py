@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from headlens.detectors.config import PRESETS, DetectorConfig, preset
+from headlens.detectors.methods.headclip import HeadCLIPConfig
+from headlens.detectors.methods.registry import PRESETS, preset
 from headlens.errors import ConfigError
 
 
@@ -17,7 +18,7 @@ def test_presets_differ_in_what_their_names_say():
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_config_comes_back_from_its_table(name):
     table = {k: list(v) if isinstance(v, tuple) else v for k, v in preset(name).table().items()}
-    assert DetectorConfig.of(table) == preset(name)
+    assert HeadCLIPConfig.of(table) == preset(name)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_a_config_comes_back_from_its_table(name):
         ({"local_attention": ("vq",)}, "local_attention"),
         ({"local_attention": ()}, "local_attention"),
         ({"score_pooling": 1.5}, "score_pooling is 1.5"),
-        ({"colour": "red"}, "DetectorConfig has no field 'colour'"),
+        ({"colour": "red"}, "HeadCLIPConfig has no field 'colour'"),
     ],
 )
 def test_a_bad_value_is_named(changes, named):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from headlens import data
-from headlens.detectors.contrast import LocalContrast, local_contrast
+from headlens.baselines import LocalContrast, local_contrast
 from headlens.training.evaluation import evaluate
 
 

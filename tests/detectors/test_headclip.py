@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headlens.detectors.config import DetectorConfig, preset
-from headlens.detectors.headclip import Detector
-from headlens.detectors.learned import HeadWeights
+from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
+from headlens.detectors.methods.registry import preset
+from headlens.detectors.parts.head_weights import HeadWeights
 from headlens.detectors.scoring import pooled
 from headlens.errors import ConfigError
 
@@ -54,7 +54,7 @@ def reference_image(model, images: Tensor, start: int, taps: tuple[int, ...]) ->
 def test_anomalyclip_is_its_formulas(name, theirs, clip):
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(4))
     config = preset(name, **(SMALL | ({"taps": (3,)} if name.endswith("published") else {})))
-    detector = Detector(clip, config, seed=3)
+    detector = HeadCLIP(clip, config, seed=3)
     for parameter in detector.parameters():
         parameter.mul_(20)  # as large as learned ones become
     tokens = clip.tokenizer(["object.", "damaged object."])
@@ -76,7 +76,7 @@ def test_anomalyclip_is_its_formulas(name, theirs, clip):
 def test_cranes_image_feature_is_its_formula(clip, images):
     """arXiv 2504.11055: patches weighted by their anomaly, half and half with CLS; QQ + KK + VV attention."""
     config = preset("crane", **(SMALL | {"taps": (1, 3)}))
-    detector = Detector(clip, config, seed=1)
+    detector = HeadCLIP(clip, config, seed=1)
     assert detector.local.attention == ("qq", "kk", "vv")
     text, features = detector.text()[0], detector.features(images)
     patches = torch.stack([F.normalize(tokens, dim=-1) for tokens in features.patches.values()])  # (tap, B, N, d)
@@ -91,8 +91,8 @@ def test_cranes_image_feature_is_its_formula(clip, images):
 
 @torch.no_grad()
 def test_untrained_head_weights_change_nothing(clip, images):
-    weighted = Detector(clip, preset("headclip", **SMALL), seed=1)
-    without = Detector(clip, preset("headclip", head_weights="none", **SMALL), seed=1)
+    weighted = HeadCLIP(clip, preset("headclip", **SMALL), seed=1)
+    without = HeadCLIP(clip, preset("headclip", head_weights="none", **SMALL), seed=1)
     a, b = weighted(images), without(images)
     torch.testing.assert_close(a.anomaly_map, b.anomaly_map)
     torch.testing.assert_close(a.joint_score, b.joint_score)
@@ -101,27 +101,27 @@ def test_untrained_head_weights_change_nothing(clip, images):
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["free", "sigmoid", "softmax"])
 def test_head_weights_reach_the_heads(kind, clip, images):
-    detector = Detector(clip, preset("headclip", head_weights=kind, streams=("global", "local"), **SMALL), seed=1)
+    detector = HeadCLIP(clip, preset("headclip", head_weights=kind, streams=("global", "local"), **SMALL), seed=1)
     before = detector(images)
     assert all(torch.allclose(w, torch.ones(4, 4)) for w in detector.head_weights().values())
     detector.weights.raw["global"][0, 0] -= 1.0
     after = detector(images)
     assert (before.image_score - after.image_score).abs().min() > 1e-6
     gates = {"global": detector.head_weights()["global"][None]}
-    plain = Detector(clip, preset("headclip", head_weights="none", **SMALL), seed=1)
+    plain = HeadCLIP(clip, preset("headclip", head_weights="none", **SMALL), seed=1)
     score = plain.score(plain.features(images, gates=gates), plain.text()[0])
     torch.testing.assert_close(after.anomaly_map, score.anomaly_map)
 
 
 def test_softmax_weights_share_a_layer():
-    weights = HeadWeights((3, 4), DetectorConfig(head_weights="softmax"))
+    weights = HeadWeights((3, 4), HeadCLIPConfig(head_weights="softmax"))
     weights.raw["local"].data.normal_()
     torch.testing.assert_close(weights()["local"].sum(1), torch.full((3,), 4.0))
 
 
 @torch.no_grad()
 def test_a_score_depends_on_its_image_alone(clip, images):
-    detector = Detector(clip, preset("headclip", **SMALL), seed=1)
+    detector = HeadCLIP(clip, preset("headclip", **SMALL), seed=1)
     together = detector(images)
     alone = [detector(image[None]) for image in images.flip(0)][::-1]
     for name in ("anomaly_map", "image_score", "joint_score"):
@@ -130,7 +130,7 @@ def test_a_score_depends_on_its_image_alone(clip, images):
 
 @torch.no_grad()
 def test_the_joint_score_is_what_its_config_says(clip, images):
-    detector = Detector(clip, preset("headclip", **SMALL), seed=1)
+    detector = HeadCLIP(clip, preset("headclip", **SMALL), seed=1)
     prediction = detector(images)
     peak = prediction.anomaly_map.flatten(1).amax(1)
     torch.testing.assert_close(prediction.joint_score, 0.5 * prediction.image_score + 0.5 * peak)
@@ -147,7 +147,7 @@ def test_pooling_a_tiny_map_takes_a_pixel_at_least():
 
 @torch.no_grad()
 def test_class_aware_prompts_follow_the_category(clip, images):
-    detector = Detector(clip, preset("headclip", class_aware=True, **SMALL), seed=1)
+    detector = HeadCLIP(clip, preset("headclip", class_aware=True, **SMALL), seed=1)
     score = detector(images, ["bottle_cap", "screw", "bottle_cap"]).image_score
     one = detector(images[:1], ["bottle_cap"]).image_score
     other = detector(images[:1], ["screw"]).image_score
@@ -166,12 +166,12 @@ def test_class_aware_prompts_follow_the_category(clip, images):
 )
 def test_what_the_backbone_cannot_do_is_named(changes, named, clip):
     with pytest.raises(ConfigError) as error:
-        Detector(clip, preset("headclip", **(SMALL | changes)))
+        HeadCLIP(clip, preset("headclip", **(SMALL | changes)))
     assert named in str(error.value)
 
 
 def test_gradients_reach_what_is_learned_and_nothing_else(clip, images):
-    detector = Detector(clip, preset("headclip", **SMALL), seed=1)
+    detector = HeadCLIP(clip, preset("headclip", **SMALL), seed=1)
     prediction = detector(images)
     (prediction.joint_score.sum() + prediction.anomaly_map.sum()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in detector.parameters())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
-from headlens.detectors.parts import assemble, local_parts
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.headclip_features import assemble, local_parts
+from headlens.detectors.methods.registry import preset
 from headlens.errors import ConfigError
 from tests.detectors.test_headclip import SMALL
 
@@ -22,7 +23,7 @@ CASES = {
 
 
 def weighted(clip, **changes) -> Detector:
-    detector = Detector(clip, preset("headclip", **(SMALL | {"streams": ("local",)} | changes)), seed=1)
+    detector = HeadCLIP(clip, preset("headclip", **(SMALL | {"streams": ("local",)} | changes)), seed=1)
     with torch.no_grad():
         detector.weights.raw["local"].normal_(1, 0.5, generator=torch.Generator().manual_seed(2))
     return detector
@@ -49,6 +50,6 @@ def test_gradients_are_the_towers(clip, images):
 
 @pytest.mark.parametrize("changes", [{"streams": ("global", "local")}, {"head_weights": "none"}])
 def test_other_detectors_have_no_such_parts(changes, clip, images):
-    detector = Detector(clip, preset("headclip", **(SMALL | changes)))
+    detector = HeadCLIP(clip, preset("headclip", **(SMALL | changes)))
     with pytest.raises(ConfigError, match="local stream weighted alone"):
         local_parts(detector, images)

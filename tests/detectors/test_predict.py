@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from headlens.data import Pixels, Record
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
-from headlens.detectors.predict import as_bytes, predict
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
 from headlens.errors import DataError, ShapeError
+from headlens.predict import as_bytes, predict
 from tests.detectors.test_headclip import SMALL
 
 
@@ -79,7 +79,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_order_and_batch_do_not_matter(clip):
-    detector = Detector(clip, preset("headclip", **SMALL), seed=1)
+    detector = HeadCLIP(clip, preset("headclip", **SMALL), seed=1)
     generator = np.random.default_rng(1)
     pictures = [generator.integers(0, 256, (24, 20 + i, 3), dtype=np.uint8) for i in range(5)]
     all_at_once = predict(detector, pictures, 32, batch=5)

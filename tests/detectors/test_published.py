@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from headlens.backbone import Backbone, architecture_from_config, assemble
 from headlens.cli import app
-from headlens.detectors.published import detector_of, read_prompts
+from headlens.detectors.methods.published import detector_of, read_prompts
+from headlens.detectors.stages import TrainingConfig
 from headlens.errors import CheckpointError, RunError
 from headlens.figures import grouped
-from headlens.training.config import TrainingConfig
 from headlens.training.run import load_run, save_run
 from tests.backbone.models import tiny_config
 from tests.detectors.conftest import SENTENCES
@@ -48,7 +48,7 @@ def saved(state: dict[str, torch.Tensor], path):
 @pytest.mark.parametrize("method", ["anomalyclip-published", "crane"])
 def test_prompts_become_the_detector_of_their_authors(method, clip, theirs, tmp_path, monkeypatch):
     # The tiny tower is not as deep as the presets say.
-    monkeypatch.setattr("headlens.detectors.published.preset", small(method))
+    monkeypatch.setattr("headlens.detectors.methods.published.preset", small(method))
     state = checkpoint(clip, method)
     prompts = read_prompts(saved(state, tmp_path / "epoch_15.pth"))
     assert prompts.preset == method
@@ -62,7 +62,7 @@ def test_prompts_become_the_detector_of_their_authors(method, clip, theirs, tmp_
 
 
 def small(method):
-    from headlens.detectors.config import preset
+    from headlens.detectors.methods.registry import preset
 
     return lambda name, **sizes: preset(name, taps=(3,), local_start=1, **sizes)
 
@@ -114,7 +114,7 @@ def test_what_stands_beside_the_prompts_is_named(clip, tmp_path):
 def imported(clip, method, tmp_path, monkeypatch, *more: str):
     """The command's output, its card and its config; it succeeds."""
     monkeypatch.setattr("headlens.backbone.load", lambda *a, **k: clip)
-    monkeypatch.setattr("headlens.detectors.published.preset", small(method))
+    monkeypatch.setattr("headlens.detectors.methods.published.preset", small(method))
     path = saved(checkpoint(clip, method), tmp_path / "epoch_5.pth")
     arguments = ["import", str(path), "--out", str(tmp_path / "run"), "--size", "32", *more]
     said = CliRunner().invoke(app, arguments, catch_exceptions=False)

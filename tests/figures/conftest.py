@@ -10,11 +10,11 @@ import torch
 
 from headlens import data
 from headlens.backbone import Backbone, architecture_from_config, assemble
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
+from headlens.detectors.stages import TrainingConfig
 from headlens.figures import Material, Subject, grouped
 from headlens.metrics.threads import one_thread
-from headlens.training.config import TrainingConfig
 from headlens.training.run import Run
 from tests.backbone.models import random_clip, tiny_config
 
@@ -39,7 +39,7 @@ def made(clip):
     """Builds a run: of which name, seed and config."""
 
     def run(name: str, seed: int = 0, **changes) -> Run:
-        detector = Detector(clip, preset("headclip", **(SMALL | changes)), seed=seed)
+        detector = HeadCLIP(clip, preset("headclip", **(SMALL | changes)), seed=seed)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for raw in detector.weights.raw.values() if detector.weights else ():

@@ -15,8 +15,8 @@ from headlens import heads
 from headlens.attribution import pixels
 from headlens.errors import ConfigError, DataError, HeadlensError
 from headlens.figures import FIGURES, Material, chosen, grouped, joint, make
+from headlens.figures.context import Painted, first_of_each, mean_and_interval
 from headlens.figures.examples import examples
-from headlens.figures.material import Painted, first_of_each, mean_and_interval
 from headlens.plots.style import COLUMN
 
 NAMES = [recipe.name for recipe in FIGURES]
@@ -50,7 +50,7 @@ def test_all_figures_are_made_and_made_again_from_what_is_kept(material, subject
     def never(*arguments, **options):
         raise AssertionError("computed again")
 
-    for target in ("headlens.heads.ablate", "headlens.heads.importance", "headlens.figures.material.evaluate"):
+    for target in ("headlens.heads.ablate", "headlens.heads.importance", "headlens.figures.context.evaluate"):
         monkeypatch.setattr(target, never)
     monkeypatch.setattr("headlens.figures.gallery.attribute", never)
     again = Material(subjects, out / "data")

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from headlens.figures.kept import Kept
-from headlens.heads.results import parquet, read_parquet
+from headlens.figures.frames import Kept
+from headlens.results import parquet, read_parquet
 
 FRAMES = {"": pd.DataFrame({"value": [0.5, 0.25]}), "summary": pd.DataFrame({"mean": [0.375]})}
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from headlens import data
 from headlens.backbone import architecture_from_config, assemble
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
 from headlens.metrics.threads import one_thread
 from tests.backbone.models import random_clip, tiny_config
 
@@ -36,7 +37,7 @@ def make(state):
     def made(dtype: torch.dtype = torch.float64, **changes) -> Detector:
         own = {key: value.clone() for key, value in state.items()}
         clip = assemble(architecture_from_config(SENTENCES, "tiny"), own, dtype=dtype)
-        detector = Detector(clip, preset("headclip", **(SMALL | changes)), seed=1)
+        detector = HeadCLIP(clip, preset("headclip", **(SMALL | changes)), seed=1)
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
             for parameter in detector.prompts.parameters():

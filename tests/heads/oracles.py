@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from headlens.detectors.headclip import Detector, Features, Prediction
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import Features
+from headlens.detectors.scoring import Prediction
 from headlens.heads.variants import Variant
 
 HOOKS = {"global": "blocks.{}.attn.hook_z", "local": "blocks.{}.attn.hook_local_z"}

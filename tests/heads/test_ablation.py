@@ -12,12 +12,12 @@ from PIL import Image
 
 from headlens import data
 from headlens.backbone import load
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import ablation, response
 from headlens.heads.ablation import Ablation, ablate
-from headlens.heads.cache import clean_forward
+from headlens.heads.clean import clean_forward
 from headlens.heads.measuring import PROBES, measure
 from headlens.heads.pictures import Pictures
 from headlens.heads.replacement import donors
@@ -294,7 +294,7 @@ def test_only_learned_weights_are_reverted(make, pictures):
 
 def test_nothing_to_revert_is_told(make, pictures):
     clip = make(torch.float32).backbone
-    plain = Detector(clip, preset("headclip", **(SMALL | {"head_weights": "none"})))
+    plain = HeadCLIP(clip, preset("headclip", **(SMALL | {"head_weights": "none"})))
     with pytest.raises(ConfigError, match="'revert' sets learned head weights back to 1"):
         ablate(plain, pictures, kind="revert")
 
@@ -302,7 +302,7 @@ def test_nothing_to_revert_is_told(make, pictures):
 @torch.no_grad()
 def test_in_float32_on_the_embedded_backbone():
     """Two pictures, a few heads of a low and a high layer: the sweep against the hooked tower."""
-    detector = Detector(load("mini"))
+    detector = HeadCLIP(load("mini"))
     images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     clean = clean_forward(detector, images)
     variants = single_heads(heads_of(detector, [6, 18], [3, 7]))

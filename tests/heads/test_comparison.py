@@ -21,8 +21,8 @@ from headlens.cli.compare import compare as verb
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads import permutation
 from headlens.heads.comparison import Comparison, compare
-from headlens.heads.gates import importance
-from headlens.heads.weighing import weights
+from headlens.heads.importance import importance
+from headlens.heads.weights import weights
 
 HEADS = pd.DataFrame([("local", layer, head) for layer in range(5, 15) for head in range(10)])
 HEADS.columns = ["stream", "layer", "head"]

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from headlens.backbone import load
-from headlens.detectors.config import DetectorConfig
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
 from headlens.errors import ConfigError, IdentityError, ShapeError
-from headlens.heads.cache import clean_forward
-from headlens.heads.contributing import contributions
+from headlens.heads.clean import clean_forward
+from headlens.heads.contributions import contributions
 from headlens.heads.direct import check, head_maps, image_parts, source_maps, tap_parts
 from tests.backbone.models import close
 from tests.heads.oracles import cached, hooked
@@ -116,7 +115,7 @@ def test_11_one_image_at_a_time(detector, images):
 
 @torch.no_grad()
 def test_in_float32_on_the_embedded_backbone():
-    detector = Detector(load("mini"), DetectorConfig())
+    detector = HeadCLIP(load("mini"), HeadCLIPConfig())
     images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     clean = clean_forward(detector, images)
     check(image_parts(clean), clean.margins.image, "image margin", torch.float32)

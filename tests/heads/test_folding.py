@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from headlens.backbone import load
-from headlens.detectors.headclip import Detector
-from headlens.heads.cache import clean_forward
-from headlens.heads.folding import Fold, local_margins
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.heads.clean import clean_forward
+from headlens.heads.closed_form import Fold, local_margins
 from headlens.heads.response import respond
 from headlens.heads.variants import heads_of, single_heads
 from tests.backbone.models import close
@@ -40,7 +40,7 @@ def test_local_heads_need_no_forward(kind, changes, make, images):
 
 @torch.no_grad()
 def test_in_float32_on_the_embedded_backbone():
-    detector = Detector(load("mini"))
+    detector = HeadCLIP(load("mini"))
     images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     clean = clean_forward(detector, images)
     found = local_margins(clean, 10)

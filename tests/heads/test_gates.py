@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from headlens.backbone import load
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.errors import ConfigError
-from headlens.heads.gates import TARGETS, gate_gradients, importance, target
+from headlens.heads.importance import TARGETS, gate_gradients, importance, target
 from tests.backbone.models import close
 from tests.heads.oracles import HOOKS, hooked
 
@@ -77,7 +77,7 @@ def test_11_one_image_at_a_time_and_nothing_is_left_behind(detector, images):
 
 
 def test_in_float32_on_the_embedded_backbone():
-    detector = Detector(load("mini"))
+    detector = HeadCLIP(load("mini"))
     images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     _, gradients = gate_gradients(detector, images, "image_margin")
     gates = {s: torch.ones(2, 24, 16) for s in ("global", "local")}

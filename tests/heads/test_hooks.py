@@ -12,12 +12,12 @@ import torch
 from headlens import attribution, heads
 from headlens.attribution.sanity import with_random_blocks
 from headlens.backbone.hooks import hooked
-from headlens.detectors.predict import predict
+from headlens.detectors.precision import at_precision
+from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError
-from headlens.heads.gates import gate_gradients
+from headlens.heads.importance import gate_gradients
 from headlens.lab.view import HeadView
-from headlens.precision import computing
-from headlens.training.config import TrainingConfig
+from headlens.predict import predict
 from headlens.training.evaluation import evaluate
 from headlens.training.trainer import train
 
@@ -180,7 +180,7 @@ def test_copies_and_kept_parts_are_refused(make, pictures, tmp_path):
         ):
             with pytest.raises(ConfigError, match=r"the hook at vision\.blocks\.2\.hook_resid_post"):
                 asked()
-        with computing(detector, "float32") as same:  # no copy
+        with at_precision(detector, "float32") as same:  # no copy
             assert same is detector
     assert not any(tmp_path.iterdir())
 

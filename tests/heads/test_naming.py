@@ -21,11 +21,12 @@ from headlens import data
 from headlens.backbone import load
 from headlens.cli.name import blocks, name
 from headlens.data.procedural.render import COLOURS, PLACES
-from headlens.detectors.headclip import Detector
-from headlens.detectors.prompts import TEMPLATES
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.parts.ensemble import TEMPLATES
 from headlens.errors import DataError, ShapeError
 from headlens.heads import naming
-from headlens.heads.folding import Fold
+from headlens.heads.closed_form import Fold
 from headlens.heads.naming import Naming, last_quarter, name_heads
 from headlens.heads.phrases import BUILT_IN, caption_words, directions, distinct, learnt, read_phrases, words
 from headlens.heads.pictures import Pictures
@@ -221,8 +222,8 @@ def test_what_cannot_be_named(make, pictures):
     with pytest.raises(DataError, match="needs at least 2"):
         name_heads(detector, pictures.where(lambda record: record == pictures.records[0]), SOME, pool=POOL)
     with pytest.raises(DataError, match="mini knows the words of 1 of 3 phrases"):
-        name_heads(Detector(load("mini")), pictures, pool=["wood", "rusty nail", "candle"])
-    assert list(last_quarter(detector)) == [3] and list(last_quarter(Detector(load("mini")))) == [
+        name_heads(HeadCLIP(load("mini")), pictures, pool=["wood", "rusty nail", "candle"])
+    assert list(last_quarter(detector)) == [3] and list(last_quarter(HeadCLIP(load("mini")))) == [
         18,
         19,
         20,
@@ -304,4 +305,4 @@ def test_at_a_shell(tmp_path):
     assert len(named.frame) == 4 and "L23H1/local  writes" in done.output
     shown = [tick.get_text() for tick in named.plot()[1].get_yticklabels()]
     assert sorted(shown) == sorted(named.frame["phrase"]) and set(shown) <= {"damaged object", "red object", "wood"}
-    assert {str(head) for head in heads_of(Detector(load("mini")), [23], [1])} == {"L23H1", "L23H1/local"}
+    assert {str(head) for head in heads_of(HeadCLIP(load("mini")), [23], [1])} == {"L23H1", "L23H1/local"}

@@ -7,9 +7,10 @@ import torch
 
 from headlens import heads
 from headlens.backbone import architecture_from_config, assemble
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
-from headlens.heads.folding import Fold
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
+from headlens.heads.closed_form import Fold
 from tests.backbone.models import random_clip, tiny_config
 from tests.heads.conftest import SMALL
 
@@ -21,7 +22,7 @@ def planted() -> Detector:
     """Every other head and every MLP whispers; this head reads one direction and writes it into the margin."""
     config = tiny_config(vocab_size=49408, context_length=32, layers=9)
     clip = assemble(architecture_from_config(config, "tiny"), random_clip(config, torch.float32).state_dict())
-    detector = Detector(clip, preset("headclip", **(SMALL | {"taps": (4, 8), "local_start": 3})), seed=1)
+    detector = HeadCLIP(clip, preset("headclip", **(SMALL | {"taps": (4, 8), "local_start": 3})), seed=1)
     with torch.no_grad():
         for block in clip.vision.blocks:
             for part in (block.attn.out, block.mlp.proj):

@@ -10,11 +10,11 @@ import torch
 
 from headlens import heads
 from headlens.backbone import load
-from headlens.detectors.config import DetectorConfig
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
+from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError
 from headlens.heads import gates, results
-from headlens.precision import _tf32, computing, repeatable, unit
+from headlens.precision import allow_tf32, repeatable, rounding_unit
 
 
 def test_half_precision_answers_every_question(make, pictures):
@@ -33,29 +33,29 @@ def test_half_precision_answers_every_question(make, pictures):
 def test_a_detector_in_another_precision_is_a_copy(make, images):
     single = make(torch.float32)
     kept = single.backbone.vision.proj.clone()
-    with computing(single, "bfloat16") as half:
+    with at_precision(single, "bfloat16") as half:
         assert half.backbone.vision.proj.dtype == torch.bfloat16
         clean = heads.clean_forward(half, images.float())
         assert clean.x[-1].dtype == clean.mid[1].dtype == clean.y[2].dtype == torch.float32  # streams are not rounded
         assert clean.z["global"][0].dtype == torch.bfloat16
     assert torch.equal(single.backbone.vision.proj, kept)
-    with computing(single) as same:
+    with at_precision(single) as same:
         assert same is single
-    with pytest.raises(ConfigError, match="tf32 is one of CUDA GPUs; on cpu take"), computing(single, "tf32"):
+    with pytest.raises(ConfigError, match="tf32 is one of CUDA GPUs; on cpu take"), at_precision(single, "tf32"):
         pass
-    with pytest.raises(ConfigError, match="float8"), computing(single, "float8"):
+    with pytest.raises(ConfigError, match="float8"), at_precision(single, "float8"):
         pass
 
 
 def test_settings_of_torch_end_with_the_block():
     flags, gpu = torch.backends.cuda.matmul, torch.device("cuda")  # they can be set where there is none
     assert not flags.allow_tf32
-    with _tf32(True, gpu):
-        assert flags.allow_tf32 and unit(torch.float32, gpu) == 2**-10
-        assert unit(torch.float32, torch.device("cpu")) == torch.finfo(torch.float32).eps
-        with _tf32(False, gpu):
+    with allow_tf32(True, gpu):
+        assert flags.allow_tf32 and rounding_unit(torch.float32, gpu) == 2**-10
+        assert rounding_unit(torch.float32, torch.device("cpu")) == torch.finfo(torch.float32).eps
+        with allow_tf32(False, gpu):
             assert not flags.allow_tf32
-    assert not flags.allow_tf32 and unit(torch.float32, gpu) == torch.finfo(torch.float32).eps
+    assert not flags.allow_tf32 and rounding_unit(torch.float32, gpu) == torch.finfo(torch.float32).eps
 
 
 def test_gradients_repeat_within_a_block_and_only_there(monkeypatch):
@@ -74,8 +74,8 @@ def test_gradients_repeat_within_a_block_and_only_there(monkeypatch):
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_a_gpu_repeats_importance_to_the_bit(precision):
     images = torch.randn(8, 3, 224, 224, device="cuda")
-    twelve = Detector(load("ViT-B-16", device="cuda"), DetectorConfig(taps=(5, 11)))
-    with computing(twelve, precision) as detector, repeatable(detector.device):
+    twelve = HeadCLIP(load("ViT-B-16", device="cuda"), HeadCLIPConfig(taps=(5, 11)))
+    with at_precision(twelve, precision) as detector, repeatable(detector.device):
         first, *others = [heads.gate_gradients(detector, images)[1] for _ in range(5)]
     assert all(torch.equal(own[stream], first[stream]) for own in others for stream in first)
 

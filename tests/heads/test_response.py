@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from headlens.backbone import LocalStream
-from headlens.detectors.headclip import Detector
-from headlens.heads.cache import clean_forward
+from headlens.detectors.detector import Detector
+from headlens.heads.clean import clean_forward
+from headlens.heads.closed_form import local_margins
 from headlens.heads.direct import tap_parts
-from headlens.heads.folding import local_margins
+from headlens.heads.measures import targets
 from headlens.heads.replacement import mean_heads
 from headlens.heads.response import respond
-from headlens.heads.targets import targets
 from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
 from tests.backbone.models import close
 from tests.heads.oracles import cached, hooked, naive, stand_ins

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from headlens.errors import RunError
 from headlens.heads import results
-from headlens.heads.results import parquet, read_parquet
+from headlens.results import parquet, read_parquet
 
 FRAME = pd.DataFrame(
     {

@@ -8,10 +8,10 @@ import torch
 
 from headlens.data import Preprocess
 from headlens.data.procedural import World
-from headlens.detectors.headclip import Features
+from headlens.detectors.methods.headclip import Features
 from headlens.heads import Head, clean_forward, gate_gradients, heads_of, single_heads, source_maps
 from headlens.heads.direct import image_parts, tap_parts
-from headlens.heads.gates import target
+from headlens.heads.importance import target
 from headlens.heads.measuring import measure
 from headlens.heads.response import respond
 from headlens.heads.variants import Variant

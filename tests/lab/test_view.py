@@ -10,7 +10,7 @@ from headlens.backbone import LocalStream
 from headlens.data import Preprocess
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads import Head, heads_of, map_parts
-from headlens.heads.cache import clean_forward
+from headlens.heads.clean import clean_forward
 from headlens.heads.direct import image_parts, source_maps
 from headlens.lab import HeadView, show
 from headlens.lab.gallery import Gallery

@@ -15,8 +15,8 @@ import torch
 from headlens import data, heads, parallel
 from headlens.backbone import architecture_from_config, assemble
 from headlens.cli import app, main
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
 from headlens.heads import ablation
 from headlens.training.evaluation import evaluate
 from tests.backbone.models import tiny_config
@@ -45,7 +45,7 @@ def every_verb(folder: Path) -> None:
     call("importance", "--screen", 1, *given, "--batch", 2, "--device", "cpu", "--out", folder / "lens")
     call("eval", *given, "--batch", 2, "--device", "cpu", "--json", folder / "eval.json")
     clip = assemble(architecture_from_config(tiny_config(vocab_size=49408, context_length=32), "tiny"), None, seed=4)
-    detector = Detector(clip, preset("headclip", **SMALL), seed=1).requires_grad_(False)
+    detector = HeadCLIP(clip, preset("headclip", **SMALL), seed=1).requires_grad_(False)
     pictures = data.open("procedural:industrial/aux", per_category=5, size=32).where(
         lambda record: record.category in ("wood", "nut")
     )

@@ -6,7 +6,8 @@ import pytest
 
 from headlens import data
 from headlens.backbone import Backbone, architecture_from_config, assemble
-from headlens.detectors.config import DetectorConfig, preset
+from headlens.detectors.methods.headclip import HeadCLIPConfig
+from headlens.detectors.methods.registry import preset
 from tests.backbone.models import tiny_config
 
 SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5}
@@ -24,5 +25,5 @@ def pictures() -> data.DataSet:
 
 
 @pytest.fixture
-def headclip() -> DetectorConfig:
+def headclip() -> HeadCLIPConfig:
     return preset("headclip", **SMALL)

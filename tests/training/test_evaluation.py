@@ -9,7 +9,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from headlens import data
-from headlens.detectors.headclip import Detector, Prediction
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.scoring import Prediction
 from headlens.errors import MetricError
 from headlens.training.evaluation import Evaluation, evaluate
 from headlens.training.summary import over_seeds
@@ -24,7 +25,7 @@ def two_categories():
 
 @torch.no_grad()
 def test_every_value_is_scikit_learns(clip, two_categories, headclip):
-    detector = Detector(clip, headclip, seed=2)
+    detector = HeadCLIP(clip, headclip, seed=2)
     result = evaluate(detector, two_categories, batch=5, exact=True)
     loader = data.Loader(two_categories, data.Preprocess(32), 12)
     (batch,) = loader
@@ -58,7 +59,7 @@ def test_metrics_that_do_not_exist_are_nan(clip, headclip, tmp_path):
         mask = Image.new("L", (40, 40))
         mask.paste(255, (5, 5, 20, 20))
         mask.save(tmp_path / "masks" / f"{number}.png")
-    result = evaluate(Detector(clip, headclip), data.open(tmp_path, domain="medical"))
+    result = evaluate(HeadCLIP(clip, headclip), data.open(tmp_path, domain="medical"))
     values = result.frame.set_index(["score", "metric"])["value"]
     assert math.isnan(values["joint", "auroc"])
     assert 0 <= values["pixel", "auroc"] <= 1
@@ -70,7 +71,7 @@ def test_metrics_that_do_not_exist_are_nan(clip, headclip, tmp_path):
 def test_several_sets_are_one_table(clip, headclip, two_categories):
     wood, nut = (two_categories.where(lambda record, c=c: record.category == c) for c in ("wood", "nut"))
     nut.name = "other"
-    both = Evaluation.joined([evaluate(Detector(clip, headclip), part) for part in (wood, nut)])
+    both = Evaluation.joined([evaluate(HeadCLIP(clip, headclip), part) for part in (wood, nut)])
     frame = both.table().frame
     assert set(frame["dataset"]) == {"procedural:industrial/aux", "other", "mean"}
     assert len(both.scores) == 12
@@ -79,7 +80,7 @@ def test_several_sets_are_one_table(clip, headclip, two_categories):
 @torch.no_grad()
 def test_saturated_maps_are_told_apart(clip, two_categories, headclip):
     """Margins of trained detectors lie around -20: over 0..1 nearly all of their pixels would share one bin."""
-    detector = Detector(clip, headclip, seed=2)
+    detector = HeadCLIP(clip, headclip, seed=2)
     shifted = detector.score
 
     def low(features, text):
@@ -159,7 +160,7 @@ def test_what_was_left_out_or_counts_without_a_mask_is_kept_with_its_reason(clip
     picture(tmp_path / "bolt/ground_truth/bent/1_mask.png", (40, 90), (3, 3, 20, 20))
     picture(tmp_path / "bolt/train/good/0.png")
     (tmp_path / "bolt/test/bent/2.png").write_bytes(b"broken")
-    result = evaluate(Detector(clip, headclip), data.open(tmp_path, domain=""))
+    result = evaluate(HeadCLIP(clip, headclip), data.open(tmp_path, domain=""))
     notes = result.notes.set_index("kind")
     assert notes.loc["skipped", "name"] == "bolt/test/bent/2" and "2.png" in notes.loc["skipped", "reason"]
     assert notes.loc["unmasked", "name"] == "bolt/test/bent/1" and result.skipped == ("bolt/test/bent/2",)
@@ -177,6 +178,6 @@ def test_what_was_left_out_or_counts_without_a_mask_is_kept_with_its_reason(clip
 
 
 def test_two_sets_of_one_name_are_not_merged(clip, headclip, two_categories):
-    result = evaluate(Detector(clip, headclip), two_categories)
+    result = evaluate(HeadCLIP(clip, headclip), two_categories)
     with pytest.raises(MetricError, match="two data sets are called"):
         Evaluation.joined([result, result])

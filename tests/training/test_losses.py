@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from headlens.detectors.headclip import Prediction
-from headlens.training.losses import dice, focal, objective
+from headlens.detectors.losses import dice, focal, objective
+from headlens.detectors.scoring import Prediction
 
 
 def maps(*shape: int, seed: int = 0) -> torch.Tensor:

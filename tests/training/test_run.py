@@ -10,11 +10,11 @@ import torch
 from headlens import heads
 from headlens.backbone import architecture, architecture_from_config, assemble, embedded
 from headlens.backbone import load as load_backbone
-from headlens.backbone.vision import STREAMS
-from headlens.detectors.config import learned_shapes, preset
-from headlens.detectors.headclip import Detector
+from headlens.backbone.plan import STREAMS
+from headlens.detectors.methods.headclip import HeadCLIP, learned_shapes
+from headlens.detectors.methods.registry import preset
+from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, HeadlensError, RunError
-from headlens.training.config import TrainingConfig
 from headlens.training.run import Run, load_run, read_config, save_run
 from tests.backbone.models import tiny_config
 from tests.training.conftest import SMALL
@@ -22,7 +22,7 @@ from tests.training.conftest import SMALL
 
 @pytest.fixture
 def run(clip, headclip, tmp_path):
-    detector = Detector(clip, headclip, seed=7)
+    detector = HeadCLIP(clip, headclip, seed=7)
     with torch.no_grad():
         for parameter in detector.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -156,20 +156,20 @@ def test_a_run_scores_images_of_the_size_it_was_trained_on(run, headclip):
 def test_shapes_that_are_checked_before_are_those_of_what_is_made(clip):
     for changes in ({}, {"deep": 0}, {"prompts": "ensemble"}, {"head_weights": "none"}, {"streams": STREAMS}):
         config = preset("headclip", **{**SMALL, **changes})
-        made = {name: tuple(value.shape) for name, value in Detector(clip, config).state_dict().items()}
+        made = {name: tuple(value.shape) for name, value in HeadCLIP(clip, config).state_dict().items()}
         assert learned_shapes(config, clip.vision.cfg, clip.text.cfg) == made
 
 
 def test_a_folder_that_cannot_be_written_is_named(clip, headclip, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
-        save_run(tmp_path / "file" / "run", Detector(clip, headclip), TrainingConfig(), {})
+        save_run(tmp_path / "file" / "run", HeadCLIP(clip, headclip), TrainingConfig(), {})
 
 
 def test_a_backbone_file_that_is_gone_is_named(tmp_path):
     """The card keeps the file's name, not where it was."""
     clip = load_backbone("mini", embedded.weights("mini"))
-    save_run(tmp_path / "run", Detector(clip, preset("anomalyclip")), TrainingConfig(), {})
+    save_run(tmp_path / "run", HeadCLIP(clip, preset("anomalyclip")), TrainingConfig(), {})
     with pytest.raises(HeadlensError, match=r"open_clip_model\.safetensors.*--weights"):
         load_run(tmp_path / "run")
     assert load_run(tmp_path / "run", weights=embedded.weights("mini")).detector.weights is None
@@ -179,7 +179,7 @@ def test_an_activation_that_was_said_is_said_again_for_the_run(tmp_path, recwarn
     file = tmp_path / "finetuned.safetensors"
     file.write_bytes(embedded.weights("mini").read_bytes())  # no config beside it says its activation
     clip = load_backbone("mini", file, act_fn=architecture("mini").act_fn)
-    save_run(tmp_path / "run", Detector(clip, preset("anomalyclip")), TrainingConfig(), {})
+    save_run(tmp_path / "run", HeadCLIP(clip, preset("anomalyclip")), TrainingConfig(), {})
     again = load_run(tmp_path / "run", weights=file).detector.backbone.provenance
     assert again == clip.provenance and again.act_fn_known
     assert not [own for own in recwarn if "activation" in str(own.message)]

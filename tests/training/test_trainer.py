@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import save
 
 from headlens import data
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors.methods.registry import preset
+from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.training.calibration import best_threshold
-from headlens.training.config import TrainingConfig
 from headlens.training.evaluation import evaluate
 from headlens.training.features import FeatureStore, features_of
 from headlens.training.interrupt import Stopped
@@ -45,9 +45,9 @@ def learned(folder, clip) -> dict[str, torch.Tensor]:
 
 
 def test_training_lowers_the_loss_and_moves_everything(clip, pictures, headclip, tmp_path):
-    before = {name: value.clone() for name, value in Detector(clip, headclip).state_dict().items()}
+    before = {name: value.clone() for name, value in HeadCLIP(clip, headclip).state_dict().items()}
     config = TrainingConfig(epochs=15, batch=10, lr=0.01, lr_heads=0.05)
-    train(Detector(clip, headclip), pictures, config, tmp_path / "run", cpu=True)
+    train(HeadCLIP(clip, headclip), pictures, config, tmp_path / "run", cpu=True)
     with (tmp_path / "run" / "log.csv").open() as file:
         rows = [float(row["pixel"]) for row in csv.DictReader(file)]
     assert len(rows) == 15
@@ -60,12 +60,12 @@ def test_training_lowers_the_loss_and_moves_everything(clip, pictures, headclip,
 @pytest.mark.parametrize("at", [1, 2, 5])
 def test_a_killed_run_ends_with_the_same_weights(name, at, clip, pictures, tmp_path):
     config = preset(name, **SMALL)
-    train(Detector(clip, config), pictures, CONFIG, tmp_path / "whole", cpu=True)
+    train(HeadCLIP(clip, config), pictures, CONFIG, tmp_path / "whole", cpu=True)
     with pytest.raises(KilledError):
-        train(Detector(clip, config), pictures, CONFIG, tmp_path / "cut", cpu=True, progress=killed_after(at))
+        train(HeadCLIP(clip, config), pictures, CONFIG, tmp_path / "cut", cpu=True, progress=killed_after(at))
     begun = []
     train(
-        Detector(clip, config), pictures, CONFIG, tmp_path / "cut", cpu=True, begin=lambda step, of: begun.append(step)
+        HeadCLIP(clip, config), pictures, CONFIG, tmp_path / "cut", cpu=True, begin=lambda step, of: begun.append(step)
     )
     assert begun == [at - 1]  # it was killed before the state of its last step was written
     whole, cut = learned(tmp_path / "whole", clip), learned(tmp_path / "cut", clip)
@@ -77,7 +77,7 @@ def test_a_killed_run_ends_with_the_same_weights(name, at, clip, pictures, tmp_p
 def test_a_signal_saves_the_step_that_is_being_taken(number, at, clip, pictures, headclip, tmp_path, monkeypatch):
     """Long before the first regular save, inside a step, and at the last one."""
     config = TrainingConfig(epochs=3, batch=4, save_every=100, lr_heads=0.05)
-    train(Detector(clip, headclip), pictures, config, tmp_path / "whole", cpu=True)
+    train(HeadCLIP(clip, headclip), pictures, config, tmp_path / "whole", cpu=True)
     calls, step, noticed, begun = [], torch.optim.Adam.step, [], []
 
     def signalled(self, *args, **kwargs):
@@ -91,7 +91,7 @@ def test_a_signal_saves_the_step_that_is_being_taken(number, at, clip, pictures,
         patch.setattr(torch.optim.Adam, "step", signalled)
         with pytest.raises(Stopped, match=f"stopped at step {at} of 6") as stopped:
             train(
-                Detector(clip, headclip),
+                HeadCLIP(clip, headclip),
                 pictures,
                 config,
                 tmp_path / "cut",
@@ -100,7 +100,7 @@ def test_a_signal_saves_the_step_that_is_being_taken(number, at, clip, pictures,
             )
     assert stopped.value.number == number and noticed == [1]
     train(
-        Detector(clip, headclip),
+        HeadCLIP(clip, headclip),
         pictures,
         config,
         tmp_path / "cut",
@@ -122,14 +122,14 @@ def test_who_insists_ends_it_at_once_without_a_save(clip, pictures, headclip, tm
 
     config = TrainingConfig(epochs=3, batch=4, save_every=100)
     with pytest.raises(KeyboardInterrupt) as ended:
-        train(Detector(clip, headclip), pictures, config, tmp_path / "cut", cpu=True, progress=twice)
+        train(HeadCLIP(clip, headclip), pictures, config, tmp_path / "cut", cpu=True, progress=twice)
     assert not isinstance(ended.value, Stopped) and not (tmp_path / "cut").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_loss_that_is_not_finite_ends_it(clip, pictures, headclip, tmp_path):
     with pytest.raises(RunError, match=r"loss of step \d is not finite.*smaller lr"):
-        train(Detector(clip, headclip), pictures, TrainingConfig(3, 4, lr=1e30), tmp_path / "run", cpu=True)
+        train(HeadCLIP(clip, headclip), pictures, TrainingConfig(3, 4, lr=1e30), tmp_path / "run", cpu=True)
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
@@ -140,10 +140,10 @@ def test_two_trainings_at_once_in_one_folder_are_refused(clip, pictures, headcli
     def second(row):
         if row["step"] == 1:
             with pytest.raises(RunError, match="is in use by another headlens") as error:
-                train(Detector(clip, headclip), pictures, replace(CONFIG, seed=1), tmp_path / "run", cpu=True)
+                train(HeadCLIP(clip, headclip), pictures, replace(CONFIG, seed=1), tmp_path / "run", cpu=True)
             refused.append(error)
 
-    train(Detector(clip, headclip), pictures, CONFIG, tmp_path / "run", cpu=True, progress=second)
+    train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path / "run", cpu=True, progress=second)
     assert len(refused) == 1
     assert load_run(tmp_path / "run", clip).training == CONFIG
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -154,7 +154,7 @@ def test_accumulated_steps_are_one_large_step(clip, pictures, headclip, tmp_path
     """Dice and the image term are means over images, and every half has the same number of each kind of image."""
     losses = {}
     for name, config in {"large": TrainingConfig(1, 8), "halves": TrainingConfig(1, 4, accumulate=2)}.items():
-        train(Detector(clip, headclip), pictures, config, tmp_path / name, cpu=True)
+        train(HeadCLIP(clip, headclip), pictures, config, tmp_path / name, cpu=True)
         losses[name] = learned(tmp_path / name, clip)
     for key, value in losses["large"].items():
         torch.testing.assert_close(losses["halves"][key], value, rtol=0.05, atol=1e-4)
@@ -162,13 +162,13 @@ def test_accumulated_steps_are_one_large_step(clip, pictures, headclip, tmp_path
 
 def test_another_run_in_the_folder_is_refused(clip, pictures, headclip, tmp_path):
     with pytest.raises(KilledError):
-        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True, progress=killed_after(2))
+        train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, cpu=True, progress=killed_after(2))
     other = TrainingConfig(epochs=4, batch=4, save_every=1, lr_heads=0.05)
     with pytest.raises(RunError, match="unfinished run with training epochs = 3, not 4: go on"):
-        train(Detector(clip, headclip), pictures, other, tmp_path, cpu=True)
-    train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True)
+        train(HeadCLIP(clip, headclip), pictures, other, tmp_path, cpu=True)
+    train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, cpu=True)
     with pytest.raises(RunError, match="finished run"):
-        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True)
+        train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, cpu=True)
 
 
 def restated(path, change, checksum=True):
@@ -215,12 +215,12 @@ DAMAGE = {
 
 def test_a_damaged_state_is_named(clip, pictures, headclip, tmp_path):
     with pytest.raises(KilledError):
-        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, cpu=True, progress=killed_after(2))
+        train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, cpu=True, progress=killed_after(2))
     state, optimizer = tmp_path / "state.safetensors", None
     content = state.read_bytes()
     same = json.loads(_read(state)[1]["same"])
     for name, damage in DAMAGE.items():
-        detector = Detector(clip, headclip)
+        detector = HeadCLIP(clip, headclip)
         optimizer = torch.optim.Adam(_groups(detector, CONFIG), betas=CONFIG.betas)
         state.write_bytes(content)
         assert len(load_state(tmp_path, detector, optimizer, same)) == 1, name
@@ -236,7 +236,7 @@ class CrashError(Exception):
 def test_a_crash_at_any_write_leaves_what_can_go_on(clip, pictures, headclip, tmp_path, monkeypatch):
     """Of states, learned tensors, card, log and configuration: the next one ends as if nothing had been."""
     config = replace(CONFIG, epochs=1)
-    train(Detector(clip, headclip), pictures, config, tmp_path / "whole", cpu=True)
+    train(HeadCLIP(clip, headclip), pictures, config, tmp_path / "whole", cpu=True)
     files, replace_, writes = ("config.toml", "model.safetensors"), Path.replace, []
     for number in range(2, 7):  # the second state, model, card, log, config
         writes.clear()
@@ -251,9 +251,9 @@ def test_a_crash_at_any_write_leaves_what_can_go_on(clip, pictures, headclip, tm
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", crashing)
             with pytest.raises(CrashError):
-                train(Detector(clip, headclip), pictures, config, folder, cpu=True)
+                train(HeadCLIP(clip, headclip), pictures, config, folder, cpu=True)
         assert not (folder / "config.toml").exists()
-        train(Detector(clip, headclip), pictures, config, folder, cpu=True)
+        train(HeadCLIP(clip, headclip), pictures, config, folder, cpu=True)
         assert all((folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in files)
         load_run(folder, clip)
     assert writes == ["state.safetensors"] * 2 + ["model.safetensors", "card.json", "log.csv", "config.toml"]
@@ -267,7 +267,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(clip, headclip, tmp
             Image.effect_noise((40, 40), 60).save(folder / family / f"{number}.png")
     (folder / "good" / "1.png").write_bytes(b"not a picture")
     card = train(
-        Detector(clip, headclip), data.open(tmp_path / "wood"), TrainingConfig(1, 2), tmp_path / "run", cpu=True
+        HeadCLIP(clip, headclip), data.open(tmp_path / "wood"), TrainingConfig(1, 2), tmp_path / "run", cpu=True
     )
     assert card["images"] == 7
     ((name, reason),) = card["skipped"].items()
@@ -276,14 +276,14 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(clip, headclip, tmp
 
 def test_nothing_to_learn_or_too_few_images_is_an_error(clip, pictures, headclip, tmp_path):
     with pytest.raises(ConfigError, match="nothing to learn"):
-        train(Detector(clip, preset("clip", taps=(1,), local_start=1)), pictures, CONFIG, tmp_path, cpu=True)
+        train(HeadCLIP(clip, preset("clip", taps=(1,), local_start=1)), pictures, CONFIG, tmp_path, cpu=True)
     with pytest.raises(ConfigError, match=r"takes 64 images, procedural:industrial/aux has 10"):
-        train(Detector(clip, headclip), pictures, TrainingConfig(batch=64), tmp_path, cpu=True)
+        train(HeadCLIP(clip, headclip), pictures, TrainingConfig(batch=64), tmp_path, cpu=True)
 
 
 @pytest.mark.parametrize("changes", [{"head_weights": "none"}, {"streams": ("local",)}], ids=["features", "parts"])
 def test_what_nothing_learned_influences_is_computed_once(changes, clip, pictures):
-    detector = Detector(clip, preset("headclip", **SMALL, **changes))
+    detector = HeadCLIP(clip, preset("headclip", **SMALL, **changes))
     calls = []
     clip.vision.register_forward_hook(lambda *_: calls.append(1))
     features, store = features_of(detector, len(pictures))
@@ -302,7 +302,7 @@ def test_what_nothing_learned_influences_is_computed_once(changes, clip, picture
 
 
 def test_what_does_not_fit_as_a_whole_is_not_kept(clip, pictures):
-    detector = Detector(clip, preset("anomalyclip", **SMALL))
+    detector = HeadCLIP(clip, preset("anomalyclip", **SMALL))
     loader = data.Loader(pictures, data.Preprocess(32), 4)
     each = 4 * (clip.vision.cfg.d_embed * (1 + 2 * 16))  # CLS, and 16 patches at two taps
     enough, short = (FeatureStore(detector.features, 10, budget) for budget in (10 * each, 10 * each - 1))
@@ -313,7 +313,7 @@ def test_what_does_not_fit_as_a_whole_is_not_kept(clip, pictures):
 
 
 def test_nothing_is_kept_of_a_tower_that_learns(clip, pictures):
-    detector = Detector(clip, preset("headclip", streams=("global", "local"), **SMALL))
+    detector = HeadCLIP(clip, preset("headclip", streams=("global", "local"), **SMALL))
     features, store = features_of(detector, len(pictures))
     (batch,) = data.Loader(pictures, data.Preprocess(32), 10)
     assert store is None
@@ -328,10 +328,10 @@ def test_a_full_disk_at_the_end_costs_no_training(clip, pictures, headclip, tmp_
     with monkeypatch.context() as patch:
         patch.setattr("headlens.training.run.write_atomically", full)
         with pytest.raises(RunError, match="No space left"):
-            train(Detector(clip, headclip), pictures, CONFIG, tmp_path / "run", cpu=True)
+            train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path / "run", cpu=True)
     begun = []
     train(
-        Detector(clip, headclip),
+        HeadCLIP(clip, headclip),
         pictures,
         CONFIG,
         tmp_path / "run",
@@ -344,7 +344,7 @@ def test_a_full_disk_at_the_end_costs_no_training(clip, pictures, headclip, tmp_
 @pytest.mark.parametrize("changes", [{}, {"streams": ("global", "local")}, {"head_weights": "none"}])
 def test_half_precision_trains_and_is_calibrated_in_full(changes, clip, pictures, tmp_path):
     config = TrainingConfig(epochs=2, batch=5, precision="bfloat16", lr_heads=0.05)
-    detector = Detector(clip, preset("headclip", **SMALL, **changes))
+    detector = HeadCLIP(clip, preset("headclip", **SMALL, **changes))
     card = train(detector, pictures, config, tmp_path / "run", cpu=True)
     scores = evaluate(load_run(tmp_path / "run", clip).detector, pictures).scores
     labels = torch.tensor(scores["anomalous"].astype(int).to_numpy())
@@ -356,9 +356,9 @@ def test_half_precision_trains_and_is_calibrated_in_full(changes, clip, pictures
 def test_other_pictures_are_another_run(clip, pictures, headclip, tmp_path):
     about = {"painted": {"seed": 0}}
     with pytest.raises(KilledError):
-        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, about=about, cpu=True, progress=killed_after(2))
+        train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, about=about, cpu=True, progress=killed_after(2))
     with pytest.raises(RunError, match="unfinished run with data"):
-        train(Detector(clip, headclip), pictures, CONFIG, tmp_path, about={"painted": {"seed": 1}}, cpu=True)
+        train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, about={"painted": {"seed": 1}}, cpu=True)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_bad_settings_are_named(values, named):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
 @pytest.mark.parametrize("streams", [("local",), ("global", "local")])
 def test_a_step_never_waits_for_the_gpu(streams, clip, pictures):
-    detector = Detector(clip.to("cuda"), preset("headclip", streams=streams, **SMALL))
+    detector = HeadCLIP(clip.to("cuda"), preset("headclip", streams=streams, **SMALL))
     loader = data.Loader(pictures, data.Preprocess(detector.image_size), 4, normalise=False)
     batch = next(iter(loader))
     images = loader.preprocess.normalise(batch.images.cuda())

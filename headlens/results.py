@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from hashlib import sha256
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
-from headlens import __version__, html
+from headlens import html
 from headlens.data import DataSet, Record
-from headlens.detectors.headclip import Detector
 from headlens.errors import ConfigError, RunError
 from headlens.files import SOFTWARE, read_regular, write_atomically
-from headlens.precision import unit
 from headlens.printing import cell, reason
 
 if TYPE_CHECKING:
@@ -45,7 +39,6 @@ COLUMNS = (
     "effect",
 )
 """Of frames, in this order; those that apply. Layers and heads count from 0."""
-_PACKAGES = ("torch", "open_clip_torch", "transformer-lens")
 _KEY = b"headlens"
 _MOST_CELLS = 2**29
 """Of a frame, whatever its file claims: a small file can unfold to any number of equal values."""
@@ -218,54 +211,6 @@ def write_figure(path: Path, figure: Figure) -> Path:
     figure.savefig(sink, format=path.suffix[1:], dpi=160, metadata=about)
     write(path, sink.getvalue())
     return path
-
-
-def provenance(detector: Detector, dataset: DataSet, **settings: Any) -> dict[str, Any]:
-    """Which detector, data and software made a result; all of it fits into JSON."""
-    names = sha256("\n".join(record.name for record in dataset.records).encode())
-    pictures = {
-        "name": dataset.name,
-        "domain": dataset.domain,
-        "pictures": len(dataset),
-        "names_sha256": names.hexdigest(),
-        "fingerprint": dataset.fingerprint,
-    }
-    return detector_provenance(detector, dataset=pictures, **{"seed": None, **settings})
-
-
-def learned_sha256(detector: Detector) -> str:
-    """Of everything that was learned."""
-    learned = sha256()
-    for name, value in sorted(detector.state_dict().items()):
-        learned.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return learned.hexdigest()
-
-
-def detector_provenance(detector: Detector, **settings: Any) -> dict[str, Any]:
-    """The same of a result that no picture has a part in."""
-    about = {
-        "backbone": asdict(detector.backbone.provenance),
-        "detector": detector.config.table(),
-        "learned_sha256": learned_sha256(detector),
-        **({"hooks": hooks} if (hooks := detector.hooks) else {}),
-        "versions": versions(*_PACKAGES),
-        **settings,
-    }
-    return json.loads(json.dumps(about))
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Of headlens, Python and some packages."""
-    known = {"headlens": __version__, "python": sys.version.split()[0]}
-    return known | {name: version(name) for name in packages}
-
-
-def computed(detector: Detector, precision: str | None = None) -> dict[str, str]:
-    """Where a detector runs and how finely: parts of a sweep that was interrupted must agree on it."""
-    scale = detector.backbone.logit_scale
-    rounded = scale.dtype == torch.float32 and unit(scale.dtype, scale.device) > torch.finfo(scale.dtype).eps
-    as_it_is = f"{scale.dtype}, products in TF32" if rounded else str(scale.dtype)  # a setting of torch's, on GPUs
-    return {"device": scale.device.type, "precision": precision or as_it_is}
 
 
 def _cells(frame: pd.DataFrame) -> list[list[str]]:

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from headlens import html, plots
 from headlens.data import DataSet
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError
-from headlens.heads.cache import Clean, clean_forward
+from headlens.heads.clean import Clean, clean_forward
 from headlens.heads.direct import Parts, check, image_parts, tap_parts
+from headlens.heads.measures import check_unhooked
 from headlens.heads.pictures import Pictures, categories
-from headlens.heads.results import Result, per_image, provenance
-from headlens.heads.targets import check_unhooked
 from headlens.heads.variants import names_of
+from headlens.provenance import provenance
+from headlens.results import Result, per_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

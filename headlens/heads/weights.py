@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from headlens import html, plots
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError
-from headlens.heads.results import Result, detector_provenance
 from headlens.heads.variants import heads_of, names_of
+from headlens.provenance import detector_provenance
+from headlens.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

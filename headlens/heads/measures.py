@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from headlens.detectors.headclip import Detector, Features
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import Features
 from headlens.detectors.scoring import joint_score, margin, upsample
 from headlens.errors import ConfigError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headlens.data import DataSet
-from headlens.figures.material import Material, mean_and_interval
+from headlens.figures.context import Material, mean_and_interval
 from headlens.training.run import Run
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            object.__setattr__(self, name, _typed(name, getattr(self, name), hint))
+        hints = get_type_hints(type(self))
+        for name in (field.name for field in fields(self)):  # type: ignore[arg-type]
+            object.__setattr__(self, name, _typed(name, getattr(self, name), hints[name]))
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

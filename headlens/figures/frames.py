@@ -13,7 +13,7 @@ import pandas as pd
 
 from headlens.errors import RunError
 from headlens.files import read_regular, read_text
-from headlens.heads.results import Result, beside, read_parquet, write
+from headlens.results import Result, beside, read_parquet, write
 
 Frames = dict[str, pd.DataFrame]
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from headlens.data import Pixels, Preprocess, read_image
 from headlens.data.pixel_values import Stored, image_of, of_array, of_picture
-from headlens.detectors.headclip import Detector, Prediction
+from headlens.detectors.detector import Detector
+from headlens.detectors.scoring import Prediction
 from headlens.errors import ShapeError
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ there is no MLP on the way. With ``z`` what each head reads and ``s`` the block 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from headlens.backbone.vision import STREAMS
-from headlens.detectors.headclip import Detector, Features
-from headlens.errors import ConfigError
+from headlens.backbone.plan import STREAMS, VisionPlan
+from headlens.backbone.vision import VisionTower
+from headlens.detectors.reading import Features, Reading
 
-GLOBAL, LOCAL = STREAMS
+LOCAL = STREAMS[1]
 
 
 @dataclass(frozen=True)
@@ -38,45 +38,37 @@ class LocalParts:
     size: tuple[int, int]
 
 
-def only_local(detector: Detector) -> bool:
-    """Whether the image tower is learned in its local stream alone."""
-    return detector.weights is not None and set(detector.config.streams) == {LOCAL}
-
-
-def local_parts(detector: Detector, images: Tensor) -> LocalParts:
+def local_parts(vision: VisionTower, reading: Reading, images: Tensor) -> LocalParts:
     """Normalised images [B, 3, h, w] to the parts of their local stream.
 
-    Raises:
-        ConfigError: a detector that weighs global heads.
+    Args:
+        vision: the image tower.
+        reading: with a linear local stream, whose heads alone are weighted.
+        images: normalised.
     """
-    local = detector.local
-    if not only_local(detector) or local is None:
-        raise ConfigError(f"streams is {detector.config.streams}: parts are those of a local stream weighted alone")
-    vision, taps = detector.backbone.vision, detector.config.taps
+    local, taps = reading.plan.beside, reading.plan.taps
+    assert local is not None
     begin = f"blocks.{local.start}.hook_resid_pre"
-    names = {f"blocks.{block}.attn.hook_local_z": block for block in range(local.start, max(taps) + 1)}
-    out, cache = vision.run_with_cache(
-        images,
-        taps=[tap for tap in taps if tap < local.start],
-        local=local,
-        names_filter=lambda name: name in names or name == begin,
-    )
+    names = {f"blocks.{block}.attn.hook_local_z": block for block in reading.plan.local_layers}
+    below = replace(reading, plan=VisionPlan(tuple(tap for tap in taps if tap < local.start), local))
+    out, cache = vision.run_with_cache(images, below.plan, names_filter=lambda name: name in names or name == begin)
+    features = below.features(out)
     return LocalParts(
-        cls=detector.image_feature(out),
+        cls=features.cls,
         start=cache[begin][:, 1:],  # CLS is read from the global stream
         z={block: cache[name][:, 1:] for name, block in names.items()},
-        below={tap: tokens.float() for tap, tokens in out.patches.items()},
+        below=features.taps,
         size=(images.shape[2], images.shape[3]),
     )
 
 
-def assemble(detector: Detector, parts: LocalParts) -> Features:
-    """The features of ``detector.features``, up to rounding, under its head weights as they are now."""
-    vision, weights = detector.backbone.vision, detector.head_weights()[LOCAL]
+def assemble(vision: VisionTower, reading: Reading, parts: LocalParts) -> Features:
+    """The features that ``reading`` finds in the whole tower, up to rounding, under its present head weights."""
+    weights = reading.plan.head_weights[LOCAL]
     y, patches = parts.start, dict(parts.below)
     for block, z in parts.z.items():
         weighted = (z * weights[block, :, None]).to(vision.proj.dtype)  # z may have been kept in another precision
         y = y + vision.blocks[block].attn.out(weighted.flatten(2))  # [B, N, D]
-        if block in detector.config.taps:
-            patches[block] = vision.readout(y).float()
-    return Features(parts.cls, patches, parts.size)
+        if block in reading.plan.taps:
+            patches[block] = reading.taps[block](y)
+    return Features(parts.cls, patches)

@@ -20,14 +20,12 @@ import torch
 from torch import Tensor
 
 from headlens import html, parallel, plots
-from headlens.backbone.vision import STREAMS
+from headlens.backbone.plan import STREAMS
 from headlens.data import DataSet
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
+from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.pictures import Pictures, categories
-from headlens.heads.results import Result, computed, per_image, provenance
-from headlens.heads.store import Store, alone
-from headlens.heads.targets import (
+from headlens.heads.measures import (
     check_linear,
     check_unhooked,
     enlarge,
@@ -38,8 +36,12 @@ from headlens.heads.targets import (
     patch_maps,
     wide,
 )
+from headlens.heads.pictures import Pictures, categories
+from headlens.heads.store import Store, alone
 from headlens.heads.variants import local_layers, names_of
-from headlens.precision import computing, repeatable
+from headlens.precision import repeatable
+from headlens.provenance import computed, provenance
+from headlens.results import Result, per_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +61,7 @@ def target(
     things: Sequence[str] = (),
     gates: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """One of ``TARGETS`` for every image, [B]; see ``headlens.heads.targets``.
+    """One of ``TARGETS`` for every image, [B]; see ``headlens.heads.measures``.
 
     Args:
         detector: any.
@@ -214,7 +216,7 @@ def importance(
     about = provenance(detector, data, **settings, **computed(detector, precision))
     store = Store(out, about)
     ranks, parts = parallel.current(), {}
-    with computing(detector, precision) as lowered, repeatable(detector.device, deterministic):
+    with at_precision(detector, precision) as lowered, repeatable(detector.device, deterministic):
         for number, part, images in pictures.shared():
             arrays = store.get(number, part.records)
             if arrays is None:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from headlens.backbone.blocks import AttentionMatrix, Block
 from headlens.backbone.norm import plus
-from headlens.backbone.vision import STREAMS
-from headlens.detectors.headclip import Detector
+from headlens.backbone.plan import STREAMS
+from headlens.detectors.detector import Detector
 from headlens.detectors.scoring import margin
-from headlens.heads.targets import Margins, Targets, check_linear, check_unhooked, enlarge, patch_maps, targets, wide
+from headlens.heads.measures import Margins, Targets, check_linear, check_unhooked, enlarge, patch_maps, targets, wide
 
 
 class Step(NamedTuple):
@@ -188,7 +188,9 @@ def clean_forward(detector: Detector, images: Tensor, categories: Sequence[str] 
         ConfigError: a detector whose image margin is no function of CLS.
 
     >>> from headlens.backbone import load
-    >>> clean = clean_forward(Detector(load("mini")), torch.zeros(1, 3, 28, 28))
+
+    >>> from headlens.detectors import HeadCLIP
+    >>> clean = clean_forward(HeadCLIP(load("mini")), torch.zeros(1, 3, 28, 28))
     >>> clean.z["local"][5].shape
     torch.Size([1, 5, 16, 8])
     """

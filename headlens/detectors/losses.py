@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headlens.detectors.headclip import Prediction
+from headlens.detectors.scoring import Prediction
 
 _EPS = 1e-5
 GAMMA = 2.0

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.errors import ShapeError
-from headlens.precision import finely
+from headlens.precision import full_precision
 
 
 def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None) ->
         _matrix(patches, pixels, sigma, radius, dtype, maps.device)
         for patches, pixels in zip(maps.shape[1:], size, strict=True)
     )
-    with finely(maps.device):  # anything else would round every pixel
+    with full_precision(maps.device):  # anything else would round every pixel
         wide = maps.to(dtype) @ columns.T  # [B, rows, W]
         return torch.bmm(rows.expand(len(maps), -1, -1), wide).to(maps.dtype)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from headlens.data.preprocess import Preprocess
 from headlens.data.procedural.canvas import blur
-from headlens.detectors.headclip import Prediction
+from headlens.detectors.scoring import Prediction
 from headlens.devices import device_of
 
 SCALES = (4.0, 8.0, 16.0)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from headlens.backbone.vision import VisionTower
 from headlens.detectors.scoring import margin
-from headlens.heads.cache import Clean, local_here
+from headlens.heads.clean import Clean, local_here
+from headlens.heads.measures import wide
 from headlens.heads.response import Kind, Replacement, change
-from headlens.heads.targets import wide
-from headlens.precision import finely
+from headlens.precision import full_precision
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def clean_reading(clean: Clean) -> Reading:
     vision, config, taps = clean.detector.backbone.vision, clean.detector.config, {}
     margins = clean.margins.taps
     norm, proj = vision.ln_final, wide(vision.proj)
-    with finely(clean.text.device):
+    with full_precision(clean.text.device):
         fold, u = Fold.of(vision), direction(clean)
         for tap in config.taps:
             if local_here(clean.detector, tap) is not None:
@@ -121,7 +121,7 @@ def local_margins(
     read = clean_reading(clean)
     fold, u = read.fold, read.u
     assert fold.eps is not None
-    with finely(u.device):
+    with full_precision(u.device):
         w_o = wide(clean.detector.backbone.vision.blocks[layer].attn.W_O)  # (H, d, D)
         centred = w_o - w_o.mean(-1, keepdim=True)
         into = w_o @ fold.matrix  # P: (H, d, d_e)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from headlens.backbone import Backbone
 from headlens.backbone.checkpoint import read_checkpoint
-from headlens.detectors.config import preset
-from headlens.detectors.headclip import Detector
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.registry import preset
 from headlens.errors import CheckpointError, RunError
 
 _DEEP = "compound_prompts_text."

@@ -18,9 +18,9 @@ from scipy import stats
 from headlens import heads
 from headlens.data import DataSet, Pixels, ProceduralSet, Record
 from headlens.errors import ConfigError
+from headlens.figures.frames import Frames, Kept
 from headlens.figures.grouping import READING, Group
-from headlens.figures.kept import Frames, Kept
-from headlens.heads.results import computed, learned_sha256, provenance
+from headlens.provenance import computed, learned_sha256, provenance
 from headlens.training.evaluation import Evaluation, evaluate
 from headlens.training.run import Run
 

@@ -1,0 +1,139 @@
+"""What a method asks of the image tower: where patches are read, and what is added on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from operator import index
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from headlens.errors import ShapeError
+
+STREAMS = ("global", "local")
+
+AttentionMatrix = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``(q, k, v)``, each [B, T, H, d], to an attention matrix [B, H, T, T] (query, key)."""
+
+TokenMap = Callable[[Tensor], Tensor]
+"""A residual stream [B, T, D] to one of the same shape."""
+
+
+class Adapter(Protocol):
+    """What stands after a block and changes a residual stream. Any ``TokenMap`` runs; direct effects need ``pull``."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The stream [B, T, D] to what goes on, [B, T, D]."""
+
+    def pull(self, x: Tensor, covector: Tensor) -> Tensor | None:
+        """``r`` with ``<adapter(x), covector> = <x, r> + what does not depend on x``, masks and norms held; [B, T, D].
+
+        Args:
+            x: the stream before the adapter, [B, T, D].
+            covector: what is read after it, [B, T, D].
+
+        Returns:
+            None where no such ``r`` exists.
+        """
+
+
+@dataclass(frozen=True)
+class LocalStream:
+    """The second way of attending, that dense methods read patches from.
+
+    Args:
+        start: first block that has it.
+        attention: what attends to what: any of ``"qq"``, ``"kk"``, ``"vv"``, ``"qk"``, whose softmaxes are summed
+            (rows sum to their number), or a function of q, k, v, each [B, T, H, d], that returns [B, H, T, T].
+        mode: ``"beside"``: a second stream, fed by the global one, which stays what it was (AnomalyCLIP);
+            ``"replace"``: the global stream itself attends this way from ``start`` on; its hooks, weights and gates
+            are the global ones.
+        mlp: whether blocks of the local way have their MLP.
+
+    Raises:
+        ShapeError: a mode or an attention that does not exist.
+
+    >>> LocalStream(start=5).attention
+    ('vv',)
+    """
+
+    start: int = 5
+    attention: tuple[str, ...] | AttentionMatrix = ("vv",)
+    mode: Literal["beside", "replace"] = "beside"
+    mlp: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("beside", "replace"):
+            raise ShapeError(f"local stream mode {self.mode!r}: choose 'beside' or 'replace'")
+        if callable(self.attention):
+            return
+        pairs = self.attention
+        if isinstance(pairs, str) or not pairs or any(pair not in ("qq", "kk", "vv", "qk") for pair in pairs):
+            raise ShapeError(f"local attention {pairs!r}: give a tuple of 'qq', 'kk', 'vv', 'qk', or a function")
+
+
+@dataclass(frozen=True)
+class VisionPlan:
+    """One pass of the image tower, as a method wants it. Empty, it is CLIP's own.
+
+    Args:
+        taps: blocks after which patch tokens are read, counted from 0.
+        local: the local stream's rule; None reads taps from the global stream.
+        head_weights: ``{stream: [L, H]}``, multiply each head's output before the output projection.
+        adapters: ``{stream: {block: adapter}}``, applied to the stream after that block.
+        tokens: ``{block: [n, D] or [B, n, D]}``; extra tokens that stand behind the patches from that block on, and
+            replace the extra tokens of an earlier block.
+
+    >>> plan = VisionPlan(taps=(5, 11), local=LocalStream(start=3))
+    >>> plan.streams, plan.local_layers
+    (('global', 'local'), range(3, 12))
+    """
+
+    taps: tuple[int, ...] = ()
+    local: LocalStream | None = None
+    head_weights: Mapping[str, Tensor] = field(default_factory=dict)
+    adapters: Mapping[str, Mapping[int, Adapter | TokenMap]] = field(default_factory=dict)
+    tokens: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taps", tuple(index(tap) for tap in self.taps))
+
+    @property
+    def beside(self) -> LocalStream | None:
+        """The rule of a local stream that runs beside the global one; None where there is no second stream."""
+        return self.local if self.local is not None and self.local.mode == "beside" else None
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that exist."""
+        return STREAMS if self.beside is not None else STREAMS[:1]
+
+    @property
+    def local_layers(self) -> range:
+        """Layers of the local stream that a tap reads: from its start to the last tap; empty without such a stream."""
+        if self.beside is None:
+            return range(0)
+        return range(self.beside.start, max(self.beside.start, max(self.taps, default=-1) + 1))
+
+    def attention(self, stream: str, layer: int) -> tuple[str, ...] | AttentionMatrix | None:
+        """What attends to what in a block of a stream; None where the stream is not run, or not read any more."""
+        if stream == "local":
+            return self.beside.attention if self.beside is not None and layer in self.local_layers else None
+        replaced = self.local is not None and self.local.mode == "replace" and layer >= self.local.start
+        return self.local.attention if replaced and self.local is not None else ("qk",)
+
+    def has_mlp(self, stream: str, layer: int) -> bool:
+        """Whether a block of that stream has its MLP."""
+        if self.local is None or layer < self.local.start:
+            return stream == "global"
+        return (stream == "global" and self.local.mode == "beside") or self.local.mlp
+
+    def adapter(self, stream: str, layer: int) -> Adapter | TokenMap | None:
+        """What is applied to a stream after a block, if anything is."""
+        return self.adapters.get(stream, {}).get(layer)
+
+    @property
+    def local_is_linear(self) -> bool:
+        """Whether what a local head writes reaches every tap above it as it is: no MLP and no adapter on the way."""
+        return self.beside is None or not (self.beside.mlp or self.adapters.get("local"))

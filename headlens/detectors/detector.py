@@ -1,0 +1,215 @@
+"""``Detector``: a frozen backbone, what a method learned on top of it, and how its scores are read.
+
+A method answers three questions, and nothing else asks which method it is:
+
+    reading(images, categories)    how the tower is run on a batch, and how its tokens become margins
+    scoring                        how margins become maps and scores
+    stages(training)               how it is trained; nothing for a training-free one
+
+images [B, 3, h, w]  -> reading -> tower -> features -> margins -> scoring -> Prediction
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from headlens import html
+from headlens.backbone import Backbone, VisionOutput
+from headlens.backbone.hooks import hooked
+from headlens.detectors.reading import Reading
+from headlens.detectors.scoring import Margins, Prediction, Scoring
+from headlens.detectors.stages import Stage, TrainingConfig
+from headlens.errors import ConfigError
+from headlens.settings import Settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from headlens.backbone.config import TextConfig, VisionConfig
+
+LARGEST = 16
+"""Times the side that a backbone was made for: no larger image is scored. A wrong number is larger by far."""
+
+
+class MethodConfig(Settings):
+    """A method's settings: a frozen dataclass inherits from it, and names its fields of three kinds.
+
+    Args:
+        LEARNED: fields that decide what is learned, and cannot be changed afterwards.
+        READING: fields that no training depends on.
+        WITHOUT: parts that can be left out: the field that switches it off, at what value, and all fields of config and
+            training that have no meaning without it.
+    """
+
+    LEARNED: ClassVar[frozenset[str]] = frozenset()
+    READING: ClassVar[frozenset[str]] = frozenset()
+    WITHOUT: ClassVar[Mapping[str, tuple[str, object, frozenset[str]]]] = {}
+
+    def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
+        """Raises ConfigError where the backbone ``name`` with these towers cannot have such a detector."""
+
+    def learned_shapes(self, vision: VisionConfig, text: TextConfig) -> dict[str, tuple[int, ...]]:
+        """Of all that a detector learns, by the names in its state dict."""
+        return {}
+
+
+class Detector(nn.Module, ABC):
+    """A frozen backbone and a method on it. Abstract: a method answers ``reading``, ``scoring`` and ``stages``.
+
+    Args:
+        backbone: it stays as it is.
+        config: the method's settings.
+
+    Raises:
+        ConfigError: a config that this backbone cannot have.
+
+    >>> from headlens.backbone import load
+    >>> from headlens.detectors import build
+    >>> build(load("mini"), "headclip")(torch.zeros(1, 3, 56, 70)).anomaly_map.shape
+    torch.Size([1, 56, 70])
+    """
+
+    method: ClassVar[str]
+    config: Any
+
+    def __init__(self, backbone: Backbone, config: MethodConfig) -> None:
+        super().__init__()
+        config.check_fits(backbone.vision.cfg, backbone.text.cfg, backbone.provenance.name)
+        self.config = config
+        self._backbone = [backbone.requires_grad_(False).eval()]  # in a list: its weights are not this module's state
+        self.size = 0  # pixels along a side that it was trained on, where that is another than the backbone's
+
+    @abstractmethod
+    def reading(self, images: Tensor, categories: Sequence[str] = ()) -> Reading:
+        """How normalised images [B, 3, h, w] of these categories [B] are read; differentiable where gradients are on.
+
+        Categories may be empty where a method does not read them, or takes every image for an ``object``.
+        """
+
+    @property
+    @abstractmethod
+    def scoring(self) -> Scoring:
+        """How margins become scores."""
+
+    def stages(self, training: TrainingConfig) -> Sequence[Stage]:
+        """How it is trained."""
+        return ()
+
+    def head_weights(self) -> dict[str, Tensor]:
+        """Learned head weights {stream: [layers, heads]}; empty where none are learned."""
+        return {}
+
+    @property
+    def about(self) -> dict[str, object]:
+        """What the method says of itself, for people."""
+        return {}
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What it is made of, for people."""
+        made = self.backbone.provenance
+        weights = ", ".join(f"{s} heads, {w.min():.2f} to {w.max():.2f}" for s, w in self.head_weights().items())
+        return {
+            "method": self.method,
+            "backbone": f"{made.name} ({made.weights})",
+            "activation": None if made.act_fn_known else made.activation,
+            "head weights": weights or "none",
+            **self.about,
+            "learned numbers": sum(parameter.numel() for parameter in self.parameters()),
+        }
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html.card("Detector", self.facts)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen CLIP underneath."""
+        return self._backbone[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self.backbone.logit_scale.device
+
+    @property
+    def image_size(self) -> int:
+        """Pixels along a side that it was trained on, or its backbone was made for."""
+        return self.size or self.backbone.provenance.image_size[0]
+
+    @property
+    def hooks(self) -> list[str]:
+        """Names of hook points and modules with hooks, of both towers, and of the detector itself."""
+        towers = {"vision": self.backbone.vision, "text": self.backbone.text}
+        return [name for side, tower in towers.items() for name in hooked(tower, side)] + hooked(self, "detector")
+
+    def see(
+        self,
+        images: Tensor,
+        reading: Reading,
+        gates: Mapping[str, Tensor] | None = None,
+        hooked: bool = False,
+    ) -> VisionOutput:
+        """Normalised images [B, 3, h, w] through the image tower, as ``reading`` plans it.
+
+        Args:
+            images: of the batch that the reading was made of.
+            reading: of ``self.reading``.
+            gates: analysis multipliers of heads, ``{stream: [B, L, H]}``.
+            hooked: call hook points in any case; hooks that are set are called anyway.
+
+        Raises:
+            ConfigError: a hook that would not be called.
+        """
+        vision = self.backbone.vision
+        return vision(images, reading.plan, gates=gates, hooked=hooked or vision.must_call_hooks())
+
+    def margins(
+        self, images: Tensor, categories: Sequence[str] = (), gates: Mapping[str, Tensor] | None = None
+    ) -> Margins:
+        """Margins of normalised images [B, 3, h, w], in the precision of the backbone, at least float32."""
+        reading = self.reading(images, categories)
+        return reading.margins(reading.features(self.see(images, reading, gates)))
+
+    def score(self, margins: Margins, size: tuple[int, int]) -> Prediction:
+        """Margins of images of that size to their scores."""
+        return self.scoring(margins, self.backbone.vision.grid(*size), size)
+
+    def forward(self, images: Tensor, categories: Sequence[str] = ()) -> Prediction:
+        """Normalised images [B, 3, h, w] to scores; ``categories`` [B] only matter to methods that read them."""
+        return self.score(self.margins(images, categories), (images.shape[2], images.shape[3]))
+
+    def with_config(self, **changes: object) -> Self:
+        """The same learned tensors, read in another way: ``alpha``, ``pool``, ``top``, ``sigma``, ``taps``, ...
+
+        Raises:
+            ConfigError: a field that decides what is learned.
+        """
+        if fixed := sorted(self.config.LEARNED & set(changes)):
+            raise ConfigError(f"{fixed[0]} decides what is learned: train another detector")
+        return self.on(self.backbone, replace(self.config, **changes))
+
+    def on(self, backbone: Backbone, config: MethodConfig | None = None) -> Self:
+        """The same learned tensors on another backbone of that architecture, or with another config."""
+        other = type(self)(backbone, config or self.config)
+        other.load_state_dict(self.state_dict())
+        other.size = self.size
+        return other.requires_grad_(any(p.requires_grad for p in self.parameters())).train(self.training)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Where a detector goes, its backbone goes too."""
+        self.backbone._apply(fn)
+        return super()._apply(fn, recurse)
+
+
+def check_size(size: int, vision: VisionConfig, what: str = "size") -> None:
+    """Raises ConfigError for images smaller than a patch, or much larger than the backbone was made for."""
+    least, most = vision.patch_size, LARGEST * max(vision.image_size)
+    if not least <= size <= most:
+        raise ConfigError(f"{what} is {size}: images have {least} px, one patch, to {most} px along a side")

@@ -1,0 +1,1 @@
+"""Methods: each is one readable file; ``registry`` knows them by name."""

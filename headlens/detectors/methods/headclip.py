@@ -1,0 +1,304 @@
+"""HeadCLIP (arXiv 2505.22259), and by its config AnomalyCLIP (arXiv 2310.18961), plain CLIP, and Crane's scoring.
+
+Learnable prompts in the text tower, a learnable weight for every attention head of the image tower, and a joint score
+that lets the anomaly map decide at image level, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from headlens.backbone import Backbone, LocalStream, VisionPlan
+from headlens.backbone.hooks import hooked
+from headlens.backbone.plan import STREAMS
+from headlens.detectors.detector import Detector, MethodConfig
+from headlens.detectors.losses import objective
+from headlens.detectors.methods.headclip_features import LocalParts, assemble, local_parts
+from headlens.detectors.parts.ensemble import ensemble
+from headlens.detectors.parts.head_weights import HeadWeights, Weighting
+from headlens.detectors.parts.prompts import LearnedPrompts
+from headlens.detectors.pooling import CLSToken, ScorePooled
+from headlens.detectors.reading import Features, Reading
+from headlens.detectors.readout import Readout
+from headlens.detectors.scoring import Pool, Prediction, Scoring
+from headlens.detectors.stages import Stage, TrainingConfig
+from headlens.detectors.text import Pair
+from headlens.errors import ConfigError
+from headlens.precision import full_precision
+
+if TYPE_CHECKING:
+    from headlens.backbone.config import TextConfig, VisionConfig
+
+Prompts = Literal["learned", "ensemble"]
+
+
+@dataclass(frozen=True)
+class HeadCLIPConfig(MethodConfig):
+    """HeadCLIP (arXiv 2505.22259) as headlens reads it: the paper's abstract fixes the ideas, not these values.
+
+    Args:
+        prompts: ``learned`` context before ``object`` and ``damaged object``, or a fixed ``ensemble`` of sentences.
+        class_aware: the category's name in place of ``object``.
+        context: learned tokens of each of the two prompts.
+        deep: text blocks 1..deep have learned tokens of their own; 0 is shallow prompts only.
+        deep_tokens: how many each.
+        head_weights: how ``w[stream, layer, head]`` is parametrised: not at all, ``free``, ``sigmoid`` (2σ(a)), or
+            ``softmax`` (H softmax(a) over the heads of a layer). All begin at 1.
+        streams: those that are weighted.
+        local_start: block at which the local stream begins; -1: patches are read from the global stream.
+        local_attention: what attends to what in it: any of ``qq``, ``kk``, ``vv``, ``qk``, whose softmaxes are summed.
+        taps: blocks after which patches are read, counted from 0.
+        cls_norm: False leaves ``ln_post`` out for CLS, as AnomalyCLIP's published code does.
+        score_pooling: share of the patches' mean, weighted by their anomaly, in the image feature beside CLS (Crane).
+        temperature: of both softmaxes.
+        sigma: of the Gaussian on maps, in pixels at 518 px, and in proportion elsewhere.
+        alpha: share of the map in the joint score; 0 is the image score.
+        pool: the map's ``max``, or the mean of its ``top`` fraction.
+        top: that fraction.
+
+    Raises:
+        ConfigError: a value that does not exist.
+
+    >>> HeadCLIPConfig(alpha=0.25).taps
+    (5, 11, 17, 23)
+    """
+
+    LEARNED: ClassVar = frozenset(
+        {"prompts", "context", "deep", "deep_tokens", "head_weights", "streams", "class_aware"}
+    )
+    READING: ClassVar = frozenset({"alpha", "pool", "top", "sigma"})
+    WITHOUT: ClassVar = {
+        "head weights": ("head_weights", "none", frozenset({"head_weights", "streams", "lr_heads"})),
+        "deep prompts": ("deep", 0, frozenset({"deep", "deep_tokens"})),
+    }
+
+    prompts: Prompts = "learned"
+    class_aware: bool = False
+    context: int = 12
+    deep: int = 8
+    deep_tokens: int = 4
+    head_weights: Weighting = "free"
+    streams: tuple[str, ...] = ("local",)
+    local_start: int = 5
+    local_attention: tuple[str, ...] = ("vv",)
+    taps: tuple[int, ...] = (5, 11, 17, 23)
+    cls_norm: bool = True
+    score_pooling: float = 0.0
+    temperature: float = 0.07
+    sigma: float = 4.0
+    alpha: float = 0.5
+    pool: Pool = "max"
+    top: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.streams) - set(STREAMS):
+            raise ConfigError(f"streams: {sorted(unknown)[0]!r} does not exist; streams are {', '.join(STREAMS)}")
+        limits = {
+            "context": self.context >= 0,
+            "deep": self.deep >= 0,
+            "deep_tokens": self.deep_tokens >= 1,
+            "streams": bool(self.streams) and len(set(self.streams)) == len(self.streams),
+            "taps": bool(self.taps) and len(set(self.taps)) == len(self.taps) and min(self.taps) >= 0,
+            "local_start": self.local_start >= -1,
+            "local_attention": bool(self.local_attention) and set(self.local_attention) <= {"qq", "kk", "vv", "qk"},
+            "score_pooling": 0 <= self.score_pooling <= 1,
+            "temperature": 1e-6 <= self.temperature <= 1e6,
+            "sigma": 0 <= self.sigma <= 518,
+            "alpha": 0 <= self.alpha <= 1,
+            "top": 0 < self.top <= 1,
+        }
+        for name, fits in limits.items():
+            if not fits:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see HeadCLIPConfig")
+        if self.head_weights != "none" and "local" in self.streams and self.local_start < 0:
+            raise ConfigError("streams has 'local', but local_start=-1 says that there is no local stream")
+
+    def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
+        """Before anything is made: whether the backbone ``name`` with these towers can have that detector.
+
+        Raises:
+            ConfigError: a block that does not exist, or more learned tokens than the text tower reads.
+        """
+        if beyond := [block for block in (*self.taps, self.local_start) if block >= vision.n_layers]:
+            raise ConfigError(f"block {beyond[0]} does not exist: {name} has {vision.n_layers}")
+        if self.prompts != "learned":
+            return
+        if self.context > text.n_ctx - 3:  # the start, a word and the end are read, too
+            raise ConfigError(f"context is {self.context}, but the text tower of {name} reads {text.n_ctx} tokens")
+        if self.deep >= text.n_layers:
+            raise ConfigError(
+                f"deep is {self.deep}, but the text tower has blocks 0..{text.n_layers - 1}, and 0 takes none"
+            )
+        if self.deep and self.deep_tokens > self.context:
+            raise ConfigError(
+                f"deep_tokens is {self.deep_tokens}: they overwrite context, which has {self.context} tokens"
+            )
+
+    def learned_shapes(self, vision: VisionConfig, text: TextConfig) -> dict[str, tuple[int, ...]]:
+        """Of all that a detector learns, by the names in its state dict."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.prompts == "learned":
+            shapes["prompts.context"] = (2, self.context, text.d_model)
+            shapes |= {f"prompts.deep.{block}": (self.deep_tokens, text.d_model) for block in range(self.deep)}
+        if self.head_weights != "none":
+            shapes |= {f"weights.raw.{stream}": (vision.n_layers, vision.n_heads) for stream in self.streams}
+        return shapes
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """What no parameter influences where only prompts are learned: ``cls`` [B, d_e], ``taps`` {tap: [B, N, d_e]}."""
+
+    cls: Tensor
+    taps: dict[int, Tensor]
+    size: tuple[int, int]
+
+
+class HeadCLIP(Detector):
+    """HeadCLIP, and by its config AnomalyCLIP and plain CLIP. The backbone is frozen; only what is learned has state.
+
+    Args:
+        backbone: it stays as it is.
+        config: every choice.
+        seed: of the initial prompts.
+
+    Raises:
+        ConfigError: a config that this backbone cannot have: a tap or a text block that does not exist.
+
+    >>> from headlens.backbone import load
+
+    >>> from headlens.detectors import HeadCLIP
+    >>> detector = HeadCLIP(load("mini"))
+    >>> detector(torch.zeros(1, 3, 56, 70)).anomaly_map.shape
+    torch.Size([1, 56, 70])
+    """
+
+    method = "headclip"
+    config: HeadCLIPConfig
+
+    def __init__(self, backbone: Backbone, config: HeadCLIPConfig | None = None, seed: int = 0) -> None:
+        super().__init__(backbone, config := config or HeadCLIPConfig())
+        vision = backbone.vision.cfg
+        self.prompts = self.weights = None
+        if config.prompts == "learned":
+            self.prompts = LearnedPrompts(backbone, config.context, config.deep, config.deep_tokens, seed)
+        if config.head_weights != "none":
+            grid = (vision.n_layers, vision.n_heads)
+            self.weights = HeadWeights(grid, config.head_weights, config.streams, self.device)
+        self._texts: dict[tuple[object, ...], Tensor] = {}
+
+    def reading(self, images: Tensor, categories: Sequence[str] = ()) -> Reading:
+        """How images [B, 3, h, w] are read: both streams, the two prompts, and CLS or Crane's pooling."""
+        config, vision = self.config, self.backbone.vision
+        patches = Readout.of(vision)
+        return Reading(
+            VisionPlan(config.taps, self.local, self.head_weights()),
+            Pair(self.text_of(categories or ["object"] * len(images)), config.temperature),
+            taps=dict.fromkeys(config.taps, patches),
+            image=Readout.of(vision, config.cls_norm),
+            pooling=ScorePooled(config.score_pooling) if config.score_pooling else CLSToken(),
+        )
+
+    @property
+    def scoring(self) -> Scoring:
+        """The mean over taps of p(abnormal), smoothed, and the joint score."""
+        config = self.config
+        return Scoring("mean of probabilities", config.sigma, config.alpha, config.pool, config.top)
+
+    def stages(self, training: TrainingConfig) -> Sequence[Stage]:
+        """One: AnomalyCLIP's losses move prompts and head weights by Adam."""
+        parts = ((self.prompts, training.lr), (self.weights, training.lr_heads))
+        groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts if part is not None]
+        if not any(group["params"] for group in groups):
+            return ()
+        keep = see_kept = None
+        if self.weights is None:
+            keep, see_kept = self._keep_features, self._see_features
+        elif set(self.config.streams) == {"local"}:
+            keep, see_kept = self._keep_parts, self._see_parts
+        return (
+            Stage(
+                groups,
+                see=self.forward,
+                loss=objective,
+                weights={"pixel": training.pixel_weight},
+                keep=keep,
+                see_kept=see_kept,
+            ),
+        )
+
+    @property
+    def about(self) -> dict[str, object]:
+        """What the method says of itself, for people."""
+        config = self.config
+        return {
+            "prompts": config.prompts,
+            "local stream": f"from block {config.local_start}" if self.local is not None else "none",
+            "taps": ", ".join(map(str, config.taps)),
+            "joint score": f"{1 - config.alpha:g} image score + {config.alpha:g} {config.pool} of the map",
+        }
+
+    @property
+    def local(self) -> LocalStream | None:
+        """The rule of the local stream."""
+        config = self.config
+        return LocalStream(config.local_start, config.local_attention) if config.local_start >= 0 else None
+
+    def head_weights(self) -> dict[str, Tensor]:
+        """Learned weights {stream: [layers, heads]}; empty where none are learned."""
+        return self.weights() if self.weights is not None else {}
+
+    def text(self, things: Sequence[str] = ("object",)) -> Tensor:
+        """The normal and the abnormal embedding for each thing, [things, 2, d_e], of unit length.
+
+        Where nothing is differentiated, the last answer is kept until things or prompts change (but through ``.data``,
+        which torch does not notice), and as fine as weights are, whatever autocast says. Under hooks at the text tower
+        or the prompts nothing is kept.
+        """
+        listening = self.backbone.text.must_call_hooks() or (self.prompts is not None and bool(hooked(self.prompts)))
+        if torch.is_grad_enabled() or listening:
+            return self._text(things)
+        learned = list(self.prompts.parameters()) if self.prompts is not None else []
+        known = (*things, *((p.data_ptr(), p._version) for p in (*learned, self.backbone.text.proj)))
+        found = self._texts.get(known)
+        if found is None:
+            with full_precision(self.device):
+                found = self._text(things)
+            self._texts = {known: found}
+        return found
+
+    def _text(self, things: Sequence[str]) -> Tensor:
+        if self.prompts is not None:
+            return self.prompts(self.backbone, things)
+        return torch.stack([ensemble(self.backbone, [thing]) for thing in things])
+
+    def text_of(self, categories: Sequence[str]) -> Tensor:
+        """The embeddings for images of ``categories``: [2, d_e], or [B, 2, d_e] where the config is class-aware."""
+        if not self.config.class_aware:
+            return self.text()[0]
+        things = list(dict.fromkeys(categories))
+        known = self.text([thing.replace("_", " ") for thing in things])
+        return known[[things.index(category) for category in categories]]
+
+    def _keep_features(self, images: Tensor) -> KeptFeatures:
+        reading = self.reading(images)
+        features = reading.features(self.see(images, reading))
+        return KeptFeatures(features.cls, features.taps, (images.shape[2], images.shape[3]))
+
+    def _see_features(self, kept: KeptFeatures, categories: Sequence[str]) -> Prediction:
+        reading = self.reading(kept.cls, categories)
+        return self.score(reading.margins(Features(kept.cls, kept.taps)), kept.size)
+
+    def _keep_parts(self, images: Tensor) -> LocalParts:
+        return local_parts(self.backbone.vision, self.reading(images), images)
+
+    def _see_parts(self, kept: LocalParts, categories: Sequence[str]) -> Prediction:
+        reading = self.reading(kept.cls, categories)
+        features = assemble(self.backbone.vision, reading, kept)
+        return self.score(reading.margins(features), kept.size)

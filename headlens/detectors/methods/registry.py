@@ -1,0 +1,77 @@
+"""Methods by name, and presets: methods with their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from headlens.backbone import Backbone
+from headlens.detectors.detector import Detector, MethodConfig
+from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
+from headlens.errors import ConfigError
+
+METHODS: dict[str, tuple[type[Detector], type[MethodConfig]]] = {"headclip": (HeadCLIP, HeadCLIPConfig)}
+"""Of each method by name, its detector and its settings."""
+
+_HEADCLIP = HeadCLIPConfig()
+_ANOMALYCLIP = replace(_HEADCLIP, head_weights="none", alpha=0.0)
+PRESETS = {
+    "headclip": _HEADCLIP,
+    "anomalyclip": _ANOMALYCLIP,
+    "anomalyclip-published": replace(_ANOMALYCLIP, taps=(23,), cls_norm=False),
+    "crane": replace(_ANOMALYCLIP, taps=(23,), local_attention=("qq", "kk", "vv"), score_pooling=0.5),
+    "clip": replace(_ANOMALYCLIP, prompts="ensemble"),
+}
+"""HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
+AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; Crane (arXiv 2504.11055) without its second
+backbone, whose scripts name four taps, but all of them show the last one; and CLIP with hand-written prompts."""
+
+
+def preset(name: str, **changes: Any) -> MethodConfig:
+    """One of ``PRESETS``, with fields changed.
+
+    Raises:
+        ConfigError: an unknown preset or field.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    return type(PRESETS[name]).of(PRESETS[name].table() | changes)
+
+
+def build(backbone: Backbone, method: str | MethodConfig = "headclip", seed: int = 0, **changes: Any) -> Detector:
+    """An untrained detector: a preset by name, with fields changed, or a method's settings.
+
+    Args:
+        backbone: it stays as it is.
+        method: one of ``PRESETS``, or settings such as ``HeadCLIPConfig()``.
+        seed: of what is initialised at random.
+        **changes: fields of the settings.
+
+    Raises:
+        ConfigError: an unknown preset or field, or settings that this backbone cannot have.
+
+    >>> from headlens.backbone import load
+    >>> build(load("mini"), "crane", taps=(23,)).config.score_pooling
+    0.5
+    """
+    config = preset(method, **changes) if isinstance(method, str) else replace(method, **changes)
+    return METHODS[method_of(config)][0](backbone, config, seed)
+
+
+def method_of(config: MethodConfig) -> str:
+    """The name of the method that has such settings."""
+    return next(name for name, (_, settings) in METHODS.items() if type(config) is settings)
+
+
+def config_of(table: Mapping[str, Any]) -> MethodConfig:
+    """The settings in table ``detector`` of a run's ``config.toml``; without ``method`` they are HeadCLIP's.
+
+    Raises:
+        ConfigError: an unknown method or field, or a value of another type.
+    """
+    fields = dict(table)
+    method = fields.pop("method", "headclip")
+    if not isinstance(method, str) or method not in METHODS:
+        raise ConfigError(f"unknown method {method!r}; this headlens has {', '.join(METHODS)}")
+    return METHODS[method][1].of(fields)

@@ -1,0 +1,1 @@
+"""Parts that methods are built of: learned prompts, sentences, head weights."""

@@ -1,0 +1,119 @@
+"""How a token of a residual stream becomes an embedding, and what of it is a sum over everything that wrote the token.
+
+    e = LN(x) P + c = x Ĝ / σ + b      Ĝ = G - its mean row,  G = diag(γ) P,  b = β P + c,  σ = sqrt(var(x) + eps)
+
+With σ and the embedding's norm held at what they are, ``<e / |e|, u>`` is linear in the token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from headlens.backbone.norm import Norm
+from headlens.backbone.vision import VisionTower
+from headlens.precision import wide
+
+
+class Folded(NamedTuple):
+    """Norm and projection as one matrix: matrix [D, d_e], bias [d_e]; ``eps`` None: there is no norm, and σ is 1."""
+
+    matrix: Tensor
+    bias: Tensor
+    eps: float | None
+
+    def scale(self, tokens: Tensor) -> Tensor:
+        """σ of tokens [..., D], [..., 1]."""
+        if self.eps is None:
+            return torch.ones_like(tokens[..., :1])
+        return (tokens.var(-1, unbiased=False, keepdim=True) + self.eps).sqrt()
+
+
+class Covector(NamedTuple):
+    """What is read of ``n`` tokens of ``B`` images: ``<token, direction> * scale``.
+
+    Args:
+        direction: [B, 1, D], the same at every token of an image, or [B, n, D].
+        scale: [B, n].
+    """
+
+    direction: Tensor
+    scale: Tensor
+
+    def of(self, tokens: Tensor) -> Tensor:
+        """What is read of a stream's tokens [B, n, D], [B, n]."""
+        if self.direction.shape[1] == 1:
+            return torch.einsum("bnd,bd->bn", wide(tokens), self.direction[:, 0]) * self.scale
+        return (wide(tokens) * self.direction).sum(-1) * self.scale
+
+    def of_heads(self, written: Tensor, w_o: Tensor) -> Tensor:
+        """What is read of heads that wrote [B, n, H, d] through ``w_o`` [H, d, D], [B, n, H]."""
+        if self.direction.shape[1] == 1:
+            by_channel = torch.einsum("hdm,bm->bhd", wide(w_o), self.direction[:, 0])
+            return torch.einsum("bnhd,bhd->bnh", wide(written), by_channel) * self.scale[..., None]
+        by_channel = torch.einsum("hdm,bnm->bnhd", wide(w_o), self.direction)
+        return (wide(written) * by_channel).sum(-1) * self.scale[..., None]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A LayerNorm, or none, and a projection.
+
+    Args:
+        matrix: [D, d_e].
+        norm: in front of it.
+        bias: [d_e], behind it.
+        of_tower: this is the tower's own read-out, whose CLS embedding the tower has computed already.
+
+    >>> from headlens.backbone import load
+    >>> tower = load("mini").vision
+    >>> Readout.of(tower)(torch.zeros(1, 5, tower.cfg.d_model)).shape
+    torch.Size([1, 5, 128])
+    """
+
+    matrix: Tensor
+    norm: Norm | None = None
+    bias: Tensor | None = None
+    of_tower: bool = False
+
+    @classmethod
+    def of(cls, tower: VisionTower, norm: bool = True) -> Readout:
+        """The tower's ``ln_final`` and ``proj``; the projection alone without ``norm``."""
+        return cls(tower.proj, tower.ln_final if norm else None, of_tower=norm)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Tokens [..., D] to embeddings [..., d_e], at least float32."""
+        normed = tokens if self.norm is None else Norm.forward(self.norm, tokens)  # without the hook at its scale
+        embedding = wide(normed @ self.matrix)
+        return embedding if self.bias is None else embedding + self.bias
+
+    @cached_property
+    def folded(self) -> Folded:
+        """Both as one matrix."""
+        matrix, norm = wide(self.matrix), self.norm
+        bias = matrix.new_zeros(matrix.shape[1]) if self.bias is None else wide(self.bias)
+        if norm is None:
+            return Folded(matrix, bias, None)
+        scaled = wide(norm.weight)[:, None] * matrix
+        return Folded(scaled - scaled.mean(0), wide(norm.bias) @ matrix + bias, norm.eps)
+
+    def held(self, tokens: Tensor, u: Tensor) -> tuple[Covector, Tensor]:
+        """``r`` and ``rest`` with ``<token, r> + rest = <e / |e|, u>``, exactly, for the tokens as they are.
+
+        Args:
+            tokens: [B, n, D].
+            u: [B, d_e].
+
+        Returns:
+            A covector of n tokens, and the bias' part [B, n]. As functions of other tokens they are held: σ and |e|
+            stay those of ``tokens``.
+        """
+        folded, tokens = self.folded, wide(tokens)
+        scale = folded.scale(tokens)  # (B, n, 1)
+        norm = (tokens @ folded.matrix / scale + folded.bias).norm(dim=-1)  # (B, n)
+        covector = Covector((u @ folded.matrix.T)[:, None], 1 / (scale[..., 0] * norm))
+        return covector, (u @ folded.bias)[:, None] / norm

@@ -1,0 +1,104 @@
+"""What a method says about its training: the settings, and one or more stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from headlens.errors import ConfigError
+from headlens.settings import Settings
+
+_LARGEST_SEED = 2**32
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Settings):
+    """Settings of one training run. The values are AnomalyCLIP's where the HeadCLIP abstract says nothing.
+
+    Args:
+        epochs: passes over the auxiliary set.
+        batch: images of one step on each device.
+        accumulate: steps whose gradients are added up before the weights move.
+        lr: of the prompts.
+        lr_heads: of the head weights.
+        betas: of Adam.
+        pixel_weight: of the pixel terms against the image term.
+        size: images are resized to this square; 0 is the backbone's own size.
+        precision: of the forward pass; what is learned stays float32.
+        seed: of the initial prompts and of the order of images.
+        save_every: steps between two states that a killed run goes on from.
+
+    Raises:
+        ConfigError: a value that makes no training.
+    """
+
+    epochs: int = 5
+    batch: int = 8
+    accumulate: int = 1
+    lr: float = 1e-3
+    lr_heads: float = 5e-3
+    betas: tuple[float, float] = (0.5, 0.999)
+    pixel_weight: float = 4.0
+    size: int = 0
+    precision: Precision = "float32"
+    seed: int = 0
+    save_every: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = {"epochs": 1, "batch": 1, "accumulate": 1, "lr": 0, "lr_heads": 0, "pixel_weight": 0, "size": 0}
+        for name, low in {**least, "save_every": 1}.items():
+            if not getattr(self, name) >= low:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it is at least {low}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas are {self.betas}; each is at least 0 and below 1")
+        if abs(self.seed) > _LARGEST_SEED:
+            raise ConfigError(f"seed is {self.seed}; it is at most {_LARGEST_SEED}")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a training set says of ``B`` images.
+
+    Args:
+        labels: [B], 0 normal, 1 anomalous, -1 not known; on the CPU.
+        masks: [B, H, W] bool, on the device.
+        has_mask: [B] bool, whether the mask is known; on the CPU.
+    """
+
+    labels: Tensor
+    masks: Tensor
+    has_mask: Tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a training: what moves, what it is moved by, and for how long.
+
+    Args:
+        groups: parameter groups for the optimiser, ``{"params": [...], "lr": ...}``.
+        see: normalised images [B, 3, h, w] and their categories to what the loss reads, differentiable.
+        loss: what ``see`` made, and the answers, to named terms, each a scalar.
+        weights: what each term is multiplied by before they are added up; 1 where it is not named.
+        name: empty for the only stage of a method.
+        keep: images to what this stage cannot change of ``see``, computed once for each image: a frozen dataclass of
+            tensors [B, ...] or dicts of them.
+        see_kept: the same as ``see``, from what ``keep`` made of the batch, and the categories.
+        optimiser: which.
+        epochs, batch: as the training's settings say when None.
+    """
+
+    groups: Sequence[dict[str, Any]]
+    see: Callable[[Tensor, Sequence[str]], Any]
+    loss: Callable[[Any, Answers], dict[str, Tensor]]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    name: str = ""
+    keep: Callable[[Tensor], Any] | None = None
+    see_kept: Callable[[Any, Sequence[str]], Any] | None = None
+    optimiser: Literal["adam", "adamw"] = "adam"
+    epochs: int | None = None
+    batch: int | None = None

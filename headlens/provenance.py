@@ -1,0 +1,67 @@
+"""Where a result came from: which backbone, which learned tensors, which data, which software."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from headlens.data import DataSet
+from headlens.detectors.detector import Detector
+from headlens.precision import rounding_unit
+from headlens.version import __version__
+
+_PACKAGES = ("torch", "open_clip_torch", "transformer-lens")
+
+
+def provenance(detector: Detector, dataset: DataSet, **settings: Any) -> dict[str, Any]:
+    """Which detector, data and software made a result; all of it fits into JSON."""
+    names = sha256("\n".join(record.name for record in dataset.records).encode())
+    pictures = {
+        "name": dataset.name,
+        "domain": dataset.domain,
+        "pictures": len(dataset),
+        "names_sha256": names.hexdigest(),
+        "fingerprint": dataset.fingerprint,
+    }
+    return detector_provenance(detector, dataset=pictures, **{"seed": None, **settings})
+
+
+def learned_sha256(detector: Detector) -> str:
+    """Of everything that was learned."""
+    learned = sha256()
+    for name, value in sorted(detector.state_dict().items()):
+        learned.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return learned.hexdigest()
+
+
+def detector_provenance(detector: Detector, **settings: Any) -> dict[str, Any]:
+    """The same of a result that no picture has a part in."""
+    about = {
+        "backbone": asdict(detector.backbone.provenance),
+        "detector": {"method": detector.method, **detector.config.table()},
+        "learned_sha256": learned_sha256(detector),
+        **({"hooks": hooks} if (hooks := detector.hooks) else {}),
+        "versions": versions(*_PACKAGES),
+        **settings,
+    }
+    return json.loads(json.dumps(about))
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of headlens, Python and some packages."""
+    known = {"headlens": __version__, "python": sys.version.split()[0]}
+    return known | {name: version(name) for name in packages}
+
+
+def computed(detector: Detector, precision: str | None = None) -> dict[str, str]:
+    """Where a detector runs and how finely: parts of a sweep that was interrupted must agree on it."""
+    scale = detector.backbone.logit_scale
+    rounded = scale.dtype == torch.float32 and rounding_unit(scale.dtype, scale.device) > torch.finfo(scale.dtype).eps
+    as_it_is = f"{scale.dtype}, products in TF32" if rounded else str(scale.dtype)  # a setting of torch's, on GPUs
+    return {"device": scale.device.type, "precision": precision or as_it_is}
