@@ -208,6 +208,18 @@ class Detector(nn.Module, ABC):
         return super()._apply(fn, recurse)
 
 
+def detector_of(given: Any) -> Detector:
+    """The detector that is meant by a detector, or by a run that has one: what every verb takes first.
+
+    Raises:
+        ConfigError: neither.
+    """
+    detector = given if isinstance(given, Detector) else getattr(given, "detector", None)
+    if not isinstance(detector, Detector):
+        raise ConfigError(f"{type(given).__name__} is no detector and no run; give headlens.load(...) or its .detector")
+    return detector
+
+
 def check_size(size: int, vision: VisionConfig, what: str = "size") -> None:
     """Raises ConfigError for images smaller than a patch, or much larger than the backbone was made for."""
     least, most = vision.patch_size, LARGEST * max(vision.image_size)
