@@ -46,7 +46,7 @@ def plain(detector: Detector, images: Tensor, text: Tensor, variant: Variant | N
         for head in (variant.heads if variant else ())
     ]
     out = detector.backbone.vision.run_with_hooks(
-        images, fwd_hooks=hooks, taps=detector.config.taps, local=detector.local, head_weights=detector.head_weights()
+        images, fwd_hooks=hooks, taps=detector.config.taps, local=detector.plan.local, head_weights=detector.head_weights()
     )
     return detector.score(Features(out.embedding, out.patches, (images.shape[2], images.shape[3])), text)
 

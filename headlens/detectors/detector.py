@@ -1,7 +1,8 @@
 """``Detector``: a frozen backbone, what a method learned on top of it, and how its scores are read.
 
-A method answers three questions, and nothing else asks which method it is:
+A method answers four questions, and nothing else asks which method it is:
 
+    plan                           which streams, taps and head weights the tower has, whatever the batch
     reading(images, categories)    how the tower is run on a batch, and how its tokens become margins
     scoring                        how margins become maps and scores
     stages(training)               how it is trained; nothing for a training-free one
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from headlens import html
-from headlens.backbone import Backbone, VisionOutput
+from headlens.backbone import Backbone, VisionOutput, VisionPlan
 from headlens.backbone.hooks import hooked
 from headlens.detectors.reading import Reading
 from headlens.detectors.scoring import Margins, Prediction, Scoring
@@ -60,7 +61,7 @@ class MethodConfig(Settings):
 
 
 class Detector(nn.Module, ABC):
-    """A frozen backbone and a method on it. Abstract: a method answers ``reading``, ``scoring`` and ``stages``.
+    """A frozen backbone and a method on it. A method answers ``plan``, ``reading``, ``scoring`` and ``stages``.
 
     Args:
         backbone: it stays as it is.
@@ -84,6 +85,14 @@ class Detector(nn.Module, ABC):
         self.config = config
         self._backbone = [backbone.requires_grad_(False).eval()]  # in a list: its weights are not this module's state
         self.size = 0  # pixels along a side that it was trained on, where that is another than the backbone's
+
+    @property
+    @abstractmethod
+    def plan(self) -> VisionPlan:
+        """How the image tower is run: streams, taps and head weights, which are the same for every batch.
+
+        A reading may add to it what depends on its images.
+        """
 
     @abstractmethod
     def reading(self, images: Tensor, categories: Sequence[str] = ()) -> Reading:

@@ -77,7 +77,7 @@ def test_cranes_image_feature_is_its_formula(clip, images):
     """arXiv 2504.11055: patches weighted by their anomaly, half and half with CLS; QQ + KK + VV attention."""
     config = preset("crane", **(SMALL | {"taps": (1, 3)}))
     detector = HeadCLIP(clip, config, seed=1)
-    assert detector.local.attention == ("qq", "kk", "vv")
+    assert detector.plan.local.attention == ("qq", "kk", "vv")
     text, features = detector.text()[0], detector.features(images)
     patches = torch.stack([F.normalize(tokens, dim=-1) for tokens in features.patches.values()])  # (tap, B, N, d)
     anomalous = (patches @ text.T / 0.07).mean(0).softmax(-1)[..., 1:]

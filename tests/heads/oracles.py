@@ -21,7 +21,7 @@ def scored(detector: Detector, out, size: tuple[int, int], categories: list[str]
 def hooked(detector: Detector, images: Tensor, hooks: list, categories: list[str] | None = None) -> Prediction:
     """A prediction in the images' precision with hooks in the way."""
     vision = detector.backbone.vision
-    options = {"taps": detector.config.taps, "local": detector.local, "head_weights": detector.head_weights()}
+    options = {"taps": detector.config.taps, "local": detector.plan.local, "head_weights": detector.head_weights()}
     out = vision.run_with_hooks(images, fwd_hooks=hooks, **options)
     return scored(detector, out, images.shape[2:], categories or ["object"] * len(images))
 
@@ -32,7 +32,7 @@ def cached(detector: Detector, images: Tensor):
         images,
         names_filter=lambda _: True,
         taps=detector.config.taps,
-        local=detector.local,
+        local=detector.plan.local,
         head_weights=detector.head_weights(),
     )
 

@@ -96,7 +96,7 @@ def test_wavefront_is_restart_is_gate_zero_is_head_weight_zero(detector, images)
         off[head.stream][head.layer, head.head] = 0
         gates = {stream: torch.ones(3, 4, 4, dtype=torch.float64) for stream in weights}
         gates[head.stream][:, head.layer, head.head] = 0
-        options = {"taps": detector.config.taps, "local": detector.local, "hooked": False}
+        options = {"taps": detector.config.taps, "local": detector.plan.local, "hooked": False}
         by_weight = vision(images, head_weights=off, **options)
         by_gate = vision(images, head_weights=weights, gates=gates, **options)
         close(by_weight.embedding, by_gate.embedding)

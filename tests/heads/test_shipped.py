@@ -75,7 +75,7 @@ def test_7_five_ways_to_switch_a_head_off(detector, images, clean):
         weights[head.stream][head.layer, head.head] = 0
         ways = []
         for options in ({"head_weights": detector.head_weights(), "gates": gates}, {"head_weights": weights}):
-            out = vision(images, taps=detector.config.taps, local=detector.local, **options)
+            out = vision(images, taps=detector.config.taps, local=detector.plan.local, **options)
             ways.append(detector.score(Features(out.embedding, out.patches, (56, 56)), text))
         for way in ways:
             close(way.image_margin, by_hook.image_margin)
@@ -116,9 +116,9 @@ def test_10_and_11_nothing_ablated_nothing_changed_and_images_are_by_themselves(
     plain = vision(images)
     ones = {"global": torch.ones(24, 16), "local": torch.ones(24, 16)}
     gates = {stream: torch.ones(1, 24, 16) for stream in ones}
-    weighed = vision(images, taps=(23,), local=detector.local, head_weights=ones, gates=gates)
+    weighed = vision(images, taps=(23,), local=detector.plan.local, head_weights=ones, gates=gates)
     close(weighed.embedding, plain.embedding)
-    close(weighed.patches[23], vision(images, taps=(23,), local=detector.local).patches[23])
+    close(weighed.patches[23], vision(images, taps=(23,), local=detector.plan.local).patches[23])
     nothing = respond(clean, [Variant("none", ())])
     close(nothing.image[0], clean.margins.image)
     close(nothing.taps[23][0], clean.margins.taps[23])

@@ -193,12 +193,19 @@ class HeadCLIP(Detector):
             self.weights = HeadWeights(grid, config.head_weights, config.streams, self.device)
         self._texts: dict[tuple[object, ...], Tensor] = {}
 
+    @property
+    def plan(self) -> VisionPlan:
+        """Both streams, the taps and the head weights."""
+        config = self.config
+        local = LocalStream(config.local_start, config.local_attention) if config.local_start >= 0 else None
+        return VisionPlan(config.taps, local, self.head_weights())
+
     def reading(self, images: Tensor, categories: Sequence[str] = ()) -> Reading:
         """How images [B, 3, h, w] are read: both streams, the two prompts, and CLS or Crane's pooling."""
         config, vision = self.config, self.backbone.vision
         patches = Readout.of(vision)
         return Reading(
-            VisionPlan(config.taps, self.local, self.head_weights()),
+            self.plan,
             Pair(self.text_of(categories or ["object"] * len(images)), config.temperature),
             taps=dict.fromkeys(config.taps, patches),
             image=Readout.of(vision, config.cls_norm),
@@ -239,16 +246,10 @@ class HeadCLIP(Detector):
         config = self.config
         return {
             "prompts": config.prompts,
-            "local stream": f"from block {config.local_start}" if self.local is not None else "none",
+            "local stream": f"from block {config.local_start}" if config.local_start >= 0 else "none",
             "taps": ", ".join(map(str, config.taps)),
             "joint score": f"{1 - config.alpha:g} image score + {config.alpha:g} {config.pool} of the map",
         }
-
-    @property
-    def local(self) -> LocalStream | None:
-        """The rule of the local stream."""
-        config = self.config
-        return LocalStream(config.local_start, config.local_attention) if config.local_start >= 0 else None
 
     def head_weights(self) -> dict[str, Tensor]:
         """Learned weights {stream: [layers, heads]}; empty where none are learned."""
