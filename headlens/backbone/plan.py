@@ -123,6 +123,16 @@ class VisionPlan:
         replaced = self.local is not None and self.local.mode == "replace" and layer >= self.local.start
         return self.local.attention if replaced and self.local is not None else ("qk",)
 
+    def writers(self, tap: int) -> dict[str, range]:
+        """Layers of each stream whose heads write into what is read at a tap: the local stream begins as the global.
+
+        >>> VisionPlan(taps=(5, 11), local=LocalStream(start=3)).writers(5)
+        {'global': range(0, 3), 'local': range(3, 6)}
+        """
+        if self.beside is None or tap < self.beside.start:
+            return {"global": range(tap + 1)}
+        return {"global": range(self.beside.start), "local": range(self.beside.start, tap + 1)}
+
     def has_mlp(self, stream: str, layer: int) -> bool:
         """Whether a block of that stream has its MLP."""
         if self.local is None or layer < self.local.start:
