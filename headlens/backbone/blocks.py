@@ -265,7 +265,7 @@ class Block(nn.Module):
             local: the local stream's rule, or None in blocks that have none.
             weight, local_weight: [R, H] or [1, H] multipliers of the heads of each stream.
             adapter, local_adapter: applied to each stream after the block.
-            add, local_add: [R, T, D], added to what the heads of each stream write.
+            add, local_add: [R, T, D], added to what the heads of each stream write; of CLS alone where that is all.
             cls_only: the global stream's CLS alone, [R, 1, D], and no more than that is computed.
             in_place: write over both streams, so that none is copied; ``y`` is then given, and ``mid`` is lost.
             hooked: call the hook points; nothing is then written in place.
@@ -287,8 +287,9 @@ class Block(nn.Module):
             y = at(self, "hook_local_resid_post", y)
 
         attention = local.attention if local is not None and not beside else ("qk",)
-        x, asking = (x[:, :1], q[:, :1]) if cls_only else (x, q)
+        asking = q[:, :1] if cls_only and attention == ("qk",) else q  # other matrices need every query
         out, z = self.attn(asking, k, v, attention, weight, "global", hooked)
+        x, out, z = (x[:, :1], out[:, :1], z[:, :1]) if cls_only else (x, out, z)
         out = out if add is None else out + add
         if hooked:
             mid = at(self, "hook_resid_mid", plus(x, at(self, "hook_attn_out", out)))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 
-from headlens.backbone import LocalStream, embedded, load
+from headlens.backbone import LocalStream, VisionPlan, embedded, load
 from headlens.backbone.checkpoint import read_checkpoint
 from headlens.backbone.parity import parity
 from headlens.errors import CheckpointError, RunError
@@ -93,7 +93,7 @@ def test_local_stream_is_a_sum_of_its_heads(mini):
     last = 23
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        _, cache = mini.vision.run_with_cache(images, local=LOCAL, taps=(last,))
+        _, cache = mini.vision.run_with_cache(images, VisionPlan((last,), LOCAL))
         total = cache["resid_pre", 5].clone()
         for layer in range(5, last + 1):
             attn = mini.vision.blocks[layer].attn
@@ -105,9 +105,9 @@ def test_gates_of_one_change_nothing(mini):
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     ones = {stream: torch.ones(24, 16) for stream in ("global", "local")}
     with torch.no_grad():
-        plain = mini.vision(images, local=LOCAL, taps=(5, 23))
-        weighed = mini.vision(images, local=LOCAL, taps=(5, 23), head_weights=ones)
-        off = mini.vision(images, local=LOCAL, taps=(5, 23), gates={"global": torch.zeros(1, 24, 16)})
+        plain = mini.vision(images, VisionPlan((5, 23), LOCAL))
+        weighed = mini.vision(images, VisionPlan((5, 23), LOCAL, ones))
+        off = mini.vision(images, VisionPlan((5, 23), LOCAL), gates={"global": torch.zeros(1, 24, 16)})
     close(weighed.patches[23], plain.patches[23], 1e-6)
     assert (off.embedding - plain.embedding).norm() > 0.1 * plain.embedding.norm()
 

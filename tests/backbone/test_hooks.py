@@ -8,13 +8,13 @@ from torch import nn
 from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 
-from headlens.backbone import LocalStream
+from headlens.backbone import LocalStream, VisionPlan
 from headlens.backbone.blocks import HookedLayerNorm
 from headlens.backbone.hooks import hooked
 from headlens.errors import HeadlensError, ShapeError
 from tests.backbone.models import close
 
-LOCAL = LocalStream(start=2)
+PLAN = VisionPlan(taps=(3,), local=LocalStream(start=2))
 EVERYWHERE = {
     *(f"hook_resid_{place}" for place in ("pre", "mid", "post")),
     *("hook_attn_out", "hook_mlp_out"),
@@ -34,7 +34,7 @@ def listeners(tower: nn.Module) -> int:
 
 
 def test_the_names_of_the_design(ours, images):
-    _, cache = ours.vision.run_with_cache(images, names_filter=lambda _: True, local=LOCAL)
+    _, cache = ours.vision.run_with_cache(images, PLAN, names_filter=lambda _: True)
     expected = {"hook_embed", "ln_final.hook_scale"}
     for layer in range(4):
         expected |= {f"blocks.{layer}.{name}" for name in EVERYWHERE | (BESIDE if layer >= 2 else set())}
@@ -42,7 +42,7 @@ def test_the_names_of_the_design(ours, images):
 
 
 def test_shapes(ours, images):
-    _, cache = ours.vision.run_with_cache(images, names_filter=lambda _: True, local=LOCAL)
+    _, cache = ours.vision.run_with_cache(images, PLAN, names_filter=lambda _: True)
     assert isinstance(cache, ActivationCache)
     for name in ("q", "k", "v", "z"):
         assert cache[name, 3].shape == (3, 17, 4, 8)
@@ -54,7 +54,7 @@ def test_shapes(ours, images):
 
 
 def test_patterns_and_results_exist_only_when_asked_for(ours, images):
-    _, cache = ours.vision.run_with_cache(images, local=LOCAL)
+    _, cache = ours.vision.run_with_cache(images, PLAN)
     assert not any(name.endswith(("pattern", "result")) for name in cache)
     assert "blocks.3.attn.hook_local_z" in cache
     _, cache = ours.vision.run_with_cache(images, names_filter="blocks.1.attn.hook_pattern")
@@ -97,19 +97,15 @@ def test_a_hook_may_replace_what_it_sees(ours, images):
     none = torch.ones(1, 4, 4, dtype=torch.float64)
     none[:, 3] = 0
     close(dropped.embedding, tower(images, gates={"global": none}).embedding)
-    local_pattern = tower.run_with_hooks(
-        images, taps=(3,), local=LOCAL, fwd_hooks=[("blocks.2.attn.hook_local_pattern", even)]
-    )
-    assert not torch.allclose(local_pattern.patches[3], tower(images, taps=(3,), local=LOCAL).patches[3])
+    local_pattern = tower.run_with_hooks(images, PLAN, fwd_hooks=[("blocks.2.attn.hook_local_pattern", even)])
+    assert not torch.allclose(local_pattern.patches[3], tower(images, PLAN).patches[3])
     close(local_pattern.embedding, plain.embedding)
 
 
 def test_a_hook_where_the_local_stream_begins_changes_both_streams(ours, images):
-    doubled = ours.vision.run_with_hooks(
-        images, taps=(3,), local=LOCAL, fwd_hooks=[("blocks.2.hook_resid_pre", lambda x, hook: 2 * x)]
-    )
+    doubled = ours.vision.run_with_hooks(images, PLAN, fwd_hooks=[("blocks.2.hook_resid_pre", lambda x, hook: 2 * x)])
     x = ours.vision.run_with_cache(images, names_filter="blocks.2.hook_resid_pre")[1]["resid_pre", 2]
-    again = ours.vision(2 * x, start_at=2, taps=(3,), local=LOCAL)
+    again = ours.vision(2 * x, PLAN, start_at=2)
     close(doubled.embedding, again.embedding)
     close(doubled.patches[3], again.patches[3])
 
@@ -173,7 +169,7 @@ def test_hooks_of_an_outer_context_survive_an_inner_run(ours, images):
 def test_the_fast_path_calls_no_hook(ours, images):
     seen = []
     with ours.vision.hooks([(lambda _: True, lambda x, hook: seen.append(hook.name))]):
-        ours.vision(images, local=LOCAL, hooked=False)
+        ours.vision(images, PLAN, hooked=False)
     assert seen == []
 
 
@@ -184,7 +180,7 @@ def test_what_can_never_fire_is_said(ours, images):
     with pytest.raises(HeadlensError, match="hooked=False calls no hook point"):
         ours.vision.run_with_hooks(images, fwd_hooks=[hook], hooked=False)
     with pytest.raises(HeadlensError, match=r"blocks\.1\.attn\.hook_local_z was not reached"):
-        ours.vision.run_with_cache(images, names_filter="blocks.1.attn.hook_local_z", local=LOCAL)
+        ours.vision.run_with_cache(images, names_filter="blocks.1.attn.hook_local_z", plan=PLAN)
     assert listeners(ours.vision) == 0
 
 

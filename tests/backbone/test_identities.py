@@ -5,11 +5,13 @@ Nothing here reads the model's intermediate sums back from itself where a plain 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from headlens.backbone import LocalStream
+from headlens.backbone import LocalStream, VisionPlan
 from tests.backbone.models import close
 
 LOCAL = LocalStream(start=1)
@@ -24,9 +26,14 @@ def weights() -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def run(ours, images, weights):
+def plan(weights) -> VisionPlan:
+    return VisionPlan(TAPS, LOCAL, weights)
+
+
+@pytest.fixture
+def run(ours, images, plan):
     """Output and a cache of everything, patterns and head results included."""
-    return ours.vision.run_with_cache(images, names_filter=lambda _: True, taps=TAPS, local=LOCAL, head_weights=weights)
+    return ours.vision.run_with_cache(images, plan, names_filter=lambda _: True)
 
 
 def folded(tower) -> tuple[Tensor, Tensor]:
@@ -138,25 +145,22 @@ def test_6_per_head_maps_and_rest_are_the_tap_margin_map(ours, run):
 
 
 @pytest.mark.parametrize("layer, head", [(0, 0), (1, 3), (2, 1), (3, 2)])
-def test_7_five_ways_to_switch_a_global_head_off(ours, images, weights, run, layer, head):
+def test_7_five_ways_to_switch_a_global_head_off(ours, images, plan, run, layer, head):
     tower = ours.vision
-    options = {"taps": TAPS, "local": LOCAL}
 
     def zero(z, hook):
         z = z.clone()
         z[:, :, head] = 0
         return z
 
-    by_hook = tower.run_with_hooks(
-        images, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", zero)], head_weights=weights, **options
-    )
+    by_hook = tower.run_with_hooks(images, plan, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", zero)])
     gate = torch.ones(1, L, H, dtype=torch.float64)
     gate[:, layer, head] = 0
-    by_gate = tower(images, head_weights=weights, gates={"global": gate}, **options)
-    none = {**weights, "global": weights["global"] * gate[0]}
-    by_weight = tower(images, head_weights=none, **options)
-    by_restart = restart(tower, run[1], layer, head, weights, options)
-    by_wavefront = wavefront(tower, run[1], weights)[layer][head]
+    by_gate = tower(images, plan, gates={"global": gate})
+    none = {**plan.head_weights, "global": plan.head_weights["global"] * gate[0]}
+    by_weight = tower(images, replace(plan, head_weights=none))
+    by_restart = restart(tower, run[1], layer, head, plan)
+    by_wavefront = wavefront(tower, run[1], plan.head_weights["global"])[layer][head]
 
     assert not torch.allclose(by_hook.embedding, run[0].embedding), "switching a head off must do something"
     for other in (by_gate, by_weight, by_restart):
@@ -166,12 +170,12 @@ def test_7_five_ways_to_switch_a_global_head_off(ours, images, weights, run, lay
     close(by_wavefront, by_hook.embedding)
 
 
-def restart(tower, cache, layer, head, weights, options):
+def restart(tower, cache, layer, head, plan):
     """Leave the head out of its block's sum, go on from the residual stream after that block."""
     block, above = tower.blocks[layer], layer + 1
     mid = cache["resid_mid", layer] - cache["z", layer][:, :, head] @ block.attn.W_O[head]
     y = cache[f"blocks.{layer}.hook_local_resid_post"] if LOCAL.start < above else None
-    return tower(mid + block.mlp(block.ln2(mid)), start_at=above, local_resid=y, head_weights=weights, **options)
+    return tower(mid + block.mlp(block.ln2(mid)), plan, start_at=above, local_resid=y)
 
 
 def wavefront(tower, cache, weights) -> list[Tensor]:
@@ -179,7 +183,7 @@ def wavefront(tower, cache, weights) -> list[Tensor]:
     state = cache["hook_embed"][:0]  # grows by H variants a block
     for layer, block in enumerate(tower.blocks):
         q, k, v = block.attn.project(block.ln1(state))
-        state = state + block.attn(q, k, v, weight=weights["global"][None, layer])
+        state = state + block.attn(q, k, v, weight=weights[None, layer])[0]
         removed = torch.einsum("bthd,hdm->hbtm", cache["z", layer], block.attn.W_O)
         state = torch.cat([state, (cache["resid_mid", layer] - removed).flatten(0, 1)])
         state = state + block.mlp(block.ln2(state))
@@ -187,13 +191,13 @@ def wavefront(tower, cache, weights) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("layer, head", [(1, 0), (2, 3), (3, 1)])
-def test_7_a_local_head_costs_a_readout(ours, images, weights, run, layer, head):
+def test_7_a_local_head_costs_a_readout(ours, images, plan, run, layer, head):
     """It feeds nothing but the taps above it: subtracting it there is the exact ablation."""
     tower, (_, cache) = ours.vision, run
     gate = torch.ones(1, L, H, dtype=torch.float64)
     gate[:, layer, head] = 0
-    clean = tower(images, taps=TAPS, local=LOCAL, head_weights=weights)
-    ablated = tower(images, taps=TAPS, local=LOCAL, head_weights=weights, gates={"local": gate})
+    clean = tower(images, plan)
+    ablated = tower(images, plan, gates={"local": gate})
     assert torch.equal(ablated.embedding, clean.embedding)
     contribution = cache[f"blocks.{layer}.attn.hook_local_z"][:, :, head] @ tower.blocks[layer].attn.W_O[head]
     for tap in TAPS:
@@ -202,13 +206,13 @@ def test_7_a_local_head_costs_a_readout(ours, images, weights, run, layer, head)
         close(ablated.patches[tap], tower.readout(y[:, 1:]))
 
 
-def test_8_gate_gradient_is_gradient_times_activation_and_a_finite_difference(ours, images, weights):
+def test_8_gate_gradient_is_gradient_times_activation_and_a_finite_difference(ours, images, plan):
     tower = ours.vision
     gates = {s: torch.ones(3, L, H, dtype=torch.float64, requires_grad=True) for s in ("global", "local")}
     direction = torch.randn(20, dtype=torch.float64)
 
     def score(gates):
-        out = tower(images, taps=TAPS, local=LOCAL, head_weights=weights, gates=gates)
+        out = tower(images, plan, gates=gates)
         return out.embedding @ direction + sum(out.patches[t].tanh().sum((1, 2)) for t in TAPS)
 
     seen = {}
@@ -235,25 +239,24 @@ def test_8_gate_gradient_is_gradient_times_activation_and_a_finite_difference(ou
 def test_10_ones_are_plain_clip(ours, theirs, images):
     ones = {s: torch.ones(L, H, dtype=torch.float64) for s in ("global", "local")}
     gates = {s: torch.ones(3, L, H, dtype=torch.float64) for s in ones}
-    weighted = ours.vision(images, taps=TAPS, local=LOCAL, head_weights=ones, gates=gates)
-    plain = ours.vision(images, taps=TAPS, local=LOCAL)
+    weighted = ours.vision(images, VisionPlan(TAPS, LOCAL, ones), gates=gates)
+    plain = ours.vision(images, VisionPlan(TAPS, LOCAL))
     assert torch.equal(weighted.embedding, plain.embedding)
     assert all(torch.equal(weighted.patches[t], plain.patches[t]) for t in TAPS)
     close(plain.embedding, theirs.encode_image(images))
 
 
 def test_10_no_heads_leave_the_bias(ours, images):
-    nothing = {"global": torch.zeros(L, H, dtype=torch.float64)}
-    _, cache = ours.vision.run_with_cache(images, names_filter=lambda n: "attn_out" in n, head_weights=nothing)
+    nothing = VisionPlan(head_weights={"global": torch.zeros(L, H, dtype=torch.float64)})
+    _, cache = ours.vision.run_with_cache(images, nothing, names_filter=lambda n: "attn_out" in n)
     for layer, block in enumerate(ours.vision.blocks):
         close(cache["attn_out", layer], block.attn.b_O.expand_as(cache["attn_out", layer]))
 
 
-def test_11_one_image_is_as_good_as_many(ours, images, weights):
-    options = {"taps": TAPS, "local": LOCAL, "head_weights": weights}
-    together = ours.vision(images, **options)
+def test_11_one_image_is_as_good_as_many(ours, images, plan):
+    together = ours.vision(images, plan)
     for i in range(len(images)):
-        alone = ours.vision(images[i : i + 1], **options)
+        alone = ours.vision(images[i : i + 1], plan)
         close(alone.embedding, together.embedding[i : i + 1])
         for tap in TAPS:
             close(alone.patches[tap], together.patches[tap][i : i + 1])
@@ -270,11 +273,11 @@ def test_gates_are_per_image(ours, images):
 @pytest.mark.parametrize("start", [0, 1, 2, 3])
 @pytest.mark.parametrize("local", [None, LOCAL, LocalStream(start=2, mode="replace", attention=("kk",), mlp=True)])
 def test_restart_from_any_block(ours, images, weights, start, local):
-    tower, options = ours.vision, {"taps": TAPS, "local": local, "head_weights": {"global": weights["global"]}}
-    whole, cache = tower.run_with_cache(images, **options)
+    tower, plan = ours.vision, VisionPlan(TAPS, local, {"global": weights["global"]})
+    whole, cache = tower.run_with_cache(images, plan)
     running = local is not None and local.mode == "beside" and local.start < start
     y = cache[f"blocks.{start - 1}.hook_local_resid_post"] if running else None
-    again = tower(cache["resid_pre", start], start_at=start, local_resid=y, **options)
+    again = tower(cache["resid_pre", start], plan, start_at=start, local_resid=y)
     close(again.embedding, whole.embedding)
     assert set(again.patches) == {tap for tap in TAPS if tap >= start}
     for tap, patches in again.patches.items():

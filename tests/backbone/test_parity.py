@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from open_clip.model import resize_pos_embed
 
-from headlens.backbone import LocalStream, architecture_from_config, assemble
+from headlens.backbone import LocalStream, VisionPlan, architecture_from_config, assemble
 from headlens.backbone.parity import parity
 from headlens.errors import ShapeError
 from tests.backbone.models import close, random_clip, tiny_config
@@ -98,8 +98,8 @@ def test_the_fast_path_equals_the_hooked_one(ours, images, local):
     if local is not None and local.mode == "beside":
         weights["local"] = torch.rand(4, 4, dtype=torch.float64)
     for chosen in (taps, (0,), ()):
-        slow = ours.vision(images, taps=chosen, local=local, head_weights=weights)
-        fast = ours.vision(images, taps=chosen, local=local, head_weights=weights, hooked=False)
+        plan = VisionPlan(chosen, local, weights)
+        slow, fast = ours.vision(images, plan), ours.vision(images, plan, hooked=False)
         close(fast.embedding, slow.embedding)
         close(fast.cls, slow.cls)
         assert fast.patches.keys() == slow.patches.keys() == set(chosen)
@@ -110,8 +110,9 @@ def test_the_fast_path_equals_the_hooked_one(ours, images, local):
 def test_the_fast_path_compiles_into_one_graph(ours, images):
     compiled = torch.compile(ours.vision, fullgraph=True, backend="aot_eager")
     for local in (None, LocalStream(start=1, attention=("qq", "vv"))):
-        options = {"taps": (1, 3), "local": local, "gates": {"global": torch.rand(3, 4, 4, dtype=torch.float64)}}
-        a, b = compiled(images, hooked=False, **options), ours.vision(images, hooked=False, **options)
+        options = {"gates": {"global": torch.rand(3, 4, 4, dtype=torch.float64)}, "hooked": False}
+        plan = VisionPlan((1, 3), local)
+        a, b = compiled(images, plan, **options), ours.vision(images, plan, **options)
         close(a.embedding, b.embedding)
         close(a.patches[3], b.patches[3])
 

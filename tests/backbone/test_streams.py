@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from headlens.backbone import LocalStream
+from headlens.backbone import LocalStream, VisionPlan
 from headlens.backbone.blocks import Attention
 from headlens.errors import ShapeError
 from tests.backbone.models import close
@@ -50,7 +51,7 @@ def test_beside(ours, images, w, pairs, mlp):
         x = x + block.mlp(block.ln2(x))
         expected[layer] = tower.readout((x if layer < start else y)[:, 1:])
     local = LocalStream(start=start, attention=pairs, mlp=mlp)
-    out = tower(images, taps=range(4), local=local, head_weights=w)
+    out = tower(images, VisionPlan(range(4), local, w))
     close(out.embedding, tower.readout(x[:, 0]))
     for layer in range(4):
         close(out.patches[layer], expected[layer])
@@ -66,7 +67,7 @@ def test_replace(ours, images, w, pairs, mlp):
         x = x + block.mlp(block.ln2(x)) if mlp or layer < start else x
         expected[layer] = tower.readout(x[:, 1:])
     local = LocalStream(start=start, attention=pairs, mode="replace", mlp=mlp)
-    out = tower(images, taps=range(4), local=local, head_weights={"global": w["global"]})
+    out = tower(images, VisionPlan(range(4), local, {"global": w["global"]}))
     close(out.embedding, tower.readout(x[:, 0]))
     for layer in range(4):
         close(out.patches[layer], expected[layer])
@@ -75,14 +76,14 @@ def test_replace(ours, images, w, pairs, mlp):
 def test_the_local_stream_never_feeds_back(ours, images, w):
     plain = ours.vision(images)
     for weight in (w["local"], 0 * w["local"]):
-        out = ours.vision(images, taps=(3,), local=LocalStream(start=0), head_weights={"local": weight})
+        out = ours.vision(images, VisionPlan((3,), LocalStream(start=0), {"local": weight}))
         assert torch.equal(out.embedding, plain.embedding)
 
 
 def test_taps_are_tensors_of_their_own(ours, images):
     """AnomalyCLIP's multi-layer reading once returned the same tensor for every layer."""
     for local in (None, LocalStream(start=1)):
-        patches = ours.vision(images, taps=(0, 1, 2, 3), local=local).patches
+        patches = ours.vision(images, VisionPlan((0, 1, 2, 3), local)).patches
         for a in range(4):
             for b in range(a):
                 assert patches[a].data_ptr() != patches[b].data_ptr()
@@ -91,39 +92,37 @@ def test_taps_are_tensors_of_their_own(ours, images):
 
 def test_summed_matrices_have_rows_that_sum_to_their_number(ours, images):
     for pairs in VARIANTS:
-        _, cache = ours.vision.run_with_cache(
-            images, names_filter="blocks.3.attn.hook_local_pattern", local=LocalStream(1, pairs)
-        )
-        pattern = cache["blocks.3.attn.hook_local_pattern"]
+        name, plan = "blocks.3.attn.hook_local_pattern", VisionPlan(local=LocalStream(1, pairs))
+        pattern = ours.vision.run_with_cache(images, plan, names_filter=name)[1][name]
         close(pattern.sum(-1), torch.full_like(pattern[..., 0], len(pairs)))
 
 
 def test_the_last_global_tap_is_open_clips_last_layer(ours, theirs, images):
     tokens = theirs.visual.forward_intermediates(images, indices=1, normalize_intermediates=True, output_fmt="NLC")
-    out = ours.vision(images, taps=(3,))
+    out = ours.vision(images, VisionPlan((3,)))
     close(out.patches[3], tokens["image_intermediates"][0] @ theirs.visual.proj)
 
 
 def test_one_image_may_meet_many_gates(ours, images):
     gates = torch.rand(5, 4, 4, dtype=torch.float64)
-    options = {"taps": (0, 3), "local": LocalStream(start=1)}
-    many = ours.vision(images[:1], gates={"global": gates, "local": gates}, **options)
-    repeated = ours.vision(images[:1].expand(5, -1, -1, -1), gates={"global": gates, "local": gates}, **options)
+    plan = VisionPlan((0, 3), LocalStream(start=1))
+    many = ours.vision(images[:1], plan, gates={"global": gates, "local": gates})
+    repeated = ours.vision(images[:1].expand(5, -1, -1, -1), plan, gates={"global": gates, "local": gates})
     close(many.embedding, repeated.embedding)
     close(many.patches[3], repeated.patches[3])
 
 
 def test_taps_may_come_in_a_tensor(ours, images):
-    assert set(ours.vision(images, taps=torch.tensor([0, 2])).patches) == {0, 2}
+    assert set(ours.vision(images, VisionPlan(torch.tensor([0, 2]))).patches) == {0, 2}
 
 
 def test_float32_weights_on_a_half_precision_tower_and_under_autocast(ours, images, w):
-    options = {"taps": (3,), "local": LocalStream(start=1)}
-    exact = ours.vision(images, head_weights=w, **options)
-    single = {stream: weight.float() for stream, weight in w.items()}
-    low = copy.deepcopy(ours.vision).bfloat16()(images, head_weights=single, **options)
+    plan = VisionPlan((3,), LocalStream(start=1), w)
+    exact = ours.vision(images, plan)
+    plan = replace(plan, head_weights={stream: weight.float() for stream, weight in w.items()})
+    low = copy.deepcopy(ours.vision).bfloat16()(images, plan)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = copy.deepcopy(ours.vision).float()(images.float(), head_weights=single, **options)
+        mixed = copy.deepcopy(ours.vision).float()(images.float(), plan)
     for out in (low, mixed):
         close(out.embedding.double(), exact.embedding, 0.1)
         close(out.patches[3].double(), exact.patches[3], 0.1)
@@ -132,17 +131,21 @@ def test_float32_weights_on_a_half_precision_tower_and_under_autocast(ours, imag
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"taps": (4,)}, r"taps: block 4 does not exist; blocks are 0\.\.3"),
-        ({"taps": (-1,)}, "block -1"),
-        ({"local": LocalStream(start=9)}, "local stream start: block 9"),
+        ({"plan": VisionPlan((4,))}, r"taps: block 4 does not exist; blocks are 0\.\.3"),
+        ({"plan": VisionPlan((-1,))}, "block -1"),
+        ({"plan": VisionPlan(local=LocalStream(start=9))}, "local stream start: block 9"),
         ({"gates": {"global": torch.ones(4, 4)}}, r"gates\['global'\] has shape \(4, 4\); expected \[B, L, H\]"),
         ({"gates": {"global": torch.ones(3, 4, 5)}}, r"\(3, 4, 5\)"),
-        ({"head_weights": {"global": torch.ones(5, 4)}}, r"\(5, 4\); expected \[L, H\] with L, H = \(4, 4\)"),
-        ({"head_weights": {"lokal": torch.ones(4, 4)}}, "stream 'lokal' does not exist"),
-        ({"head_weights": {"local": torch.ones(4, 4)}}, "no local stream stands beside"),
+        (
+            {"plan": VisionPlan(head_weights={"global": torch.ones(5, 4)})},
+            r"\(5, 4\); expected \[L, H\] with L, H = \(4, 4\)",
+        ),
+        ({"plan": VisionPlan(head_weights={"lokal": torch.ones(4, 4)})}, "stream 'lokal' does not exist"),
+        ({"plan": VisionPlan(head_weights={"local": torch.ones(4, 4)})}, "no local stream stands beside"),
         ({"gates": {"global": torch.ones(2, 4, 4)}}, r"gates\['global'\] holds 2 gates for a batch of 3 images"),
         ({"gates": torch.ones(3, 4, 4)}, "gates is Tensor; expected a dict"),
-        ({"head_weights": torch.ones(4, 4)}, "head_weights is Tensor; expected a dict"),
+        ({"plan": VisionPlan(head_weights=torch.ones(4, 4))}, "head_weights is Tensor; expected a dict"),
+        ({"taps": (3,)}, "no option 'taps': it is a field of the plan"),
         ({"local_resid": torch.ones(3, 17, 32)}, "goes with start_at"),
         ({"start_at": 5}, r"start_at=5 does not exist"),
         ({"start_at": 1}, r"residual stream \[B, T, 32\]"),
@@ -154,12 +157,12 @@ def test_what_does_not_fit_is_named(ours, images, options, message):
 
 
 def test_a_restart_above_the_start_needs_the_local_stream(ours, images):
-    local = LocalStream(start=1)
+    plan = VisionPlan(local=LocalStream(start=1))
     x = ours.vision.run_with_cache(images, names_filter="blocks.2.hook_resid_pre")[1]["resid_pre", 2]
     with pytest.raises(ShapeError, match="local_resid must have the shape"):
-        ours.vision(x, start_at=2, local=local)
+        ours.vision(x, plan, start_at=2)
     with pytest.raises(ShapeError, match="no local stream is running"):
-        ours.vision(x, start_at=1, local=local, local_resid=x)
+        ours.vision(x, plan, start_at=1, local_resid=x)
 
 
 @pytest.mark.parametrize("bad", [(), "vv", ("vq",), ("vv", "xx")])
