@@ -167,6 +167,7 @@ def warm_up() -> None:
     torch.set_num_threads(1)
     from headlens import data, heads, load
     from headlens.plots.overlay import overlay
+    from headlens.results import Result
     from headlens.training.evaluation import evaluate
 
     images = data.open("procedural:industrial", category="screw", per_category=2, size=56)
@@ -174,7 +175,7 @@ def warm_up() -> None:
     evaluate(detector, images, 56)
     with tempfile.TemporaryDirectory() as folder:
         ablated = heads.ablate(detector, images, heads.single_heads(heads.heads_of(detector, [23], [0])), size=56)
-        heads.Result.load(ablated.save(Path(folder) / "frame.parquet"))
+        Result.load(ablated.save(Path(folder) / "frame.parquet"))
         ablated.plot()
         data.check(images)
     image = images.pixels(0).image.permute(1, 2, 0).numpy()

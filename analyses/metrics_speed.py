@@ -38,7 +38,8 @@ from torchmetrics.functional.classification import (
     binary_precision_recall_curve,
 )
 
-from headlens.metrics import PerImage, PixelMetrics, Truth, cflow200, upsample
+from headlens.maps import upsample
+from headlens.metrics import PerImage, PixelMetrics, Truth, cflow200
 
 
 def world(count: int, size: int, patches: int = 37, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

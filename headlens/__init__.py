@@ -1,5 +1,10 @@
 """headlens: CLIP-based zero-shot anomaly detection, opened up one attention head at a time.
 
+    run = headlens.load("mini-industrial")                        a trained detector, from a run folder
+    headlens.predict(run, "part.png").joint_score                 scores of images
+    headlens.evaluate(run, headlens.data.open("folder"))          metrics on a data set
+    headlens.heads, headlens.attribution, headlens.lab            what its heads do
+
 Subpackages are imported on first use, so that ``import headlens`` costs next to nothing:
 
 >>> import headlens
@@ -9,26 +14,46 @@ Subpackages are imported on first use, so that ``import headlens`` costs next to
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from headlens.errors import HeadlensError
+from headlens.lazily import lazily
 from headlens.version import __version__
 
 if TYPE_CHECKING:
+    from headlens import attribution, backbone, data, detectors, figures, heads, lab, metrics, plots, training
+    from headlens.predict import predict
+    from headlens.training.evaluation import evaluate
     from headlens.training.run import Run
+    from headlens.training.trainer import train
 
-_LAZY = ("attribution", "backbone", "data", "detectors", "figures", "heads", "lab", "metrics", "training")
-__all__ = ["HeadlensError", "__version__", "load", "runs", *_LAZY]
+__all__ = [
+    "HeadlensError",
+    "__version__",
+    "attribution",
+    "backbone",
+    "data",
+    "detectors",
+    "evaluate",
+    "figures",
+    "heads",
+    "lab",
+    "load",
+    "metrics",
+    "plots",
+    "predict",
+    "runs",
+    "train",
+    "training",
+]
 
 
 def load(run: str, **options: Any) -> Run:
     """A trained detector, from a run folder: ``headlens.load("runs/mine").predict("part.png").joint_score``.
 
     Args:
-        run: the folder.
-        **options: as ``headlens.training.run.load_run`` has them: ``backbone``, ``weights``, ``device``, ``dtype``.
+        run: the folder, or the name of a shipped run.
+        **options: as ``headlens.training.load_run`` has them: ``backbone``, ``weights``, ``device``, ``dtype``.
     """
     from headlens.training.run import load_run
 
@@ -47,11 +72,15 @@ def runs(*names: str, **options: Any) -> list[Run]:
     return load_runs(*names, **options)
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in _LAZY:
-        return importlib.import_module(f"headlens.{name}")
-    raise AttributeError(f"module 'headlens' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+lazily(
+    __name__,
+    {
+        "": (
+            *("attribution", "backbone", "data", "detectors", "figures", "heads", "lab", "metrics", "plots"),
+            "training",
+        ),
+        "predict": ("predict",),
+        "training.evaluation": ("evaluate",),
+        "training.trainer": ("train",),
+    },
+)

@@ -16,12 +16,13 @@ class _Lazy(ModuleType):
         module = self.__dict__.get("_lazily", {}).get(name)
         if module is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        self.__dict__[name] = value = getattr(importlib.import_module(f"{self.__name__}.{module}"), name)
+        found = importlib.import_module(f"{self.__name__}.{module or name}")
+        self.__dict__[name] = value = getattr(found, name) if module else found
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A module that is imported becomes an attribute of its package, and must not hide what is called as it is.
-        if not (isinstance(value, ModuleType) and name in self.__dict__.get("_lazily", {})):
+        if not (isinstance(value, ModuleType) and self.__dict__.get("_lazily", {}).get(name)):
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
@@ -33,8 +34,8 @@ def lazily(package: str, names: Mapping[str, Sequence[str]]) -> None:
 
     Args:
         package: its ``__name__``.
-        names: of each module, what the package shows of it.
+        names: of each module, what the package shows of it; of ``""``, the package's modules that it shows themselves.
     """
     here = sys.modules[package]
-    here.__dict__["_lazily"] = {name: module for module, own in names.items() for name in own}
+    here.__dict__["_lazily"] = {name: module for module, shown in names.items() for name in shown}
     here.__class__ = _Lazy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -13,21 +13,24 @@ from torch import Tensor
 
 from headlens.data import Pixels, Preprocess, read_image
 from headlens.data.pixel_values import Stored, image_of, of_array, of_picture
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, detector_of
 from headlens.detectors.scoring import Prediction
 from headlens.errors import ShapeError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    import PIL.Image
 
-Picture = Union[str, Path, "Image", np.ndarray, Tensor, Pixels]
+    from headlens.training.run import Run
+
+Image = Union[str, Path, "PIL.Image.Image", np.ndarray, Tensor, Pixels]
+Picture = Image
 
 
-def as_bytes(picture: Any) -> Tensor:
+def as_bytes(image: Any) -> Tensor:
     """One image as [3, H, W] uint8; the same content gives the same bytes in every form.
 
     Args:
-        picture: a path; a PIL image; an array [H, W, 3] or [H, W] as PIL gives it, also with alpha; a tensor [3, H, W]
+        image: a path; a PIL image; an array [H, W, 3] or [H, W] as PIL gives it, also with alpha; a tensor [3, H, W]
             or [1, H, W]; what a data set's ``pixels(i)`` gives.
             What numbers mean is said in ``headlens.data.pixel_values.image_of``; floating point is 0..1 or 0..255, not
             normalised.
@@ -39,23 +42,23 @@ def as_bytes(picture: Any) -> Tensor:
     >>> as_bytes(np.ones((4, 5))).shape
     torch.Size([3, 4, 5])
     """
-    if isinstance(picture, Pixels):
-        picture = picture.image
-    if isinstance(picture, str | Path):
-        return read_image(Path(picture))
+    if isinstance(image, Pixels):
+        image = image.image
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
     try:
-        if hasattr(picture, "convert"):
-            return image_of(of_picture(picture), "an image")
-        if isinstance(picture, np.ndarray):
-            return image_of(of_array(picture), "an array")
-        if isinstance(picture, Tensor):
-            return image_of(_of_tensor(picture), "a tensor")
+        if hasattr(image, "convert"):
+            return image_of(of_picture(image), "an image")
+        if isinstance(image, np.ndarray):
+            return image_of(of_array(image), "an array")
+        if isinstance(image, Tensor):
+            return image_of(_of_tensor(image), "a tensor")
     except MemoryError:
         raise
     except Exception as error:  # PIL decodes what was opened only here, and a damaged file can raise anything
         raise ShapeError(str(error)) from error
     raise ShapeError(
-        f"{type(picture).__name__} is no image; expected a path, a PIL image, an array, a tensor, or what a data "
+        f"{type(image).__name__} is no image; expected a path, a PIL image, an array, a tensor, or what a data "
         "set's pixels(i) gives"
     )
 
@@ -72,37 +75,48 @@ def _of_tensor(tensor: Tensor) -> Stored:
 
 @torch.no_grad()
 def predict(
-    detector: Detector, pictures: Picture | Iterable[Picture], size: int, batch: int = 8, category: str = "object"
+    detector: Detector | Run,
+    images: Image | Iterable[Image],
+    *,
+    size: int | None = None,
+    batch: int = 8,
+    category: str = "object",
 ) -> Prediction:
-    """Scores of pictures, each by itself: neither order, nor batch, nor the other pictures matter beyond rounding.
+    """Scores of images, each by itself: neither order, nor batch, nor the other images matter beyond rounding.
 
     Args:
-        detector: on any device.
-        pictures: one, or any number; see ``as_bytes``.
-        size: they are resized to this square, and so are the maps, [n, size, size].
-        batch: pictures at once.
+        detector: or a run; on any device.
+        images: one, or any number; see ``as_bytes``.
+        size: they are resized to this square, and so are the maps, [n, size, size]; the detector's own when None.
+        batch: images at once.
         category: what they show, for class-aware prompts.
 
     Returns:
         Everything on the CPU.
 
     Raises:
-        DataError, ShapeError: a picture that is none; the message says which.
+        ConfigError: neither a detector nor a run.
+        DataError, ShapeError: an image that cannot be read, or is none; the message says which.
+
+    >>> import headlens
+    >>> headlens.predict(headlens.load("mini-industrial"), np.zeros((60, 40)), size=56).anomaly_map.shape
+    torch.Size([1, 56, 56])
     """
-    one = isinstance(pictures, str | Path | np.ndarray | Pixels) or hasattr(pictures, "convert")
-    one = one or (isinstance(pictures, Tensor) and pictures.ndim == 3)
-    several = iter([pictures] if one else pictures)  # type: ignore[arg-type]
-    preprocess, device = Preprocess(size), detector.device
+    detector = detector_of(detector)
+    one = isinstance(images, str | Path | np.ndarray | Pixels) or hasattr(images, "convert")
+    one = one or (isinstance(images, Tensor) and images.ndim == 3)
+    several = iter([images] if one else images)  # type: ignore[arg-type]
+    preprocess = Preprocess(size or detector.image_size)
     parts = []
-    while images := [preprocess(Pixels(as_bytes(picture), None)).image for picture in islice(several, batch)]:
-        normalised = preprocess.normalise(torch.stack(images).to(device))
-        parts.append(detector(normalised, [category] * len(images)))
+    while part := [preprocess(Pixels(as_bytes(image), None)).image for image in islice(several, batch)]:
+        normalised = preprocess.normalise(torch.stack(part).to(detector.device))
+        parts.append(detector(normalised, [category] * len(part)))
     if not parts:
         raise ShapeError("no image to score")
     return joined(parts)
 
 
-def joined(parts: list[Prediction]) -> Prediction:
+def joined(parts: Sequence[Prediction]) -> Prediction:
     """Predictions of several batches as one, on the CPU."""
 
     def together(name: str) -> Tensor:
@@ -115,4 +129,5 @@ def joined(parts: list[Prediction]) -> Prediction:
         joint_score=together("joint_score"),
         image_margin=together("image_margin"),
         tap_margins=taps,
+        unit=parts[0].unit,
     )

@@ -17,7 +17,7 @@ from headlens.data import check
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.detectors.stages import TrainingConfig
-from headlens.heads import Result
+from headlens.results import Result
 from headlens.training.evaluation import Evaluation, evaluate
 from headlens.training.run import Run
 from headlens.training.summary import over_seeds

@@ -20,7 +20,7 @@ HEAVY = {
 NEEDED = {"torch", "numpy", "pandas", "transformer_lens"}
 WITH_TRANSFORMER_LENS = {"transformers", "datasets", "huggingface_hub", "PIL", "pyarrow", "rich"}
 """What transformer_lens itself imports, whether it uses it or not."""
-PACKAGES = ("heads", "metrics", "attribution", "plots")
+PACKAGES = ("heads", "metrics", "attribution", "plots", "detectors", "training")
 
 
 def imported(statements: str) -> set[str]:
@@ -59,13 +59,22 @@ def test_all_names_of_the_lens_together_import_what_they_need_and_no_more():
     assert not found & unasked
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", ["headlens", *(f"headlens.{name}" for name in PACKAGES)])
 def test_every_name_of_a_lazy_package_is_there(package):
-    here = importlib.import_module(f"headlens.{package}")
-    assert sorted(here.__all__) == sorted(here._lazily)
-    assert {*here.__all__} <= {*dir(here)}
+    here = importlib.import_module(package)
+    eager = {"HeadlensError", "__version__", "load", "runs"} if package == "headlens" else set()
+    assert {*here.__all__} == {*here._lazily} | eager <= {*dir(here)}
     for name, module in here._lazily.items():
-        assert getattr(here, name) is getattr(importlib.import_module(f"headlens.{package}.{module}"), name)
-        assert not isinstance(getattr(here, name), ModuleType)  # though modules have the names of some functions
-    with pytest.raises(AttributeError, match=f"module 'headlens.{package}' has no attribute 'nothing'"):
+        found = importlib.import_module(f"{package}.{module or name}")
+        assert getattr(here, name) is (getattr(found, name) if module else found)
+        assert isinstance(getattr(here, name), ModuleType) == (not module)  # though modules have some functions' names
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
         here.nothing  # noqa: B018
+
+
+def test_the_verbs_of_the_package_are_functions_whatever_was_imported_before():
+    import headlens.predict
+    from headlens.predict import as_bytes
+
+    assert callable(headlens.predict) and callable(as_bytes)
+    assert headlens.evaluate is headlens.training.evaluate and headlens.train is headlens.training.train

@@ -39,7 +39,7 @@ from headlens.heads.clean import clean_forward
 from headlens.heads.direct import source_maps, tap_parts
 from headlens.heads.measures import wide
 from headlens.heads.variants import Head, heads_of, local_layers
-from headlens.metrics import upsample
+from headlens.maps import upsample
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 from headlens.attribution.targets import Target
 from headlens.data import Preprocess
 from headlens.errors import ConfigError, ShapeError
-from headlens.metrics import upsample
+from headlens.maps import upsample
 
 BASELINES = {"blur": "the blurred image", "mean": "the mean colour", "black": "a black image"}
 """What absent pixels look like, in words."""

@@ -139,7 +139,7 @@ def _scored(run: Run, part: list[_Read], category: str) -> Iterator[Scored]:
     from headlens.data import Preprocess
 
     with torch.inference_mode():
-        prediction = run.predict([image for *_, image in part], len(part), category)
+        prediction = run.predict([image for *_, image in part], batch=len(part), category=category)
     restore = Preprocess(run.size).restore
     for (path, state, image), one, image_score, joint_score in zip(
         part, prediction.anomaly_map, prediction.image_score, prediction.joint_score, strict=True

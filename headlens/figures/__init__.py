@@ -15,10 +15,10 @@ from pathlib import Path
 from headlens.errors import ConfigError, HeadlensError
 from headlens.figures import ablation, difference, gallery, head_maps, importance, joint, layers, method, weights
 from headlens.figures.context import Material, Subject
-from headlens.figures.grouping import Group, grouped
 from headlens.figures.spec import Drawn, Recipe
 from headlens.figures.writing import check_free, save
 from headlens.plots.style import paper
+from headlens.training.grouping import Group, grouped
 
 FIGURES: tuple[Recipe, ...] = (
     weights.RECIPE,

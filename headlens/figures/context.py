@@ -17,11 +17,12 @@ from scipy import stats
 
 from headlens import heads
 from headlens.data import DataSet, Pixels, ProceduralSet, Record
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError
 from headlens.figures.frames import Frames, Kept
-from headlens.figures.grouping import READING, Group
 from headlens.provenance import computed, learned_sha256, provenance
 from headlens.training.evaluation import Evaluation, evaluate
+from headlens.training.grouping import Group, read_as
 from headlens.training.run import Run
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
@@ -85,10 +86,8 @@ class Subject:
         Raises:
             ConfigError: they have learned none.
         """
-        if self.run.detector.weights is None:
-            raise ConfigError(
-                f"{self.run.folder.name} has no head weights (head_weights = 'none'): name runs that have"
-            )
+        if not self.run.detector.head_weights():
+            raise ConfigError(f"{self.run.folder.name} has learned no head weights: name runs that have")
         return self.runs.whole
 
 
@@ -167,12 +166,12 @@ class Material:
 
     def importance(self, subject: Subject, run: Run) -> pd.DataFrame:
         """Of every head of a run, for the joint margin: ``headlens.heads.Importance.summary``."""
-        asked = self.asked(run, subject.few, what="importance", target="joint_margin")
+        asked = self.asked(run.detector, subject.few, what="importance", target="joint_margin")
 
         def compute(parts: Path | None) -> Frames:
             what = f"{subject.domain}: gradients of {run.folder.name}"
             with self.progress(what, len(subject.few)) as update:
-                found = heads.importance(run.detector, subject.few, out=parts, progress=update, **self._how(run))
+                found = heads.importance(run.detector, subject.few, batch=self.batch, out=parts, progress=update)
             return {"": found.summary, NOTES: _notes(subject.few, found.provenance)}
 
         return self._of(f"importance-{subject.domain}-{run.folder.name}", asked, compute)[""]
@@ -183,7 +182,7 @@ class Material:
         """Of the domain's first run, over categories: the rows ``mean`` of ``headlens.heads.Ablation.summary``."""
         run = subject.run
         named = [[variant.name, *map(str, variant.heads)] for variant in variants]
-        asked = self.asked(run, subject.few, what=what, variants=named, metrics=list(metrics), seed=self.seed)
+        asked = self.asked(run.detector, subject.few, what=what, variants=named, metrics=list(metrics), seed=self.seed)
 
         def compute(parts: Path | None) -> Frames:
             with self.progress(f"{subject.domain}: {len(variants)} ablations ({what})", len(subject.few)) as update:
@@ -193,9 +192,9 @@ class Material:
                     variants,
                     metrics=metrics,
                     seed=self.seed,
+                    batch=self.batch,
                     out=parts,
                     progress=update,
-                    **self._how(run),
                 )
             means = found.summary[found.summary["category"] == "mean"]
             return {"": means, NOTES: _notes(subject.few, found.provenance)}
@@ -204,13 +203,12 @@ class Material:
 
     def evaluation(self, subject: Subject, run: Run) -> Evaluation:
         """A run on the domain's pictures, its scores read as the domain's first run reads them."""
-        config = subject.run.detector.config
-        detector = run.detector.with_config(**{name: getattr(config, name) for name in READING})
-        asked = self.asked(run, subject.pictures, what="evaluation", read_as=config.table())
+        detector = read_as(run, subject.run)
+        asked = self.asked(detector, subject.pictures, what="evaluation")
 
         def compute(parts: Path | None) -> Frames:
             with self.progress(f"{subject.domain}: scores of {run.folder.name}", len(subject.pictures)) as update:
-                found = evaluate(detector, subject.pictures, run.size, self.batch, progress=update)
+                found = evaluate(detector, subject.pictures, batch=self.batch, progress=update)
             frame = found.frame.assign(half_width=found.half_width)
             return {"": frame, "scores": found.scores, NOTES: found.notes}
 
@@ -226,12 +224,10 @@ class Material:
                 self.left_out.setdefault(row.dataset, {})[row.name] = row.reason
         return frames
 
-    def asked(self, run: Run, data: DataSet, **settings: Any) -> dict[str, Any]:
-        """All that a frame of that run and those pictures depends on."""
-        return provenance(run.detector, data, **self._how(run), **computed(run.detector), **settings)
-
-    def _how(self, run: Run) -> dict[str, Any]:
-        return {"size": run.size, "batch": self.batch}
+    def asked(self, detector: Detector, data: DataSet, **settings: Any) -> dict[str, Any]:
+        """All that a frame of that detector and those images depends on."""
+        how = {"size": detector.image_size, "batch": self.batch, **computed(detector)}
+        return provenance(detector, data, **how, **settings)
 
 
 def _notes(data: DataSet, about: Mapping[str, Any]) -> pd.DataFrame:

@@ -62,7 +62,7 @@ def _attributed(material: Material, subject: Subject, shown: list[Example]) -> p
     run = subject.run
     settings = {name: [target, method_of(name).settings(**options)] for name, (target, options) in METHODS.items()}
     names = [example.record.name for example in shown]
-    asked = material.asked(run, subject.few, what="attributions", methods=settings, shown=names)
+    asked = material.asked(run.detector, subject.few, what="attributions", methods=settings, shown=names)
 
     def compute(parts: Path | None) -> Frames:
         rows: list[dict[str, Any]] = []

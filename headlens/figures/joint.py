@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from headlens.detectors.methods.headclip import HeadCLIPConfig
+from headlens.detectors.scoring import Scoring
 from headlens.errors import ConfigError
 from headlens.figures.context import Material, Subject
 from headlens.figures.spec import Drawn, Recipe, made_on, pictured, with_interval
@@ -29,22 +29,22 @@ def draw(material: Material) -> Drawn:
     planes = above.subplots(1, len(material.subjects), squeeze=False, sharey=True)[0]
     for subject, ax in zip(material, planes, strict=True):
         scores, run = _pooled(material, subject)[subject.run.folder.name], subject.run
-        own = run.detector.config
-        score_plane(scores, ax, alpha=own.alpha, threshold=run.threshold, title=subject.domain, pool=_pool(own))
+        how, pool = run.detector.scoring, _pool(run.detector.scoring)
+        score_plane(scores, ax, alpha=how.alpha, threshold=run.threshold, title=subject.domain, pool=pool)
         ax.label_outer()
     above.legend(*planes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
-    mixtures(found, below.subplots(), alphas=sorted({subject.run.detector.config.alpha for subject in material}))
+    mixtures(found, below.subplots(), alphas=sorted({subject.run.detector.scoring.alpha for subject in material}))
     runs = [run for subject in material for run in subject.runs.whole]
     return Drawn(fig, _caption(material, found), runs, [subject.pictures for subject in material])
 
 
 def _pooled(material: Material, subject: Subject) -> dict[str, pd.DataFrame]:
-    """Of every run: category, anomalous, image, and map, as the config pools it."""
-    config, found = subject.run.detector.config, {}
+    """Of every run: category, anomalous, image, and map, as its scoring pools it."""
+    scoring, found = subject.run.detector.scoring, {}
     for run in subject.runs.whole:
         scores = material.evaluation(subject, run).scores
-        if config.pool != "max" and config.alpha > 0:  # the joint score is linear in the pooled map
-            scores = scores.assign(map=(scores["joint"] - (1 - config.alpha) * scores["image"]) / config.alpha)
+        if scoring.pool != "max" and scoring.alpha > 0:  # the joint score is linear in the pooled map
+            scores = scores.assign(map=(scores["joint"] - (1 - scoring.alpha) * scores["image"]) / scoring.alpha)
         found[run.folder.name] = scores[scores["anomalous"].notna()]
     return found
 
@@ -67,7 +67,7 @@ def _mixed(material: Material, subject: Subject) -> pd.DataFrame:
 def _caption(material: Material, found: pd.DataFrame) -> str:
     said = []
     for subject in material:
-        alpha = subject.run.detector.config.alpha
+        alpha = subject.run.detector.scoring.alpha
         table = found[found["domain"] == subject.domain].pivot(index="run", columns="alpha", values="auroc")
         at = ALPHAS[np.abs(ALPHAS - alpha).argmin()]
         cls, map_, joint = table[ALPHAS[0]], table[ALPHAS[-1]], table[at]
@@ -79,8 +79,8 @@ def _caption(material: Material, found: pd.DataFrame) -> str:
             f"{with_interval(joint, 1)} (over CLS {with_interval(joint - cls, 1, signed=True)}); the mean is highest "
             f"at α = {best:.2f}; rank correlation of the two parts within a category {between.mean():.2f}"
         )
-    configs = {subject.domain: subject.run.detector.config for subject in material}
-    rules = {domain: f"{_pool(own)} of the map, α = {own.alpha:g}" for domain, own in configs.items()}
+    scorings = {subject.domain: subject.run.detector.scoring for subject in material}
+    rules = {domain: f"{_pool(own)} of the map, α = {own.alpha:g}" for domain, own in scorings.items()}
     each = [f"{rule} ({domain})" for domain, rule in rules.items()]
     rule = "; ".join(each) if len(set(rules.values())) > 1 else next(iter(rules.values()))
     return (
@@ -94,9 +94,11 @@ def _caption(material: Material, found: pd.DataFrame) -> str:
     )
 
 
-def _pool(config: HeadCLIPConfig) -> str:
+def _pool(scoring: Scoring) -> str:
     """What is taken of the map: as the joint score does; its maximum where that does not read the map."""
-    return "maximum" if config.pool == "max" or config.alpha == 0 else f"mean of the highest {100 * config.top:g} %"
+    if scoring.pool == "max" or scoring.alpha == 0:
+        return "maximum"
+    return f"mean of the highest {100 * scoring.top:g} %"
 
 
 RECIPE = Recipe("joint", "The joint score against its parts", draw)

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from headlens import heads
 from headlens.figures.context import Material
 from headlens.figures.spec import Drawn, Recipe, listed, made_on, pictured
-from headlens.heads.importance import streams_of
 from headlens.plots.effects import profile
 from headlens.plots.style import COLUMN, named
 
@@ -21,7 +20,7 @@ def draw(material: Material) -> Drawn:
     found = {}
     for subject in material:
         detector = subject.run.detector
-        variants = heads.whole_layers(heads.heads_of(detector, streams=streams_of(detector)))
+        variants = heads.whole_layers(heads.heads_of(detector, streams=detector.plan.streams))
         frame = material.ablation(subject, "layers", variants, metrics[1:] if ranked else ())
         found[subject.domain] = frame[frame["metric"].isin(metrics)]
     fig = Figure(figsize=(COLUMN, 2.9), layout="constrained")

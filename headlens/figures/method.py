@@ -58,10 +58,10 @@ def _same_maps(frame: pd.DataFrame) -> pd.Series:
 
 def _measured(material: Material, subject: Subject) -> pd.DataFrame:
     """Domain, row, metric, value, interval, difference, difference_interval (percent and points), seeds."""
-    config, found = subject.run.detector.config, {}
+    alpha, found = subject.run.detector.scoring.alpha, {}
     for row, (part, joint) in ROWS.items():
         runs = subject.runs.whole if part is None else subject.runs.without.get(part, [])
-        if not joint and config.alpha == 0:
+        if not joint and alpha == 0:
             runs = []  # there is no joint score to do without
         found[row] = {run.seed: _metrics(material, subject, run, joint) for run in runs}
     rows = []

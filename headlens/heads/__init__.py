@@ -14,7 +14,7 @@ from headlens.lazily import lazily
 if TYPE_CHECKING:
     from headlens.heads.ablation import Ablation, ablate
     from headlens.heads.capture import Capture, capture
-    from headlens.heads.clean import Clean, clean_forward
+    from headlens.heads.clean import CleanRun, clean_forward
     from headlens.heads.comparison import Comparison, compare
     from headlens.heads.contributions import Contributions, contributions
     from headlens.heads.direct import head_maps, source_maps
@@ -25,19 +25,17 @@ if TYPE_CHECKING:
     from headlens.heads.screening import Screen, screen
     from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
     from headlens.heads.weights import Weights, weights
-    from headlens.results import Result
 
 __all__ = [
     "Ablation",
     "Capture",
-    "Clean",
+    "CleanRun",
     "Comparison",
     "Contributions",
     "Head",
     "Importance",
     "MapParts",
     "Naming",
-    "Result",
     "Screen",
     "Variant",
     "Weights",
@@ -66,18 +64,17 @@ lazily(
     __name__,
     {
         "ablation": ("Ablation", "ablate"),
-        "cache": ("Clean", "clean_forward"),
+        "clean": ("CleanRun", "clean_forward"),
         "capture": ("Capture", "capture"),
         "comparison": ("Comparison", "compare"),
-        "contributing": ("Contributions", "contributions"),
+        "contributions": ("Contributions", "contributions"),
         "direct": ("head_maps", "source_maps"),
-        "gates": ("Importance", "gate_gradients", "importance"),
+        "importance": ("Importance", "gate_gradients", "importance"),
         "map_parts": ("MapParts", "map_parts"),
         "naming": ("Naming", "name_heads"),
         "phrases": ("read_phrases",),
-        "results": ("Result",),
         "screening": ("Screen", "screen"),
         "variants": ("Head", "Variant", "cumulative", "heads_of", "shuffled", "single_heads", "whole_layers"),
-        "weighing": ("Weights", "weights"),
+        "weights": ("Weights", "weights"),
     },
 )

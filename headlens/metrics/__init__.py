@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
-    from headlens.maps import upsample
     from headlens.metrics.bootstrap import PerImage
     from headlens.metrics.cflow import cflow200
     from headlens.metrics.image import ImageMetrics, image_metrics
@@ -22,7 +21,6 @@ __all__ = [
     "cflow200",
     "image_metrics",
     "pixel_metrics",
-    "upsample",
 ]
 
 lazily(
@@ -31,7 +29,6 @@ lazily(
         "bootstrap": ("PerImage",),
         "cflow": ("cflow200",),
         "image": ("ImageMetrics", "image_metrics"),
-        "maps": ("upsample",),
         "pixel": ("PixelMetrics", "pixel_metrics"),
         "table": ("MetricTable",),
         "truth": ("Truth",),

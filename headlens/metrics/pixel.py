@@ -43,7 +43,7 @@ class PixelMetrics(Metric):
         limit: the false positive rate up to which AUPRO integrates.
         cflow200: exact: also give the value of ``headlens.metrics.cflow200``, to compare with printed tables.
         enlarge: what makes maps of the masks' size from what ``update`` is given, such as a ``partial`` of
-            ``headlens.metrics.upsample``. Streaming, it is called for one map or a few at a time, and none is kept.
+            ``headlens.maps.upsample``. Streaming, it is called for one map or a few at a time, and none is kept.
         **kwargs: as torchmetrics has them.
 
     Raises:

@@ -28,7 +28,7 @@ from headlens.devices import device_of
 from headlens.errors import ConfigError, HeadlensError, RunError
 from headlens.files import write_atomically
 from headlens.locking import locked
-from headlens.predict import Picture, predict
+from headlens.predict import Image, predict
 from headlens.training.reading import (
     CARD,
     CONFIG,
@@ -72,8 +72,8 @@ class Run:
 
     @property
     def size(self) -> int:
-        """Pixels along a side that pictures are resized to, as in training."""
-        return (self.training.size if self.training is not None else 0) or self.detector.image_size
+        """Pixels along a side that images are resized to, as in training."""
+        return self.detector.image_size
 
     @property
     def seed(self) -> int | None:
@@ -92,9 +92,9 @@ class Run:
         }
         return html.card(f"Run {self.folder.name}", facts | self.detector.facts)
 
-    def predict(self, pictures: Picture | Iterable[Picture], batch: int = 8, category: str = "object") -> Prediction:
-        """Scores of one picture or several: paths, PIL images, arrays, tensors; see ``headlens.predict``."""
-        return predict(self.detector, pictures, self.size, batch, category)
+    def predict(self, images: Image | Iterable[Image], *, batch: int = 8, category: str = "object") -> Prediction:
+        """Scores of one image or several: paths, PIL images, arrays, tensors; see ``headlens.predict``."""
+        return predict(self.detector, images, size=self.size, batch=batch, category=category)
 
     def changed(self, folder: str | Path, **changes: Any) -> Run:
         """A new run of the same learned tensors, read in another way: ``alpha``, ``pool``, ``sigma``, ``taps``, ...

@@ -82,13 +82,13 @@ def test_order_and_batch_do_not_matter(clip):
     detector = HeadCLIP(clip, preset("headclip", **SMALL), seed=1)
     generator = np.random.default_rng(1)
     pictures = [generator.integers(0, 256, (24, 20 + i, 3), dtype=np.uint8) for i in range(5)]
-    all_at_once = predict(detector, pictures, 32, batch=5)
-    backwards = predict(detector, (p for p in reversed(pictures)), 32, batch=2)
+    all_at_once = predict(detector, pictures, size=32, batch=5)
+    backwards = predict(detector, (p for p in reversed(pictures)), size=32, batch=2)
     torch.testing.assert_close(all_at_once.joint_score, backwards.joint_score.flip(0))
     torch.testing.assert_close(all_at_once.anomaly_map, backwards.anomaly_map.flip(0))
     pixels = Pixels(as_bytes(pictures[0]), None)
-    one = [predict(detector, picture, 32).joint_score for picture in (pictures[0], pixels)]
+    one = [predict(detector, picture, size=32).joint_score for picture in (pictures[0], pixels)]
     assert len(one[0]) == 1 and torch.equal(*one)
     assert all_at_once.tap_margins[3].shape == (5, 4, 4)
     with pytest.raises(ShapeError, match="no image"):
-        predict(detector, [], 32)
+        predict(detector, [], size=32)

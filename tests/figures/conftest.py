@@ -40,6 +40,7 @@ def made(clip):
 
     def run(name: str, seed: int = 0, **changes) -> Run:
         detector = HeadCLIP(clip, preset("headclip", **(SMALL | changes)), seed=seed)
+        detector.size = 32
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for raw in detector.weights.raw.values() if detector.weights else ():

@@ -47,7 +47,7 @@ def verbs(detector, pictures, folder) -> dict[str, Callable[[], np.ndarray]]:
         return heads.importance(detector, few, metrics=["image_margin"], size=32)
 
     return {
-        "predict": lambda: predict(detector, image, 32).anomaly_map.numpy(),
+        "predict": lambda: predict(detector, image, size=32).anomaly_map.numpy(),
         "eval": lambda: evaluate(detector, few, 32).scores[["image", "map", "joint"]].to_numpy(float),
         "importance": lambda: importance().frame["value"].to_numpy(),
         "gate_gradients": lambda: gate_gradients(detector, batch(detector))[1]["global"].numpy(),

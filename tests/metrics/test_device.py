@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from headlens.metrics import ImageMetrics, PerImage, PixelMetrics, Truth, cflow200, image_metrics, upsample
+from headlens.maps import upsample
+from headlens.metrics import ImageMetrics, PerImage, PixelMetrics, Truth, cflow200, image_metrics
 
 pytestmark = pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator")
 

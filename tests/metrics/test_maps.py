@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.functional import gaussian_blur
 
 from headlens.errors import ShapeError
-from headlens.metrics import upsample
+from headlens.maps import upsample
 
 
 def two_steps(maps, size, sigma=None):

@@ -1,4 +1,4 @@
-"""Which of several runs are seeds of one method, and which are that method without a part of it; by their configs."""
+"""Which of several runs are seeds of one method, and which are that method without a part of it, by their settings."""
 
 from __future__ import annotations
 
@@ -6,17 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError
 from headlens.training.distinct import check_distinct
 from headlens.training.run import Run
-
-READING = {"alpha", "pool", "top", "sigma"}
-"""Fields that say how a score is read. No training depends on them: runs that differ in these alone are the same."""
-WITHOUT = {
-    "head weights": ("head_weights", "none", {"head_weights", "streams", "lr_heads"}),
-    "deep prompts": ("deep", 0, {"deep", "deep_tokens"}),
-}
-"""A part of the method: the field that switches it off, at what, and all fields that have no meaning without it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +29,7 @@ class Group:
     @property
     def every(self) -> list[Run]:
         """All that have a place."""
-        return self.whole + [run for own in self.without.values() for run in own]
+        return self.whole + [run for runs in self.without.values() for run in runs]
 
 
 def grouped(runs: Sequence[Run]) -> Group:
@@ -58,11 +51,11 @@ def grouped(runs: Sequence[Run]) -> Group:
     group = Group([])
     for run in runs:
         changed = differing(run, runs[0])
-        place = next((part for part, own in WITHOUT.items() if _lacks(run, part, changed, own[2])), None)
+        part = _lacking(run, changed)
         if not changed:
             group.whole.append(run)
-        elif place is not None:
-            group.without.setdefault(place, []).append(run)
+        elif part is not None:
+            group.without.setdefault(part, []).append(run)
         else:
             group.left_out[run.folder.name] = f"differs from {names[0]} in {', '.join(sorted(changed))}"
     for seeds in (group.whole, *group.without.values()):
@@ -71,20 +64,36 @@ def grouped(runs: Sequence[Run]) -> Group:
 
 
 def differing(run: Run, other: Run) -> set[str]:
-    """Names of all that two runs differ in, but the seed and how the score is read."""
+    """Names of all settings that two runs differ in, but the seed and how the score is read."""
 
     def facts(one: Run) -> dict[str, Any]:
-        # Where nobody has said how it was trained, a run is no other one's seed.
+        # Where it is not known how a run was trained, it is no other one's seed.
         training = one.training.table() if one.training is not None else {"training": one.folder}
-        known = one.detector.config.table() | training | {"backbone": one.detector.backbone.provenance}
+        known = {"method": one.detector.method, **one.detector.config.table(), **training}
+        known["backbone"] = one.detector.backbone.provenance
         return known | {name: one.card.get(name) for name in ("trained_on", "images")}
 
     ours, theirs = facts(run), facts(other)
-    return (
-        {name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)} - READING - {"seed", "save_every"}
-    )
+    differ = {name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)}
+    return differ - run.detector.config.READING - {"seed", "save_every"}
 
 
-def _lacks(run: Run, part: str, changed: set[str], allowed: set[str]) -> bool:
-    name, off, _ = WITHOUT[part]
-    return name in changed and changed <= allowed and getattr(run.detector.config, name) == off
+def read_as(run: Run, other: Run) -> Detector:
+    """The detector of ``run``, its scores read as ``other`` of the same method reads them.
+
+    >>> import headlens
+    >>> run, other = headlens.runs("mini-industrial-0", "mini-medical-0")
+    >>> read_as(run, other).scoring == other.detector.scoring
+    True
+    """
+    config = other.detector.config
+    return run.detector.with_config(**{name: getattr(config, name) for name in config.READING})
+
+
+def _lacking(run: Run, changed: set[str]) -> str | None:
+    """The part of its method that a run is without, where it differs in nothing else."""
+    config = run.detector.config
+    for part, (name, off, fields) in config.WITHOUT.items():
+        if name in changed and changed <= fields and getattr(config, name) == off:
+            return part
+    return None
