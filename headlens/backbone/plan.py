@@ -118,10 +118,20 @@ class VisionPlan:
 
     def attention(self, stream: str, layer: int) -> tuple[str, ...] | AttentionMatrix | None:
         """What attends to what in a block of a stream; None where the stream is not run, or not read any more."""
+        rule = self.local_at(layer)
         if stream == "local":
-            return self.beside.attention if self.beside is not None and layer in self.local_layers else None
-        replaced = self.local is not None and self.local.mode == "replace" and layer >= self.local.start
-        return self.local.attention if replaced and self.local is not None else ("qk",)
+            return rule.attention if rule is not None and rule.mode == "beside" else None
+        return rule.attention if rule is not None and rule.mode == "replace" else ("qk",)
+
+    def local_at(self, layer: int) -> LocalStream | None:
+        """The local rule in a block; None before its start, and for a stream beside, above the last tap."""
+        if (
+            self.local is None
+            or layer < self.local.start
+            or (self.beside is not None and layer not in self.local_layers)
+        ):
+            return None
+        return self.local
 
     def writers(self, tap: int) -> dict[str, range]:
         """Layers of each stream whose heads write into what is read at a tap: the local stream begins as the global.

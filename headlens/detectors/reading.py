@@ -6,7 +6,7 @@ text, head weights, and whatever a method computes from the images beforehand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -38,6 +38,7 @@ class Reading:
         taps: how patches are read at each tap of the plan.
         image: how CLS is read.
         pooling: which embeddings make the image feature.
+        follow: where the text depends on the images' CLS: raw CLS [R, D] of ablated rows to their text.
     """
 
     plan: VisionPlan
@@ -45,11 +46,16 @@ class Reading:
     taps: Mapping[int, Readout]
     image: Readout
     pooling: Pooling = CLSToken()  # noqa: RUF009  # frozen
+    follow: Callable[[Tensor], Contrast] | None = None
 
     def features(self, out: VisionOutput) -> Features:
         """What the tower says, as embeddings."""
         cls = wide(out.embedding) if self.image.of_tower else self.image(out.cls)
         return Features(cls, {tap: self.taps[tap](tokens) for tap, tokens in out.tapped.items()})
+
+    def embed(self, cls: Tensor, tapped: Mapping[int, Tensor]) -> Features:
+        """The same of raw tokens: CLS [R, D], patches ``{tap: [R, N, D]}``."""
+        return Features(self.image(cls), {tap: self.taps[tap](tokens) for tap, tokens in tapped.items()})
 
     def margins(self, features: Features) -> Margins:
         """Embeddings to the margins of the images [R] and of their patches {tap: [R, N]}."""

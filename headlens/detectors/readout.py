@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.backbone.norm import Norm
@@ -90,6 +91,15 @@ class Readout:
         normed = tokens if self.norm is None else Norm.forward(self.norm, tokens)  # without the hook at its scale
         embedding = wide(normed @ self.matrix)
         return embedding if self.bias is None else embedding + self.bias
+
+    def in_full_precision(self, tokens: Tensor) -> Tensor:
+        """The same with every product at least in float32, whatever precision the tower has."""
+        norm, matrix = self.norm, wide(self.matrix)
+        tokens = wide(tokens)
+        if norm is not None:
+            tokens = F.layer_norm(tokens, norm.normalized_shape, wide(norm.weight), wide(norm.bias), norm.eps)
+        embedding = tokens @ matrix
+        return embedding if self.bias is None else embedding + wide(self.bias)
 
     @cached_property
     def folded(self) -> Folded:

@@ -12,13 +12,13 @@ from headlens.backbone.plan import STREAMS
 from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector
 from headlens.errors import DataError
-from headlens.heads.clean import Clean, clean_forward
+from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.response import Kind, Replacement
 
 
 @torch.no_grad()
-def mean_heads(parts: Iterable[Clean]) -> dict[str, list[Tensor | None]]:
+def mean_heads(parts: Iterable[CleanRun]) -> dict[str, list[Tensor | None]]:
     """Heads before weighting, averaged over images and patches, CLS kept apart: ``{stream: L tensors [1, T, H, d]}``.
 
     Args:

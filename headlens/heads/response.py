@@ -10,29 +10,33 @@ What an ablation does to one head's output, [B, T, H, d], with ``w`` its weight 
     mean     w (r - z)        it writes what it writes on average over a reference set, CLS and patches apart
     resample w (r - z)        it writes what it writes for another image
     revert   (1 - w) z        it writes what it wrote before its weight was learned
-    none                      nothing is ablated, but the stream is moved by one more rounding: the noise floor
+    none                      nothing is ablated, but the stream is perturbed by one more rounding: the noise floor
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.backbone.plan import STREAMS
-from headlens.heads.clean import Clean, local_here, read_cls, read_patches, step
-from headlens.heads.measures import Margins
+from headlens.backbone.vision import replace_extra
+from headlens.detectors.reading import Features
+from headlens.detectors.scoring import Margins
+from headlens.heads.clean import CleanRun
 from headlens.heads.variants import Variant
 from headlens.precision import rounding_unit
 
 Kind = Literal["zero", "mean", "resample", "revert", "none"]
 Replacement = Mapping[str, Sequence[Tensor | None]]
-"""``{stream: L tensors [B or 1, T, H, d]}``: heads before weighting, that stand in for the image's own."""
+"""``{stream: L tensors [B or 1, T, H, d]}``: heads before weighting, that replace those of the image."""
 
 
-def change(clean: Clean, kind: Kind, stream: str, layer: int, replacement: Replacement | None = None) -> Tensor:
+def change(clean: CleanRun, kind: Kind, stream: str, layer: int, replacement: Replacement | None = None) -> Tensor:
     """What ablating each head of a layer adds to its output, [B, T, H, d]; see the module's table."""
     z, weight = clean.z[stream][layer], clean.weights[stream][layer][:, None]
     assert z is not None
@@ -41,31 +45,33 @@ def change(clean: Clean, kind: Kind, stream: str, layer: int, replacement: Repla
     if kind == "revert":
         return (1 - weight) * z
     if kind == "none":
-        return nudge(clean, z)
-    return weight * (_stand_in(replacement, stream, layer) - z)
+        return perturbation(clean, z)
+    return weight * (_replacing(replacement, stream, layer) - z)
 
 
-def nudge(clean: Clean, stream: Tensor) -> Tensor:
+def perturbation(clean: CleanRun, stream: Tensor) -> Tensor:
     """What one more rounding of a stream [B, T, ...] may add to it: at random, the same every time and for all images.
 
-    What is computed twice in the same way is the same to the bit, whatever the precision; what was moved by so little
-    shows how far two computations may end apart.
+    What is computed twice in the same way is the same to the bit, whatever the precision; what was perturbed by so
+    little shows how far two computations may end apart.
     """
     generator = torch.Generator(stream.device).manual_seed(0)
     away = torch.rand(stream.shape[1:], generator=generator, device=stream.device) - 0.5
-    return stream * (away * rounding_unit(clean.detector.backbone.vision.proj.dtype, stream.device)).to(stream.dtype)
+    return stream * (away * rounding_unit(clean.tower.proj.dtype, stream.device)).to(stream.dtype)
 
 
-def _stand_in(replacement: Replacement | None, stream: str, layer: int) -> Tensor:
-    found = None if replacement is None else replacement[stream][layer]
-    assert found is not None
-    return found
+def _replacing(replacement: Replacement | None, stream: str, layer: int) -> Tensor:
+    heads = None if replacement is None else replacement[stream][layer]
+    assert heads is not None
+    return heads
 
 
-class _Cut:
+class _Interventions:
     """Variants as masks {stream: [V, L, H]}, and what they do to a block's heads."""
 
-    def __init__(self, clean: Clean, variants: Sequence[Variant], kind: Kind, replacement: Replacement | None) -> None:
+    def __init__(
+        self, clean: CleanRun, variants: Sequence[Variant], kind: Kind, replacement: Replacement | None
+    ) -> None:
         self.clean, self.kind, self.replacement = clean, kind, replacement
         self.probes = [not variant.heads for variant in variants]
         shape = clean.weights["global"].shape
@@ -73,144 +79,272 @@ class _Cut:
         for row, variant in enumerate(variants):
             for head in variant.heads:
                 self.mask[head.stream][row, head.layer, head.head] = True
-        # A second copy where the streams are, so that nobody waits for the device to know what is to be done.
-        self._there = {s: mask.to(clean.text.device, non_blocking=True) for s, mask in self.mask.items()}
+        # A second copy where the streams are: what is to be done is then known without waiting for the device.
+        device = clean.x[0].device
+        self._on_device = {s: mask.to(device, non_blocking=True) for s, mask in self.mask.items()}
 
-    def shift(self, stream: str, layer: int, rows: slice) -> Tensor | None:
+    def added(self, stream: str, layer: int, rows: slice) -> Tensor | None:
         """What variants ``rows`` add to the clean stream in ``layer``, [V, B, T, D]; None for nothing."""
-        moved = None
+        added = None
         if self.mask[stream][rows, layer].any():
             delta = change(self.clean, self.kind, stream, layer, self.replacement)
-            moved = self._write(delta, self._there[stream][rows, layer], layer)
-        if stream == "global" and any(probes := self.probes[rows]):
-            nudged = nudge(self.clean, self.clean.mid[layer])
-            own = torch.stack([nudged if probe else torch.zeros_like(nudged) for probe in probes])
-            moved = own if moved is None else moved + own
-        return moved
+            added = self._write(delta, self._on_device[stream][rows, layer], layer)
+        if stream == "global" and any(self.probes[rows]):
+            perturbed = self.perturbed(self.clean.mid[layer], rows)
+            added = perturbed if added is None else added + perturbed
+        return added
+
+    def perturbed(self, stream: Tensor, rows: slice) -> Tensor:
+        """What is added to a clean stream [B, T, D] for probes among variants ``rows``, [V, B, T, D]."""
+        once = perturbation(self.clean, stream)
+        return torch.stack([once if probe else torch.zeros_like(once) for probe in self.probes[rows]])
 
     def edit(self, stream: str, layer: int, rows: slice) -> tuple[Tensor | None, Tensor | None]:
-        """Weights [V B, H] (or [1, H], or None, for all), and what is put beside, [V B, T, D], of running ``rows``."""
+        """Weights of running ``rows``, [V B, H] (or [1, H], or None, for all), and what is added, [V B, T, D]."""
         if not self.mask[stream][rows, layer].any():
             return self.clean.weight(stream, layer), None
-        weight, mask = self.clean.weights[stream][layer][None], self._there[stream][rows, layer]
+        weight, mask = self.clean.weights[stream][layer][None], self._on_device[stream][rows, layer]
         instead = 1.0 if self.kind == "revert" else 0.0
         rows_weight = weight.masked_fill(mask, instead).repeat_interleave(len(self.clean), 0)
         if self.kind in ("zero", "revert"):
             return rows_weight, None
-        other = weight[..., None] * _stand_in(self.replacement, stream, layer)  # (B or 1, T, H, d)
-        put = self._write(other.expand(len(self.clean), -1, -1, -1), mask, layer)
-        return rows_weight, put.flatten(0, 1)
+        other = weight[..., None] * _replacing(self.replacement, stream, layer)  # (B or 1, T, H, d)
+        added = self._write(other.expand(len(self.clean), -1, -1, -1), mask, layer)
+        return rows_weight, added.flatten(0, 1)
 
     def _write(self, z: Tensor, mask: Tensor, layer: int) -> Tensor:
         """What the heads in ``mask`` [V, H] write of ``z`` [B, T, H, d], [V, B, T, D]."""
-        out = self.clean.detector.backbone.vision.blocks[layer].attn.W_O.flatten(0, 1)  # (H d, D)
+        out = self.clean.tower.blocks[layer].attn.W_O.flatten(0, 1)  # (H d, D)
         return (z[None] * mask.to(z)[:, None, None, :, None]).flatten(3) @ out
 
-    def idle(self) -> Tensor:
+    def unchanged(self) -> Tensor:
         """[V, B] bool: ablated heads wrote exactly what replaces them, so that nothing can change."""
-        device = self.clean.text.device
-        still = torch.ones(len(self.mask["global"]), len(self.clean), dtype=torch.bool, device=device)
-        some = torch.zeros(len(still), 1, dtype=torch.bool, device=device)
-        for stream, mask in self._there.items():
-            some |= mask.any(2).any(1, keepdim=True)
+        device = self.clean.x[0].device
+        same = torch.ones(len(self.mask["global"]), len(self.clean), dtype=torch.bool, device=device)
+        ablates = torch.zeros(len(same), 1, dtype=torch.bool, device=device)
+        for stream, mask in self._on_device.items():
+            ablates |= mask.any(2).any(1, keepdim=True)
             for layer in self.mask[stream].any(2).any(0).nonzero().flatten().tolist():
                 delta = change(self.clean, self.kind, stream, layer, self.replacement)
                 moved = (delta != 0).any(3).any(1)  # (B, T, H, d) -> (B, H)
-                still &= ~(mask[:, layer, None] & moved).any(2)
-        return still & some  # the probe of the noise floor ablates nothing, and is computed all the same
+                same &= ~(mask[:, layer, None] & moved).any(2)
+        return same & ablates  # the probe of the noise floor ablates nothing, and is computed all the same
+
+
+class _Rows:
+    """Both residual streams of V variants of B images, row by row; variants that have begun come first.
+
+    Args:
+        clean: the images' clean run.
+        cut: what the variants do, in the order in which they begin.
+        begins: the layer where each begins; the number of layers for those that move the local stream alone.
+    """
+
+    def __init__(self, clean: CleanRun, cut: _Interventions, begins: Sequence[int]) -> None:
+        self.clean, self.cut, self.begins, self.batch = clean, cut, begins, len(clean)
+        count = sum(begin < len(clean.tower.blocks) for begin in begins)
+        self.xs = clean.x[0].new_empty(count * self.batch, *clean.x[0].shape[1:])  # (n B, T, D)
+        self.ys: Tensor | None = None
+        self.shift: Tensor | None = None  # what ablated local heads add to a clean local stream, [V, B, T, D]
+        self.running = 0
+
+    @property
+    def cls(self) -> Tensor:
+        """CLS of the variants that have begun, raw, [n B, D]."""
+        return self.xs[:, 0]
+
+    def through(self, layer: int) -> None:
+        """Takes all rows through a block, and those along that begin at it."""
+        plan, linear = self.clean.plan, self.clean.plan.local_is_linear
+        if layer in plan.tokens:
+            self._replace_tokens(plan.tokens[layer])
+        if not linear:
+            self._begin_before(layer)
+        if plan.attention("local", layer) is not None:
+            moved = self.cut.added("local", layer, slice(None)) if linear else None
+            self.shift = moved if self.shift is None else self.shift if moved is None else self.shift + moved
+            if self.ys is None:
+                self.ys = self.xs.clone()  # the local stream begins as the global one
+        if self.running:
+            self._step(layer)
+        if linear:
+            self._begin_after(layer)
+
+    def tapped(self, tap: int) -> Tensor:
+        """The stream that is read at a tap, [n B, T, D], of the first n variants; the others' is clean."""
+        y = self.clean.y[tap]
+        begun = slice(self.running * self.batch)
+        if y is None or self.ys is None:
+            return self.xs[begun]
+        tokens = self.ys[begun]
+        if self.shift is not None and self.running < len(self.begins):
+            tokens = torch.cat([tokens, _moved(y, self.shift[self.running :])])  # their local stream alone differs
+        return tokens
+
+    def _step(self, layer: int) -> None:
+        clean, plan, begun = self.clean, self.clean.plan, slice(self.running * self.batch)
+        weight, add = self.cut.edit("global", layer, slice(self.running))
+        local_weight = local_add = None
+        if plan.attention("local", layer) is not None:
+            local_weight, local_add = self.cut.edit("local", layer, slice(self.running))
+        done = clean.tower.blocks[layer].step(
+            self.xs[begun],
+            None if self.ys is None else self.ys[begun],
+            local=plan.local_at(layer),
+            weight=weight,
+            local_weight=local_weight,
+            adapter=plan.adapter("global", layer),
+            local_adapter=plan.adapter("local", layer),
+            add=add,
+            local_add=local_add,
+            cls_only=clean.mid[layer].shape[1] == 1,
+            in_place=True,
+        )
+        if plan.adapter("global", layer) is not None:
+            self.xs[begun] = done.x
+        if plan.adapter("local", layer) is not None and self.ys is not None and done.y is not None:
+            self.ys[begun] = done.y
+
+    def _begin_after(self, layer: int) -> None:
+        """Variants that begin at a block: its attention is clean but for what they add, and is not computed again."""
+        clean, block, plan = self.clean, self.clean.tower.blocks[layer], self.clean.plan
+        rows, new = self._beginning(layer)
+        if rows.start == rows.stop:
+            return
+        mid = _moved(clean.mid[layer], self.cut.added("global", layer, rows), rows.stop - rows.start)
+        x, adapter = self.xs[new, : mid.shape[1]], plan.adapter("global", layer)
+        if plan.has_mlp("global", layer):
+            torch.add(mid, block.mlp(block.ln2(mid)), out=x)
+        else:
+            x.copy_(mid)
+        if adapter is not None:
+            x.copy_(adapter(x.clone()))
+        y = clean.y[layer]
+        if y is not None and self.ys is not None:
+            shift = None if self.shift is None else self.shift[rows]
+            self.ys[new] = _moved(y, shift, rows.stop - rows.start)
+
+    def _begin_before(self, layer: int) -> None:
+        """The same where the local stream has MLPs or adapters: the block they begin at is computed as a whole."""
+        rows, new = self._beginning(layer)
+        if rows.start == rows.stop:
+            return
+        x, y = self.clean.x[layer], self.clean.y[layer - 1] if layer else None
+        self.xs[new] = (x + self.cut.perturbed(x, rows)).flatten(0, 1)
+        if y is not None and self.ys is not None:
+            tokens = self.clean.plan.tokens.get(layer)
+            y = y if tokens is None else replace_extra(y, self.clean.patches.stop - 1, tokens)
+            self.ys[new] = y.repeat(rows.stop - rows.start, 1, 1)
+
+    def _beginning(self, layer: int) -> tuple[slice, slice]:
+        """The variants that begin at a layer, and their rows; they run from now on."""
+        first, self.running = self.running, sum(begin <= layer for begin in self.begins)
+        return slice(first, self.running), slice(first * self.batch, self.running * self.batch)
+
+    def _replace_tokens(self, tokens: Tensor) -> None:
+        n_patches = self.clean.patches.stop - 1
+        rows = tokens if tokens.ndim == 2 else tokens.repeat(len(self.begins), 1, 1)[: len(self.xs)]
+        self.xs = replace_extra(self.xs, n_patches, rows)
+        if self.ys is not None:
+            self.ys = replace_extra(self.ys, n_patches, rows)
+        if self.shift is not None:  # extra tokens are the same for all
+            self.shift = F.pad(self.shift[:, :, : 1 + n_patches], (0, 0, 0, tokens.shape[-2]))
+
+
+class _Answers:
+    """Margins of V variants of B images, as their streams come by.
+
+    Args:
+        clean: the images' clean run.
+        variants: V.
+        follow: the text follows the ablated CLS.
+    """
+
+    def __init__(self, clean: CleanRun, variants: int, follow: bool) -> None:
+        self.clean, self.variants, self.follow = clean, variants, follow
+        self.taps: dict[int, Tensor] = {}
+        # Where the image feature has patches in it, or the text is not known before the end, embeddings are kept.
+        self.features = clean.features if follow or clean.reading.pooling.reads_patches else None
+        self.embedded: dict[int, Tensor] = {}
+
+    def read(self, tap: int, tokens: Tensor) -> None:
+        """Takes the tapped stream [n B, T, D] of the first n variants; the others' is clean."""
+        clean, first = self.clean, len(tokens)
+        embedded = clean.reading.taps[tap](tokens) if first else None
+        if self.features is not None:
+            self.embedded[tap] = self.features.taps[tap].repeat(self.variants, 1, 1)
+            if embedded is not None:
+                self.embedded[tap][:first] = embedded[:, clean.patches]
+            return
+        self.taps[tap] = clean.margins.taps[tap].repeat(self.variants, 1)
+        if embedded is not None:
+            text = clean.reading.rows(first // len(clean)).text
+            self.taps[tap][:first] = text.margin(embedded)[:, clean.patches]
+
+    def margins(self, cls: Tensor) -> Margins:
+        """Of all V B rows; ``cls`` [n B, D], raw, is that of the first n variants, the others' is clean."""
+        clean, first = self.clean, len(cls)
+        if self.features is None:
+            image = clean.margins.image.repeat(self.variants)
+            if first:
+                rows = clean.reading.rows(first // len(clean))
+                image[:first] = rows.text.margin(rows.image(cls))
+            return Margins(image, self.taps)
+        embedding, reading = self.features.cls.repeat(self.variants, 1), clean.reading.rows(self.variants)
+        embedding[:first] = reading.image(cls)
+        if self.follow and reading.follow is not None:
+            raw = clean.x[-1][:, 0].repeat(self.variants, 1)
+            raw[:first] = cls
+            reading = replace(reading, text=reading.follow(raw))
+        return reading.margins(Features(embedding, self.embedded))
 
 
 @torch.no_grad()
 def respond(
-    clean: Clean,
+    clean: CleanRun,
     variants: Sequence[Variant],
     kind: Kind = "zero",
     replacement: Replacement | None = None,
     lowest: int | None = None,
+    follow: bool = False,
 ) -> Margins:
     """Margins of V variants of B images, [V, B] and {tap: [V, B, N]}.
 
-    Local heads feed nothing but the local stream: where only they are ablated, no block is run. A variant without heads
-    restarts at block ``lowest``, from a stream that is moved by one rounding.
+    A linear local stream feeds nothing: where only its heads are ablated, no block is run. A variant without heads
+    restarts at block ``lowest``, from a stream that is perturbed by one rounding.
 
     Args:
-        clean: the images' clean forward.
+        clean: the images' clean run.
         variants: which heads. All states are held together: give as many as fit into memory.
         kind: what an ablated head writes instead.
         replacement: of ``mean`` and ``resample``.
         lowest: by default where the lowest of the other variants restarts.
+        follow: recompute a text that depends on CLS (``Reading.follow``); otherwise it is held.
     """
-    detector, vision, batch = clean.detector, clean.detector.backbone.vision, len(clean)
-    order, begins = _order(variants, vision.cfg.n_layers, lowest)
-    cut = _Cut(clean, [variants[i] for i in order], kind, replacement)
-    text = clean.text.expand(batch, -1, -1).repeat(len(variants), 1, 1)  # (V B, 2, d_e)
-    streams = batch * sum(begin < vision.cfg.n_layers for begin in begins)
-    xs = clean.x[0].new_empty(streams, *clean.x[0].shape[1:])  # (n B, T, D); variants that have begun come first
-    ys: Tensor | None = None
-    shift: Tensor | None = None  # what ablated local heads add to a stream that is clean otherwise, [V, B, T, D]
-    found: dict[int, Tensor] = {}
-    running = 0
-    for layer, block in enumerate(vision.blocks):
-        begun, beside = running * batch, clean.y[layer]
-        attention, last = local_here(detector, layer), clean.mid[layer].shape[1]  # T, or CLS alone in the last block
-        if attention is not None:
-            moved = cut.shift("local", layer, slice(None))
-            shift = moved if shift is None else shift if moved is None else shift + moved
-            if ys is None:
-                ys = torch.empty_like(xs)
-                ys[:begun] = xs[:begun]
-        if begun:
-            weight, put = cut.edit("global", layer, slice(running))
-            local_weight, local_put = (
-                cut.edit("local", layer, slice(running)) if attention is not None else (None, None)
-            )
-            step(
-                block,
-                xs[:begun],
-                None if ys is None else ys[:begun],
-                attention=attention,
-                weight=weight,
-                local_weight=local_weight,
-                put=put,
-                local_put=local_put,
-                cls_only=last == 1,
-                in_place=True,
-            )
-        rows = slice(running, sum(begin <= layer for begin in begins))  # those that begin here
-        if rows.stop > running:
-            count, new = rows.stop - running, slice(begun, rows.stop * batch)
-            mid = _begun(clean.mid[layer], cut.shift("global", layer, rows), count)
-            torch.add(mid, block.mlp(block.ln2(mid)), out=xs[new, :last])
-            if beside is not None and ys is not None:
-                ys[new] = _begun(beside, None if shift is None else shift[rows], count)
-        running = rows.stop
-        if layer in detector.config.taps:
-            tokens = (xs if beside is None or ys is None else ys)[: running * batch]
-            if beside is not None and shift is not None and running < len(variants):
-                tokens = torch.cat(
-                    [tokens, _begun(beside, shift[running:])]
-                )  # not begun: the local stream alone differs
-            found[layer] = clean.margins.taps[layer].repeat(len(variants), 1)
-            if len(tokens):
-                found[layer][: len(tokens)] = read_patches(detector, tokens, text[: len(tokens)])[:, 1:]
-    image = clean.margins.image.repeat(len(variants))
-    if streams:
-        image[:streams] = read_cls(detector, xs[:, 0], text[:streams])
-    back = torch.tensor(order).argsort().to(image.device, non_blocking=True)
-    idle = cut.idle()
+    batch, depth = len(clean), len(clean.tower.blocks)
+    order, begins = _order(variants, depth, lowest, clean.plan.local_is_linear)
+    cut = _Interventions(clean, [variants[i] for i in order], kind, replacement)
+    rows, answers = _Rows(clean, cut, begins), _Answers(clean, len(variants), follow)
+    for layer in range(depth):
+        rows.through(layer)
+        if layer in clean.plan.taps:
+            answers.read(layer, rows.tapped(layer))
+    margins, before = answers.margins(rows.cls), clean.margins
+    back = torch.tensor(order).argsort().to(before.image.device, non_blocking=True)
+    unchanged = cut.unchanged()
 
-    def settled(rows: Tensor, before: Tensor) -> Tensor:
-        """Rows as [V, B, ...] in the order of ``variants``; where nothing can change, as they were, to the bit."""
-        rows = rows.unflatten(0, (len(variants), batch))
-        return torch.where(idle[(...,) + (None,) * (rows.ndim - 2)], before, rows)[back]
+    def in_order(values: Tensor, clean_values: Tensor) -> Tensor:
+        """Rows as [V, B, ...] in the order of ``variants``; where nothing can change, the clean ones to the bit."""
+        values = values.unflatten(0, (len(variants), batch))
+        return torch.where(unchanged[(...,) + (None,) * (values.ndim - 2)], clean_values, values)[back]
 
-    before = clean.margins
-    return Margins(settled(image, before.image), {tap: settled(own, before.taps[tap]) for tap, own in found.items()})
+    taps = {tap: in_order(margins.taps[tap], before.taps[tap]) for tap in before.taps}
+    return Margins(in_order(margins.image, before.image), taps)
 
 
-def _order(variants: Sequence[Variant], depth: int, lowest: int | None) -> tuple[list[int], list[int]]:
+def _order(variants: Sequence[Variant], depth: int, lowest: int | None, linear: bool) -> tuple[list[int], list[int]]:
     """Variants in the order in which they begin, and the layers where they do; ``depth`` where no block is run."""
-    begins = [begin_of(variant, depth) for variant in variants]
+    begins = [begin_of(variant, depth, linear) for variant in variants]
     if lowest is None:
         lowest = min(begins) if min(begins) < depth else 0
     begins = [begin if variant.heads else lowest for begin, variant in zip(begins, variants, strict=True)]
@@ -218,11 +352,12 @@ def _order(variants: Sequence[Variant], depth: int, lowest: int | None) -> tuple
     return order, [begins[i] for i in order]
 
 
-def begin_of(variant: Variant, depth: int) -> int:
-    """The lowest layer of its global heads, where it restarts; ``depth`` without any."""
-    return min((head.layer for head in variant.heads if head.stream == "global"), default=depth)
+def begin_of(variant: Variant, depth: int, linear: bool = True) -> int:
+    """The lowest layer at which a block must be run again; ``depth`` for none: local heads of a linear local stream."""
+    layers = (head.layer for head in variant.heads if head.stream == "global" or not linear)
+    return min(layers, default=depth)
 
 
-def _begun(stream: Tensor, moved: Tensor | None, variants: int = 0) -> Tensor:
-    """A clean stream [B, T, D] as it is for n variants, [n B, T, D]: moved [n, B, T, D], or not at all."""
-    return stream.repeat(variants, 1, 1) if moved is None else (stream + moved).flatten(0, 1)
+def _moved(stream: Tensor, added: Tensor | None, variants: int = 0) -> Tensor:
+    """A clean stream [B, T, D] as it is for n variants, [n B, T, D]: with [n, B, T, D] added, or just repeated."""
+    return stream.repeat(variants, 1, 1) if added is None else (stream + added).flatten(0, 1)

@@ -38,10 +38,10 @@ class Head(NamedTuple):
         >>> Head.of("L18H7/local")
         Head(stream='local', layer=18, head=7)
         """
-        found = re.fullmatch(r"L(\d+)H(\d+)(?:/(\w+))?", name.strip())
-        if not found:
+        match = re.fullmatch(r"L(\d+)H(\d+)(?:/(\w+))?", name.strip())
+        if not match:
             raise ShapeError(f"{name!r} is no head; one is written L18H7, or L18H7/local")
-        return cls(found[3] or "global", int(found[1]), int(found[2]))
+        return cls(match[3] or "global", int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"L{self.layer}H{self.head}" + ("" if self.stream == "global" else f"/{self.stream}")
@@ -64,14 +64,14 @@ class Variant:
     @property
     def stream(self) -> str:
         """``global``, ``local``, or ``both``."""
-        found = {head.stream for head in self.heads}
-        return found.pop() if len(found) == 1 else "both"
+        streams = {head.stream for head in self.heads}
+        return streams.pop() if len(streams) == 1 else "both"
 
     @property
     def layer(self) -> int | None:
         """The layer, where all heads are in one."""
-        found = {head.layer for head in self.heads}
-        return found.pop() if len(found) == 1 else None
+        layers = {head.layer for head in self.heads}
+        return layers.pop() if len(layers) == 1 else None
 
     @property
     def head(self) -> int | None:
@@ -97,7 +97,7 @@ def heads_of(
 ) -> list[Head]:
     """The heads in ``layers`` (all by default), numbered ``heads`` (all by default), of ``streams``.
 
-    Of the local stream those exist that lie between its start and the last tap: nobody reads further up.
+    Of the local stream those exist that lie between its start and the last tap: further up nothing is read.
 
     Raises:
         ShapeError: a layer, head or stream that does not exist; the message says which do.
@@ -109,25 +109,23 @@ def heads_of(
     >>> [str(head) for head in heads_of(HeadCLIP(load("mini")), [18], [7])]
     ['L18H7', 'L18H7/local']
     """
-    vision = detector.backbone.vision.cfg
     if unknown := [stream for stream in streams if stream not in STREAMS]:
         raise ShapeError(f"stream {unknown[0]!r} does not exist; streams are {', '.join(STREAMS)}")
-    own = {"global": range(vision.n_layers), "local": local_layers(detector)}
-    if list(streams) == ["local"] and not own["local"]:
-        raise ConfigError("this detector has no local stream (local_start=-1): its taps read the global one")
+    vision, layers_of = detector.backbone.vision.cfg, stream_layers(detector)
+    if list(streams) == ["local"] and not layers_of["local"]:
+        raise ConfigError("this detector has no local stream: its taps read the global one")
     numbers = range(vision.n_heads) if heads is None else list(heads)
     _check(numbers, range(vision.n_heads), "head", "heads")
     if layers is not None:
         layers = list(layers)
-        _check(layers, own["global" if "global" in streams else "local"], "layer", "layers")
-    asked = {stream: own[stream] if layers is None else [n for n in layers if n in own[stream]] for stream in streams}
+        _check(layers, layers_of["global" if "global" in streams else "local"], "layer", "layers")
+    asked = {s: layers_of[s] if layers is None else [n for n in layers if n in layers_of[s]] for s in streams}
     return [Head(stream, layer, head) for stream in streams for layer in asked[stream] for head in numbers]
 
 
-def local_layers(detector: Detector) -> range:
-    """Layers whose local heads somebody reads: from the stream's start to the last tap; empty where there is none."""
-    start = detector.config.local_start
-    return range(start, max(start, max(detector.config.taps) + 1)) if start >= 0 else range(0)
+def stream_layers(detector: Detector) -> dict[str, range]:
+    """Of each stream, the layers whose heads have an effect; in the local one, from its start to the last tap."""
+    return {"global": range(detector.backbone.vision.cfg.n_layers), "local": detector.plan.local_layers}
 
 
 def single_heads(heads: Iterable[Head]) -> list[Variant]:
@@ -169,23 +167,22 @@ def check_variants(detector: Detector, variants: Sequence[Variant]) -> None:
     """Raises ShapeError for a head that ``detector`` has not, and for variants that are none or empty."""
     if not variants:
         raise ShapeError("no head to ablate; give at least one variant, such as single_heads(heads_of(detector))")
-    vision = detector.backbone.vision.cfg
+    vision, layers_of = detector.backbone.vision.cfg, stream_layers(detector)
     for variant in variants:
         if not variant.heads or len(set(variant.heads)) != len(variant.heads):
             raise ShapeError(f"variant {variant.name!r} ablates no head, or one of them twice")
         for head in variant.heads:
             if head.stream not in STREAMS:
                 raise ShapeError(f"stream {head.stream!r} does not exist; streams are {', '.join(STREAMS)}")
-            own = range(vision.n_layers) if head.stream == "global" else local_layers(detector)
-            _check([head.layer], own, f"{head.stream} layer", "layers")
+            _check([head.layer], layers_of[head.stream], f"{head.stream} layer", "layers")
             _check([head.head], range(vision.n_heads), "head", "heads")
     names = [variant.name for variant in variants]
     if len(set(names)) != len(names):
         raise ShapeError(f"two variants are called {max(names, key=names.count)!r}; results would be mixed up")
 
 
-def _check(asked: Iterable[int], there: range, one: str, many: str) -> None:
+def _check(asked: Iterable[int], existing: range, one: str, many: str) -> None:
     for number in asked:
-        if number not in there:
-            last = f"{many} are {there[0]}..{there[-1]}" if there else f"there are no such {many}"
+        if number not in existing:
+            last = f"{many} are {existing[0]}..{existing[-1]}" if existing else f"there are no such {many}"
             raise ShapeError(f"{one} {number} does not exist; {last}")
