@@ -36,7 +36,7 @@ def test_one_figure_of_the_shipped_runs_and_its_script(tmp_path, monkeypatch):
 
 def test_every_figure_has_its_script():
     scripts = {path.stem.removeprefix("figure_").replace("_", "-"): path for path in ANALYSES.glob("figure_*.py")}
-    assert set(scripts) == {recipe.name for recipe in FIGURES}
+    assert set(scripts) == {spec.name for spec in FIGURES}
     assert all(f'["figures", "{name}"]' in path.read_text() for name, path in scripts.items())
 
 

@@ -24,7 +24,7 @@ from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
-    from headlens.figures import Subject
+    from headlens.figures import Domain
 
 DOMAINS = ("industrial", "medical")
 _RUNS = (
@@ -72,7 +72,7 @@ def figures(
 
     from headlens.data.notes import lines
     from headlens.errors import ConfigError, HeadlensError
-    from headlens.figures import Material, chosen, make
+    from headlens.figures import FigureContext, chosen, make
 
     wanted = chosen(names or ())  # before anything that takes long
 
@@ -88,25 +88,23 @@ def figures(
     for domain in DOMAINS:
         if data[domain] != f"procedural:{domain}" and not given[domain]:
             raise ConfigError(f"--{domain}-data is given, but no run of that domain: name some with --{domain}")
-    subjects = []
+    domains = []
     for domain, runs in given.items():
         if runs:
             pictures = pictures_of(data[domain], painted, max_pixels, domain, follow_links)
-            subjects.append(subject(domain, runs, pictures, per_category, weights, device_of(device)))
-    material = Material(subjects, out / "data", seed=seed, batch=batch, fresh=fresh, progress=bar)
+            domains.append(domain_of(domain, runs, pictures, per_category, weights, device_of(device)))
+    paper = FigureContext(domains, out / "data", seed=seed, batch=batch, fresh=fresh, progress=bar)
     options = typed(context)
     failed: list[HeadlensError] = []
-    for recipe, made in make(
-        material, out, names or (), lambda name: shlex.join(["headlens", "figures", name, *options])
-    ):
+    for spec, made in make(paper, out, names or (), lambda name: shlex.join(["headlens", "figures", name, *options])):
         if isinstance(made, HeadlensError):
             failed.append(made)
-            typer.echo(f"{recipe.name}: not made: {made}", err=True)
+            typer.echo(f"{spec.name}: not made: {made}", err=True)
         else:
-            typer.echo(f"{recipe.name}: {', '.join(map(str, made))}")
-    if material.kept.reused:
-        typer.echo(f"Kept from before, in {out / 'data'}: {', '.join(dict.fromkeys(material.kept.reused))}")
-    unread = [line for name, own in material.left_out.items() for line in lines({"skipped": own}, of=name)]
+            typer.echo(f"{spec.name}: {', '.join(map(str, made))}")
+    if paper.cache.reused:
+        typer.echo(f"Kept from before, in {out / 'data'}: {', '.join(dict.fromkeys(paper.cache.reused))}")
+    unread = [line for name, own in paper.left_out.items() for line in lines({"skipped": own}, of=name)]
     for line in unread:
         typer.echo(line, err=True)
     broken = bool(unread) or any(
@@ -123,18 +121,18 @@ def shipped(domain: str) -> list[str]:
     return [name for name in (own.format(domain) for own in _SHIPPED) if folders(name)]
 
 
-def subject(
+def domain_of(
     domain: str, runs: list[str], pictures: DataSet, per_category: int, weights: str | None, device: str
-) -> Subject:
+) -> Domain:
     """A domain's runs with its pictures; says what they are."""
-    from headlens.figures import Subject, grouped
+    from headlens.figures import Domain, grouped
     from headlens.training.run import load_runs
 
     group = grouped(load_runs(*runs, weights=weights, device=device))
     typer.echo(f"{domain}: {', '.join(run.folder.name for run in group.every)}, on {pictures}")
     for name, why in group.left_out.items():
         typer.echo(f"{domain}: {name} is left out: it {why}", err=True)
-    return Subject.of(domain, group, pictures, per_category)
+    return Domain.of(domain, group, pictures, per_category)
 
 
 def typed(context: typer.Context) -> list[str]:

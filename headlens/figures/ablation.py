@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from headlens import heads
-from headlens.figures.context import Material, Subject
-from headlens.figures.spec import Drawn, Recipe, listed, made_on, pictured
+from headlens.figures.context import Domain, FigureContext
+from headlens.figures.spec import FigureSpec, RenderedFigure, images_of, listed, made_on
 from headlens.plots.effects import curves
 from headlens.plots.style import COLUMN, named
 
@@ -18,16 +18,16 @@ BEST, LEAST = "most important", "least important"
 METRICS = ("image_auroc", "pixel_auroc")
 
 
-def draw(material: Material) -> Drawn:
+def draw(context: FigureContext) -> RenderedFigure:
     """A row for each metric, a column for each domain; heads on a logarithmic axis, for the first ones tell most."""
-    metrics = metrics_of(material)
-    found = {subject.domain: _grown(material, subject, metrics) for subject in material}
+    metrics = metrics_of(context)
+    found = {domain.name: _grown(context, domain, metrics) for domain in context}
     fig = Figure(figsize=(COLUMN, 0.45 + 1.25 * len(metrics)), layout="constrained")
     axes = fig.subplots(len(metrics), len(found), squeeze=False, sharex=True, sharey="row")
     for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
-        for (domain, own), ax in zip(found.items(), row, strict=True):
+        for (name, own), ax in zip(found.items(), row, strict=True):
             shown = own[own["metric"] == metric]
-            curves(shown, ax, title="" if place else domain)
+            curves(shown, ax, title="" if place else name)
             ax.get_legend().remove()
             ax.lines[0].remove()  # 0, which is no landmark of a metric
             for line in ax.lines:
@@ -41,13 +41,13 @@ def draw(material: Material) -> Drawn:
             ax.spines[["top", "right"]].set_visible(False)
             ax.label_outer()
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
-    runs = [subject.run for subject in material]
-    return Drawn(fig, _caption(material, found, metrics), runs, [subject.few for subject in material])
+    runs = [domain.run for domain in context]
+    return RenderedFigure(fig, _caption(context, found, metrics), runs, [domain.subset for domain in context])
 
 
-def metrics_of(material: Material) -> tuple[str, ...]:
+def metrics_of(context: FigureContext) -> tuple[str, ...]:
     """The metrics that all sets allow; where there is none, the quantities that need neither labels nor masks."""
-    shared = [name for name in METRICS if all(name in subject.few.metrics for subject in material)]
+    shared = [name for name in METRICS if all(name in domain.subset.metrics for domain in context)]
     return tuple(shared) or ("joint_margin", "anomaly_map")
 
 
@@ -56,17 +56,17 @@ def label_of(metric: str) -> str:
     return ("change of " if metric == "anomaly_map" else "") + named(metric) + (" (%)" if metric in METRICS else "")
 
 
-def _grown(material: Material, subject: Subject, metrics: tuple[str, ...]) -> pd.DataFrame:
+def _grown(context: FigureContext, domain: Domain, metrics: tuple[str, ...]) -> pd.DataFrame:
     """Order, heads, metric, effect (the metric's own value), low, high, baseline; random orders are one."""
-    ranked = material.importance(subject, subject.run).sort_values("importance", ascending=False, kind="stable")
+    ranked = context.importance(domain, domain.run).sort_values("importance", ascending=False, kind="stable")
     order = [heads.Head(*row) for row in ranked[["stream", "layer", "head"]].itertuples(index=False)]
     steps = sorted({round(step) for step in np.geomspace(1, len(order), STEPS)})
     orders = {BEST: order, LEAST: order[::-1]}
-    orders |= {f"random {i}": heads.shuffled(sorted(order), material.seed + i) for i in range(RANDOM)}
+    orders |= {f"random {i}": heads.shuffled(sorted(order), context.seed + i) for i in range(RANDOM)}
     variants = [v for name, own in orders.items() for v in heads.cumulative(own, steps[:-1], name)]
     variants += heads.cumulative(order, steps[-1:], BEST)  # without any head all orders are the same
     asked = [name for name in metrics if name in METRICS]
-    frame = material.ablation(subject, "cumulative", variants, asked)
+    frame = context.ablation(domain, "cumulative", variants, asked)
     frame = frame[frame["metric"].isin(metrics)]
     last = frame[frame["heads"] == len(order)]
     frame = pd.concat([frame, *(last.assign(order=name) for name in orders if name != BEST)])
@@ -81,28 +81,28 @@ def _grown(material: Material, subject: Subject, metrics: tuple[str, ...]) -> pd
     return pd.concat([frame[~random], drawn.assign(order="random", baseline=baseline)], ignore_index=True)
 
 
-def _caption(material: Material, found: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
+def _caption(context: FigureContext, found: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
     count = max(own["heads"].max() for own in found.values())
     steps = next(iter(found.values()))["heads"].nunique()
     said = []
-    for domain, own in found.items():
+    for name, own in found.items():
         first = own[own["metric"] == metrics[0]]
         table = first.pivot(index="heads", columns="order", values="effect")
         at = int(table.index[np.abs(np.log(table.index / (count / 10))).argmin()])
         row = table.loc[at]
         said.append(
-            f"{domain}, without {at} heads: {row[BEST]:.1f} (the most important), {row['random']:.1f} (random ones), "
+            f"{name}, without {at} heads: {row[BEST]:.1f} (the most important), {row['random']:.1f} (random ones), "
             f"{row[LEAST]:.1f} (the least important), whole {first['baseline'].iloc[0]:.1f}"
         )
-    runs = listed([f"{subject.run.folder.name}" for subject in material])
+    runs = listed([f"{domain.run.folder.name}" for domain in context])
     return (
         f"Heads of both streams ({count}) set to zero together, the more the further right ({steps} steps); exact, all "
         "that follows responds. Most and least important heads come first by gate gradients of the joint margin on the "
-        f"same pictures; {RANDOM} orders are random (grey: their mean and range). Bands of the other two are 95 % "
-        f"bootstrap intervals of the change over pictures; dotted: nothing taken away. {named(metrics[0])}: "
-        f"{'; '.join(said)}. One run a domain ({runs}), means over categories of {pictured(material)}. "
-        f"{made_on(material)}"
+        f"same images; {RANDOM} orders are random (grey: their mean and range). Bands of the other two are 95 % "
+        f"bootstrap intervals of the change over images; dotted: nothing taken away. {named(metrics[0])}: "
+        f"{'; '.join(said)}. One run a domain ({runs}), means over categories of {images_of(context)}. "
+        f"{made_on(context)}"
     )
 
 
-RECIPE = Recipe("ablation", "Ablation curves: most important first against random", draw)
+SPEC = FigureSpec("ablation", "Ablation curves: most important first against random", draw)

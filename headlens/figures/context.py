@@ -1,4 +1,4 @@
-"""What figures are made of: the runs and pictures of each domain, and frames that are computed when first asked for."""
+"""What figures are made of: the runs and images of each domain, and frames that are computed when first asked for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headlens import heads
 from headlens.data import DataSet, Pixels, ProceduralSet, Record
 from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError
-from headlens.figures.frames import Frames, Kept
+from headlens.figures.frames import FrameCache, Frames
 from headlens.provenance import computed, learned_sha256, provenance
 from headlens.training.evaluation import Evaluation, evaluate
 from headlens.training.grouping import Group, read_as
@@ -30,8 +30,8 @@ NOTES = "notes"
 KEYS = ["stream", "layer", "head"]
 
 
-class Painted(DataSet):
-    """A procedural set that paints each picture once: nine detectors look at the same ones."""
+class CachedImages(DataSet):
+    """A procedural set that paints each image once: nine detectors look at the same ones."""
 
     def __init__(self, data: DataSet) -> None:
         super().__init__(data.name, data.domain, data.records)
@@ -49,30 +49,30 @@ class Painted(DataSet):
 
     def where(self, keep: Callable[[Record], bool]) -> DataSet:
         """As the set underneath."""
-        return Painted(self.data.where(keep))
+        return CachedImages(self.data.where(keep))
 
 
 @dataclass(frozen=True)
-class Subject:
+class Domain:
     """One domain.
 
     Args:
-        domain: its name.
+        name: of it.
         runs: what was trained for it.
-        pictures: what metrics are measured on.
-        few: those of them that heads are ablated and differentiated on.
+        images: what metrics are measured on.
+        subset: those of them that heads are ablated and differentiated on.
     """
 
-    domain: str
+    name: str
     runs: Group
-    pictures: DataSet
-    few: DataSet
+    images: DataSet
+    subset: DataSet
 
     @classmethod
-    def of(cls, domain: str, runs: Group, pictures: DataSet, per_category: int) -> Subject:
-        """``few`` is the first ``per_category`` pictures of each category, half of them normal where there are any."""
-        pictures = Painted(pictures) if isinstance(pictures, ProceduralSet) else pictures
-        return cls(domain, runs, pictures, first_of_each(pictures, per_category))
+    def of(cls, name: str, runs: Group, images: DataSet, per_category: int) -> Domain:
+        """``subset`` is the first ``per_category`` images of each category, half of them normal where there are any."""
+        images = CachedImages(images) if isinstance(images, ProceduralSet) else images
+        return cls(name, runs, images, first_of_each(images, per_category))
 
     @property
     def run(self) -> Run:
@@ -92,7 +92,7 @@ class Subject:
 
 
 def first_of_each(data: DataSet, per_category: int) -> DataSet:
-    """The first pictures of each category, as many normal as anomalous ones where there are enough of both.
+    """The first images of each category, as many normal as anomalous ones where there are enough of both.
 
     >>> from headlens import data
     >>> found = first_of_each(data.open("procedural:medical", per_category=8, size=28), 4)
@@ -101,9 +101,9 @@ def first_of_each(data: DataSet, per_category: int) -> DataSet:
     """
     there = Counter((record.category, record.anomalous is True) for record in data.records)
     left: dict[tuple[str, bool], int] = {}
-    for category, flawed in there:
-        other = there[category, not flawed]
-        left[category, flawed] = max(per_category - other, (per_category + (not flawed)) // 2)
+    for category, anomalous in there:
+        other = there[category, not anomalous]
+        left[category, anomalous] = max(per_category - other, (per_category + (not anomalous)) // 2)
 
     def keep(record: Record) -> bool:
         key = (record.category, record.anomalous is True)
@@ -118,16 +118,16 @@ def _silent(what: str, total: int) -> Iterator[Callable[[int], object]]:
     yield lambda n: None
 
 
-class Material:
+class FigureContext:
     """Everything that a figure may ask for.
 
     Args:
-        subjects: the domains, in the order in which they are shown.
+        domains: the domains, in the order in which they are shown.
         folder: where frames are kept that took long; None keeps nothing.
         seed: of random orders and of bootstraps.
-        batch: pictures at once.
+        batch: images at once.
         fresh: read nothing that lies in ``folder``.
-        progress: what is being done and how many pictures it takes, to a context whose value is called with numbers
+        progress: what is being done and how many images it takes, to a context whose value is called with numbers
             of finished ones.
 
     Attributes:
@@ -136,7 +136,7 @@ class Material:
 
     def __init__(
         self,
-        subjects: Sequence[Subject],
+        domains: Sequence[Domain],
         folder: Path | None = None,
         *,
         seed: int = 0,
@@ -144,51 +144,53 @@ class Material:
         fresh: bool = False,
         progress: Progress = _silent,
     ) -> None:
-        self.subjects = {subject.domain: subject for subject in subjects}
+        self.domains = {domain.name: domain for domain in domains}
         self.seed, self.batch, self.progress = seed, batch, progress
-        self.kept = Kept(folder, fresh)
+        self.cache = FrameCache(folder, fresh)
         self.left_out: dict[str, dict[str, str]] = {}
 
-    def __iter__(self) -> Iterator[Subject]:
-        return iter(self.subjects.values())
+    def __iter__(self) -> Iterator[Domain]:
+        return iter(self.domains.values())
 
     @property
     def question(self) -> str:
         """A digest of all that any figure of it depends on, versions aside."""
         runs = [[run.folder.name, learned_sha256(run.detector)] for own in self for run in own.runs.every]
-        sets = [[own.domain, own.pictures.fingerprint, own.few.fingerprint] for own in self]
+        sets = [[own.name, own.images.fingerprint, own.subset.fingerprint] for own in self]
         return sha256(json.dumps([runs, sets, self.seed]).encode()).hexdigest()
 
-    def weights(self, subject: Subject) -> pd.DataFrame:
+    def weights(self, domain: Domain) -> pd.DataFrame:
         """Learned head weights: run, stream, layer, head, value."""
-        frames = [heads.weights(run.detector).frame.assign(run=run.folder.name) for run in subject.weighed]
+        frames = [heads.weights(run.detector).frame.assign(run=run.folder.name) for run in domain.weighed]
         return pd.concat(frames, ignore_index=True)[["run", *KEYS, "value"]]
 
-    def importance(self, subject: Subject, run: Run) -> pd.DataFrame:
+    def importance(self, domain: Domain, run: Run) -> pd.DataFrame:
         """Of every head of a run, for the joint margin: ``headlens.heads.Importance.summary``."""
-        asked = self.asked(run.detector, subject.few, what="importance", target="joint_margin")
+        asked = self.asked(run.detector, domain.subset, what="importance", target="joint_margin")
 
         def compute(parts: Path | None) -> Frames:
-            what = f"{subject.domain}: gradients of {run.folder.name}"
-            with self.progress(what, len(subject.few)) as update:
-                found = heads.importance(run.detector, subject.few, batch=self.batch, out=parts, progress=update)
-            return {"": found.summary, NOTES: _notes(subject.few, found.provenance)}
+            what = f"{domain.name}: gradients of {run.folder.name}"
+            with self.progress(what, len(domain.subset)) as update:
+                found = heads.importance(run.detector, domain.subset, batch=self.batch, out=parts, progress=update)
+            return {"": found.summary, NOTES: _notes(domain.subset, found.provenance)}
 
-        return self._of(f"importance-{subject.domain}-{run.folder.name}", asked, compute)[""]
+        return self._of(f"importance-{domain.name}-{run.folder.name}", asked, compute)[""]
 
     def ablation(
-        self, subject: Subject, what: str, variants: Sequence[heads.Variant], metrics: Sequence[str]
+        self, domain: Domain, what: str, variants: Sequence[heads.Variant], metrics: Sequence[str]
     ) -> pd.DataFrame:
         """Of the domain's first run, over categories: the rows ``mean`` of ``headlens.heads.Ablation.summary``."""
-        run = subject.run
+        run = domain.run
         named = [[variant.name, *map(str, variant.heads)] for variant in variants]
-        asked = self.asked(run.detector, subject.few, what=what, variants=named, metrics=list(metrics), seed=self.seed)
+        asked = self.asked(
+            run.detector, domain.subset, what=what, variants=named, metrics=list(metrics), seed=self.seed
+        )
 
         def compute(parts: Path | None) -> Frames:
-            with self.progress(f"{subject.domain}: {len(variants)} ablations ({what})", len(subject.few)) as update:
+            with self.progress(f"{domain.name}: {len(variants)} ablations ({what})", len(domain.subset)) as update:
                 found = heads.ablate(
                     run.detector,
-                    subject.few,
+                    domain.subset,
                     variants,
                     metrics=metrics,
                     seed=self.seed,
@@ -197,28 +199,28 @@ class Material:
                     progress=update,
                 )
             means = found.summary[found.summary["category"] == "mean"]
-            return {"": means, NOTES: _notes(subject.few, found.provenance)}
+            return {"": means, NOTES: _notes(domain.subset, found.provenance)}
 
-        return self._of(f"{what}-{subject.domain}-{run.folder.name}", asked, compute)[""]
+        return self._of(f"{what}-{domain.name}-{run.folder.name}", asked, compute)[""]
 
-    def evaluation(self, subject: Subject, run: Run) -> Evaluation:
-        """A run on the domain's pictures, its scores read as the domain's first run reads them."""
-        detector = read_as(run, subject.run)
-        asked = self.asked(detector, subject.pictures, what="evaluation")
+    def evaluation(self, domain: Domain, run: Run) -> Evaluation:
+        """A run on the domain's images, its scores read as the domain's first run reads them."""
+        detector = read_as(run, domain.run)
+        asked = self.asked(detector, domain.images, what="evaluation")
 
         def compute(parts: Path | None) -> Frames:
-            with self.progress(f"{subject.domain}: scores of {run.folder.name}", len(subject.pictures)) as update:
-                found = evaluate(detector, subject.pictures, batch=self.batch, progress=update)
+            with self.progress(f"{domain.name}: scores of {run.folder.name}", len(domain.images)) as update:
+                found = evaluate(detector, domain.images, batch=self.batch, progress=update)
             frame = found.frame.assign(half_width=found.half_width)
             return {"": frame, "scores": found.scores, NOTES: found.notes}
 
-        frames = self._of(f"evaluation-{subject.domain}-{run.folder.name}", asked, compute, "scores")
+        frames = self._of(f"evaluation-{domain.name}-{run.folder.name}", asked, compute, "scores")
         frame, half_width = frames[""].drop(columns="half_width"), float(frames[""]["half_width"].max())
         return Evaluation(frame, frames["scores"], frames[NOTES], half_width)
 
     def _of(self, name: str, asked: dict[str, Any], compute: Callable[[Path | None], Frames], *more: str) -> Frames:
-        """Kept frames, or those that are computed now; remembers which images they are without."""
-        frames = self.kept.of(name, asked, compute, ("", NOTES, *more))
+        """Cached frames, or those that are computed now; remembers which images they are without."""
+        frames = self.cache.of(name, asked, compute, ("", NOTES, *more))
         for row in frames[NOTES].itertuples():
             if row.kind == "skipped":
                 self.left_out.setdefault(row.dataset, {})[row.name] = row.reason

@@ -9,21 +9,21 @@ from matplotlib.figure import Figure
 
 from headlens import heads
 from headlens.errors import ConfigError
-from headlens.figures.context import Material
-from headlens.figures.spec import Drawn, Recipe
+from headlens.figures.context import FigureContext
+from headlens.figures.spec import FigureSpec, RenderedFigure
 from headlens.plots.grid import grid
 from headlens.plots.intervals import intervals
 from headlens.plots.style import COLUMN
 
 
-def draw(material: Material) -> Drawn:
+def draw(context: FigureContext) -> RenderedFigure:
     """Differences with a dot on significant ones, a row for each stream; below, rank correlations of runs."""
-    subjects = list(material)
-    if len(subjects) != 2:
-        there = ", ".join(material.subjects)
+    domains = list(context)
+    if len(domains) != 2:
+        there = ", ".join(context.domains)
         raise ConfigError(f"a difference takes two domains; here is {there}: name runs of both")
-    runs: dict[str, Any] = {subject.domain: subject.weighed for subject in subjects}
-    found = heads.compare(k=1, seed=material.seed, **runs)  # overlaps of top heads are not shown
+    runs: dict[str, Any] = {domain.name: domain.weighed for domain in domains}
+    found = heads.compare(k=1, seed=context.seed, **runs)  # overlaps of top heads are not shown
     (first, second), frame = found.domains, found.frame
     tested, level = bool(frame["q"].notna().any()), f"{found.provenance['level']:.3g}"  # one run says nothing of others
     streams, layers = list(frame["stream"].unique()), frame.groupby("stream")["layer"].nunique().max()
@@ -47,8 +47,8 @@ def draw(material: Material) -> Drawn:
         "correlation of two runs' weights over all heads, within a domain (other seeds) and between domains"
         f"{', with 95 % jackknife intervals over runs' if tested else ''}. Layers and heads count from 0. "
     )
-    return Drawn(fig, about + found.paragraph, [run for own in runs.values() for run in own])
+    return RenderedFigure(fig, about + found.paragraph, [run for own in runs.values() for run in own])
 
 
 MARKS = "significant"
-RECIPE = Recipe("difference", "Difference of the domains' head weights, with significance", draw)
+SPEC = FigureSpec("difference", "Difference of the domains' head weights, with significance", draw)

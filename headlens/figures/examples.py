@@ -1,4 +1,4 @@
-"""Which pictures are shown: by their place in the set, never by how they turned out."""
+"""Which images are shown: by their place in the set, never by how they turned out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from headlens.data import DataSet, Preprocess, Record
 from headlens.errors import DataError
 
-RULE = "the first flawed picture of each of the first categories, with an outline where there is one"
+RULE = "the first anomalous image of each of the first categories, with an outline where there is one"
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and what is known of it.
+    """An image and what is known of it.
 
     Args:
         record: which.
@@ -46,17 +46,17 @@ def examples(data: DataSet, count: int, size: int) -> list[Example]:
     Args:
         data: of which set.
         count: at most so many.
-        size: S, what the detector resizes pictures to.
+        size: S, what the detector resizes images to.
 
     Raises:
-        DataError: a set without any flawed picture.
+        DataError: a set without any anomalous image.
     """
     first: dict[str, int] = {}
     for number, record in enumerate(data.records):
         if record.anomalous:
             first.setdefault(record.category, number)
     if not first:
-        raise DataError(f"{data.name}: no picture is known to be flawed, so there is none to show")
+        raise DataError(f"{data.name}: no image is known to be anomalous, so there is none to show")
     found = []
     for number in list(first.values())[:count]:
         pixels = data.pixels(number)

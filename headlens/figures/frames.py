@@ -18,8 +18,8 @@ from headlens.results import Result, beside, read_parquet, write
 Frames = dict[str, pd.DataFrame]
 
 
-class Kept:
-    """Frames by name in a folder, each with everything that it was asked with: detector, pictures, settings, versions.
+class FrameCache:
+    """Frames by name in a folder, each with everything that it was asked with: detector, images, settings, versions.
 
     Args:
         folder: where; nothing is kept without one.
@@ -28,7 +28,7 @@ class Kept:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for seed in (0, 0, 1):
-    ...         kept = Kept(Path(folder))
+    ...         kept = FrameCache(Path(folder))
     ...         frame = kept.of("numbers", {"seed": seed}, lambda parts: {"": pd.DataFrame({"seed": [seed]})})[""]
     ...         print(frame["seed"].tolist(), kept.reused)
     [0] []

@@ -10,13 +10,13 @@ import pandas as pd
 
 from headlens.attribution import attribute
 from headlens.attribution.methods import method_of
-from headlens.figures.context import Material, Subject
+from headlens.figures.context import Domain, FigureContext
 from headlens.figures.examples import RULE, Example, examples
 from headlens.figures.frames import Frames
-from headlens.figures.spec import Drawn, Recipe, made_on
-from headlens.plots.gallery import Exhibit, gallery
+from headlens.figures.spec import FigureSpec, RenderedFigure, made_on
+from headlens.plots.gallery import Column, gallery
 
-EACH = 2  # pictures of a domain
+IMAGES_PER_DOMAIN = 2  # images of a domain
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "integrated_gradients": ("joint_margin", {}),
     "occlusion": ("joint_margin", {"cells": 8}),
@@ -27,46 +27,46 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 """Methods with their target and what is set: the joint margin, but for exact contributions, which know its parts."""
 
 
-def draw(material: Material) -> Drawn:
-    """A column for each picture: itself, its anomaly map, and a row for each method."""
-    exhibits, missed = [], 0.0
-    for subject in material:
-        shown = examples(subject.few, EACH, subject.run.size)
-        frame = _attributed(material, subject, shown)
+def draw(context: FigureContext) -> RenderedFigure:
+    """A column for each image: itself, its anomaly map, and a row for each method."""
+    columns, missed = [], 0.0
+    for domain in context:
+        shown = examples(domain.subset, IMAGES_PER_DOMAIN, domain.run.size)
+        frame = _attributed(context, domain, shown)
         missed = max(missed, float(frame["missed"].abs().max()))
-        side = subject.run.size
+        side = domain.run.size
         for number, example in enumerate(shown):
             rows = frame[frame["image"] == number].set_index("kind")
             maps = {kind: np.asarray(rows.at[kind, "map"]).reshape(side, side) for kind in rows.index}
-            exhibits.append(
-                Exhibit(example.title, example.seen, example.mask, maps.pop("anomaly_map"), maps, example.shape)
+            columns.append(
+                Column(example.title, example.seen, example.mask, maps.pop("anomaly_map"), maps, example.shape)
             )
     unsigned = [name for name in METHODS if not method_of(name).sign]
-    fig, _ = gallery(exhibits, "attribution, as a share of the end below it", unsigned)
+    fig, _ = gallery(columns, "attribution, as a share of the end below it", unsigned)
     caption = (
         "Attributions to pixels of the joint margin (contributions: of the image margin, the exact sum of what heads "
         "carry from each patch to CLS). Red speaks for the target, blue against it, 0 shows the "
-        "picture. Every attribution has a scale of its own: its end, which 99.5 % of the pixels lie within, stands "
+        "image. Every attribution has a scale of its own: its end, which 99.5 % of the pixels lie within, stands "
         "below it, in logits a pixel; relevance and LeGrad's positive gradient have no sign, and a scale from 0 up. "
-        "Anomaly maps share the scale 0 to 1. Integrated gradients and occlusion put a blurred picture "
+        "Anomaly maps share the scale 0 to 1. Integrated gradients and occlusion put a blurred image "
         f"in place of what is absent (integrated gradients miss at most {100 * missed:.2g} % of the change; "
-        f"occlusion: 8 x 8 cells). Pictures: {RULE}: nothing was chosen by how it turned out. Runs: "
-        f"{', '.join(subject.run.folder.name for subject in material)}. {made_on(material)}"
+        f"occlusion: 8 x 8 cells). Images: {RULE}: nothing was chosen by how it turned out. Runs: "
+        f"{', '.join(domain.run.folder.name for domain in context)}. {made_on(context)}"
     )
-    runs, pictures = [subject.run for subject in material], [subject.few for subject in material]
-    return Drawn(fig, caption, runs, pictures, dpi=160)
+    runs, images = [domain.run for domain in context], [domain.subset for domain in context]
+    return RenderedFigure(fig, caption, runs, images, dpi=160)
 
 
-def _attributed(material: Material, subject: Subject, shown: list[Example]) -> pd.DataFrame:
-    """A row for each picture and method, and for its anomaly map: image, kind, missed (a share), map."""
-    run = subject.run
+def _attributed(context: FigureContext, domain: Domain, shown: list[Example]) -> pd.DataFrame:
+    """A row for each image and method, and for its anomaly map: image, kind, missed (a share), map."""
+    run = domain.run
     settings = {name: [target, method_of(name).settings(**options)] for name, (target, options) in METHODS.items()}
     names = [example.record.name for example in shown]
-    asked = material.asked(run.detector, subject.few, what="attributions", methods=settings, shown=names)
+    asked = context.asked(run.detector, domain.subset, what="attributions", methods=settings, shown=names)
 
     def compute(parts: Path | None) -> Frames:
         rows: list[dict[str, Any]] = []
-        with material.progress(f"{subject.domain}: attributions", len(shown) * len(METHODS)) as update:
+        with context.progress(f"{domain.name}: attributions", len(shown) * len(METHODS)) as update:
             for number, example in enumerate(shown):
                 for method, (target, options) in METHODS.items():
                     found = attribute(
@@ -88,7 +88,7 @@ def _attributed(material: Material, subject: Subject, shown: list[Example]) -> p
                 rows.append({"image": number, "kind": "anomaly_map", "missed": np.nan, "map": shown_map})
         return {"": pd.DataFrame(rows)}
 
-    return material.kept.of(f"attributions-{subject.domain}-{run.folder.name}", asked, compute)[""]
+    return context.cache.of(f"attributions-{domain.name}-{run.folder.name}", asked, compute)[""]
 
 
-RECIPE = Recipe("gallery", "Attribution gallery", draw)
+SPEC = FigureSpec("gallery", "Attribution gallery", draw)

@@ -7,36 +7,34 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from headlens.figures.context import KEYS, Material, Subject
-from headlens.figures.spec import Drawn, Recipe, counted, made_on, pictured, with_interval
+from headlens.figures.context import KEYS, Domain, FigureContext
+from headlens.figures.spec import FigureSpec, RenderedFigure, counted, images_of, made_on, with_interval
 from headlens.plots.scatter import by_layer
 from headlens.plots.style import COLUMN
 
 
-def draw(material: Material) -> Drawn:
+def draw(context: FigureContext) -> RenderedFigure:
     """A point for each weighted head: means over runs of both; a panel for each domain."""
-    found = {subject.domain: _joined(material, subject) for subject in material}
+    found = {domain.name: _joined(context, domain) for domain in context}
     fig = Figure(figsize=(COLUMN, 1.95), layout="constrained")
     axes = fig.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
     correlations = {}
-    for (domain, own), ax in zip(found.items(), axes, strict=True):
+    for (name, own), ax in zip(found.items(), axes, strict=True):
         means = own.groupby(KEYS, sort=False)[["weight", "importance"]].mean().reset_index()
-        by_layer(
-            means, "weight", "importance", ax, centre=1, title=f"{domain} ({counted(own['run'].nunique(), 'run')})"
-        )
+        by_layer(means, "weight", "importance", ax, centre=1, title=f"{name} ({counted(own['run'].nunique(), 'run')})")
         ax.set_xlabel("head weight")
-        correlations[domain] = own.groupby("run", sort=False)[["weight", "importance"]].apply(_correlations)
+        correlations[name] = own.groupby("run", sort=False)[["weight", "importance"]].apply(_correlations)
     axes[0].set_ylabel("importance (logits)")
     bar = fig.colorbar(axes[-1].collections[0], ax=list(axes), label="layer", aspect=28, pad=0.02)
     bar.locator = MaxNLocator(integer=True)
-    runs = [run for subject in material for run in subject.weighed]
-    return Drawn(fig, _caption(material, found, correlations), runs, [subject.few for subject in material])
+    runs = [run for domain in context for run in domain.weighed]
+    return RenderedFigure(fig, _caption(context, found, correlations), runs, [domain.subset for domain in context])
 
 
-def _joined(material: Material, subject: Subject) -> pd.DataFrame:
+def _joined(context: FigureContext, domain: Domain) -> pd.DataFrame:
     """Run, stream, layer, head, weight, importance."""
-    frames = [material.importance(subject, run).assign(run=run.folder.name) for run in subject.weighed]
-    learned = material.weights(subject).rename(columns={"value": "weight"})
+    frames = [context.importance(domain, run).assign(run=run.folder.name) for run in domain.weighed]
+    learned = context.weights(domain).rename(columns={"value": "weight"})
     return learned.merge(pd.concat(frames)[["run", *KEYS, "importance"]], on=["run", *KEYS])
 
 
@@ -47,20 +45,20 @@ def _correlations(own: pd.DataFrame) -> pd.Series:
     return pd.Series(ranks)
 
 
-def _caption(material: Material, found: dict[str, pd.DataFrame], ranks: dict[str, pd.DataFrame]) -> str:
+def _caption(context: FigureContext, found: dict[str, pd.DataFrame], ranks: dict[str, pd.DataFrame]) -> str:
     said = [
-        f"{domain} {with_interval(own['weight'])} with the weight, {with_interval(own['distance'])} with its distance "
+        f"{name} {with_interval(own['weight'])} with the weight, {with_interval(own['distance'])} with its distance "
         "from 1"
-        for domain, own in ranks.items()
+        for name, own in ranks.items()
     ]
     heads = len(next(iter(found.values())).drop_duplicates(KEYS))
     return (
         f"Importance against learned weight of {heads} heads, means over runs that differ in their seed; colours are "
-        "layers. Importance is the mean over pictures of |d joint margin / d gate|, in logits; the gate multiplies "
+        "layers. Importance is the mean over images of |d joint margin / d gate|, in logits; the gate multiplies "
         "what the head writes after its weight, so a larger weight makes a head more important by itself. Spearman's "
         f"correlation (mean over runs ± 95 % interval by Student's t): {'; '.join(said)}. Gradients on "
-        f"{pictured(material)}. {made_on(material)}"
+        f"{images_of(context)}. {made_on(context)}"
     )
 
 
-RECIPE = Recipe("importance", "Importance against learned weight", draw)
+SPEC = FigureSpec("importance", "Importance against learned weight", draw)

@@ -7,63 +7,63 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from headlens import heads
-from headlens.figures.context import Material
-from headlens.figures.spec import Drawn, Recipe, listed, made_on, pictured
+from headlens.figures.context import FigureContext
+from headlens.figures.spec import FigureSpec, RenderedFigure, images_of, listed, made_on
 from headlens.plots.effects import profile
 from headlens.plots.style import COLUMN, named
 
 
-def draw(material: Material) -> Drawn:
+def draw(context: FigureContext) -> RenderedFigure:
     """How far the map moves, and what the image metric loses; a column for each domain, a line for each stream."""
-    ranked = all("image_auroc" in subject.few.metrics for subject in material)
+    ranked = all("image_auroc" in domain.subset.metrics for domain in context)
     metrics = ("anomaly_map", "image_auroc" if ranked else "joint_margin")
     found = {}
-    for subject in material:
-        detector = subject.run.detector
+    for domain in context:
+        detector = domain.run.detector
         variants = heads.whole_layers(heads.heads_of(detector, streams=detector.plan.streams))
-        frame = material.ablation(subject, "layers", variants, metrics[1:] if ranked else ())
-        found[subject.domain] = frame[frame["metric"].isin(metrics)]
+        frame = context.ablation(domain, "layers", variants, metrics[1:] if ranked else ())
+        found[domain.name] = frame[frame["metric"].isin(metrics)]
     fig = Figure(figsize=(COLUMN, 2.9), layout="constrained")
     axes = fig.subplots(2, len(found), squeeze=False, sharex=True, sharey="row")
     for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
         scale = 1 if metric == "joint_margin" else 100
         unit = {"anomaly_map": "map moves by\n(% of its L1)", "image_auroc": "change of I-AUROC\n(points)"}
-        for (domain, own), ax in zip(found.items(), row, strict=True):
+        for (name, own), ax in zip(found.items(), row, strict=True):
             shown = own[own["metric"] == metric]
             shown = shown.assign(**{name: scale * shown[name] for name in ("effect", "low", "high")})
-            profile(shown, ax, title="" if place else domain, label=unit.get(metric, named(metric)))
+            profile(shown, ax, title="" if place else name, label=unit.get(metric, named(metric)))
             ax.get_legend().remove()
             for line in ax.lines:
                 line.set_markersize(2)
             ax.spines[["top", "right"]].set_visible(False)
             ax.label_outer()
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
-    runs, pictures = [subject.run for subject in material], [subject.few for subject in material]
-    return Drawn(fig, _caption(material, found, metrics), runs, pictures)
+    runs, images = [domain.run for domain in context], [domain.subset for domain in context]
+    return RenderedFigure(fig, _caption(context, found, metrics), runs, images)
 
 
-def _caption(material: Material, found: dict[str, pd.DataFrame], metrics: tuple[str, str]) -> str:
+def _caption(context: FigureContext, found: dict[str, pd.DataFrame], metrics: tuple[str, str]) -> str:
     said = []
-    for domain, own in found.items():
+    for name, own in found.items():
         for stream, rows in own[own["metric"] == "anomaly_map"].groupby("stream", sort=True):
             top = rows.loc[rows["effect"].idxmax()]
-            said.append(f"{domain}, {stream}: layer {top['layer']}, {100 * top['effect']:.0f} %")
+            said.append(f"{name}, {stream}: layer {top['layer']}, {100 * top['effect']:.0f} %")
     clear = []
-    for domain, own in found.items():
+    for name, own in found.items():
         rows = own[own["metric"] == metrics[1]]
-        real = rows[rows["high"] > rows["low"]]  # of single pictures there is nothing to draw from
+        real = rows[rows["high"] > rows["low"]]  # of single images there is nothing to draw from
         apart = real[np.sign(real["low"]) * np.sign(real["high"]) > 0]
-        clear.append(f"{len(apart)} of {len(rows)} ({domain})")
-    runs = listed([subject.run.folder.name for subject in material])
+        clear.append(f"{len(apart)} of {len(rows)} ({name})")
+    runs = listed([domain.run.folder.name for domain in context])
     return (
         "All heads of one layer and one stream set to zero together; exact, all that follows responds. Above: how far "
         "the anomaly map moves (L1 distance, relative to the larger of the two maps' L1 norms). Below: change of "
         f"{named(metrics[1])}{' of the joint score' if metrics[1] == 'image_auroc' else ''}. Bars are 95 % bootstrap "
-        f"intervals over pictures. The map moves most without {'; '.join(said)}. Intervals of the change below exclude "
+        f"intervals over images. The map moves most without {'; '.join(said)}. Intervals of the change below exclude "
         f"0 in {listed(clear)} layers, no correction for their number. The local stream begins at a later layer; "
-        f"layers count from 0. One run a domain ({runs}), means over categories of {pictured(material)}. "
-        f"{made_on(material)}"
+        f"layers count from 0. One run a domain ({runs}), means over categories of {images_of(context)}. "
+        f"{made_on(context)}"
     )
 
 
-RECIPE = Recipe("layers", "Layer profile", draw)
+SPEC = FigureSpec("layers", "Layer profile", draw)

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from headlens.errors import ConfigError
-from headlens.figures.context import Material, Subject, mean_and_interval
-from headlens.figures.spec import Drawn, Recipe, counted, listed, made_on, pictured
+from headlens.figures.context import Domain, FigureContext, mean_and_interval
+from headlens.figures.spec import FigureSpec, RenderedFigure, counted, images_of, listed, made_on
 from headlens.plots.intervals import intervals
 from headlens.plots.style import COLUMN, named
 from headlens.training.run import Run
@@ -25,9 +25,9 @@ ROWS = {
 METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 
 
-def draw(material: Material) -> Drawn:
+def draw(context: FigureContext) -> RenderedFigure:
     """Paired differences to the whole method, seed by seed; the table has the values, too."""
-    frame = pd.concat([_measured(material, subject) for subject in material], ignore_index=True)
+    frame = pd.concat([_measured(context, domain) for domain in context], ignore_index=True)
     metrics = [name for name in METRICS if frame.loc[frame["metric"] == name, "value"].notna().any()]
     if not metrics:
         raise ConfigError("no metric is defined here: the sets have neither labels of both kinds nor masks")
@@ -43,11 +43,11 @@ def draw(material: Material) -> Drawn:
         own = shown[shown["metric"] == metric]
         intervals(own, ax, rows=there, title=named(metric), names=metric == metrics[0])
     fig.supxlabel("difference to the whole method (points)", fontsize="medium")
-    if len(material.subjects) > 1:
+    if len(context.domains) > 1:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     tables = {".md": _markdown(frame, metrics), ".tex": _latex(frame, metrics), ".csv": frame.to_csv(index=False)}
-    runs = [run for subject in material for run in subject.runs.every]
-    return Drawn(fig, _caption(material, frame), runs, [subject.pictures for subject in material], tables)
+    runs = [run for domain in context for run in domain.runs.every]
+    return RenderedFigure(fig, _caption(context, frame), runs, [domain.images for domain in context], tables)
 
 
 def _same_maps(frame: pd.DataFrame) -> pd.Series:
@@ -56,28 +56,28 @@ def _same_maps(frame: pd.DataFrame) -> pd.Series:
     return frame["row"].isin(by_cls) & frame["metric"].str.startswith("pixel")
 
 
-def _measured(material: Material, subject: Subject) -> pd.DataFrame:
+def _measured(context: FigureContext, domain: Domain) -> pd.DataFrame:
     """Domain, row, metric, value, interval, difference, difference_interval (percent and points), seeds."""
-    alpha, found = subject.run.detector.scoring.alpha, {}
+    alpha, found = domain.run.detector.scoring.alpha, {}
     for row, (part, joint) in ROWS.items():
-        runs = subject.runs.whole if part is None else subject.runs.without.get(part, [])
+        runs = domain.runs.whole if part is None else domain.runs.without.get(part, [])
         if not joint and alpha == 0:
             runs = []  # there is no joint score to do without
-        found[row] = {run.seed: _metrics(material, subject, run, joint) for run in runs}
+        found[row] = {run.seed: _metrics(context, domain, run, joint) for run in runs}
     rows = []
     for row, seeds in found.items():
         for metric in METRICS:
             values = [own[metric] for own in seeds.values()]
             paired = [own[metric] - found[WHOLE][seed][metric] for seed, own in seeds.items() if seed in found[WHOLE]]
             numbers = (*mean_and_interval(values), *(mean_and_interval(paired) if row != WHOLE else (np.nan, np.nan)))
-            rows.append((subject.domain, row, metric, *numbers, len(values), len(paired)))
+            rows.append((domain.name, row, metric, *numbers, len(values), len(paired)))
     columns = ["domain", "row", "metric", "value", "interval", "difference", "difference_interval", "seeds", "paired"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _metrics(material: Material, subject: Subject, run: Run, joint: bool) -> dict[str, float]:
+def _metrics(context: FigureContext, domain: Domain, run: Run, joint: bool) -> dict[str, float]:
     """Of one run, percent, means over categories."""
-    frame, found = material.evaluation(subject, run).frame, {}
+    frame, found = context.evaluation(domain, run).frame, {}
     for name in METRICS:
         level, _, metric = name.partition("_")
         score = "pixel" if level == "pixel" else "joint" if joint else "image"
@@ -133,27 +133,27 @@ def _latex(frame: pd.DataFrame, metrics: list[str]) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _caption(material: Material, frame: pd.DataFrame) -> str:
+def _caption(context: FigureContext, frame: pd.DataFrame) -> str:
     rows = frame[frame["metric"] == METRICS[0]]
     missing = [f"{own.row} ({own.domain})" for own in rows.itertuples() if own.seeds == 0]
-    seeds = [f"{counted(len(subject.runs.whole), 'run')} ({subject.domain})" for subject in material]
-    half = max(material.evaluation(subject, run).half_width for subject in material for run in subject.runs.every)
+    seeds = [f"{counted(len(domain.runs.whole), 'run')} ({domain.name})" for domain in context]
+    half = max(context.evaluation(domain, run).half_width for domain in context for run in domain.runs.every)
     tested = frame[frame["difference_interval"].notna() & ~_same_maps(frame)]
     apart = tested[tested["difference"].abs() > tested["difference_interval"]]
-    left_out = {name: why for subject in material for name, why in subject.runs.left_out.items()}
+    left_out = {name: why for domain in context for name, why in domain.runs.left_out.items()}
     return (
         "The method without its parts: differences to the whole, paired by seed, with 95 % intervals by Student's t "
         "over seeds. LHW: learned head weights; JAS: joint anomaly score; without both it is AnomalyCLIP, read at all "
         "taps. Without JAS the same runs are read by CLS alone, which leaves maps as they are; without LHW are runs "
         "that learned no head weights and differ in nothing else, read by the joint score. I-AUROC is that of the "
         f"image score, P-AUROC and AUPRO are the map's (within {100 * half:.2g} points of exact). Means over "
-        f"categories, then over seeds: {listed(seeds)}; {pictured(material, few=False)}. {len(apart)} of "
-        f"{len(tested)} differences exceed their interval, which covers seeds and not the choice of pictures; no "
+        f"categories, then over seeds: {listed(seeds)}; {images_of(context, subset=False)}. {len(apart)} of "
+        f"{len(tested)} differences exceed their interval, which covers seeds and not the choice of images; no "
         "correction for their number."
         + (f" Not there, for want of such runs: {', '.join(missing)}." if missing else "")
         + "".join(f" {name} is left out: it {why}." for name, why in left_out.items())
-        + f" {made_on(material)}"
+        + f" {made_on(context)}"
     )
 
 
-RECIPE = Recipe("method", "The method without its parts", draw)
+SPEC = FigureSpec("method", "The method without its parts", draw)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headlens.data import DataSet
-from headlens.figures.context import Material, mean_and_interval
+from headlens.figures.context import FigureContext, mean_and_interval
 from headlens.training.run import Run
 
 if TYPE_CHECKING:
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedFigure:
     """A figure that was drawn.
 
     Args:
         figure: at the size at which it is printed.
-        caption: what is shown, of how many runs and pictures, what intervals are, and the numbers to take away.
+        caption: what is shown, of how many runs and images, what intervals are, and the numbers to take away.
         runs: it is of these.
-        pictures: and of these; empty where no picture has a part in it.
+        images: and of these; empty where no image has a part in it.
         tables: the same numbers as text, by suffix: ``.tex``, ``.csv``; ``.md`` is put below the caption.
-        dpi: of the PNG, and of pictures within the PDF: lower where there are many.
+        dpi: of the PNG, and of images within the PDF: lower where there are many.
     """
 
     figure: Figure
     caption: str
     runs: Sequence[Run]
-    pictures: Sequence[DataSet] = ()
+    images: Sequence[DataSet] = ()
     tables: dict[str, str] = field(default_factory=dict)
     dpi: int = 300
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FigureSpec:
     """A figure that can be drawn.
 
     Args:
         name: of its files, and at the shell.
         about: a line.
-        draw: from the material; raises HeadlensError where that does not suffice.
+        draw: from the context; raises HeadlensError where that does not suffice.
     """
 
     name: str
     about: str
-    draw: Callable[[Material], Drawn]
+    draw: Callable[[FigureContext], RenderedFigure]
 
 
 def counted(number: int, thing: str) -> str:
@@ -81,21 +81,21 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def pictured(material: Material, few: bool = True) -> str:
-    """Of which pictures something is.
+def images_of(context: FigureContext, subset: bool = True) -> str:
+    """Of which images something is.
 
     Args:
-        material: all of it.
-        few: of those that heads are ablated on, else of all.
+        context: all of it.
+        subset: of those that heads are ablated on, else of all.
     """
-    sets = [subject.few if few else subject.pictures for subject in material]
+    sets = [domain.subset if subset else domain.images for domain in context]
     return listed(
-        [f"{counted(len(own), 'picture')} of {own.name} ({_categories(own)}{_without(own, material)})" for own in sets]
+        [f"{counted(len(own), 'image')} of {own.name} ({_categories(own)}{_without(own, context)})" for own in sets]
     )
 
 
-def _without(data: DataSet, material: Material) -> str:
-    unread = material.left_out.get(data.name, {}).keys() & {record.name for record in data.records}
+def _without(data: DataSet, context: FigureContext) -> str:
+    unread = context.left_out.get(data.name, {}).keys() & {record.name for record in data.records}
     return f"; {len(unread)} unread and left out" if unread else ""
 
 
@@ -107,8 +107,8 @@ def _categories(data: DataSet) -> str:
     return "; ".join([f"{len(every)} categories", *fewer])
 
 
-def made_on(material: Material) -> str:
+def made_on(context: FigureContext) -> str:
     """The end of every caption: which backbone."""
-    known = {run.detector.backbone.provenance for subject in material for run in subject.runs.whole}
+    known = {run.detector.backbone.provenance for domain in context for run in domain.runs.whole}
     names = sorted(f"{own.name} ({own.weights})" for own in known)
     return f"{'Backbone' if len(names) == 1 else 'Backbones'} {listed(names)}."

@@ -5,24 +5,24 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from headlens.figures.context import KEYS, Material, Subject
-from headlens.figures.spec import Drawn, Recipe, counted, listed, made_on
+from headlens.figures.context import KEYS, Domain, FigureContext
+from headlens.figures.spec import FigureSpec, RenderedFigure, counted, listed, made_on
 from headlens.plots.grid import grid
 from headlens.plots.style import COLUMN
 
 
-def draw(material: Material) -> Drawn:
+def draw(context: FigureContext) -> RenderedFigure:
     """Means over runs; all panels share one scale, white at 1, where every weight began."""
-    found = {subject.domain: _over_runs(material, subject) for subject in material}
+    found = {domain.name: _over_runs(context, domain) for domain in context}
     streams = list(dict.fromkeys(stream for own in found.values() for stream in own["stream"]))
     reach = max(float((own["mean"] - 1).abs().max()) for own in found.values()) or 1.0
     layers = max(own["layer"].nunique() for own in found.values())
     fig = Figure(figsize=(COLUMN, 0.75 + (0.35 + 0.085 * max(10, layers)) * len(streams)), layout="constrained")
     axes = fig.subplots(len(streams), len(found), squeeze=False, sharey=True)
     for stream, row in zip(streams, axes, strict=True):
-        for (domain, own), ax in zip(found.items(), row, strict=True):
-            count = counted(len(material.subjects[domain].runs.whole), "run")
-            title = f"{domain} ({count})" + (f", {stream}" if len(streams) > 1 else "")
+        for (name, own), ax in zip(found.items(), row, strict=True):
+            count = counted(len(context.domains[name].runs.whole), "run")
+            title = f"{name} ({count})" + (f", {stream}" if len(streams) > 1 else "")
             shown = own[own["stream"] == stream]
             grid(shown, "mean", ax, title=title, centre=1, limits=(1 - reach, 1 + reach), bar=False)
             ax.set_xticks([0.5 + head for head in range(0, shown["head"].max() + 1, 4)])
@@ -31,33 +31,33 @@ def draw(material: Material) -> Drawn:
             ax.label_outer()
     bar = fig.colorbar(axes[0, 0].collections[0], ax=list(axes.flat), location="bottom", aspect=35, pad=0.02)
     bar.set_label("head weight (mean over runs)")
-    runs = [run for subject in material for run in subject.weighed]
-    return Drawn(fig, _caption(material, found, streams), runs)
+    runs = [run for domain in context for run in domain.weighed]
+    return RenderedFigure(fig, _caption(context, found, streams), runs)
 
 
-def _over_runs(material: Material, subject: Subject) -> pd.DataFrame:
-    grouped = material.weights(subject).groupby(KEYS, sort=False)["value"]
+def _over_runs(context: FigureContext, domain: Domain) -> pd.DataFrame:
+    grouped = context.weights(domain).groupby(KEYS, sort=False)["value"]
     return grouped.agg(mean="mean", spread="std").reset_index()
 
 
-def _caption(material: Material, found: dict[str, pd.DataFrame], streams: list[str]) -> str:
+def _caption(context: FigureContext, found: dict[str, pd.DataFrame], streams: list[str]) -> str:
     said = []
-    for domain, own in found.items():
+    for name, own in found.items():
         weights, spread = own["mean"], own["spread"].median()
         text = (
-            f"{domain}: {weights.min():.2f} to {weights.max():.2f}, {100 * (weights > 1).mean():.0f} % of "
+            f"{name}: {weights.min():.2f} to {weights.max():.2f}, {100 * (weights > 1).mean():.0f} % of "
             f"{len(own)} heads above 1"
         )
         if spread == spread:
             text += f", standard deviation between runs {spread:.2f} (median over heads)"
         said.append(text)
-    runs = listed([counted(len(s.runs.whole), f"{s.domain} run") for s in material])
-    seeds = ", which differ in their seed" if any(len(s.runs.whole) > 1 for s in material) else ""
+    runs = listed([counted(len(s.runs.whole), f"{s.name} run") for s in context])
+    seeds = ", which differ in their seed" if any(len(s.runs.whole) > 1 for s in context) else ""
     return (
         f"Learned head weights of the {listed(streams)} stream, mean over {runs}{seeds}. A weight "
         "multiplies what a head writes, and began at 1 (white); red heads are turned up, blue ones down. Layers and "
-        f"heads count from 0; the first layer is at the bottom. {'; '.join(said)}. {made_on(material)}"
+        f"heads count from 0; the first layer is at the bottom. {'; '.join(said)}. {made_on(context)}"
     )
 
 
-RECIPE = Recipe("weights", "Learned head weights of both domains", draw)
+SPEC = FigureSpec("weights", "Learned head weights of both domains", draw)

@@ -1,4 +1,4 @@
-"""A drawn figure to files: PDF, PNG, caption, tables; whole or not at all, and the same bytes when made again."""
+"""A rendered figure to files: PDF, PNG, caption, tables; whole or not at all, and the same bytes when made again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from headlens.errors import RunError
-from headlens.figures.spec import Drawn
+from headlens.figures.spec import RenderedFigure
 from headlens.files import SOFTWARE
 from headlens.plots.style import paper
 from headlens.printing import unicode
@@ -23,11 +23,11 @@ def check_free(name: str, out: Path, question: str) -> None:
         raise RunError(f"{page} is of other runs, images or settings; name another --out, or take it away")
 
 
-def save(drawn: Drawn, name: str, title: str, out: Path, command: str, question: str) -> list[Path]:
+def save(rendered: RenderedFigure, name: str, title: str, out: Path, command: str, question: str) -> list[Path]:
     """Writes ``NAME.pdf``, ``NAME.png``, ``NAME.md`` (the caption and what it was made of) and tables into ``out``.
 
     Args:
-        drawn: what.
+        rendered: what.
         name, title: of the figure.
         out: a folder, made if need be.
         command: what makes it again.
@@ -41,16 +41,16 @@ def save(drawn: Drawn, name: str, title: str, out: Path, command: str, question:
     """
     contents: dict[str, bytes] = {}
     with paper():
-        drawn.figure.draw_without_rendering()
-        drawn.figure.set_layout_engine("none")  # once: both files have the same layout
+        rendered.figure.draw_without_rendering()
+        rendered.figure.set_layout_engine("none")  # once: both files have the same layout
         for suffix in ("pdf", "png"):
             sink = io.BytesIO()
-            # Without dates and versions the bytes depend on what is drawn alone.
+            # Without dates and versions the bytes depend on what is rendered alone.
             about = {"CreationDate": None} if suffix == "pdf" else {"Software": SOFTWARE}
-            drawn.figure.savefig(sink, format=suffix, dpi=min(drawn.dpi, DPI), metadata=about)
+            rendered.figure.savefig(sink, format=suffix, dpi=min(rendered.dpi, DPI), metadata=about)
             contents[f".{suffix}"] = sink.getvalue()
-    contents |= {suffix: unicode(text).encode() for suffix, text in drawn.tables.items() if suffix != ".md"}
-    contents[".md"] = unicode(_page(drawn, name, title, command, question)).encode()
+    contents |= {suffix: unicode(text).encode() for suffix, text in rendered.tables.items() if suffix != ".md"}
+    contents[".md"] = unicode(_page(rendered, name, title, command, question)).encode()
     written = []
     for suffix, content in contents.items():
         written.append(out / f"{name}{suffix}")
@@ -58,17 +58,17 @@ def save(drawn: Drawn, name: str, title: str, out: Path, command: str, question:
     return written
 
 
-def _page(drawn: Drawn, name: str, title: str, command: str, question: str) -> str:
+def _page(rendered: RenderedFigure, name: str, title: str, command: str, question: str) -> str:
     rows = {"made by": [f"`{command}`"], "question": [question]}
-    backbones = {run.detector.backbone.provenance for run in drawn.runs}
+    backbones = {run.detector.backbone.provenance for run in rendered.runs}
     rows["backbone"] = sorted(f"{own.name} ({own.weights}), SHA-256 {_short(own.sha256)}" for own in backbones)
-    rows["runs"] = [f"{run.folder.name} ({_short(run.card.get('model_sha256'))})" for run in drawn.runs]
-    rows["pictures"] = [f"{own.name}, {len(own)} (fingerprint {_short(own.fingerprint)})" for own in drawn.pictures]
+    rows["runs"] = [f"{run.folder.name} ({_short(run.card.get('model_sha256'))})" for run in rendered.runs]
+    rows["images"] = [f"{own.name}, {len(own)} (fingerprint {_short(own.fingerprint)})" for own in rendered.images]
     known = versions("torch", "open_clip_torch", "transformer-lens", "matplotlib")
     rows["versions"] = [f"{package} {number}" for package, number in known.items()]
     table = "\n".join(f"| {key} | {', '.join(values) or 'none'} |" for key, values in rows.items())
-    below = f"\n{drawn.tables['.md']}\n" if ".md" in drawn.tables else ""
-    return f"# {title}\n\n![{title}]({name}.png)\n\n{drawn.caption}\n{below}\n| | |\n|---|---|\n{table}\n"
+    below = f"\n{rendered.tables['.md']}\n" if ".md" in rendered.tables else ""
+    return f"# {title}\n\n![{title}]({name}.png)\n\n{rendered.caption}\n{below}\n| | |\n|---|---|\n{table}\n"
 
 
 def _short(digest: str | None) -> str:

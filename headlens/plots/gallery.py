@@ -1,4 +1,4 @@
-"""Attribution maps of several methods, a row each, of several pictures, a column each."""
+"""Attribution maps of several methods, a row each, of several images, a column each."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from headlens.plots.overlay import CMAP, overlay
 from headlens.plots.style import COLUMN, colours
 from headlens.plots.text import font, wrapped
 
-_SIDE = 0.7  # inches of a picture
+_SIDE = 0.7  # inches of an image
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class Column:
     """One column.
 
     Args:
@@ -41,26 +41,26 @@ class Exhibit:
     shape: tuple[int, int] | None = None
 
 
-def gallery(exhibits: Sequence[Exhibit], label: str = "", unsigned: Collection[str] = ()) -> tuple[Figure, np.ndarray]:
+def gallery(columns: Sequence[Column], label: str = "", unsigned: Collection[str] = ()) -> tuple[Figure, np.ndarray]:
     """Images, anomaly maps from 0 to 1, and a row for each method; every map's own end of the scale stands below it.
 
     Args:
-        exhibits: with the same methods each.
+        columns: with the same methods each.
         label: of the methods' colour bars.
         unsigned: methods whose maps have no sign, and are drawn from 0 up.
 
-    >>> one = Exhibit("bolt", np.zeros((8, 8, 3), np.uint8), None, np.zeros((8, 8)), {"edges": np.eye(8)})
+    >>> one = Column("bolt", np.zeros((8, 8, 3), np.uint8), None, np.zeros((8, 8)), {"edges": np.eye(8)})
     >>> fig, axes = gallery([one, one])
     >>> axes.shape, axes[2, 0].texts[0].get_text()
     ((3, 2), '±1')
     """
-    methods = list(exhibits[0].maps)
+    methods = list(columns[0].maps)
     rows = 2 + len(methods)
     scales = 1 + bool(set(methods) - set(unsigned)) + bool(set(methods) & set(unsigned))  # a colour bar each
     tall = (_SIDE + 0.04) * rows + 0.13 * len(methods) + 0.9 + 0.2 * scales
-    fig = Figure(figsize=(max(COLUMN, 0.3 + (_SIDE + 0.02) * len(exhibits)), tall), layout="constrained")
-    axes = fig.subplots(rows, len(exhibits), squeeze=False)
-    for column, own in zip(axes.T, exhibits, strict=True):
+    fig = Figure(figsize=(max(COLUMN, 0.3 + (_SIDE + 0.02) * len(columns)), tall), layout="constrained")
+    axes = fig.subplots(rows, len(columns), squeeze=False)
+    for column, own in zip(axes.T, columns, strict=True):
         shape = own.shape or own.image.shape[:2]
         draw(column[0], own.image, shape)
         column[0].set_title(wrapped(own.title, _SIDE), fontsize="small", **font())

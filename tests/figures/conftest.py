@@ -1,4 +1,4 @@
-"""Tiny detectors with trained head weights as runs of two domains, seeds and all, and painted pictures for them."""
+"""Tiny detectors with trained head weights as runs of two domains, seeds and all, and painted images for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headlens.backbone import Backbone, architecture_from_config, assemble
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.detectors.stages import TrainingConfig
-from headlens.figures import Material, Subject, grouped
+from headlens.figures import Domain, FigureContext, grouped
 from headlens.metrics.threads import one_thread
 from headlens.training.run import Run
 from tests.backbone.models import random_clip, tiny_config
@@ -52,25 +52,25 @@ def made(clip):
 
 
 @pytest.fixture(scope="session")
-def subjects(made) -> list[Subject]:
+def domains(made) -> list[Domain]:
     found = []
-    for number, domain in enumerate(("industrial", "medical")):
+    for number, name in enumerate(("industrial", "medical")):
         seeds = (10 * number, 10 * number + 1)
-        runs = [made(f"{domain}-{seed}", seed) for seed in seeds]
-        runs += [made(f"{domain}-plain-{seed}", seed, head_weights="none", alpha=0.0) for seed in seeds]
-        pictures = data.open(f"procedural:{domain}", per_category=4, size=32)
-        two = pictures.where(lambda record, own=pictures.categories[:2]: record.category in own)
-        found.append(Subject.of(domain, grouped(runs), two, 2))
+        runs = [made(f"{name}-{seed}", seed) for seed in seeds]
+        runs += [made(f"{name}-plain-{seed}", seed, head_weights="none", alpha=0.0) for seed in seeds]
+        images = data.open(f"procedural:{name}", per_category=4, size=32)
+        two = images.where(lambda record, own=images.categories[:2]: record.category in own)
+        found.append(Domain.of(name, grouped(runs), two, 2))
     return found
 
 
 @pytest.fixture
-def material(subjects, tmp_path) -> Material:
-    return Material(subjects, tmp_path / "figures" / "data")
+def context(domains, tmp_path) -> FigureContext:
+    return FigureContext(domains, tmp_path / "figures" / "data")
 
 
 @pytest.fixture
-def alone(subjects) -> Material:
+def alone(domains) -> FigureContext:
     """One domain with one run, nothing else, and nothing kept."""
-    subject = subjects[0]
-    return Material([replace(subject, runs=grouped(subject.runs.whole[:1]))])
+    domain = domains[0]
+    return FigureContext([replace(domain, runs=grouped(domain.runs.whole[:1]))])

@@ -14,25 +14,25 @@ from PIL import Image
 from headlens import heads
 from headlens.attribution import pixels
 from headlens.errors import ConfigError, DataError, HeadlensError
-from headlens.figures import FIGURES, Material, chosen, grouped, joint, make
-from headlens.figures.context import Painted, first_of_each, mean_and_interval
+from headlens.figures import FIGURES, FigureContext, chosen, grouped, joint, make
+from headlens.figures.context import CachedImages, first_of_each, mean_and_interval
 from headlens.figures.examples import examples
 from headlens.plots.style import COLUMN
 
-NAMES = [recipe.name for recipe in FIGURES]
+NAMES = [spec.name for spec in FIGURES]
 
 
-def all_made(material: Material, out, names=()) -> dict[str, list]:
-    found = {recipe.name: made for recipe, made in make(material, out, names)}
+def all_made(context: FigureContext, out, names=()) -> dict[str, list]:
+    found = {spec.name: made for spec, made in make(context, out, names)}
     assert not [(name, made) for name, made in found.items() if isinstance(made, HeadlensError)]
     return found
 
 
-def test_all_figures_are_made_and_made_again_from_what_is_kept(material, subjects, tmp_path, monkeypatch):
+def test_all_figures_are_made_and_made_again_from_what_is_kept(context, domains, tmp_path, monkeypatch):
     monkeypatch.setattr("headlens.figures.writing.DPI", 100)
     out = tmp_path / "figures"
-    found = all_made(material, out)
-    assert list(found) == NAMES and material.kept.reused.count("importance-industrial-industrial-0") == 1
+    found = all_made(context, out)
+    assert list(found) == NAMES and context.cache.reused.count("importance-industrial-industrial-0") == 1
     for name, files in found.items():
         assert {"pdf", "png", "md"} <= {path.suffix[1:] for path in files}
         pdf = (out / f"{name}.pdf").read_bytes()
@@ -53,36 +53,36 @@ def test_all_figures_are_made_and_made_again_from_what_is_kept(material, subject
     for target in ("headlens.heads.ablate", "headlens.heads.importance", "headlens.figures.context.evaluate"):
         monkeypatch.setattr(target, never)
     monkeypatch.setattr("headlens.figures.gallery.attribute", never)
-    again = Material(subjects, out / "data")
+    again = FigureContext(domains, out / "data")
     several = ["importance", "ablation", "gallery", "method"]
     before = {path: path.read_bytes() for name in several for path in found[name]}
     all_made(again, out, several)
     assert before == {path: path.read_bytes() for path in before}  # the same bytes
 
 
-def test_what_was_made_of_something_else_is_computed_again(material, subjects, made, tmp_path):
-    subject = subjects[0]
-    run = subject.run
-    first = material.importance(subject, run)
+def test_what_was_made_of_something_else_is_computed_again(context, domains, made, tmp_path):
+    domain = domains[0]
+    run = domain.run
+    first = context.importance(domain, run)
     other = replace(made(str(run.folder), 5), folder=run.folder)  # trained again, under the same name
-    again = Material(subjects, material.kept.folder)
-    changed = again.importance(subject, other)
-    assert not again.kept.reused and not np.allclose(first["importance"], changed["importance"])
-    fewer = Material(subjects, material.kept.folder, batch=4)
-    fewer.importance(subject, other)
-    assert not fewer.kept.reused
-    last = Material(subjects, material.kept.folder, batch=4)
-    pd.testing.assert_frame_equal(last.importance(subject, other), fewer.importance(subject, other))
+    again = FigureContext(domains, context.cache.folder)
+    changed = again.importance(domain, other)
+    assert not again.cache.reused and not np.allclose(first["importance"], changed["importance"])
+    fewer = FigureContext(domains, context.cache.folder, batch=4)
+    fewer.importance(domain, other)
+    assert not fewer.cache.reused
+    last = FigureContext(domains, context.cache.folder, batch=4)
+    pd.testing.assert_frame_equal(last.importance(domain, other), fewer.importance(domain, other))
     assert len(last.kept.reused) == 1
-    damaged = material.kept.folder / f"importance-industrial-{run.folder.name}.parquet"
+    damaged = context.cache.folder / f"importance-industrial-{run.folder.name}.parquet"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    assert len(Material(subjects, material.kept.folder, batch=4).importance(subject, other)) == len(changed)
-    fresh = Material(subjects, material.kept.folder, batch=4, fresh=True)
-    fresh.importance(subject, other)
+    assert len(FigureContext(domains, context.cache.folder, batch=4).importance(domain, other)) == len(changed)
+    fresh = FigureContext(domains, context.cache.folder, batch=4, fresh=True)
+    fresh.importance(domain, other)
     assert not fresh.kept.reused
 
 
-def test_an_interrupted_sweep_goes_on(subjects, tmp_path, monkeypatch):
+def test_an_interrupted_sweep_goes_on(domains, tmp_path, monkeypatch):
     from headlens.heads import gates
 
     measured, calls = gates.gate_gradients, []
@@ -95,9 +95,9 @@ def test_an_interrupted_sweep_goes_on(subjects, tmp_path, monkeypatch):
 
     monkeypatch.setattr(gates, "gate_gradients", stopped)
     with pytest.raises(KeyboardInterrupt):
-        Material(subjects, tmp_path, batch=2).importance(subjects[0], subjects[0].run)
+        FigureContext(domains, tmp_path, batch=2).importance(domains[0], domains[0].run)
     assert len(list(tmp_path.glob("*.parts/part-*"))) == 1
-    Material(subjects, tmp_path, batch=2).importance(subjects[0], subjects[0].run)
+    FigureContext(domains, tmp_path, batch=2).importance(domains[0], domains[0].run)
     assert len(calls) == 3 and not list(tmp_path.glob("*.parts"))
 
 
@@ -105,7 +105,7 @@ def test_a_figure_is_not_written_over_by_one_of_something_else(alone, made, tmp_
     first = all_made(alone, tmp_path, ["weights"])["weights"]
     before = {path: path.read_bytes() for path in first}
     other = grouped([made("industrial-0", 7)])  # another run of that name
-    for changed in (Material([replace(alone.subjects["industrial"], runs=other)]), Material([*alone], seed=3)):
+    for changed in (FigureContext([replace(alone.domains["industrial"], runs=other)]), FigureContext([*alone], seed=3)):
         ((_, refused),) = make(changed, tmp_path, ["weights"])
         assert "is of other runs, images or settings" in str(refused)
     assert before == {path: path.read_bytes() for path in before}
@@ -115,19 +115,19 @@ def test_a_figure_is_not_written_over_by_one_of_something_else(alone, made, tmp_
     all_made(alone, tmp_path, ["weights"])
 
 
-def test_images_that_cannot_be_read_are_in_the_caption_also_when_kept(subjects, tmp_path):
-    class Torn(Painted):
+def test_images_that_cannot_be_read_are_in_the_caption_also_when_kept(domains, tmp_path):
+    class Torn(CachedImages):
         def pixels(self, i):
-            if self.records[i].name == subjects[0].pictures.records[1].name:
+            if self.records[i].name == domains[0].images.records[1].name:
                 raise DataError("torn")
             return super().pixels(i)
 
-    torn = replace(subjects[0], pictures=Torn(subjects[0].pictures), few=Torn(subjects[0].few))
+    torn = replace(domains[0], images=Torn(domains[0].images), subset=Torn(domains[0].subset))
     for _ in range(2):
-        material = Material([torn], tmp_path / "data")
-        assert isinstance(all_made(material, tmp_path, ["joint"])["joint"], list)
+        context = FigureContext([torn], tmp_path / "data")
+        assert isinstance(all_made(context, tmp_path, ["joint"])["joint"], list)
         assert "1 unread and left out" in (tmp_path / "joint.md").read_text()
-        assert material.left_out == {"procedural:industrial": {torn.pictures.records[1].name: "torn"}}
+        assert context.left_out == {"procedural:industrial": {torn.images.records[1].name: "torn"}}
 
 
 def test_a_run_counts_once(made):
@@ -136,20 +136,20 @@ def test_a_run_counts_once(made):
 
 
 def test_what_cannot_be_made_says_why_and_the_others_are_made(alone, made, tmp_path):
-    found = {recipe.name: made for recipe, made in make(alone, tmp_path, ["difference", "joint"])}
+    found = {spec.name: made for spec, made in make(alone, tmp_path, ["difference", "joint"])}
     assert "takes two domains; here is industrial" in str(found["difference"])
     assert isinstance(found["joint"], list)
     assert "±" not in (tmp_path / "joint.md").read_text().partition("In percent")[2].partition("|")[0].replace(
         "± 95 %", ""
     )  # one run has no interval
     weightless = grouped([made("industrial-plain", head_weights="none")])
-    plain = Material([replace(alone.subjects["industrial"], runs=weightless)])
-    found = {recipe.name: made for recipe, made in make(plain, tmp_path, ["weights", "layers"])}
+    plain = FigureContext([replace(alone.domains["industrial"], runs=weightless)])
+    found = {spec.name: made for spec, made in make(plain, tmp_path, ["weights", "layers"])}
     assert "has no head weights" in str(found["weights"]) and isinstance(found["layers"], list)
 
 
-class Unlabelled(Painted):
-    """The same pictures, and nobody says what is wrong with them."""
+class Unlabelled(CachedImages):
+    """The same images, and nobody says what is wrong with them."""
 
     has_masks = False
 
@@ -161,47 +161,47 @@ class Unlabelled(Painted):
         return replace(super().pixels(i), mask=None)
 
 
-def test_without_labels_curves_are_values_where_there_are_values(subjects):
-    from headlens.figures.ablation import RECIPE, _grown, label_of, metrics_of
+def test_without_labels_curves_are_values_where_there_are_values(domains):
+    from headlens.figures.ablation import SPEC, _grown, label_of, metrics_of
 
-    subject = replace(subjects[0], few=Unlabelled(subjects[0].few))
-    material = Material([subject])
-    metrics = metrics_of(material)
+    domain = replace(domains[0], subset=Unlabelled(domains[0].subset))
+    context = FigureContext([domain])
+    metrics = metrics_of(context)
     assert metrics == ("joint_margin", "anomaly_map")
-    own = _grown(material, subject, metrics).groupby("metric")
+    own = _grown(context, domain, metrics).groupby("metric")
     margin, change = own.get_group("joint_margin"), own.get_group("anomaly_map")
-    whole = heads.ablate(subject.run.detector, subject.few, metrics=(), replicates=1, size=subject.run.size).summary
+    whole = heads.ablate(domain.run.detector, domain.subset, metrics=(), replicates=1, size=domain.run.size).summary
     expected = whole[(whole["metric"] == "joint_margin") & (whole["category"] == "mean")]["baseline"].iloc[0]
     assert np.allclose(margin["baseline"], expected) and abs(expected) > 0.01
     assert ((margin["low"] <= margin["effect"] + 1e-9) & (margin["effect"] <= margin["high"] + 1e-9)).all()
     assert (change["baseline"] == 0).all() and label_of("anomaly_map").startswith("change of ")
-    assert f"whole {expected:.1f}" in RECIPE.draw(material).caption
+    assert f"whole {expected:.1f}" in SPEC.draw(context).caption
 
 
 def test_attributions_are_made_again_when_a_default_has_changed(alone, tmp_path, monkeypatch):
     from headlens.figures import gallery
 
-    (subject,), few = alone, 1
-    shown = examples(alone.subjects["industrial"].few, few, subject.run.size)
+    (domain,), subset = alone, 1
+    shown = examples(alone.domains["industrial"].subset, subset, domain.run.size)
     monkeypatch.setattr(gallery, "METHODS", {"occlusion": ("joint_margin", {})})
     for default, reused in ((4, 0), (4, 1), (2, 0)):
         monkeypatch.setitem(pixels.occlusion.__kwdefaults__, "cells", default)
-        again = Material([subject], tmp_path)
-        gallery._attributed(again, subject, shown)
-        assert len(again.kept.reused) == reused
+        again = FigureContext([domain], tmp_path)
+        gallery._attributed(again, domain, shown)
+        assert len(again.cache.reused) == reused
 
 
-def test_the_joint_figure_says_what_each_domain_does(subjects, made):
+def test_the_joint_figure_says_what_each_domain_does(domains, made):
     runs = grouped([made("medical-top", alpha=0.2, pool="top", top=0.1)])
-    caption = joint.RECIPE.draw(Material([subjects[0], replace(subjects[1], runs=runs)])).caption
+    caption = joint.SPEC.draw(FigureContext([domains[0], replace(domains[1], runs=runs)])).caption
     assert (
         "α maximum of the map, α = 0.5 (industrial); mean of the highest 10 % of the map, α = 0.2 (medical)" in caption
     )
-    assert "maximum of the map, α = 0.5. Above" in joint.RECIPE.draw(Material(subjects)).caption
+    assert "maximum of the map, α = 0.5. Above" in joint.SPEC.draw(FigureContext(domains)).caption
 
 
 def test_names_are_checked():
-    assert [recipe.name for recipe in chosen()] == NAMES
+    assert [spec.name for spec in chosen()] == NAMES
     with pytest.raises(ConfigError, match=r"no figure is called 'wieghts'; there are weights, difference"):
         chosen(["layers", "wieghts"])
 
@@ -234,16 +234,16 @@ def test_runs_are_grouped_by_what_they_lack(made):
         grouped([])
 
 
-def test_differences_of_the_method_are_paired_by_seed(material):
+def test_differences_of_the_method_are_paired_by_seed(context):
     from headlens.figures.method import _measured
 
-    subject = material.subjects["medical"]
-    frame = _measured(material, subject).set_index(["row", "metric"])
-    plain = subject.runs.without["head weights"]
-    whole = {run.training.seed: material.evaluation(subject, run).table("joint").frame for run in subject.runs.whole}
+    domain = context.domains["medical"]
+    frame = _measured(context, domain).set_index(["row", "metric"])
+    plain = domain.runs.without["head weights"]
+    whole = {run.training.seed: context.evaluation(domain, run).table("joint").frame for run in domain.runs.whole}
     differences = []
     for run in plain:
-        own = material.evaluation(subject, run).table("joint").frame
+        own = context.evaluation(domain, run).table("joint").frame
         auroc = [
             frame.query("metric == 'image_auroc' and category != 'mean'")["value"].mean()
             for frame in (own, whole[run.training.seed])
@@ -254,36 +254,36 @@ def test_differences_of_the_method_are_paired_by_seed(material):
     assert frame.loc[("without JAS", "pixel_auroc"), "difference"] == 0  # the same maps
 
 
-def test_mixtures_meet_the_parts_and_the_joint_score(material):
+def test_mixtures_meet_the_parts_and_the_joint_score(context):
     from headlens.figures.joint import _mixed
 
-    subject = material.subjects["industrial"]
-    run = subject.run
-    frame = _mixed(material, subject).query("run == @run.folder.name").set_index("alpha")["auroc"]
-    evaluation = material.evaluation(subject, run)
+    domain = context.domains["industrial"]
+    run = domain.run
+    frame = _mixed(context, domain).query("run == @run.folder.name").set_index("alpha")["auroc"]
+    evaluation = context.evaluation(domain, run)
     for alpha, score in ((0.0, "image"), (0.5, "joint"), (1.0, "map")):
         rows = evaluation.frame
         own = rows[(rows["score"] == score) & (rows["metric"] == "auroc")]["value"].mean()
         assert np.isclose(frame[alpha], 100 * own)
 
 
-def test_few_pictures_are_the_first_of_each_category(subjects):
-    pictures = subjects[0].pictures
-    few = first_of_each(pictures, 3)
-    assert [record.name for record in few.records] == [
-        record.name for record in pictures.records if not record.name.endswith("003")
+def test_few_images_are_the_first_of_each_category(domains):
+    images = domains[0].images
+    subset = first_of_each(images, 3)
+    assert [record.name for record in subset.records] == [
+        record.name for record in images.records if not record.name.endswith("003")
     ]
-    assert len(first_of_each(pictures, 100)) == len(pictures)
-    flawed = first_of_each(pictures.where(lambda record: bool(record.anomalous)), 2)
-    assert len(flawed) == 4  # no normal ones: flawed ones take their place
-    assert isinstance(few, Painted) and few.fingerprint != pictures.fingerprint
-    assert torch.equal(few.pixels(1).image, few.pixels(1).image)
+    assert len(first_of_each(images, 100)) == len(images)
+    anomalous = first_of_each(images.where(lambda record: bool(record.anomalous)), 2)
+    assert len(anomalous) == 4  # no normal ones: anomalous ones take their place
+    assert isinstance(subset, CachedImages) and subset.fingerprint != images.fingerprint
+    assert torch.equal(subset.pixels(1).image, subset.pixels(1).image)
 
 
-def test_examples_are_the_first_flawed_of_each_category(subjects):
-    pictures = subjects[1].pictures
-    found = examples(pictures, 2, 16)
-    assert [one.record.category for one in found] == list(pictures.categories)
+def test_examples_are_the_first_flawed_of_each_category(domains):
+    images = domains[1].images
+    found = examples(images, 2, 16)
+    assert [one.record.category for one in found] == list(images.categories)
     assert all(one.record.anomalous and one.mask.shape == (16, 16) for one in found)
-    with pytest.raises(HeadlensError, match="no picture is known to be flawed"):
-        examples(pictures.where(lambda record: not record.anomalous), 2, 16)
+    with pytest.raises(HeadlensError, match="no image is known to be anomalous"):
+        examples(images.where(lambda record: not record.anomalous), 2, 16)

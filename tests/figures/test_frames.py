@@ -8,14 +8,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from headlens.figures.frames import Kept
+from headlens.figures.frames import FrameCache
 from headlens.results import parquet, read_parquet
 
 FRAMES = {"": pd.DataFrame({"value": [0.5, 0.25]}), "summary": pd.DataFrame({"mean": [0.375]})}
 
 
-def kept(folder) -> Kept:
-    made = Kept(folder)
+def cached(folder) -> FrameCache:
+    made = FrameCache(folder)
     frames = made.of("scores", {"seed": 0}, lambda parts: FRAMES, tuple(FRAMES))
     for name, frame in FRAMES.items():
         pd.testing.assert_frame_equal(frames[name], frame)
@@ -46,11 +46,11 @@ DAMAGE = {
 @pytest.mark.parametrize("name", ["scores.parquet", "scores.summary.parquet", "scores.sha256"])
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_what_was_edited_or_damaged_is_computed_again(name, damage, tmp_path):
-    assert kept(tmp_path).reused == []
-    assert kept(tmp_path).reused == ["scores"]
+    assert cached(tmp_path).reused == []
+    assert cached(tmp_path).reused == ["scores"]
     if name.endswith(".sha256") and damage in ("edited", "notes"):
         (tmp_path / name).write_text("[]")
     else:
         DAMAGE[damage](tmp_path / name)
-    assert kept(tmp_path).reused == []
-    assert kept(tmp_path).reused == ["scores"]
+    assert cached(tmp_path).reused == []
+    assert cached(tmp_path).reused == ["scores"]
