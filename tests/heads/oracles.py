@@ -6,35 +6,22 @@ import torch
 from torch import Tensor
 
 from headlens.detectors.detector import Detector
-from headlens.detectors.methods.headclip import Features
 from headlens.detectors.scoring import Prediction
 from headlens.heads.variants import Variant
 
 HOOKS = {"global": "blocks.{}.attn.hook_z", "local": "blocks.{}.attn.hook_local_z"}
 
 
-def scored(detector: Detector, out, size: tuple[int, int], categories: list[str]) -> Prediction:
-    cls = out.embedding if detector.config.cls_norm else out.cls @ detector.backbone.vision.proj
-    return detector.score(Features(cls, out.patches, size), detector.text_of(categories))
-
-
 def hooked(detector: Detector, images: Tensor, hooks: list, categories: list[str] | None = None) -> Prediction:
     """A prediction in the images' precision with hooks in the way."""
-    vision = detector.backbone.vision
-    options = {"taps": detector.config.taps, "local": detector.plan.local, "head_weights": detector.head_weights()}
-    out = vision.run_with_hooks(images, fwd_hooks=hooks, **options)
-    return scored(detector, out, images.shape[2:], categories or ["object"] * len(images))
+    reading = detector.reading(images, categories or ["object"] * len(images))
+    out = detector.backbone.vision.run_with_hooks(images, reading.plan, fwd_hooks=hooks)
+    return detector.score(reading.margins(reading.features(out)), images.shape[2:])
 
 
 def cached(detector: Detector, images: Tensor):
     """The hooked tower's output and everything that it passed through, patterns and results included."""
-    return detector.backbone.vision.run_with_cache(
-        images,
-        names_filter=lambda _: True,
-        taps=detector.config.taps,
-        local=detector.plan.local,
-        head_weights=detector.head_weights(),
-    )
+    return detector.backbone.vision.run_with_cache(images, detector.plan, names_filter=lambda _: True)
 
 
 def naive(detector: Detector, images: Tensor, variant: Variant, kind: str, instead=None, categories=None):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from headlens.backbone import LocalStream
-from headlens.detectors.detector import Detector
 from headlens.heads.clean import clean_forward
-from headlens.heads.closed_form import local_margins
+from headlens.heads.closed_form import LocalTaps
 from headlens.heads.direct import tap_parts
 from headlens.heads.measures import targets
 from headlens.heads.replacement import mean_heads
@@ -35,7 +36,7 @@ def matches(detector, images, variants, kind, found, clean, categories=None):
         for tap, own in expected.tap_margins.items():
             close(found.taps[tap][row], own.flatten(1))
         one = type(found)(found.image[row], {tap: own[row] for tap, own in found.taps.items()})
-        read = targets(detector, one, clean.size, clean.maps)
+        read = targets(clean.scoring, one, clean.grid, clean.size, clean.maps)
         close(read.joint_score, expected.joint_score)
         close(read.joint_margin, expected.joint_score.logit())
         larger = torch.maximum(expected.anomaly_map.sum((1, 2)), before.sum((1, 2)))
@@ -96,16 +97,15 @@ def test_wavefront_is_restart_is_gate_zero_is_head_weight_zero(detector, images)
         off[head.stream][head.layer, head.head] = 0
         gates = {stream: torch.ones(3, 4, 4, dtype=torch.float64) for stream in weights}
         gates[head.stream][:, head.layer, head.head] = 0
-        options = {"taps": detector.config.taps, "local": detector.plan.local, "hooked": False}
-        by_weight = vision(images, head_weights=off, **options)
-        by_gate = vision(images, head_weights=weights, gates=gates, **options)
+        by_weight = vision(images, replace(detector.plan, head_weights=off), hooked=False)
+        by_gate = vision(images, detector.plan, gates=gates, hooked=False)
         close(by_weight.embedding, by_gate.embedding)
-        text = detector.text()[0]
-        margin = detector.score(type(detector.features(images))(by_weight.embedding, by_weight.patches, (32, 40)), text)
-        close(alone.image[0], margin.image_margin)
-        for tap, own in margin.tap_margins.items():
+        reading = detector.reading(images)
+        margins = reading.margins(reading.features(by_weight))
+        close(alone.image[0], margins.image)
+        for tap, expected in margins.taps.items():
             close(wave.taps[tap][row], alone.taps[tap][0])
-            close(alone.taps[tap][0], own.flatten(1))
+            close(alone.taps[tap][0], expected)
 
 
 @torch.no_grad()
@@ -166,11 +166,12 @@ def mean_attention(q, k, v):
 @torch.no_grad()
 @pytest.mark.parametrize("attention", [("qq", "kk", "vv"), mean_attention])
 def test_any_local_attention(attention, detector, images, monkeypatch):
-    monkeypatch.setattr(Detector, "local", property(lambda self: LocalStream(1, attention)))
+    plan = replace(detector.plan, local=LocalStream(1, attention))
+    monkeypatch.setattr(type(detector), "plan", property(lambda self: plan))
     clean = clean_forward(detector, images)
     variants = single_heads(heads_of(detector)[::3])
     matches(detector, images, variants, "zero", respond(clean, variants), clean)
     for layer in (1, 3):
         expected = respond(clean, single_heads(heads_of(detector, [layer], streams=("local",))))
-        close(local_margins(clean, layer)[3], expected.taps[3])
+        close(LocalTaps(clean).margins(layer)[3], expected.taps[3])
     close(tap_parts(clean, 3).total, clean.margins.taps[3])
