@@ -8,9 +8,9 @@ row ``r`` of weights over tokens says how much of what is read stands where, in 
     at a block        x = x + Ã V(x):      r_x gains r_x Ã
     at the start      y = x:               r_x gains r_y
 
-What is read weighs as the target's derivative by each margin says, in all 1: for the image margin that is CLS alone,
-for the map margin the region's patches at every tap, and for the joint margin a share of both. ``Ã`` tells methods
-apart:
+What is read weighs as the target's derivative by each margin says, in all 1: for the image margin that is CLS, or all
+tokens that are pooled, by their weights; for the map margin the region's patches at every tap, and for the joint margin
+a share of both. ``Ã`` tells methods apart:
 
     rollout     ½ mean_h A, and what was there counts ½ (arXiv 2005.00928): where information may come from. It knows
                 nothing of the target but what is read.
@@ -26,20 +26,22 @@ a source is left out. One image's matrices are held at once, [H, T, T] a block a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from headlens.attribution.targets import HeadTarget, ScoreTarget, Target
-from headlens.backbone.plan import STREAMS
+from headlens.attribution.targets import Forward, HeadTarget, ScoreTarget, Target
+from headlens.backbone.plan import STREAMS, VisionPlan
+from headlens.detectors.scoring import Margins
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.clean import clean_forward
 from headlens.heads.direct import source_maps, tap_parts
-from headlens.heads.measures import wide
-from headlens.heads.variants import Head, heads_of, local_layers
+from headlens.heads.variants import Head, heads_of
 from headlens.maps import upsample
+from headlens.precision import full_precision, wide
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,15 @@ class Attention:
     """What the target made of one image's attention.
 
     Args:
+        plan: how the image tower was run.
         patterns: ``{(stream, layer): [H, T, T]}``, query by key; rows sum to 1 but for summed local attention.
         gradients: the target's by each of them, the same shapes.
-        cls: the target's derivative by the image margin, [].
-        taps: by the margins of every patch, ``{tap: [N]}``.
+        cls: how much of CLS the target reads, [].
+        taps: how much of every patch, ``{tap: [N]}``.
         grid: rows and columns of patches.
     """
 
+    plan: VisionPlan
     patterns: dict[tuple[str, int], Tensor]
     gradients: dict[tuple[str, int], Tensor]
     cls: Tensor
@@ -62,12 +66,8 @@ class Attention:
 
 
 def attend(target: Target, image: Tensor) -> Attention:
-    """One forward and one backward of an image [1, 3, h, w] with every attention matrix in view.
-
-    A head as a target is no function of margins: ``cls`` and ``taps`` are then 0.
-    """
-    detector, size = target.detector, (image.shape[2], image.shape[3])
-    vision = detector.backbone.vision
+    """One forward and one backward of an image [1, 3, h, w] with every attention matrix in view."""
+    vision, reading = target.detector.backbone.vision, target.reading(image)
     patterns: dict[tuple[str, int], Tensor] = {}
 
     def keep(pattern: Tensor, *, hook: Any) -> Tensor:
@@ -78,27 +78,35 @@ def attend(target: Target, image: Tensor) -> Attention:
         return pattern
 
     points = [f"blocks.{layer}.attn.hook_pattern" for layer in range(vision.cfg.n_layers)]
-    points += [f"blocks.{layer}.attn.hook_local_pattern" for layer in local_layers(detector)]
-    read: list[Tensor] = []
+    points += [f"blocks.{layer}.attn.hook_local_pattern" for layer in reading.plan.local_layers]
     with torch.enable_grad(), vision.hooks([(point, keep) for point in points]):
-        if isinstance(target, ScoreTarget):
-            found, _ = target.forward(image.detach(), True)
-            read = [found.image, *found.taps.values()]
-            value = target.read(found, size)
-        else:
-            value = target(image.detach(), True)
-        wanted = [*patterns.values(), *read]
-        gradients = torch.autograd.grad(value.sum(), wanted, allow_unused=True)
-    every = [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, gradients, strict=True)]
-    slopes = [wide(own[0]) for own in every[: len(patterns)]]
-    by_margin = [own[0] for own in every[len(patterns) :]]
+        seen = target.forward(image.detach(), reading, hooked=True)
+        cls, taps = _read(target, seen)
+        gradients = torch.autograd.grad(
+            target.read(seen).sum(), list(patterns.values()), allow_unused=True, materialize_grads=True
+        )
     return Attention(
+        reading.plan,
         {place: wide(pattern.detach()[0]) for place, pattern in patterns.items()},
-        dict(zip(patterns, slopes, strict=True)),
-        by_margin[0] if read else value.new_zeros(()),
-        dict(zip(detector.config.taps, by_margin[1:], strict=True)) if read else {},
-        vision.grid(*size),
+        {place: wide(gradient[0]) for place, gradient in zip(patterns, gradients, strict=True)},
+        cls,
+        taps,
+        vision.grid(*seen.size),
     )
+
+
+def _read(target: Target, seen: Forward) -> tuple[Tensor, dict[int, Tensor]]:
+    """How much of CLS [] and of one image's patches ``{tap: [N]}`` the target reads; a head is asked for none."""
+    if not isinstance(target, ScoreTarget):
+        return seen.margins.image.new_zeros(()), {}
+    margins = [own.detach().requires_grad_() for own in (seen.margins.image, *seen.margins.taps.values())]
+    taps = dict(zip(seen.margins.taps, margins[1:], strict=True))
+    value = target.read(replace(seen, margins=Margins(margins[0], taps)))
+    image, *patches = torch.autograd.grad(value.sum(), margins, allow_unused=True, materialize_grads=True)
+    of_cls, of_patches = seen.reading.pooling.held(seen.features.cls, seen.features.taps, seen.margins.taps)
+    read = dict(zip(taps, patches, strict=True))
+    read |= {tap: read[tap] + image * weight.detach() for tap, weight in of_patches.items()}
+    return (image * of_cls.detach())[0], {tap: own[0] for tap, own in read.items()}
 
 
 def rollout(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None = None) -> Tensor:
@@ -157,12 +165,13 @@ def legrad(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None
     chosen, maps = _chosen(target, heads), []
     for image in images.split(1):
         seen = attend(target, image)
-        # (H, T, T) -> mean over queries (H, T) -> the chosen heads' share (T)
+        patches = slice(1, 1 + seen.grid[0] * seen.grid[1])
+        # (H, T, T) -> mean over queries (H, T) -> the chosen heads' share (N)
         parts = [
-            seen.gradients[place].clamp(min=0).mean(1)[numbers].sum(0) / len(seen.gradients[place])
+            seen.gradients[place].clamp(min=0).mean(1)[numbers].sum(0)[patches] / len(seen.gradients[place])
             for place, numbers in chosen.items()
         ]
-        maps.append(torch.stack(parts).sum(0)[1:].view(seen.grid))
+        maps.append(torch.stack(parts).sum(0).view(seen.grid))
     return enlarged(torch.stack(maps), images)
 
 
@@ -189,7 +198,7 @@ def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str]
     if name not in ("image_margin", "map_margin"):
         raise ConfigError(f"{name} is no sum over heads; contributions are to image_margin, map_margin, or one head")
     chosen = _chosen(target, heads)
-    clean = clean_forward(target.detector, images, [target.thing] * len(images))
+    clean = clean_forward(target.detector, images, reading=target.reading(images))
     total = torch.zeros(len(images), clean.grid[0] * clean.grid[1], device=images.device)
     total = total.to(clean.margins.image.dtype)
     if name == "image_margin":
@@ -197,7 +206,7 @@ def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str]
             if stream == "global":
                 total = total + source_maps(clean, layer)[:, numbers, 1:].sum(1)
         return enlarged(total.unflatten(1, clean.grid), images)
-    taps = target.detector.config.taps
+    taps = clean.reading.plan.taps
     for tap in taps:
         parts = tap_parts(clean, tap)
         for (stream, layer), numbers in chosen.items():
@@ -228,25 +237,33 @@ def _walked(target: Target, images: Tensor, heads: Iterable[Head | str] | None, 
     chosen, maps = _chosen(target, heads), []
     for image in images.split(1):
         seen = attend(target, image)
-        total = seen.cls + sum(own.sum() for own in seen.taps.values())
-        tokens = 1 + seen.grid[0] * seen.grid[1]
-        x, y = (seen.cls.new_zeros(tokens) for _ in STREAMS)
-        x[0] = seen.cls / total
-        start = target.detector.config.local_start
-        for layer in reversed(range(target.detector.backbone.vision.cfg.n_layers)):
-            if layer in seen.taps:
-                row = y if start >= 0 else x
-                row[1:] += seen.taps[layer] / total
-            moved, share = torch.zeros_like(x), {"global": 1.0, "local": 1.0}
-            for stream, row in (("global", x), ("local", y)):
-                if (stream, layer) in chosen and (stream, layer) in seen.patterns:
-                    moved = moved + keep * (row @ step(seen, (stream, layer), chosen[stream, layer]))
-                    share[stream] = keep
-            x, y = share["global"] * x + moved, share["local"] * y
-            if layer == start:
-                x, y = x + y, torch.zeros_like(y)
-        maps.append(x[1:].view(seen.grid))
+        with full_precision(image.device):
+            maps.append(_row(seen, chosen, step, keep)[1:].view(seen.grid))
     return enlarged(torch.stack(maps), images)
+
+
+def _row(seen: Attention, chosen: dict[tuple[str, int], list[int]], step: Any, keep: float) -> Tensor:
+    """What stands where at the start of the global stream, [T], of what is read of one image, in all 1."""
+    plan, total = seen.plan, seen.cls + sum(own.sum() for own in seen.taps.values())
+    tokens = 1 + seen.grid[0] * seen.grid[1]
+    x, y = (seen.cls.new_zeros(tokens) for _ in STREAMS)
+    x[0] = seen.cls / total
+    for layer in reversed(range(1 + max(layer for _, layer in seen.patterns))):
+        x, y = (F.pad(row, (0, seen.patterns["global", layer].shape[-1] - len(row))) for row in (x, y))
+        if layer in seen.taps:
+            row = y if "local" in plan.writers(layer) else x
+            row[1:tokens] += seen.taps[layer] / total
+        moved, share = torch.zeros_like(x), {"global": 1.0, "local": 1.0}
+        for stream, row in (("global", x), ("local", y)):
+            if (stream, layer) in chosen and (stream, layer) in seen.patterns:
+                moved = moved + keep * (row @ step(seen, (stream, layer), chosen[stream, layer]))
+                share[stream] = keep
+        x, y = share["global"] * x + moved, share["local"] * y
+        if plan.beside is not None and layer == plan.beside.start:
+            x, y = x + y, torch.zeros_like(y)
+        if layer in plan.tokens:  # extra tokens that come in here have nothing of the image
+            x, y = x[:tokens], y[:tokens]
+    return x[:tokens]
 
 
 def _chosen(target: Target, heads: Iterable[Head | str] | None) -> dict[tuple[str, int], list[int]]:

@@ -17,15 +17,18 @@ from torch import Tensor
 
 from headlens import html, plots
 from headlens.attribution.methods import Method, method_of
-from headlens.attribution.pixels import BASELINES
-from headlens.attribution.targets import target_of
+from headlens.attribution.pixels import BASELINES, baseline_of
+from headlens.attribution.targets import Target, target_of
 from headlens.data import Pixels, Preprocess
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import detector_of
+from headlens.detectors.precision import at_precision
+from headlens.detectors.scoring import Unit
 from headlens.errors import RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
+from headlens.precision import check_gradients
 from headlens.predict import Picture, as_bytes
 from headlens.printing import reason
-from headlens.provenance import detector_provenance
+from headlens.provenance import computed, detector_provenance
 from headlens.results import Result, ordered, write
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ class Attribution(Result):
         anomaly_map: [B, S, S], what the detector shows of them.
         region: [B, S, S] bool, where a map was read; None where no region was given.
         native: [B, 2], height and width of the pictures as they were given; squares when None.
+        unit: of the anomaly map and the joint score.
     """
 
     map: np.ndarray
@@ -55,6 +59,7 @@ class Attribution(Result):
     anomaly_map: np.ndarray
     region: np.ndarray | None = None
     native: np.ndarray | None = None
+    unit: Unit = "probability"
 
     @property
     def target_value(self) -> np.ndarray:
@@ -94,7 +99,7 @@ class Attribution(Result):
         if mask is not None and mask.shape != own.shape:
             raise ShapeError(f"the mask has shape {mask.shape}, the map {own.shape}; resize it as the picture was")
         floor = rounding(row, own)
-        title, label = titled(row, method, nothing=floor > 0)
+        title, label = titled(row, method, nothing=floor > 0, unit=self.unit)
         native = None if self.native is None else (int(self.native[picture, 0]), int(self.native[picture, 1]))
         return plots.attribution_panels(
             self.images[picture],
@@ -147,11 +152,12 @@ def read_provenance(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def titled(row: pd.Series, method: Method, nothing: bool) -> tuple[str, str]:
+def titled(row: pd.Series, method: Method, nothing: bool, unit: Unit = "probability") -> tuple[str, str]:
     """What a map of that row explains, on one or two lines, and what its colour bar counts."""
-    target, unit = str(row["metric"]).replace("_", " "), "" if row["metric"] == "joint_score" else " logits"
-    what, value = method.name.replace("_", " "), f"{target} {row['value']:.3g}{unit}"
-    label = f"{method.quantity} per pixel" if method.quantity else f"part of the {target},{unit} per pixel"
+    logits = " logits" if row["metric"] != "joint_score" or unit == "logit" else ""
+    target, what = str(row["metric"]).replace("_", " "), method.name.replace("_", " ")
+    value = f"{target} {row['value']:.3g}{logits}"
+    label = f"{method.quantity} per pixel" if method.quantity else f"part of the {target},{logits} per pixel"
     if (against := row.get("against")) not in BASELINES:
         return f"{what}: {value}", label
     if nothing:
@@ -173,70 +179,65 @@ def rounding(row: pd.Series, values: np.ndarray) -> float:
 
 
 def attribute(
-    detector: Detector,
-    pictures: Picture | Sequence[Picture],
+    detector: Any,
+    images: Picture | Sequence[Picture],
     method: str = "integrated_gradients",
     target: str = "joint_margin",
     *,
-    region: Region | Sequence[Region] | None = None,
+    region: Region | Sequence[Region | None] | None = None,
     size: int | None = None,
-    thing: str = "object",
+    category: str = "object",
+    precision: str | None = None,
     progress: Callable[[int], object] = lambda n: None,
     **options: Any,
 ) -> Attribution:
-    """Maps of pictures, each by itself: neither order nor the other pictures matter.
+    """Maps of images, each by itself: neither order nor the other images matter.
 
     Args:
-        detector: whose target.
-        pictures: one, or a list; see ``headlens.predict.as_bytes``.
+        detector: whose target; or a run.
+        images: one, or a list; see ``headlens.predict.as_bytes``.
         method: one of ``headlens.attribution.METHODS``.
         target: a score, or a head, such as ``L18H7``; see ``headlens.attribution.targets``.
-        region: [H, W] in the picture's own pixels, where a map is read; of a list, one for each picture, or None.
-        size: pictures are resized to this square; the detector's own size when None.
-        thing: what they show; it only matters to class-aware prompts.
-        progress: called with 1 after every picture.
+        region: [H, W] in the image's own pixels, where a map is read; of a list, one for each image, or None.
+        size: images are resized to this square; the detector's own size when None.
+        category: what they show; it only matters to class-aware prompts.
+        precision: see ``headlens.precision``; as the backbone was loaded when None.
+        progress: called with 1 after every image.
         **options: the method's own, such as ``steps``, ``baseline``, ``heads``, ``seed``.
 
     Raises:
-        ConfigError: a method, target or option that does not exist, or that do not go together.
-        DataError, ShapeError: no picture; a region that does not fit.
+        ConfigError: a method, target, option or precision that does not exist, or that do not go together.
+        DataError, ShapeError: no image; a region that does not fit.
 
     >>> import headlens
-    >>> found = attribute(headlens.load("mini-industrial").detector, torch.zeros(3, 56, 56), "relevance", size=56)
-    >>> found.map.shape
+    >>> result = attribute(headlens.load("mini-industrial"), torch.zeros(3, 56, 56), "relevance", size=56)
+    >>> result.map.shape
     (1, 56, 56)
     """
-    several = list(pictures) if isinstance(pictures, list | tuple) else [pictures]
+    several = list(images) if isinstance(images, list | tuple) else [images]
     regions = list(region) if isinstance(region, list | tuple) else [region] * len(several)
     if not several or len(regions) != len(several):
-        raise ShapeError(f"{len(several)} pictures and {len(regions)} regions; give one region for each picture")
-    own, preprocess = method_of(method), Preprocess(size or detector.image_size)
-    settings = own.settings(**options)
+        raise ShapeError(f"{len(several)} images and {len(regions)} regions; give one region for each image")
+    detector, how = detector_of(detector), method_of(method)
+    settings, preprocess = how.settings(**options), Preprocess(size or detector.image_size)
+    if how.gradients:
+        check_gradients(precision, detector.backbone.vision.proj.dtype)
     rows: list[dict[str, Any]] = []
-    maps, seen, scored, native = [], [], [], []
-    where: list[Tensor] = []
-    for number, (picture, place) in enumerate(zip(several, regions, strict=True)):
-        mask = None if place is None else torch.as_tensor(place) > 0
-        given = as_bytes(picture)
-        native.append(given.shape[1:])
-        pixels = preprocess(Pixels(given, mask))
-        image = preprocess.normalise(pixels.image[None].to(detector.device))
-        whole = target_of(detector, target, thing, pixels.mask if mask is not None else None)
-        found = own(whole, image, **settings)
-        with torch.no_grad():
-            value, nothing = float(whole(image)), own.baseline(whole, image, **settings)
-            scored.append(detector(image, [thing]).anomaly_map[0].cpu())
-        effect = float(found.cpu().double().sum())  # not every device has float64
-        row = {"image": number, "kind": method, "metric": target, "value": value, "effect": effect}
-        if nothing is not None:
-            row |= {"baseline": float(nothing), "against": settings["baseline"]}
-            if own.complete:
-                row["residual"] = value - float(nothing) - effect
-        rows.append(row)
-        maps.append(found[0].cpu())
-        seen.append(pixels.image.permute(1, 2, 0))
-        where.append(torch.ones_like(found[0], dtype=torch.bool).cpu() if pixels.mask is None else pixels.mask)
-        progress(1)
+    maps, anomaly_maps, resized, marked, native = [], [], [], [], []
+    with at_precision(detector, precision) as lowered:
+        for number, (image, place) in enumerate(zip(several, regions, strict=True)):
+            given = as_bytes(image)
+            pixels = preprocess(Pixels(given, None if place is None else torch.as_tensor(place) > 0))
+            whole = target_of(lowered, target, category, pixels.mask)
+            normalised = preprocess.normalise(pixels.image[None].to(detector.device))
+            row, own, anomaly_map = _attributed(how, whole, normalised, settings)
+            rows.append({"image": number, **row})
+            maps.append(own)
+            anomaly_maps.append(anomaly_map)
+            resized.append(pixels.image.permute(1, 2, 0))
+            marked.append(torch.ones(own.shape, dtype=torch.bool) if pixels.mask is None else pixels.mask)
+            native.append(given.shape[1:])
+            progress(1)
     about = detector_provenance(
         detector,
         what="attribution",
@@ -247,14 +248,34 @@ def attribute(
         },
         baseline=None if "baseline" not in settings else BASELINES[settings["baseline"]],
         size=preprocess.size,
-        thing=thing,
+        category=category,
+        **computed(detector, precision),
     )
     return Attribution(
         ordered(pd.DataFrame(rows)),
         about,
         torch.stack(maps).numpy(),
-        torch.stack(seen).numpy(),
-        torch.stack(scored).numpy(),
-        torch.stack(where).numpy() if any(place is not None for place in regions) else None,
+        torch.stack(resized).numpy(),
+        torch.stack(anomaly_maps).numpy(),
+        torch.stack(marked).numpy() if any(place is not None for place in regions) else None,
         np.array(native),
+        detector.scoring.unit,
     )
+
+
+def _attributed(
+    method: Method, target: Target, image: Tensor, settings: dict[str, Any]
+) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """Of an image [1, 3, S, S]: its row of the frame, its attribution and its anomaly map, [S, S] each."""
+    own = method(target, image, **settings)[0].cpu()
+    absent = [baseline_of(target, image, settings["baseline"])] if "baseline" in settings else []
+    with torch.no_grad():
+        seen = target.forward(torch.cat([image, *absent]))
+        value, *without = target.read(seen).tolist()
+        anomaly_map = target.anomaly_map(seen)[0].cpu()
+    row = {"kind": method.name, "metric": target.name, "value": value, "effect": float(own.double().sum())}
+    if absent:
+        row |= {"baseline": without[0], "against": settings["baseline"]}
+        if method.complete:
+            row["residual"] = value - without[0] - row["effect"]
+    return row, own, anomaly_map

@@ -17,14 +17,16 @@ from torch import Tensor
 from headlens import html
 from headlens.attribution.faithfulness import deletion, infidelity, insertion, pointing, sensitivity
 from headlens.attribution.methods import METHODS, Method, method_of
-from headlens.attribution.sanity import CHECKS, SAME, likeness, with_random_blocks, with_random_heads
+from headlens.attribution.sanity import CHECKS, SAME, likeness, random_head_weights, with_random_blocks
 from headlens.attribution.targets import Target, target_of
 from headlens.data import Batch, DataSet
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, detector_of
+from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError, DataError, ShapeError
 from headlens.heads.pictures import Pictures
 from headlens.metrics import PerImage, Truth
-from headlens.provenance import provenance
+from headlens.precision import check_gradients
+from headlens.provenance import computed, provenance
 from headlens.results import Result, ordered
 
 MEASURES = ("deletion", "insertion", "pointing", "aupro", "infidelity", "sensitivity", *CHECKS)
@@ -70,7 +72,7 @@ class Faithfulness(Result):
 
 
 def faithfulness(
-    detector: Detector,
+    detector: Any,
     data: DataSet | Sequence[DataSet],
     *,
     methods: Sequence[str] | None = None,
@@ -78,6 +80,7 @@ def faithfulness(
     measures: Sequence[str] = MEASURES,
     options: Mapping[str, Mapping[str, object]] | None = None,
     size: int | None = None,
+    precision: str | None = None,
     seed: int = 0,
     replicates: int = 1000,
     progress: Callable[[int], object] = lambda n: None,
@@ -87,19 +90,21 @@ def faithfulness(
     A picture is attributed once for each method, twice more for the sanity checks, and four times for sensitivity.
 
     Args:
-        detector: whose target.
+        detector: whose target; or a run.
         data: which pictures; sets of one domain are put together.
         methods: names; all that take the target when None, the control included.
         target: see ``headlens.attribution.targets``.
         measures: any of ``MEASURES``; those that need a mask are of the pictures that have one.
         options: ``{method: {option: value}}``.
         size: pictures are resized to this square; the detector's own size when None.
+        precision: see ``headlens.precision``; as the backbone was loaded when None.
         seed: of all draws.
         replicates: of the bootstrap.
         progress: called with 1 after every picture.
 
     Raises:
-        ConfigError: a method, measure, target or option that does not exist, or a method that does not take the target.
+        ConfigError: a method, measure, target, option or precision that does not exist, or a method that does not take
+            the target.
         DataError: no picture could be read.
 
     >>> import headlens
@@ -114,38 +119,33 @@ def faithfulness(
         raise ConfigError(f"unknown measure {unknown[0]!r}: there are {', '.join(MEASURES)}")
     if not measures:
         raise ShapeError(f"no measure; give some of {', '.join(MEASURES)}")
+    detector, sets = detector_of(detector), [data] if isinstance(data, DataSet) else list(data)
     settings = _settings(target_of(detector, target), methods, options or {})
-    models = {"": detector}
-    if "head_weights" in measures:
-        models["head_weights"] = with_random_heads(detector, seed)
-    if "upper_blocks" in measures:
-        models["upper_blocks"] = with_random_blocks(detector, seed=seed)
-
-    @cache
-    def targets(thing: str) -> dict[str, Target]:
-        return {name: target_of(model, target, thing) for name, model in models.items()}
-
-    sets = [data] if isinstance(data, DataSet) else list(data)
+    if any(METHODS[name].gradients for name in settings):
+        check_gradients(precision, detector.backbone.vision.proj.dtype)
     rows: list[dict[str, Any]] = []
     maps: dict[tuple[str, str], list[Tensor]] = defaultdict(list)  # by domain and method, of pictures with a mask
     masks: dict[str, list[Tensor]] = defaultdict(list)
     skipped: dict[str, str] = {}
-    for one in sets:
-        pictures = Pictures(detector, one, size, 1)
-        for part, image in pictures:
-            record, mask = part.records[0], _mask(part)
-            if mask is not None:
-                masks[one.domain].append(mask)
-            for name, own in settings.items():
-                found = _Found(method_of(name), own, targets(record.category), image)
+    with at_precision(detector, precision) as lowered:
+        targets = _targets(lowered, target, measures, seed)
+        for one in sets:
+            pictures = Pictures(lowered, one, size, 1)
+            for part, image in pictures:
+                record, mask = part.records[0], _mask(part)
                 if mask is not None:
-                    maps[one.domain, name].append(found.map.cpu())
-                values = {measure: found.measure(measure, mask, seed) for measure in measures if measure != "aupro"}
+                    masks[one.domain].append(mask)
                 about = {"domain": one.domain, "dataset": one.name, "category": record.category, "image": record.name}
-                keys = {**about, "anomalous": record.anomalous, "kind": name}
-                rows += [{**keys, "metric": metric, "value": value} for metric, value in values.items()]
-            progress(1)
-        skipped |= {f"{one.name}: {name}": reason for name, reason in pictures.notes()["skipped"].items()}
+                about["anomalous"] = record.anomalous
+                for name, own in settings.items():
+                    found = _Found(method_of(name), own, targets(record.category), image)
+                    if mask is not None:
+                        maps[one.domain, name].append(found.map.cpu())
+                    for metric in (measure for measure in measures if measure != "aupro"):
+                        value = found.measure(metric, mask, seed)
+                        rows.append({**about, "kind": name, "metric": metric, "value": value})
+                progress(1)
+            skipped |= {f"{one.name}: {name}": reason for name, reason in pictures.notes()["skipped"].items()}
     if not rows and not maps:
         raise DataError(f"{', '.join(one.name for one in sets) or 'no set'}: no picture could be measured")
     images = pd.DataFrame(rows).dropna(subset=["value"]) if rows else pd.DataFrame()
@@ -156,8 +156,26 @@ def faithfulness(
             frames.append(_aupro(domain, name, torch.stack(own_maps), known, replicates, seed))
     made: dict[str, Any] = {"what": "faithfulness", "target": target, "measures": list(measures), "methods": settings}
     made |= {"datasets": [one.name for one in sets], "skipped": skipped, "seed": seed, "replicates": replicates}
+    made |= computed(detector, precision)
     frame = ordered(pd.concat(frames, ignore_index=True))
     return Faithfulness(frame, provenance(detector, sets[0], **made), images)
+
+
+def _targets(detector: Detector, name: str, measures: Sequence[str], seed: int) -> Callable[[str], dict[str, Target]]:
+    """Of a category, the target of the detector, called "", and of the randomised ones that measures ask for."""
+    weights = random_head_weights(detector, seed) if "head_weights" in measures else None
+    shuffled = with_random_blocks(detector, seed=seed) if "upper_blocks" in measures else None
+
+    @cache
+    def of(category: str) -> dict[str, Target]:
+        made = {"": target_of(detector, name, category)}
+        if weights is not None:
+            made["head_weights"] = target_of(detector, name, category, head_weights=weights)
+        if shuffled is not None:
+            made["upper_blocks"] = target_of(shuffled, name, category)
+        return made
+
+    return of
 
 
 def _settings(

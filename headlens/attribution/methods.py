@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from headlens.attribution import attention, pixels
@@ -27,6 +26,7 @@ class Method:
         control: a bad method on purpose, that every check must tell from the others.
         quantity: what the map is made of, where that is no part of the target.
         sign: whether the map has one: blue speaks against the target. Else no value is below 0.
+        gradients: whether it differentiates the target, which float16 is too coarse for.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Method:
     control: bool = False
     quantity: str = ""
     sign: bool = True
+    gradients: bool = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -66,12 +67,6 @@ class Method:
         """
         return self.function(target, images, **self.settings(**options)).detach()
 
-    @torch.no_grad()
-    def baseline(self, target: Target, images: Tensor, **options: Any) -> Tensor | None:
-        """The target where nothing is there, [B]; None of a method that knows no such place."""
-        kind = self.settings(**options).get("baseline")
-        return None if kind is None else target(pixels.baseline_of(target, images, kind))
-
 
 METHODS = {
     method.name: method
@@ -80,13 +75,18 @@ METHODS = {
         Method("gradient_shap", pixels.gradient_shap, complete=True),
         Method("input_x_gradient", pixels.input_x_gradient),
         Method("smooth_grad", pixels.smooth_grad),
-        Method("occlusion", pixels.occlusion),
-        Method("patch_ablation", pixels.patch_ablation),
+        Method("occlusion", pixels.occlusion, gradients=False),
+        Method("patch_ablation", pixels.patch_ablation, gradients=False),
         Method("rollout", attention.rollout, targets=SCORES, quantity="attention", sign=False),
         Method("relevance", attention.relevance, targets=SCORES, quantity="relevance", sign=False),
         Method("legrad", attention.legrad, quantity="positive gradient", sign=False),
-        Method("contributions", attention.contributions, targets=("image_margin", "map_margin", "head")),
-        Method("edges", pixels.edges, control=True, quantity="edge strength", sign=False),
+        Method(
+            "contributions",
+            attention.contributions,
+            targets=("image_margin", "map_margin", "head"),
+            gradients=False,
+        ),
+        Method("edges", pixels.edges, control=True, quantity="edge strength", sign=False, gradients=False),
     )
 }
 

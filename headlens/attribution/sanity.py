@@ -8,7 +8,6 @@ before explains the picture, not the model. Likeness is Spearman's rank correlat
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import scipy  # its parts are imported when they are used
 import torch
@@ -17,32 +16,24 @@ from torch import Tensor
 from headlens.backbone.hooks import hooked
 from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.importance import streams_of
 
 CHECKS = ("head_weights", "upper_blocks")
 SAME = 0.9
 """Mean likeness from which on a map counts as unchanged: a convention, so the likeness is always shown beside it."""
 
 
-def with_random_heads(detector: Detector, seed: int = 0) -> Detector:
-    """The detector with random head weights; nothing else is changed, and the backbone is shared.
+def random_head_weights(detector: Detector, seed: int = 0) -> dict[str, Tensor]:
+    """Weights of every head of both streams, ``{stream: [L, H]}``, that stand in place of learned ones.
 
     >>> from headlens.backbone import load
-
     >>> from headlens.detectors import HeadCLIP
-    >>> weights = with_random_heads(HeadCLIP(load("mini"))).head_weights()
+    >>> weights = random_head_weights(HeadCLIP(load("mini")))
     >>> {stream: bool((own >= 0).all() and (own <= 2).all()) for stream, own in weights.items()}
     {'global': True, 'local': True}
     """
-    other = HeadCLIP(detector.backbone, replace(detector.config, head_weights="free", streams=streams_of(detector)))
-    generator = torch.Generator().manual_seed(seed)
-    assert other.weights is not None
-    with torch.no_grad():
-        for raw in other.weights.raw.values():
-            raw.copy_(2 * torch.rand(raw.shape, generator=generator))
-    if other.prompts is not None and detector.prompts is not None:
-        other.prompts.load_state_dict(detector.prompts.state_dict())
-    return other.requires_grad_(False)
+    vision, generator = detector.backbone.vision.cfg, torch.Generator().manual_seed(seed)
+    grid = (vision.n_layers, vision.n_heads)
+    return {s: 2 * torch.rand(grid, generator=generator).to(detector.device) for s in detector.plan.streams}
 
 
 def with_random_blocks(detector: Detector, blocks: int | None = None, seed: int = 0) -> Detector:
@@ -62,9 +53,10 @@ def with_random_blocks(detector: Detector, blocks: int | None = None, seed: int 
             f"blocks are shuffled in a copy of the image tower, and the hook at {hooks[0]} is not made for one: remove "
             "it, or leave out what is measured with shuffled blocks"
         )
-    backbone, generator = copy.deepcopy(detector.backbone), torch.Generator().manual_seed(seed)
+    text = detector.backbone.text  # shared
+    backbone, generator = copy.deepcopy(detector.backbone, {id(text): text}), torch.Generator().manual_seed(seed)
     depth = backbone.vision.cfg.n_layers
-    blocks = max(depth // 2, depth - min(detector.config.taps)) if blocks is None else blocks
+    blocks = max(depth // 2, depth - min(detector.plan.taps, default=depth)) if blocks is None else blocks
     if not 1 <= blocks <= depth:
         raise ShapeError(f"{blocks} blocks cannot be shuffled; there are {depth}")
     with torch.no_grad():
@@ -72,9 +64,7 @@ def with_random_blocks(detector: Detector, blocks: int | None = None, seed: int 
             for parameter in block.parameters():
                 order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    other = HeadCLIP(backbone, detector.config)
-    other.load_state_dict(detector.state_dict())
-    return other.requires_grad_(False)
+    return detector.on(backbone)
 
 
 def likeness(one: Tensor, other: Tensor) -> float:

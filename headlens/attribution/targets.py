@@ -1,21 +1,23 @@
 """What is attributed: one number for each image, as a function of the image that can be differentiated.
 
     image_margin   abnormal minus normal logit of the image                                    logits
-    joint_score    (1 - alpha) sigmoid(image margin) + alpha pool(anomaly map)                 0 to 1
-    joint_margin   log(joint score / (1 - joint score))                                        logits
+    joint_score    (1 - alpha) image score + alpha pool(anomaly map)                           the detector's own unit
+    joint_margin   log(joint score / (1 - joint score)), or the score where that is a logit    logits
     map_margin     mean over taps of the patches' margins, mean over a region                  logits
     L18H7          direct effect of that head on the image margin                              logits
     L18H7/local    direct effect of that local head on the map margin                          logits
 
-A head's direct effect is its part of a sum that is exact with the read-out's scale and norm as they are in that image
-(``headlens.heads.direct``). As a function of the image they change with it, so they are differentiated like all else:
-what is attributed is the number that ``contributions`` reports, not one with the scale of some other image.
+A head's direct effect is its part of a sum that is exact with the read-out's scale and norm, and the weights of a
+pooled image feature, as they are in that image (``headlens.heads.direct``). As a function of the image they change with
+it, so they are differentiated like all else: what is attributed is the number that ``contributions`` reports, not one
+with the scale of some other image. Everything else in a ``Reading`` is held, text included.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,25 +25,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headlens.backbone.vision import VisionExtensions, VisionOutput
-from headlens.detectors.detector import Detector
-from headlens.detectors.methods.headclip import Features
+from headlens.backbone.vision import VisionOutput
+from headlens.detectors.detector import Detector, detector_of
+from headlens.detectors.reading import Features, Reading
+from headlens.detectors.readout import Readout
+from headlens.detectors.scoring import Margins
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.closed_form import Fold
-from headlens.heads.measures import (
-    Margins,
-    check_linear,
-    check_unhooked,
-    enlarge,
-    joint,
-    logit,
-    margins,
-    patch_maps,
-    wide,
-)
+from headlens.heads.exactness import check_unhooked
 from headlens.heads.variants import Head, heads_of
+from headlens.precision import full_precision, wide
 
 SCORES = ("joint_margin", "joint_score", "image_margin", "map_margin")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Images of one ``size`` through the detector, as targets read them.
+
+    Args:
+        reading: how they were read.
+        out: what the image tower gave.
+        features, margins: what the reading made of it.
+        size: height and width of the images.
+        written: [B, T, d], what a head that is the target wrote, weighted; None of other targets.
+    """
+
+    reading: Reading
+    out: VisionOutput
+    features: Features
+    margins: Margins
+    size: tuple[int, int]
+    written: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,26 +63,46 @@ class Target(ABC):
     """Images [B, 3, h, w], normalised, to one number each, [B]; no image has a part in another's.
 
     Args:
-        detector: any whose image margin is a function of CLS.
+        detector: any.
         name: see the table above.
-        thing: what all images show; it only matters to class-aware prompts.
+        category: of all images; it only matters to class-aware prompts.
         region: [h, w], where a map is read, 0 to 1; all of it when None.
+        head_weights: ``{stream: [L, H]}`` in place of the detector's own.
     """
 
     detector: Detector
     name: str
-    thing: str = "object"
+    category: str = "object"
     region: Tensor | None = None
+    head_weights: Mapping[str, Tensor] | None = None
 
-    @abstractmethod
     def __call__(self, images: Tensor, hooked: bool = False) -> Tensor:
         """The number of every image, [B]; ``hooked`` lets hooks at the image tower see the forward."""
+        return self.read(self.forward(images, hooked=hooked))
 
-    @cached_property
+    @abstractmethod
+    def read(self, seen: Forward) -> Tensor:
+        """The number of every image, [B]."""
+
     @torch.no_grad()
-    def text(self) -> Tensor:
-        """The normal and the abnormal prompt, [2, d_e]."""
-        return self.detector.text([self.thing.replace("_", " ")])[0]
+    def reading(self, images: Tensor) -> Reading:
+        """How the images are read; nothing in it is differentiated."""
+        reading = self.detector.reading(images, [self.category] * len(images))
+        if self.head_weights is None:
+            return reading
+        return replace(reading, plan=replace(reading.plan, head_weights=self.head_weights))
+
+    def forward(self, images: Tensor, reading: Reading | None = None, hooked: bool = False) -> Forward:
+        """One forward of the images, by their own reading when None."""
+        reading = self.reading(images) if reading is None else reading
+        out = self.detector.see(images, reading, hooked=hooked)
+        features = reading.features(out)
+        return Forward(reading, out, features, reading.margins(features), (images.shape[2], images.shape[3]))
+
+    def anomaly_map(self, seen: Forward) -> Tensor:
+        """What the detector shows, [B, h, w]."""
+        grid, scoring = self.detector.backbone.vision.grid(*seen.size), self.detector.scoring
+        return scoring.enlarge(scoring.patch_maps(seen.margins.taps, grid), seen.size)
 
     def share(self, size: tuple[int, int]) -> Tensor:
         """How much of the region lies in each patch of an image of that size, [N]; adds up to 1.
@@ -88,108 +122,110 @@ class Target(ABC):
             raise ShapeError("the region is empty, or lies where no patch does; mark at least one pixel")
         return covered / covered.sum()
 
-    def forward(self, images: Tensor, hooked: bool, **options: Any) -> tuple[Margins, VisionOutput]:
-        """Margins of the images and of their patches, and what they were made of."""
-        detector, vision = self.detector, self.detector.backbone.vision
-        out = vision(
-            images,
-            taps=detector.config.taps,
-            local=detector.local,
-            head_weights=detector.head_weights() or None,
-            hooked=hooked or vision.must_call_hooks(),
-            **options,
-        )
-        cls = wide(out.embedding if detector.config.cls_norm else out.cls @ vision.proj)
-        patches = {tap: wide(tokens) for tap, tokens in out.patches.items()}
-        return margins(detector, Features(cls, patches, (images.shape[2], images.shape[3])), self.text), out
-
 
 class ScoreTarget(Target):
     """One of ``SCORES``."""
 
-    def __call__(self, images: Tensor, hooked: bool = False) -> Tensor:
-        """[B, 3, h, w] to [B]."""
-        return self.read(self.forward(images, hooked)[0], (images.shape[2], images.shape[3]))
-
-    def read(self, found: Margins, size: tuple[int, int]) -> Tensor:
-        """Margins of images of that size to the target, [B]."""
+    def read(self, seen: Forward) -> Tensor:
+        """The number of every image, [B], a function of ``seen.margins`` alone."""
         if self.name == "image_margin":
-            return found.image
+            return seen.margins.image
         if self.name == "map_margin":
-            return torch.stack(list(found.taps.values())).mean(0) @ self.share(size)
-        maps = enlarge(self.detector, patch_maps(found, self.detector.backbone.vision.grid(*size)), size)
-        score = joint(self.detector, found.image, maps)
-        return score if self.name == "joint_score" else logit(score)
+            mean = torch.stack(list(seen.margins.taps.values())).mean(0)  # (B, N)
+            return (mean * self.share(seen.size)).sum(1)  # a product of matrices would be rounded under autocast
+        scoring = self.detector.scoring
+        score = scoring.joint(seen.margins.image, self.anomaly_map(seen))
+        return score if self.name == "joint_score" else scoring.joint_margin(score)
 
 
 class HeadTarget(Target):
-    """The direct effect of one head: ``z · u_h / (σ |e|)`` at CLS, or at the patches of every tap above a local one."""
+    """The direct effect of one head: ``z · u_h / (σ |e|)``, summed over the tokens that are read.
+
+    Of a global head those that make the image feature, by their weights in it; of a local one the patches of a region.
+    """
 
     @cached_property
     def head(self) -> Head:
         """Which."""
         return Head.of(self.name)
 
-    def __call__(self, images: Tensor, hooked: bool = False) -> Tensor:
-        """[B, 3, h, w] to [B]; always hooked, for that is how the head is read."""
-        head, vision, config = self.head, self.detector.backbone.vision, self.detector.config
-        local = head.stream == "local"
-        written: dict[str, Tensor] = {}
+    def forward(self, images: Tensor, reading: Reading | None = None, hooked: bool = False) -> Forward:
+        """One forward of the images; always hooked, for that is how the head is read."""
+        written: list[Tensor] = []
 
         def keep(z: Tensor, *, hook: Any) -> None:
-            written["z"] = z[:, :, head.head]  # (B, T, d), weighted
+            written.append(z[:, :, self.head.head])  # (B, T, d), weighted
 
-        raw = VisionExtensions(projections={"raw": dict.fromkeys(config.taps, _same)} if local else {})
-        point = f"blocks.{head.layer}.attn.hook_{'local_' if local else ''}z"
-        with vision.hooks([(point, keep)]):
-            _, out = self.forward(images, True, extensions=raw)
-        fold = Fold.of(vision, local or config.cls_norm)
-        u = (self.text[1] - self.text[0]).to(fold.matrix) / config.temperature
-        u_h = wide(vision.blocks[head.layer].attn.W_O)[head.head] @ fold.matrix @ u  # (d)
+        point = f"blocks.{self.head.layer}.attn.hook_{'local_' * (self.head.stream == 'local')}z"
+        with self.detector.backbone.vision.hooks([(point, keep)]):
+            seen = super().forward(images, reading, hooked=True)
+        return replace(seen, written=written[0])
 
-        def part(z: Tensor, read: Tensor) -> Tensor:
-            embedding, scale = fold.embed(wide(read))
-            return (wide(z) @ u_h) / (scale[..., 0] * embedding.norm(dim=-1))
+    def read(self, seen: Forward) -> Tensor:
+        """The direct effect in every image, [B]."""
+        reading = seen.reading
+        if reading.plan.adapters:
+            raise ConfigError(
+                f"an adapter changes what {self.name} wrote before it is read, and no direct effect is followed "
+                f"through it: take one of {', '.join(SCORES)} as the target"
+            )
+        reached = [tap for tap in reading.plan.taps if self._writes(reading, tap)]
+        with full_precision(seen.margins.image.device):
+            parts = {tap: self._part(seen, reading.taps[tap], seen.out.tapped[tap], 1) for tap in reached}
+            if self.head.stream == "local":
+                drawn = torch.stack(list(parts.values())).sum(0) / len(reading.plan.taps)
+                return drawn @ self.share(seen.size)
+            of_cls, of_patches = reading.pooling.held(seen.features.cls, seen.features.taps, seen.margins.taps)
+            effect = of_cls * self._part(seen, reading.image, seen.out.cls[:, None], 0)[:, 0]
+            return sum(((of_patches[tap] * part).sum(1) for tap, part in parts.items() if tap in of_patches), effect)
 
-        if not local:
-            return part(written["z"][:, 0], out.cls)
-        above = [tokens for tap, tokens in out.projected["raw"].items() if tap >= head.layer]
-        drawn = torch.stack([part(written["z"][:, 1:], tokens) for tokens in above]).sum(0) / len(config.taps)
-        return drawn @ self.share((images.shape[2], images.shape[3]))
+    def _writes(self, reading: Reading, tap: int) -> bool:
+        """Whether what is read at the tap has the head in it."""
+        return self.head.layer in reading.plan.writers(tap).get(self.head.stream, ())
+
+    def _part(self, seen: Forward, readout: Readout, tokens: Tensor, first: int) -> Tensor:
+        """The head's part of the margins of raw ``tokens`` [B, n, D], which stand from ``first`` on: [B, n]."""
+        assert seen.written is not None
+        covector, _ = readout.held(tokens, seen.reading.text.held(seen.features.cls))
+        w_o = self.detector.backbone.vision.blocks[self.head.layer].attn.W_O[self.head.head]
+        written = seen.written[:, first : first + tokens.shape[1], None]  # (B, n, 1, d)
+        return covector.of_heads(written, w_o[None])[..., 0]
 
 
 def target_of(
-    detector: Detector, name: str = "joint_margin", thing: str = "object", region: Tensor | None = None
+    detector: Any,
+    name: str = "joint_margin",
+    category: str = "object",
+    region: Tensor | None = None,
+    head_weights: Mapping[str, Tensor] | None = None,
 ) -> Target:
     """The target of that name; see the table above.
 
+    Args:
+        detector: any, or a run.
+        name, category, region, head_weights: as of ``Target``.
+
     Raises:
-        ConfigError: an unknown target, a region for one that reads no map, or a detector whose image margin is no
-            function of CLS.
+        ConfigError: an unknown target, or a region for one that reads no map.
         ShapeError: a head that does not exist.
 
     >>> from headlens.backbone import load
-
     >>> from headlens.detectors import HeadCLIP
     >>> detector, images = HeadCLIP(load("mini")), torch.zeros(2, 3, 28, 42)
     >>> [target_of(detector, name)(images).shape for name in ("joint_margin", "L18H7/local")]
     [torch.Size([2]), torch.Size([2])]
     """
-    check_linear(detector)
+    detector = detector_of(detector)
     check_unhooked(detector, "attribution", calls_tower=True)
     if name in SCORES:
-        made: Target = ScoreTarget(detector, name, thing, region)
+        made: Target = ScoreTarget(detector, name, category, region, head_weights)
     elif name.startswith("L"):
         head = Head.of(name)
         heads_of(detector, [head.layer], [head.head], [head.stream])  # raises where there is no such head
         check_unhooked(detector, f"the direct effect of {head}")
-        made = HeadTarget(detector, str(head), thing, region)
+        made = HeadTarget(detector, str(head), category, region, head_weights)
     else:
         raise ConfigError(f"unknown target {name!r}: there are {', '.join(SCORES)}, and heads such as L18H7")
     if region is not None and not (name == "map_margin" or name.endswith("/local")):
         raise ConfigError(f"{name} reads no region; only map_margin and local heads do: leave region out")
     return made
-
-
-def _same(tokens: Tensor) -> Tensor:
-    return tokens

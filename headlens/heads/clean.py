@@ -108,13 +108,16 @@ def reads_last(plan: VisionPlan, depth: int) -> bool:
 
 
 @torch.no_grad()
-def clean_forward(detector: Detector, images: Tensor, categories: Sequence[str] = ()) -> CleanRun:
+def clean_forward(
+    detector: Detector, images: Tensor, categories: Sequence[str] = (), reading: Reading | None = None
+) -> CleanRun:
     """Normalised images [B, 3, h, w] through the detector.
 
     Args:
         detector: any.
         images: as ``Preprocess`` makes them.
         categories: [B], what the images show, for methods that read it.
+        reading: how they are read; as the detector does when None.
 
     Raises:
         ConfigError: a hook that would not be called.
@@ -126,8 +129,8 @@ def clean_forward(detector: Detector, images: Tensor, categories: Sequence[str] 
     torch.Size([1, 5, 16, 8])
     """
     check_unhooked(detector, "a clean run, which keeps every head,")
-    vision, reading = detector.backbone.vision, detector.reading(images, categories)
-    plan, depth = reading.plan, detector.backbone.vision.cfg.n_layers
+    vision, reading = detector.backbone.vision, reading or detector.reading(images, categories)
+    plan, depth = reading.plan, vision.cfg.n_layers
     ones = vision.proj.new_ones(depth, vision.cfg.n_heads)
     weights = {stream: plan.head_weights.get(stream, ones).to(ones) for stream in STREAMS}
     x, y = vision.embed(images), None
