@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from headlens import html
-from headlens.data import DataSet, Record
+from headlens import html, tables
 from headlens.errors import ConfigError, RunError
 from headlens.files import SOFTWARE, read_regular, write_atomically
 from headlens.printing import cell, reason
@@ -22,6 +21,8 @@ from headlens.printing import cell, reason
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from typing_extensions import Self
+
+    from headlens.data import DataSet, Record
 
 COLUMNS = (
     "domain",
@@ -65,11 +66,11 @@ class Result:
 
     @property
     def made_by(self) -> str:
-        """One line that says which backbone and which pictures this is of."""
+        """One line that says which backbone and which images this is of."""
         return made_by(self.provenance)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: which backbone and pictures, and the most telling rows or a figure."""
+        """What a notebook shows: which backbone and images, and the most telling rows or a figure."""
         about = self.provenance
         facts = {
             "made by": self.made_by,
@@ -83,6 +84,19 @@ class Result:
         """What stands under the facts, as HTML; every kind of result has its own."""
         return [html.table(self.frame)]
 
+    def plot(self, ax: Any = None) -> tuple[Figure, Any]:
+        """A figure and its axes; every kind of result has its own.
+
+        Args:
+            ax: axes to draw on, as many as the kind has panels; a new figure when None.
+
+        Raises:
+            ConfigError: a frame that was loaded as no kind of result in particular.
+        """
+        raise ConfigError(
+            f"a {type(self).__name__} has no figure of its own; load it by its kind, as Ablation.load does"
+        )
+
     def save(self, path: str | Path) -> Path:
         """Writes the frame: ``.parquet`` with its provenance, or ``.csv``, ``.md``, ``.tex``; whole or not at all.
 
@@ -90,17 +104,7 @@ class Result:
             ConfigError: another suffix.
             RunError: the file cannot be written.
         """
-        path = Path(path)
-        writers: dict[str, Callable[[], bytes]] = {
-            ".parquet": lambda: parquet(self.frame, self.provenance),
-            ".csv": lambda: self.frame.to_csv(index=False).encode(),
-            ".md": lambda: _markdown(self.frame).encode(),
-            ".tex": lambda: _latex(self.frame).encode(),
-        }
-        if path.suffix not in writers:
-            raise ConfigError(f"{path}: frames are saved as {', '.join(writers)}, not as {path.suffix or 'nothing'!r}")
-        write(path, writers[path.suffix]())
-        return path
+        return save_frame(Path(path), self.frame, self.provenance)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -112,36 +116,50 @@ class Result:
         return cls(*read_parquet(Path(path)))
 
 
-def made_by(about: dict[str, Any]) -> str:
-    """One line that says which backbone, and which pictures, a result with that provenance is of."""
-    backbone, pictures = about.get("backbone", {}), about.get("dataset", {})
+def made_by(about: Mapping[str, Any]) -> str:
+    """One line that says which backbone, and which images, a result with that provenance is of."""
+    backbone, dataset = about.get("backbone", {}), about.get("dataset", {})
     line = f"backbone {backbone.get('name', 'unknown')} ({backbone.get('weights', 'unknown weights')})"
-    return f"{line} · {pictures['name']}, {pictures['pictures']} pictures" if pictures else line
+    return f"{line} · {dataset['name']}, {dataset['pictures']} images" if dataset else line
+
+
+def save_frame(path: Path, frame: pd.DataFrame, about: Mapping[str, Any]) -> Path:
+    """Writes a frame as its suffix says; see ``Result.save``."""
+    writers: dict[str, Callable[[], bytes]] = {
+        ".parquet": lambda: parquet(frame, about),
+        ".csv": lambda: frame.to_csv(index=False).encode(),
+        ".md": lambda: (tables.markdown(*_cells(frame)) + "\n").encode(),
+        ".tex": lambda: (tables.latex(*_cells(frame)) + "\n").encode(),
+    }
+    if path.suffix not in writers:
+        raise ConfigError(f"{path}: frames are saved as {', '.join(writers)}, not as {path.suffix or 'nothing'!r}")
+    write(path, writers[path.suffix]())
+    return path
 
 
 def per_image(data: DataSet, records: Sequence[Record], keys: pd.DataFrame, **columns: Tensor) -> pd.DataFrame:
-    """A long frame of B pictures by K things measured in each.
+    """A long frame of B images by K quantities measured in each.
 
     Args:
-        data: the pictures' set.
+        data: the images' set.
         records: B of them.
         keys: K rows: stream, layer, head, kind, metric, or some of these.
         **columns: [B, K] each: value, baseline, effect, or some of these.
     """
     count, each = len(records), len(keys)
     which = np.repeat(np.arange(count), each)
-    pictures = pd.DataFrame(
+    images = pd.DataFrame(
         {
             "category": [r.category for r in records],
             "image": [r.name for r in records],
             "anomalous": pd.array([r.anomalous for r in records], dtype="boolean"),
         }
     )
-    things = keys.astype({name: "Int64" for name in ("layer", "head") if name in keys})
+    quantities = keys.astype({name: "Int64" for name in ("layer", "head") if name in keys})
     frame = pd.concat(
         [
-            pictures.iloc[which].reset_index(drop=True),
-            things.iloc[np.tile(np.arange(each), count)].reset_index(drop=True),
+            images.iloc[which].reset_index(drop=True),
+            quantities.iloc[np.tile(np.arange(each), count)].reset_index(drop=True),
         ],
         axis=1,
     ).assign(domain=data.domain, dataset=data.name)
@@ -156,7 +174,7 @@ def ordered(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[known + [name for name in frame if name not in known]]
 
 
-def parquet(frame: pd.DataFrame, about: dict[str, Any]) -> bytes:
+def parquet(frame: pd.DataFrame, about: Mapping[str, Any]) -> bytes:
     """A frame as the bytes of a Parquet file; ``about`` is kept in its metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -213,21 +231,5 @@ def write_figure(path: Path, figure: Figure) -> Path:
     return path
 
 
-def _cells(frame: pd.DataFrame) -> list[list[str]]:
-    return [list(map(str, frame.columns)), *(list(map(cell, row)) for row in frame.itertuples(index=False))]
-
-
-def _markdown(frame: pd.DataFrame) -> str:
-    header, *rows = _cells(frame)
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def _latex(frame: pd.DataFrame) -> str:
-    def line(cells: list[str]) -> str:
-        escaped = ["".join("\\" + letter if letter in "&%$#_{}" else letter for letter in cell) for cell in cells]
-        return " & ".join(escaped) + r" \\"
-
-    header, *rows = _cells(frame)
-    begin, end = rf"\begin{{tabular}}{{{'l' * len(header)}}}", r"\end{tabular}"
-    return "\n".join([begin, r"\toprule", line(header), r"\midrule", *map(line, rows), r"\bottomrule", end]) + "\n"
+def _cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    return list(map(str, frame.columns)), [list(map(cell, row)) for row in frame.itertuples(index=False)]

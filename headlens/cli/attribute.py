@@ -102,7 +102,7 @@ def attribute(
     from headlens.errors import DataError, ShapeError
     from headlens.heads import Head
     from headlens.printing import printable, unicode
-    from headlens.results import Result, write_figure
+    from headlens.results import save_frame, write_figure
 
     loaded = run_of(domain, run, weights, device)
     whole = attribution.target_of(loaded.detector, target)
@@ -153,7 +153,7 @@ def attribute(
         about = result.provenance | {"method": list(options), "options": used, "images": done}
         about |= {"skipped": found.left_out.reasons}
         name = free_name(out, slug("attribute", loaded.folder.name, *how_asked), {".parquet": about})
-        saved = Result(pd.concat(frames, ignore_index=True), about).save(out / f"{name}.parquet")
+        saved = save_frame(out / f"{name}.parquet", pd.concat(frames, ignore_index=True), about)
         typer.echo(f"{saved}: values, sums and residuals of {len(frames)} image{'s' * (len(frames) != 1)}")
     found.finish(out / "attribute-left_out.txt")
 

@@ -33,12 +33,14 @@ def demo(
     from headlens.data.procedural.worlds import read, write
     from headlens.detectors.methods.registry import build
     from headlens.files import write_atomically
+    from headlens.tables import markdown
     from headlens.training.evaluation import Scorer, evaluate
     from headlens.training.run import load_run
 
     clip = load("mini")
     typer.echo(f"{clip}\nIt has never seen a photograph.\n")
-    lines = ["| unseen | method | I-AUROC of CLS | I-AUROC | P-AUROC | AUPRO |", "|---|---|---:|---:|---:|---:|"]
+    header = ["unseen", "method", "I-AUROC of CLS", "I-AUROC", "P-AUROC", "AUPRO"]
+    rows = []
     runs: dict[str, tuple[Run, DataSet]] = {}
     for domain in DOMAINS:
         typer.echo(f"painting and scoring {domain} pictures …")
@@ -54,9 +56,9 @@ def demo(
             "AnomalyCLIP": load_run(f"mini-{domain}-anomalyclip", clip).detector,
             "HeadCLIP": runs[domain][0].detector,
         }
-        lines.append(f"| {domain} | chance | 50.0 | 50.0 | 50.0 | 15.0 |")
-        lines += [f"| {domain} | {name} | {_row(evaluate(method, pictures))} |" for name, method in methods.items()]
-    table = "\n".join(lines)
+        rows.append([domain, "chance", "50.0", "50.0", "50.0", "15.0"])
+        rows += [[domain, name, *_row(evaluate(method, pictures))] for name, method in methods.items()]
+    table = markdown(header, rows, numbers=4)
     typer.echo(f"\n{table}\n\nOf few pictures and one seed: differences of some points mean nothing.")
     typer.echo("docs/headclip.md has more of both: there, too, hand-written prompts are as good as learned ones.\n")
     write_atomically(out / "methods.md", (table + "\n").encode())
@@ -75,10 +77,10 @@ Next:
   headlens train --data procedural:industrial/aux --out runs/mine""")
 
 
-def _row(result: Evaluation) -> str:
+def _row(result: Evaluation) -> list[str]:
     values = result.frame.groupby(["score", "metric"])["value"].mean()
     columns = (("image", "auroc"), ("joint", "auroc"), ("pixel", "auroc"), ("pixel", "aupro"))
-    return " | ".join(f"{100 * values[column]:.1f}" for column in columns)
+    return [f"{100 * values[column]:.1f}" for column in columns]
 
 
 def _maps(run: Run, pictures: DataSet, path: Path) -> Path:

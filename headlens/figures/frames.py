@@ -13,7 +13,7 @@ import pandas as pd
 
 from headlens.errors import RunError
 from headlens.files import read_regular, read_text
-from headlens.results import Result, beside, read_parquet, write
+from headlens.results import beside, read_parquet, save_frame, write
 
 Frames = dict[str, pd.DataFrame]
 
@@ -74,7 +74,7 @@ class FrameCache:
                 shutil.rmtree(old)
         frames = compute(parts)
         for key, own in paths.items():
-            Result(frames[key], {"asked": asked}).save(own)
+            save_frame(own, frames[key], {"asked": asked})
         write(sums, _sums(paths).encode())  # last: it says that the frames belong together
         shutil.rmtree(parts, ignore_errors=True)
         return frames

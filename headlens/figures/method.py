@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from headlens import tables
 from headlens.errors import ConfigError
 from headlens.figures.context import Domain, FigureContext, mean_and_interval
 from headlens.figures.spec import FigureSpec, RenderedFigure, counted, images_of, listed, made_on
@@ -45,9 +46,9 @@ def draw(context: FigureContext) -> RenderedFigure:
     fig.supxlabel("difference to the whole method (points)", fontsize="medium")
     if len(context.domains) > 1:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
-    tables = {".md": _markdown(frame, metrics), ".tex": _latex(frame, metrics), ".csv": frame.to_csv(index=False)}
+    files = {".md": _markdown(frame, metrics), ".tex": _latex(frame, metrics), ".csv": frame.to_csv(index=False)}
     runs = [run for domain in context for run in domain.runs.every]
-    return RenderedFigure(fig, _caption(context, frame), runs, [domain.images for domain in context], tables)
+    return RenderedFigure(fig, _caption(context, frame), runs, [domain.images for domain in context], files)
 
 
 def _same_maps(frame: pd.DataFrame) -> pd.Series:
@@ -108,11 +109,11 @@ def _cells(frame: pd.DataFrame, metrics: list[str]) -> list[tuple[str, str, list
 
 
 def _markdown(frame: pd.DataFrame, metrics: list[str]) -> str:
-    lines = [f"| domain | method | {' | '.join(named(m) for m in metrics)} |", "|---|---|" + "---:|" * len(metrics)]
-    for domain, row, cells in _cells(frame, metrics):
-        shown = [value + (f" ({difference})" if difference else "") for value, difference in cells]
-        lines.append(f"| {domain} | {row} | {' | '.join(shown)} |")
-    return "\n".join(lines)
+    rows = [
+        [domain, row, *(value + (f" ({difference})" if difference else "") for value, difference in cells)]
+        for domain, row, cells in _cells(frame, metrics)
+    ]
+    return tables.markdown(["domain", "method", *map(named, metrics)], rows, len(metrics))
 
 
 def _latex(frame: pd.DataFrame, metrics: list[str]) -> str:
@@ -121,16 +122,17 @@ def _latex(frame: pd.DataFrame, metrics: list[str]) -> str:
     def maths(text: str) -> str:
         return "$" + text.replace("±", r"\pm") + "$" if any(c.isdigit() for c in text) else text
 
-    lines = [rf"\begin{{tabular}}{{l{'r' * 2 * len(metrics)}}}", r"\toprule"]
-    lines.append(" & ".join(["", *(rf"\multicolumn{{2}}{{c}}{{{named(m)}}}" for m in metrics)]) + r" \\")
+    lines: list[str] = []
     before = None
     for domain, row, cells in _cells(frame, metrics):
         if domain != before:
-            lines += [r"\midrule", rf"\multicolumn{{{1 + 2 * len(metrics)}}}{{l}}{{\emph{{{domain}}}}} \\"]
+            block = rf"\multicolumn{{{1 + 2 * len(metrics)}}}{{l}}{{\emph{{{domain}}}}} \\"
+            lines += [r"\midrule", block] if lines else [block]
             before = domain
         numbers = [part for value, other in cells for part in (maths(value), f"({maths(other)})" if other else "")]
-        lines.append(" & ".join([row, *numbers]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+        lines.append(tables.row([row, *numbers]))
+    header = tables.row(["", *(rf"\multicolumn{{2}}{{c}}{{{named(m)}}}" for m in metrics)])
+    return tables.tabular("l" + "r" * 2 * len(metrics), header, lines) + "\n"
 
 
 def _caption(context: FigureContext, frame: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from headlens import html
+from headlens import html, tables
 from headlens.errors import MetricError
 
 IMAGE = ("image_auroc", "image_ap", "image_f1max")
@@ -78,26 +78,20 @@ class MetricTable:
 
     def rendered(self) -> str:
         """An HTML table with the same cells."""
-        header, rows = self._cells(METRICS)
+        header, rows, _ = self._cells(METRICS)
         about = "In percent; in brackets: how many entries a mean averages, where not all; -: undefined"
         return html.table(pd.DataFrame(rows, columns=header), about, most=len(rows))
 
     def markdown(self, metrics: Iterable[str] = METRICS) -> str:
         """A Markdown table in percent; a mean over fewer entries than there are says so, and - is undefined."""
-        header, rows = self._cells(metrics)
-        rule = "|" + "---|" * len(KEYS) + "---:|" * (len(header) - len(KEYS))
-        first, *rest = ("| " + " | ".join(row) + " |" for row in (header, *rows))
-        return "\n".join([first, rule, *rest])
+        return tables.markdown(*self._cells(metrics))
 
     def latex(self, metrics: Iterable[str] = METRICS) -> str:
         """The same as a LaTeX tabular; it needs the package booktabs."""
-        header, rows = self._cells(metrics)
-        columns = "l" * len(KEYS) + "r" * (len(header) - len(KEYS))
-        lines = [" & ".join(map(_escaped, row)) + r" \\" for row in (header, *rows)]
-        begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
-        return "\n".join([begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", end])
+        return tables.latex(*self._cells(metrics))
 
-    def _cells(self, metrics: Iterable[str]) -> tuple[list[str], list[list[str]]]:
+    def _cells(self, metrics: Iterable[str]) -> tuple[list[str], list[list[str]], int]:
+        """Header, rows, and how many columns are numbers."""
         metrics = list(metrics)
         if unknown := [name for name in metrics if name not in METRICS]:
             raise MetricError(f"unknown metric {unknown[0]!r}: there are {', '.join(METRICS)}")
@@ -110,7 +104,7 @@ class MetricTable:
                 value, n, of = entries.loc[name, ["value", "n", "of"]]
                 cells.append("-" if n == 0 else f"{100 * value:.1f}{fewer(n, of)}")
             rows.append([*map(str, keys), *cells])
-        return header, rows
+        return header, rows, len(metrics)
 
 
 def fewer(n: float, of: float) -> str:
@@ -144,7 +138,3 @@ def _title(name: str) -> str:
     names = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "mad": "mAD", "mad7": "mAD7"}
     *level, metric = name.split("_")
     return " ".join([*level, names[metric]])
-
-
-def _escaped(cell: str) -> str:
-    return "".join("\\" + letter if letter in "&%$#_{}" else letter for letter in cell)

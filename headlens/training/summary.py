@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from headlens import html
+from headlens import html, tables
 from headlens.metrics.table import KEYS, fewer
 from headlens.training.evaluation import Evaluation
 
@@ -50,9 +50,7 @@ class Summary:
     def markdown(self) -> str:
         """In percent; ``-`` where undefined. A mean over fewer categories or data sets than there are says so."""
         wide = self._wide()
-        lines = ["| " + " | ".join(wide.columns) + " |", "|---|---|" + "---:|" * len(COLUMNS)]
-        lines += ["| " + " | ".join(cells) + " |" for cells in wide.itertuples(index=False)]
-        return "\n".join(lines)
+        return tables.markdown(list(wide.columns), wide.itertuples(index=False), len(COLUMNS))
 
     def _wide(self) -> pd.DataFrame:
         """A row for each category, its cells as text."""
