@@ -18,16 +18,13 @@ import torch
 from torch import Tensor
 
 from headlens import html
-from headlens.errors import MetricError
 from headlens.maps import upsample
+from headlens.units import Unit, logit
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Unit = Literal["probability", "logit"]
-"""Of scores and maps: a probability lies in 0..1, a logit is any number; higher is more anomalous."""
 Pool = Literal["max", "top"]
-_ROUNDING = 1e-5  # by which a probability may leave 0..1
 
 
 @dataclass(frozen=True)
@@ -157,23 +154,3 @@ def pooled(maps: Tensor, top: float | None = None) -> Tensor:
 def joint_score(image_score: Tensor, maps: Tensor, alpha: float = 0.5, top: float | None = None) -> Tensor:
     """``(1 - alpha) image_score + alpha pooled(map)``: [B] and [B, H, W] to [B]."""
     return (1 - alpha) * image_score + alpha * pooled(maps, top)
-
-
-def logit(score: Tensor) -> Tensor:
-    """Of probabilities, finite even at 0 and 1, and exact near 0, where most of a trained map is.
-
-    >>> logit(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)).abs() < 40
-    tensor([True, True, True])
-    """
-    return torch.logit(score.clamp(1e-12, 1 - torch.finfo(score.dtype).eps / 2))
-
-
-def check_unit(low: float, high: float, unit: Unit, who: str) -> None:
-    """Raises MetricError where values from ``low`` to ``high`` that ``who`` gives are not of that unit."""
-    if not (abs(low) < float("inf") and abs(high) < float("inf")):  # NaN is not, either
-        raise MetricError(f"{who} gives values that are not a number, or infinite")
-    if unit == "probability" and (low < -_ROUNDING or high > 1 + _ROUNDING):
-        raise MetricError(
-            f"{who} gives values from {low:.4g} to {high:.4g} and calls them probabilities, which lie in 0 to 1; "
-            "predictions of any other range have unit='logit'"
-        )

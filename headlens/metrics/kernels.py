@@ -22,11 +22,12 @@ LANES = 4  # a power of two
 
 
 @njit(nogil=True, cache=True)
-def count_bins(scores: np.ndarray, bins: np.ndarray, pixels: np.ndarray, value: np.ndarray) -> bool:
+def count_bins(scores: np.ndarray, spaced: np.ndarray, bins: np.ndarray, pixels: np.ndarray, value: np.ndarray) -> bool:
     """Adds ``scores`` to the pixels of their bins; ``value`` of a bin is infinity while empty, a tied score, or NaN.
 
-    ``bins`` here and below is ``Binning.constants`` in the scores' precision. ``pixels`` [LANES slots] are counted by
-    turns: neighbours are often in one bin, and an addition would wait for the one before.
+    ``spaced`` is ``Binning.spaced`` of the scores; ``bins`` here and below is ``Binning.constants`` in their precision.
+    ``pixels`` [LANES slots] are counted by turns: neighbours are often in one bin, and an addition would wait for the
+    one before.
 
     Returns:
         Whether all scores are finite; it stops at the first that is not.
@@ -37,7 +38,7 @@ def count_bins(scores: np.ndarray, bins: np.ndarray, pixels: np.ndarray, value: 
         score = scores[i]
         if not np.isfinite(score):
             return False
-        at = int(min(max((score - low) * scale + one, 0 * one), top))
+        at = int(min(max((spaced[i] - low) * scale + one, 0 * one), top))
         pixels[at + (i & (LANES - 1)) * slots] += 1
         known = value[at]
         if known == known and known != score:  # NaN, that is mixed, stays NaN
@@ -47,7 +48,7 @@ def count_bins(scores: np.ndarray, bins: np.ndarray, pixels: np.ndarray, value: 
 
 @njit(nogil=True, cache=True)
 def count_hits(
-    scores: np.ndarray,
+    spaced: np.ndarray,
     index: np.ndarray,
     first: int,
     share: np.ndarray,
@@ -55,10 +56,10 @@ def count_hits(
     hits: np.ndarray,
     weight: np.ndarray,
 ) -> None:
-    """Adds the defect pixels ``scores[index - first]``, and their ``share`` of a region, to their bins."""
+    """Adds the defect pixels ``spaced[index - first]``, and their ``share`` of a region, to their bins."""
     low, scale, one, top = bins
     for i in range(len(index)):
-        at = int(min(max((scores[index[i] - first] - low) * scale + one, 0 * one), top))
+        at = int(min(max((spaced[index[i] - first] - low) * scale + one, 0 * one), top))
         hits[at] += 1
         weight[at] += share[i]
 

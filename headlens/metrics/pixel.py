@@ -20,6 +20,7 @@ from headlens.metrics.exact import exact_metrics
 from headlens.metrics.streaming import AT_ONCE, Counters, tally, values
 from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import Truth
+from headlens.units import Unit
 
 _UNSURE = 0.02
 Mode = Literal["exact", "streaming"]
@@ -40,6 +41,8 @@ class PixelMetrics(Metric):
         bins: streaming: how many bins over ``score_range``.
         score_range: streaming: where scores are expected. Those outside share one bin on either side: still certified,
             only wider.
+        unit: streaming: of scores that may lie anywhere, in place of ``score_range``: bins are then fine where a
+            ``probability`` is near 0 or 1, or where a ``logit`` is near 0, and of one ratio beyond.
         limit: the false positive rate up to which AUPRO integrates.
         cflow200: exact: also give the value of ``headlens.metrics.cflow200``, to compare with printed tables.
         enlarge: what makes maps of the masks' size from what ``update`` is given, such as a ``partial`` of
@@ -71,6 +74,7 @@ class PixelMetrics(Metric):
         limit: float = AUPRO_LIMIT,
         cflow200: bool = False,
         enlarge: Callable[[Tensor], Tensor] | None = None,
+        unit: Unit | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -81,7 +85,7 @@ class PixelMetrics(Metric):
         if cflow200 and mode != "exact":
             raise MetricError("cflow200 needs every score: choose mode='exact'")
         self.mode, self.limit, self.cflow200, self.enlarge = mode, limit, cflow200, enlarge
-        self.binning = Binning(bins, *score_range).checked()
+        self.binning = (Binning(bins, *score_range) if unit is None else Binning.of(unit, bins)).checked()
         if mode == "exact":
             for name in ("scores", "hits", "area_at"):
                 self.add_state(name, default=[], dist_reduce_fx="cat")
@@ -153,9 +157,8 @@ class PixelMetrics(Metric):
         width = max((float(high - low) for low, high in certified.values() if not low.isnan()), default=0.0)
         if outside and width > _UNSURE:
             warnings.warn(
-                f"{outside} of {int(counters.pixels.sum())} scores are outside of score_range {self.binning.low:g} to "
-                f"{self.binning.high:g}: metrics are only known to within {100 * width / 2:.2g} points; say with "
-                "score_range= where scores lie, or take mode='exact'",
+                f"{outside} of {int(counters.pixels.sum())} scores are outside of {self.binning}: metrics are only known "
+                f"to within {100 * width / 2:.2g} points; say with score_range= where scores lie, or take mode='exact'",
                 stacklevel=2,
             )
         return values(certified)

@@ -196,17 +196,17 @@ class _Lanes:
         from headlens.metrics.kernels import count_bins, count_hits, in_threads
 
         index, share, starts = self.truth.index.numpy(), self.truth.weight.numpy(), self.truth.starts
-        scores = maps.reshape(len(maps), -1).numpy()
+        scores, spaced = (each.reshape(len(maps), -1).numpy() for each in (maps, self.binning.spaced(maps)))
         threads = len(self.pixels)
 
         def work(own: int) -> bool:
             for i in range(len(scores) * own // threads, len(scores) * (own + 1) // threads):
-                if not count_bins(scores[i], self.bins, self.pixels[own], self.value[own]):
+                if not count_bins(scores[i], spaced[i], self.bins, self.pixels[own], self.value[own]):
                     return False
                 image = first + i
                 part = slice(starts[image], starts[image + 1])
                 before, hits, weight = image * self.each, self.hits[own], self.weight[own]
-                count_hits(scores[i], index[part], before, share[part], self.bins, hits, weight)
+                count_hits(spaced[i], index[part], before, share[part], self.bins, hits, weight)
             return True
 
         if not all(in_threads(work, range(threads))):

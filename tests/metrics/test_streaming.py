@@ -66,6 +66,48 @@ def test_every_value_is_inside_its_certificate(case, bins, score_range, limit):
     certified(metric, *case)
 
 
+@settings(max_examples=200, deadline=None)
+@pytest.mark.filterwarnings("ignore:.*outside of what the bins")
+@given(
+    case=images(),
+    bins=st.sampled_from([1, 3, 64, 2**16]),
+    scale=st.sampled_from([1e-30, 1e-6, 0.1, 1.0, 100.0, 1e6, 1e30]),
+    shift=st.sampled_from([0.0, -0.5, -50.0, 1e4]),
+    unit=st.sampled_from(["logit", "probability"]),
+)
+def test_bins_of_a_unit_certify_scores_that_lie_anywhere(case, bins, scale, shift, unit):
+    maps, masks = case
+    metric = PixelMetrics("streaming", bins=bins, unit=unit)
+    metric.update(scale * maps + shift, masks)
+    certified(metric, scale * maps + shift, masks)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1, 0), (3, -20), (100, 0), (1, -50), (100, -50), (0.01, 0)])
+def test_bins_of_logits_are_narrow_wherever_they_lie(scale, shift):
+    maps, masks = smooth(24, 96)
+    maps = scale * torch.logit(maps) + shift
+    reference = PixelMetrics()
+    reference.update(maps, masks)
+    metric = PixelMetrics("streaming", unit="logit")
+    metric.update(maps, masks)
+    assert max(certified(metric, maps, masks, reference.compute()).values()) < 5e-3
+
+
+def test_the_nearest_neighbours_among_scores_are_no_tie():
+    """One bin and, as logits in float32, one value: what is certified is of the probabilities."""
+    one = torch.tensor(0.01)
+    maps = torch.stack([one, torch.nextafter(one, torch.tensor(1.0))])[None, None]
+    metric = PixelMetrics("streaming", unit="probability")
+    metric.update(maps, torch.tensor([[[0, 1]]]))
+    assert metric.bounds()["auroc"] == (0, 1)
+
+
+def test_octaves_never_change_an_order():
+    drawn = torch.randn(10**5, generator=torch.manual_seed(0)) * 10.0 ** torch.randint(-12, 38, (10**5,))
+    scores = torch.cat([drawn, torch.tensor([0.0, -0.0, 3.4e38, -3.4e38])]).sort().values
+    assert (Binning.of("logit").place(scores).diff() >= 0).all()
+
+
 def test_what_a_range_that_does_not_fit_costs_is_said():
     maps, masks = smooth(4, 32)
     metric = PixelMetrics("streaming")
