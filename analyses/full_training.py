@@ -25,6 +25,7 @@ from headlens.detectors.detector import Detector
 from headlens.detectors.losses import dice, focal
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
+from headlens.detectors.stages import TrainingConfig
 from headlens.training.trainer import Objective
 
 STREAMS = {"local": ("local",), "both": ("global", "local")}
@@ -39,9 +40,11 @@ WAYS = {
 
 def plain(detector: Detector, batch: Batch, images: Tensor) -> Tensor:
     """The losses as they are defined, of a forward with everything that hooks may see."""
-    found = detector.score(detector.features(images, hooked=True), detector.text()[0])
-    loss = F.binary_cross_entropy_with_logits(found.image_margin, batch.labels.float())
-    for logits in found.tap_margins.values():
+    reading = detector.reading(images, [record.category for record in batch.records])
+    features = reading.features(detector.see(images, reading, hooked=True))
+    prediction = detector.score(reading.margins(features), (images.shape[2], images.shape[3]))
+    loss = F.binary_cross_entropy_with_logits(prediction.image_margin, batch.labels.float())
+    for logits in prediction.tap_margins.values():
         p = F.interpolate(logits.sigmoid()[:, None], batch.masks.shape[1:], mode="bilinear")[:, 0]
         loss = loss + 4 * (focal(p, batch.masks) + dice(p, batch.masks) + dice(1 - p, ~batch.masks))
     return loss
@@ -53,7 +56,8 @@ class Step:
     def __init__(self, detector: Detector, batch: Batch, images: Tensor, way: str) -> None:
         self.detector, self.batch, self.images = detector, batch, images
         self.which, self.precision = WAYS[way]
-        self.objective = Objective(detector, 10**6)  # too many for their features to be kept
+        (stage,) = detector.stages(TrainingConfig())
+        self.objective = Objective(detector, stage, 10**6)  # too many for their features to be kept
         self.optimizer = torch.optim.Adam(detector.parameters(), lr=0.0)  # so that losses stay comparable
         self.loss = torch.zeros(())
 

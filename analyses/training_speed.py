@@ -19,6 +19,7 @@ from headlens import data
 from headlens.backbone import load
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
+from headlens.detectors.stages import TrainingConfig
 from headlens.training.trainer import Objective
 
 BOTH = "both streams weighted"
@@ -28,6 +29,12 @@ CASES = {
     "local stream weighted": {"streams": ("local",)},
     "no head weights": {"head_weights": "none"},
 }
+
+
+def objective(detector: HeadCLIP, images: int) -> Objective:
+    """Of its only stage."""
+    (stage,) = detector.stages(TrainingConfig())
+    return Objective(detector, stage, images)
 
 
 def step(loss: Objective, batch: data.Batch, images: torch.Tensor) -> None:
@@ -53,7 +60,7 @@ def main() -> None:
     batch = next(iter(loader)).to(device)
     images = loader.preprocess.normalise(batch.images)
     losses = {
-        name: Objective(HeadCLIP(clip, preset("headclip", **changes)), len(pictures)) for name, changes in CASES.items()
+        name: objective(HeadCLIP(clip, preset("headclip", **changes)), len(pictures)) for name, changes in CASES.items()
     }
     seconds = paired({name: partial(step, loss, batch, images) for name, loss in losses.items()}, args.rounds, device)
     print("| a step with | time against weighing both streams |\n|---|---:|")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.detectors.scoring import Prediction
+from headlens.detectors.stages import Answers
 
 _EPS = 1e-5
 GAMMA = 2.0
@@ -44,31 +45,32 @@ def both_dice(abnormal: Tensor, mask: Tensor) -> Tensor:
     True
     """
     p, t = abnormal.flatten(1), mask.flatten(1).to(abnormal.dtype)
-    common, ours, theirs, pixels = (p * t).sum(1), p.sum(1), t.sum(1), p.shape[1]
-    beside, apart = 2 * pixels - ours - theirs, pixels - ours - theirs + common
-    return 2 - ((2 * common + 1) / (ours + theirs + 1) + (2 * apart + 1) / (beside + 1)).mean()
+    common, ps, ts, pixels = (p * t).sum(1), p.sum(1), t.sum(1), p.shape[1]
+    normal_sums, normal_common = 2 * pixels - ps - ts, pixels - ps - ts + common
+    return 2 - ((2 * common + 1) / (ps + ts + 1) + (2 * normal_common + 1) / (normal_sums + 1)).mean()
 
 
-def objective(prediction: Prediction, labels: Tensor, masks: Tensor, known: Tensor) -> dict[str, Tensor]:
+def objective(prediction: Prediction, answers: Answers) -> dict[str, Tensor]:
     """The two terms, unweighted: ``image`` is cross-entropy, ``pixel`` the sum over taps of focal and two Dice losses.
+
+    Images without a label count for nothing in ``image``, those without a mask for nothing in ``pixel``. Where labels
+    and ``has_mask`` are on the CPU, no GPU is waited for to know what counts.
 
     Args:
         prediction: of B images.
-        labels: [B] 0 or 1; -1 (nobody says) counts for nothing.
-        masks: [B, H, W] bool, where the prediction is.
-        known: [B] bool, whether the mask is the truth; other images count for nothing in ``pixel``. Where labels and
-            this are on the CPU, nobody waits for a GPU to know what counts.
+        answers: for them; masks are where the prediction is.
     """
-    told, known, margin = (labels >= 0).cpu(), known.cpu(), prediction.image_margin
+    labelled, masked = (answers.labels >= 0).cpu(), answers.has_mask.cpu()
+    margin = prediction.image_margin
     zero = margin.sum() * 0
     image = pixel = zero
-    if told.any():
-        there = labels.to(margin, non_blocking=True)
-        image = F.binary_cross_entropy_with_logits(_of(margin, told), _of(there, told))
-    if known.any():
-        masks = _of(masks, known)
+    if labelled.any():
+        labels = answers.labels.to(margin, non_blocking=True)
+        image = F.binary_cross_entropy_with_logits(_of(margin, labelled), _of(labels, labelled))
+    if masked.any():
+        masks = _of(answers.masks, masked)
         for logits in prediction.tap_margins.values():
-            p = _of(logits, known).sigmoid()[:, None]
+            p = _of(logits, masked).sigmoid()[:, None]
             p = F.interpolate(p, size=masks.shape[1:], mode="bilinear", align_corners=False)[:, 0]
             pixel = pixel + focal(p, masks) + both_dice(p, masks)
     return {"image": image, "pixel": pixel}

@@ -11,44 +11,41 @@ from torch import Tensor
 
 from headlens import parallel
 from headlens.data import Batch, Loader
-from headlens.detectors.detector import Detector
-from headlens.detectors.methods.headclip import Features
+from headlens.detectors.scoring import Prediction
 from headlens.metrics import ImageMetrics
 
 
 @torch.no_grad()
 def calibrate(
-    detector: Detector, loader: Loader, which: list[int], features: Callable[[Batch, Tensor], Features] | None = None
+    predict: Callable[[Batch, Tensor], Prediction], loader: Loader, which: list[int], device: torch.device
 ) -> dict[str, Any]:
-    """How the joint score does on pictures number ``which`` of ``loader``'s set, and the threshold that follows.
+    """How the joint score does on images number ``which`` of ``loader``'s set, and the threshold that follows.
 
     Ranks (``headlens.parallel``) score batches in turn.
 
     Args:
-        detector: what was trained.
+        predict: a batch and its normalised images [B, 3, h, w] on the device to their scores.
         loader: of the auxiliary set.
-        which: pictures that can be read.
-        features: how to get those of a batch and its normalised images, where some of the work has been done already.
+        which: images that can be read.
+        device: of the detector.
 
     Returns:
-        ``threshold`` of ``best_threshold``, and ``metrics``: the image metrics on these pictures, None if undefined.
+        ``threshold`` of ``best_threshold``, and ``metrics``: the image metrics on these images, None if undefined.
     """
-    device = detector.device
     ranks, parts = parallel.current(), {}
     pieces = [which[first : first + loader.batch] for first in range(0, len(which), loader.batch)]
-    mine = ranks.share(len(pieces))
-    # Fewer batches come where pictures that could be read before no longer can: numbers only keep the order.
-    for number, batch in zip(mine, loader.batches([i for own in mine for i in pieces[own]]), strict=False):
+    share = ranks.share(len(pieces))
+    # Fewer batches come where images that could be read before no longer can: numbers only keep the order.
+    for number, batch in zip(share, loader.batches([i for piece in share for i in pieces[piece]]), strict=False):
         images = loader.preprocess.normalise(batch.images.to(device))
-        seen = features(batch, images) if features else detector.features(images)
-        prediction = detector.score(seen, detector.text_of([record.category for record in batch.records]))
-        parts[number] = {"joint": prediction.joint_score.cpu().numpy(), "labels": batch.labels.numpy()}
+        scores = predict(batch, images).joint_score
+        parts[number] = {"joint": scores.cpu().numpy(), "labels": batch.labels.numpy()}
     merged = list(ranks.merged(parts, len(pieces)))
-    joint, told = (torch.from_numpy(np.concatenate([own[name] for own in merged])) for name in ("joint", "labels"))
+    joint, labels = (torch.from_numpy(np.concatenate([part[name] for part in merged])) for name in ("joint", "labels"))
     metric = ImageMetrics(sync_on_compute=False)  # every rank has all scores
-    metric.update(joint[told >= 0], told[told >= 0])
+    metric.update(joint[labels >= 0], labels[labels >= 0])
     metrics = {f"image_{name}": None if v.isnan() else round(float(v), 4) for name, v in metric.compute().items()}
-    return {"threshold": best_threshold(joint, told), "metrics": {"on": "the pictures it was trained on", **metrics}}
+    return {"threshold": best_threshold(joint, labels), "metrics": {"on": "the images it was trained on", **metrics}}
 
 
 def best_threshold(scores: Tensor, labels: Tensor) -> float | None:
@@ -64,14 +61,14 @@ def best_threshold(scores: Tensor, labels: Tensor) -> float | None:
     >>> best_threshold(torch.tensor([0.1, 0.2, 0.6, 0.7]), torch.tensor([0, 0, 1, 1]))
     0.4
     """
-    told = (labels == 0) | (labels == 1)
-    scores, labels = scores[told].double(), labels[told].double()
+    known = (labels == 0) | (labels == 1)
+    scores, labels = scores[known].double(), labels[known].double()
     if labels.unique().numel() < 2:
         return None
     scores, order = scores.sort(descending=True)
-    found = labels[order].cumsum(0)
+    hits = labels[order].cumsum(0)
     count = torch.arange(1, len(scores) + 1, dtype=torch.float64)
-    f1 = 2 * found / (count + labels.sum())
+    f1 = 2 * hits / (count + labels.sum())
     f1[:-1][scores[:-1] == scores[1:]] = -1  # a threshold cannot part equal scores
     best = int(f1.argmax())
     below = scores[best + 1] if best + 1 < len(scores) else scores[best]

@@ -1,9 +1,10 @@
-"""What an interrupted run goes on from: learned tensors, Adam's moments and the log, in one file with a checksum."""
+"""What an interrupted run goes on from: learned tensors, moments of the optimiser, log and stage, with a checksum."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,22 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of each parameter
 
 
 def save_state(
-    out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, log: list[dict[str, float]], same: Mapping[str, Any]
+    out: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    log: list[dict[str, Any]],
+    same: Mapping[str, Any],
+    stage: int,
 ) -> None:
-    """Writes ``out/state.safetensors``; ``same`` is what a run that goes on from it must have in common.
+    """Writes ``out/state.safetensors``.
+
+    Args:
+        out: the run folder.
+        module: what is trained.
+        optimizer: of the present stage.
+        log: a row for each step so far.
+        same: what a run that goes on from it must have in common.
+        stage: number of the present stage.
 
     Raises:
         RunError: the folder cannot be written.
@@ -33,7 +47,7 @@ def save_state(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    about = {"log": json.dumps(log), "same": json.dumps(same)}
+    about = {"log": json.dumps(log), "same": json.dumps(same), "stage": str(stage)}
     content = save(tensors, {**about, "sha256": _digest(tensors, about)})
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -42,47 +56,83 @@ def save_state(
         raise RunError(f"{out}: cannot be written ({error}); name another folder, or make room") from error
 
 
-def load_state(
-    out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, same: Mapping[str, Any]
-) -> list[dict[str, float]]:
-    """Puts back what ``save_state`` wrote; the log, empty when there is nothing to go on from.
+@dataclass(frozen=True)
+class State:
+    """How far an unfinished run had come.
+
+    Args:
+        path: of the file.
+        log: a row for each step.
+        stage: number of the stage that it was in.
+        same: what a run that goes on from it must have in common.
+        tensors: learned tensors and the optimiser's.
+    """
+
+    path: Path
+    log: list[dict[str, Any]]
+    stage: int
+    same: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def check(self, same: Mapping[str, Any]) -> None:
+        """Raises RunError where the unfinished run differs in one of these."""
+        now = json.loads(json.dumps(same))
+        changed = sorted(name for name in now if now[name] != self.same.get(name))
+        if not changed:
+            return
+        name, theirs, ours = changed[0], self.same.get(changed[0]), now[changed[0]]
+        if isinstance(theirs, dict) and isinstance(ours, dict):  # of a table, the field
+            key = min(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+            name, theirs, ours = f"{name} {key}", theirs.get(key), ours.get(key)
+        raise RunError(
+            f"{self.path.parent} holds an unfinished run with {name} = {theirs!r}, not {ours!r}: go on as it began, or "
+            "name another folder"
+        )
+
+    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Puts learned tensors and the optimiser's moments back.
+
+        Raises:
+            RunError: they are of other shapes.
+        """
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        moved = [i for i in range(len(parameters)) if f"optimizer/{i}/step" in self.tensors]  # which had a gradient
+        shapes = {f"model/{name}": value.shape for name, value in module.state_dict().items()}
+        for i in moved:
+            shapes |= {f"optimizer/{i}/{k}": torch.Size() if k == "step" else parameters[i].shape for k in _MOMENTS}
+        if shapes != {name: value.shape for name, value in self.tensors.items()}:
+            raise RunError(f"{self.path}: damaged (not the tensors of this detector); delete it to begin again")
+        learned = {name: value for name, value in self.tensors.items() if name.startswith("model/")}
+        module.load_state_dict({name.removeprefix("model/"): value for name, value in learned.items()})
+        states = {i: {key: self.tensors[f"optimizer/{i}/{key}"] for key in _MOMENTS} for i in moved}
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+
+
+def read_state(out: Path, stages: int = 1) -> State | None:
+    """What ``save_state`` wrote; None where there is nothing to go on from.
+
+    Args:
+        out: the run folder.
+        stages: how many there are. A state of an older version says none, and is of the first.
 
     Raises:
-        RunError: damaged, or the state of another run.
+        RunError: damaged.
     """
     path = out / STATE
     if not path.is_file():
-        return []
+        return None
     try:
         tensors, about = _read(path)
         if about.get("sha256") != _digest(tensors, about):
             raise ValueError("its checksum is another")
-        log, before = json.loads(about["log"]), json.loads(about["same"])
-        if not isinstance(log, list) or not isinstance(before, dict):
+        log, same, stage = json.loads(about["log"]), json.loads(about["same"]), int(about.get("stage", 0))
+        if not isinstance(log, list) or not isinstance(same, dict):
             raise ValueError("there is no log in it")
+        if not 0 <= stage < stages:
+            raise ValueError(f"there is no stage {stage}")
     except Exception as error:  # whatever a broken or hostile file provokes in a reader
         raise RunError(f"{path}: damaged ({reason(error)}); delete it to begin again") from error
-    now = json.loads(json.dumps(same))
-    if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
-        name, theirs, ours = changed[0], before.get(changed[0]), now.get(changed[0])
-        if isinstance(theirs, dict) and isinstance(ours, dict):  # of a table, the field
-            field = min(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
-            name, theirs, ours = f"{name} {field}", theirs.get(field), ours.get(field)
-        raise RunError(
-            f"{out} holds an unfinished run with {name} = {theirs!r}, not {ours!r}: go on as it began, or name another "
-            "folder"
-        )
-    parameters = [own for group in optimizer.param_groups for own in group["params"]]
-    moved = [i for i in range(len(parameters)) if f"optimizer/{i}/step" in tensors]  # those that had a gradient
-    shapes = {f"model/{name}": value.shape for name, value in module.state_dict().items()}
-    for i in moved:
-        shapes |= {f"optimizer/{i}/{key}": torch.Size() if key == "step" else parameters[i].shape for key in _MOMENTS}
-    if shapes != {name: value.shape for name, value in tensors.items()}:
-        raise RunError(f"{path}: damaged (not the tensors of this detector); delete it to begin again")
-    module.load_state_dict({name.removeprefix("model/"): v for name, v in tensors.items() if name.startswith("model/")})
-    states = {i: {key: tensors[f"optimizer/{i}/{key}"] for key in _MOMENTS} for i in moved}
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-    return log
+    return State(path, log, stage, same, tensors)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -94,7 +144,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
     """Over all numbers, their names, and what else the file says."""
-    digest = sha256(json.dumps([about["log"], about["same"]]).encode())
+    said = [about["log"], about["same"], *([about["stage"]] if "stage" in about else [])]
+    digest = sha256(json.dumps(said).encode())
     for name, value in sorted(tensors.items()):
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode() + value.numpy().tobytes())
     return digest.hexdigest()

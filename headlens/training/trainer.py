@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,49 @@ from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.data.notes import notes_here
 from headlens.detectors.detector import Detector, check_size
-from headlens.detectors.losses import objective
-from headlens.detectors.stages import TrainingConfig
+from headlens.detectors.scoring import Prediction
+from headlens.detectors.stages import Answers, Stage, TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.launch import alone, launched
 from headlens.training.calibration import calibrate
-from headlens.training.features import features_of
+from headlens.training.features import FeatureStore
 from headlens.training.interrupt import Stopped, stop_requested
 from headlens.training.run import new_run, save_run
-from headlens.training.state import STATE, load_state, save_state
+from headlens.training.state import STATE, read_state, save_state
+
+_OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 class Objective(nn.Module):
-    """The detector and its loss as one module, so that gradients are averaged over processes.
+    """The detector and the loss of a stage as one module, so that gradients are averaged over processes.
 
     Args:
         detector: what is trained.
+        stage: of its training.
         images: how many there are.
     """
 
-    def __init__(self, detector: Detector, images: int) -> None:
+    def __init__(self, detector: Detector, stage: Stage, images: int) -> None:
         super().__init__()
-        self.detector = detector
-        self.features, self.store = features_of(detector, images)
+        self.detector, self.stage = detector, stage
+        self.store = FeatureStore(stage.keep, images) if stage.keep is not None else None
+
+    def see(self, batch: Batch, images: Tensor) -> Any:
+        """What the loss reads of a batch, and of its normalised images [B, 3, h, w] on the device."""
+        categories = [record.category for record in batch.records]
+        if self.store is not None and self.store.keeps and self.stage.see_kept is not None:
+            return self.stage.see_kept(self.store.of(batch.index, images), categories)
+        return self.stage.see(images, categories)
 
     def forward(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
-        """A batch on the CPU, its normalised images [B, 3, h, w] on the device, to the terms of ``objective``."""
-        detector, masks = self.detector, batch.masks
+        """A batch on the CPU, its normalised images [B, 3, h, w] on the device, to the terms of the loss."""
+        masks = batch.masks
         if isinstance(masks, Tensor):  # before the forward, which a copy would wait for
             masks = masks.to(images.device, non_blocking=True)
-        features = self.features(batch, images)
-        text = detector.text_of([record.category for record in batch.records])
-        prediction = detector.score(features, text)
+        seen = self.see(batch, images)
         if not isinstance(masks, Tensor):  # a set without masks: has_mask is False everywhere
-            masks = torch.zeros_like(prediction.anomaly_map, dtype=torch.bool)
-        return objective(prediction, batch.labels, masks, batch.has_mask)
+            masks = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool, device=images.device)
+        return self.stage.loss(seen, Answers(batch.labels, masks, batch.has_mask))
 
 
 def train(
@@ -77,9 +86,9 @@ def train(
 
     Args:
         detector: with something to learn; changed in place.
-        dataset: the auxiliary set. Pictures that cannot be read are left out and named in the card; labels and masks
+        dataset: the auxiliary set. Images that cannot be read are left out and named in the card; labels and masks
             that are missing count for nothing.
-        config: everything else. ``batch`` is per process.
+        config: everything that the stages of the method do not say. ``batch`` is per process.
         out: a new folder, or one in which this same training has begun.
         about: what else goes into the card.
         cpu: leave GPUs alone.
@@ -97,7 +106,9 @@ def train(
     """
     if hooks := detector.hooks:
         raise ConfigError(f"the folder of a run does not say what the hook at {hooks[0]} does: remove it, then train")
-    groups = _groups(detector, config)
+    stages = detector.stages(config)
+    if not any(group["params"] for stage in stages for group in stage.groups):
+        raise ConfigError(f"there is nothing to learn in this detector: {detector.method} with these settings is fixed")
     if config.size:
         check_size(config.size, detector.backbone.vision.cfg)
     AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
@@ -107,50 +118,57 @@ def train(
             mixed_precision="bf16" if config.precision == "bfloat16" else "no",
             gradient_accumulation_steps=config.accumulate,
         )
-    main = accelerator.is_main_process
+    main, world = accelerator.is_main_process, accelerator.num_processes
     with new_run(out) if main else nullcontext():
         accelerator.wait_for_everyone()
         detector.to(accelerator.device)
-        optimizer = torch.optim.Adam(groups, betas=config.betas)
-        size = config.size or detector.image_size
-        loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
-        loss = Objective(detector, len(dataset))
-        readable = _readable(loader, loss, accelerator)
-
-        at_once = config.batch * accelerator.num_processes * config.accumulate
-        per_epoch = len(readable) // at_once
-        if not per_epoch:
-            raise ConfigError(
-                f"one step takes {at_once} images, {dataset.name} has {len(readable)}: make batches smaller"
-            )
-        steps = config.epochs * per_epoch
-        same = {
+        same: dict[str, Any] = {
             "backbone": detector.backbone.provenance.sha256,
             "detector": detector.config.table(),
             "training": config.table(),
-            "data": [dataset.name, len(readable), (about or {}).get("painted")],
-            "processes": accelerator.num_processes,
+            "processes": world,
         }
-        log = load_state(out, detector, optimizer, same)
+        state = read_state(out, len(stages))
+        if state is not None:
+            state.check(same)
+        size = config.size or detector.image_size
+        loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
+        readable = [number for batch in loader for number in batch.index.tolist()]
+        same["data"] = [dataset.name, len(readable), (about or {}).get("painted")]
+        if state is not None:
+            state.check(same)
+        spans = list(_spans(stages, config, world, len(readable), dataset.name))
+        steps = spans[-1].end
+        log, first = (state.log, state.stage) if state is not None else ([], 0)
         begin(len(log), steps)
-        with stop_requested(notify) as requested:
-            for row, stop in _steps(loss, optimizer, loader, readable, config, accelerator, log, steps, requested):
-                progress(row)
-                if main and (stop or len(log) % config.save_every == 0 or len(log) == steps):
-                    save_state(out, detector, optimizer, log, same)
-                if stop:
-                    accelerator.wait_for_everyone()
-                    raise Stopped(len(log), steps, requested() or signal.SIGTERM)
+        for number in range(first, len(stages)):
+            stage, span = stages[number], spans[number]
+            loader.batch = span.batch
+            objective = Objective(detector, stage, len(dataset))
+            optimizer = _OPTIMISERS[stage.optimiser]([dict(group) for group in stage.groups], betas=config.betas)
+            if state is not None and number == first:
+                state.restore(detector, optimizer)
+            _fill(objective, loader, readable, accelerator)
+            with _only(detector, stage), stop_requested(notify) as requested:
+                for row, stop in _steps(
+                    objective, optimizer, loader, readable, span, config, accelerator, log, requested
+                ):
+                    progress(row)
+                    if main and (stop or len(log) % config.save_every == 0 or len(log) == steps):
+                        save_state(out, detector, optimizer, log, same, number)
+                    if stop:
+                        accelerator.wait_for_everyone()
+                        raise Stopped(len(log), steps, requested() or signal.SIGTERM)
+            accelerator.free_memory()
         facts = {
             "trained_on": dataset.name,
             "domain": dataset.domain,
             "images": len(readable),
             **notes_here(loader),
             "steps": steps,
-            "processes": accelerator.num_processes,
+            "processes": world,
             "selection": "the last step; nothing was selected",
-            # With float32 features, as the run will be scored.
-            **calibrate(detector, loader, readable, loss.features if config.precision == "float32" else None),
+            **calibrate(_predict(detector, objective, config), loader, readable, accelerator.device),
         }
         card: dict[str, Any] = {}
         if main:
@@ -160,75 +178,130 @@ def train(
         return card
 
 
-def _readable(loader: Loader, loss: Objective, accelerator: Accelerator) -> list[int]:
-    """Once, in the order of the set: finds what can be read, and fills caches in one way only."""
-    readable = []
-    for batch in loader:
-        readable += batch.index.tolist()
-        if loss.store is not None and loss.store.keeps:
-            with torch.no_grad(), accelerator.autocast():
-                loss.features(batch, loader.preprocess.normalise(batch.images.to(accelerator.device)))
-    return readable
+@dataclass(frozen=True)
+class _Span:
+    """Where a stage lies in the training.
+
+    Args:
+        batch: images of a process at once.
+        at_once: images of a step, of all processes.
+        per_epoch: steps of an epoch.
+        epochs: of the stage.
+        steps_before, epochs_before: of earlier stages.
+        name: of the stage; empty where there is only one.
+    """
+
+    batch: int
+    at_once: int
+    per_epoch: int
+    epochs: int
+    steps_before: int
+    epochs_before: int
+    name: str
+
+    @property
+    def end(self) -> int:
+        """Steps of the training up to its end."""
+        return self.steps_before + self.epochs * self.per_epoch
+
+
+def _spans(stages: Sequence[Stage], config: TrainingConfig, world: int, images: int, dataset: str) -> Iterator[_Span]:
+    steps = epochs = 0
+    for stage in stages:
+        batch = stage.batch or config.batch
+        at_once = batch * world * config.accumulate
+        per_epoch = images // at_once
+        if not per_epoch:
+            raise ConfigError(f"one step takes {at_once} images, {dataset} has {images}: make batches smaller")
+        name = stage.name if len(stages) > 1 else ""
+        span = _Span(batch, at_once, per_epoch, stage.epochs or config.epochs, steps, epochs, name)
+        yield span
+        steps, epochs = span.end, epochs + span.epochs
+
+
+@contextmanager
+def _only(detector: Detector, stage: Stage) -> Iterator[None]:
+    """Parameters that the stage does not move get no gradient within the block."""
+    moved = {id(parameter) for group in stage.groups for parameter in group["params"]}
+    frozen = [own for own in detector.parameters() if own.requires_grad and id(own) not in moved]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def _predict(detector: Detector, objective: Objective, config: TrainingConfig) -> Callable[[Batch, Tensor], Prediction]:
+    """Scores as the run will give them, in float32, from what the last stage has kept where that is possible."""
+    if objective.stage.see == detector.forward and config.precision == "float32":
+        return objective.see
+    return lambda batch, images: detector(images, [record.category for record in batch.records])
+
+
+def _fill(objective: Objective, loader: Loader, readable: list[int], accelerator: Accelerator) -> None:
+    """Once, in the order of the set: what is kept is the same however often a run was interrupted."""
+    store = objective.store
+    if store is None:
+        return
+    for batch in loader.batches(readable):
+        with torch.no_grad(), accelerator.autocast():
+            store.of(batch.index, loader.preprocess.normalise(batch.images.to(accelerator.device)))
+        if not store.keeps:
+            return
 
 
 def _steps(
-    loss: Objective,
+    objective: Objective,
     optimizer: torch.optim.Optimizer,
     loader: Loader,
     readable: list[int],
+    span: _Span,
     config: TrainingConfig,
     accelerator: Accelerator,
-    log: list[dict[str, float]],
-    steps: int,
+    log: list[dict[str, Any]],
     requested: Callable[[], int],
-) -> Iterator[tuple[dict[str, float], bool]]:
-    """Takes the steps that ``log`` does not have yet; after each, its row, and whether any process is to stop."""
-    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
-    module, optimizer = accelerator.prepare(loss, optimizer)
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Takes the steps of a stage that ``log`` does not have yet; after each, its row, and whether any process stops."""
+    device = accelerator.device
+    module, optimizer = accelerator.prepare(objective, optimizer)
     before, start = log[-1]["seconds"] if log else 0.0, time.monotonic()
-    terms: dict[str, Tensor] = {}
-    for batch in ahead(_batches(loader, readable, config, rank, world, len(log), steps)):
+    weights = objective.stage.weights
+    totals: dict[str, Tensor] = {}
+    for batch in ahead(_batches(loader, readable, span, config, accelerator, len(log))):
         images = loader.preprocess.normalise(batch.images.to(device, non_blocking=device.type != "cpu"))
         with accelerator.accumulate(module):
             with accelerator.autocast():
-                found = module(batch, images)
-            accelerator.backward(found["image"] + config.pixel_weight * found["pixel"])
+                terms = module(batch, images)
+            accelerator.backward(sum(weights.get(name, 1.0) * term for name, term in terms.items()))
             optimizer.step()
             optimizer.zero_grad()
-        terms = {name: terms.get(name, 0) + term.detach() / config.accumulate for name, term in found.items()}
+        totals = {name: totals.get(name, 0) + term.detach() / config.accumulate for name, term in terms.items()}
         if not accelerator.sync_gradients:
             continue
         stop = torch.tensor(float(requested() > 0), device=device)
-        *values, stopping = accelerator.reduce(torch.stack([*terms.values(), stop]), "mean").tolist()
-        row = {"step": len(log) + 1, "seconds": round(before + time.monotonic() - start, 2)}
-        row |= dict(zip(terms, values, strict=True))
-        terms = {}
+        *values, stopping = accelerator.reduce(torch.stack([*totals.values(), stop]), "mean").tolist()
+        row: dict[str, Any] = {"step": len(log) + 1, **({"stage": span.name} if span.name else {})}
+        row |= {"seconds": round(before + time.monotonic() - start, 2), **dict(zip(totals, values, strict=True))}
+        totals = {}
         if not all(map(math.isfinite, values)):
             raise RunError(
-                f"the loss of step {len(log) + 1} is not finite: {row}; take a smaller lr or lr_heads, or precision "
+                f"the loss of step {len(log) + 1} is not finite: {row}; take smaller learning rates, or precision "
                 "float32, and another folder"
             )
         log.append(row)
         yield row, stopping > 0
 
 
-def _groups(detector: Detector, config: TrainingConfig) -> list[dict[str, Any]]:
-    parts = ((detector.prompts, config.lr), (detector.weights, config.lr_heads))
-    groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts if part is not None]
-    if not any(group["params"] for group in groups):
-        raise ConfigError("there is nothing to learn in this detector: no learned prompts and no head weights")
-    return groups
-
-
 def _batches(
-    loader: Loader, readable: list[int], config: TrainingConfig, rank: int, world: int, done: int, steps: int
+    loader: Loader, readable: list[int], span: _Span, config: TrainingConfig, accelerator: Accelerator, done: int
 ) -> Iterator[Batch]:
-    """This process's share of the batches from step ``done`` on, every epoch in an order of its own."""
-    at_once = config.batch * world * config.accumulate
-    per_epoch = len(readable) // at_once
-    for epoch in range(done // per_epoch, config.epochs):
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(readable), generator=generator)[: per_epoch * at_once]
-        mine = order.unflatten(0, (-1, world, config.batch))[:, rank]  # (micro-steps, batch)
-        begun = (done - epoch * per_epoch) * config.accumulate if epoch == done // per_epoch else 0
-        yield from loader.batches([readable[i] for i in mine[begun:].flatten().tolist()])
+    """This process's share of a stage's batches from step ``done`` on, every epoch in an order of its own."""
+    rank, world, done = accelerator.process_index, accelerator.num_processes, done - span.steps_before
+    for epoch in range(done // span.per_epoch, span.epochs):
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + span.epochs_before + epoch)
+        order = torch.randperm(len(readable), generator=generator)[: span.per_epoch * span.at_once]
+        share = order.unflatten(0, (-1, world, span.batch))[:, rank]  # (micro-steps, batch)
+        taken = max(0, done - epoch * span.per_epoch) * config.accumulate
+        yield from loader.batches([readable[i] for i in share[taken:].flatten().tolist()])

@@ -7,6 +7,7 @@ import torch
 
 from headlens.detectors.losses import dice, focal, objective
 from headlens.detectors.scoring import Prediction
+from headlens.detectors.stages import Answers
 
 
 def maps(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -43,12 +44,13 @@ def test_unknown_labels_and_masks_count_for_nothing():
     margins, taps = maps(4) - 0.5, maps(4, 3, 3) - 0.5
     masks = maps(4, 12, 12, seed=2) > 0.5
     labels, known = torch.tensor([1, -1, 0, -1]), torch.tensor([True, False, True, False])
-    some = objective(prediction(margins, taps), labels, masks, known)
+    some = objective(prediction(margins, taps), Answers(labels, masks, known))
     keep = torch.tensor([0, 2])
-    rest = objective(prediction(margins[keep], taps[keep]), labels[keep], masks[keep], known[keep])
+    rest = objective(prediction(margins[keep], taps[keep]), Answers(labels[keep], masks[keep], known[keep]))
     for name in ("image", "pixel"):
         torch.testing.assert_close(some[name], rest[name])
-    nothing = objective(prediction(margins, taps), torch.full((4,), -1), masks, torch.zeros(4, dtype=torch.bool))
+    none = Answers(torch.full((4,), -1), masks, torch.zeros(4, dtype=torch.bool))
+    nothing = objective(prediction(margins, taps), none)
     assert float(nothing["image"]) == float(nothing["pixel"]) == 0
 
 
@@ -62,6 +64,6 @@ def test_terms_fall_towards_the_truth():
     def terms(sign: float) -> dict[str, torch.Tensor]:
         taps = {5: sign * right}
         margins = sign * torch.tensor([-9.0, 9.0], dtype=torch.float64)
-        return objective(Prediction(none, none, none, margins, taps), labels, masks, known)
+        return objective(Prediction(none, none, none, margins, taps), Answers(labels, masks, known))
 
     assert all(terms(1.0)[name] < 0.1 * terms(-1.0)[name] for name in ("image", "pixel"))

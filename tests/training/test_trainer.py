@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +17,11 @@ from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.training.calibration import best_threshold
 from headlens.training.evaluation import evaluate
-from headlens.training.features import FeatureStore, features_of
+from headlens.training.features import FeatureStore
 from headlens.training.interrupt import Stopped
 from headlens.training.run import load_run
-from headlens.training.state import _digest, _read, load_state
-from headlens.training.trainer import Objective, _groups, train
+from headlens.training.state import _digest, _read, read_state
+from headlens.training.trainer import Objective, train
 from tests.training.conftest import SMALL
 
 CONFIG = TrainingConfig(epochs=3, batch=4, save_every=1, lr_heads=0.05)  # 2 steps an epoch
@@ -128,7 +127,7 @@ def test_who_insists_ends_it_at_once_without_a_save(clip, pictures, headclip, tm
 
 
 def test_a_loss_that_is_not_finite_ends_it(clip, pictures, headclip, tmp_path):
-    with pytest.raises(RunError, match=r"loss of step \d is not finite.*smaller lr"):
+    with pytest.raises(RunError, match=r"loss of step \d is not finite.*smaller learning rates"):
         train(HeadCLIP(clip, headclip), pictures, TrainingConfig(3, 4, lr=1e30), tmp_path / "run", cpu=True)
     assert not (tmp_path / "run" / "config.toml").exists()
 
@@ -200,6 +199,10 @@ def deep(tensors, about):
     about["same"] = "[" * 100_000
 
 
+def another_stage(tensors, about):
+    about["stage"] = "1"
+
+
 DAMAGE = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:200]),
     "empty": lambda path: path.write_bytes(b""),
@@ -210,23 +213,36 @@ DAMAGE = {
     "a parameter": lambda path: restated(path, one_more),
     "a log": lambda path: restated(path, no_log),
     "nested": lambda path: restated(path, deep),
+    "a stage": lambda path: restated(path, another_stage),
 }
 
 
 def test_a_damaged_state_is_named(clip, pictures, headclip, tmp_path):
     with pytest.raises(KilledError):
         train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, cpu=True, progress=killed_after(2))
-    state, optimizer = tmp_path / "state.safetensors", None
-    content = state.read_bytes()
-    same = json.loads(_read(state)[1]["same"])
+    path = tmp_path / "state.safetensors"
+    content = path.read_bytes()
+    detector = HeadCLIP(clip, headclip)
+    optimizer = torch.optim.Adam([dict(group) for group in detector.stages(CONFIG)[0].groups])
+    state = read_state(tmp_path)
+    state.restore(detector, optimizer)
+    assert len(state.log) == 1 and state.stage == 0
     for name, damage in DAMAGE.items():
-        detector = HeadCLIP(clip, headclip)
-        optimizer = torch.optim.Adam(_groups(detector, CONFIG), betas=CONFIG.betas)
-        state.write_bytes(content)
-        assert len(load_state(tmp_path, detector, optimizer, same)) == 1, name
-        damage(state)
+        path.write_bytes(content)
+        damage(path)
         with pytest.raises(RunError, match=r"state\.safetensors: damaged .*delete it to begin again"):
-            load_state(tmp_path, detector, optimizer, same)
+            read_state(tmp_path).restore(detector, optimizer)
+            pytest.fail(name)
+
+
+def test_a_state_of_an_older_version_says_no_stage_and_goes_on(clip, pictures, headclip, tmp_path):
+    train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path / "whole", cpu=True)
+    with pytest.raises(KilledError):
+        train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path / "cut", cpu=True, progress=killed_after(3))
+    restated(tmp_path / "cut" / "state.safetensors", lambda tensors, about: about.pop("stage"))
+    train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path / "cut", cpu=True)
+    whole, cut = learned(tmp_path / "whole", clip), learned(tmp_path / "cut", clip)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
 class CrashError(Exception):
@@ -281,43 +297,57 @@ def test_nothing_to_learn_or_too_few_images_is_an_error(clip, pictures, headclip
         train(HeadCLIP(clip, headclip), pictures, TrainingConfig(batch=64), tmp_path, cpu=True)
 
 
+def objective_of(detector, images=10):
+    (stage,) = detector.stages(CONFIG)
+    return Objective(detector, stage, images)
+
+
 @pytest.mark.parametrize("changes", [{"head_weights": "none"}, {"streams": ("local",)}], ids=["features", "parts"])
 def test_what_nothing_learned_influences_is_computed_once(changes, clip, pictures):
     detector = HeadCLIP(clip, preset("headclip", **SMALL, **changes))
     calls = []
     clip.vision.register_forward_hook(lambda *_: calls.append(1))
-    features, store = features_of(detector, len(pictures))
+    objective = objective_of(detector)
     loader = data.Loader(pictures, data.Preprocess(32), 4)
-    first = [features(batch, batch.images) for batch in loader]
-    assert store.keeps and len(store) == 10 and len(calls) == 3
-    second = [features(batch, batch.images) for batch in loader]
+    first = [objective.see(batch, batch.images) for batch in loader]
+    assert objective.store.keeps and len(objective.store) == 10 and len(calls) == 3
+    second = [objective.see(batch, batch.images) for batch in loader]
     assert len(calls) == 3
     for a, b, batch in zip(first, second, loader, strict=True):
-        plain = detector.features(batch.images)
-        torch.testing.assert_close(a.cls, b.cls)
-        torch.testing.assert_close(a.cls, plain.cls)
-        for tap in plain.patches:
-            torch.testing.assert_close(a.patches[tap], b.patches[tap])
-            torch.testing.assert_close(a.patches[tap], plain.patches[tap])
+        plain = detector(batch.images)
+        for kept in (a, b):
+            torch.testing.assert_close(kept.image_margin, plain.image_margin)
+            torch.testing.assert_close(kept.tap_margins, plain.tap_margins)
 
 
 def test_what_does_not_fit_as_a_whole_is_not_kept(clip, pictures):
-    detector = HeadCLIP(clip, preset("anomalyclip", **SMALL))
+    (stage,) = HeadCLIP(clip, preset("anomalyclip", **SMALL)).stages(CONFIG)
     loader = data.Loader(pictures, data.Preprocess(32), 4)
     each = 4 * (clip.vision.cfg.d_embed * (1 + 2 * 16))  # CLS, and 16 patches at two taps
-    enough, short = (FeatureStore(detector.features, 10, budget) for budget in (10 * each, 10 * each - 1))
+    enough, short = (FeatureStore(stage.keep, 10, budget) for budget in (10 * each, 10 * each - 1))
     for batch in loader:
-        torch.testing.assert_close(short.of(batch, batch.images).cls, enough.of(batch, batch.images).cls)
+        few, many = (store.of(batch.index, batch.images) for store in (short, enough))
+        torch.testing.assert_close(few.cls, many.cls)
+        assert few.size == many.size == (32, 32)
     assert enough.keeps and len(enough) == 10
     assert not short.keeps and len(short) == 0
 
 
+def test_too_many_images_are_seen_anew_at_every_step(clip, pictures):
+    detector = HeadCLIP(clip, preset("headclip", **SMALL))
+    objective = objective_of(detector, 10**9)
+    (batch,) = data.Loader(pictures, data.Preprocess(32), 10)
+    first = objective.see(batch, batch.images)
+    assert not objective.store.keeps
+    torch.testing.assert_close(objective.see(batch, batch.images).image_margin, first.image_margin)
+
+
 def test_nothing_is_kept_of_a_tower_that_learns(clip, pictures):
     detector = HeadCLIP(clip, preset("headclip", streams=("global", "local"), **SMALL))
-    features, store = features_of(detector, len(pictures))
+    objective = objective_of(detector)
     (batch,) = data.Loader(pictures, data.Preprocess(32), 10)
-    assert store is None
-    features(batch, batch.images).patches[3].sum().backward()
+    assert objective.store is None
+    objective.see(batch, batch.images).tap_margins[3].sum().backward()
     assert detector.weights.raw["global"].grad.abs().sum() > 0
 
 
@@ -378,7 +408,7 @@ def test_a_step_never_waits_for_the_gpu(streams, clip, pictures):
     loader = data.Loader(pictures, data.Preprocess(detector.image_size), 4, normalise=False)
     batch = next(iter(loader))
     images = loader.preprocess.normalise(batch.images.cuda())
-    loss = Objective(detector, 10**9)  # too many for their features to be kept
+    loss = objective_of(detector, 10**9)  # too many for their features to be kept
     for mode in ("default", "error"):  # the first step makes what is made once
         torch.cuda.set_sync_debug_mode(mode)
         try:
@@ -386,4 +416,4 @@ def test_a_step_never_waits_for_the_gpu(streams, clip, pictures):
             (terms["image"] + terms["pixel"]).backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert all(own.grad is not None for own in detector.parameters())
+    assert all(parameter.grad is not None for parameter in detector.parameters())
