@@ -92,7 +92,7 @@ def _maps(run: Run, pictures: DataSet, path: Path) -> Path:
     for i, record in enumerate(pictures.records):
         first.setdefault((record.category, record.anomalous), i)
     chosen = [first[pictures.categories[0], False], *(first[c, True] for c in pictures.categories[:3])]
-    figure, _ = show(pictures, run, chosen)
+    figure, _ = show(run, pictures, which=chosen)
     figure.savefig(path, dpi=110, metadata={"Software": SOFTWARE})
     return path
 

@@ -14,6 +14,7 @@ from headlens.backbone.vision import VisionTower, replace_extra
 from headlens.detectors.detector import Detector
 from headlens.detectors.reading import Features, Reading
 from headlens.detectors.scoring import Margins, Scoring
+from headlens.errors import ShapeError
 from headlens.heads.exactness import check_unhooked
 from headlens.heads.measures import Targets, targets
 
@@ -80,6 +81,18 @@ class CleanRun:
         z = self.z[stream][layer]
         assert z is not None
         return z * self.weights[stream][layer][:, None]
+
+    def pattern(self, stream: str, layer: int) -> Tensor:
+        """The attention matrices of a layer, [B, H, T, T] (query, key); rows add up to the number of matrices summed.
+
+        Raises:
+            ShapeError: a stream that is not run there.
+        """
+        attention, block = self.plan.attention(stream, layer), self.tower.blocks[layer]
+        if attention is None:
+            raise ShapeError(f"layer {layer} has no {stream} stream that is read")
+        q, k, v = block.attn.project(block.ln1(self.x[layer]), hooked=False)
+        return block.attn.pattern(q, k, v, attention)
 
     @property
     def features(self) -> Features:

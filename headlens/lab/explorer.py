@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headlens.errors import ConfigError, HeadlensError
@@ -15,13 +15,13 @@ from headlens.printing import printable
 if TYPE_CHECKING:
     from headlens.data import DataSet
     from headlens.lab.view import Runs
-    from headlens.predict import Picture
+    from headlens.predict import Image
 
 _DPI = 80
 
 
 class Explorer:
-    """Controls for picture, stream, layer, head and the patch that looks, above the view's figure.
+    """Controls for image, stream, layer, head and the patch that looks, above the view's figure.
 
     In a page without a live kernel, the figure that was drawn last is all that is seen.
 
@@ -44,8 +44,8 @@ class Explorer:
         layers, rows, columns = view.layers(stream), *map(range, view.grid)
         patches: list[tuple[str, tuple[int, int] | None]] = [("as it is read", None)]
         patches += [(f"patch in row {r}, column {c}", (r, c)) for r in rows for c in columns]
-        self.picture = widgets.Dropdown(
-            options=[(printable(name), i) for i, name in enumerate(view.names)], description="picture"
+        self.image = widgets.Dropdown(
+            options=[(printable(name), i) for i, name in enumerate(view.names)], description="image"
         )
         self.stream = widgets.ToggleButtons(options=view.streams, value=stream, description="stream")
         self.layer = _slider(widgets, "layer", layers)
@@ -53,11 +53,11 @@ class Explorer:
         self.patch = widgets.Dropdown(options=patches, description="looks from")
         self.figure = widgets.Image(format="png")
         self.message = widgets.HTML()
-        left, right = widgets.VBox([self.picture, self.patch]), widgets.VBox([self.layer, self.head])
+        left, right = widgets.VBox([self.image, self.patch]), widgets.VBox([self.layer, self.head])
         self.box = widgets.VBox([self.stream, widgets.HBox([left, right]), self.message, self.figure])
         self._drawn: tuple[Any, ...] = ()
         self.stream.observe(self._restrict, "value")
-        for control in (self.picture, self.stream, self.layer, self.head, self.patch):
+        for control in (self.image, self.stream, self.layer, self.head, self.patch):
             control.observe(self._redraw, "value")
         self._redraw()
 
@@ -74,7 +74,7 @@ class Explorer:
 
     def _redraw(self, change: object = None) -> None:
         """Draws what the controls are at, once; what goes wrong is said above the figure, which stays as it was."""
-        now = (self.picture.value, self.shown, self.patch.value)
+        now = (self.image.value, self.shown, self.patch.value)
         if now == self._drawn:
             return
         self._drawn = now
@@ -92,23 +92,25 @@ class Explorer:
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The widgets, and the figure for pages that cannot show them."""
         found = self.box._repr_mimebundle_(**kwargs)
-        picture = {"image/png": base64.b64encode(self.figure.value).decode(), "text/plain": repr(self)}
-        return {**found, **picture}
+        seen = {"image/png": base64.b64encode(self.figure.value).decode(), "text/plain": repr(self)}
+        return {**found, **seen}
 
     def __repr__(self) -> str:
-        return f"Explorer({self.shown} at {self.view.names[self.picture.value]!r})"
+        return f"Explorer({self.shown} at {self.view.names[self.image.value]!r})"
 
 
-def explore(pictures: DataSet | Picture | Sequence[Picture], *, size: int | None = None, **domains: Runs) -> Explorer:
-    """Walk through pictures, layers and heads: ``explore(pictures, industrial=run, medical=other)``.
+def explore(
+    runs: Runs | Mapping[str, Runs], images: DataSet | Image | Sequence[Image], *, size: int | None = None
+) -> Explorer:
+    """Walk through images, layers and heads: ``explore({"industrial": run, "medical": other}, images)``.
 
     Args:
-        pictures, size, **domains: as for ``headlens.lab.HeadView``.
+        runs, images, size: as for ``headlens.lab.HeadView``.
 
     Raises:
         ConfigError: ipywidgets is not installed; see also ``HeadView``.
     """
-    return Explorer(HeadView(pictures, size=size, **domains))
+    return Explorer(HeadView(runs, images, size=size))
 
 
 def _slider(widgets: Any, name: str, numbers: range) -> Any:

@@ -1,8 +1,8 @@
-"""``HeadView``: where one head looks in one picture, what it writes there, and what each domain made of its weight."""
+"""``HeadView``: where one head looks in one image, what it writes there, and what each domain made of its weight."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -12,63 +12,60 @@ import pandas as pd
 import torch
 
 from headlens import plots
-from headlens.backbone.plan import STREAMS
 from headlens.data import DataSet, Pixels, Preprocess
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, detector_of
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.clean import Clean, clean_forward, local_here
+from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import source_maps, tap_parts
-from headlens.heads.measures import wide
-from headlens.heads.variants import Head, heads_of, local_layers
+from headlens.heads.variants import Head, heads_of
 from headlens.lab.gallery import Gallery
-from headlens.predict import Picture
+from headlens.precision import wide
+from headlens.predict import Image
 from headlens.results import made_by
+from headlens.training.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from headlens.training.run import Run
-
     Runs = Run | Detector | Sequence[Run | Detector]
 
-_KEPT = 4  # forwards; each keeps all streams of one picture, 0.6 GB for ViT-L/14 at 518 px by their shapes
+_KEPT = 4  # forwards; each keeps all streams of one image, 0.6 GB for ViT-L/14 at 518 px by their shapes
 
 
 class HeadView:
-    """Pictures under the detectors of one or several domains; a picture goes through each detector once.
+    """Images under the detectors of one or several domains; an image goes through each detector once.
 
     Args:
-        pictures: a data set, one picture, or a list of them; see ``headlens.predict``.
-        size: they are resized to this square; the first run's own size when None.
-        **domains: for each its run, or its runs of several seeds, whose weights are shown together. Maps are those of
-            the first.
+        runs: a run or a detector; a list of them, seeds of one method, whose weights are shown together; or these by
+            the names of their domains. Maps are of the first run of each.
+        images: a data set, one image, or a list of them; see ``headlens.predict``.
+        size: they are resized to this square; the first detector's own size when None.
 
     Raises:
-        ConfigError: no domain, or a domain without a run; backbones that differ.
-        ShapeError: no picture.
+        ConfigError: no run; backbones or local layers that differ.
+        ShapeError: no image.
 
     >>> import headlens
-    >>> view = HeadView(torch.zeros(3, 56, 56), size=56, industrial=headlens.load("mini-industrial"))
+    >>> view = HeadView({"industrial": headlens.load("mini-industrial")}, torch.zeros(3, 56, 56), size=56)
     >>> view.attention("industrial", 0, "L18H7").shape, view.contribution("industrial", 0, "L18H7/local").shape
     ((4, 4), (4, 4))
     """
 
     def __init__(
-        self, pictures: DataSet | Picture | Sequence[Picture], *, size: int | None = None, **domains: Runs
+        self, runs: Runs | Mapping[str, Runs], images: DataSet | Image | Sequence[Image], *, size: int | None = None
     ) -> None:
-        self.detectors = {domain: _detectors(domain, runs) for domain, runs in domains.items()}
-        every = [detector for own in self.detectors.values() for detector in own]
+        domains = dict(runs) if isinstance(runs, Mapping) else {_name(runs): runs}
+        self.detectors = {domain: _detectors(domain, given) for domain, given in domains.items()}
+        every = [detector for detectors in self.detectors.values() for detector in detectors]
         if not every:
-            raise ConfigError(
-                "no domain is given; name at least one, such as industrial=headlens.load('mini-industrial')"
-            )
+            raise ConfigError("no run is given; give at least one, such as headlens.load('mini-industrial')")
         self._first = every[0]
         if any(other.backbone.provenance != self._first.backbone.provenance for other in every):
-            raise ConfigError("these runs are on different backbones: their heads have nothing but numbers in common")
-        if any(local_layers(other) != local_layers(self._first) for other in every):
+            raise ConfigError("these runs are on different backbones: their heads cannot be compared by number")
+        if any(other.plan.local_layers != self._first.plan.local_layers for other in every):
             raise ConfigError("these runs read local heads of different layers; look at each by itself")
-        self._runs = [_name(domain, runs) for domain, runs in domains.items()]
-        self._gallery = Gallery(pictures)
+        self._runs = [_titled(domain, _name(given)) for domain, given in domains.items()]
+        self._gallery = Gallery(images)
         self._preprocess = Preprocess(size or self._first.image_size)
         self._clean = lru_cache(_KEPT)(self._forward)
         self.names = [self._gallery.name(number) for number in range(len(self._gallery))]
@@ -86,12 +83,12 @@ class HeadView:
     @property
     def streams(self) -> tuple[str, ...]:
         """Those that the first detector has."""
-        return STREAMS if self._first.local is not None else STREAMS[:1]
+        return self._first.plan.streams
 
     def layers(self, stream: str) -> range:
-        """Layers whose heads somebody reads."""
-        own = [head.layer for head in heads_of(self._first, heads=[0], streams=[stream])]
-        return range(own[0], own[-1] + 1)
+        """Layers whose heads are read."""
+        layers = [head.layer for head in heads_of(self._first, heads=[0], streams=[stream])]
+        return range(layers[0], layers[-1] + 1)
 
     @property
     def heads(self) -> range:
@@ -103,57 +100,51 @@ class HeadView:
         """Rows and columns of patches."""
         return self._first.backbone.vision.grid(self._preprocess.size, self._preprocess.size)
 
-    def peak(self, picture: int) -> tuple[int, int]:
+    def peak(self, image: int) -> tuple[int, int]:
         """Row and column of the patch with the highest margin, the mean over taps, by the first domain's detector."""
-        margins = self._clean(self.domains[0], self._gallery.check(picture)).margins.taps
+        margins = self._clean(self.domains[0], self._gallery.check(image)).margins.taps
         row, column = np.unravel_index(int(torch.stack(list(margins.values())).mean(0)[0].argmax()), self.grid)
         return int(row), int(column)
 
     @torch.no_grad()
-    def attention(
-        self, domain: str, picture: int, head: Head | str, patch: tuple[int, int] | None = None
-    ) -> np.ndarray:
+    def attention(self, domain: str, image: int, head: Head | str, patch: tuple[int, int] | None = None) -> np.ndarray:
         """How much one token takes from every patch under that head, [rows, columns].
 
         It adds up to 1 less what the token takes from CLS; of a local stream that sums matrices, to their number.
 
         Args:
             domain: whose detector.
-            picture: its number.
+            image: its number.
             head: such as ``L18H7``, or ``L18H7/local``.
             patch: row and column of the patch that looks; when None, CLS for a global head, whose CLS is what is read,
-                and the picture's peak for a local one, of which nobody reads CLS.
+                and the image's peak for a local one, of which CLS is not read.
 
         Raises:
-            ShapeError: a picture, head or patch that does not exist.
+            ShapeError: an image, head or patch that does not exist.
         """
-        head, clean = self._head(head), self._clean(domain, self._gallery.check(picture))
-        token = 0 if (at := self._looks(picture, head, patch)) is None else 1 + at[0] * self.grid[1] + at[1]
-        block = clean.detector.backbone.vision.blocks[head.layer]
-        q, k, v = block.attn.project(block.ln1(clean.x[head.layer]), hooked=False)
-        local = local_here(clean.detector, head.layer) if head.stream == "local" else None
-        pattern = wide(block.attn.pattern(q, k, v, local or ("qk",)))
-        return pattern[0, head.head, token, 1:].unflatten(0, self.grid).cpu().numpy()
+        head, clean = self._head(head), self._clean(domain, self._gallery.check(image))
+        token = 0 if (at := self._looks(image, head, patch)) is None else 1 + at[0] * self.grid[1] + at[1]
+        pattern = wide(clean.pattern(head.stream, head.layer)[0, head.head, token, clean.patches])
+        return pattern.unflatten(0, self.grid).cpu().numpy()
 
     @torch.no_grad()
-    def contribution(self, domain: str, picture: int, head: Head | str) -> np.ndarray:
+    def contribution(self, domain: str, image: int, head: Head | str) -> np.ndarray:
         """What the head writes into the margin, in logits, [rows, columns]; direct effects, exact in sum.
 
         Of a global head: its part of the image margin, by the patches that CLS takes it from (what it takes from itself
         is left out). Of a local head: its part of every patch's margin, the mean over taps.
 
         Args:
-            domain, picture, head: as for ``attention``.
+            domain, image, head: as for ``attention``.
         """
-        head, clean = self._head(head), self._clean(domain, self._gallery.check(picture))
+        head, clean = self._head(head), self._clean(domain, self._gallery.check(image))
         if head.stream == "global":
-            own = source_maps(clean, head.layer)[0, head.head, 1:]
+            values = source_maps(clean, head.layer)[0, head.head, clean.patches]
         else:
-            taps = clean.detector.config.taps
-            above = [tap_parts(clean, tap) for tap in taps if tap >= head.layer]
-            drawn = [parts.heads["local"][0, :, parts.layers["local"].index(head.layer), head.head] for parts in above]
-            own = torch.stack(drawn).sum(0) / len(taps)
-        return own.unflatten(0, self.grid).cpu().numpy()
+            above = [tap_parts(clean, tap) for tap in clean.plan.taps if tap >= head.layer]
+            each = [parts.heads["local"][0, :, parts.layers["local"].index(head.layer), head.head] for parts in above]
+            values = torch.stack(each).sum(0) / len(clean.plan.taps)
+        return values.unflatten(0, self.grid).cpu().numpy()
 
     def weights(self, stream: str, layer: int) -> pd.DataFrame:
         """Learned weights of a layer: domain, run (its number), head, value; no rows where none are learned."""
@@ -166,22 +157,22 @@ class HeadView:
         ]
         return pd.DataFrame(rows, columns=["domain", "run", "head", "value"])
 
-    def plot(self, picture: int, head: Head | str, patch: tuple[int, int] | None = None) -> tuple[Figure, np.ndarray]:
-        """The picture and the weights of the layer; beside them, for each domain, attention above contribution.
+    def plot(self, image: int, head: Head | str, patch: tuple[int, int] | None = None) -> tuple[Figure, np.ndarray]:
+        """The image and the weights of the layer; beside them, for each domain, attention above contribution.
 
         Args:
-            picture, head, patch: as for ``attention``.
+            image, head, patch: as for ``attention``.
 
         Returns:
             The figure, and its axes [2, 1 + domains].
         """
         head = self._head(head)
-        at = self._looks(picture, head, patch)
+        at = self._looks(image, head, patch)
         panels = {
-            domain: plots.Panel(self.attention(domain, picture, head, at), self.contribution(domain, picture, head))
+            domain: plots.Panel(self.attention(domain, image, head, at), self.contribution(domain, image, head))
             for domain in self.domains
         }
-        seen, native = self._seen(picture), self._gallery.pixels(picture).image.shape[1:]
+        seen, native = self._seen(image), self._gallery.pixels(image).image.shape[1:]
         return plots.head_view(
             seen.image.permute(1, 2, 0).numpy(),
             None if seen.mask is None else seen.mask.numpy(),
@@ -190,48 +181,49 @@ class HeadView:
             head,
             looks=at,
             shape=(native[0], native[1]),
-            name=self.names[picture],
+            name=self.names[image],
             made_by=self.made_by,
         )
 
-    def _seen(self, picture: int) -> Pixels:
+    def _seen(self, image: int) -> Pixels:
         """As the detectors see it, [3, S, S], and its mask, where there is one."""
-        prepared = self._preprocess(self._gallery.pixels(picture))
+        prepared = self._preprocess(self._gallery.pixels(image))
         return Pixels(prepared.image, prepared.mask)
 
-    def _forward(self, domain: str, picture: int) -> Clean:
+    def _forward(self, domain: str, image: int) -> CleanRun:
         if domain not in self.detectors:
             raise ConfigError(f"no domain is called {domain!r}; there are {', '.join(self.domains)}")
         detector = self.detectors[domain][0]
-        image = self._preprocess.normalise(self._seen(picture).image[None].to(detector.device))
-        return clean_forward(detector, image, [self._gallery.thing(picture)])
+        batch = self._preprocess.normalise(self._seen(image).image[None].to(detector.device))
+        return clean_forward(detector, batch, [self._gallery.category(image)])
 
     def _head(self, head: Head | str) -> Head:
-        own = Head.of(head) if isinstance(head, str) else head
-        heads_of(self._first, [own.layer], [own.head], [own.stream])  # raises where there is no such head
-        return own
+        found = Head.of(head) if isinstance(head, str) else head
+        heads_of(self._first, [found.layer], [found.head], [found.stream])  # raises where there is no such head
+        return found
 
-    def _looks(self, picture: int, head: Head, patch: tuple[int, int] | None) -> tuple[int, int] | None:
+    def _looks(self, image: int, head: Head, patch: tuple[int, int] | None) -> tuple[int, int] | None:
         """The patch that looks; None is CLS."""
         if patch is None:
-            return self.peak(picture) if head.stream == "local" else None
+            return self.peak(image) if head.stream == "local" else None
         rows, columns = self.grid
         if patch[0] not in range(rows) or patch[1] not in range(columns):
             raise ShapeError(f"patch {tuple(patch)} does not exist; rows are 0..{rows - 1}, columns 0..{columns - 1}")
         return patch
 
 
-def _name(domain: str, runs: Runs) -> str:
-    first = runs[0] if isinstance(runs, list | tuple) else runs
-    folder = getattr(first, "folder", None)
-    return f"{domain}: {'a detector' if folder is None else folder.name}"
+def _name(runs: Runs) -> str:
+    """Of the first run; a detector has none."""
+    first = runs[0] if isinstance(runs, list | tuple) and runs else runs
+    return first.folder.name if isinstance(first, Run) else "a detector"
+
+
+def _titled(domain: str, name: str) -> str:
+    return domain if domain == name else f"{domain}: {name}"
 
 
 def _detectors(domain: str, runs: Runs) -> list[Detector]:
     several = list(runs) if isinstance(runs, list | tuple) else [runs]
     if not several:
         raise ConfigError(f"{domain}: no run; give at least one")
-    found = [own if isinstance(own, Detector) else getattr(own, "detector", None) for own in several]
-    if not all(isinstance(own, Detector) for own in found):
-        raise ConfigError(f"{domain}: {type(several[0]).__name__} is no run; give headlens.load(...) or a detector")
-    return [own for own in found if own is not None]
+    return [detector_of(given) for given in several]

@@ -60,7 +60,7 @@ def verbs(detector, pictures, folder) -> dict[str, Callable[[], np.ndarray]]:
         "name": lambda: heads.name_heads(detector, few, size=32).frame["variance"].to_numpy(),
         "head_maps": lambda: heads.head_maps(detector, batch(detector))[3]["local"].numpy(),
         "head target": lambda: attributed("integrated_gradients", "L1H0", steps=2),
-        "head view": lambda: HeadView(image, size=32, here=detector).contribution("here", 0, "L1H0"),
+        "head view": lambda: HeadView({"here": detector}, image, size=32).contribution("here", 0, "L1H0"),
         "screen": lambda: heads.screen(detector, few, importance(), 1, 0, size=32).frame["magnitude"].to_numpy(),
     }
 

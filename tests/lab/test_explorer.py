@@ -32,13 +32,13 @@ def drawn(monkeypatch):
 
 @pytest.fixture
 def explorer(drawn, detector, make, pictures):
-    return explore(pictures, size=32, industrial=detector, medical=make())
+    return explore({"industrial": detector, "medical": make()}, pictures, size=32)
 
 
 def test_every_control_redraws_once(explorer, drawn):
     drawn.clear()
     before = explorer.figure.value
-    explorer.picture.value = 7
+    explorer.image.value = 7
     explorer.head.value = 1
     explorer.layer.value = 2
     explorer.patch.value = (1, 1)
@@ -61,7 +61,7 @@ def test_layers_follow_the_stream(explorer, drawn):
 
 
 def test_every_picture_and_patch_can_be_chosen(explorer, pictures):
-    assert [name for name, _ in explorer.picture.options] == [record.name for record in pictures.records]
+    assert [name for name, _ in explorer.image.options] == [record.name for record in pictures.records]
     rows, columns = explorer.view.grid
     assert len(explorer.patch.options) == 1 + rows * columns
 
@@ -75,14 +75,14 @@ def test_what_goes_wrong_is_said_and_the_next_picture_is_drawn(explorer, monkeyp
         return draw(picture, *rest)
 
     monkeypatch.setattr(explorer.view, "plot", broken)
-    explorer.picture.value = 1
+    explorer.image.value = 1
     assert "&lt;b&gt;: cannot be read" in explorer.message.value and explorer.figure.value == before
-    explorer.picture.value = 2
+    explorer.image.value = 2
     assert explorer.message.value == "" and explorer.figure.value != before
 
 
 def test_a_page_without_a_kernel_has_the_picture(detector, pictures):
-    explorer = explore(pictures, size=32, industrial=detector)
+    explorer = explore(detector, pictures, size=32)
     bundle = explorer._repr_mimebundle_()
     assert base64.b64decode(bundle["image/png"]) == explorer.figure.value
     assert "application/vnd.jupyter.widget-view+json" in bundle
@@ -92,4 +92,4 @@ def test_a_page_without_a_kernel_has_the_picture(detector, pictures):
 def test_without_ipywidgets_the_error_says_what_to_install(detector, pictures, monkeypatch):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     with pytest.raises(ConfigError, match=r"pip install 'headlens\[lab\]'"):
-        explore(pictures, size=32, industrial=detector)
+        explore(detector, pictures, size=32)

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from headlens.backbone import LocalStream
 from headlens.data import Preprocess
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads import Head, heads_of, map_parts
 from headlens.heads.clean import clean_forward
 from headlens.heads.direct import image_parts, source_maps
-from headlens.lab import HeadView, show
+from headlens.lab import HeadView, sheet, show
 from headlens.lab.gallery import Gallery
 
 LOCAL, GLOBAL = Head("local", 2, 1), Head("global", 3, 2)
@@ -20,7 +19,7 @@ LOCAL, GLOBAL = Head("local", 2, 1), Head("global", 3, 2)
 
 @pytest.fixture
 def view(detector, make, pictures):
-    return HeadView(pictures, size=32, industrial=[detector, make()], medical=make())
+    return HeadView({"industrial": [detector, make()], "medical": make()}, pictures, size=32)
 
 
 def image_of(pictures, number):
@@ -33,9 +32,7 @@ def test_attention_is_the_hooked_pattern(view, detector, pictures):
     names = [f"blocks.{LOCAL.layer}.attn.hook_local_pattern", f"blocks.{GLOBAL.layer}.attn.hook_pattern"]
     _, cache = tower.run_with_cache(
         image_of(pictures, 7),
-        taps=detector.config.taps,
-        local=LocalStream(detector.config.local_start, detector.config.local_attention),
-        head_weights=detector.head_weights(),
+        detector.plan,
         names_filter=names,
     )
     rows, columns = view.grid
@@ -90,22 +87,22 @@ def test_a_picture_goes_through_each_detector_once(view, monkeypatch):
 
 
 def test_where_no_weights_are_learned_the_figure_says_so(make, pictures):
-    _, axes = HeadView(pictures, size=32, mine=make(streams=("local",))).plot(0, "L2H1")
+    _, axes = HeadView({"mine": make(streams=("local",))}, pictures, size=32).plot(0, "L2H1")
     assert "not learned" in axes[1, 0].texts[0].get_text() and axes.shape == (2, 2)
 
 
 def test_what_cannot_be_shown_is_named(detector, make, pictures, view):
-    with pytest.raises(ConfigError, match="no domain"):
-        HeadView(pictures)
+    with pytest.raises(ConfigError, match="no run is given"):
+        HeadView({}, pictures)
     with pytest.raises(ConfigError, match="medical: no run"):
-        HeadView(pictures, medical=[])
-    with pytest.raises(ConfigError, match="str is no run"):
-        HeadView(pictures, medical="mini-medical")
+        HeadView({"medical": []}, pictures)
+    with pytest.raises(ConfigError, match="str is no detector and no run"):
+        HeadView("mini-medical", pictures)
     with pytest.raises(ConfigError, match="different layers"):
-        HeadView(pictures, one=detector, other=make(local_start=2))
-    with pytest.raises(ShapeError, match="no picture"):
-        HeadView([], one=detector)
-    with pytest.raises(ShapeError, match="picture 99 does not exist; there are 12"):
+        HeadView({"one": detector, "other": make(local_start=2)}, pictures)
+    with pytest.raises(ShapeError, match="no image"):
+        HeadView(detector, [])
+    with pytest.raises(ShapeError, match="image 99 does not exist; there are 12"):
         view.plot(99, LOCAL)
     with pytest.raises(ShapeError, match="layer 9 does not exist"):
         view.plot(0, "L9H0")
@@ -115,7 +112,7 @@ def test_what_cannot_be_shown_is_named(detector, make, pictures, view):
         view.contribution("retail", 0, LOCAL)
 
 
-def test_layers_are_those_that_somebody_reads(view, detector):
+def test_layers_are_those_that_are_read(view, detector):
     for stream in view.streams:
         assert list(view.layers(stream)) == sorted({head.layer for head in heads_of(detector, streams=[stream])})
 
@@ -125,26 +122,29 @@ def test_names_do_not_tell_folders(detector, tmp_path, pictures):
 
     path = tmp_path / "secret.png"
     Image.fromarray(pictures.pixels(0).image.permute(1, 2, 0).numpy()).save(path)
-    assert HeadView([path, str(path), pictures.pixels(0).image], size=32, one=detector).names == [
+    assert HeadView(detector, [path, str(path), pictures.pixels(0).image], size=32).names == [
         "secret.png",
         "secret.png",
-        "picture 2",
+        "image 2",
     ]
-    _, axes = show(path)
+    _, axes = sheet(path)
     assert axes[0, 0].get_title() == "secret.png"
 
 
-def test_show_spreads_its_choice_and_outlines_flaws(pictures):
-    _, axes = show(pictures, most=3)
+def test_a_sheet_spreads_its_choice_and_outlines_anomalies(pictures):
+    _, axes = sheet(pictures, most=3)
     assert axes.shape == (1, 3)
     assert [bool(ax.collections) for ax in axes[0]] == [pictures.records[i].anomalous for i in (0, 6, 11)]
-    with pytest.raises(ShapeError, match="picture 12"):
-        show(pictures, which=[12])
+    with pytest.raises(ShapeError, match="image 12"):
+        sheet(pictures, which=[12])
 
 
-def test_show_wants_a_run(detector, pictures):
-    with pytest.raises(ConfigError, match="Detector is no run, which knows its size and threshold"):
-        show(pictures, detector)
+def test_a_detector_shows_maps_and_decides_nothing(detector, pictures):
+    fig, axes = show(detector, pictures, which=[0, 6])
+    assert axes.shape == (2, 2) and "a detector" in fig.get_supxlabel()
+    assert axes[1, 0].get_title().startswith("joint score") and ":" not in axes[1, 0].get_title()
+    with pytest.raises(ConfigError, match="str is no detector and no run"):
+        show("mini-medical", pictures)
 
 
 def test_pixels_keep_their_mask(pictures):
@@ -157,7 +157,7 @@ def test_pixels_keep_their_mask(pictures):
 
 def test_all_is_drawn_in_the_shape_of_the_picture(detector):
     wide = np.zeros((40, 120, 3), np.uint8)
-    fig, axes = HeadView([wide], size=32, mine=detector).plot(0, LOCAL)
+    fig, axes = HeadView(detector, [wide], size=32).plot(0, LOCAL)
     fig.draw_without_rendering()
     for ax in (axes[0, 0], *axes[:, 1]):
         box = ax.get_window_extent()
@@ -166,4 +166,4 @@ def test_all_is_drawn_in_the_shape_of_the_picture(detector):
 
 def test_showing_none_of_them_is_refused():
     with pytest.raises(ShapeError, match="which names none"):
-        show([np.zeros((8, 8, 3), np.uint8)], which=[])
+        sheet([np.zeros((8, 8, 3), np.uint8)], which=[])
