@@ -79,12 +79,12 @@ def contributions(
         )
     each, facts = other_than(per_category, 10, "{}-each"), {"run": run_fact(loaded), "data": data_fact(opened_set)}
     name = stem("contributions", loaded.folder.name, each, opened_set.name, **facts)
-    last = f"tap_margin_{max(loaded.detector.config.taps)}"
+    last = f"tap_margin_{max(loaded.detector.plan.taps)}"
     written = [result.save(out / f"{name}.parquet")]
     written += [
         write_figure(out / f"{name}-{metric}.png", result.plot(metric=metric)[0]) for metric in ("image_margin", last)
     ]
-    typer.echo(f"{table(result, rows)}\n\n{', '.join(map(str, written))}")
+    typer.echo(f"{table(result, rows)}\n\n{result.held}\n\n{', '.join(map(str, written))}")
     tell(result.provenance, opened_set.name)
 
 

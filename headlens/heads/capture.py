@@ -27,11 +27,12 @@ from headlens.data import Batch, DataSet
 from headlens.data.notes import Notes
 from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, RunError
-from headlens.heads.clean import Clean, clean_forward, local_here
+from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import image_parts, tap_parts
-from headlens.heads.measures import check_linear, check_unhooked, wide
+from headlens.heads.exactness import check_unhooked, held
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.store import Store, alone
+from headlens.precision import wide
 from headlens.provenance import computed, provenance
 from headlens.results import made_by, parquet, per_image, read_parquet, write
 
@@ -168,14 +169,15 @@ def capture(
         progress: called with the number of pictures after every batch.
 
     Raises:
-        ConfigError: a detector whose image margin is no function of CLS.
+        ConfigError: a hook that would not be called.
         DataError: no picture could be read.
         RunError: ``out`` holds something else, or cannot be written.
     """
-    check_linear(detector)
     check_unhooked(detector, "a capture")
     pictures = Pictures(detector, data, size, batch)
-    about = provenance(detector, data, what="capture", size=pictures.size, batch=batch, **computed(detector))
+    about = provenance(
+        detector, data, what="capture", size=pictures.size, batch=batch, held=held(detector), **computed(detector)
+    )
     Store(out, about)
     files = []
     for number, (part, images) in enumerate(pictures):
@@ -197,7 +199,7 @@ def _names(path: Path, about: dict[str, Any]) -> list[str]:
 
 
 @torch.no_grad()
-def _frame(clean: Clean, data: DataSet, part: Batch) -> pd.DataFrame:
+def _frame(clean: CleanRun, data: DataSet, part: Batch) -> pd.DataFrame:
     """Rows of a batch, without those of quantities that a head has not."""
     rows = list(_measured(clean, _flaws(clean, part)))
     keys = [(stream, layer, head, metric) for stream, layer, metric, own in rows for head in range(own.shape[1])]
@@ -206,61 +208,66 @@ def _frame(clean: Clean, data: DataSet, part: Batch) -> pd.DataFrame:
     return found[found["value"].notna()]
 
 
-def _measured(clean: Clean, flaws: Tensor | None) -> Iterator[tuple[str, int, str, Tensor]]:
+def _measured(clean: CleanRun, flaws: Tensor | None) -> Iterator[tuple[str, int, str, Tensor]]:
     """Stream, layer, quantity, and its values [B, H]."""
-    blocks, taps = clean.detector.backbone.vision.blocks, clean.detector.config.taps
-    for layer, block in enumerate(blocks):
+    for layer, block in enumerate(clean.tower.blocks):
         q, k, v = block.attn.project(block.ln1(clean.x[layer]), hooked=False)
-        for stream, attention in (("global", ("qk",)), ("local", local_here(clean.detector, layer))):
-            z = clean.z[stream][layer]
-            if z is None or attention is None:
+        for stream in clean.plan.streams:
+            attention = clean.plan.attention(stream, layer)
+            if attention is None:
                 continue
             norms = wide(clean.wrote(stream, layer)).norm(dim=-1)  # (B, T, H)
-            yield stream, layer, "z_norm_patches", norms[:, 1:].mean(1)  # NaN where patches are not read
+            yield stream, layer, "z_norm_patches", norms[:, clean.patches].mean(1)  # NaN where they are not read
             if stream == "global":
                 yield stream, layer, "z_norm", norms[:, 0]
             patterns = (
                 block.attn.pattern(*own, attention) for own in zip(q.split(1), k.split(1), v.split(1), strict=True)
             )
-            for metric, values in _attention(patterns, stream, flaws).items():
+            for metric, values in _attention(patterns, clean.patches, stream, flaws).items():
                 yield stream, layer, metric, values
-    image = image_parts(clean)
-    for place, layer in enumerate(image.layers["global"]):
-        yield "global", layer, "image_margin", image.heads["global"][:, place]
+    for (kind, stream, layer), part in image_parts(clean).terms.items():
+        if kind == "head":
+            yield stream, layer, "image_margin", part
     patches: dict[tuple[str, int], Tensor] = {}
-    for tap in taps:
-        parts = tap_parts(clean, tap)
-        for stream, heads in parts.heads.items():
-            for place, layer in enumerate(parts.layers[stream]):
-                own_part = heads[:, :, place].mean(1) / len(taps)  # (B, N, H) -> (B, H)
-                patches[stream, layer] = patches.get((stream, layer), 0) + own_part
+    for tap in clean.plan.taps:
+        for (kind, stream, layer), part in tap_parts(clean, tap).terms.items():
+            if kind == "head":
+                mean = part.mean(1) / len(clean.plan.taps)  # (B, N, H) -> (B, H)
+                patches[stream, layer] = patches.get((stream, layer), 0) + mean
     for (stream, layer), values in patches.items():
         yield stream, layer, "tap_margin", values
 
 
-def _attention(patterns: Iterable[Tensor], stream: str, flaws: Tensor | None) -> dict[str, Tensor]:
-    """Statistics of attention matrices [1, H, T, T] of B images, [B, H] each; rows are brought to a sum of 1."""
+def _attention(patterns: Iterable[Tensor], at: slice, stream: str, flaws: Tensor | None) -> dict[str, Tensor]:
+    """Statistics of attention matrices [1, H, T, T] of B images, [B, H] each; rows are brought to a sum of 1.
+
+    Args:
+        patterns: image by image.
+        at: where patches are among the tokens.
+        stream: which; of the local one CLS is not read.
+        flaws: [B, N], which patches show the anomaly.
+    """
     rows: dict[str, list[Tensor]] = {}
     for number, pattern in enumerate(patterns):
         own = wide(pattern[0])
         own = own / own.sum(-1, keepdim=True)
         entropy = torch.special.entr(own).sum(-1)  # (H, T)
-        found = {"entropy_patches": entropy[:, 1:].mean(1)}
+        found = {"entropy_patches": entropy[:, at].mean(1)}
         if stream == "global":
             cls = own[:, 0]  # (H, T)
-            found |= {"entropy": entropy[:, 0], "cls_self": cls[:, 0], "cls_peak": cls[:, 1:].amax(1)}
+            found |= {"entropy": entropy[:, 0], "cls_self": cls[:, 0], "cls_peak": cls[:, at].amax(1)}
             if flaws is not None:
                 share = flaws[number].float().mean()
-                found["cls_on_flaw"] = cls[:, 1:][:, flaws[number]].sum(1) / cls[:, 1:].sum(1) / share  # NaN without
+                found["cls_on_flaw"] = cls[:, at][:, flaws[number]].sum(1) / cls[:, at].sum(1) / share  # NaN without
         for metric, values in found.items():
             rows.setdefault(metric, []).append(values)
     return {metric: torch.stack(values) for metric, values in rows.items()}
 
 
-def _flaws(clean: Clean, part: Batch) -> Tensor | None:
+def _flaws(clean: CleanRun, part: Batch) -> Tensor | None:
     """Patches that a mask touches, [B, N] bool; None in a set without masks."""
     if not isinstance(part.masks, Tensor):
         return None
-    patch = clean.detector.backbone.vision.cfg.patch_size
+    patch = clean.tower.cfg.patch_size
     touched = F.max_pool2d(part.masks.float()[:, None], patch)[:, 0].flatten(1) > 0
     return touched.to(clean.x[0].device)

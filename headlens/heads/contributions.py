@@ -15,9 +15,9 @@ from headlens import html, plots
 from headlens.data import DataSet
 from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError
-from headlens.heads.clean import Clean, clean_forward
-from headlens.heads.direct import Parts, check, image_parts, tap_parts
-from headlens.heads.measures import check_unhooked
+from headlens.heads.clean import CleanRun, clean_forward
+from headlens.heads.direct import Parts, check, check_streams, image_parts, tap_parts
+from headlens.heads.exactness import check_unhooked, held
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.variants import names_of
 from headlens.provenance import provenance
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Contributions(Result):
     """``frame``: a row for each image, part and margin; ``value`` is the part, ``baseline`` the whole margin."""
+
+    @property
+    def held(self) -> str:
+        """One line that says what the sums hold at what it is."""
+        return f"Held at what they are in each image: {', '.join(self.provenance.get('held', []))}"
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -59,7 +64,8 @@ class Contributions(Result):
         rows = self.summary[self.summary["metric"] == "image_margin"]
         rows = rows.sort_values("separation", key=abs, ascending=False, kind="stable")
         rows = rows.assign(head=names_of(rows))[["head", "normal", "anomalous", "separation"]]
-        return [html.table(rows, "What heads write into the image margin (logits), the widest apart first")]
+        title = f"What heads write into the image margin (logits), the widest apart first. {self.held}"
+        return [html.table(rows, title)]
 
     def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
         """Separation by every head as a grid, of one margin; its mean part where no image is labelled.
@@ -99,15 +105,17 @@ def contributions(
         data: which pictures.
         size: they are resized to this square; the detector's own size when None.
         batch: pictures at once.
-        check_sums: verify for every image and patch that the parts add up.
+        check_sums: verify for every image and patch that the parts add up, and for every block that its heads, MLP and
+            adapter are what its streams are made of.
         progress: called with the number of pictures after every batch.
 
     Returns:
-        Columns up to ``baseline``: ``kind`` is ``head``, ``mlp``, ``bias``, ``embedding`` or ``readout``, ``metric`` is
-        ``image_margin`` or ``tap_margin_{tap}``, ``value`` the part and ``baseline`` the margin that it is part of.
+        Columns up to ``baseline``: ``kind`` is one of ``direct.KINDS``, ``metric`` is ``image_margin`` or
+        ``tap_margin_{tap}``, ``value`` the part and ``baseline`` the margin that it is part of. ``provenance["held"]``
+        says what is held at what it is in each image.
 
     Raises:
-        ConfigError: a detector whose image margin is no function of CLS.
+        ConfigError: a hook that would not be called.
         IdentityError: parts that do not add up.
         DataError: no picture could be read.
     """
@@ -116,12 +124,14 @@ def contributions(
     pictures = Pictures(detector, data, size, batch)
     for part, images in pictures:
         clean = clean_forward(detector, images, categories(part))
+        if check_sums:
+            check_streams(clean, detector.backbone.vision.proj.dtype)
         keys, values, baselines = [], [], []
         for metric, parts, margin in _readings(clean):
             if check_sums:
                 check(parts, margin, metric, detector.backbone.vision.proj.dtype)
-            names, own = _rows(parts, margin)
-            keys.append(names.assign(metric=metric))
+            own = _values(parts, margin)
+            keys.append(_keys(parts).assign(metric=metric))
             values.append(own)
             baselines.append(margin.reshape(len(margin), -1).mean(1, keepdim=True).expand_as(own))
         every = pd.concat(keys, ignore_index=True)
@@ -129,26 +139,28 @@ def contributions(
             per_image(data, part.records, every, value=torch.cat(values, 1), baseline=torch.cat(baselines, 1))
         )
         progress(len(part))
-    about = provenance(detector, data, what="contributions", size=pictures.size, **pictures.notes())
+    about = provenance(
+        detector, data, what="contributions", size=pictures.size, held=held(detector), **pictures.notes()
+    )
     return Contributions(pd.concat(frames, ignore_index=True), about)
 
 
-def _rows(parts: Parts, margin: Tensor) -> tuple[pd.DataFrame, Tensor]:
-    """Keys of K parts, and their values [B, K], means over patches where there are any."""
-    keys: list[tuple[str | None, int | None, int | None, str]] = []
-    values = []
-    for stream, own in parts.heads.items():
-        keys += [(stream, layer, head, "head") for layer in parts.layers[stream] for head in range(own.shape[-1])]
-        values.append(own.flatten(-2))
-    keys += [("global", layer, None, "mlp") for layer in parts.layers["global"]]
-    keys += [(None, None, None, kind) for kind in ("bias", "embedding", "readout")]
-    values += [parts.mlps, *(own[..., None] for own in (parts.biases, parts.embedding, parts.readout))]
-    every = torch.cat(values, -1)  # [B, K] or [B, N, K]
-    frame = pd.DataFrame(keys, columns=["stream", "layer", "head", "kind"])
-    return frame, every.mean(1) if margin.ndim == 2 else every
+def _keys(parts: Parts) -> pd.DataFrame:
+    """Which part is which of K."""
+    rows: list[tuple[str | None, int | None, int | None, str]] = []
+    for (kind, stream, layer), value in parts.terms.items():
+        heads = range(value.shape[-1]) if kind == "head" else [None]
+        rows += [(stream or None, layer if layer >= 0 else None, head, kind) for head in heads]
+    return pd.DataFrame(rows, columns=["stream", "layer", "head", "kind"])
 
 
-def _readings(clean: Clean) -> Iterator[tuple[str, Parts, Tensor]]:
+def _values(parts: Parts, margin: Tensor) -> Tensor:
+    """K parts of B images, [B, K], means over patches where there are any."""
+    every = torch.cat([v if part.kind == "head" else v[..., None] for part, v in parts.terms.items()], -1)
+    return every.mean(1) if margin.ndim == 2 else every
+
+
+def _readings(clean: CleanRun) -> Iterator[tuple[str, Parts, Tensor]]:
     yield "image_margin", image_parts(clean), clean.margins.image
     for tap, margin in clean.margins.taps.items():
         yield f"tap_margin_{tap}", tap_parts(clean, tap), margin

@@ -1,26 +1,46 @@
 """Exact direct effects: what every head writes straight into the image margin and into every tap's margin map.
 
-With the scale of the read-out's LayerNorm and the norm of the embedding held at what they are, the margin is a sum over
-everything that was ever written into the residual stream; no part is left out and none is counted twice. A part is a
-*direct* effect: what would really happen without the head is asked of ``headlens.heads.ablation``.
+What is read of a token is one covector ``r``. Walked down from where it is read, it meets everything that was ever
+written into the residual stream; no part is left out and none is counted twice:
 
-    image margin = Σ global heads + Σ MLPs + biases + embedding + read-out                               [B]
-    tap margin   = Σ local heads + Σ global heads below the local stream's start + Σ their MLPs + ...    [B, N]
+    r at the top        <token, r> + readout = margin, with the norm's scale and the embedding's norm held
+    at an adapter       r becomes adapter.pull(stream before it, r); what that leaves over is the adapter's part
+    at each block       heads <z W_O, r>, bias <b_O, r>, MLP <its output, r>
+    at the bottom       <embedding, r>; or <stream, r> below an adapter that has no pull
+
+The local stream begins as the global one, so the walk goes on there. The image margin is that of CLS, and of patches
+where the pooling reads them, each times its weight, which is held, too. A part is a *direct* effect: what would really
+happen without the head is asked of ``headlens.heads.ablation``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from headlens.detectors.detector import Detector
+from headlens.detectors.readout import Covector, Readout
 from headlens.errors import IdentityError, ShapeError
-from headlens.heads.clean import Clean, clean_forward
-from headlens.heads.closed_form import Fold, direction
-from headlens.heads.measures import wide
+from headlens.heads.clean import CleanRun, clean_forward
+from headlens.heads.exactness import check_reached, check_tap
+from headlens.precision import full_precision, wide
+
+KINDS = ("head", "mlp", "bias", "adapter", "embedding", "below", "readout")
+"""Of parts. ``adapter``: what is no linear function of the stream before it; ``below``: the stream before an adapter
+that cannot be walked through, as it comes out of it; there is no embedding then."""
+
+
+class Part(NamedTuple):
+    """What wrote it: one of ``KINDS``, and of which stream and layer, where it is of one."""
+
+    kind: str
+    stream: str = ""
+    layer: int = -1
 
 
 @dataclass(frozen=True)
@@ -28,142 +48,256 @@ class Parts:
     """A margin, part by part. ``...`` is [B] for the image and [B, N] for the patches of a tap.
 
     Args:
-        heads: ``{stream: [..., layers, H]}``.
-        layers: ``{stream: which}``; others write nothing that is read here.
-        mlps: [..., layers of the global stream].
-        biases: [...], the output biases of attention.
-        embedding: [...], patch and position: the stream that enters block 0.
-        readout: [...], the bias of ln_final behind the projection.
+        terms: [..., H] for the heads of a layer, [...] for all others, in the order of ``KINDS``.
     """
 
-    heads: dict[str, Tensor]
-    layers: dict[str, range]
-    mlps: Tensor
-    biases: Tensor
-    embedding: Tensor
-    readout: Tensor
+    terms: Mapping[Part, Tensor]
+
+    @cached_property
+    def layers(self) -> dict[str, range]:
+        """The layers whose heads are read, by stream."""
+        found: dict[str, list[int]] = {}
+        for part in self.terms:
+            if part.kind == "head":
+                found.setdefault(part.stream, []).append(part.layer)
+        return {stream: range(layers[0], layers[-1] + 1) for stream, layers in found.items()}
+
+    @cached_property
+    def heads(self) -> dict[str, Tensor]:
+        """``{stream: [..., layers, H]}``; 0 where an adapter without pull stands between a layer and what is read."""
+        found = {}
+        for stream, layers in self.layers.items():
+            nothing = torch.zeros_like(self.terms[Part("head", stream, layers[0])])
+            found[stream] = torch.stack([self.terms.get(Part("head", stream, n), nothing) for n in layers], -2)
+        return found
+
+    @property
+    def rest(self) -> Tensor:
+        """What no head wrote, [...]."""
+        return sum((value for part, value in self.terms.items() if part.kind != "head"), torch.zeros(()))
 
     @property
     def total(self) -> Tensor:
         """Their sum, the margin: [...]."""
-        heads = sum(own.flatten(-2).sum(-1) for own in self.heads.values())
-        return heads + self.mlps.sum(-1) + self.biases + self.embedding + self.readout
+        return sum((value.sum(-1) for part, value in self.terms.items() if part.kind == "head"), self.rest)
+
+
+class _Read(NamedTuple):
+    """Tokens that are read: which, through which covector, what no token has a part in, and which layers write them."""
+
+    tokens: slice
+    covector: Covector
+    rest: Tensor
+    writers: Mapping[str, range]
+
+    def times(self, weight: Tensor) -> _Read:
+        """Each token so many times, [B, n]."""
+        return self._replace(
+            covector=self.covector._replace(scale=self.covector.scale * weight), rest=self.rest * weight
+        )
 
 
 @torch.no_grad()
-def image_parts(clean: Clean) -> Parts:
-    """The image margins of B images, part by part."""
-    layers = range(len(clean.mid))
-    fold = Fold.of(clean.detector.backbone.vision, clean.detector.config.cls_norm)
-    found = _parts(clean, fold, slice(0, 1), clean.x[-1][:, :1], {"global": layers})
-    return Parts(
-        {stream: own[:, 0] for stream, own in found.heads.items()},
-        found.layers,
-        *(part[:, 0] for part in (found.mlps, found.biases, found.embedding, found.readout)),
-    )
+def image_parts(clean: CleanRun) -> Parts:
+    """The image margins of B images, part by part; of both streams where the pooling reads patches."""
+    with full_precision(clean.x[0].device):
+        terms: dict[Part, Tensor] = {}
+        for read in _image(clean):
+            for part, value in _terms(clean, read).items():
+                terms[part] = terms.get(part, 0) + value.sum(1)
+    return Parts(_in_order(terms))
 
 
 @torch.no_grad()
-def tap_parts(clean: Clean, tap: int) -> Parts:
+def tap_parts(clean: CleanRun, tap: int) -> Parts:
     """The margin of every patch at ``tap``, part by part.
-
-    The local stream starts as a copy of the global one, so heads of both write into it.
 
     Raises:
         ShapeError: a tap that the detector does not read.
     """
-    if tap not in clean.margins.taps:
-        raise ShapeError(f"tap {tap} is not read; taps are {', '.join(map(str, clean.margins.taps))}")
-    local = clean.y[tap] is not None
-    start = clean.detector.config.local_start if local else tap + 1
-    layers = {"global": range(start)} | ({"local": range(start, tap + 1)} if local else {})
-    return _parts(clean, Fold.of(clean.detector.backbone.vision), slice(1, None), clean.tapped(tap), layers)
+    check_tap(clean.plan, tap)
+    with full_precision(clean.x[0].device):
+        return Parts(_in_order(_terms(clean, _patches(clean, tap))))
 
 
-def _parts(clean: Clean, fold: Fold, tokens: slice, read: Tensor, layers: dict[str, range]) -> Parts:
-    """Parts of the margins of ``read`` [B, n, D], the raw ``tokens`` of the stream that those ``layers`` made."""
-    blocks, read = clean.detector.backbone.vision.blocks, wide(read)
-    embedding, scale = fold.embed(read)
-    norm = embedding.norm(dim=-1, keepdim=True)
-    u = direction(clean)  # (B, d_e)
-    into = u @ fold.matrix.T  # Ĝ u: (B, D)
-    each = 1 / (scale * norm)  # what Ĝ u is divided by at each token: (B, n, 1)
+def _image(clean: CleanRun) -> list[_Read]:
+    """What the image margin reads: CLS, then patches of each tap where the pooling has weights for them."""
+    reading = clean.reading
+    cls = _read(clean, slice(0, 1), clean.x[-1][:, :1], reading.image, {"global": range(len(clean.mid))})
+    if not reading.pooling.reads_patches:
+        return [cls]
+    features = clean.features
+    weight, weights = reading.pooling.held(features.cls, features.taps, clean.margins.taps)
+    return [cls.times(weight[:, None]), *(_patches(clean, tap).times(each) for tap, each in weights.items())]
 
-    def dot(stream: Tensor) -> Tensor:
-        return torch.einsum("bnd,bd->bn", wide(stream), into) * each[..., 0]
 
-    heads = {}
-    for stream, own in layers.items():
-        rows = []
-        for layer in own:
-            u_h = torch.einsum("hdm,bm->bhd", wide(blocks[layer].attn.W_O), into)
-            written = wide(clean.wrote(stream, layer)[:, tokens])
-            rows.append(torch.einsum("bnhd,bhd->bnh", written, u_h) * each)
-        heads[stream] = torch.stack(rows, 2) if rows else read.new_zeros(*read.shape[:2], 0, blocks[0].attn.heads)
-    mlps = [dot(wide(clean.x[layer + 1][:, tokens]) - wide(clean.mid[layer][:, tokens])) for layer in layers["global"]]
-    bias = sum((blocks[layer].attn.b_O for own in layers.values() for layer in own), blocks[0].attn.b_O * 0)
-    return Parts(
-        heads,
-        layers,
-        torch.stack(mlps, -1) if mlps else read.new_zeros(*read.shape[:2], 0),
-        dot(bias.expand(*read.shape)),
-        dot(clean.x[0][:, tokens]),
-        (u @ fold.bias)[:, None] / norm[..., 0],
-    )
+def _patches(clean: CleanRun, tap: int) -> _Read:
+    return _read(clean, clean.patches, clean.tapped(tap), clean.reading.taps[tap], clean.plan.writers(tap))
+
+
+def _read(clean: CleanRun, tokens: slice, raw: Tensor, readout: Readout, writers: Mapping[str, range]) -> _Read:
+    return _Read(tokens, *readout.held(raw, clean.reading.text.held(wide(raw))), writers)
+
+
+def _walk(clean: CleanRun, read: _Read) -> tuple[dict[tuple[str, int], Covector], dict[Part, Tensor]]:
+    """The covector of what each block hands to its adapter, from the top down, and the parts that no block wrote."""
+    covector, terms = read.covector, {Part("readout"): read.rest}
+    reached: dict[tuple[str, int], Covector] = {}
+    for stream, layer in reversed([(stream, layer) for stream, layers in read.writers.items() for layer in layers]):
+        adapter = clean.plan.adapter(stream, layer)
+        if adapter is not None:
+            after, before = _after(clean, stream, layer), clean.written[stream, layer]
+            whole, pull = covector.of(after[:, read.tokens]), getattr(adapter, "pull", None)
+            direction = torch.zeros_like(wide(before))
+            direction[:, read.tokens] = covector.direction
+            pulled = None if pull is None else pull(wide(before), direction)
+            if pulled is None:
+                return reached, terms | {Part("below"): whole}
+            covector = covector._replace(direction=pulled[:, read.tokens])
+            terms[Part("adapter", stream, layer)] = whole - covector.of(before[:, read.tokens])
+        reached[stream, layer] = covector
+    return reached, terms | {Part("embedding"): covector.of(clean.x[0][:, read.tokens])}
+
+
+def _terms(clean: CleanRun, read: _Read) -> dict[Part, Tensor]:
+    """Parts of the margins of the tokens that are read, [B, n], and [B, n, H] of heads."""
+    reached, terms = _walk(clean, read)
+    terms[Part("bias")] = torch.zeros_like(read.rest)
+    for (stream, layer), covector in reached.items():
+        attn = clean.tower.blocks[layer].attn
+        written = clean.wrote(stream, layer)[:, read.tokens]
+        terms[Part("head", stream, layer)] = covector.of_heads(written, attn.W_O)
+        terms[Part("bias")] = terms[Part("bias")] + covector.of(attn.b_O[None, None])
+        if clean.plan.has_mlp(stream, layer):
+            mid = _mid(clean, stream, layer, read.tokens)
+            terms[Part("mlp", stream, layer)] = covector.of(
+                wide(_before(clean, stream, layer)[:, read.tokens]) - wide(mid)
+            )
+    return terms
+
+
+def _in_order(terms: Mapping[Part, Tensor]) -> dict[Part, Tensor]:
+    return dict(sorted(terms.items(), key=lambda item: (KINDS.index(item[0].kind), *item[0][1:])))
+
+
+def _into(clean: CleanRun, stream: str, layer: int) -> Tensor:
+    """A stream as it enters a block; the local one begins as the global one."""
+    before = clean.y[layer - 1] if stream == "local" and layer else None
+    return clean.x[layer] if before is None else before
+
+
+def _after(clean: CleanRun, stream: str, layer: int) -> Tensor:
+    """A stream as it leaves a block."""
+    after = clean.x[layer + 1] if stream == "global" else clean.y[layer]
+    assert after is not None
+    return after
+
+
+def _before(clean: CleanRun, stream: str, layer: int) -> Tensor:
+    """The same before the block's adapter."""
+    written = clean.written.get((stream, layer))
+    return _after(clean, stream, layer) if written is None else written
+
+
+def _mid(clean: CleanRun, stream: str, layer: int, tokens: slice) -> Tensor:
+    """The same between attention and MLP; of the local stream it is made again."""
+    if stream == "global":
+        return clean.mid[layer][:, tokens]
+    return _into(clean, stream, layer)[:, tokens] + _attention(clean, stream, layer, tokens)
+
+
+def _attention(clean: CleanRun, stream: str, layer: int, tokens: slice) -> Tensor:
+    """What the heads of a block write together, with the bias, [B, n, D]."""
+    return clean.tower.blocks[layer].attn.out(clean.wrote(stream, layer)[:, tokens].flatten(2))
 
 
 def check(parts: Parts, margin: Tensor, what: str, precision: torch.dtype) -> None:
     """Raises IdentityError where parts do not add up to the margin, beyond what rounding in ``precision`` explains."""
-    size = sum(own.abs().flatten(-2).sum(-1) for own in parts.heads.values())
-    size = size + parts.mlps.abs().sum(-1) + parts.biases.abs() + parts.embedding.abs() + parts.readout.abs()
-    allowed = 16 * torch.finfo(precision).eps * float(size.max())
-    off = float((parts.total - margin).abs().max())
-    if not off <= allowed:
-        raise IdentityError(f"parts of the {what} miss it by {off:.3g}; rounding explains {allowed:.3g}")
+    size = sum(v.abs().sum(-1) if part.kind == "head" else v.abs() for part, v in parts.terms.items())
+    _compare(parts.total, margin, f"parts of the {what} miss it", float(torch.as_tensor(size).max()), precision)
 
 
 @torch.no_grad()
-def source_maps(clean: Clean, layer: int) -> Tensor:
-    """Where CLS takes each global head's direct effect from, [B, H, T]: ``w A[CLS, t] (v_t · u_h) / (σ |e|)``.
+def check_streams(clean: CleanRun, precision: torch.dtype) -> None:
+    """Each term by its name: heads and bias, MLP and adapter of every block make the stream that leaves it.
 
-    Its sum over source tokens t is the head's part of the image margin.
+    A sum of parts cannot show a stream that something else has changed: it would be in the part of the MLP above.
+
+    Raises:
+        IdentityError: a term that the stream does not have, beyond what rounding in ``precision`` explains.
+    """
+    for layer, block in enumerate(clean.tower.blocks):
+        for stream in clean.plan.streams:
+            if clean.z[stream][layer] is None:
+                continue
+            adapter = clean.plan.adapter(stream, layer)
+            after, before = _after(clean, stream, layer), _before(clean, stream, layer)
+            tokens = slice(0, min(clean.patches.stop, before.shape[1]))
+            made = _into(clean, stream, layer)[:, tokens] + _attention(clean, stream, layer, tokens)
+            terms = [("attention", made, clean.mid[layer][:, tokens])] if stream == "global" else []
+            if clean.plan.has_mlp(stream, layer):
+                mid = _mid(clean, stream, layer, tokens)
+                terms.append(("MLP", mid + block.mlp(block.ln2(mid)), before[:, tokens]))
+            else:
+                terms.append(("attention", made, before[:, tokens]))
+            if adapter is not None:
+                terms.append(("adapter", adapter(before)[:, tokens], after[:, tokens]))
+            for term, expected, found in terms:
+                what = f"the {stream} stream after the {term} of layer {layer} is not what that writes: it is off"
+                _compare(found, expected, what, float(expected.abs().max()), precision)
+
+
+def _compare(found: Tensor, expected: Tensor, what: str, size: float, precision: torch.dtype) -> None:
+    off, allowed = float((found - expected).abs().max()), 16 * torch.finfo(precision).eps * size
+    if not off <= allowed:
+        raise IdentityError(f"{what} by {off:.3g}; rounding explains {allowed:.3g}")
+
+
+@torch.no_grad()
+def source_maps(clean: CleanRun, layer: int) -> Tensor:
+    """Where CLS takes each global head's direct effect from, [B, H, T]: ``w A[CLS, t] <v_t W_O, r>``.
+
+    Its sum over source tokens t is the head's part of the image margin by way of CLS: all of it, but where the pooling
+    reads patches, too; CLS then counts as much as its pooling weight.
 
     Raises:
         ShapeError: a layer that does not exist.
+        ConfigError: one below an adapter that has no pull.
     """
-    detector = clean.detector
-    blocks = detector.backbone.vision.blocks
+    blocks, attention = clean.tower.blocks, clean.plan.attention("global", layer) or ("qk",)
     if layer not in range(len(blocks)):
         raise ShapeError(f"layer {layer} does not exist; layers are 0..{len(blocks) - 1}")
     block = blocks[layer]
+    with full_precision(clean.x[0].device):
+        reached, _ = _walk(clean, _image(clean)[0])
+        check_reached(reached, "global", layer)
+        covector = reached["global", layer]
+        by_channel = torch.einsum("hdm,bm->bhd", wide(block.attn.W_O), covector.direction[:, 0])
+        by_channel = by_channel * covector.scale[..., None]
     q, k, v = block.attn.project(block.ln1(clean.x[layer]), hooked=False)
-    pattern = wide(block.attn.pattern(q[:, :1], k, v, ("qk",)))[:, :, 0]  # (B, H, T)
-    fold = Fold.of(detector.backbone.vision, detector.config.cls_norm)
-    embedding, scale = fold.embed(wide(clean.x[-1][:, 0]))
-    u_h = torch.einsum("hdm,bm->bhd", wide(block.attn.W_O), direction(clean) @ fold.matrix.T)
-    u_h = u_h / (scale * embedding.norm(dim=-1, keepdim=True))[..., None]
+    asking = q[:, :1] if attention == ("qk",) else q  # other matrices need every token
+    pattern = wide(block.attn.pattern(asking, k, v, attention))[:, :, 0]  # (B, H, T)
     weight = wide(clean.weights["global"][layer])[:, None]
-    return pattern * torch.einsum("bthd,bhd->bht", wide(v), u_h) * weight
+    return pattern * torch.einsum("bthd,bhd->bht", wide(v), by_channel) * weight
 
 
 @torch.no_grad()
-def head_maps(detector: Detector, images: Tensor, things: Sequence[str] = ()) -> dict[int, dict[str, Tensor]]:
+def head_maps(detector: Detector, images: Tensor, categories: Sequence[str] = ()) -> dict[int, dict[str, Tensor]]:
     """What every head draws into every tap's margin map, ``{tap: {stream: [B, layers, H, rows, columns]}}``.
 
     ``tap_parts`` says which layers, and what else the map is made of.
 
     >>> from headlens.backbone import load
-
-    >>> from headlens.detectors import HeadCLIP
-    >>> maps = head_maps(HeadCLIP(load("mini")), torch.zeros(1, 3, 28, 42))
-    >>> {stream: tuple(own.shape) for stream, own in maps[11].items()}
+    >>> from headlens.detectors import build
+    >>> maps = head_maps(build(load("mini")), torch.zeros(1, 3, 28, 42))
+    >>> {stream: tuple(heads.shape) for stream, heads in maps[11].items()}
     {'global': (1, 5, 16, 2, 3), 'local': (1, 7, 16, 2, 3)}
     """
-    clean = clean_forward(detector, images, things)
+    clean = clean_forward(detector, images, categories)
     return {
         tap: {
-            stream: own.permute(0, 2, 3, 1).unflatten(-1, clean.grid)  # (B, N, l, H) -> (B, l, H, rows, columns)
-            for stream, own in tap_parts(clean, tap).heads.items()
+            stream: heads.permute(0, 2, 3, 1).unflatten(-1, clean.grid)  # (B, N, l, H) -> (B, l, H, rows, columns)
+            for stream, heads in tap_parts(clean, tap).heads.items()
         }
-        for tap in detector.config.taps
+        for tap in clean.plan.taps
     }

@@ -1,9 +1,38 @@
-"""What the lens refuses, and why: parts of a detector are asked, never which method it is."""
+"""What the lens refuses, and what it holds: parts of a detector are asked, never which method it is.
+
+Each refusal says what cannot be, why, and what holds instead.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
+
+import torch
+
+from headlens.backbone.plan import VisionPlan
 from headlens.detectors.detector import Detector
-from headlens.errors import ConfigError
+from headlens.detectors.reading import Reading
+from headlens.errors import ConfigError, ShapeError
+
+
+def blank_reading(detector: Detector) -> Reading:
+    """How a detector reads one empty image: what of a reading no image has a part in."""
+    proj, patch = detector.backbone.vision.proj, detector.backbone.vision.cfg.patch_size
+    with torch.no_grad():
+        return detector.reading(proj.new_zeros(1, 3, patch, patch), ["object"])
+
+
+def held(detector: Detector) -> list[str]:
+    """What is held at what it is in each image, so that a margin is a sum over heads."""
+    reading = blank_reading(detector)
+    normed = any(readout.norm is not None for readout in (reading.image, *reading.taps.values()))
+    facts = {
+        "layer norm scale": normed,
+        "embedding norm": True,
+        "pooling weights": reading.pooling.reads_patches,
+        "adapters": any(reading.plan.adapters.values()),
+    }
+    return [name for name, true in facts.items() if true]
 
 
 def check_unhooked(detector: Detector, what: str, *, calls_tower: bool = False) -> None:
@@ -25,3 +54,42 @@ def check_unhooked(detector: Detector, what: str, *, calls_tower: bool = False) 
         else:
             continue
         raise ConfigError(f"{what} would not call the hook at {name}: remove it, or take {others}, which call it")
+
+
+def check_tap(plan: VisionPlan, tap: int) -> None:
+    """Raises ShapeError for a tap at which no patch is read."""
+    if tap not in plan.taps:
+        raise ShapeError(f"tap {tap} is not read; taps are {', '.join(map(str, plan.taps))}")
+
+
+def check_local(plan: VisionPlan) -> None:
+    """Raises ConfigError where there are no local heads."""
+    if plan.beside is None:
+        raise ConfigError("this detector has no local stream: its taps read the global one; take its global heads")
+
+
+def check_reached(reached: Container[tuple[str, int]], stream: str, layer: int) -> None:
+    """Raises ConfigError for a layer below an adapter that has no ``pull``."""
+    if (stream, layer) not in reached:
+        raise ConfigError(
+            f"heads of layer {layer} of the {stream} stream have no direct effect: what they write is read through an "
+            "adapter that is no linear map, even with its masks and norms held; contributions has the stream below it "
+            "as one part, and ablate and importance measure these heads"
+        )
+
+
+def check_straight(plan: VisionPlan, heads: Iterable[tuple[str, int, int]], what: str) -> None:
+    """Raises ConfigError for heads (stream, layer, head) below an adapter, which changes what they write."""
+    for stream, layer, head in heads:
+        if blocks := [block for block in plan.adapters.get(stream, {}) if block >= layer]:
+            raise ConfigError(
+                f"{what} of head {head} of layer {layer} of the {stream} stream: the adapter after block {min(blocks)} "
+                "changes what it writes, differently at every token, so that no one map takes it to the joint space; "
+                f"name heads above block {max(blocks)}, or take contributions or ablate"
+            )
+
+
+def check_gradients(detector: Detector, precision: str | None) -> None:
+    """Raises ConfigError for gradients in float16."""
+    if (precision or str(detector.backbone.vision.proj.dtype).removeprefix("torch.")) == "float16":
+        raise ConfigError("gradients are smaller than float16 can tell from 0; choose bfloat16, tf32 or float32")

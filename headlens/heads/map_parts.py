@@ -21,7 +21,7 @@ from headlens.errors import ShapeError
 from headlens.files import SOFTWARE
 from headlens.heads.clean import clean_forward
 from headlens.heads.direct import tap_parts
-from headlens.heads.measures import check_unhooked
+from headlens.heads.exactness import check_unhooked, held
 from headlens.heads.variants import Head, names_of
 from headlens.predict import Picture, as_bytes
 from headlens.provenance import detector_provenance
@@ -38,8 +38,8 @@ class MapParts(Result):
     """The margin map of one picture, part by part.
 
     Args:
-        frame: a row for each head and patch: stream, layer, head, row, column, ``value``; and the rest (MLPs, biases,
-            embedding, read-out) as kind ``rest``. Their sum at a patch is the margin there.
+        frame: a row for each head and patch: stream, layer, head, row, column, ``value``; and what no head wrote (MLPs,
+            biases, adapters, embedding, read-out) as kind ``rest``. Their sum at a patch is the margin there.
         shares: a row for each head: ``peak``, its mean over the 5 % of patches where the margin is highest, minus its
             mean over all. Over all parts they add up to how far the peak stands out.
         image: the picture as it was seen, [S, S, 3] uint8.
@@ -150,7 +150,7 @@ def map_parts(
 
     Raises:
         DataError, ShapeError: no picture; a tap that the detector does not read.
-        ConfigError: a detector whose image margin is no function of CLS.
+        ConfigError: a hook that would not be called.
 
     >>> import headlens
     >>> found = map_parts(headlens.load("mini-industrial").detector, torch.zeros(3, 56, 56), size=56)
@@ -163,16 +163,14 @@ def map_parts(
     given = as_bytes(picture)
     seen = preprocess(Pixels(given, None)).image
     clean = clean_forward(detector, preprocess.normalise(seen[None].to(detector.device)), [thing])
-    taps = detector.config.taps if tap is None else (tap,)
+    taps = clean.plan.taps if tap is None else (tap,)
     heads: dict[Head, Tensor] = {}
     total = torch.zeros(())
     for one in taps:
-        parts = tap_parts(clean, one)
-        for stream, own in parts.heads.items():
-            for place, layer in enumerate(parts.layers[stream]):
-                for number in range(own.shape[-1]):
-                    head, part = Head(stream, layer, number), own[0, :, place, number].cpu() / len(taps)
-                    heads[head] = heads[head] + part if head in heads else part
+        for (kind, stream, layer), value in tap_parts(clean, one).terms.items():
+            for number in range(value.shape[-1] if kind == "head" else 0):
+                head, part = Head(stream, layer, number), value[0, :, number].cpu() / len(taps)
+                heads[head] = heads[head] + part if head in heads else part
         total = total + clean.margins.taps[one][0].cpu() / len(taps)
     values = torch.stack(list(heads.values()))  # (K, N)
     peak = torch.from_numpy(peak_of(total.numpy()[None])[0])
@@ -193,5 +191,6 @@ def map_parts(
         }
     )
     native = list(given.shape[1:])
-    about = detector_provenance(detector, what="map parts", picture=shown, native=native, tap=tap, size=preprocess.size)
+    about = {"what": "map parts", "picture": shown, "native": native, "tap": tap, "size": preprocess.size}
+    about = detector_provenance(detector, **about, held=held(detector))
     return MapParts(frame, about, shares, seen.permute(1, 2, 0).numpy())

@@ -4,7 +4,7 @@ TextSpan (Gandelsman, Efros and Steinhardt, arXiv 2310.05916). With the read-out
 at what they are, a head adds ``c = r W`` to the unit embedding:
 
     r = z / (σ |e|)        its own d channels, weighted, at the token that is read
-    W = W_O^h Ĝ            [d, d_e]; see headlens.heads.closed_form
+    W = W_O^h Ĝ            [d, d_e]; see headlens.detectors.readout
 
 One row is a picture's CLS for a global head, and every patch of it at the last tap for a local head. Of the rows only
 second moments are kept, d x d for each head (``headlens.heads.span``): memory does not depend on how many there are.
@@ -25,14 +25,16 @@ from torch.nn.functional import avg_pool2d
 from headlens import html, plots
 from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector
+from headlens.detectors.reading import Reading
+from headlens.detectors.readout import Readout
 from headlens.errors import DataError, ShapeError
-from headlens.heads.clean import Clean, clean_forward
-from headlens.heads.closed_form import Fold
-from headlens.heads.measures import check_unhooked, wide
+from headlens.heads.clean import CleanRun, clean_forward
+from headlens.heads.exactness import blank_reading, check_straight, check_unhooked, held
 from headlens.heads.phrases import BUILT_IN, directions, distinct, learnt, read_phrases, unit
 from headlens.heads.pictures import Pictures, categories
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
 from headlens.heads.variants import Head, check_variants, heads_of, names_of, single_heads
+from headlens.precision import wide
 from headlens.provenance import computed, provenance
 from headlens.results import Result, ordered
 
@@ -118,13 +120,15 @@ def name_heads(
     Raises:
         ShapeError: no head, one twice, or one that does not exist; fewer than one phrase a head.
         DataError: fewer than two phrases that the backbone knows, or fewer than two pictures that can be read.
-        ConfigError: a detector whose image margin is no function of CLS.
+        ConfigError: a head below an adapter; a hook that would not be called.
     """
     check_unhooked(detector, "naming")
     heads = heads_of(detector, last_quarter(detector), streams=("global",)) if heads is None else list(heads)
     if not heads or phrases < 1:
         raise ShapeError(f"{len(heads)} heads and {phrases} phrases for each; at least one of both is needed")
     check_variants(detector, single_heads(heads))
+    reading = blank_reading(detector)
+    check_straight(reading.plan, heads, "a name")
     known, left_out = learnt(detector.backbone, read_phrases(BUILT_IN) if pool is None else distinct(pool))
     if len(known) < 2:
         raise DataError(
@@ -141,7 +145,7 @@ def name_heads(
     spaces: dict[Head, tuple[np.ndarray, np.ndarray]] = {}
     for head in heads:
         mean, covariance = moments[head]
-        into = _into(detector, head)
+        into = _into(detector, reading, head)
         spaces[head] = row_space(covariance[:-1, :-1], into)
         found[head] = _named(mean, covariance, into, spaces[head], texts, phrases)
     by_chance = _by_chance(spaces, found, texts, seed)
@@ -156,6 +160,7 @@ def name_heads(
         phrases=len(known),
         left_out=left_out,
         draws=_DRAWS,
+        held=held(detector),
         **notes,
         **computed(detector),
     )
@@ -190,24 +195,24 @@ def _moments(
     }
 
 
-def _scale(clean: Clean, stream: str) -> Tensor:
-    """What divides a head's output where it is read, σ |e|: CLS [B, 1, 1], or patches at the last tap [B, N, 1]."""
-    tokens = clean.x[-1][:, :1] if stream == "global" else clean.tapped(max(clean.detector.config.taps))
-    embedding, scale = _fold(clean.detector, stream).embed(wide(tokens))
-    return scale * embedding.norm(dim=-1, keepdim=True)
+def _scale(clean: CleanRun, stream: str) -> Tensor:
+    """What multiplies a head's output where it is read, 1 / (σ |e|): CLS [B, 1], or patches at the last tap [B, N]."""
+    tokens = clean.x[-1][:, :1] if stream == "global" else clean.tapped(max(clean.plan.taps))
+    covector, _ = _readout(clean.reading, stream).held(tokens, clean.reading.text.held(wide(tokens)))
+    return covector.scale
 
 
-def _fold(detector: Detector, stream: str) -> Fold:
-    return Fold.of(detector.backbone.vision, stream == "local" or detector.config.cls_norm)
+def _readout(reading: Reading, stream: str) -> Readout:
+    return reading.image if stream == "global" else reading.taps[max(reading.plan.taps)]
 
 
-def _written(clean: Clean, stream: str, layer: int, scale: Tensor) -> Tensor:
-    """``r`` of every head of a layer at the tokens that are read, [rows, H, d]; ``scale`` divides, [B, n, 1]."""
-    tokens = slice(0, 1) if stream == "global" else slice(1, None)
-    return (wide(clean.wrote(stream, layer)[:, tokens]) / scale[..., None]).flatten(0, 1)
+def _written(clean: CleanRun, stream: str, layer: int, scale: Tensor) -> Tensor:
+    """``r`` of every head of a layer at the tokens that are read, [rows, H, d]; ``scale`` multiplies, [B, n]."""
+    tokens = slice(0, 1) if stream == "global" else clean.patches
+    return (wide(clean.wrote(stream, layer)[:, tokens]) * scale[..., None, None]).flatten(0, 1)
 
 
-def _labels(part: Batch, clean: Clean, stream: str) -> Tensor:
+def _labels(part: Batch, clean: CleanRun, stream: str) -> Tensor:
     """Of the same rows: 1 for abnormal pictures, or the flawed share of a patch; NaN where nobody says. [rows]."""
     if stream == "global":
         return torch.where(part.labels >= 0, part.labels.double(), torch.nan)
@@ -215,15 +220,15 @@ def _labels(part: Batch, clean: Clean, stream: str) -> Tensor:
     if part.masks is None:
         return torch.full((len(part) * rows * columns,), torch.nan, dtype=torch.float64)
     assert isinstance(part.masks, Tensor)
-    edge = clean.detector.backbone.vision.cfg.patch_size
+    edge = clean.tower.cfg.patch_size
     flawed = avg_pool2d(part.masks.double()[:, None], edge)[:, 0, :rows, :columns].flatten(1)
     return torch.where(part.has_mask[:, None], flawed, torch.nan).flatten()
 
 
-def _into(detector: Detector, head: Head) -> np.ndarray:
+def _into(detector: Detector, reading: Reading, head: Head) -> np.ndarray:
     """``W``, from a head's channels to the joint space, [d, d_e] float64."""
     w_o = detector.backbone.vision.blocks[head.layer].attn.W_O[head.head]
-    return (w_o.cpu().double() @ _fold(detector, head.stream).matrix.cpu().double()).numpy()
+    return (w_o.cpu().double() @ _readout(reading, head.stream).folded.matrix.detach().cpu().double()).numpy()
 
 
 def _named(
