@@ -37,8 +37,9 @@ from headlens.attribution.targets import Forward, HeadTarget, ScoreTarget, Targe
 from headlens.backbone.plan import STREAMS, VisionPlan
 from headlens.detectors.scoring import Margins
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.clean import clean_forward
-from headlens.heads.direct import source_maps, tap_parts
+from headlens.heads.clean import CleanRun, clean_forward
+from headlens.heads.direct import Part, source_maps, tap_parts
+from headlens.heads.exactness import check_reached
 from headlens.heads.variants import Head, heads_of
 from headlens.maps import upsample
 from headlens.precision import full_precision, wide
@@ -178,8 +179,9 @@ def legrad(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None
 def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None = None) -> Tensor:
     """The exact parts of single heads, by place, [B, h, w]: of the image margin by source, of the map margin as drawn.
 
-    Over all heads they add up to what heads write into the margin; MLPs, biases and the embedding write the rest, and
-    from CLS heads take something too.
+    Where the image feature is pooled from patches, too, what is read at CLS counts by its source, and what is read at a
+    patch as drawn there, each by its weight in the feature. Over all heads they add up to what heads write into the
+    margin; MLPs, biases and the embedding write the rest, and from CLS heads take something too.
 
     Args:
         target: ``image_margin``, ``map_margin``, or a head, which then stands for itself.
@@ -187,7 +189,7 @@ def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str]
         heads: the sum over these alone; all that write into the margin when None.
 
     Raises:
-        ConfigError: another target, or heads beside a head as a target.
+        ConfigError: another target, heads beside a head as a target, or heads below an adapter that is no linear map.
         ShapeError: a head that does not exist, or none at all.
     """
     name = target.name
@@ -199,22 +201,29 @@ def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str]
         raise ConfigError(f"{name} is no sum over heads; contributions are to image_margin, map_margin, or one head")
     chosen = _chosen(target, heads)
     clean = clean_forward(target.detector, images, reading=target.reading(images))
-    total = torch.zeros(len(images), clean.grid[0] * clean.grid[1], device=images.device)
-    total = total.to(clean.margins.image.dtype)
-    if name == "image_margin":
+    if name == "map_margin":
+        maps = [_drawn(clean, chosen, tap) / len(clean.plan.taps) for tap in clean.plan.taps]
+        total = torch.stack(maps).sum(0) * target.share(clean.size)
+    else:
+        features = clean.features
+        _, weights = clean.reading.pooling.held(features.cls, features.taps, clean.margins.taps)
+        maps = [weight * _drawn(clean, chosen, tap) for tap, weight in weights.items()]
         for (stream, layer), numbers in chosen.items():
             if stream == "global":
-                total = total + source_maps(clean, layer)[:, numbers, 1:].sum(1)
-        return enlarged(total.unflatten(1, clean.grid), images)
-    taps = clean.reading.plan.taps
-    for tap in taps:
-        parts = tap_parts(clean, tap)
-        for (stream, layer), numbers in chosen.items():
-            layers = parts.layers.get(stream, range(0))
-            if layer in layers:
-                total = total + parts.heads[stream][:, :, layers.index(layer), numbers].sum(-1) / len(taps)
-    total = total * target.share((images.shape[2], images.shape[3]))
+                maps.append(source_maps(clean, layer)[:, numbers, clean.patches].sum(1))
+        total = torch.stack(maps).sum(0)
     return enlarged(total.unflatten(1, clean.grid), images)
+
+
+def _drawn(clean: CleanRun, chosen: dict[tuple[str, int], list[int]], tap: int) -> Tensor:
+    """What the heads draw together into a tap's map of margins, [B, N]."""
+    parts, writers = tap_parts(clean, tap).terms, clean.plan.writers(tap)
+    total = torch.zeros_like(clean.margins.taps[tap])
+    for (stream, layer), numbers in chosen.items():
+        if layer in writers.get(stream, ()):
+            check_reached([part[1:] for part in parts if part.kind == "head"], stream, layer)
+            total = total + parts[Part("head", stream, layer)][..., numbers].sum(-1)
+    return total
 
 
 def enlarged(maps: Tensor, images: Tensor) -> Tensor:

@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headlens.attribution.attention import contributions, enlarged, legrad, relevance, rollout
 from headlens.attribution.targets import target_of
+from headlens.detectors.scoring import Margins
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads import Head, clean_forward, heads_of
-from headlens.heads.direct import image_parts, tap_parts
+from headlens.heads.clean import clean_forward
+from headlens.heads.direct import image_parts, source_maps, tap_parts
+from headlens.heads.variants import Head, heads_of
 from tests.attribution.conftest import untouched
 from tests.backbone.models import close
 
 DEPTH, TOKENS = 4, 21
 
 
+def pooled_by(detector, seen):
+    """What CLS and each patch weigh in the image feature, as the derivative of the margin by their parts in it."""
+    share = detector.config.score_pooling
+    if not share:
+        return 1.0, torch.zeros(1, dtype=torch.float64)
+    cls, taps = seen.features.cls, seen.features.taps
+    anomalous = (sum(seen.margins.taps.values()) / len(taps)).sigmoid()[0]  # (N)
+    units = sum(F.normalize(e[0], dim=-1) for e in taps.values()) / len(taps)
+    pooled = anomalous @ units
+    length = ((1 - share) * F.normalize(cls[0], dim=-1) + share * F.normalize(pooled, dim=-1)).norm()
+    return (1 - share) / length, share * anomalous / len(taps) / pooled.norm() / length
+
+
 def watched(target, image):
-    """Attention of both streams [H, T, T] by hook name, its gradients, and the derivatives by CLS and patches."""
+    """Attention of both streams [H, T, T] by hook name, its gradients, and how much CLS and patches are read."""
     kept = {}
 
     def keep(pattern, hook):
         kept[hook.name] = pattern
         return pattern
 
-    vision, config = target.detector.backbone.vision, target.detector.config
+    vision, plan = target.detector.backbone.vision, target.detector.plan
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(DEPTH)]
-    if config.local_start >= 0:
-        names += [f"blocks.{layer}.attn.hook_local_pattern" for layer in range(config.local_start, DEPTH)]
+    names += [f"blocks.{layer}.attn.hook_local_pattern" for layer in plan.local_layers]
     with vision.hooks([(name, keep) for name in names]):
-        found, _ = target.forward(image.clone().requires_grad_(), True)
-        read = [found.image, *found.taps.values()]
-        value = target.read(found, image.shape[2:])
-        gradients = torch.autograd.grad(value.sum(), [*kept.values(), *read], allow_unused=True)
-    full = [torch.zeros_like(x) if g is None else g for x, g in zip([*kept.values(), *read], gradients, strict=True)]
+        seen = target.forward(image.clone().requires_grad_(), hooked=True)
+        gradients = torch.autograd.grad(target.read(seen).sum(), [*kept.values()], allow_unused=True)
+    full = [torch.zeros_like(x) if g is None else g for x, g in zip(kept.values(), gradients, strict=True)]
     attention = {name: own[0].detach() for name, own in kept.items()}
-    return attention, dict(zip(kept, [g[0] for g in full], strict=False)), [g[0] for g in full[len(kept) :]]
+    leaves = {tap: margin.detach().requires_grad_() for tap, margin in seen.margins.taps.items()}
+    image_margin = seen.margins.image.detach().requires_grad_()
+    value = target.read(replace(seen, margins=Margins(image_margin, leaves)))
+    by_margin = torch.autograd.grad(value.sum(), [image_margin, *leaves.values()], allow_unused=True)
+    cls, *patches = [0.0 if g is None else g[0] for g in by_margin]
+    of_cls, of_patch = pooled_by(target.detector, seen)
+    read = [(patch + cls * of_patch).detach() * torch.ones(TOKENS - 1) for patch in patches]
+    cls = torch.as_tensor(cls * of_cls).detach()
+    return attention, dict(zip(kept, [g[0] for g in full], strict=True)), [cls, *read]
 
 
 def reference(target, image, matrix, keep: float):
@@ -50,7 +73,7 @@ def reference(target, image, matrix, keep: float):
     eye, none = torch.eye(TOKENS, dtype=torch.float64), torch.zeros(TOKENS, TOKENS, dtype=torch.float64)
     for layer in reversed(range(DEPTH)):
         if layer in taps:
-            first = TOKENS + 1 if start >= 0 else 1
+            first = TOKENS + 1 if 0 <= start <= layer else 1  # below its start there is no local stream to read
             row[first : first + TOKENS - 1] += patches[taps.index(layer)] / total
         own = matrix(attention, gradients, f"blocks.{layer}.attn.hook_pattern")
         local = f"blocks.{layer}.attn.hook_local_pattern"
@@ -78,6 +101,7 @@ CASES += [
     ("map_margin", {"local_attention": ("qq", "vv")}),
 ]
 CASES += [("map_margin", {"taps": (0, 2)})]
+CASES += [(name, {"score_pooling": 0.5}) for name in ("image_margin", "joint_margin")]
 
 
 @pytest.mark.parametrize(("name", "changes"), CASES)
@@ -89,7 +113,7 @@ def test_rollout_and_relevance_against_matrices(name, changes, make, images):
         own = torch.stack([row[1:TOKENS].view(4, 5) for row in rows])
         close(method(target, images), enlarged(own, images))
         if method is rollout:  # nothing is lost on the way
-            assert all(abs(float(row.sum()) - 1) < 1e-12 for row in rows)
+            assert all(abs(float(row[:TOKENS].sum()) - 1) < 1e-12 for row in rows)
     assert untouched(detector)
 
 
@@ -132,13 +156,25 @@ def test_rollout_of_one_head_is_its_row(detector, images):
 
 def test_contributions_and_the_rest_are_the_margin(detector, images):
     clean, target = clean_forward(detector, images), target_of(detector, "map_margin")
-    parts = [tap_parts(clean, tap) for tap in (1, 3)]
-    rest = sum(own.mlps.sum(-1) + own.biases + own.embedding + own.readout for own in parts) / 2
+    rest = sum(tap_parts(clean, tap).rest for tap in (1, 3)) / 2
     every = sum(contributions(target, images, heads=[head]) for head in heads_of(detector))
     close(every, contributions(target, images))
     mean = torch.stack(list(clean.margins.taps.values())).mean(0)
     close(every + enlarged(rest.view(3, 4, 5) / 20, images), enlarged(mean.view(3, 4, 5) / 20, images))
     close(every.sum((1, 2)) + rest.mean(1), target(images))
+
+
+def test_contributions_to_a_pooled_image_margin(make, images):
+    """What patches are read for counts at the patches; from CLS as a source nothing is drawn."""
+    detector = make(score_pooling=0.5)
+    clean, target = clean_forward(detector, images), target_of(detector, "image_margin")
+    from_cls = sum(source_maps(clean, layer)[:, :, 0].sum(1) for layer in range(DEPTH))
+    found = contributions(target, images)
+    close(found.sum((1, 2)) + from_cls + image_parts(clean).rest, target(images))
+    close(sum(contributions(target, images, heads=[head]) for head in heads_of(detector)), found)
+    local = contributions(target, images, heads=[Head("local", 2, 1)])
+    close(local.sum((1, 2)), image_parts(clean).terms["head", "local", 2][:, 1])
+    assert local.abs().max() > 1e-6
 
 
 def test_contributions_of_heads_are_their_direct_effects(detector, images):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from headlens.attribution.attention import contributions
 from headlens.attribution.attribute import read_provenance
 from headlens.backbone import load
 from headlens.data import Preprocess
+from headlens.detectors import HeadCLIP
 from headlens.detectors.detector import Detector
-from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import Head
 from headlens.results import read_parquet
@@ -73,8 +74,45 @@ def test_a_region_goes_with_its_picture(small, photos):
     target = target_of(small, "map_margin", region=torch.from_numpy(found.region[0]))
     assert np.allclose(found.map, contributions(target, image, heads=[Head("local", 2, 1)]).numpy(), atol=1e-7)
     assert np.abs(found.map[0, 24:, 24:]).max() == 0 < np.abs(found.map[0, :16, :16]).max()
-    with pytest.raises(ShapeError, match="2 pictures and 1 regions"):
+    with pytest.raises(ShapeError, match="2 images and 1 regions"):
         attribute(small, photos, "legrad", "map_margin", region=[region])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_a_pooled_image_feature(method, make, photos):
+    pooled = make(torch.float32, score_pooling=0.5)
+    for target in ("joint_margin", "image_margin", "map_margin", "L0H1", "L2H3/local"):
+        if METHODS[method].takes(target_of(pooled, target)):
+            found = attribute(pooled, photos[0], method, target, size=32)
+            assert np.isfinite(found.map).all() and np.abs(found.map).max() > 0
+            if method == "integrated_gradients":
+                change = found.frame["value"] - found.frame["baseline"]
+                assert abs(found.residual[0]) < 2e-3 * abs(change[0]) + 1e-4
+
+
+def test_what_a_row_says_beside_the_map_takes_one_forward(small, photos, monkeypatch):
+    see, batches = Detector.see, []
+
+    def counted(self, images, *args, **options):
+        batches.append(len(images))
+        return see(self, images, *args, **options)
+
+    monkeypatch.setattr(Detector, "see", counted)
+    attribute(small, photos[0], "edges", size=32)
+    assert batches == [1]
+    attribute(small, photos[0], "occlusion", size=32)
+    assert batches[-1] == 2  # the image and its baseline
+
+
+def test_a_run_and_a_precision(small, photos):
+    whole = attribute(small, photos[0], "legrad", size=32)
+    run = attribute(SimpleNamespace(detector=small), photos[0], "legrad", size=32)
+    assert np.array_equal(whole.map, run.map)
+    half = attribute(small, photos[0], "legrad", size=32, precision="bfloat16")
+    assert half.provenance["precision"] == "bfloat16" and small.backbone.vision.proj.dtype == torch.float32
+    assert 0 < np.abs(half.map - whole.map).max() < 0.1 * np.abs(whole.map).max()
+    with pytest.raises(ConfigError, match="smaller than float16 can tell from 0"):
+        attribute(small, photos[0], "legrad", size=32, precision="float16")
 
 
 def test_in_float32_on_the_embedded_backbone():
@@ -94,7 +132,7 @@ def test_what_is_wrong_is_named(small, photos):
     ):
         with pytest.raises(error, match=words):
             attribute(small, photos[0], size=32, **given)
-    with pytest.raises(ShapeError, match="0 pictures"):
+    with pytest.raises(ShapeError, match="0 images"):
         attribute(small, [], size=32)
     with pytest.raises(DataError, match="nowhere"):
         attribute(small, "nowhere.png", size=32)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from headlens.attribution import MEASURES, faithfulness, target_of
+from headlens.attribution import MEASURES, METHODS, faithfulness, target_of
 from headlens.attribution.faithfulness import deletion, infidelity, insertion, pointing, replacement_curve, sensitivity
 from headlens.attribution.pixels import baseline_of, edges
-from headlens.attribution.sanity import likeness, with_random_blocks, with_random_heads
+from headlens.attribution.sanity import likeness, random_head_weights, with_random_blocks
 from headlens.errors import ConfigError, ShapeError
 from headlens.metrics import Truth, pixel_metrics
 from tests.backbone.models import close
@@ -76,19 +76,31 @@ def test_likeness_is_spearmans(images):
 
 def test_random_models_differ_where_they_should(detector, images):
     before = {name: value.clone() for name, value in detector.backbone.state_dict().items()}
-    heads, blocks = with_random_heads(detector), with_random_blocks(detector, 2)
+    weights, blocks = random_head_weights(detector), with_random_blocks(detector, 2)
+    assert set(weights) == {"global", "local"} and not torch.equal(weights["global"], weights["local"])
+    assert all(own.shape == (4, 4) and 0 <= own.min() < own.max() <= 2 for own in weights.values())
     assert all(torch.equal(value, before[name]) for name, value in detector.backbone.state_dict().items())
-    assert heads.backbone is detector.backbone
-    close(heads.text(), detector.text())
+    close(blocks.text(), detector.text())
     for name, value in blocks.backbone.state_dict().items():
         upper = name.startswith(("vision.blocks.2.", "vision.blocks.3."))
         assert torch.equal(value, before[name]) != (upper and value.numel() > 1)
         assert torch.equal(value.flatten().sort().values, before[name].flatten().sort().values)
-    for other in (heads, blocks):
-        for name in ("image_margin", "map_margin"):
-            assert not torch.allclose(target_of(other, name)(images), target_of(detector, name)(images))
+    for name in ("image_margin", "map_margin"):
+        for other in (target_of(blocks, name), target_of(detector, name, head_weights=weights)):
+            assert not torch.allclose(other(images), target_of(detector, name)(images))
     with pytest.raises(ShapeError, match="9 blocks cannot be shuffled; there are 4"):
         with_random_blocks(detector, 9)
+
+
+@pytest.mark.parametrize("method", ["legrad", "contributions", "input_x_gradient"])
+def test_random_head_weights_are_those_of_a_detector_that_learned_them(method, make, images):
+    detector = make()
+    weights = random_head_weights(detector, seed=3)
+    random = METHODS[method](target_of(detector, "image_margin", head_weights=weights), images)
+    with torch.no_grad():
+        for stream, raw in detector.weights.raw.items():
+            raw.copy_(weights[stream])
+    close(random, METHODS[method](target_of(detector, "image_margin"), images))
 
 
 def test_over_a_data_set(make, pictures):
@@ -133,6 +145,7 @@ def test_what_is_wrong_is_named(make, pictures):
         ({"methods": ["contributions"]}, ConfigError, "contributions does not take joint_margin"),
         ({"methods": ["edges"], "options": {"legrad": {}}}, ConfigError, "options are given for 'legrad'"),
         ({"methods": ["edges"], "options": {"edges": {"steps": 1}}}, ConfigError, "edges has no option 'steps'"),
+        ({"methods": ["legrad"], "precision": "float16"}, ConfigError, "smaller than float16 can tell from 0"),
     ):
         with pytest.raises(error, match=words):
             faithfulness(detector, pictures, size=32, **given)
