@@ -108,6 +108,7 @@ class Attribution(Result):
             axes,
             shape=native,
             mask=mask,
+            limits=plots.limits_of(self.anomaly_map, self.unit),
             sign=method.sign,
             floor=floor,
             title=title,

@@ -15,6 +15,7 @@ from headlens.figures.examples import RULE, Example, examples
 from headlens.figures.frames import Frames
 from headlens.figures.spec import FigureSpec, RenderedFigure, made_on
 from headlens.plots.gallery import Column, gallery
+from headlens.units import Unit
 
 IMAGES_PER_DOMAIN = 2  # images of a domain
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -42,13 +43,16 @@ def draw(context: FigureContext) -> RenderedFigure:
                 Column(example.title, example.seen, example.mask, maps.pop("anomaly_map"), maps, example.shape)
             )
     unsigned = [name for name in METHODS if not method_of(name).sign]
-    fig, _ = gallery(columns, "attribution, as a share of the end below it", unsigned)
+    units = {domain.run.detector.scoring.unit for domain in context}
+    unit: Unit = "logit" if "logit" in units else "probability"
+    scale = "the scale 0 to 1" if unit == "probability" else "one scale, in logits"
+    fig, _ = gallery(columns, "attribution, as a share of the end below it", unsigned, unit)
     caption = (
         "Attributions to pixels of the joint margin (contributions: of the image margin, the exact sum of what heads "
         "carry from each patch to CLS). Red speaks for the target, blue against it, 0 shows the "
         "image. Every attribution has a scale of its own: its end, which 99.5 % of the pixels lie within, stands "
         "below it, in logits a pixel; relevance and LeGrad's positive gradient have no sign, and a scale from 0 up. "
-        "Anomaly maps share the scale 0 to 1. Integrated gradients and occlusion put a blurred image "
+        f"Anomaly maps share {scale}. Integrated gradients and occlusion put a blurred image "
         f"in place of what is absent (integrated gradients miss at most {100 * missed:.2g} % of the change; "
         f"occlusion: 8 x 8 cells). Images: {RULE}: nothing was chosen by how it turned out. Runs: "
         f"{', '.join(domain.run.folder.name for domain in context)}. {made_on(context)}"

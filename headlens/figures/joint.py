@@ -30,7 +30,7 @@ def draw(context: FigureContext) -> RenderedFigure:
     for domain, ax in zip(context, planes, strict=True):
         scores, run = _pooled(context, domain)[domain.run.folder.name], domain.run
         how, pool = run.detector.scoring, _pool(run.detector.scoring)
-        score_plane(scores, ax, alpha=how.alpha, threshold=run.threshold, title=domain.name, pool=pool)
+        score_plane(scores, ax, alpha=how.alpha, threshold=run.threshold, title=domain.name, pool=pool, unit=how.unit)
         ax.label_outer()
     above.legend(*planes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     mixtures(found, below.subplots(), alphas=sorted({domain.run.detector.scoring.alpha for domain in context}))

@@ -144,4 +144,6 @@ def show(
     about = detector.backbone.provenance
     at = "" if threshold is None else f", threshold {threshold:.2f}"
     made_by = f"{name} on backbone {about.name} ({about.weights}){at}"
-    return plots.sheet(**gallery.panels(chosen), maps=maps, map_titles=decisions, made_by=made_by)
+    return plots.sheet(
+        **gallery.panels(chosen), maps=maps, map_titles=decisions, unit=detector.scoring.unit, made_by=made_by
+    )

@@ -1,4 +1,4 @@
-"""A whole ablation as a picture: the drawing that its variants ask for, a panel for each quantity."""
+"""A whole ablation as a figure: the drawing that its variants ask for, a panel for each quantity."""
 
 from __future__ import annotations
 

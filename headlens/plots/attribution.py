@@ -85,18 +85,20 @@ def attribution_panels(
     *,
     shape: tuple[int, int] | None = None,
     mask: np.ndarray | None = None,
+    limits: tuple[float, float] = (0, 1),
     made_by: str = "",
     **options: Any,
 ) -> tuple[Figure, np.ndarray]:
-    """The image, its anomaly map from 0 to 1, and its attribution: side by side, or one above the other.
+    """The image, its anomaly map, and its attribution: side by side, or one above the other.
 
     Args:
         image: [h, w, 3] uint8.
-        anomaly_map: [h, w], 0 to 1.
+        anomaly_map: [h, w].
         values: [h, w], the attribution.
         axes: three, to draw on; a new figure when None.
         shape: height and width of the image as it was given, over which all are stretched; [h, w] when None.
         mask: [h, w], what to outline in all three.
+        limits: of the anomaly map's colours.
         made_by: a line at the foot of a new figure.
         **options: of the attribution, as in ``overlaid``.
 
@@ -121,7 +123,7 @@ def attribution_panels(
     draw(axes[0], image, shape)
     axes[0].set_title("image", fontsize="small")
     axes[0].set_axis_off()
-    overlay(image, anomaly_map, "anomaly map", axes[1], shape=shape)
+    overlay(image, anomaly_map, "anomaly map", axes[1], limits, shape=shape)
     fig, _ = overlaid(image, values, axes[2], shape=shape, mask=mask, **options)
     for ax in axes[:2]:
         outline(ax, mask, shape)

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from headlens.plots.attribution import overlaid
 from headlens.plots.display import draw, outline
-from headlens.plots.overlay import CMAP, overlay
+from headlens.plots.overlay import CMAP, limits_of, overlay
 from headlens.plots.style import COLUMN, colours
 from headlens.plots.text import font, wrapped
+from headlens.units import Unit
 
 _SIDE = 0.7  # inches of an image
 
@@ -28,7 +29,7 @@ class Column:
         title: above it.
         image: [S, S, 3] uint8.
         mask: [S, S] bool, what to outline, or None.
-        anomaly_map: [S, S], 0 to 1.
+        anomaly_map: [S, S].
         maps: attributions [S, S] by the names of their methods.
         shape: height and width of the image on disk, over which all are stretched; [S, S] when None.
     """
@@ -41,20 +42,23 @@ class Column:
     shape: tuple[int, int] | None = None
 
 
-def gallery(columns: Sequence[Column], label: str = "", unsigned: Collection[str] = ()) -> tuple[Figure, np.ndarray]:
-    """Images, anomaly maps from 0 to 1, and a row for each method; every map's own end of the scale stands below it.
+def gallery(
+    columns: Sequence[Column], label: str = "", unsigned: Collection[str] = (), unit: Unit = "probability"
+) -> tuple[Figure, np.ndarray]:
+    """Images, anomaly maps on one scale, and a row for each method; the end of every map's scale stands below it.
 
     Args:
         columns: with the same methods each.
         label: of the methods' colour bars.
         unsigned: methods whose maps have no sign, and are drawn from 0 up.
+        unit: of the anomaly maps.
 
     >>> one = Column("bolt", np.zeros((8, 8, 3), np.uint8), None, np.zeros((8, 8)), {"edges": np.eye(8)})
     >>> fig, axes = gallery([one, one])
     >>> axes.shape, axes[2, 0].texts[0].get_text()
     ((3, 2), '±1')
     """
-    methods = list(columns[0].maps)
+    methods, (low, high) = list(columns[0].maps), limits_of([column.anomaly_map for column in columns], unit)
     rows = 2 + len(methods)
     scales = 1 + bool(set(methods) - set(unsigned)) + bool(set(methods) & set(unsigned))  # a colour bar each
     tall = (_SIDE + 0.04) * rows + 0.13 * len(methods) + 0.9 + 0.2 * scales
@@ -65,7 +69,7 @@ def gallery(columns: Sequence[Column], label: str = "", unsigned: Collection[str
         draw(column[0], own.image, shape)
         column[0].set_title(wrapped(own.title, _SIDE), fontsize="small", **font())
         column[0].set_axis_off()
-        overlay(own.image, own.anomaly_map, ax=column[1], bar=False, shape=shape)
+        overlay(own.image, own.anomaly_map, ax=column[1], limits=(low, high), bar=False, shape=shape)
         for ax, (name, map_) in zip(column[2:], own.maps.items(), strict=True):
             overlaid(own.image, map_, ax, bar=False, shape=shape, sign=name not in unsigned)
             end = f"{'' if name in unsigned else '±'}{ax.images[-1].get_clim()[1]:.1g}"
@@ -78,7 +82,11 @@ def gallery(columns: Sequence[Column], label: str = "", unsigned: Collection[str
         ax.spines[:].set_visible(False)
         ax.set_ylabel(name.replace("_", "\n"), fontsize="small")
     bars: list[tuple[dict[str, Any], str, dict[float, str]]] = [
-        ({"norm": Normalize(0, 1), "cmap": CMAP}, "anomaly map", {0: "0", 0.5: "0.5", 1: "1"})
+        (
+            {"norm": Normalize(low, high), "cmap": CMAP},
+            "anomaly map",
+            {tick: f"{tick:.2g}" for tick in (low, (low + high) / 2, high)},
+        )
     ]
     if set(methods) - set(unsigned):
         bars.append((colours(1.0), label, {-1: "−end", 0: "0", 1: "+end"}))

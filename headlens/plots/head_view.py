@@ -1,4 +1,4 @@
-"""One head at one picture: where it looks, what it writes, and its weight among its layer's, for every domain."""
+"""One head at one image: where it looks, what it writes, and its weight among its layer's, for every domain."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def head_view(
     name: str = "",
     made_by: str = "",
 ) -> tuple[Figure, np.ndarray]:
-    """The picture above its layer's weights, and a column for each domain: attention above contribution.
+    """The image above its layer's weights, and a column for each domain: attention above contribution.
 
     Domains share one scale for attention and one for contributions.
 
@@ -52,8 +52,8 @@ def head_view(
         weights: columns domain, head, value: of all heads of the layer; several rows a head where there are seeds.
         head: stream, layer and number of the one that is shown.
         looks: row and column of the patch that looks; None is CLS.
-        shape: height and width of the picture on disk, over which all are stretched; [S, S] when None.
-        name: of the picture.
+        shape: height and width of the image on disk, over which all are stretched; [S, S] when None.
+        name: of the image.
         made_by: a line at the foot.
 
     >>> panel = Panel(np.full((2, 2), 0.25), np.eye(2))

@@ -1,4 +1,4 @@
-"""The joint score and its parts: pictures in the plane of both, and how well each mixture ranks them."""
+"""The joint score and its parts: images in the plane of both, and how well each mixture ranks them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from headlens.plots.overlay import limits_of
 from headlens.plots.style import COLOURS, PALETTE, axes_of
 from headlens.plots.text import plain
+from headlens.units import Unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,18 +28,20 @@ def score_plane(
     threshold: float | None = None,
     title: str = "",
     pool: str = "maximum",
+    unit: Unit = "probability",
 ) -> tuple[Figure, Axes]:
-    """A point for each picture: the image score to the right, the pooled map upwards, a ring where there is no flaw.
+    """A point for each image: the image score to the right, the pooled map upwards, a ring where it is normal.
 
-    Pictures on one dashed line have the same joint score.
+    Images on one dashed line have the same joint score.
 
     Args:
-        scores: columns image, map (0 to 1 both) and anomalous.
+        scores: columns image, map and anomalous.
         ax: where to draw; a new figure when None.
         alpha: the map's share of the joint score.
         threshold: the joint score whose line is drawn full.
         title: above it.
         pool: what was taken of the map.
+        unit: of scores and maps.
 
     >>> rows = pd.DataFrame({"image": [0.1, 0.9], "map": [0.2, 0.8], "anomalous": [False, True]})
     >>> fig, ax = score_plane(rows, threshold=0.5)
@@ -45,13 +49,14 @@ def score_plane(
     ('CLS score', 2)
     """
     fig, ax = axes_of(ax, 3.2, 3.2)
-    for flawed, look in ((False, {"facecolors": "none", "edgecolors": "0.45"}), (True, {"color": PALETTE[4]})):
-        own = scores[scores["anomalous"].eq(flawed)]
-        marker, name = ("+", "flawed") if flawed else ("o", "normal")
+    for anomalous, look in ((False, {"facecolors": "none", "edgecolors": "0.45"}), (True, {"color": PALETTE[4]})):
+        own = scores[scores["anomalous"].eq(anomalous)]
+        marker, name = ("+", "anomalous") if anomalous else ("o", "normal")
         many = len(scores) > _MANY
         ax.scatter(own["image"], own["map"], s=9, marker=marker, linewidths=0.6, label=name, rasterized=many, **look)
-    ends = np.array([-0.02, 1.02])
-    levels = [(level, "--", 0.5) for level in (0.2, 0.4, 0.6, 0.8)]
+    low, high = limits_of([scores[["image", "map"]].to_numpy()], unit)
+    ends = np.array([low, high]) + 0.02 * (high - low) * np.array([-1, 1])
+    levels = [(level, "--", 0.5) for level in np.linspace(low, high, 6)[1:-1]]
     for level, style, width in [*levels, *([(threshold, "-", 0.9)] if threshold is not None else [])]:
         if alpha > 0:
             ax.plot(ends, (level - (1 - alpha) * ends) / alpha, style, color="0.4", linewidth=width, zorder=0)

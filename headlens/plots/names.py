@@ -21,7 +21,7 @@ def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6, title: 
     """A bar for each phrase, that begins where the last one's ended; the heads that write most, the strongest on top.
 
     A black line is what as many directions explain by chance. Bars are red where the head writes more along the phrase
-    where there is a flaw, blue where it writes less, grey where labels are not known.
+    where there is an anomaly, blue where it writes less, grey where labels are not known.
 
     Args:
         frame: of ``headlens.heads.naming.Naming``.
@@ -66,5 +66,5 @@ def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6, title: 
     ax.set_title(title, fontsize=10)
     sns.despine(ax=ax)
     if scale is not None:
-        fig.colorbar(scale, ax=ax, fraction=0.03, pad=0.02, label="correlation with flaws")
+        fig.colorbar(scale, ax=ax, fraction=0.03, pad=0.02, label="correlation with anomalies")
     return fig, ax

@@ -1,7 +1,8 @@
-"""A picture with its anomaly map on top, on a scale that every picture shares."""
+"""An image with its anomaly map on top, on a scale that all images share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,11 +10,25 @@ from matplotlib.figure import Figure
 
 from headlens.plots.display import colour_bar, draw, panel, smaller
 from headlens.plots.text import font, plain, wrapped
+from headlens.units import Unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CMAP = "magma"
+
+
+def limits_of(maps: Iterable[np.ndarray], unit: Unit = "probability") -> tuple[float, float]:
+    """The scale of anomaly maps that are shown together: 0 to 1, or from the lowest logit to the highest.
+
+    >>> limits_of([np.eye(2)]), limits_of([np.eye(2), -3 * np.eye(2)], "logit")
+    ((0.0, 1.0), (-3.0, 1.0))
+    """
+    if unit == "probability":
+        return 0.0, 1.0
+    every = np.concatenate([np.ravel(shown) for shown in maps])
+    low, high = float(np.nanmin(every)), float(np.nanmax(every))
+    return low, high if high > low else low + 1
 
 
 def overlay(
@@ -25,18 +40,18 @@ def overlay(
     bar: bool = True,
     shape: tuple[int, int] | None = None,
 ) -> tuple[Figure, Axes]:
-    """The picture in grey under its map, which is the denser the higher it is, with a colour bar.
+    """The image in grey under its map, which is the denser the higher it is, with a colour bar.
 
-    The figure and what is drawn in it have a bounded size, whatever the image's. The scale is fixed, never the map's
-    own range: stretched to it, the map of a faultless picture looks alarming.
+    The figure and what is drawn in it have a bounded size, whatever the image's. The scale is given, never the map's
+    own range: stretched to it, the map of a normal image looks alarming.
 
     Args:
         image: [H, W, 3] uint8.
         anomaly_map: [H, W], or smaller: it is stretched over the image.
         title: above it.
         ax: where to draw; a new figure when None.
-        limits: of the colours.
-        bar: draw a colour bar; without it, one may serve several pictures.
+        limits: of the colours; see ``limits_of``.
+        bar: draw a colour bar; without it, one may serve several images.
         shape: height and width of the image where it was resized; those of ``image`` when None.
 
     >>> fig, ax = overlay(np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9)))

@@ -1,4 +1,4 @@
-"""Pictures side by side, flaws outlined, and their anomaly maps below."""
+"""Images side by side, anomalies outlined, and their anomaly maps below."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from headlens.plots.display import draw, outline, panel
-from headlens.plots.overlay import CMAP, overlay
+from headlens.plots.overlay import CMAP, limits_of, overlay
 from headlens.plots.style import signed
 from headlens.plots.text import font, wrapped
+from headlens.units import Unit
 
 
 def sheet(
@@ -21,16 +23,18 @@ def sheet(
     *,
     titles: Sequence[str] = (),
     map_titles: Sequence[str] = (),
+    unit: Unit = "probability",
     made_by: str = "",
 ) -> tuple[Figure, np.ndarray]:
-    """A row of pictures, and a row of their maps where there are any, on the scale 0 to 1.
+    """A row of images, and a row of their anomaly maps where there are any, on one scale.
 
     Args:
         images: [H, W, 3] uint8 each.
         masks: [H, W] each, what to outline; None where there is nothing.
         maps: [H, W] each.
-        titles: above pictures.
+        titles: above images.
         map_titles: above maps.
+        unit: of the maps.
         made_by: a line at the foot.
 
     >>> fig, axes = sheet([np.zeros((8, 8, 3), np.uint8)] * 3, maps=[np.zeros((8, 8))] * 3)
@@ -46,8 +50,11 @@ def sheet(
         outline(ax, masks[number] if len(masks) else None)
         ax.set_title(wrapped(titles[number], 2.3) if len(titles) else "", fontsize="small", **font())
         ax.set_axis_off()
-    for number, own in enumerate(maps):
-        overlay(images[number], own, map_titles[number] if len(map_titles) else "", axes[1, number], bar=False)
     if len(maps):
-        fig.colorbar(ScalarMappable(cmap=CMAP), ax=list(axes.flat), shrink=0.6, label="anomaly map")
+        limits = limits_of(maps, unit)
+        for number, (ax, shown) in enumerate(zip(axes[1], maps, strict=True)):
+            title = map_titles[number] if len(map_titles) else ""
+            overlay(images[number], shown, title, ax, limits, bar=False)
+        scale = ScalarMappable(Normalize(*limits), CMAP)
+        fig.colorbar(scale, ax=list(axes.flat), shrink=0.6, label="anomaly map")
     return (signed(fig, made_by) if made_by else fig), axes
