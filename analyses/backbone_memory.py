@@ -16,7 +16,7 @@ import sys
 import torch
 from common import environment, memory_now, memory_peak
 
-from headlens.backbone import LocalStream, load
+from headlens.backbone import LocalStream, VisionPlan, load
 
 # What is run, and the forward it is held against.
 VARIANTS = {
@@ -31,14 +31,14 @@ def peak(variant: str, model: str, size: int, device: torch.device) -> float:
     """Peak memory of one forward of one image above what stood there before it, in GiB."""
     vision = load(model, device=device).vision
     images = torch.randn(1, 3, size, size, device=device)
-    local = LocalStream() if "V-V" in (variant + str(VARIANTS[variant])) else None
+    plan = VisionPlan(local=LocalStream() if "V-V" in (variant + str(VARIANTS[variant])) else None)
     before = memory_now(device)
     with torch.no_grad():
         if VARIANTS[variant] is None:
-            vision(images, local=local)
+            vision(images, plan)
         else:
-            _, cache = vision.run_with_cache(images, names_filter=lambda name: name.endswith("_z"), local=local)
-            assert len(cache) == vision.cfg.n_layers + (vision.cfg.n_layers - local.start if local else 0)
+            _, cache = vision.run_with_cache(images, plan, names_filter=lambda name: name.endswith("_z"))
+            assert len(cache) == vision.cfg.n_layers + (vision.cfg.n_layers - plan.local.start if plan.local else 0)
     return (memory_peak(device) - before) / 2**30
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from dataclasses import replace
 from functools import partial
 
 import torch
 from common import environment, paired, ratio
 
-from headlens.backbone import architecture, assemble
-from headlens.backbone.blocks import LocalStream
+from headlens.backbone import LocalStream, VisionPlan, architecture, assemble
 from headlens.backbone.parity import open_clip_model, relative, stirred_state
 
 
@@ -43,20 +43,16 @@ def main() -> None:
         vision = assemble(architecture(args.model), state, device=device, dtype=dtype).vision
         for batch in args.batch:
             images = torch.randn(batch, 3, args.size, args.size, device=device, dtype=dtype)
-            taps = [tap for tap in (5, 11, 17, 23) if tap < vision.cfg.n_layers]
+            weights = torch.ones(vision.cfg.n_layers, vision.cfg.n_heads, device=device)
+            plan = VisionPlan([tap for tap in (5, 11, 17, 23) if tap < vision.cfg.n_layers], LocalStream())
+            weighted = replace(plan, head_weights={"global": weights, "local": weights})
             contenders = {
                 "open_clip": partial(theirs.encode_image, images),
                 "fast path": partial(vision, images, hooked=False),
                 "hooked, nothing captured": partial(vision, images),
-                "fast path with a V-V stream from block 5, tapped": partial(
-                    vision, images, taps=taps, local=LocalStream(), hooked=False
-                ),
+                "fast path with a V-V stream from block 5, tapped": partial(vision, images, plan, hooked=False),
+                "the same with head weights": partial(vision, images, weighted, hooked=False),
             }
-            weights = {stream: torch.ones(vision.cfg.n_layers, vision.cfg.n_heads) for stream in ("global", "local")}
-            weights = {stream: weight.to(device) for stream, weight in weights.items()}
-            contenders["the same with head weights"] = partial(
-                contenders["fast path with a V-V stream from block 5, tapped"], head_weights=weights
-            )
             if args.compile:
                 contenders["fast path, torch.compile"] = partial(torch.compile(vision), images, hooked=False)
             with torch.no_grad():

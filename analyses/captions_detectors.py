@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,10 +22,8 @@ from mini_pretrain import normalised
 from torch import Tensor, nn
 
 from headlens.backbone import Backbone, load
-from headlens.detectors.detector import Detector
+from headlens.detectors import Detector, build, preset
 from headlens.detectors.losses import objective
-from headlens.detectors.methods.headclip import Features, HeadCLIP
-from headlens.detectors.methods.registry import preset
 from headlens.detectors.scoring import Prediction
 
 DOMAINS = ("industrial", "medical")
@@ -45,16 +44,18 @@ class Mapped(nn.Module):
         super().__init__()
         self.detector = detector
         d, device = detector.backbone.vision.proj.shape[1], detector.device
-        self.maps = nn.ModuleList(nn.Linear(d, d, bias=False, device=device) for _ in detector.config.taps)
+        self.maps = nn.ModuleList(nn.Linear(d, d, bias=False, device=device) for _ in detector.plan.taps)
         for own in self.maps:
             nn.init.eye_(own.weight)
 
     def forward(self, images: Tensor) -> Prediction:
         """Normalised images [B, 3, h, w] to scores."""
         with torch.no_grad():
-            features = self.detector.features(images)
-        moved = {tap: own(features.patches[tap]) for tap, own in zip(features.patches, self.maps, strict=True)}
-        return self.detector.score(Features(features.cls, moved, features.size), self.detector.text()[0])
+            reading = self.detector.reading(images)
+            features = reading.features(self.detector.see(images, reading))
+        moved = {tap: own(features.taps[tap]) for tap, own in zip(features.taps, self.maps, strict=True)}
+        margins = reading.margins(replace(features, taps=moved))
+        return self.detector.score(margins, (images.shape[2], images.shape[3]))
 
 
 def trained(model: nn.Module, aux: Group, seed: int, epochs: int, batch: int = 8) -> None:
@@ -114,7 +115,7 @@ def compare(backbone: Backbone, aux: Group, test: Group, seed: int, epochs: int)
     rows = {}
     for name, config in METHODS.items():
         torch.manual_seed(seed)
-        detector = HeadCLIP(backbone, config, seed).to(backbone.logit_scale.device)
+        detector = build(backbone, config, seed).to(backbone.logit_scale.device)
         model = Mapped(detector) if name == "linear map" else detector
         trained(model, aux, seed, epochs)
         rows[name] = tested(model, test)

@@ -20,8 +20,8 @@ from mini_pretrain import LOCAL, Recipe, Task, contrastive_loss, main, normalise
 from mini_stream import sent
 from torch import Tensor
 
-from headlens.backbone import Backbone
-from headlens.detectors.scoring import TEMPERATURE
+from headlens.backbone import Backbone, VisionPlan
+from headlens.detectors.text import TEMPERATURE
 
 VALIDATION = ("marble", "cardboard", "zipper", "connector", "liver_ct", "bone_xray", "fundus")
 """Categories that no recipe sees while recipes are compared; none of them is in a test set of unseen categories."""
@@ -80,7 +80,7 @@ def losses(
     stated, attributes = sent(stated, device), sent(batch.attributes, device)
     images = normalised(batch.images)
     if dense_on:  # the local stream costs half a forward more: for the first quarter only
-        out = model.vision(images[:first], taps=recipe.taps, local=LOCAL, hooked=False)
+        out = model.vision(images[:first], VisionPlan(recipe.taps, LOCAL), hooked=False)
         rest = model.vision(images[first:], hooked=False)
         embedding = torch.cat([out.embedding, rest.embedding])
     else:

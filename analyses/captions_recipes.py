@@ -23,7 +23,7 @@ from mini_eval import Group, evaluate, floor
 from mini_pretrain import LOCAL, TAPS, normalised
 from torchmetrics.functional.classification import binary_auroc
 
-from headlens.backbone import Backbone, load
+from headlens.backbone import Backbone, VisionPlan, load
 from headlens.data.procedural.worlds import World
 
 MOST_NAMED = 0.2  # of a recipe's sentences may name a state or a flaw
@@ -50,7 +50,7 @@ def marks(backbone: Backbone, batch: SceneBatch, things: list[str]) -> float:
     tokens = backbone.tokenizer(things).to(backbone.logit_scale.device)
     text = backbone.encode_text(tokens, normalize=True)
     first = len(batch.shares)
-    out = backbone.vision(normalised(batch.images[:first]), taps=TAPS, local=LOCAL, hooked=False)
+    out = backbone.vision(normalised(batch.images[:first]), VisionPlan(TAPS, LOCAL), hooked=False)
     maps = torch.stack([F.normalize(tokens, dim=-1) @ text.T for tokens in out.patches.values()]).mean(0)
     rows = []
     for row in range(first):

@@ -16,7 +16,7 @@ import torch
 from common import best, environment, peak, written
 
 from headlens.backbone import load
-from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors import build
 from headlens.detectors.precision import at_precision
 from headlens.heads import gate_gradients
 
@@ -34,15 +34,14 @@ def main() -> None:
     args = parser.parse_args()
     device, side = torch.device(args.device), args.size
     torch.set_grad_enabled(False)
-    detector = HeadCLIP(load(args.model, image_size=side, device=device)).requires_grad_(False)
-    text = detector.text()[0]
+    detector = build(load(args.model, image_size=side, device=device)).requires_grad_(False)
     lines = [f"| | batch | ms a forward | gradients, in forwards | {MVTEC} pictures | peak GiB |"]
     lines.append("|---|---:|---:|---:|---:|---:|")
     for precision in args.precisions:
         with at_precision(detector, precision) as own:
             for batch in args.batches:
                 images = torch.randn(batch, 3, side, side, device=device)
-                forward = best(lambda own=own, images=images: own.score(own.features(images), text), device, calls=3)
+                forward = best(partial(own, images), device, calls=3)
                 gates = best(partial(gate_gradients, own, images), device, calls=3)
                 each = f"{1e3 * forward:.1f} | {gates / forward:.2f} | {gates / batch * MVTEC:.0f} s"
                 lines.append(f"| {precision} | {batch} | {each} | {peak(device):.1f} |")

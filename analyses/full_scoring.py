@@ -19,8 +19,7 @@ from common import Decoded, best, environment, profiled, synchronize, written
 from headlens.backbone import load
 from headlens.data import Loader, Preprocess
 from headlens.data.loading import _cores
-from headlens.detectors.detector import Detector
-from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors import Detector, build
 from headlens.detectors.precision import at_precision
 from headlens.training.evaluation import evaluate
 
@@ -37,13 +36,13 @@ def main() -> None:
     args = parser.parse_args()
     device, side = torch.device(args.device), args.size
     torch.set_grad_enabled(False)
-    detector = HeadCLIP(load(args.model, image_size=side, device=device)).requires_grad_(False)
+    detector = build(load(args.model, image_size=side, device=device)).requires_grad_(False)
     data = Decoded(args.pictures)
     images = torch.randn(args.batch, 3, side, side, device=device)
 
     def bare(own: Detector) -> float:
         calls = max(1, len(data) // args.batch)  # as long as the other: a GPU that has worked for a while is slower
-        return args.batch / best(lambda: own.features(images), device, calls, rounds=1)
+        return args.batch / best(lambda: own.see(images, own.reading(images)), device, calls, rounds=1)
 
     def scored(pictures: Decoded, precision: str) -> float:
         synchronize(device)
@@ -58,7 +57,7 @@ def main() -> None:
         lines.append(f"| {what} | {rate:.0f} | {share} |")
         print(lines[-1], flush=True)
 
-    half = HeadCLIP(load(args.model, image_size=side, device=device, dtype=torch.bfloat16)).requires_grad_(False)
+    half = build(load(args.model, image_size=side, device=device, dtype=torch.bfloat16)).requires_grad_(False)
     rough = bare(half)
     row("bare forward, everything in bfloat16", rough)
     del half

@@ -19,13 +19,11 @@ from torch import Tensor
 
 from headlens.backbone import load
 from headlens.data import Loader, Preprocess
-from headlens.detectors.detector import Detector
-from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors import Detector, build
 from headlens.detectors.precision import at_precision
-from headlens.detectors.scoring import Prediction
+from headlens.detectors.scoring import Prediction, logit
 from headlens.heads import clean_forward, heads_of, single_heads
 from headlens.heads.effects import draws, of_pixels
-from headlens.heads.measures import enlarge, logit
 from headlens.heads.measuring import PROBES, measure
 from headlens.heads.variants import Head, Variant
 from headlens.metrics import Truth
@@ -35,7 +33,7 @@ LAYER = 18
 MVTEC = 1725
 
 
-def without(detector: Detector, images: Tensor, text: Tensor, head: Head | None) -> Prediction:
+def without(detector: Detector, images: Tensor, head: Head | None) -> Prediction:
     """The plain loop's step: a forward with one head's output set to zero by a hook."""
 
     def zero(z: Tensor, hook: object) -> Tensor:
@@ -48,7 +46,7 @@ def without(detector: Detector, images: Tensor, text: Tensor, head: Head | None)
         name = "hook_z" if head.stream == "global" else "hook_local_z"
         hooks = [(f"blocks.{head.layer}.attn.{name}", zero)]
     with vision.hooks(fwd_hooks=hooks):
-        return detector.score(detector.features(images, hooked=True), text)
+        return detector(images)
 
 
 def quantities(found: object) -> Tensor:
@@ -78,11 +76,10 @@ def main() -> None:
     args = parser.parse_args()
     device, side, batch = torch.device(args.device), args.size, args.batch
     torch.set_grad_enabled(False)
-    detector = HeadCLIP(load(args.model, image_size=side, device=device)).requires_grad_(False)
+    detector = build(load(args.model, image_size=side, device=device)).requires_grad_(False)
     data = Decoded(4 * batch, 2)
     loader = Loader(data, Preprocess(side), batch)
     images = next(iter(loader)).images.to(device)
-    text = detector.text()[0]
     depth = detector.backbone.vision.cfg.n_layers
     every = {stream: single_heads(heads_of(detector, streams=(stream,))) for stream in ("global", "local")}
     at_layer = {stream: single_heads(heads_of(detector, [LAYER], streams=(stream,))) for stream in every}
@@ -90,14 +87,13 @@ def main() -> None:
 
     with at_precision(detector, "float32"):
         naive = {
-            "1 picture at a time": best(partial(without, detector, images[:1], text, sample["global"][0]), device, 3),
-            f"{batch} pictures at a time": best(partial(without, detector, images, text, sample["global"][0]), device)
+            "1 picture at a time": best(partial(without, detector, images[:1], sample["global"][0]), device, 3),
+            f"{batch} pictures at a time": best(partial(without, detector, images, sample["global"][0]), device)
             / batch,
         }
-        clean = quantities(without(detector, images, text, None))
+        clean = quantities(without(detector, images, None))
         exact = {
-            s: torch.stack([quantities(without(detector, images, text, h)) - clean for h in sample[s]], 1)
-            for s in sample
+            s: torch.stack([quantities(without(detector, images, h)) - clean for h in sample[s]], 1) for s in sample
         }
     reference = min(naive.values())
     lines = ["| plain loop of hooks, float32 | ms a head and picture |", "|---|---:|"]
@@ -160,7 +156,7 @@ def main() -> None:
     truth = Truth.of(torch.cat([part.masks for part in one])).to(device)
     grids = small.repeat(1, -(-args.category // batch), 1, 1)[:, : args.category]
     times = draws(args.category, 200, 0, "noise")
-    enlarged = partial(enlarge, detector, size=(side, side))
+    enlarged = partial(detector.scoring.enlarge, size=(side, side))
     counted = best(lambda: of_pixels(grids, enlarged, truth, times, PIXEL), device, rounds=3) / grids[..., 0, 0].numel()
     what = f"pixel metrics with 200 replicates, {len(grids)} variants of {args.category} pictures"
     others.append(f"| {what}, µs a map | {1e6 * counted:.1f} | |")

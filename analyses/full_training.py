@@ -21,10 +21,8 @@ from torch import Tensor
 
 from headlens.backbone import load
 from headlens.data import Batch, Loader, Preprocess
-from headlens.detectors.detector import Detector
+from headlens.detectors import Detector, build
 from headlens.detectors.losses import dice, focal
-from headlens.detectors.methods.headclip import HeadCLIP
-from headlens.detectors.methods.registry import preset
 from headlens.detectors.stages import TrainingConfig
 from headlens.training.trainer import Objective
 
@@ -91,7 +89,7 @@ def main() -> None:
     for size, streams, way in product(args.batches, STREAMS, WAYS):
         loader = Loader(Decoded(size, 1), Preprocess(side), size, normalise=False)
         batch = next(iter(loader))
-        detector = HeadCLIP(clip, preset("headclip", streams=STREAMS[streams]))
+        detector = build(clip, "headclip", streams=STREAMS[streams])
         step = Step(detector, batch, loader.preprocess.normalise(batch.images.to(device)), way)
         clip.requires_grad_("all gradients" in way)
         try:

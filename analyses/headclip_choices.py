@@ -31,8 +31,7 @@ from headlens.baselines import SCALES, LocalContrast
 from headlens.data import Pixels
 from headlens.data.opening import ProceduralSet
 from headlens.data.procedural import World
-from headlens.detectors.methods.headclip import HeadCLIP
-from headlens.detectors.methods.registry import preset
+from headlens.detectors import build
 from headlens.detectors.stages import TrainingConfig
 from headlens.metrics.image import image_metrics
 from headlens.training.evaluation import Evaluation, Scorer, evaluate
@@ -150,7 +149,7 @@ def work(waiting: Queue, args: argparse.Namespace) -> None:
         if not (folder / CONFIG).exists():
             aux = painted(args.out, f"procedural:{task.domain}/aux", args.per_category // 2, task.seed)
             config = TrainingConfig.of({"seed": task.seed, **training})
-            train(HeadCLIP(clip, preset(name, **changes), task.seed), aux, config, folder, cpu=args.device == "cpu")
+            train(build(clip, name, task.seed, **changes), aux, config, folder, cpu=args.device == "cpu")
         detector = load_run(folder, clip).detector
         test(detector, tests, task.choice == HEADCLIP).frame.to_parquet(folder / "frame.parquet")
         print(f"{task.name}: {time.monotonic() - started:.0f} s", flush=True)
@@ -190,7 +189,7 @@ def baselines(args: argparse.Namespace) -> None:
     scorers: dict[str, Scorer] = {
         f"local contrast {scale:g}": LocalContrast(scale, device=args.device) for scale in SCALES
     }
-    scorers["clip"] = HeadCLIP(load(args.model, args.weights, device=args.device), preset("clip"))
+    scorers["clip"] = build(load(args.model, args.weights, device=args.device), "clip")
     for name, scorer in scorers.items():
         folder = args.out / "nothing" / f"{name}-0"
         if (folder / "frame.parquet").exists():

@@ -21,10 +21,8 @@ from torch import Tensor
 from headlens.data import Loader, Preprocess
 from headlens.data.procedural import World
 from headlens.detectors.detector import Detector
-from headlens.detectors.methods.headclip import Features
-from headlens.detectors.scoring import Prediction
+from headlens.detectors.scoring import Prediction, logit
 from headlens.heads import Variant, ablate, heads_of, single_heads
-from headlens.heads.measures import logit
 from headlens.metrics import PixelMetrics, image_metrics
 from headlens.training.run import load_run
 
@@ -33,7 +31,7 @@ METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 EVERY = 16
 
 
-def plain(detector: Detector, images: Tensor, text: Tensor, variant: Variant | None) -> Prediction:
+def plain(detector: Detector, images: Tensor, variant: Variant | None) -> Prediction:
     """A whole hooked forward without the variant's heads."""
 
     def silence(z: Tensor, hook: object, head: int) -> Tensor:
@@ -45,10 +43,8 @@ def plain(detector: Detector, images: Tensor, text: Tensor, variant: Variant | N
         (HOOKS[head.stream].format(head.layer), lambda z, hook, number=head.head: silence(z, hook, number))
         for head in (variant.heads if variant else ())
     ]
-    out = detector.backbone.vision.run_with_hooks(
-        images, fwd_hooks=hooks, taps=detector.config.taps, local=detector.plan.local, head_weights=detector.head_weights()
-    )
-    return detector.score(Features(out.embedding, out.patches, (images.shape[2], images.shape[3])), text)
+    with detector.backbone.vision.hooks(hooks):
+        return detector(images)
 
 
 def metrics(scores: Tensor, maps: Tensor, masks: Tensor, categories: list[str]) -> dict[str, float]:
@@ -87,7 +83,7 @@ def main() -> None:
     preprocess = Preprocess(detector.image_size)
     (part,) = Loader(data, preprocess, len(data), normalise=False)
     images = preprocess.normalise(part.images.to(device)).double()
-    categories, text = [record.category for record in part.records], detector.text()[0]
+    categories = [record.category for record in part.records]
 
     def clocked(work):  # type: ignore[no-untyped-def]
         synchronize(device)
@@ -101,7 +97,7 @@ def main() -> None:
     swept, quick = clocked(lambda: ablate(detector, data, variants, metrics=(), batch=args.batch))
     print(f"swept in {quick:.0f} s", flush=True)
     counted, _ = clocked(lambda: ablate(detector, data, some, metrics=METRICS, batch=args.batch))
-    whole, _ = clocked(lambda: plain(detector, images, text, None))
+    whole, _ = clocked(lambda: plain(detector, images, None))
     effects = {
         name: swept.frame[swept.frame["metric"] == name].pivot(index="image", columns="variant", values="effect")
         for name in ("image_margin", "joint_score", "joint_margin", "anomaly_map")
@@ -109,7 +105,7 @@ def main() -> None:
     names = [record.name for record in part.records]
     off, moved, slow = dict.fromkeys([*effects, *METRICS], 0.0), dict.fromkeys(effects, 0.0), 0.0
     for variant in variants:
-        found, seconds = clocked(lambda variant=variant: plain(detector, images, text, variant))
+        found, seconds = clocked(lambda variant=variant: plain(detector, images, variant))
         slow += seconds
         larger = torch.maximum(*(own.anomaly_map.flatten(1).sum(1) for own in (found, whole)))
         change = (found.anomaly_map - whole.anomaly_map).abs().flatten(1).sum(1) / larger

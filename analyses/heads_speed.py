@@ -19,31 +19,30 @@ from torch import Tensor
 
 from headlens import data
 from headlens.backbone import load
-from headlens.detectors.detector import Detector
-from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors import Detector, build
 from headlens.heads import clean_forward, gate_gradients, heads_of, single_heads
 from headlens.heads.ablation import DEFAULT_METRICS
 from headlens.heads.direct import image_parts, tap_parts
-from headlens.heads.measures import features
 from headlens.heads.measuring import measure
 from headlens.heads.summary import category_effects, known_of
 from headlens.heads.variants import Variant
 
 
-def plain(detector: Detector, images: Tensor, text: Tensor, variants: list[Variant]) -> None:
+def plain(detector: Detector, images: Tensor, variants: list[Variant]) -> None:
     """A whole forward, with a gate shut, for every variant."""
     vision = detector.backbone.vision
     for variant in variants:
         gate = vision.proj.new_ones(1, vision.cfg.n_layers, vision.cfg.n_heads)
         gate[:, variant.layer, variant.head] = 0
-        detector.score(features(detector, images, {variant.stream: gate}), text)
+        margins = detector.margins(images, gates={variant.stream: gate})
+        detector.score(margins, (images.shape[2], images.shape[3]))
 
 
 def direct(detector: Detector, images: Tensor) -> None:
     """Direct effects of all heads on the image margin and on every tap."""
     clean = clean_forward(detector, images)
     image_parts(clean)
-    for tap in detector.config.taps:
+    for tap in detector.plan.taps:
         tap_parts(clean, tap)
 
 
@@ -81,17 +80,17 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    detector = HeadCLIP(load(args.model, image_size=args.size, device=device)).requires_grad_(False)
+    detector = build(load(args.model, image_size=args.size, device=device)).requires_grad_(False)
     images = torch.randn(args.images, 3, args.size, args.size, generator=torch.Generator().manual_seed(0)).to(device)
     one = single_heads(heads_of(detector, heads=[3], streams=("global",)))
     local = single_heads(heads_of(detector, streams=("local",)))
     with torch.no_grad():
-        text, clean = detector.text()[0], clean_forward(detector, images)
+        clean = clean_forward(detector, images)
         clean.maps, clean.targets  # noqa: B018  # computed once, as for a sweep
         seconds = paired(
             {
-                "forward and scores": lambda: detector.score(features(detector, images), text),
-                "plain loop": lambda: plain(detector, images, text, one),
+                "forward and scores": lambda: detector(images),
+                "plain loop": lambda: plain(detector, images, one),
                 "global": lambda: measure(clean, one),
                 "local": lambda: measure(clean, local),
                 "direct": lambda: direct(detector, images),

@@ -10,6 +10,7 @@ local-contrast maps, which know nothing: the distance to it is what a backbone h
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from headlens.backbone import Backbone, load
+from headlens.backbone import Backbone, VisionPlan, load
 from headlens.baselines import SCALES, local_contrast
 from headlens.data.procedural.worlds import SPECS, World
 from headlens.detectors.parts.ensemble import ensemble
-from headlens.detectors.scoring import anomaly_map, joint_score, margin, upsample
+from headlens.detectors.scoring import Margins, Scoring
+from headlens.detectors.text import margin
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,17 @@ def prompts(backbone: Backbone) -> Tensor:
 
 @torch.no_grad()
 def scores(
-    backbone: Backbone, images: Tensor, text: Tensor, batch: int = 64, **options
+    backbone: Backbone, images: Tensor, text: Tensor, batch: int = 64, head_weights: Mapping[str, Tensor] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Joint scores [n], class-token scores [n] and maps [n, S, S] of uint8 images [n, 3, S, S]."""
     rows = []
     size = (images.shape[2], images.shape[3])
     for start in range(0, len(images), batch):
         part = normalised(images[start : start + batch].float() / 255)
-        out = backbone.vision(part, taps=TAPS, local=LOCAL, hooked=False, **options)
-        maps = upsample(anomaly_map(out.patches, text, backbone.vision.grid(*size)), size)
-        cls = margin(out.embedding, text).sigmoid()
-        rows.append((joint_score(cls, maps), cls, maps))
+        out = backbone.vision(part, VisionPlan(TAPS, LOCAL, head_weights or {}), hooked=False)
+        taps = {tap: margin(tokens, text) for tap, tokens in out.patches.items()}
+        found = Scoring()(Margins(margin(out.embedding, text), taps), backbone.vision.grid(*size), size)
+        rows.append((found.joint_score, found.image_score, found.anomaly_map))
     joint, cls, maps = (torch.cat(column) for column in zip(*rows, strict=True))
     return joint, cls, maps
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from headlens.backbone import Backbone, LocalStream, architecture, assemble
 from headlens.backbone.embedded import config
 from headlens.backbone.parity import open_clip_names
-from headlens.detectors.scoring import margin
+from headlens.detectors.text import margin
 
 TAPS = (5, 11, 17, 23)
 LOCAL = LocalStream(start=5)

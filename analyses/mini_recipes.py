@@ -20,9 +20,10 @@ from mini_eval import Group, evaluate, floor, prompts, scores
 from mini_pretrain import LOCAL, RECIPES, TAPS, dense_loss, normalised, train
 from torch import Tensor
 
-from headlens.backbone import Backbone, load
+from headlens.backbone import Backbone, VisionPlan, load
 from headlens.data.procedural.worlds import SPECS
-from headlens.detectors.scoring import anomaly_map, joint_score, margin
+from headlens.detectors.scoring import Scoring, joint_score
+from headlens.detectors.text import margin
 
 
 @torch.no_grad()
@@ -41,8 +42,9 @@ def single_heads(backbone: Backbone, images: Tensor, batch: int = 256) -> dict[s
     size = (images.shape[2], images.shape[3])
 
     def read(image: Tensor, gates: dict[str, Tensor], n: int) -> tuple[Tensor, Tensor]:
-        out = backbone.vision(image.expand(n, -1, -1, -1), taps=TAPS, local=LOCAL, gates=gates, hooked=False)
-        maps = anomaly_map(out.patches, text, backbone.vision.grid(*size))
+        out = backbone.vision(image.expand(n, -1, -1, -1), VisionPlan(TAPS, LOCAL), gates=gates, hooked=False)
+        taps = {tap: margin(tokens, text) for tap, tokens in out.patches.items()}
+        maps = Scoring().patch_maps(taps, backbone.vision.grid(*size))
         return maps, joint_score(margin(out.embedding, text).sigmoid(), maps)
 
     heads = [(s, layer, h) for s in (0, 1) for layer in range(cfg.n_layers) for h in range(cfg.n_heads)]
@@ -82,7 +84,7 @@ def fit_head_weights(
     for _ in range(steps):
         pick = torch.randint(len(aux.images), (batch,), device=device, generator=generator)
         images = normalised(aux.images[pick].float() / 255)
-        out = backbone.vision(images, taps=TAPS, local=LOCAL, head_weights=weights, hooked=False)
+        out = backbone.vision(images, VisionPlan(TAPS, LOCAL, weights), hooked=False)
         loss = F.binary_cross_entropy_with_logits(margin(out.embedding, text), label[pick])
         for tokens in out.patches.values():
             loss = loss + dense_loss(margin(tokens, text), patches[pick]) / len(TAPS)

@@ -27,7 +27,7 @@ from common import environment, synchronize
 from headlens import heads, parallel
 from headlens.backbone import load
 from headlens.data.samples import DataSet, Pixels, Record
-from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors import build
 from headlens.detectors.stages import TrainingConfig
 from headlens.training.evaluation import evaluate
 from headlens.training.trainer import train
@@ -66,7 +66,7 @@ class Noise(DataSet):
 def jobs(args: argparse.Namespace, device: torch.device, folder: Path) -> dict[str, Job]:
     """For every verb how many pictures, and what makes its frame of so many."""
     clip = load(args.model, image_size=args.size, device=device)
-    detector = HeadCLIP(clip).requires_grad_(False)
+    detector = build(clip).requires_grad_(False)
     variants = heads.single_heads(heads.heads_of(detector, [args.layer]))
     training = "bfloat16" if args.precision == "bfloat16" else "float32"
     settings = TrainingConfig(epochs=1, batch=args.batch, precision=training, save_every=10**6)
@@ -75,7 +75,7 @@ def jobs(args: argparse.Namespace, device: torch.device, folder: Path) -> dict[s
 
     def trained(count: int) -> None:
         runs.append(folder / f"run-{len(runs)}")
-        train(HeadCLIP(clip), Noise(count, args.size), settings, runs[-1], cpu=device.type == "cpu")
+        train(build(clip), Noise(count, args.size), settings, runs[-1], cpu=device.type == "cpu")
 
     def ranked(count: int, deterministic: bool) -> pd.DataFrame:
         return heads.importance(detector, Noise(count, args.size), deterministic=deterministic, **own).frame

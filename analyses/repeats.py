@@ -25,8 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headlens import heads
 from headlens.backbone import load
-from headlens.detectors.detector import Detector
-from headlens.detectors.methods.headclip import HeadCLIP
+from headlens.detectors import Detector, build
 from headlens.detectors.precision import at_precision
 from headlens.heads.measuring import PROBES, measure
 from headlens.precision import repeatable
@@ -70,7 +69,7 @@ def work(args: argparse.Namespace, file: Path) -> None:
     """One process: leaves what it found the first time, and tells how often it found something else."""
     device = torch.device(args.device)
     torch.set_grad_enabled(False)
-    detector = HeadCLIP(load(args.model, image_size=args.size, device=device))
+    detector = build(load(args.model, image_size=args.size, device=device))
     shape = (args.batch, 3, args.size, args.size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     first = {}

@@ -17,8 +17,7 @@ from common import environment, paired, ratio
 
 from headlens import data
 from headlens.backbone import load
-from headlens.detectors.methods.headclip import HeadCLIP
-from headlens.detectors.methods.registry import preset
+from headlens.detectors import build
 from headlens.detectors.stages import TrainingConfig
 from headlens.training.trainer import Objective
 
@@ -59,9 +58,7 @@ def main() -> None:
     loader = data.Loader(pictures, data.Preprocess(side), args.batch, normalise=False)
     batch = next(iter(loader)).to(device)
     images = loader.preprocess.normalise(batch.images)
-    losses = {
-        name: objective(HeadCLIP(clip, preset("headclip", **changes)), len(pictures)) for name, changes in CASES.items()
-    }
+    losses = {name: objective(build(clip, "headclip", **changes), len(pictures)) for name, changes in CASES.items()}
     seconds = paired({name: partial(step, loss, batch, images) for name, loss in losses.items()}, args.rounds, device)
     print("| a step with | time against weighing both streams |\n|---|---:|")
     for name in CASES:
