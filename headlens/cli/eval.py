@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -136,11 +137,12 @@ def seeds_of(runs: list[Run]) -> list[list[Run]]:
         ConfigError: one run twice.
     """
     from headlens.training.distinct import check_distinct
-    from headlens.training.run import read_config
 
     groups: dict[str, list[Run]] = {}
     for own in runs:
-        alike = [read_config(own.folder)[0], own.detector.config.table(), _training(own), _trained_on(own), own.size]
+        detector = own.detector
+        method = [asdict(detector.backbone.provenance), detector.method, detector.config.table()]
+        alike = [*method, _training(own), _trained_on(own), own.size]
         groups.setdefault(json.dumps(alike), []).append(own)
     for group in groups.values():
         check_distinct(group)

@@ -25,7 +25,7 @@ def import_(
     """
     from headlens.backbone import load
     from headlens.detectors.detector import check_size
-    from headlens.detectors.methods.published import detector_of, read_prompts
+    from headlens.detectors.methods.published import published_detector, read_prompts
     from headlens.training.run import new_run, save_run
 
     prompts = read_prompts(file)
@@ -38,7 +38,7 @@ def import_(
     with new_run(out):
         clip = load(backbone, weights, size, position_rule="bilinear")
         check_size(size, clip.vision.cfg)
-        save_run(out, detector_of(prompts, clip), None, about)
+        save_run(out, published_detector(prompts, clip), None, about)
     typer.echo(
         f"{clip}\n{out}: {prompts.preset}, {prompts.context.shape[1]} tokens of context, "
         f"deep prompts in {len(prompts.deep)} blocks"

@@ -25,25 +25,29 @@ class Positions(str, Enum):
 
 @shared
 def train(
-    data: Annotated[str, typer.Option(help="The auxiliary set: a folder, a listing, or procedural:industrial/aux.")],
-    out: Annotated[Path, typer.Option(help="The run folder; one that was interrupted goes on.", file_okay=False)],
-    preset: Annotated[str, typer.Option(help="headclip, anomalyclip, anomalyclip-published, crane.")] = "headclip",
+    data: Annotated[str, typer.Option(help="The training set: a folder, a listing, or procedural:industrial/aux.")],
+    out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on.", file_okay=False)],
+    preset: Annotated[
+        str, typer.Option(help="A method with its settings: headclip, anomalyclip, anomalyclip-published, crane.")
+    ] = "headclip",
     backbone: Annotated[str, typer.Option(help="mini, mini-captions, or an open_clip name.")] = "mini",
     weights: Annotated[Optional[str], typer.Option(help="A tag, such as openai, or a weight file.")] = None,  # noqa: UP045
     config: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="A TOML file with tables detector and training.", exists=True, dir_okay=False),
+        typer.Option(
+            help="A TOML file; its tables detector and training change settings.", exists=True, dir_okay=False
+        ),
     ] = None,
     epochs: Annotated[Optional[int], typer.Option(help="Passes over the set.", min=1)] = None,  # noqa: UP045
     batch: Annotated[Optional[int], typer.Option(help="Images of one step on each device.", min=1)] = None,  # noqa: UP045
     size: Annotated[Optional[int], typer.Option(help="Pixels along a side.", min=1)] = None,  # noqa: UP045
-    seed: Annotated[Optional[int], typer.Option(help="Of prompts and order.", min=0)] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Of initial values and order of images.", min=0)] = None,  # noqa: UP045
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 in the forward pass.")] = False,
     positions: Annotated[
         Positions, typer.Option(help="How positions reach another size: open_clip's way, or AnomalyCLIP's.")
     ] = Positions.BICUBIC,
-    per_category: Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)] = 40,
-    data_seed: Annotated[int, typer.Option(help="Of a procedural set's pictures.", min=0)] = 0,
+    per_category: Annotated[int, typer.Option(help="Images of each category of a procedural set.", min=2)] = 40,
+    data_seed: Annotated[int, typer.Option(help="Of a procedural set's images.", min=0)] = 0,
     domain: DataDomain = None,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
     follow_links: FollowLinks = False,
@@ -57,8 +61,7 @@ def train(
     from headlens.backbone import load
     from headlens.cli.common import bar, pictures_of, tables
     from headlens.data.notes import lines
-    from headlens.detectors.methods.headclip import HeadCLIPConfig
-    from headlens.detectors.methods.registry import build
+    from headlens.detectors.methods.registry import build, config_of, table_of
     from headlens.detectors.methods.registry import preset as preset_
     from headlens.detectors.stages import TrainingConfig
     from headlens.errors import ConfigError
@@ -71,7 +74,7 @@ def train(
     settings = given["training"] | {name: value for name, value in flags.items() if value is not None}
     try:
         training = TrainingConfig.of(settings)
-        chosen = HeadCLIPConfig.of(preset_(preset).table() | given["detector"])
+        chosen = config_of(table_of(preset_(preset)) | given["detector"])
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}" if config is not None else str(error)) from error
     painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None
@@ -88,9 +91,10 @@ def train(
         if step:
             typer.echo(f"goes on at step {step} of {steps}")
 
-    def progress(row: dict[str, float]) -> None:
+    def progress(row: dict[str, Any]) -> None:
         steps_done.update()
-        steps_done.set_postfix(image=f"{row['image']:.3f}", pixel=f"{row['pixel']:.3f}")
+        terms = {name: f"{term:.3f}" for name, term in row.items() if isinstance(term, float) and name != "seconds"}
+        steps_done.set_postfix({**({"stage": row["stage"]} if "stage" in row else {}), **terms})
 
     def notify() -> None:
         with suppress(OSError):  # not through a buffer, which may be in the middle of something else

@@ -28,6 +28,7 @@ from headlens.detectors.scoring import Margins, Prediction, Scoring
 from headlens.detectors.stages import Stage, TrainingConfig
 from headlens.errors import ConfigError
 from headlens.settings import Settings
+from headlens.units import Unit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,11 +47,13 @@ class MethodConfig(Settings):
         READING: fields that no training depends on.
         WITHOUT: parts that can be left out: the field that switches it off, at what value, and all fields of config and
             training that have no meaning without it.
+        UNIT: of the method's scores.
     """
 
     LEARNED: ClassVar[frozenset[str]] = frozenset()
     READING: ClassVar[frozenset[str]] = frozenset()
     WITHOUT: ClassVar[Mapping[str, tuple[str, object, frozenset[str]]]] = {}
+    UNIT: ClassVar[Unit] = "probability"
 
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError where the backbone ``name`` with these towers cannot have such a detector."""

@@ -1,7 +1,9 @@
-"""What a run folder says, checked before anything is made of it: its files may be anybody's.
+"""What a run folder says, checked before anything is made of it: its files may come from anywhere.
 
-``config.toml`` has tables ``backbone``, ``detector`` and ``training``, the last one not where nobody knows how it was
-trained. ``card.json`` says the same and more, and has the hash of the learned tensors.
+``config.toml`` has tables ``backbone``, ``detector`` and ``training``, the last one not where it is unknown how it was
+trained. ``card.json`` says the same and more, and has the hash of the learned tensors and the format of the folder.
+
+Format 2 names the method in table ``detector``. Format 1 has neither a method, which is HeadCLIP, nor a format.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import json
 import reprlib
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,18 +24,20 @@ from torch import Tensor
 
 from headlens.backbone.config import POSITION_RULES
 from headlens.detectors.detector import MethodConfig
-from headlens.detectors.methods.registry import config_of
+from headlens.detectors.methods.registry import config_of, table_of
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.files import MOST_TEXT, read_regular, read_text
 from headlens.printing import reason
 from headlens.training.shipped import NAMES, expected_sha256
+from headlens.version import __version__
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+FORMAT = 2
 CONFIG, MODEL, CARD, LOG = "config.toml", "model.safetensors", "card.json", "log.csv"
 _MOST_CONFIG = 2**20  # bytes
 _TABLES = ("backbone", "detector", "training")
@@ -41,27 +46,54 @@ _CARD: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(
         ("backbone", "detector", "training", "metrics", "painted", "imported", "versions"), (dict, "a table")
     ),
-    **dict.fromkeys(("seed", "images", "steps", "processes"), (int, "a whole number")),
+    **dict.fromkeys(("format", "seed", "images", "steps", "processes"), (int, "a whole number")),
     **dict.fromkeys(("model_sha256", "trained_on", "domain", "preset", "selection"), (str, "text")),
     "skipped": ((list, dict), "names of images, with reasons"),
     **dict.fromkeys(("unmasked", "adjusted"), (dict, "names of images, with reasons")),
 }
 
 
-def read_config(folder: Path) -> tuple[dict[str, Any], MethodConfig, TrainingConfig | None]:
-    """``config.toml``: its table ``backbone``, and the other two; None where it does not say how it was trained.
+@dataclass(frozen=True)
+class Description:
+    """What the files of a run say, but for its learned tensors.
+
+    Args:
+        folder: of the run.
+        backbone: table ``backbone`` of ``config.toml``.
+        config: of the detector.
+        training: how it was trained; None where that is unknown.
+        card: of ``card.json``.
+    """
+
+    folder: Path
+    backbone: dict[str, Any]
+    config: MethodConfig
+    training: TrainingConfig | None
+    card: dict[str, Any]
+
+
+def read_description(folder: Path) -> Description:
+    """``config.toml`` and ``card.json``, where both say the same.
 
     Raises:
-        RunError: no run, or not readable.
-        ConfigError: a setting that does not exist, or cannot be what it is.
+        RunError: no run, damaged, of an unknown format, or edited by hand.
+        ConfigError: a method or a setting that does not exist, or a value that it cannot have.
     """
-    path = folder / CONFIG
-    if not exists(path):
+    if not exists(folder / CONFIG):
         what = f"no {CONFIG} in it" if exists(folder) else "no such folder"
         raise RunError(
             f"{folder}: {what}; a run is a folder that `headlens train` has written, or one of those that ship: "
             f"{', '.join(NAMES)}"
         )
+    card = _read_card(folder / CARD)
+    described = Description(folder, *_read_config(folder / CONFIG), card)
+    _check_same(described)
+    _check_threshold(described)
+    return described
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], MethodConfig, TrainingConfig | None]:
+    """The tables ``backbone``, ``detector`` and ``training``."""
     _check_shipped(path)
     try:
         tables = tomllib.loads(read_text(path, _MOST_CONFIG))
@@ -78,13 +110,8 @@ def read_config(folder: Path) -> tuple[dict[str, Any], MethodConfig, TrainingCon
         raise ConfigError(f"{path}: {error}") from error
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """``card.json``.
-
-    Raises:
-        RunError: missing, damaged, or with something that a card has not.
-    """
-    path = folder / CARD
+def _read_card(path: Path) -> dict[str, Any]:
+    """The card, of a known format, and with nothing in it that a card has not."""
     _check_shipped(path)
     try:
         card = json.loads(read_text(path))
@@ -96,35 +123,26 @@ def read_card(folder: Path) -> dict[str, Any]:
     for name, (kind, what) in _CARD.items():
         if card.get(name) is not None and (not isinstance(card[name], kind) or isinstance(card[name], bool)):
             raise RunError(f"{path}: {name} is {reprlib.repr(card[name])}; it is {what}: copy the run again")
+    if card.get("format") is not None and not 1 <= card["format"] <= FORMAT:
+        raise RunError(
+            f"{path}: format is {card['format']}, and headlens {__version__} reads formats 1 to {FORMAT}: install the "
+            "headlens that wrote this run"
+        )
     if absent := [name for name in ("backbone", "detector", "model_sha256") if card.get(name) is None]:
         raise RunError(f"{path}: there is no {absent[0]}; copy the run again")
-    threshold = card.get("threshold")
-    if threshold is not None:
-        number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-        if not (number and 0 <= threshold <= 1):  # which NaN is not
-            raise RunError(
-                f"{path}: threshold is {reprlib.repr(threshold)}; a joint score is 0 to 1: copy the run again"
-            )
     return card
 
 
-def check_same(folder: Path, card: Mapping[str, Any], about: Mapping[str, Any], *tables: Any) -> None:
-    """Whether ``config.toml`` says what the card says: one that was edited by hand describes no run that ever was.
+def _check_same(described: Description) -> None:
+    """Whether both files say the same: a ``config.toml`` that was edited by hand describes no run that ever was.
 
-    Args:
-        folder: of both.
-        card: as it was read.
-        about: the table ``backbone`` of ``config.toml``.
-        *tables: the other two. A card of an older version has no settings of training but their seed.
-
-    Raises:
-        RunError: naming what differs, and both values.
+    A card of an older version has no settings of training but their seed.
     """
-    detector, training = tables
+    folder, card, training = described.folder, described.card, described.training
     try:
         pairs = [
-            (about, {name: card["backbone"].get(name) for name in _BACKBONE}),
-            (detector.table(), config_of(card["detector"]).table()),
+            (described.backbone, {name: card["backbone"].get(name) for name in _BACKBONE}),
+            (table_of(described.config), table_of(config_of(card["detector"]))),
         ]
         if training is not None and "training" in card:
             pairs.append((training.table(), TrainingConfig.of(card["training"]).table()))
@@ -136,14 +154,29 @@ def check_same(folder: Path, card: Mapping[str, Any], about: Mapping[str, Any], 
         raise RunError(
             f"{folder / CONFIG}: there is no table [training], but {CARD} is of a training; copy the run again"
         )
-    for ours, theirs in pairs:
-        for name in ours:
-            if ours[name] != theirs[name]:
+    for in_config, in_card in pairs:
+        for name, value in in_config.items():
+            if value != in_card[name]:  # the method comes first, and with it all names
                 raise RunError(
-                    f"{folder}: {name} is {reprlib.repr(ours[name])} in {CONFIG} and {reprlib.repr(theirs[name])} in "
+                    f"{folder}: {name} is {reprlib.repr(value)} in {CONFIG} and {reprlib.repr(in_card[name])} in "
                     f"{CARD}: one of them was edited, put it back; in Python, run.changed(folder, alpha=…) makes a new "
                     "run of the same learned tensors"
                 )
+
+
+def _check_threshold(described: Description) -> None:
+    """Whether a joint score of this method can be where the card has its threshold."""
+    threshold, probability = described.card.get("threshold"), described.config.UNIT == "probability"
+    if threshold is None:
+        return
+    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    most = 1 if probability else sys.float_info.max
+    if not (number and (0 if probability else -most) <= threshold <= most):  # which NaN is not
+        what = "0 to 1" if probability else "a finite number"
+        raise RunError(
+            f"{described.folder / CARD}: threshold is {reprlib.repr(threshold)}; a joint score is {what}: copy the run "
+            "again"
+        )
 
 
 def read_tensors(folder: Path, digest: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -156,9 +189,9 @@ def read_tensors(folder: Path, digest: str, shapes: Mapping[str, tuple[int, ...]
     most = sum(4 * int(torch.Size(shape).numel()) for shape in shapes.values()) + 2**20  # and a header
     try:
         content = read_regular(path, most)
-        found = sha256(content).hexdigest()
-        if found != digest:
-            raise RunError(f"{path}: its SHA-256 is {found}, the card says {digest}: edited or damaged; copy it again")
+        actual = sha256(content).hexdigest()
+        if actual != digest:
+            raise RunError(f"{path}: its SHA-256 is {actual}, the card says {digest}: edited or damaged; copy it again")
         tensors = load(content)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise RunError(f"{path}: {reason(error)}; copy the run again") from error

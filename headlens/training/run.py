@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -21,7 +21,7 @@ from headlens import html
 from headlens.backbone import Backbone, architecture
 from headlens.backbone import load as load_backbone
 from headlens.detectors.detector import Detector, check_size
-from headlens.detectors.methods.registry import build
+from headlens.detectors.methods.registry import build, table_of
 from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import TrainingConfig
 from headlens.devices import device_of
@@ -32,12 +32,12 @@ from headlens.predict import Image, predict
 from headlens.training.reading import (
     CARD,
     CONFIG,
+    FORMAT,
     LOG,
     MODEL,
-    check_same,
+    Description,
     exists,
-    read_card,
-    read_config,
+    read_description,
     read_tensors,
 )
 from headlens.training.shipped import folders
@@ -53,7 +53,7 @@ class Run:
     Args:
         folder: where it lies.
         detector: ready to score.
-        training: how it was trained; None where its authors have not said.
+        training: how it was trained; None where that is unknown.
         card: of ``card.json``: backbone and weight hash, training set, selection rule, threshold, versions, metrics.
     """
 
@@ -62,14 +62,6 @@ class Run:
     training: TrainingConfig | None
     card: dict[str, Any]
 
-    if not TYPE_CHECKING:  # which knows what a run has
-
-        def __getattr__(self, name: str) -> Any:
-            """Says what to do where a run is taken for its detector."""
-            if hasattr(type(self), name):  # one of its own, which failed: by an error of its own
-                return object.__getattribute__(self, name)
-            raise AttributeError(f"a Run has no {name!r}; what asks for a detector takes this run's: run.detector")
-
     @property
     def size(self) -> int:
         """Pixels along a side that images are resized to, as in training."""
@@ -77,14 +69,14 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        """Of its training; None where nobody has said."""
+        """Of its training; None where that is unknown."""
         return self.training.seed if self.training is not None else None
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         card = self.card
         facts = {
-            "trained on": f"{card.get('trained_on', 'unknown')}, {card.get('images', 'unknown')} pictures",
+            "trained on": f"{card.get('trained_on', 'unknown')}, {card.get('images', 'unknown')} images",
             "steps": card.get("steps"),
             "seed": card.get("seed"),
             "selection": card.get("selection"),
@@ -116,7 +108,7 @@ class Run:
         """
         detector, folder = self.detector.with_config(**changes), Path(folder)
         about = {**self.card, "threshold": None, "metrics": None}
-        about["changed"] = {"from": self.folder.name, "model_sha256": self.card.get("model_sha256"), **_plain(changes)}
+        about["changed"] = {"from": self.folder.name, "model_sha256": self.card.get("model_sha256"), **changes}
         with new_run(folder):
             save_run(folder, detector, self.training, about)
         return load_run(folder, self.detector.backbone)
@@ -172,14 +164,15 @@ def save_run(
             "image_size": list(provenance["image_size"]),
             "position_rule": provenance["position_rule"],
         },
-        "detector": _plain(detector.config.table()),
-        **({"training": _plain(training.table())} if training is not None else {}),
+        "detector": table_of(detector.config),
+        **({"training": training.table()} if training is not None else {}),
     }
     learned = {name: value.detach().float().cpu().contiguous() for name, value in detector.state_dict().items()}
     if broken := [name for name, value in learned.items() if not value.isfinite().all()]:
         raise RunError(f"{folder}: {broken[0]} has NaN or infinity, and is not saved; train with a smaller lr")
     weights = save(learned)
     card = {
+        "format": FORMAT,
         **about,
         "backbone": provenance,
         **{name: table for name, table in tables.items() if name != "backbone"},
@@ -233,10 +226,43 @@ def load_run(
         CheckpointError: the backbone's file is missing or damaged.
         ConfigError: a device that does not exist, or that this machine has not.
     """
-    folder = find_run(folder)
-    about, config, training = read_config(folder)
-    card = read_card(folder)
-    check_same(folder, card, about, config, training)
+    return _load(read_description(find_run(folder)), backbone, weights, device, dtype)
+
+
+def load_runs(
+    *names: str | Path, weights: str | Path | None = None, device: str | torch.device | None = None
+) -> list[Run]:
+    """The runs that names mean: folders, shipped runs, all seeds of a shipped one. Those of one backbone share it.
+
+    Args:
+        *names: of which runs.
+        weights, device: as in ``load_run``.
+
+    Raises:
+        RunError, CheckpointError: as ``load_run``.
+
+    >>> [run.folder.name for run in load_runs("mini-medical")]
+    ['mini-medical-0', 'mini-medical-1', 'mini-medical-2']
+    """
+    loaded, backbones = [], dict[str, Backbone]()
+    for folder in [folder for name in names for folder in _folders(name)]:
+        described = read_description(folder)
+        key = json.dumps(described.backbone)
+        loaded.append(_load(described, backbones.get(key), weights, device))
+        backbones[key] = loaded[-1].detector.backbone
+    return loaded
+
+
+def _load(
+    described: Description,
+    backbone: Backbone | None,
+    weights: str | Path | None,
+    device: str | torch.device | None,
+    dtype: torch.dtype = torch.float32,
+) -> Run:
+    """The run that the files describe; what cannot be is refused before a backbone is loaded."""
+    folder, about, config, training = described.folder, described.backbone, described.config, described.training
+    card = described.card
     if backbone is not None:
         _check_backbone(folder, backbone, card)
         vision, text = backbone.vision.cfg, backbone.text.cfg
@@ -261,33 +287,9 @@ def load_run(
     detector = build(backbone, config)
     detector.load_state_dict(tensors)
     detector.size = (training.size if training is not None else 0) or about["image_size"][0]
-    if "imported" in card:  # older versions wrote settings that nobody had told them
+    if "imported" in card:  # older versions wrote settings of training, which were not those of its authors
         training = None
     return Run(folder, detector.requires_grad_(False).eval(), training, card)
-
-
-def load_runs(
-    *names: str | Path, weights: str | Path | None = None, device: str | torch.device | None = None
-) -> list[Run]:
-    """The runs that names mean: folders, shipped runs, all seeds of a shipped one. Those of one backbone share it.
-
-    Args:
-        *names: of which runs.
-        weights, device: as in ``load_run``.
-
-    Raises:
-        RunError, CheckpointError: as ``load_run``.
-
-    >>> [run.folder.name for run in load_runs("mini-medical")]
-    ['mini-medical-0', 'mini-medical-1', 'mini-medical-2']
-    """
-    loaded, clips = [], dict[str, Backbone]()
-    for name in names:
-        for folder in _folders(name):
-            about = json.dumps(read_config(folder)[0])
-            loaded.append(load_run(folder, clips.get(about), weights=weights, device=device))
-            clips[about] = loaded[-1].detector.backbone
-    return loaded
 
 
 def _check_backbone(folder: Path, backbone: Backbone, card: Mapping[str, Any]) -> None:
@@ -335,8 +337,3 @@ def _backbone(
         dtype=dtype,
         seed=int(random[1]) if random else 0,
     )
-
-
-def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Tuples as lists: TOML knows no other sequence."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in table.items()}

@@ -74,7 +74,7 @@ def train(
     about: Mapping[str, Any] | None = None,
     cpu: bool = False,
     begin: Callable[[int, int], object] = lambda step, steps: None,
-    progress: Callable[[dict[str, float]], object] = lambda row: None,
+    progress: Callable[[dict[str, Any]], object] = lambda row: None,
     notify: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Trains ``detector`` on ``dataset`` and writes the run folder ``out``; goes on where a killed run stopped.

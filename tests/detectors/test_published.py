@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from headlens.backbone import Backbone, architecture_from_config, assemble
 from headlens.cli import app
-from headlens.detectors.methods.published import detector_of, read_prompts
+from headlens.detectors.methods.published import published_detector, read_prompts
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import CheckpointError, RunError
-from headlens.figures import grouped
+from headlens.training import grouped
 from headlens.training.run import load_run, save_run
 from tests.backbone.models import tiny_config
 from tests.detectors.conftest import SENTENCES
@@ -52,7 +52,7 @@ def test_prompts_become_the_detector_of_their_authors(method, clip, theirs, tmp_
     state = checkpoint(clip, method)
     prompts = read_prompts(saved(state, tmp_path / "epoch_15.pth"))
     assert prompts.preset == method
-    detector = detector_of(prompts, clip)
+    detector = published_detector(prompts, clip)
     context = torch.cat([state["ctx_pos"][0], state["ctx_neg"][0]])
     deep = [state["compound_prompts_text.0"], state["compound_prompts_text.1"]]
     tokens = clip.tokenizer(["object.", "damaged object."])
@@ -71,11 +71,11 @@ def test_another_clip_is_refused(clip, tmp_path):
     prompts = read_prompts(saved(checkpoint(clip, "crane"), tmp_path / "a.pth"))
     other = assemble(architecture_from_config(SENTENCES, "tiny"), None, seed=9)
     with pytest.raises(RunError, match=r"other embeddings of 'object\.'"):
-        detector_of(prompts, other)
+        published_detector(prompts, other)
     wide = tiny_config(vocab_size=49408, context_length=32)
     wide["text_cfg"] |= {"width": 2 * clip.text.cfg.d_model}
     with pytest.raises(RunError, match="wide"):
-        detector_of(prompts, assemble(architecture_from_config(wide, "wide"), None))
+        published_detector(prompts, assemble(architecture_from_config(wide, "wide"), None))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A tiny CLIP, and a set of painted pictures small enough to train on in a second."""
+"""A tiny CLIP, and a procedural set small enough to train on in a second."""
 
 from __future__ import annotations
 

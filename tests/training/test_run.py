@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from headlens import heads
 from headlens.backbone import architecture, architecture_from_config, assemble, embedded
 from headlens.backbone import load as load_backbone
 from headlens.backbone.plan import STREAMS
-from headlens.detectors.methods.headclip import HeadCLIP, learned_shapes
+from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, HeadlensError, RunError
-from headlens.training.run import Run, load_run, read_config, save_run
+from headlens.training.reading import tomllib
+from headlens.training.run import load_run, load_runs, save_run
 from tests.backbone.models import tiny_config
 from tests.training.conftest import SMALL
 
@@ -39,29 +39,81 @@ def test_a_reloaded_run_predicts_the_same_bits(run, clip):
     assert torch.equal(a.anomaly_map, b.anomaly_map) and torch.equal(a.joint_score, b.joint_score)
     assert loaded.threshold == 0.4
     assert loaded.training == TrainingConfig(seed=7)
-    assert read_config(folder)[1] == detector.config
-
-
-def test_a_run_in_place_of_its_detector_says_what_to_do(run, clip):
-    loaded = load_run(run[0], clip)
-    with pytest.raises(AttributeError, match=r"a Run has no '\w+'; .* run\.detector"):
-        heads.heads_of(loaded)
-    assert copy(loaded).card == loaded.card
-
-
-def test_what_fails_inside_a_run_says_so_itself(run, clip, monkeypatch):
-    def fails(self):
-        raise AttributeError("deep inside")
-
-    monkeypatch.setattr(Run, "threshold", property(fails))
-    with pytest.raises(AttributeError, match="deep inside"):
-        _ = load_run(run[0], clip).threshold
+    assert loaded.detector.config == detector.config
 
 
 def test_the_card_says_what_made_it(run):
     card = json.loads((run[0] / "card.json").read_text())
     assert card["backbone"]["name"] == "tiny"
     assert {"detector", "seed", "threshold", "model_sha256", "versions"} <= set(card)
+    assert card["format"] == 2 and card["detector"]["method"] == "headclip"
+    assert 'method = "headclip"' in (run[0] / "config.toml").read_text()
+
+
+def older(folder):
+    """Makes it one of format 1, whose files do not say so, nor a method."""
+    config, card = folder / "config.toml", json.loads((folder / "card.json").read_text())
+    config.write_text(config.read_text().replace('method = "headclip"\n', ""))
+    del card["format"], card["detector"]["method"]
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+@torch.no_grad()
+def test_a_run_of_format_1_predicts_the_same_bits(run, clip):
+    folder, detector = run
+    older(folder)
+    images = torch.randn(2, 3, 32, 32)
+    loaded = load_run(folder, clip)
+    assert torch.equal(loaded.detector(images).anomaly_map, detector(images).anomaly_map)
+    again = loaded.changed(folder.parent / "new", alpha=0.25)
+    assert again.card["format"] == 2 and again.card["detector"]["method"] == "headclip"
+
+
+def carded(folder, **values):
+    path = folder / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize("number", [0, -1, 3])
+def test_an_unknown_format_is_refused_whatever_else_is_in_the_folder(number, run, clip):
+    carded(run[0], format=number)
+    (run[0] / "config.toml").write_text("[another]")
+    with pytest.raises(RunError, match=rf"run/card\.json: format is {number}, .* reads formats 1 to 2: install the"):
+        load_run(run[0], clip)
+
+
+def test_an_unknown_method_is_refused(run, clip):
+    config = run[0] / "config.toml"
+    config.write_text(config.read_text().replace('"headclip"', '"daydream"'))
+    with pytest.raises(ConfigError, match=r"config\.toml: method is 'daydream'; this headlens has headclip: install"):
+        load_run(run[0], clip)
+    older(run[0])
+    carded(run[0], detector={"method": ["a"]})
+    config.write_text(config.read_text().replace('"daydream"', '"headclip"'))
+    with pytest.raises(RunError, match=r"card\.json: method is \['a'\]; this headlens has headclip: .*copy the run"):
+        load_run(run[0], clip)
+
+
+def test_a_threshold_is_of_the_unit_of_the_method(run, clip, monkeypatch):
+    carded(run[0], threshold=-3.5)
+    with pytest.raises(RunError, match=r"threshold is -3\.5; a joint score is 0 to 1"):
+        load_run(run[0], clip)
+    monkeypatch.setattr("headlens.detectors.methods.headclip.HeadCLIPConfig.UNIT", "logit")
+    assert load_run(run[0], clip).threshold == -3.5
+    carded(run[0], threshold=float("inf"))
+    with pytest.raises(RunError, match="threshold is inf; a joint score is a finite number"):
+        load_run(run[0], clip)
+
+
+def test_every_file_of_a_run_is_read_once(monkeypatch):
+    """Also where several share a backbone."""
+    read = []
+    monkeypatch.setattr(
+        "headlens.training.reading.tomllib.loads", lambda text, loads=tomllib.loads: read.append(1) or loads(text)
+    )
+    first, second, third = load_runs("mini-medical")
+    assert first.detector.backbone is second.detector.backbone is third.detector.backbone
+    assert len(read) == 3
 
 
 def test_a_run_of_another_backbone_is_refused(run):
@@ -138,7 +190,8 @@ def test_the_same_tensors_read_in_another_way_are_a_new_run(run, clip):
     changed = loaded.changed(run[0].parent / "new", alpha=0.25)
     assert changed.detector.config == replace(loaded.detector.config, alpha=0.25)
     assert changed.threshold is None and changed.card["changed"]["model_sha256"] == loaded.card["model_sha256"]
-    assert all(torch.equal(own, changed.detector.state_dict()[n]) for n, own in loaded.detector.state_dict().items())
+    before, after = loaded.detector.state_dict(), changed.detector.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(RunError, match="finished run"):
         loaded.changed(run[0], alpha=0.25)
     with pytest.raises(ConfigError, match="context decides what is learned"):
@@ -157,7 +210,7 @@ def test_shapes_that_are_checked_before_are_those_of_what_is_made(clip):
     for changes in ({}, {"deep": 0}, {"prompts": "ensemble"}, {"head_weights": "none"}, {"streams": STREAMS}):
         config = preset("headclip", **{**SMALL, **changes})
         made = {name: tuple(value.shape) for name, value in HeadCLIP(clip, config).state_dict().items()}
-        assert learned_shapes(config, clip.vision.cfg, clip.text.cfg) == made
+        assert config.learned_shapes(clip.vision.cfg, clip.text.cfg) == made
 
 
 def test_a_folder_that_cannot_be_written_is_named(clip, headclip, tmp_path):
@@ -182,4 +235,4 @@ def test_an_activation_that_was_said_is_said_again_for_the_run(tmp_path, recwarn
     save_run(tmp_path / "run", HeadCLIP(clip, preset("anomalyclip")), TrainingConfig(), {})
     again = load_run(tmp_path / "run", weights=file).detector.backbone.provenance
     assert again == clip.provenance and again.act_fn_known
-    assert not [own for own in recwarn if "activation" in str(own.message)]
+    assert not [warning for warning in recwarn if "activation" in str(warning.message)]

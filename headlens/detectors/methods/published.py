@@ -1,4 +1,4 @@
-"""Prompts that others have published: the checkpoints of AnomalyCLIP (arXiv 2310.18961) and Crane (arXiv 2504.11055).
+"""Published prompts: the checkpoints of AnomalyCLIP (arXiv 2310.18961) and Crane (arXiv 2504.11055).
 
 Both keep a state dict under ``prompt_learner``: ``ctx_pos`` and ``ctx_neg`` [1, 1, n, D], the context of the normal and
 the abnormal prompt; ``compound_prompts_text.{i}`` [k, D], deep prompts of text block ``i + 1``; and embeddings of the
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headlens.backbone import Backbone
 from headlens.backbone.checkpoint import read_checkpoint
-from headlens.detectors.detector import Detector
+from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.errors import CheckpointError, RunError
 
@@ -104,7 +104,7 @@ def read_prompts(path: str | Path) -> PublishedPrompts:
     )
 
 
-def detector_of(prompts: PublishedPrompts, backbone: Backbone) -> Detector:
+def published_detector(prompts: PublishedPrompts, backbone: Backbone) -> HeadCLIP:
     """The detector that its authors evaluate, on ``backbone``.
 
     Raises:
@@ -119,18 +119,16 @@ def detector_of(prompts: PublishedPrompts, backbone: Backbone) -> Detector:
         )
     for side, sentence in _SENTENCES.items():
         tokens = backbone.tokenizer([sentence])[0].to(backbone.logit_scale.device)
-        own = backbone.text.token_embedding(tokens[: int(tokens.argmax()) + 1]).float().cpu()
-        theirs = prompts.words[side][: len(own)]
-        if theirs.shape != own.shape or not torch.allclose(own, theirs, atol=1e-3 * float(own.abs().max())):
+        ours = backbone.text.token_embedding(tokens[: int(tokens.argmax()) + 1]).float().cpu()
+        theirs = prompts.words[side][: len(ours)]
+        if theirs.shape != ours.shape or not torch.allclose(ours, theirs, atol=1e-3 * float(ours.abs().max())):
             raise RunError(
                 f"the prompts were learned on a CLIP with other embeddings of {sentence!r} than {backbone}: load the "
                 "one that they were learned on (ViT-L-14-336-quickgelu with weights openai)"
             )
     sizes = {"context": prompts.context.shape[1], "deep": len(prompts.deep)}
     sizes |= {"deep_tokens": len(prompts.deep[0])} if prompts.deep else {}
-    detector = Detector(backbone, preset(prompts.preset, **sizes))
-    assert detector.prompts is not None
-    detector.prompts.load_state_dict(
-        {"context": prompts.context, **{f"deep.{i}": prompt for i, prompt in enumerate(prompts.deep)}}
-    )
+    detector = HeadCLIP(backbone, preset(prompts.preset, **sizes))
+    deep = {f"prompts.deep.{i}": prompt for i, prompt in enumerate(prompts.deep)}
+    detector.load_state_dict({"prompts.context": prompts.context, **deep})
     return detector.requires_grad_(False).eval()

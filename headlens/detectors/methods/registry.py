@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -64,14 +65,24 @@ def method_of(config: MethodConfig) -> str:
     return next(name for name, (_, settings) in METHODS.items() if type(config) is settings)
 
 
+def table_of(config: MethodConfig) -> dict[str, Any]:
+    """The settings as table ``detector`` of a run's ``config.toml``: the method's name comes first."""
+    return {"method": method_of(config), **config.table()}
+
+
 def config_of(table: Mapping[str, Any]) -> MethodConfig:
     """The settings in table ``detector`` of a run's ``config.toml``; without ``method`` they are HeadCLIP's.
 
     Raises:
         ConfigError: an unknown method or field, or a value of another type.
+
+    >>> config_of(table_of(PRESETS["crane"])) == PRESETS["crane"]
+    True
     """
     fields = dict(table)
     method = fields.pop("method", "headclip")
     if not isinstance(method, str) or method not in METHODS:
-        raise ConfigError(f"unknown method {method!r}; this headlens has {', '.join(METHODS)}")
+        raise ConfigError(
+            f"method is {reprlib.repr(method)}; this headlens has {', '.join(METHODS)}: install one that has it"
+        )
     return METHODS[method][1].of(fields)
