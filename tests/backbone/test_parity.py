@@ -77,10 +77,11 @@ def test_the_two_position_rules_differ_off_size_and_only_there(theirs, images):
     assert not torch.allclose(a.encode_image(larger), b.encode_image(larger))
 
 
-def test_a_real_architecture_in_both_precisions():
-    for row in parity("ViT-B-32-quickgelu", sizes=[None, (160, 256)]):
-        for check in ("image", "image_fast", "text", "heads", "residual"):
-            assert row[check] < row["limit"], f"{check} of {row}"
+def test_a_real_architecture():
+    """Once; the tiny ones go through sizes and precisions, which an identity does not depend on."""
+    (row,) = parity("ViT-B-32-quickgelu", sizes=[(160, 256)], dtypes=[torch.float32])
+    for check in ("image", "image_fast", "text", "heads", "residual"):
+        assert row[check] < row["limit"], f"{check} of {row}"
 
 
 def test_half_precision_is_near(theirs, images):
