@@ -6,6 +6,7 @@ Each refusal says what cannot be, why, and what holds instead.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,6 +14,9 @@ from headlens.backbone.plan import VisionPlan
 from headlens.detectors.detector import Detector
 from headlens.detectors.reading import Reading
 from headlens.errors import ConfigError, ShapeError
+
+if TYPE_CHECKING:
+    from headlens.heads.variants import Head
 
 
 def blank_reading(detector: Detector) -> Reading:
@@ -74,18 +78,19 @@ def check_reached(reached: Container[tuple[str, int]], stream: str, layer: int) 
         raise ConfigError(
             f"heads of layer {layer} of the {stream} stream have no direct effect: what they write is read through an "
             "adapter that is no linear map, even with its masks and norms held; contributions has the stream below it "
-            "as one part, and ablate and importance measure these heads"
+            "as one part, 'below', and ablate and importance measure these heads"
         )
 
 
-def check_straight(plan: VisionPlan, heads: Iterable[tuple[str, int, int]], what: str) -> None:
-    """Raises ConfigError for heads (stream, layer, head) below an adapter, which changes what they write."""
-    for stream, layer, head in heads:
-        if blocks := [block for block in plan.adapters.get(stream, {}) if block >= layer]:
+def check_straight(plan: VisionPlan, heads: Iterable[Head], what: str) -> None:
+    """Raises ConfigError for heads below an adapter, which changes what they write."""
+    for head in heads:
+        adapted = [block for block in plan.adapters.get(head.stream, {}) if plan.attention(head.stream, block)]
+        if above := [block for block in adapted if block >= head.layer]:
             raise ConfigError(
-                f"{what} of head {head} of layer {layer} of the {stream} stream: the adapter after block {min(blocks)} "
-                "changes what it writes, differently at every token, so that no one map takes it to the joint space; "
-                f"name heads above block {max(blocks)}, or take contributions or ablate"
+                f"{what} for {head}: the adapter after block {min(above)} changes what it writes, differently at every "
+                f"token, and no one map takes it to the joint space; name heads above block {max(above)}, or take "
+                "contributions or ablate"
             )
 
 

@@ -11,7 +11,8 @@ import torch
 
 from headlens.backbone.plan import STREAMS
 from headlens.detectors.detector import Detector
-from headlens.errors import ConfigError, ShapeError
+from headlens.errors import ShapeError
+from headlens.heads.exactness import check_local
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,8 +113,8 @@ def heads_of(
     if unknown := [stream for stream in streams if stream not in STREAMS]:
         raise ShapeError(f"stream {unknown[0]!r} does not exist; streams are {', '.join(STREAMS)}")
     vision, layers_of = detector.backbone.vision.cfg, stream_layers(detector)
-    if list(streams) == ["local"] and not layers_of["local"]:
-        raise ConfigError("this detector has no local stream: its taps read the global one")
+    if list(streams) == ["local"]:
+        check_local(detector.plan)
     numbers = range(vision.n_heads) if heads is None else list(heads)
     _check(numbers, range(vision.n_heads), "head", "heads")
     if layers is not None:

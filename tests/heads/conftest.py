@@ -13,6 +13,8 @@ from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.metrics.threads import one_thread
 from tests.backbone.models import random_clip, tiny_config
+from tests.heads.plans import planned as with_plan
+from tests.heads.plans import plans
 
 SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5, "streams": ("global", "local")}
 SENTENCES = tiny_config(vocab_size=49408, context_length=32)
@@ -52,6 +54,18 @@ def make(state):
 @pytest.fixture
 def detector(make) -> Detector:
     return make()
+
+
+@pytest.fixture
+def planned(make):
+    """Builds detectors with another plan: the name of one of ``PLANS``, or its changes; and other fields of config."""
+
+    def made(changes: str | dict, dtype: torch.dtype = torch.float64, **config) -> Detector:
+        detector = make(dtype, **config)
+        width = detector.backbone.vision.cfg.d_model
+        return with_plan(detector, plans(width)[changes] if isinstance(changes, str) else changes)
+
+    return made
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,9 +12,11 @@ from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
 from headlens.errors import ConfigError, IdentityError, ShapeError
 from headlens.heads.clean import clean_forward
 from headlens.heads.contributions import contributions
-from headlens.heads.direct import check, head_maps, image_parts, source_maps, tap_parts
+from headlens.heads.direct import check, check_streams, head_maps, image_parts, source_maps, tap_parts
+from headlens.heads.exactness import held
 from tests.backbone.models import close
 from tests.heads.oracles import cached, hooked
+from tests.heads.plans import PLANS
 
 READERS = [
     {},
@@ -110,7 +114,7 @@ def test_11_one_image_at_a_time(detector, images):
         alone = tap_parts(clean_forward(detector, images[row : row + 1]), 3)
         for stream, own in alone.heads.items():
             close(own[0], together.heads[stream][row])
-        close(alone.mlps[0], together.mlps[row])
+        close(alone.rest[0], together.rest[row])
 
 
 @torch.no_grad()
@@ -153,7 +157,144 @@ def test_over_a_data_set(make, pictures):
     assert result.provenance["backbone"]["name"] == "tiny"
 
 
-def test_mixed_image_features_are_refused(detector, images):
-    object.__setattr__(detector.config, "score_pooling", 0.5)
-    with pytest.raises(ConfigError, match=r"score_pooling is 0\.5"):
-        clean_forward(detector, images)
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", [0.0, 0.5])
+@pytest.mark.parametrize("name", PLANS)
+def test_parts_are_the_margins_whatever_the_plan(planned, images, name, pooling):
+    detector = planned(name, score_pooling=pooling)
+    clean, margins = clean_forward(detector, images), detector.margins(images)
+    check_streams(clean, torch.float64)
+    parts, read = image_parts(clean), clean.plan.streams if pooling else ("global",)
+    close(parts.total, margins.image, 1e-12)
+    close(sum(heads.sum((-2, -1)) for heads in parts.heads.values()) + parts.rest, parts.total, 1e-12)
+    assert set(parts.heads) == set(read) and parts.layers["global"] == range(4)
+    for tap, margin in margins.taps.items():
+        parts = tap_parts(clean, tap)
+        close(parts.total, margin, 1e-12)
+        assert parts.layers == {stream: layers for stream, layers in clean.plan.writers(tap).items() if layers}
+        assert {part.layer for part in parts.terms if part.kind == "mlp" and part.stream == "local"} == {
+            layer for layer in parts.layers.get("local", ()) if clean.plan.has_mlp("local", layer)
+        }
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", [0.0, 0.5])
+def test_parts_under_adapters_are_what_is_left_of_them_behind_those(planned, images, pooling):
+    """Built the long way up: what a head writes, through both adapters as they are at their tokens, then read."""
+    detector = planned("both adapters", score_pooling=pooling)
+    clean, text = clean_forward(detector, images), detector.text()[0]
+    vision, patches, margins = detector.backbone.vision, clean.patches, clean.margins
+    u, norm = (text[1] - text[0]).double() / 0.07, vision.ln_final
+
+    def read(written, tokens):
+        centred = written - written.mean(-1, keepdim=True)
+        scale = (tokens.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+        return centred / scale * norm.weight @ vision.proj @ u / vision.readout(tokens).norm(dim=-1)
+
+    def risen(stream, layer, head, to):
+        z = clean.wrote(stream, layer)[:, :, head]
+        written = z @ vision.blocks[layer].attn.W_O[head]
+        for block in range(layer, to):
+            adapter = clean.plan.adapter(stream, block)
+            if adapter is not None:
+                written = adapter.push(clean.written[stream, block][:, : written.shape[1]], written)
+        return written
+
+    for head in range(4):
+        of_cls = read(risen("global", 1, head, 4)[:, 0], clean.x[-1][:, 0])
+        of_patches = read(risen("local", 1, head, 4)[:, patches], clean.y[3][:, patches])
+        close(tap_parts(clean, 3).heads["local"][:, :, 0, head], of_patches)
+        effect = image_parts(clean).heads["global"][:, 1, head]
+        if not pooling:
+            close(effect, of_cls)
+            continue
+        features = clean.features
+        weight, weights = clean.reading.pooling.held(features.cls, features.taps, margins.taps)
+        close(effect, weight * of_cls)  # of the global stream's patches those below block 1 are read alone
+        first = read(risen("local", 1, head, 2)[:, patches], clean.y[1][:, patches])
+        close(image_parts(clean).heads["local"][:, 0, head], (weights[3] * of_patches + weights[1] * first).sum(1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["adapters", "local adapters"])
+def test_a_stream_changed_behind_the_plans_back_is_told_by_its_term(planned, images, name):
+    """A sum cannot tell: what is not known to the plan would be in the part of an MLP, or of nobody."""
+    clean = clean_forward(planned(name), images)
+    plan = replace(clean.plan, adapters={})
+    ignorant = replace(clean, reading=replace(clean.reading, plan=plan), written={})
+    if name == "adapters":
+        close(image_parts(ignorant).total, clean.margins.image)
+        assert not torch.allclose(image_parts(ignorant).heads["global"][:, 1], image_parts(clean).heads["global"][:, 1])
+    term = {
+        "adapters": "global stream after the MLP of layer 0",
+        "local adapters": "local stream after the attention of layer 1",
+    }[name]
+    with pytest.raises(IdentityError, match=f"the {term} is not what that writes: it is off by"):
+        check_streams(ignorant, torch.float64)
+
+
+@torch.no_grad()
+def test_wrong_heads_and_wrong_adapters_are_told_by_their_term(planned, images):
+    clean = clean_forward(planned("both adapters"), images)
+    z = {**clean.z, "global": [2 * heads if layer == 1 else heads for layer, heads in enumerate(clean.z["global"])]}
+    with pytest.raises(IdentityError, match="global stream after the attention of layer 1"):
+        check_streams(replace(clean, z=z), torch.float64)
+    written = {**clean.written, ("local", 3): clean.y[3]}
+    with pytest.raises(IdentityError, match=r"local stream after the (attention|adapter) of layer 3"):
+        check_streams(replace(clean, written=written), torch.float64)
+
+
+class Opaque:
+    """An adapter that is no linear map of anything."""
+
+    def __call__(self, x):
+        return x + x.tanh()
+
+
+class Undecided(Opaque):
+    def pull(self, x, covector):
+        return None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", [0.0, 0.5])
+@pytest.mark.parametrize("adapter", [Opaque(), Undecided()])
+def test_the_stream_below_an_adapter_without_pull_is_one_part(planned, images, adapter, pooling):
+    detector = planned({"adapters": {"global": {1: adapter}, "local": {2: adapter}}}, score_pooling=pooling)
+    clean = clean_forward(detector, images)
+    parts = image_parts(clean)
+    close(parts.total, clean.margins.image, 1e-12)
+    kinds = {part.kind for part in parts.terms}
+    assert "below" in kinds and ("embedding" in kinds) == bool(pooling)  # tap 1 lies below the local adapter
+    assert parts.layers["global"] == (range(4) if pooling else range(2, 4))
+    parts = tap_parts(clean, 3)
+    close(parts.total, clean.margins.taps[3], 1e-12)
+    assert parts.layers == {"local": range(3, 4)} and "embedding" not in {part.kind for part in parts.terms}
+    if pooling:  # the local adapter stands in the way of block 2, at one tap, and of no other
+        heads = image_parts(clean).heads["local"]
+        assert not heads[:, 1].any() and heads[:, 0].all() and heads[:, 2].all()
+    with pytest.raises(ConfigError, match=r"layer 1 of the global stream have no direct effect.*'below'.*ablate"):
+        source_maps(clean, 1)
+
+
+@torch.no_grad()
+def test_where_cls_is_pooled_with_patches_a_source_map_is_its_share(make, images):
+    clean = clean_forward(make(score_pooling=0.5), images)
+    alone = clean_forward(make(), images)
+    features = clean.features
+    weight, _ = clean.reading.pooling.held(features.cls, features.taps, clean.margins.taps)
+    for layer in range(4):
+        close(source_maps(clean, layer), weight[:, None, None] * source_maps(alone, layer))
+        if layer:  # patches read the global stream's first layer alone
+            close(source_maps(clean, layer).sum(-1), image_parts(clean).heads["global"][:, layer])
+
+
+def test_what_is_held_is_written_down(make, planned, pictures):
+    assert held(make()) == ["layer norm scale", "embedding norm"]
+    assert held(make(cls_norm=False, score_pooling=0.5)) == ["layer norm scale", "embedding norm", "pooling weights"]
+    detector = planned("adapters", torch.float32)
+    result = contributions(planned({"adapters": {"global": {1: Opaque()}}}, torch.float32), pictures, check_sums=True)
+    assert held(detector) == result.provenance["held"] == ["layer norm scale", "embedding norm", "adapters"]
+    assert "layer norm scale, embedding norm, adapters" in result._repr_html_()
+    below = result.frame[result.frame["kind"] == "below"]
+    assert set(below["metric"]) == {"image_margin"} and below["head"].isna().all()

@@ -24,9 +24,9 @@ from headlens.data.procedural.render import COLOURS, PLACES
 from headlens.detectors.detector import Detector
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.parts.ensemble import TEMPLATES
-from headlens.errors import DataError, ShapeError
+from headlens.detectors.readout import Readout
+from headlens.errors import ConfigError, DataError, ShapeError
 from headlens.heads import naming
-from headlens.heads.closed_form import Fold
 from headlens.heads.naming import Naming, last_quarter, name_heads
 from headlens.heads.phrases import BUILT_IN, caption_words, directions, distinct, learnt, read_phrases, words
 from headlens.heads.pictures import Pictures
@@ -166,7 +166,7 @@ def test_moments_are_numpys(sizes):
 def plant(detector: Detector, head: Head, towards: np.ndarray, strength: float) -> None:
     """Lets the first channel of a head write along ``towards``, and the others next to nothing."""
     vision = detector.backbone.vision
-    vector = np.linalg.lstsq(Fold.of(vision).matrix.double().numpy().T, towards, rcond=None)[0]
+    vector = np.linalg.lstsq(Readout.of(vision).folded.matrix.double().numpy().T, towards, rcond=None)[0]
     attn = vision.blocks[head.layer].attn
     own = slice(head.head * attn.d_head, (head.head + 1) * attn.d_head)
     with torch.no_grad():
@@ -306,3 +306,20 @@ def test_at_a_shell(tmp_path):
     shown = [tick.get_text() for tick in named.plot()[1].get_yticklabels()]
     assert sorted(shown) == sorted(named.frame["phrase"]) and set(shown) <= {"damaged object", "red object", "wood"}
     assert {str(head) for head in heads_of(HeadCLIP(load("mini")), [23], [1])} == {"L23H1", "L23H1/local"}
+
+
+def test_pooled_image_features_are_no_matter_of_names(make, pictures):
+    """A row is what a head writes at CLS, whatever else the image feature is made of."""
+    plain, pooled = (
+        name_heads(make(torch.float32, score_pooling=share), pictures, SOME, pool=POOL) for share in (0, 0.5)
+    )
+    pd.testing.assert_frame_equal(plain.frame, pooled.frame, rtol=1e-5)
+    assert pooled.provenance["held"] == [*plain.provenance["held"], "pooling weights"]
+
+
+def test_heads_below_an_adapter_have_no_names(planned, pictures):
+    detector = planned("both adapters", torch.float32)
+    with pytest.raises(ConfigError, match=r"a name for L1H2: the adapter after block 2 .*name heads above block 2"):
+        name_heads(detector, pictures, [Head("global", 3, 0), Head("global", 1, 2)], pool=POOL)
+    with pytest.raises(ConfigError, match=r"a name for L2H1/local: the adapter after block 3"):
+        name_heads(detector, pictures, [Head("local", 2, 1)], pool=POOL)
