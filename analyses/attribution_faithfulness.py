@@ -23,7 +23,7 @@ from common import environment
 import headlens.data
 from headlens.attribution import MEASURES, METHODS, Faithfulness, faithfulness
 from headlens.attribution.targets import SCORES
-from headlens.results import Result, beside
+from headlens.results import save_frame
 
 DOMAINS = ("industrial", "medical")
 NAMES = {"head_weights": "like random heads", "upper_blocks": "like random blocks"}
@@ -38,8 +38,7 @@ def measured(domain: str, method: str, args: argparse.Namespace) -> Path:
         pictures = headlens.data.open(f"procedural:{domain}", per_category=args.per_category)
         options = {method: {"at_once": args.at_once}} if "at_once" in METHODS[method].options else {}
         what = {"methods": [method], "target": args.target, "measures": args.measure, "options": options}
-        found = faithfulness(run.detector, pictures, size=run.size, **what)
-        Result(found.images, found.provenance).save(beside(path, "images"))
+        found = faithfulness(run, pictures, **what)
         found.save(path)
     return path
 
@@ -84,13 +83,11 @@ def main() -> None:
             parts[jobs[done]] = done.result()
             print(f"{time.perf_counter() - start:6.0f} s  {' '.join(jobs[done])}", flush=True)
     paths = [parts[domain, method] for domain in DOMAINS for method in methods]
-    found = Faithfulness(
-        pd.concat([Result.load(path).frame for path in paths], ignore_index=True),
-        {},
-        pd.concat([Result.load(beside(path, "images")).frame for path in paths], ignore_index=True),
-    )
+    each = [Faithfulness.load(path) for path in paths]
+    frames, images = ([getattr(one, name) for one in each] for name in ("frame", "images"))
+    found = Faithfulness(pd.concat(frames, ignore_index=True), {}, pd.concat(images, ignore_index=True))
     for domain in DOMAINS:
-        path = Result(table(found, domain).reset_index(names=""), {}).save(args.out / f"{domain}.md")
+        path = save_frame(args.out / f"{domain}.md", table(found, domain).reset_index(names=""), {})
         print(f"\n{domain}\n\n{path.read_text(encoding='utf-8')}")
     print(f"{args.target}, mini-DOMAIN on procedural:DOMAIN, {args.per_category} pictures a category; ", end="")
     print(environment(torch.device(args.device)))

@@ -43,15 +43,6 @@ def check_precision(name: str | None, device: torch.device | None = None) -> Non
         raise ConfigError(f"precision {name}: torch has none on {device}; take float32")
 
 
-def check_gradients(name: str | None, dtype: torch.dtype) -> None:
-    """Raises ConfigError for gradients in float16: a precision, or where it is None a backbone's ``dtype``.
-
-    >>> check_gradients("bfloat16", torch.float16)
-    """
-    if (name or str(dtype).removeprefix("torch.")) == "float16":
-        raise ConfigError("gradients are smaller than float16 can tell from 0; choose bfloat16, tf32 or float32")
-
-
 def default_precision(device: str | torch.device, gradients: bool = False) -> str | None:
     """What is taken when nobody says: float16 on CUDA, bfloat16 there for gradients; elsewhere as it was loaded.
 

@@ -25,7 +25,7 @@ from headlens.detectors.precision import at_precision
 from headlens.detectors.scoring import Unit
 from headlens.errors import RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
-from headlens.precision import check_gradients
+from headlens.heads.exactness import check_gradients
 from headlens.predict import Picture, as_bytes
 from headlens.printing import reason
 from headlens.provenance import computed, detector_provenance
@@ -222,7 +222,7 @@ def attribute(
     detector, how = detector_of(detector), method_of(method)
     settings, preprocess = how.settings(**options), Preprocess(size or detector.image_size)
     if how.gradients:
-        check_gradients(precision, detector.backbone.vision.proj.dtype)
+        check_gradients(detector, precision)
     rows: list[dict[str, Any]] = []
     maps, anomaly_maps, resized, marked, native = [], [], [], [], []
     with at_precision(detector, precision) as lowered:

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import scipy  # its parts are imported when they are used
 import torch
 from torch import Tensor
 
-from headlens import html
+from headlens import html, plots
 from headlens.attribution.faithfulness import deletion, infidelity, insertion, pointing, sensitivity
 from headlens.attribution.methods import METHODS, Method, method_of
 from headlens.attribution.sanity import CHECKS, SAME, likeness, random_head_weights, with_random_blocks
@@ -23,11 +24,14 @@ from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector, detector_of
 from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError, DataError, ShapeError
+from headlens.heads.exactness import check_gradients
 from headlens.heads.pictures import Pictures
 from headlens.metrics import PerImage, Truth
-from headlens.precision import check_gradients
 from headlens.provenance import computed, provenance
-from headlens.results import Result, ordered
+from headlens.results import Result, beside, ordered, read_parquet, save_frame
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MEASURES = ("deletion", "insertion", "pointing", "aupro", "infidelity", "sensitivity", *CHECKS)
 """All that can be measured; the last two are likenesses after randomisation (``headlens.attribution.sanity``)."""
@@ -54,6 +58,39 @@ class Faithfulness(Result):
         metrics = [metric for metric in MEASURES if metric in table]
         about = "Means over pictures; low is better but for insertion, pointing and aupro"
         return [html.table(table.reindex(order)[metrics].reset_index(), about, most=len(METHODS))]
+
+    def plot(self, ax: Any = None, metric: str | None = None) -> tuple[Figure, Any]:
+        """One measure of every method, with its interval; each domain has a colour.
+
+        Args:
+            ax: axes to draw on; a new figure when None.
+            metric: one of ``MEASURES``; the first that was measured when None.
+
+        Raises:
+            ConfigError: a measure that was not taken.
+        """
+        measured = [name for name in MEASURES if name in set(self.frame["metric"])]
+        metric = metric or measured[0]
+        if metric not in measured:
+            raise ConfigError(f"{metric!r} was not measured; there are {', '.join(measured)}")
+        rows = self.frame[self.frame["metric"] == metric].rename(columns={"kind": "row", "domain": "group"})
+        fig, axes = plots.intervals(rows, ax, label=metric.replace("_", " "))
+        if ax is None:
+            axes.legend(fontsize="small", frameon=False)
+        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
+
+    def save(self, path: str | Path) -> Path:
+        """As ``Result.save``. Parquet and CSV have the rows of single images in a second file."""
+        path = Path(path)
+        if path.suffix in (".parquet", ".csv"):
+            save_frame(beside(path, "images"), self.images, self.provenance)
+        return super().save(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Faithfulness:
+        """What ``save`` wrote as Parquet."""
+        path = Path(path)
+        return cls(*read_parquet(path), read_parquet(beside(path, "images"))[0])
 
     @property
     def verdicts(self) -> pd.DataFrame:
@@ -122,7 +159,7 @@ def faithfulness(
     detector, sets = detector_of(detector), [data] if isinstance(data, DataSet) else list(data)
     settings = _settings(target_of(detector, target), methods, options or {})
     if any(METHODS[name].gradients for name in settings):
-        check_gradients(precision, detector.backbone.vision.proj.dtype)
+        check_gradients(detector, precision)
     rows: list[dict[str, Any]] = []
     maps: dict[tuple[str, str], list[Tensor]] = defaultdict(list)  # by domain and method, of pictures with a mask
     masks: dict[str, list[Tensor]] = defaultdict(list)
@@ -135,8 +172,8 @@ def faithfulness(
                 record, mask = part.records[0], _mask(part)
                 if mask is not None:
                     masks[one.domain].append(mask)
-                about = {"domain": one.domain, "dataset": one.name, "category": record.category, "image": record.name}
-                about["anomalous"] = record.anomalous
+                about: dict[str, Any] = {"domain": one.domain, "dataset": one.name, "category": record.category}
+                about |= {"image": record.name, "anomalous": record.anomalous}
                 for name, own in settings.items():
                     found = _Found(method_of(name), own, targets(record.category), image)
                     if mask is not None:
@@ -148,7 +185,7 @@ def faithfulness(
             skipped |= {f"{one.name}: {name}": reason for name, reason in pictures.notes()["skipped"].items()}
     if not rows and not maps:
         raise DataError(f"{', '.join(one.name for one in sets) or 'no set'}: no picture could be measured")
-    images = pd.DataFrame(rows).dropna(subset=["value"]) if rows else pd.DataFrame()
+    images = pd.DataFrame(rows).dropna(subset=["value"], ignore_index=True) if rows else pd.DataFrame()
     frames = [_means(images, replicates, seed)] if len(images) else []
     if "aupro" in measures:
         for (domain, name), own_maps in maps.items():

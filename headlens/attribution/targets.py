@@ -31,7 +31,7 @@ from headlens.detectors.reading import Features, Reading
 from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Margins
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.exactness import check_unhooked
+from headlens.heads.exactness import check_unadapted, check_unhooked
 from headlens.heads.variants import Head, heads_of
 from headlens.precision import full_precision, wide
 
@@ -164,11 +164,7 @@ class HeadTarget(Target):
     def read(self, seen: Forward) -> Tensor:
         """The direct effect in every image, [B]."""
         reading = seen.reading
-        if reading.plan.adapters:
-            raise ConfigError(
-                f"an adapter changes what {self.name} wrote before it is read, and no direct effect is followed "
-                f"through it: take one of {', '.join(SCORES)} as the target"
-            )
+        check_unadapted(reading.plan, self.name)
         reached = [tap for tap in reading.plan.taps if self._writes(reading, tap)]
         with full_precision(seen.margins.image.device):
             parts = {tap: self._part(seen, reading.taps[tap], seen.out.tapped[tap], 1) for tap in reached}

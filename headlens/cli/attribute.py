@@ -128,7 +128,7 @@ def attribute(
                         target,
                         region=pixels.mask if inside else None,
                         size=loaded.size,
-                        thing=category,
+                        category=category,
                         **settings,
                     )
                     bar.update()

@@ -79,7 +79,7 @@ def _attributed(context: FigureContext, domain: Domain, shown: list[Example]) ->
                         method,
                         target,
                         size=run.size,
-                        thing=example.record.category,
+                        category=example.record.category,
                         progress=update,
                         **options,
                     )

@@ -94,6 +94,15 @@ def check_straight(plan: VisionPlan, heads: Iterable[Head], what: str) -> None:
             )
 
 
+def check_unadapted(plan: VisionPlan, head: str) -> None:
+    """Raises ConfigError for a head as a target of attribution where adapters change what it writes."""
+    if any(plan.adapters.values()):
+        raise ConfigError(
+            f"{head} as a target is read where the head writes, and an adapter changes that before the margin is read: "
+            "attribute a score; contributions has the head's direct effect itself, and ablate its total effect"
+        )
+
+
 def check_gradients(detector: Detector, precision: str | None) -> None:
     """Raises ConfigError for gradients in float16."""
     if (precision or str(detector.backbone.vision.proj.dtype).removeprefix("torch.")) == "float16":

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from headlens.attribution import MEASURES, METHODS, faithfulness, target_of
+from headlens.attribution import MEASURES, METHODS, Faithfulness, faithfulness, target_of
 from headlens.attribution.faithfulness import deletion, infidelity, insertion, pointing, replacement_curve, sensitivity
 from headlens.attribution.pixels import baseline_of, edges
 from headlens.attribution.sanity import likeness, random_head_weights, with_random_blocks
@@ -103,7 +103,7 @@ def test_random_head_weights_are_those_of_a_detector_that_learned_them(method, m
     close(random, METHODS[method](target_of(detector, "image_margin"), images))
 
 
-def test_over_a_data_set(make, pictures):
+def test_over_a_data_set(make, pictures, tmp_path):
     detector = make(torch.float32)
     methods, few = ["input_x_gradient", "contributions", "edges"], pictures.where(lambda r: r.category == "nut")
     found = faithfulness(detector, few, methods=methods, target="map_margin", size=32, replicates=50)
@@ -118,6 +118,12 @@ def test_over_a_data_set(make, pictures):
     assert not verdicts.loc["edges", "passes"] and verdicts.loc["edges", "upper_blocks"] == 1
     again = faithfulness(detector, few, methods=methods, target="map_margin", size=32, replicates=50)
     assert again.frame.equals(found.frame)
+    loaded = Faithfulness.load(found.save(tmp_path / "found.parquet"))
+    assert loaded.frame.equals(found.frame) and loaded.images.equals(found.images)
+    _, ax = found.plot(metric="deletion")
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == methods and ax.get_xlabel() == "deletion"
+    with pytest.raises(ConfigError, match="'beauty' was not measured; there are deletion"):
+        found.plot(metric="beauty")
     assert found.provenance["methods"]["input_x_gradient"] == {}
 
 
