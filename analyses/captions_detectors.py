@@ -25,6 +25,7 @@ from headlens.backbone import Backbone, load
 from headlens.detectors import Detector, build, preset
 from headlens.detectors.losses import objective
 from headlens.detectors.scoring import Prediction
+from headlens.detectors.stages import Answers
 
 DOMAINS = ("industrial", "medical")
 METHODS = {
@@ -72,7 +73,8 @@ def trained(model: nn.Module, aux: Group, seed: int, epochs: int, batch: int = 8
     for _ in range(epochs):
         for pick in torch.randperm(len(aux.images), generator=generator).split(batch):
             found = model(normalised(aux.images[pick].float() / 255))
-            terms = objective(found, label[pick], aux.masks[pick], torch.ones(len(pick), dtype=torch.bool))
+            answers = Answers(label[pick], aux.masks[pick], torch.ones(len(pick), dtype=torch.bool))
+            terms = objective(found, answers)
             optimizer.zero_grad()
             (terms["image"] + 4 * terms["pixel"]).backward()
             optimizer.step()

@@ -32,7 +32,7 @@ from mini_stream import STATE, Batch, Captions, Stream, sent
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from headlens.backbone import Backbone, LocalStream, architecture, assemble
+from headlens.backbone import Backbone, LocalStream, VisionPlan, architecture, assemble
 from headlens.backbone.embedded import config
 from headlens.backbone.parity import open_clip_names
 from headlens.detectors.text import margin
@@ -169,8 +169,8 @@ def losses(model: Backbone, batch: Batch, captions: Captions, recipe: Recipe, de
         gates = dict(
             zip(("global", "local"), (on > recipe.head_dropout).float() / (1 - recipe.head_dropout), strict=True)
         )
-    reads = {"taps": recipe.taps, "local": LOCAL} if dense_on else {}
-    out = model.vision(images, gates=gates if dense_on else None, hooked=False, **reads)
+    plan = VisionPlan(recipe.taps, LOCAL) if dense_on else VisionPlan()
+    out = model.vision(images, plan, gates=gates if dense_on else None, hooked=False)
     embedding = F.normalize(out.embedding.float(), dim=-1)
 
     texts = F.normalize(model.text(tokens, hooked=False).float(), dim=-1)

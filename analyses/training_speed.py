@@ -17,7 +17,7 @@ from common import environment, paired, ratio
 
 from headlens import data
 from headlens.backbone import load
-from headlens.detectors import build
+from headlens.detectors import Detector, build
 from headlens.detectors.stages import TrainingConfig
 from headlens.training.trainer import Objective
 
@@ -30,7 +30,7 @@ CASES = {
 }
 
 
-def objective(detector: HeadCLIP, images: int) -> Objective:
+def objective(detector: Detector, images: int) -> Objective:
     """Of its only stage."""
     (stage,) = detector.stages(TrainingConfig())
     return Objective(detector, stage, images)
