@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
@@ -13,23 +14,49 @@ import torch
 
 from headlens.data import DataSet
 from headlens.detectors.detector import Detector
+from headlens.detectors.scoring import Scorer
 from headlens.precision import rounding_unit
 from headlens.version import __version__
 
 _PACKAGES = ("torch", "open_clip_torch", "transformer-lens")
 
 
-def provenance(detector: Detector, dataset: DataSet, **settings: Any) -> dict[str, Any]:
-    """Which detector, data and software made a result; all of it fits into JSON."""
+def provenance(scorer: Scorer, dataset: DataSet, **settings: Any) -> dict[str, Any]:
+    """Which detector, data and software made a result; all of it fits into JSON.
+
+    Args:
+        scorer: a detector; or another, which says what it is by its type, and by its fields where it is a dataclass.
+        dataset: the images' set.
+        **settings: whatever else the result depends on.
+    """
     names = sha256("\n".join(record.name for record in dataset.records).encode())
-    pictures = {
+    images = {
         "name": dataset.name,
         "domain": dataset.domain,
         "pictures": len(dataset),
         "names_sha256": names.hexdigest(),
         "fingerprint": dataset.fingerprint,
     }
-    return detector_provenance(detector, dataset=pictures, **{"seed": None, **settings})
+    settings = {"dataset": images, "seed": None, **settings}
+    if isinstance(scorer, Detector):
+        return detector_provenance(scorer, **settings)
+    fields: dict[str, Any] = asdict(scorer) if is_dataclass(scorer) and not isinstance(scorer, type) else {}
+    fields.pop("device", None)
+    about = {"detector": {"method": type(scorer).__name__, **fields}, "versions": versions("torch"), **settings}
+    return json.loads(json.dumps(about, default=str))
+
+
+def together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several results have in common, and as ``parts`` what each says; of one result, that as it is.
+
+    >>> together([{"seed": 0, "size": 56}, {"seed": 1, "size": 56}])
+    {'size': 56, 'parts': [{'seed': 0, 'size': 56}, {'seed': 1, 'size': 56}]}
+    """
+    first, *others = parts
+    if not others:
+        return dict(first)
+    common = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+    return {**common, "parts": [dict(part) for part in parts]}
 
 
 def learned_sha256(detector: Detector) -> str:
@@ -41,7 +68,7 @@ def learned_sha256(detector: Detector) -> str:
 
 
 def detector_provenance(detector: Detector, **settings: Any) -> dict[str, Any]:
-    """The same of a result that no picture has a part in."""
+    """The same of a result that no image has a part in."""
     about = {
         "backbone": asdict(detector.backbone.provenance),
         "detector": {"method": detector.method, **detector.config.table()},
@@ -59,9 +86,11 @@ def versions(*packages: str) -> dict[str, str]:
     return known | {name: version(name) for name in packages}
 
 
-def computed(detector: Detector, precision: str | None = None) -> dict[str, str]:
+def computed(scorer: Scorer, precision: str | None = None) -> dict[str, str]:
     """Where a detector runs and how finely: parts of a sweep that was interrupted must agree on it."""
-    scale = detector.backbone.logit_scale
+    if not isinstance(scorer, Detector):
+        return {"device": scorer.device.type}
+    scale = scorer.backbone.logit_scale
     rounded = scale.dtype == torch.float32 and rounding_unit(scale.dtype, scale.device) > torch.finfo(scale.dtype).eps
     as_it_is = f"{scale.dtype}, products in TF32" if rounded else str(scale.dtype)  # a setting of torch's, on GPUs
     return {"device": scale.device.type, "precision": precision or as_it_is}

@@ -117,9 +117,12 @@ class Result:
 
 
 def made_by(about: Mapping[str, Any]) -> str:
-    """One line that says which backbone, and which images, a result with that provenance is of."""
-    backbone, dataset = about.get("backbone", {}), about.get("dataset", {})
+    """One line that says which backbone, or which detector without one, and which images a result is of."""
+    backbone, detector, dataset = (dict(about.get(name, {})) for name in ("backbone", "detector", "dataset"))
     line = f"backbone {backbone.get('name', 'unknown')} ({backbone.get('weights', 'unknown weights')})"
+    if detector and not backbone:
+        line = detector.pop("method", "unknown detector")
+        line += f" ({', '.join(f'{name} {value}' for name, value in detector.items())})" if detector else ""
     return f"{line} · {dataset['name']}, {dataset['pictures']} images" if dataset else line
 
 

@@ -162,6 +162,6 @@ def test_an_evaluation_says_who_was_tested(detector, pictures):
     both = Evaluation.joined([found, wood])
     assert both.made_by == found.made_by
     nothing = dataclasses.replace(found, frame=found.frame[:0], scores=found.scores[:0])
-    assert "pictures: 0" in text(nothing._repr_html_())
+    assert "images: 0" in text(nothing._repr_html_())
     assert "AUPRO" in text(found.table()._repr_html_())
     assert "nut" in text(over_seeds([found, found])._repr_html_())

@@ -10,9 +10,9 @@ Shapes: ``B`` images, ``R`` images or variants of images, ``N = rows x columns``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class Prediction:
         joint_score: [B], ``(1 - alpha) image_score + alpha pool(anomaly_map)``.
         image_margin: [B], abnormal minus normal logit of the image, before softmax.
         tap_margins: {tap: [B, rows, columns]}, the same of every patch.
-        unit: of map and scores.
+        unit: of map and scores: a ``probability`` lies in 0..1, a ``logit`` is any finite number.
     """
 
     anomaly_map: Tensor
@@ -78,6 +78,25 @@ class Prediction:
         scores = "0 to 1" if self.unit == "probability" else "logits"
         facts = {"images": len(self), "maps": f"{size} px", "scores": f"{scores}, higher is more anomalous"}
         return html.card("Prediction", facts, html.table(self.frame.reset_index()))
+
+
+class Scorer(Protocol):
+    """What can be evaluated: a ``Detector``, or anything else that scores images, such as a baseline.
+
+    Its predictions say their unit, the same for all: maps, image scores and joint scores are probabilities in 0..1, or
+    logits, any finite numbers of any scale. Higher is more anomalous.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where it wants images."""
+
+    @property
+    def image_size(self) -> int:
+        """Pixels along a side that it was made for."""
+
+    def __call__(self, images: Tensor, categories: Sequence[str] = ()) -> Prediction:
+        """Normalised images [B, 3, h, w] of these categories [B] to scores and maps [B, h, w]."""
 
 
 @dataclass(frozen=True)

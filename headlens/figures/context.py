@@ -216,7 +216,8 @@ class FigureContext:
 
         frames = self._of(f"evaluation-{domain.name}-{run.folder.name}", asked, compute, "scores")
         frame, half_width = frames[""].drop(columns="half_width"), float(frames[""]["half_width"].max())
-        return Evaluation(frame, frames["scores"], frames[NOTES], half_width)
+        about = {**asked, "unit": detector.scoring.unit, "half_width": half_width}
+        return Evaluation(frame, about, frames["scores"], frames[NOTES])
 
     def _of(self, name: str, asked: dict[str, Any], compute: Callable[[Path | None], Frames], *more: str) -> Frames:
         """Cached frames, or those that are computed now; remembers which images they are without."""

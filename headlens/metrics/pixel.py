@@ -157,8 +157,9 @@ class PixelMetrics(Metric):
         width = max((float(high - low) for low, high in certified.values() if not low.isnan()), default=0.0)
         if outside and width > _UNSURE:
             warnings.warn(
-                f"{outside} of {int(counters.pixels.sum())} scores are outside of {self.binning}: metrics are only known "
-                f"to within {100 * width / 2:.2g} points; say with score_range= where scores lie, or take mode='exact'",
+                f"{outside} of {int(counters.pixels.sum())} scores are outside of {self.binning}: metrics are only "
+                f"known to within {100 * width / 2:.2g} points; say with score_range= where scores lie, or take "
+                "mode='exact'",
                 stacklevel=2,
             )
         return values(certified)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from headlens import html, tables
 from headlens.errors import MetricError
+from headlens.results import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 IMAGE = ("image_auroc", "image_ap", "image_f1max")
 PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
@@ -19,15 +25,20 @@ KEYS = ("domain", "dataset", "category")
 MEAN = "mean"
 
 
+SHOWN = ("image_auroc", "pixel_auroc", "pixel_aupro")
+"""What figures show, where they are not told otherwise."""
+
+
 @dataclass(frozen=True)
-class MetricTable:
+class MetricTable(Result):
     """Metrics of classes and their unweighted means over classes, then over data sets.
 
     Args:
         frame: long: domain, dataset, category, metric, value, n, of. The mean of a data set has the category ``mean``,
             that of a domain the data set ``mean`` as well. ``n`` is how many defined entries a value averages, classes
             or data sets, out of ``of``; 1 of 1 for a class, and 0 where the value is undefined (NaN). A mAD of a mean
-            row is the mean of that row's own members, and averages as many entries as the fewest of them.
+            row is the mean of that row's members, and averages as many entries as the fewest of them.
+        provenance: of what the rows were measured on; empty where that is not known.
 
     >>> rows = [{"domain": "industrial", "dataset": "toys", "category": name, "image_auroc": auroc, "image_ap": 0.5}
     ...         for name, auroc in (("car", 0.9), ("doll", float("nan")))]
@@ -40,10 +51,10 @@ class MetricTable:
     | industrial | mean | mean | 90.0 | 50.0 |
     """
 
-    frame: pd.DataFrame
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, object]]) -> MetricTable:
+    def of(cls, rows: Iterable[Mapping[str, object]], provenance: Mapping[str, Any] | None = None) -> MetricTable:
         """The table of ``rows``: domain, dataset, category, and any of the seven metrics, in [0, 1]; missing is NaN.
 
         Raises:
@@ -70,11 +81,25 @@ class MetricTable:
                 means.append(classes.mean())
                 parts += [_long(classes, classes.notna().astype(int), 1), _mean(classes, domain, dataset)]
             parts.append(_mean(pd.DataFrame(means), domain, MEAN))
-        return cls(pd.concat(parts, ignore_index=True))
+        return cls(pd.concat(parts, ignore_index=True), dict(provenance or {}))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the same as ``markdown``."""
         return html.card("MetricTable", {}, self.rendered())
+
+    def plot(self, ax: Axes | None = None, *, metrics: Iterable[str] = SHOWN, title: str = "") -> tuple[Figure, Axes]:
+        """A row for each category and each mean, and in it a point for each metric, in percent.
+
+        Args:
+            ax: where to draw; a new figure when None.
+            metrics: which; those that are undefined everywhere are left out.
+            title: above it.
+        """
+        from headlens.plots.metrics import metric_points
+        from headlens.plots.style import signed
+
+        fig, drawn = metric_points(self.frame, _known(metrics), ax, title=title)
+        return (signed(fig, self.made_by) if ax is None and self.provenance else fig), drawn
 
     def rendered(self) -> str:
         """An HTML table with the same cells."""
@@ -92,9 +117,7 @@ class MetricTable:
 
     def _cells(self, metrics: Iterable[str]) -> tuple[list[str], list[list[str]], int]:
         """Header, rows, and how many columns are numbers."""
-        metrics = list(metrics)
-        if unknown := [name for name in metrics if name not in METRICS]:
-            raise MetricError(f"unknown metric {unknown[0]!r}: there are {', '.join(METRICS)}")
+        metrics = _known(metrics)
         header = [*KEYS, *(_title(name) for name in metrics)]
         rows = []
         for keys, group in self.frame.groupby(list(KEYS), sort=False):
@@ -132,6 +155,14 @@ def _mean(entries: pd.DataFrame, domain: object, dataset: object) -> pd.DataFram
         pd.DataFrame([row.to_numpy()], index, entries.columns) for row in (entries.mean(), entries.count())
     )
     return _long(values, counts, len(entries))
+
+
+def _known(metrics: Iterable[str]) -> list[str]:
+    """Themselves; raises MetricError for one that does not exist."""
+    metrics = list(metrics)
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise MetricError(f"unknown metric {unknown[0]!r}: there are {', '.join(METRICS)}")
+    return metrics
 
 
 def _title(name: str) -> str:

@@ -23,6 +23,7 @@ def intervals(
     label: str = "",
     title: str = "",
     names: bool = True,
+    zero: bool = True,
 ) -> tuple[Figure, Axes]:
     """A point with its interval for each row and group, the first row on top; groups have colours and stand apart.
 
@@ -34,6 +35,7 @@ def intervals(
         label: of the axis of values.
         title: above it.
         names: write the rows' names.
+        zero: draw a line at 0.
 
     >>> rows = [("without a", "industrial", -1.0, -2.0, 0.0), ("without a", "medical", 0.5, 0.0, 1.0)]
     >>> fig, ax = intervals(pd.DataFrame(rows, columns=["row", "group", "value", "low", "high"]))
@@ -42,7 +44,8 @@ def intervals(
     """
     rows, groups = list(rows or dict.fromkeys(frame["row"])), list(dict.fromkeys(frame["group"]))
     fig, ax = axes_of(ax, 3.3, 0.6 + 0.25 * len(rows))
-    ax.axvline(0, color="black", linewidth=0.6, zorder=0)
+    if zero:
+        ax.axvline(0, color="black", linewidth=0.6, zorder=0)
     others = iter(PALETTE)
     for number, group in enumerate(groups):
         own = frame[frame["group"].eq(group) & frame["row"].isin(rows) & frame["value"].notna()]

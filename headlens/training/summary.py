@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from headlens import html, tables
-from headlens.metrics.table import KEYS, fewer
+from headlens.metrics.table import KEYS, SHOWN, fewer
+from headlens.provenance import together
+from headlens.results import Result
 from headlens.training.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = {
     "cls_auroc": "I-AUROC of CLS",
@@ -30,7 +37,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Result):
     """Means over seeds.
 
     Args:
@@ -38,14 +45,28 @@ class Summary:
             95 % interval by Student's t; NaN for one seed), seeds, ``n`` of ``of`` entries averaged, as in
             ``MetricTable``. Image metrics are the joint score's; ``cls_auroc`` and ``map_auroc`` are those of its
             parts.
+        provenance: what the evaluations have in common, and as ``parts`` what each says.
     """
-
-    frame: pd.DataFrame
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the same as ``markdown``."""
         seeds = int(self.frame["seeds"].max()) if len(self.frame) else 0
-        return html.card("Summary", {"seeds": seeds, "metrics": "in percent"}, html.table(self._wide(), most=20))
+        facts = {"made by": self.made_by, "seeds": seeds, "metrics": "in percent"}
+        return html.card("Summary", facts, html.table(self._wide(), most=20))
+
+    def plot(self, ax: Axes | None = None, *, metrics: Iterable[str] = SHOWN, title: str = "") -> tuple[Figure, Axes]:
+        """A row for each category and each mean, and in it a point for each metric, in percent, with its interval.
+
+        Args:
+            ax: where to draw; a new figure when None.
+            metrics: which of ``COLUMNS``; those that are undefined everywhere are left out.
+            title: above it.
+        """
+        from headlens.plots.metrics import metric_points
+        from headlens.plots.style import signed
+
+        fig, drawn = metric_points(self.frame, list(metrics), ax, title=title)
+        return (signed(fig, self.made_by) if ax is None else fig), drawn
 
     def markdown(self) -> str:
         """In percent; ``-`` where undefined. A mean over fewer categories or data sets than there are says so."""
@@ -56,8 +77,8 @@ class Summary:
         """A row for each category, its cells as text."""
         rows = []
         for (_, dataset, category), group in self.frame.groupby(list(KEYS), sort=False):
-            own = group.set_index("metric")
-            cells = [_cell(*own.loc[name, ["value", "interval", "n", "of"]]) for name in COLUMNS]
+            entries = group.set_index("metric")
+            cells = [_cell(*entries.loc[name, ["value", "interval", "n", "of"]]) for name in COLUMNS]
             rows.append((str(dataset), str(category), *cells))
         return pd.DataFrame(rows, columns=["data set", "category", *COLUMNS.values()])
 
@@ -84,7 +105,7 @@ def over_seeds(results: Sequence[Evaluation]) -> Summary:
         "n": rows["n"].min(),
         "of": rows["of"].max(),
     }
-    return Summary(pd.DataFrame(columns).reset_index())
+    return Summary(pd.DataFrame(columns).reset_index(), together([result.provenance for result in results]))
 
 
 def _cell(value: float, interval: float, n: float, of: float) -> str:

@@ -34,7 +34,7 @@ def _reason(images: pd.DataFrame, pixel: bool) -> str:
     labels = images["anomalous"]
     if images.empty:
         return "no image could be read"
-    if pixel and not (images["outlined"] & (labels == True)).any():  # noqa: E712 None is neither
+    if pixel and not (images["has_mask"] & (labels == True)).any():  # noqa: E712 None is neither
         return "no anomalous image has a mask that can be used"
     if pixel:
         return "every pixel is anomalous, or none"

@@ -3,17 +3,23 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+import headlens
 from headlens import data
+from headlens.baselines import LocalContrast
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.scoring import Prediction
-from headlens.errors import MetricError
+from headlens.errors import ConfigError, MetricError
+from headlens.metrics import MetricTable
 from headlens.training.evaluation import Evaluation, evaluate
-from headlens.training.summary import over_seeds
+from headlens.training.summary import Summary, over_seeds
 
 
 @pytest.fixture
@@ -21,6 +27,11 @@ def two_categories():
     return data.open("procedural:industrial/aux", per_category=6, size=32).where(
         lambda record: record.category in ("wood", "nut")
     )
+
+
+@pytest.fixture(scope="module")
+def nuts():
+    return data.open("procedural:industrial/aux", category="nut", per_category=4, size=16)
 
 
 @torch.no_grad()
@@ -102,29 +113,144 @@ class Outside:
 
     image_size, device = 28, torch.device("cpu")
 
-    def __init__(self, low, high):
-        self.ends = low, high
+    def __init__(self, low, high, unit="probability"):
+        self.ends, self.unit = (low, high), unit
 
     def __call__(self, images, categories=()):
         low, high = self.ends
         maps = low + (high - low) * torch.rand(images.shape[0], *images.shape[2:], generator=torch.manual_seed(0))
         maps[..., 0, 0], maps[..., -1, -1] = low, high
         peak = maps.flatten(1).mean(1)
-        return Prediction(maps, peak, peak, peak, {})
+        return Prediction(maps, peak, peak, peak, {}, self.unit)
 
 
-@pytest.mark.parametrize("ends", [(0.0, 1.01), (-0.01, 1.0), (-20.0, 3.0), (0.0, 255.0), (2.0, 3.0)])
-def test_streaming_refuses_maps_that_are_no_probabilities(ends, two_categories):
-    """The same numbers, and brought to 0..1: only exact metrics may be of the former, and both agree."""
-    with pytest.raises(MetricError, match=r"Outside gives maps from .* 0 to 1; evaluate with exact=True"):
-        evaluate(Outside(*ends), two_categories)
-    outside, inside = (evaluate(Outside(*own), two_categories, exact=True) for own in (ends, (0.0, 1.0)))
-    pixel = outside.frame["score"] == "pixel"
-    assert outside.frame[pixel]["value"].to_numpy() == pytest.approx(inside.frame[pixel]["value"].to_numpy(), abs=1e-3)
+ENDS = [(0.0, 1.01), (-0.01, 1.0), (-20.0, 3.0), (0.0, 255.0), (2.0, 3.0)]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("ends", ENDS)
+def test_probabilities_outside_of_0_to_1_are_an_error(ends, exact, two_categories):
+    with pytest.raises(MetricError, match=r"Outside's map gives values from .* 0 to 1; .* have unit=\"logit\""):
+        evaluate(Outside(*ends), two_categories, exact=exact)
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_the_same_numbers_as_logits_are_evaluated(ends, two_categories):
+    """And brought to 0..1 as probabilities: all agree, exact and streaming."""
+    logits = [evaluate(Outside(*ends, "logit"), two_categories, exact=exact) for exact in (True, False)]
+    inside = evaluate(Outside(0.0, 1.0), two_categories, exact=True)
+    assert logits[0].unit == logits[1].unit == "logit" and inside.unit == "probability"
+    exact, streamed, reference = (
+        each.frame.query("score == 'pixel'")["value"].to_numpy() for each in (*logits, inside)
+    )
+    assert exact == pytest.approx(reference, abs=1e-3)
+    assert abs(streamed - exact).max() <= logits[1].half_width + 1e-12 < 0.01
+
+
+def test_a_score_outside_of_its_unit_is_an_error(two_categories):
+    class Loud(Outside):
+        def __call__(self, images, categories=()):
+            return replace(super().__call__(images), image_score=torch.full((len(images),), 7.0))
+
+    with pytest.raises(MetricError, match=r"Loud's score gives values from .* to 7 and calls them probabilities"):
+        evaluate(Loud(0.0, 1.0), two_categories)
+    assert evaluate(Loud(0.0, 1.0, "logit"), two_categories).scores["image"].eq(7).all()
+
+
+def test_two_units_of_one_scorer_are_an_error(two_categories):
+    class Fickle(Outside):
+        def __call__(self, images, categories=()):
+            self.unit = "logit" if self.unit == "probability" else "probability"
+            return super().__call__(images)
+
+    with pytest.raises(MetricError, match="Fickle gives maps in two units, logit and then probability"):
+        evaluate(Fickle(0.0, 1.0), two_categories, batch=5)
+
+
+class Scaled:
+    """Random margins of one seed, times ``scale``, plus ``shift``; ties among them, and higher on the masks."""
+
+    image_size, device = 16, torch.device("cpu")
+
+    def __init__(self, seed, scale, shift):
+        self.seed, self.scale, self.shift = seed, scale, shift
+
+    def __call__(self, images, categories=()):
+        drawn = torch.randn(len(images), *images.shape[2:], generator=torch.manual_seed(self.seed))
+        margins = (3 * drawn + images.mean(1)).mul(8).round() / 8
+        maps = margins * self.scale + self.shift
+        score = maps.flatten(1).mean(1)
+        return Prediction(maps, score, score, score, {}, "logit")
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 99),
+    scale=st.sampled_from([1.0, 100.0, 1e-3, 1e5]) | st.floats(1e-4, 1e6),
+    shift=st.sampled_from([0.0, -50.0, 1e3]),
+)
+def test_streaming_is_right_for_logits_of_any_scale(seed, scale, shift, nuts):
+    exact, streamed = (evaluate(Scaled(seed, scale, shift), nuts, exact=exact) for exact in (True, False))
+    both = exact.frame.merge(streamed.frame, on=["category", "score", "metric"])
+    assert exact.half_width == 0
+    assert (both["value_x"] - both["value_y"]).abs().max() <= streamed.half_width + 1e-12
+    images = both["score"] != "pixel"
+    assert both[images]["value_x"].equals(both[images]["value_y"])
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(100.0, 0.0), (1.0, -50.0), (100.0, -50.0)])
+def test_another_scale_of_the_same_logits_is_the_same_result(scale, shift, nuts):
+    plain = evaluate(Scaled(0, 1.0, 0.0), nuts, exact=True)
+    other = evaluate(Scaled(0, scale, shift), nuts)
+    assert other.half_width < 0.02
+    assert (plain.frame["value"] - other.frame["value"]).abs().max() <= other.half_width + 1e-6
 
 
 def test_rounding_beyond_one_is_no_error(two_categories):
     assert evaluate(Outside(-1e-7, 1 + 1e-6), two_categories).half_width < 0.01
+
+
+def test_a_run_and_its_detector_are_one(two_categories, monkeypatch):
+    run = headlens.load("mini-industrial")
+    few = two_categories.where(lambda record: record.category == "nut")
+    by_run, by_detector = (evaluate(given, few, size=56) for given in (run, run.detector))
+    assert by_run.frame.equals(by_detector.frame) and by_run.provenance == by_detector.provenance
+    with pytest.raises(ConfigError, match="str is no detector and no run"):
+        evaluate("mini-industrial", few)
+
+
+def test_an_evaluation_is_saved_and_loaded_whole(clip, headclip, two_categories, tmp_path):
+    result = evaluate(HeadCLIP(clip, headclip), two_categories)
+    assert result.provenance["dataset"]["name"] == two_categories.name and result.provenance["unit"] == "probability"
+    again = Evaluation.load(result.save(tmp_path / "evaluation.parquet"))
+    assert again.provenance == result.provenance and again.half_width == result.half_width > 0
+    for name in ("frame", "scores", "notes"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(result, name), check_dtype=False)
+    table = MetricTable.load(result.table().save(tmp_path / "table.parquet"))
+    assert table.markdown() == result.table().markdown() and table.provenance == result.provenance
+    seeds = over_seeds([result, evaluate(HeadCLIP(clip, headclip, seed=1), two_categories)])
+    summary = Summary.load(seeds.save(tmp_path / "summary.parquet"))
+    assert summary.markdown() == seeds.markdown() and len(summary.provenance["parts"]) == 2
+    assert "learned_sha256" not in summary.provenance and summary.made_by == result.made_by
+    for each in (again, table, summary):
+        figure, axes = each.plot()
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+            "wood",
+            "nut",
+            "mean",
+            "mean over data sets (industrial)",
+        ]
+        assert axes.get_legend_handles_labels()[1] == ["I-AUROC", "P-AUROC", "AUPRO"]
+        assert figure.get_supxlabel().startswith("backbone tiny")
+        assert each.plot(axes)[1] is axes
+
+
+def test_a_baseline_says_what_it_is(two_categories):
+    result = evaluate(LocalContrast(4.0), two_categories, size=32)
+    assert result.made_by.startswith("LocalContrast (scale 4.0, image_size 224) · ")
+    assert result.provenance["detector"] == {"method": "LocalContrast", "scale": 4.0, "image_size": 224}
+    assert result.provenance["device"] == "cpu" and 0 <= result.scores["map"].min() <= result.scores["map"].max() <= 1
+    assert evaluate(Outside(0.0, 1.0), two_categories).made_by.startswith("Outside · ")
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -144,7 +270,7 @@ def test_a_score_that_is_no_number_is_refused_though_no_label_asks_for_it(two_ca
         evaluate(Silent(0.0, 1.0), unlabelled)
 
 
-def test_what_was_left_out_or_counts_without_a_mask_is_kept_with_its_reason(clip, headclip, tmp_path):
+def test_what_was_left_out_or_counts_without_a_mask_stays_with_its_reason(clip, headclip, tmp_path):
     def picture(place, size=(40, 40), mark=()):
         place.parent.mkdir(parents=True, exist_ok=True)
         image = Image.new("L", size, 0) if mark else Image.effect_noise(size, 60)
@@ -166,7 +292,7 @@ def test_what_was_left_out_or_counts_without_a_mask_is_kept_with_its_reason(clip
     assert notes.loc["unmasked", "name"] == "bolt/test/bent/1" and result.skipped == ("bolt/test/bent/2",)
     values = result.frame.set_index(["category", "score", "metric"])["value"]
     assert 0 <= values["bolt", "joint", "auroc"] <= 1  # of both readable anomalous images
-    assert len(result.scores) == 8 and result.scores["outlined"].sum() == 7
+    assert len(result.scores) == 8 and result.scores["has_mask"].sum() == 7
     left_out, unmasked = result.lines()
     assert "1 image of" in left_out and "left out" in left_out and "without a mask that counts" in unmasked
     assert [line.partition(": ")[2] for line in result.undefined()] == [
