@@ -47,7 +47,7 @@ def main() -> None:
     def scored(pictures: Decoded, precision: str) -> float:
         synchronize(device)
         start = time.perf_counter()
-        evaluate(detector, pictures, side, args.batch, precision=precision)
+        evaluate(detector, pictures, size=side, batch=args.batch, precision=precision)
         synchronize(device)
         return len(pictures) / (time.perf_counter() - start)
 
@@ -82,7 +82,9 @@ def main() -> None:
     about = f"`{args.model}` at {side} px, {len(data)} pictures, batches of {args.batch}. {environment(device)}."
     text = "\n".join([*lines, "", about])
     if device.type == "cuda":
-        text += "\n\n" + profiled(lambda: evaluate(detector, few, side, args.batch, precision=args.precisions[0]))
+        text += "\n\n" + profiled(
+            lambda: evaluate(detector, few, size=side, batch=args.batch, precision=args.precisions[0])
+        )
         text += f"\n\nThe profile is of {len(few)} pictures in {args.precisions[0]}, start and end included."
     written(text, args.out)
 

@@ -172,7 +172,7 @@ def warm_up() -> None:
 
     images = data.open("procedural:industrial", category="screw", per_category=2, size=56)
     detector = load("mini-industrial").detector
-    evaluate(detector, images, 56)
+    evaluate(detector, images, size=56)
     with tempfile.TemporaryDirectory() as folder:
         ablated = heads.ablate(detector, images, heads.single_heads(heads.heads_of(detector, [23], [0])), size=56)
         Result.load(ablated.save(Path(folder) / "frame.parquet"))

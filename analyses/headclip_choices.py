@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice, product
 from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
@@ -165,7 +166,7 @@ def test(detector: Scorer, sets: list[Painted], pools: bool = False) -> Evaluati
             for top in TOPS:
                 other = detector.with_config(alpha=1.0, pool="top", top=top)
                 scores[f"top{top:g}"] = evaluate(other, dataset, batch=40).scores["joint"]
-            found = Evaluation(pd.concat([found.frame, readings(scores)]), scores)
+            found = replace(found, frame=pd.concat([found.frame, readings(scores)]), scores=scores)
         parts.append(found)
     return Evaluation.joined(parts)
 

@@ -70,10 +70,8 @@ def eval_(
         with bar(sum(map(len, sets)), loaded.folder.name) as done:
             where = loaded.detector.device
             finest, count = precision or default_precision(where), at_once(batch, where, 32)
-            options: dict[str, Any] = {"exact": exact, "cache": len(runs) > 1, "precision": finest}
-            parts = [
-                evaluate(loaded.detector, one, loaded.size, count, progress=done.update, **options) for one in sets
-            ]
+            options: dict[str, Any] = {"batch": count, "exact": exact, "cache": len(runs) > 1, "precision": finest}
+            parts = [evaluate(loaded, one, size=loaded.size, progress=done.update, **options) for one in sets]
         found[loaded.folder] = Evaluation.joined(parts)
 
     if not parallel.current().main:

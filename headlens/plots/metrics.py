@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from headlens.plots.intervals import intervals
-from headlens.plots.style import named
+from headlens.plots.style import axes_of, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,8 +47,11 @@ def metric_points(
         },
         index=shown.index,
     )
+    ax = axes_of(ax, 5.6, 0.8 + 0.27 * points["row"].nunique())[1]
     fig, ax = intervals(points, ax, label="percent", title=title, zero=False)
-    ax.legend(frameon=False, fontsize="small")
+    low, high = ax.get_xlim()
+    ax.set_xlim(max(low, -1.0), min(high, 101.0))  # intervals of few seeds reach further than any metric can
+    ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return fig, ax
 
 

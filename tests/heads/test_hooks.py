@@ -48,7 +48,7 @@ def verbs(detector, pictures, folder) -> dict[str, Callable[[], np.ndarray]]:
 
     return {
         "predict": lambda: predict(detector, image, size=32).anomaly_map.numpy(),
-        "eval": lambda: evaluate(detector, few, 32).scores[["image", "map", "joint"]].to_numpy(float),
+        "eval": lambda: evaluate(detector, few, size=32).scores[["image", "map", "joint"]].to_numpy(float),
         "importance": lambda: importance().frame["value"].to_numpy(),
         "gate_gradients": lambda: gate_gradients(detector, batch(detector))[1]["global"].numpy(),
         "legrad": lambda: attributed("legrad"),
@@ -174,7 +174,7 @@ def test_copies_and_kept_parts_are_refused(make, pictures, tmp_path):
         for asked in (
             lambda: heads.importance(detector, pictures, size=32, out=tmp_path),
             lambda: heads.importance(detector, pictures, size=32, precision="bfloat16"),
-            lambda: evaluate(detector, pictures, 32, precision="bfloat16"),
+            lambda: evaluate(detector, pictures, size=32, precision="bfloat16"),
             lambda: with_random_blocks(detector),
             lambda: train(detector, pictures, TrainingConfig(), tmp_path / "run", cpu=True),
         ):
