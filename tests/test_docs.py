@@ -18,4 +18,4 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     assert blocks
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
-        exec(compile(block, page, "exec"), names)
+        exec(compile(block, page, "exec", dont_inherit=True), names)
