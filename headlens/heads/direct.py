@@ -100,11 +100,10 @@ class _Read(NamedTuple):
 @torch.no_grad()
 def image_parts(clean: CleanRun) -> Parts:
     """The image margins of B images, part by part; of both streams where the pooling reads patches."""
-    with full_precision(clean.x[0].device):
-        terms: dict[Part, Tensor] = {}
-        for read in _image(clean):
-            for part, value in _terms(clean, read).items():
-                terms[part] = terms.get(part, 0) + value.sum(1)
+    terms: dict[Part, Tensor] = {}
+    for read in _image(clean):
+        for part, value in _terms(clean, read).items():
+            terms[part] = terms.get(part, 0) + value.sum(1)
     return Parts(_in_order(terms))
 
 
@@ -116,8 +115,7 @@ def tap_parts(clean: CleanRun, tap: int) -> Parts:
         ShapeError: a tap that the detector does not read.
     """
     check_tap(clean.plan, tap)
-    with full_precision(clean.x[0].device):
-        return Parts(_in_order(_terms(clean, _patches(clean, tap))))
+    return Parts(_in_order(_terms(clean, _patches(clean, tap))))
 
 
 def _image(clean: CleanRun) -> list[_Read]:
@@ -136,7 +134,8 @@ def _patches(clean: CleanRun, tap: int) -> _Read:
 
 
 def _read(clean: CleanRun, tokens: slice, raw: Tensor, readout: Readout, writers: Mapping[str, range]) -> _Read:
-    return _Read(tokens, *readout.held(raw, clean.reading.text.held(wide(raw))), writers)
+    with full_precision(raw.device):
+        return _Read(tokens, *readout.held(raw, clean.reading.text.held(wide(raw))), writers)
 
 
 def _walk(clean: CleanRun, read: _Read) -> tuple[dict[tuple[str, int], Covector], dict[Part, Tensor]]:
@@ -161,18 +160,18 @@ def _walk(clean: CleanRun, read: _Read) -> tuple[dict[tuple[str, int], Covector]
 
 def _terms(clean: CleanRun, read: _Read) -> dict[Part, Tensor]:
     """Parts of the margins of the tokens that are read, [B, n], and [B, n, H] of heads."""
-    reached, terms = _walk(clean, read)
-    terms[Part("bias")] = torch.zeros_like(read.rest)
-    for (stream, layer), covector in reached.items():
-        attn = clean.tower.blocks[layer].attn
-        written = clean.wrote(stream, layer)[:, read.tokens]
-        terms[Part("head", stream, layer)] = covector.of_heads(written, attn.W_O)
-        terms[Part("bias")] = terms[Part("bias")] + covector.of(attn.b_O[None, None])
-        if clean.plan.has_mlp(stream, layer):
-            mid = _mid(clean, stream, layer, read.tokens)
-            terms[Part("mlp", stream, layer)] = covector.of(
-                wide(_before(clean, stream, layer)[:, read.tokens]) - wide(mid)
-            )
+    with full_precision(read.rest.device):
+        reached, terms = _walk(clean, read)
+        terms[Part("bias")] = torch.zeros_like(read.rest)
+        for (stream, layer), covector in reached.items():
+            attn = clean.tower.blocks[layer].attn
+            written = clean.wrote(stream, layer)[:, read.tokens]
+            terms[Part("head", stream, layer)] = covector.of_heads(written, attn.W_O)
+            terms[Part("bias")] = terms[Part("bias")] + covector.of(attn.b_O[None, None])
+            if clean.plan.has_mlp(stream, layer):
+                mid = wide(_mid(clean, stream, layer, read.tokens))
+                before = wide(_before(clean, stream, layer)[:, read.tokens])
+                terms[Part("mlp", stream, layer)] = covector.of(before - mid)
     return terms
 
 
@@ -268,8 +267,9 @@ def source_maps(clean: CleanRun, layer: int) -> Tensor:
     if layer not in range(len(blocks)):
         raise ShapeError(f"layer {layer} does not exist; layers are 0..{len(blocks) - 1}")
     block = blocks[layer]
-    with full_precision(clean.x[0].device):
-        reached, _ = _walk(clean, _image(clean)[0])
+    read = _image(clean)[0]
+    with full_precision(read.rest.device):
+        reached, _ = _walk(clean, read)
         check_reached(reached, "global", layer)
         covector = reached["global", layer]
         by_channel = torch.einsum("hdm,bm->bhd", wide(block.attn.W_O), covector.direction[:, 0])

@@ -9,6 +9,7 @@ import torch
 
 from headlens.backbone import load
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
+from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError, IdentityError, ShapeError
 from headlens.heads.clean import clean_forward
 from headlens.heads.contributions import contributions
@@ -298,3 +299,18 @@ def test_what_is_held_is_written_down(make, planned, pictures):
     assert "layer norm scale, embedding norm, adapters" in result._repr_html_()
     below = result.frame[result.frame["kind"] == "below"]
     assert set(below["metric"]) == {"image_margin"} and below["head"].isna().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["as it is", "local MLP"])
+def test_in_half_precision_parts_are_as_fine_as_the_streams(planned, images, name, precision):
+    with at_precision(planned(name, torch.float32, score_pooling=0.5), precision) as detector:
+        clean, dtype = clean_forward(detector, images.float()), getattr(torch, precision)
+        check_streams(clean, dtype)
+        for what, parts, margin in [
+            ("image margin", image_parts(clean), clean.margins.image),
+            *((f"tap {tap}", tap_parts(clean, tap), margin) for tap, margin in clean.margins.taps.items()),
+        ]:
+            check(parts, margin, what, dtype)
+            assert parts.total.dtype == torch.float32
