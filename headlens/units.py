@@ -24,6 +24,15 @@ def logit(probability: Tensor) -> Tensor:
     return torch.logit(probability.clamp(numbers.tiny, 1 - numbers.eps / 2))
 
 
+def with_unit(number: str, unit: Unit) -> str:
+    """A score as titles and tables say it.
+
+    >>> with_unit("0.52", "probability"), with_unit("-3.1", "logit")
+    ('0.52', '-3.1 logits')
+    """
+    return number if unit == "probability" else f"{number} logits"
+
+
 def check_unit(low: float, high: float, unit: Unit, who: str) -> None:
     """Raises MetricError where values from ``low`` to ``high`` that ``who`` gives are not of that unit.
 

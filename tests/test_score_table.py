@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from headlens.cli.score_table import Scored, ScoreTable, state_of
 from headlens.errors import RunError
 from headlens.files import is_result
 
-QUESTION = {"threshold": 0.5, "maps": "npy", "run": "mine"}
+QUESTION = {"threshold": 0.5, "unit": "probability", "maps": "npy", "run": "mine"}
 NAMES = st.binary(min_size=1, max_size=12).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_"))
 
 
@@ -90,3 +91,26 @@ def test_results_of_a_file_that_has_changed_do_not_stay(tmp_path):
     file.write_bytes(b"another")
     assert ScoreTable(out, QUESTION).missing([file]) == [file]
     assert list(out.glob("a.png.*")) == [] and ScoreTable(out, QUESTION).rows == {}
+
+
+def test_scores_in_logits_say_so_and_have_a_scale_of_their_own(tmp_path, monkeypatch):
+    overlays, drawn = importlib.import_module("headlens.plots.overlay"), []
+    real = overlays.overlay
+
+    def watched(*arguments, **options):
+        figure, ax = real(*arguments, **options)
+        drawn.append((ax.get_title(), ax.images[1].get_clim(), figure.axes[1].get_ylabel()))
+        return figure, ax
+
+    monkeypatch.setattr(overlays, "overlay", watched)
+    path = tmp_path / "part.png"
+    path.write_bytes(b"content")
+    values = np.linspace(-9, 4, 20, dtype=np.float32).reshape(4, 5)
+    for unit in ("probability", "logit"):
+        table = ScoreTable(tmp_path / unit, QUESTION | {"unit": unit})
+        table.missing([path])
+        table.add([Scored(path, state_of(path), np.zeros((4, 5, 3), np.uint8), values, -2.0, 4.0, -1.5)])
+    assert drawn[0][1:] == ((0, 1), "anomaly map") and drawn[1][1:] == ((-9, 4), "anomaly map (logits)")
+    assert drawn[1][0].startswith("joint score -1.500 logits, normal")
+    with pytest.raises(RunError, match="unit logit before, probability now"):
+        ScoreTable(tmp_path / "logit", QUESTION)

@@ -109,6 +109,7 @@ class Attribution(Result):
             shape=native,
             mask=mask,
             limits=plots.limits_of(self.anomaly_map, self.unit),
+            unit=self.unit,
             sign=method.sign,
             floor=floor,
             title=title,

@@ -83,6 +83,7 @@ def eval_(
         said.append(f"{first.detector.backbone}\n{', '.join(names)}, trained on {trained_on}\n\n{summary.markdown()}\n")
         made_by = {
             "runs": names,
+            "unit": results[0].unit,
             **computed(first.detector, precision or default_precision(first.detector.device)),
             "backbone": vars(first.detector.backbone.provenance),
         }

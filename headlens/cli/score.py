@@ -38,7 +38,10 @@ def score(
     ],
     run: Annotated[str, typer.Option(help="A run folder, or a shipped run such as mini-industrial.")],
     out: Annotated[Path, typer.Option(help="Where results go.", file_okay=False)] = Path("scores"),
-    threshold: Annotated[Optional[float], typer.Option(help="Of the joint score; the run's own.")] = None,  # noqa: UP045
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Of the joint score, in its unit; the run's when not given."),
+    ] = None,
     weights: WeightsOption = None,
     category: Annotated[str, typer.Option(help="What they show; only class-aware runs care.")] = "object",
     maps: Annotated[MapFormat, typer.Option(help="Of the raw maps: numpy, or 32-bit float TIFF.")] = MapFormat.NPY,
@@ -50,7 +53,8 @@ def score(
 ) -> None:
     """Score images. Writes scores.csv, and for each image its float map and an overlay (png).
 
-    Maps are 0 to 1 and overlays share that scale: two images can be compared. The same command goes on where it was
+    Scores and maps are probabilities, and overlays share the scale 0 to 1: two images can be compared. Runs of some
+    methods give logits; their overlays go from the map's lowest to its highest. The same command goes on where it was
     interrupted, and does images anew whose files have changed. Of a folder, masks, hidden files and results of headlens
     are passed over. What cannot be read is named and left out, and the exit status is then 1.
     """
@@ -68,7 +72,8 @@ def score(
 
     loaded = load_run(run, weights=weights, device=device_of(device))
     limit = loaded.threshold if threshold is None else threshold
-    typer.echo(f"{loaded.detector.backbone}; {printable(str(loaded.folder))}, threshold {limit}")
+    unit = {"probability": "probabilities", "logit": "logits"}[loaded.detector.scoring.unit]
+    typer.echo(f"{loaded.detector.backbone}; {printable(str(loaded.folder))}, threshold {limit}, scores in {unit}")
     with locked(out):
         table = ScoreTable(out, question(loaded, limit, category, maps), force)
         waiting = table.missing(found.files)
@@ -93,6 +98,7 @@ def question(run: Run, threshold: float | None, category: str, maps: MapFormat) 
         "backbone": run.detector.backbone.provenance.name,
         "backbone_sha256": run.detector.backbone.provenance.sha256,
         "threshold": threshold,
+        "unit": run.detector.scoring.unit,
         "size": run.size,
         "category": category,
         "maps": maps.value,

@@ -20,6 +20,8 @@ from headlens.files import MOST_TEXT, SOFTWARE, is_result, read_regular, read_te
 if TYPE_CHECKING:
     import numpy as np
 
+    from headlens.units import Unit
+
 COLUMNS = (
     "file",
     "image_score",
@@ -42,8 +44,8 @@ class Scored:
         path: its file.
         state: what ``state_of`` said of the file before it was read.
         image: [H, W, 3] uint8.
-        anomaly_map: [H, W] float32, 0 to 1.
-        image_score, map_max, joint_score: 0 to 1; the map's maximum is that of the map as computed.
+        anomaly_map: [H, W] float32.
+        image_score, map_max, joint_score: of the image; the map's maximum is that of the map as computed.
     """
 
     path: Path
@@ -60,7 +62,8 @@ class ScoreTable:
 
     Args:
         out: made if need be.
-        question: what decides the results beside the images: run, threshold, size and so on; in JSON.
+        question: what decides the results beside the images: run, threshold, size, the scores' unit, and so on; in
+            JSON.
         force: start anew, whatever ``out`` holds.
 
     Raises:
@@ -71,6 +74,7 @@ class ScoreTable:
         self.out, self.question = out, question
         self.path, self.about = out / "scores.csv", out / "scores.json"
         self.threshold, self.suffix = question["threshold"], f".{question['maps']}"
+        self.unit: Unit = question["unit"]
         self.count = 0
         self.rows: dict[str, _Row] = {}  # by the absolute path of the image
         self.names: dict[Path, str] = {}
@@ -168,14 +172,16 @@ class ScoreTable:
         self.count += len(rows)
 
     def _write(self, scored: Scored) -> _Row:
-        from headlens.plots.overlay import overlay
+        from headlens.plots.overlay import limits_of, overlay
+        from headlens.units import with_unit
 
         name, decision, note = self.names[scored.path], "", ""
         if self.threshold is not None:
             anomalous = scored.joint_score > self.threshold
             decision, note = str(anomalous).lower(), f", {'anomalous' if anomalous else 'normal'}"
-        title = f"joint score {scored.joint_score:.3f}{note}: {scored.path.name}"  # of long ones the middle is left out
-        figure, _ = overlay(scored.image, scored.anomaly_map, title)
+        score, shown = with_unit(f"{scored.joint_score:.3f}", self.unit), scored.anomaly_map
+        title = f"joint score {score}{note}: {scored.path.name}"  # of long ones the middle is left out
+        figure, _ = overlay(scored.image, shown, title, limits=limits_of([shown], self.unit), unit=self.unit)
         with self._writing():
             drawn = io.BytesIO()
             figure.savefig(drawn, format="png", dpi=120, metadata={"Software": SOFTWARE})

@@ -14,6 +14,7 @@ from headlens.detectors.detector import Detector, detector_of
 from headlens.errors import ShapeError
 from headlens.predict import Image, as_bytes, predict
 from headlens.training.run import Run
+from headlens.units import with_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,7 +141,7 @@ def show(
         score = float(found.joint_score)
         maps.append(found.anomaly_map[0].numpy())  # drawn stretched over the image
         decision = "" if threshold is None else ": anomalous" if score > threshold else ": normal"
-        decisions.append(f"joint score {score:.2f}{decision}")
+        decisions.append(f"joint score {with_unit(f'{score:.2f}', found.unit)}{decision}")
     about = detector.backbone.provenance
     at = "" if threshold is None else f", threshold {threshold:.2f}"
     made_by = f"{name} on backbone {about.name} ({about.weights}){at}"

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter
 from headlens.plots.display import colour_bar, draw, outline, panel, smaller
 from headlens.plots.overlay import overlay
 from headlens.plots.style import axes_of, colours, signed
+from headlens.units import Unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,6 +87,7 @@ def attribution_panels(
     shape: tuple[int, int] | None = None,
     mask: np.ndarray | None = None,
     limits: tuple[float, float] = (0, 1),
+    unit: Unit = "probability",
     made_by: str = "",
     **options: Any,
 ) -> tuple[Figure, np.ndarray]:
@@ -99,6 +101,7 @@ def attribution_panels(
         shape: height and width of the image as it was given, over which all are stretched; [h, w] when None.
         mask: [h, w], what to outline in all three.
         limits: of the anomaly map's colours.
+        unit: of the anomaly map.
         made_by: a line at the foot of a new figure.
         **options: of the attribution, as in ``overlaid``.
 
@@ -123,7 +126,7 @@ def attribution_panels(
     draw(axes[0], image, shape)
     axes[0].set_title("image", fontsize="small")
     axes[0].set_axis_off()
-    overlay(image, anomaly_map, "anomaly map", axes[1], limits, shape=shape)
+    overlay(image, anomaly_map, "anomaly map", axes[1], limits, shape=shape, unit=unit)
     fig, _ = overlaid(image, values, axes[2], shape=shape, mask=mask, **options)
     for ax in axes[:2]:
         outline(ax, mask, shape)

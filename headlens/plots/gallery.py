@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from headlens.plots.attribution import overlaid
 from headlens.plots.display import draw, outline
-from headlens.plots.overlay import CMAP, limits_of, overlay
+from headlens.plots.overlay import CMAP, MAP_LABEL, limits_of, overlay
 from headlens.plots.style import COLUMN, colours
 from headlens.plots.text import font, wrapped
 from headlens.units import Unit
@@ -84,7 +84,7 @@ def gallery(
     bars: list[tuple[dict[str, Any], str, dict[float, str]]] = [
         (
             {"norm": Normalize(low, high), "cmap": CMAP},
-            "anomaly map",
+            MAP_LABEL[unit],
             {tick: f"{tick:.2g}" for tick in (low, (low + high) / 2, high)},
         )
     ]

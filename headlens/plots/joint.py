@@ -54,6 +54,7 @@ def score_plane(
         marker, name = ("+", "anomalous") if anomalous else ("o", "normal")
         many = len(scores) > _MANY
         ax.scatter(own["image"], own["map"], s=9, marker=marker, linewidths=0.6, label=name, rasterized=many, **look)
+    logits = " (logits)" if unit == "logit" else ""
     low, high = limits_of([scores[["image", "map"]].to_numpy()], unit)
     ends = np.array([low, high]) + 0.02 * (high - low) * np.array([-1, 1])
     levels = [(level, "--", 0.5) for level in np.linspace(low, high, 6)[1:-1]]
@@ -62,7 +63,7 @@ def score_plane(
             ax.plot(ends, (level - (1 - alpha) * ends) / alpha, style, color="0.4", linewidth=width, zorder=0)
         else:
             ax.axvline(level, linestyle=style, color="0.4", linewidth=width, zorder=0)
-    ax.set(xlim=ends, ylim=ends, xlabel="CLS score", ylabel=f"{pool} of the map")
+    ax.set(xlim=ends, ylim=ends, xlabel=f"CLS score{logits}", ylabel=f"{pool} of the map{logits}")
     ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     ax.set_aspect("equal")
     ax.set_title(plain(title, 40))

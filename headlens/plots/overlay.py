@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CMAP = "magma"
+MAP_LABEL: dict[Unit, str] = {"probability": "anomaly map", "logit": "anomaly map (logits)"}
+"""Of its colour bar."""
 
 
 def limits_of(maps: Iterable[np.ndarray], unit: Unit = "probability") -> tuple[float, float]:
@@ -39,6 +41,7 @@ def overlay(
     limits: tuple[float, float] = (0, 1),
     bar: bool = True,
     shape: tuple[int, int] | None = None,
+    unit: Unit = "probability",
 ) -> tuple[Figure, Axes]:
     """The image in grey under its map, which is the denser the higher it is, with a colour bar.
 
@@ -53,6 +56,7 @@ def overlay(
         limits: of the colours; see ``limits_of``.
         bar: draw a colour bar; without it, one may serve several images.
         shape: height and width of the image where it was resized; those of ``image`` when None.
+        unit: of the map.
 
     >>> fig, ax = overlay(np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9)))
     >>> len(ax.images)
@@ -72,7 +76,7 @@ def overlay(
     colours = {"cmap": CMAP, "vmin": limits[0], "vmax": limits[1], "interpolation": "nearest"}
     shades = draw(ax, shown, shape, alpha=density, **colours)
     if bar:
-        colour_bar(ax, shades, "anomaly map", shape)
+        colour_bar(ax, shades, MAP_LABEL[unit], shape)
     ax.set_title(title, fontsize="small", **font())
     ax.set_axis_off()
     return fig, ax

@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from headlens.plots.display import draw, outline, panel
-from headlens.plots.overlay import CMAP, limits_of, overlay
+from headlens.plots.overlay import CMAP, MAP_LABEL, limits_of, overlay
 from headlens.plots.style import signed
 from headlens.plots.text import font, wrapped
 from headlens.units import Unit
@@ -56,5 +56,5 @@ def sheet(
             title = map_titles[number] if len(map_titles) else ""
             overlay(images[number], shown, title, ax, limits, bar=False)
         scale = ScalarMappable(Normalize(*limits), CMAP)
-        fig.colorbar(scale, ax=list(axes.flat), shrink=0.6, label="anomaly map")
+        fig.colorbar(scale, ax=list(axes.flat), shrink=0.6, label=MAP_LABEL[unit])
     return (signed(fig, made_by) if made_by else fig), axes

@@ -41,6 +41,7 @@ from headlens.training.reading import (
     read_tensors,
 )
 from headlens.training.shipped import folders
+from headlens.units import with_unit
 from headlens.version import __version__
 
 _PACKAGES = ("torch", "open_clip_torch", "transformer-lens", "accelerate")
@@ -75,12 +76,13 @@ class Run:
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         card = self.card
+        limit = None if self.threshold is None else with_unit(f"{self.threshold:.3f}", self.detector.scoring.unit)
         facts = {
             "trained on": f"{card.get('trained_on', 'unknown')}, {card.get('images', 'unknown')} images",
             "steps": card.get("steps"),
             "seed": card.get("seed"),
             "selection": card.get("selection"),
-            "threshold of the joint score": None if self.threshold is None else f"{self.threshold:.3f}",
+            "threshold of the joint score": limit,
         }
         return html.card(f"Run {self.folder.name}", facts | self.detector.facts)
 
