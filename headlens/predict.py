@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -16,6 +17,7 @@ from headlens.data.pixel_values import Stored, image_of, of_array, of_picture
 from headlens.detectors.detector import Detector, detector_of
 from headlens.detectors.scoring import Prediction
 from headlens.errors import ShapeError
+from headlens.provenance import detector_provenance
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -113,7 +115,8 @@ def predict(
         parts.append(detector(normalised, [category] * len(part)))
     if not parts:
         raise ShapeError("no image to score")
-    return joined(parts)
+    about = detector_provenance(detector, what="prediction", size=preprocess.size, category=category)
+    return replace(joined(parts), provenance=about)
 
 
 def joined(parts: Sequence[Prediction]) -> Prediction:

@@ -140,6 +140,15 @@ def save_frame(path: Path, frame: pd.DataFrame, about: Mapping[str, Any]) -> Pat
     return path
 
 
+def save_arrays(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray | None]) -> Path:
+    """Writes arrays, but for those that are None, as ``.npz``; ``about`` is in it as JSON, called ``provenance``."""
+    known = {name: values for name, values in arrays.items() if values is not None}
+    sink = io.BytesIO()
+    np.savez_compressed(sink, **known, provenance=np.array(json.dumps(dict(about))))  # type: ignore[arg-type]
+    write(path, sink.getvalue())
+    return path
+
+
 def per_image(data: DataSet, records: Sequence[Record], keys: pd.DataFrame, **columns: Tensor) -> pd.DataFrame:
     """A long frame of B images by K quantities measured in each.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from headlens.heads.exactness import check_gradients
 from headlens.predict import Picture, as_bytes
 from headlens.printing import reason
 from headlens.provenance import computed, detector_provenance
-from headlens.results import Result, ordered, write
+from headlens.results import Result, ordered, save_arrays
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,12 +125,7 @@ class Attribution(Result):
         if path.suffix != ".npz":
             return super().save(path)
         arrays = {"map": self.map, "images": self.images, "anomaly_map": self.anomaly_map}
-        arrays["provenance"] = np.array(json.dumps(self.provenance))
-        more = {"region": self.region, "native": self.native}
-        sink = io.BytesIO()
-        np.savez_compressed(sink, **arrays, **{name: own for name, own in more.items() if own is not None})  # type: ignore[arg-type]
-        write(path, sink.getvalue())
-        return path
+        return save_arrays(path, self.provenance, {**arrays, "region": self.region, "native": self.native})
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -11,18 +11,22 @@ Shapes: ``B`` images, ``R`` images or variants of images, ``N = rows x columns``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from headlens import html
+from headlens.errors import ShapeError
 from headlens.maps import upsample
 from headlens.units import Unit, logit
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Pool = Literal["max", "top"]
 
@@ -54,6 +58,7 @@ class Prediction:
     image_margin: Tensor
     tap_margins: dict[int, Tensor]
     unit: Unit = "probability"
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_score)
@@ -71,6 +76,42 @@ class Prediction:
         }
         values = {name: scores.detach().cpu().numpy() for name, scores in columns.items()}
         return pd.DataFrame(values).rename_axis("image")
+
+    def plot(self, ax: Axes | None = None, image: int = 0) -> tuple[Figure, Axes]:
+        """The anomaly map of one image; ``headlens.lab.show`` draws it over the image.
+
+        Args:
+            ax: where to draw; a new figure when None.
+            image: its number.
+
+        Raises:
+            ShapeError: there is no such image.
+        """
+        from headlens import plots
+        from headlens.results import made_by
+
+        if image not in range(len(self)):
+            raise ShapeError(f"image {image} does not exist; there are {len(self)}, counted from 0")
+        shown = self.anomaly_map[image].detach().cpu().numpy()
+        title = f"joint score {float(self.joint_score[image]):.2f}"
+        fig, axes = plots.anomaly_map(shown, ax, limits=plots.limits_of([shown], self.unit), title=title)
+        return (plots.signed(fig, made_by(self.provenance)) if ax is None and self.provenance else fig), axes
+
+    def save(self, path: str | Path) -> Path:
+        """Writes ``frame`` as ``.parquet``, ``.csv``, ``.md`` or ``.tex``; or everything as ``.npz``.
+
+        Raises:
+            ConfigError: another suffix.
+            RunError: the file cannot be written.
+        """
+        from headlens.results import save_arrays, save_frame
+
+        if Path(path).suffix != ".npz":
+            return save_frame(Path(path), self.frame.reset_index(), self.provenance)
+        arrays = {name: getattr(self, name) for name in ("anomaly_map", "image_score", "joint_score", "image_margin")}
+        arrays |= {f"tap_margin_{tap}": margins for tap, margins in self.tap_margins.items()}
+        numbers = {name: values.detach().cpu().numpy() for name, values in arrays.items()}
+        return save_arrays(Path(path), {**self.provenance, "unit": self.unit}, numbers)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headlens.plots.intervals import intervals
     from headlens.plots.joint import mixtures, score_plane
     from headlens.plots.names import names
-    from headlens.plots.overlay import limits_of, overlay
+    from headlens.plots.overlay import anomaly_map, limits_of, overlay
     from headlens.plots.scatter import by_layer, scatter
     from headlens.plots.sheet import sheet
     from headlens.plots.style import axes_for, named, signed
@@ -26,6 +26,7 @@ __all__ = [
     "Column",
     "Panel",
     "ablation",
+    "anomaly_map",
     "attribution_panels",
     "axes_for",
     "by_layer",
@@ -64,7 +65,7 @@ lazily(
         "intervals": ("intervals",),
         "joint": ("mixtures", "score_plane"),
         "names": ("names",),
-        "overlay": ("limits_of", "overlay"),
+        "overlay": ("anomaly_map", "limits_of", "overlay"),
         "scatter": ("by_layer", "scatter"),
         "sheet": ("sheet",),
         "style": ("axes_for", "named", "signed"),

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from headlens.plots.display import colour_bar, draw, panel, smaller
+from headlens.plots.style import axes_of
 from headlens.plots.text import font, plain, wrapped
 from headlens.units import Unit
 
@@ -78,5 +79,30 @@ def overlay(
     if bar:
         colour_bar(ax, shades, MAP_LABEL[unit], shape)
     ax.set_title(title, fontsize="small", **font())
+    ax.set_axis_off()
+    return fig, ax
+
+
+def anomaly_map(
+    values: np.ndarray, ax: Axes | None = None, *, limits: tuple[float, float] = (0, 1), title: str = ""
+) -> tuple[Figure, Axes]:
+    """A map without its image, with a colour bar.
+
+    Args:
+        values: [h, w].
+        ax: where to draw; a new figure when None.
+        limits: of the colours; see ``limits_of``.
+        title: above it.
+
+    >>> fig, ax = anomaly_map(np.zeros((8, 9)), title="joint score 0.50")
+    >>> len(ax.images)
+    1
+    """
+    shape = (values.shape[0], values.shape[1])
+    width, height = panel(shape, 4.2)
+    fig, ax = axes_of(ax, width + 1.0, height + 0.6)
+    shades = draw(ax, values, shape, cmap=CMAP, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    colour_bar(ax, shades, "anomaly map", shape)
+    ax.set_title(plain(title), fontsize="small", **font())
     ax.set_axis_off()
     return fig, ax

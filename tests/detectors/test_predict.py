@@ -10,6 +10,7 @@ from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.errors import DataError, ShapeError
 from headlens.predict import as_bytes, predict
+from headlens.results import read_parquet
 from tests.detectors.test_headclip import SMALL
 
 
@@ -92,3 +93,18 @@ def test_order_and_batch_do_not_matter(clip):
     assert all_at_once.tap_margins[3].shape == (5, 4, 4)
     with pytest.raises(ShapeError, match="no image"):
         predict(detector, [], size=32)
+
+
+def test_a_prediction_has_a_frame_a_figure_files_and_a_provenance(clip, tmp_path):
+    detector = HeadCLIP(clip, preset("headclip", **SMALL), seed=1)
+    found = predict(detector, [torch.zeros(3, 40, 30), torch.ones(3, 40, 30)], size=32)
+    fig, ax = found.plot(image=1)
+    assert ax.get_title() == f"joint score {float(found.joint_score[1]):.2f}" and "tiny" in fig.get_supxlabel()
+    assert np.array_equal(ax.images[0].get_array(), found.anomaly_map[1])
+    with pytest.raises(ShapeError, match="image 2 does not exist; there are 2"):
+        found.plot(image=2)
+    frame, about = read_parquet(found.save(tmp_path / "scores.parquet"))
+    assert about == found.provenance and about["size"] == 32 and about["learned_sha256"]
+    assert frame["joint score"].tolist() == found.joint_score.tolist()
+    with np.load(found.save(tmp_path / "maps.npz")) as arrays:
+        assert np.array_equal(arrays["anomaly_map"], found.anomaly_map) and "provenance" in arrays
