@@ -1,7 +1,7 @@
 """Are attribution maps right? Every method by every measure, in both domains, with intervals over pictures.
 
     python analyses/attribution_faithfulness.py --per-category 10 --jobs 2
-    python analyses/attribution_faithfulness.py --per-category 10 --jobs 12 --device cuda --at-once 64
+    python analyses/attribution_faithfulness.py --per-category 10 --jobs 12 --device cuda --batch 64
 
 Every method is measured in a process of its own. Low is better but for insertion, pointing and AUPRO; 'like random
 heads' and 'like random blocks' are rank correlations with the map of a model that knows less, and from 0.9 on a method
@@ -36,7 +36,7 @@ def measured(domain: str, method: str, args: argparse.Namespace) -> Path:
         torch.set_num_threads(1)
         run = headlens.load(f"mini-{domain}", device=args.device)
         pictures = headlens.data.open(f"procedural:{domain}", per_category=args.per_category)
-        options = {method: {"at_once": args.at_once}} if "at_once" in METHODS[method].options else {}
+        options = {method: {"batch": args.batch}} if "batch" in METHODS[method].options else {}
         what = {"methods": [method], "target": args.target, "measures": args.measure, "options": options}
         found = faithfulness(run, pictures, **what)
         found.save(path)
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--measure", nargs="*", default=MEASURES, choices=MEASURES)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--at-once", type=int, default=8, help="steps or squares of one picture that are held together")
+    parser.add_argument("--batch", type=int, default=8, help="steps or squares of one picture that are held together")
     parser.add_argument("--out", type=Path, default=Path("faithfulness"))
     args = parser.parse_args()
 

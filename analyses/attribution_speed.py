@@ -32,11 +32,11 @@ def opened(number: int, device: str) -> tuple[Target, Tensor]:
     return target_of(run.detector), preprocess.normalise(image[None].to(device))
 
 
-def peak(at_once: int, number: int, device: str) -> float:
+def peak(batch: int, number: int, device: str) -> float:
     """MiB that integrated gradients of 32 steps take at most above what is there before."""
     target, image = opened(number, device)
     before = memory_now(image.device)
-    METHODS["integrated_gradients"](target, image, most=32, at_once=at_once)
+    METHODS["integrated_gradients"](target, image, most=32, batch=batch)
     return (memory_peak(image.device) - before) / 2**20
 
 
@@ -65,9 +65,9 @@ def main() -> None:
         last = f" {statistics.median(own):.2f} |" if args.seconds else ""
         print(f"| {name} | {ratio(own, seconds['forward'])} |{last}")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for at_once in (4, 8, 32):
-            found = pool.submit(peak, at_once, args.picture, args.device).result()
-            print(f"\nintegrated gradients, {at_once} steps at once: {found:.0f} MiB")
+        for batch in (4, 8, 32):
+            found = pool.submit(peak, batch, args.picture, args.device).result()
+            print(f"\nintegrated gradients, {batch} steps at once: {found:.0f} MiB")
     print(f"\n{environment(image.device)}")
 
 

@@ -186,7 +186,7 @@ def test_attributions_of_pictures(lens, parts):
     saved = Result.load(lens.out / "attribute-small-joint_margin-2-steps.parquet")
     frame = saved.frame
     assert saved.provenance["options"]["integrated_gradients"]["steps"] == 2
-    assert len(frame) == 3 and said.count("  joint margin ") == 3 and "missed" in said
+    assert len(frame) == 3 and said.count("  joint margin ") == 3 and "residual" in said
     complete = frame["residual"].abs() <= 1e-3 * (frame["value"] - frame["baseline"]).abs()
     assert complete.all() and np.allclose(frame["value"] - frame["baseline"] - frame["effect"], frame["residual"])
     assert (lens.out / "attribute-small-1-png-joint_margin-2-steps-integrated_gradients.png").is_file()

@@ -1,6 +1,6 @@
 """Attribution maps for a target score, and how faithful they are.
 
-attribute(detector, picture, "integrated_gradients", "joint_margin")    a signed map at the picture's size
+attribute(detector, image, "integrated_gradients", "joint_margin")    a signed map at the image's size
 faithfulness(detector, data)                                            methods by measures, with intervals
 """
 
@@ -10,7 +10,7 @@ from headlens.lazily import lazily
 
 if TYPE_CHECKING:
     from headlens.attribution.attribute import Attribution, attribute
-    from headlens.attribution.evaluating import MEASURES, Faithfulness, faithfulness
+    from headlens.attribution.faithfulness import MEASURES, Faithfulness, faithfulness
     from headlens.attribution.methods import METHODS, Method, method_of
     from headlens.attribution.targets import SCORES, Target, target_of
 
@@ -32,7 +32,7 @@ lazily(
     __name__,
     {
         "attribute": ("Attribution", "attribute"),
-        "evaluating": ("MEASURES", "Faithfulness", "faithfulness"),
+        "faithfulness": ("MEASURES", "Faithfulness", "faithfulness"),
         "methods": ("METHODS", "Method", "method_of"),
         "targets": ("SCORES", "Target", "target_of"),
     },

@@ -12,14 +12,14 @@ What is read weighs as the target's derivative by each margin says, in all 1: fo
 tokens that are pooled, by their weights; for the map margin the region's patches at every tap, and for the joint margin
 a share of both. ``Ã`` tells methods apart:
 
-    rollout     ½ mean_h A, and what was there counts ½ (arXiv 2005.00928): where information may come from. It knows
+    rollout     ½ mean_h A, and what stays counts ½ (arXiv 2005.00928): where information may come from. It knows
                 nothing of the target but what is read.
     relevance   mean_h (∂target/∂A ⊙ A)⁺ (arXiv 2103.15679): what speaks for the target.
 
 ``legrad`` walks no row: Σ_l mean_h mean_q (∂target/∂A)⁺ over both streams, after LeGrad (arXiv 2404.03214), whose
-gradients are of a score read after each layer; ours are of the target itself, for our score cannot be read there.
+gradients are of a score read after each layer; ours are of the target itself, for our score cannot be read in between.
 
-MLPs are not in any of these. Maps are [B, h, w]: patches are enlarged as anomaly maps are, and the sum is kept. CLS as
+MLPs are not in any of these. Maps are [B, h, w]: patches are enlarged as anomaly maps are, and keep their sum. CLS as
 a source is left out. One image's matrices are held at once, [H, T, T] a block and stream: 8 GB at ViT-L/14, 518 px.
 """
 
@@ -71,7 +71,7 @@ def attend(target: Target, image: Tensor) -> Attention:
     vision, reading = target.detector.backbone.vision, target.reading(image)
     patterns: dict[tuple[str, int], Tensor] = {}
 
-    def keep(pattern: Tensor, *, hook: Any) -> Tensor:
+    def store(pattern: Tensor, *, hook: Any) -> Tensor:
         stream = "local" if hook.name.endswith("hook_local_pattern") else "global"
         if not pattern.requires_grad:  # the first: all above it then have a gradient by themselves
             pattern.requires_grad_()
@@ -80,11 +80,11 @@ def attend(target: Target, image: Tensor) -> Attention:
 
     points = [f"blocks.{layer}.attn.hook_pattern" for layer in range(vision.cfg.n_layers)]
     points += [f"blocks.{layer}.attn.hook_local_pattern" for layer in reading.plan.local_layers]
-    with torch.enable_grad(), vision.hooks([(point, keep) for point in points]):
-        seen = target.forward(image.detach(), reading, hooked=True)
-        cls, taps = _read(target, seen)
+    with torch.enable_grad(), vision.hooks([(point, store) for point in points]):
+        forward = target.forward(image.detach(), reading, hooked=True)
+        cls, taps = _read(target, forward)
         gradients = torch.autograd.grad(
-            target.read(seen).sum(), list(patterns.values()), allow_unused=True, materialize_grads=True
+            target.read(forward).sum(), list(patterns.values()), allow_unused=True, materialize_grads=True
         )
     return Attention(
         reading.plan,
@@ -92,22 +92,22 @@ def attend(target: Target, image: Tensor) -> Attention:
         {place: wide(gradient[0]) for place, gradient in zip(patterns, gradients, strict=True)},
         cls,
         taps,
-        vision.grid(*seen.size),
+        vision.grid(*forward.size),
     )
 
 
-def _read(target: Target, seen: Forward) -> tuple[Tensor, dict[int, Tensor]]:
+def _read(target: Target, forward: Forward) -> tuple[Tensor, dict[int, Tensor]]:
     """How much of CLS [] and of one image's patches ``{tap: [N]}`` the target reads; a head is asked for none."""
     if not isinstance(target, ScoreTarget):
-        return seen.margins.image.new_zeros(()), {}
-    margins = [own.detach().requires_grad_() for own in (seen.margins.image, *seen.margins.taps.values())]
-    taps = dict(zip(seen.margins.taps, margins[1:], strict=True))
-    value = target.read(replace(seen, margins=Margins(margins[0], taps)))
+        return forward.margins.image.new_zeros(()), {}
+    margins = [margin.detach().requires_grad_() for margin in (forward.margins.image, *forward.margins.taps.values())]
+    taps = dict(zip(forward.margins.taps, margins[1:], strict=True))
+    value = target.read(replace(forward, margins=Margins(margins[0], taps)))
     image, *patches = torch.autograd.grad(value.sum(), margins, allow_unused=True, materialize_grads=True)
-    of_cls, of_patches = seen.reading.pooling.held(seen.features.cls, seen.features.taps, seen.margins.taps)
+    of_cls, of_patches = forward.reading.pooling.held(forward.features.cls, forward.features.taps, forward.margins.taps)
     read = dict(zip(taps, patches, strict=True))
     read |= {tap: read[tap] + image * weight.detach() for tap, weight in of_patches.items()}
-    return (image * of_cls.detach())[0], {tap: own[0] for tap, own in read.items()}
+    return (image * of_cls.detach())[0], {tap: weight[0] for tap, weight in read.items()}
 
 
 def rollout(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None = None) -> Tensor:
@@ -123,11 +123,11 @@ def rollout(target: Target, images: Tensor, *, heads: Iterable[Head | str] | Non
         ShapeError: a head that does not exist, or none at all.
     """
 
-    def step(seen: Attention, place: tuple[str, int], numbers: Sequence[int]) -> Tensor:
-        pattern = seen.patterns[place][list(numbers)].mean(0)
+    def step(attention: Attention, place: tuple[str, int], numbers: Sequence[int]) -> Tensor:
+        pattern = attention.patterns[place][list(numbers)].mean(0)
         return pattern / pattern.sum(-1, keepdim=True)  # of matrices that are summed, rows have their number
 
-    return _walked(target, images, heads, step, keep=0.5)
+    return _walked(target, images, heads, step, skip=0.5)
 
 
 def relevance(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None = None) -> Tensor:
@@ -145,11 +145,11 @@ def relevance(target: Target, images: Tensor, *, heads: Iterable[Head | str] | N
         ShapeError: a head that does not exist, or none at all.
     """
 
-    def step(seen: Attention, place: tuple[str, int], numbers: Sequence[int]) -> Tensor:
-        pattern, gradient = (own[place][list(numbers)] for own in (seen.patterns, seen.gradients))
-        return (pattern * gradient).clamp(min=0).sum(0) / len(seen.patterns[place])
+    def step(attention: Attention, place: tuple[str, int], numbers: Sequence[int]) -> Tensor:
+        pattern, gradient = (of[place][list(numbers)] for of in (attention.patterns, attention.gradients))
+        return (pattern * gradient).clamp(min=0).sum(0) / len(attention.patterns[place])
 
-    return _walked(target, images, heads, step, keep=1.0)
+    return _walked(target, images, heads, step, skip=1.0)
 
 
 def legrad(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None = None) -> Tensor:
@@ -165,14 +165,14 @@ def legrad(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None
     """
     chosen, maps = _chosen(target, heads), []
     for image in images.split(1):
-        seen = attend(target, image)
-        patches = slice(1, 1 + seen.grid[0] * seen.grid[1])
+        attention = attend(target, image)
+        patches = slice(1, 1 + attention.grid[0] * attention.grid[1])
         # (H, T, T) -> mean over queries (H, T) -> the chosen heads' share (N)
         parts = [
-            seen.gradients[place].clamp(min=0).mean(1)[numbers].sum(0)[patches] / len(seen.gradients[place])
+            attention.gradients[place].clamp(min=0).mean(1)[numbers].sum(0)[patches] / len(attention.gradients[place])
             for place, numbers in chosen.items()
         ]
-        maps.append(torch.stack(parts).sum(0).view(seen.grid))
+        maps.append(torch.stack(parts).sum(0).view(attention.grid))
     return enlarged(torch.stack(maps), images)
 
 
@@ -236,8 +236,8 @@ def enlarged(maps: Tensor, images: Tensor) -> Tensor:
     return upsample(maps, size, 0.0) * (maps[0].numel() / (size[0] * size[1]))
 
 
-def _walked(target: Target, images: Tensor, heads: Iterable[Head | str] | None, step: Any, keep: float) -> Tensor:
-    """The row of what is read, walked down to the patches: what was there counts ``keep``, what moved ``keep Ã``."""
+def _walked(target: Target, images: Tensor, heads: Iterable[Head | str] | None, step: Any, skip: float) -> Tensor:
+    """The row of what is read, walked down to the patches: what stays counts ``skip``, what moves ``skip Ã``."""
     if not isinstance(target, ScoreTarget):
         raise ConfigError(
             f"{target.name} is one head, and no row of tokens is read by it alone; "
@@ -245,28 +245,28 @@ def _walked(target: Target, images: Tensor, heads: Iterable[Head | str] | None, 
         )
     chosen, maps = _chosen(target, heads), []
     for image in images.split(1):
-        seen = attend(target, image)
+        attention = attend(target, image)
         with full_precision(image.device):
-            maps.append(_row(seen, chosen, step, keep)[1:].view(seen.grid))
+            maps.append(_row(attention, chosen, step, skip)[1:].view(attention.grid))
     return enlarged(torch.stack(maps), images)
 
 
-def _row(seen: Attention, chosen: dict[tuple[str, int], list[int]], step: Any, keep: float) -> Tensor:
+def _row(attention: Attention, chosen: dict[tuple[str, int], list[int]], step: Any, skip: float) -> Tensor:
     """What stands where at the start of the global stream, [T], of what is read of one image, in all 1."""
-    plan, total = seen.plan, seen.cls + sum(own.sum() for own in seen.taps.values())
-    tokens = 1 + seen.grid[0] * seen.grid[1]
-    x, y = (seen.cls.new_zeros(tokens) for _ in STREAMS)
-    x[0] = seen.cls / total
-    for layer in reversed(range(1 + max(layer for _, layer in seen.patterns))):
-        x, y = (F.pad(row, (0, seen.patterns["global", layer].shape[-1] - len(row))) for row in (x, y))
-        if layer in seen.taps:
+    plan, total = attention.plan, attention.cls + sum(read.sum() for read in attention.taps.values())
+    tokens = 1 + attention.grid[0] * attention.grid[1]
+    x, y = (attention.cls.new_zeros(tokens) for _ in STREAMS)
+    x[0] = attention.cls / total
+    for layer in reversed(range(1 + max(layer for _, layer in attention.patterns))):
+        x, y = (F.pad(row, (0, attention.patterns["global", layer].shape[-1] - len(row))) for row in (x, y))
+        if layer in attention.taps:
             row = y if "local" in plan.writers(layer) else x
-            row[1:tokens] += seen.taps[layer] / total
+            row[1:tokens] += attention.taps[layer] / total
         moved, share = torch.zeros_like(x), {"global": 1.0, "local": 1.0}
         for stream, row in (("global", x), ("local", y)):
-            if (stream, layer) in chosen and (stream, layer) in seen.patterns:
-                moved = moved + keep * (row @ step(seen, (stream, layer), chosen[stream, layer]))
-                share[stream] = keep
+            if (stream, layer) in chosen and (stream, layer) in attention.patterns:
+                moved = moved + skip * (row @ step(attention, (stream, layer), chosen[stream, layer]))
+                share[stream] = skip
         x, y = share["global"] * x + moved, share["local"] * y
         if plan.beside is not None and layer == plan.beside.start:
             x, y = x + y, torch.zeros_like(y)
@@ -278,14 +278,14 @@ def _row(seen: Attention, chosen: dict[tuple[str, int], list[int]], step: Any, k
 def _chosen(target: Target, heads: Iterable[Head | str] | None) -> dict[tuple[str, int], list[int]]:
     """The numbers of the heads of each stream and layer."""
     every = heads_of(target.detector)
-    given = every if heads is None else [Head.of(own) if isinstance(own, str) else own for own in heads]
+    given = every if heads is None else [Head.of(head) if isinstance(head, str) else head for head in heads]
     asked = list(dict.fromkeys(given))
     if unknown := set(asked) - set(every):
         name, last = min(map(str, unknown)), every[-1]
-        raise ShapeError(f"head {name} does not exist, or nobody reads it; the first is {every[0]}, the last {last}")
+        raise ShapeError(f"head {name} does not exist, or is not read; the first is {every[0]}, the last {last}")
     if not asked:
         raise ShapeError("no head to follow; give at least one, such as heads_of(detector, [18], [7]), or None for all")
-    found: dict[tuple[str, int], list[int]] = {}
+    numbers: dict[tuple[str, int], list[int]] = {}
     for head in asked:
-        found.setdefault((head.stream, head.layer), []).append(head.head)
-    return found
+        numbers.setdefault((head.stream, head.layer), []).append(head.head)
+    return numbers

@@ -1,4 +1,4 @@
-"""``attribute``: which pixels of a picture a target comes from."""
+"""``attribute``: which pixels of an image a target comes from."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ Region = np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Attribution(Result):
-    """Maps of B pictures, as they were seen: S pixels along a side.
+    """Maps of B images, as they were seen: S pixels along a side.
 
     Args:
-        frame: a row for each picture: its number ``image``, ``kind`` (the method), ``metric`` (the target), the
+        frame: a row for each image: its number ``image``, ``kind`` (the method), ``metric`` (the target), the
             target's ``value``, and ``effect``, the map's sum. Where the method explains the difference to a baseline,
             ``baseline``, the target there, and ``against``, what it looks like (``blur``, ``mean``, ``black``); and
-            ``residual``, what the map misses of value minus baseline, where the method promises to miss nothing.
-        map: [B, S, S], a pixel's own share; nothing is rescaled.
+            ``residual``, value minus baseline minus effect, where the method promises that it is 0.
+        map: [B, S, S], the share of each pixel; nothing is rescaled.
         images: [B, S, S, 3] uint8.
         anomaly_map: [B, S, S], what the detector shows of them.
         region: [B, S, S] bool, where a map was read; None where no region was given.
-        native: [B, 2], height and width of the pictures as they were given; squares when None.
+        native: [B, 2], height and width of the images as they were given; squares when None.
         unit: of the anomaly map and the joint score.
     """
 
@@ -62,12 +62,12 @@ class Attribution(Result):
 
     @property
     def target_value(self) -> np.ndarray:
-        """The target of every picture, [B]."""
+        """The target of every image, [B]."""
         return self.frame["value"].to_numpy()
 
     @property
     def residual(self) -> np.ndarray | None:
-        """What every map misses, in the target's units, [B]; None where the method does not promise to miss nothing."""
+        """Value minus baseline minus the map's sum, [B]; None where the method does not promise that this is 0."""
         return self.frame["residual"].to_numpy() if "residual" in self.frame else None
 
     def _parts(self) -> list[str]:
@@ -75,35 +75,35 @@ class Attribution(Result):
         about = f"Baseline {of}: {BASELINES[of]}" if of else "Without a baseline"
         return [html.figure(self.plot()[0], "image, anomaly map and attribution"), html.table(self.frame, about)]
 
-    def plot(self, ax: Any = None, picture: int = 0, mask: np.ndarray | None = None) -> tuple[Figure, Any]:
-        """One picture, its anomaly map and its attribution, red where it speaks for the target, blue against.
+    def plot(self, ax: Any = None, image: int = 0, mask: np.ndarray | None = None) -> tuple[Figure, Any]:
+        """One image, its anomaly map and its attribution, red where it speaks for the target, blue against.
 
         A quantity without a sign, such as positive gradients, is shown from 0 up.
 
         Args:
             ax: three axes to draw on; a new figure when None. ``headlens.plots.attribution.overlaid`` draws one alone.
-            picture: which.
+            image: which.
             mask: [S, S], what to outline; the region when None.
 
         Raises:
-            ShapeError: a picture that there is not, or a mask of another size.
+            ShapeError: an image that there is not, or a mask of another size.
             ConfigError: another number of axes.
         """
         axes = plots.axes_for(ax, plots.PANELS)
-        if picture not in range(count := min(len(self.map), len(self.frame))):
-            raise ShapeError(f"picture {picture} does not exist; there are {count}, counted from 0")
+        if image not in range(count := min(len(self.map), len(self.frame))):
+            raise ShapeError(f"image {image} does not exist; there are {count}, counted from 0")
         if mask is None and self.region is not None:
-            mask = self.region[picture]
-        own, row, method = self.map[picture], self.frame.iloc[picture], method_of(self.frame["kind"].iloc[picture])
-        if mask is not None and mask.shape != own.shape:
-            raise ShapeError(f"the mask has shape {mask.shape}, the map {own.shape}; resize it as the picture was")
-        floor = rounding(row, own)
+            mask = self.region[image]
+        values, row, method = self.map[image], self.frame.iloc[image], method_of(self.frame["kind"].iloc[image])
+        if mask is not None and mask.shape != values.shape:
+            raise ShapeError(f"the mask has shape {mask.shape}, the map {values.shape}; resize it as the image was")
+        floor = rounding(row, values)
         title, label = titled(row, method, nothing=floor > 0, unit=self.unit)
-        native = None if self.native is None else (int(self.native[picture, 0]), int(self.native[picture, 1]))
+        native = None if self.native is None else (int(self.native[image, 0]), int(self.native[image, 1]))
         return plots.attribution_panels(
-            self.images[picture],
-            self.anomaly_map[picture],
-            own,
+            self.images[image],
+            self.anomaly_map[image],
+            values,
             axes,
             shape=native,
             mask=mask,
@@ -194,12 +194,12 @@ def attribute(
         images: one, or a list; see ``headlens.predict.as_bytes``.
         method: one of ``headlens.attribution.METHODS``.
         target: a score, or a head, such as ``L18H7``; see ``headlens.attribution.targets``.
-        region: [H, W] in the image's own pixels, where a map is read; of a list, one for each image, or None.
-        size: images are resized to this square; the detector's own size when None.
+        region: [H, W] in pixels of the image as given, where a map is read; of a list, one for each image, or None.
+        size: images are resized to this square; the detector's size when None.
         category: what they show; it only matters to class-aware prompts.
         precision: see ``headlens.precision``; as the backbone was loaded when None.
         progress: called with 1 after every image.
-        **options: the method's own, such as ``steps``, ``baseline``, ``heads``, ``seed``.
+        **options: those of the method, such as ``steps``, ``baseline``, ``heads``, ``seed``.
 
     Raises:
         ConfigError: a method, target, option or precision that does not exist, or that do not go together.
@@ -224,14 +224,14 @@ def attribute(
         for number, (image, place) in enumerate(zip(several, regions, strict=True)):
             given = as_bytes(image)
             pixels = preprocess(Pixels(given, None if place is None else torch.as_tensor(place) > 0))
-            whole = target_of(lowered, target, category, pixels.mask)
+            of_image = target_of(lowered, target, category, pixels.mask)
             normalised = preprocess.normalise(pixels.image[None].to(detector.device))
-            row, own, anomaly_map = _attributed(how, whole, normalised, settings)
+            row, attribution, anomaly_map = _attributed(how, of_image, normalised, settings)
             rows.append({"image": number, **row})
-            maps.append(own)
+            maps.append(attribution)
             anomaly_maps.append(anomaly_map)
             resized.append(pixels.image.permute(1, 2, 0))
-            marked.append(torch.ones(own.shape, dtype=torch.bool) if pixels.mask is None else pixels.mask)
+            marked.append(torch.ones(attribution.shape, dtype=torch.bool) if pixels.mask is None else pixels.mask)
             native.append(given.shape[1:])
             progress(1)
     about = detector_provenance(
@@ -263,15 +263,15 @@ def _attributed(
     method: Method, target: Target, image: Tensor, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], Tensor, Tensor]:
     """Of an image [1, 3, S, S]: its row of the frame, its attribution and its anomaly map, [S, S] each."""
-    own = method(target, image, **settings)[0].cpu()
+    attribution = method(target, image, **settings)[0].cpu()
     absent = [baseline_of(target, image, settings["baseline"])] if "baseline" in settings else []
     with torch.no_grad():
-        seen = target.forward(torch.cat([image, *absent]))
-        value, *without = target.read(seen).tolist()
-        anomaly_map = target.anomaly_map(seen)[0].cpu()
-    row = {"kind": method.name, "metric": target.name, "value": value, "effect": float(own.double().sum())}
+        forward = target.forward(torch.cat([image, *absent]))
+        value, *without = target.read(forward).tolist()
+        anomaly_map = target.anomaly_map(forward)[0].cpu()
+    row = {"kind": method.name, "metric": target.name, "value": value, "effect": float(attribution.double().sum())}
     if absent:
         row |= {"baseline": without[0], "against": settings["baseline"]}
         if method.complete:
             row["residual"] = value - without[0] - row["effect"]
-    return row, own, anomaly_map
+    return row, attribution, anomaly_map

@@ -1,154 +1,284 @@
-"""Is a map right? What the target does when pixels go, and whether the map points at the flaw, picture by picture.
-
-    deletion      area under the target as the pixels of the highest map values take the baseline's, the highest first
-    insertion     area under it as they return to the baseline, the highest first        (both arXiv 1806.07421)
-    pointing      the map's maximum lies in the mask: 1 or 0                             (arXiv 1608.00507, no margin)
-    infidelity    squared error of "what a square holds in the map is what the target loses without it", after the
-                  map's best rescaling, which may turn its sign                          (arXiv 1901.09392, by Captum)
-    sensitivity   largest relative change of the map under noise that is hardly seen     (arXiv 1901.09392, by Captum)
-
-Areas are in the target's units. Low is better but for insertion and pointing. Deletion and insertion only compare
-methods: both depend on the baseline, and pictures half deleted are like none that the model knows.
-"""
+"""``faithfulness``: methods by measures, by domain, with intervals over images; and who fails the sanity check."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+import scipy  # its parts are imported when they are used
 import torch
 from torch import Tensor
 
-from headlens.attribution.pixels import baseline_of, seeded
-from headlens.attribution.targets import Target
-from headlens.errors import ShapeError
+from headlens import html, plots
+from headlens.attribution.measures import deletion, infidelity, insertion, pointing, sensitivity
+from headlens.attribution.methods import METHODS, Method, method_of
+from headlens.attribution.sanity import CHECKS, UNCHANGED, random_head_weights, rank_correlation, with_random_blocks
+from headlens.attribution.targets import Target, target_of
+from headlens.data import Batch, DataSet
+from headlens.detectors.detector import Detector, detector_of
+from headlens.detectors.precision import at_precision
+from headlens.errors import ConfigError, DataError, ShapeError
+from headlens.heads.exactness import check_gradients
+from headlens.heads.pictures import Pictures
+from headlens.metrics import PerImage, Truth
+from headlens.provenance import computed, provenance
+from headlens.results import Result, beside, ordered, read_parquet, save_frame
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEASURES = ("deletion", "insertion", "pointing", "aupro", "infidelity", "sensitivity", *CHECKS)
+"""All that can be measured; the last two are rank correlations, see ``headlens.attribution.sanity``."""
+
+_COLUMNS = ["domain", "kind", "metric", "value", "low", "high", "n"]
 
 
-@torch.no_grad()
-def replacement_curve(
-    target: Target, start: Tensor, end: Tensor, order: Tensor, steps: int = 16, at_once: int = 8
-) -> Tensor:
-    """The target as the pixels of ``start`` become those of ``end``, in equal steps, [steps + 1].
+@dataclass(frozen=True)
+class Faithfulness(Result):
+    """``frame``: a row for each domain, method (``kind``) and measure (``metric``).
+
+    ``value`` is the mean over images, or AUPRO over all of them; ``low`` and ``high`` are its 95 % bootstrap interval
+    over images, ``n`` how many there are.
 
     Args:
-        target: any.
-        start, end: [1, 3, h, w].
-        order: [h, w]; pixels of the highest values first, among equals those further up.
-        steps: a forward each, and one for the start.
-        at_once: forwards held together.
+        images: the rows of single images that ``frame`` sums up.
+    """
+
+    images: pd.DataFrame = field(repr=False)
+
+    def _parts(self) -> list[str]:
+        table = self.frame.pivot(index=["domain", "kind"], columns="metric", values="value")
+        order = pd.MultiIndex.from_frame(self.frame[["domain", "kind"]].drop_duplicates())
+        metrics = [metric for metric in MEASURES if metric in table]
+        about = "Means over images; low is better but for insertion, pointing and aupro"
+        return [html.table(table.reindex(order)[metrics].reset_index(), about, most=len(METHODS))]
+
+    def plot(self, ax: Any = None, metric: str | None = None) -> tuple[Figure, Any]:
+        """One measure of every method, with its interval; each domain has a colour.
+
+        Args:
+            ax: axes to draw on; a new figure when None.
+            metric: one of ``MEASURES``; the first that was measured when None.
+
+        Raises:
+            ConfigError: a measure that was not taken.
+        """
+        measured = [name for name in MEASURES if name in set(self.frame["metric"])]
+        metric = metric or measured[0]
+        if metric not in measured:
+            raise ConfigError(f"{metric!r} was not measured; there are {', '.join(measured)}")
+        rows = self.frame[self.frame["metric"] == metric].rename(columns={"kind": "row", "domain": "group"})
+        fig, axes = plots.intervals(rows, ax, label=metric.replace("_", " "))
+        if ax is None:
+            axes.legend(fontsize="small", frameon=False)
+        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
+
+    def save(self, path: str | Path) -> Path:
+        """As ``Result.save``. Parquet and CSV have the rows of single images in a second file."""
+        path = Path(path)
+        if path.suffix in (".parquet", ".csv"):
+            save_frame(beside(path, "images"), self.images, self.provenance)
+        return super().save(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Faithfulness:
+        """What ``save`` wrote as Parquet."""
+        path = Path(path)
+        return cls(*read_parquet(path), read_parquet(beside(path, "images"))[0])
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """A row for each domain and method: its rank correlations, and ``passes``: all are below ``UNCHANGED``.
+
+        Raises:
+            ConfigError: no randomisation was measured.
+        """
+        rows = self.frame[self.frame["metric"].isin(CHECKS)]
+        if rows.empty:
+            raise ConfigError(f"no sanity check was run; measure {' and '.join(CHECKS)}")
+        table = rows.pivot(index=["domain", "kind"], columns="metric", values="value")
+        below = (table < UNCHANGED) | table.isna()  # a check that was not asked for is not failed
+        order = rows[["domain", "kind"]].drop_duplicates()
+        return table.assign(passes=below.all(axis=1)).reindex(pd.MultiIndex.from_frame(order)).reset_index()
+
+
+def faithfulness(
+    detector: Any,
+    data: DataSet | Sequence[DataSet],
+    *,
+    methods: Sequence[str] | None = None,
+    target: str = "joint_margin",
+    measures: Sequence[str] = MEASURES,
+    options: Mapping[str, Mapping[str, object]] | None = None,
+    size: int | None = None,
+    precision: str | None = None,
+    seed: int = 0,
+    replicates: int = 1000,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Faithfulness:
+    """How right the maps of several methods are, on the images of one or several sets.
+
+    An image is attributed once for each method, twice more for the sanity checks, and four times for sensitivity.
+
+    Args:
+        detector: whose target; or a run.
+        data: which images; sets of one domain are put together.
+        methods: names; all that take the target when None, the control included.
+        target: see ``headlens.attribution.targets``.
+        measures: any of ``MEASURES``; those that need a mask are of the images that have one.
+        options: ``{method: {option: value}}``.
+        size: images are resized to this square; the detector's size when None.
+        precision: see ``headlens.precision``; as the backbone was loaded when None.
+        seed: of all draws.
+        replicates: of the bootstrap.
+        progress: called with 1 after every image.
 
     Raises:
-        ShapeError: an order of another size, or no step.
+        ConfigError: a method, measure, target, option or precision that does not exist, or a method that does not take
+            the target.
+        DataError: no image could be read.
+
+    >>> import headlens
+    >>> run = headlens.load("mini-industrial")
+    >>> images = headlens.data.open("procedural:industrial/aux", per_category=2, size=28).where(
+    ...     lambda record: record.category == "wood")
+    >>> result = faithfulness(run, images, methods=["legrad", "edges"], measures=["upper_blocks"], size=28)
+    >>> result.verdicts["passes"].tolist()
+    [True, False]
     """
-    if order.shape != start.shape[2:] or steps < 1:
-        raise ShapeError(f"an order of shape {tuple(order.shape)} in {steps} steps for {tuple(start.shape)}")
-    rank = torch.empty_like(order.flatten(), dtype=torch.long)
-    sequence = order.flatten().argsort(descending=True, stable=True)
-    rank[sequence] = torch.arange(len(sequence), device=order.device)
-    limits = (torch.arange(steps + 1, device=order.device) * len(rank)) // steps
-    values = []
-    for part in limits.split(at_once):
-        gone = (rank < part[:, None]).view(-1, 1, *order.shape)
-        values.append(target(torch.where(gone, end, start)))
-    return torch.cat(values)
+    if unknown := [name for name in measures if name not in MEASURES]:
+        raise ConfigError(f"unknown measure {unknown[0]!r}: there are {', '.join(MEASURES)}")
+    if not measures:
+        raise ShapeError(f"no measure; give some of {', '.join(MEASURES)}")
+    detector, sets = detector_of(detector), [data] if isinstance(data, DataSet) else list(data)
+    settings = _settings(target_of(detector, target), methods, options or {})
+    if any(METHODS[name].gradients for name in settings):
+        check_gradients(detector, precision)
+    rows: list[dict[str, Any]] = []
+    maps: dict[tuple[str, str], list[Tensor]] = defaultdict(list)  # by domain and method, of images with a mask
+    masks: dict[str, list[Tensor]] = defaultdict(list)
+    skipped: dict[str, str] = {}
+    with at_precision(detector, precision) as lowered:
+        targets = _targets(lowered, target, measures, seed)
+        for one in sets:
+            loader = Pictures(lowered, one, size, 1)
+            for part, image in loader:
+                record, mask = part.records[0], _mask(part)
+                if mask is not None:
+                    masks[one.domain].append(mask)
+                about: dict[str, Any] = {"domain": one.domain, "dataset": one.name, "category": record.category}
+                about |= {"image": record.name, "anomalous": record.anomalous}
+                for name, chosen in settings.items():
+                    attributed = _Attributed(method_of(name), chosen, targets(record.category), image)
+                    if mask is not None:
+                        maps[one.domain, name].append(attributed.map.cpu())
+                    for metric in (measure for measure in measures if measure != "aupro"):
+                        value = attributed.measure(metric, mask, seed)
+                        rows.append({**about, "kind": name, "metric": metric, "value": value})
+                progress(1)
+            skipped |= {f"{one.name}: {name}": reason for name, reason in loader.notes()["skipped"].items()}
+    if not rows and not maps:
+        raise DataError(f"{', '.join(one.name for one in sets) or 'no set'}: no image could be measured")
+    images = pd.DataFrame(rows).dropna(subset=["value"], ignore_index=True) if rows else pd.DataFrame()
+    frames = [_means(images, replicates, seed)] if len(images) else []
+    if "aupro" in measures:
+        for (domain, name), attributions in maps.items():
+            truth = Truth.of(torch.stack(masks[domain]))
+            frames.append(_aupro(domain, name, torch.stack(attributions), truth, replicates, seed))
+    made: dict[str, Any] = {"what": "faithfulness", "target": target, "measures": list(measures), "methods": settings}
+    made |= {"datasets": [one.name for one in sets], "skipped": skipped, "seed": seed, "replicates": replicates}
+    made |= computed(detector, precision)
+    frame = ordered(pd.concat(frames, ignore_index=True))
+    return Faithfulness(frame, provenance(detector, sets[0], **made), images)
 
 
-def deletion(target: Target, image: Tensor, own: Tensor, baseline: str = "blur", steps: int = 16) -> float:
-    """The area under the curve from the image to its baseline, in the target's units; see above.
+def _targets(detector: Detector, name: str, measures: Sequence[str], seed: int) -> Callable[[str], dict[str, Target]]:
+    """Of a category, the target of the detector, called "", and of the randomised ones that measures ask for."""
+    weights = random_head_weights(detector, seed) if "head_weights" in measures else None
+    shuffled = with_random_blocks(detector, seed=seed) if "upper_blocks" in measures else None
 
-    Args:
-        target: what the map [h, w] is of.
-        image: [1, 3, h, w].
-        own: the map.
-        baseline: what pixels become.
-        steps: of the curve.
-    """
-    return _area(replacement_curve(target, image, baseline_of(target, image, baseline), own, steps))
+    @cache
+    def of(category: str) -> dict[str, Target]:
+        made = {"": target_of(detector, name, category)}
+        if weights is not None:
+            made["head_weights"] = target_of(detector, name, category, head_weights=weights)
+        if shuffled is not None:
+            made["upper_blocks"] = target_of(shuffled, name, category)
+        return made
 
-
-def insertion(target: Target, image: Tensor, own: Tensor, baseline: str = "blur", steps: int = 16) -> float:
-    """The same from the baseline to the image."""
-    return _area(replacement_curve(target, baseline_of(target, image, baseline), image, own, steps))
-
-
-def pointing(own: Tensor, mask: Tensor) -> float:
-    """1 where the highest value of the map [h, w] lies in the mask [h, w], else 0; NaN where nothing is marked.
-
-    >>> pointing(torch.eye(2), torch.tensor([[1, 0], [0, 0]]))
-    1.0
-    """
-    if own.shape != mask.shape:
-        raise ShapeError(f"the map has shape {tuple(own.shape)}, the mask {tuple(mask.shape)}")
-    return float(mask.flatten()[own.argmax()] > 0) if bool(mask.any()) else float("nan")
+    return of
 
 
-def infidelity(
-    target: Target,
-    image: Tensor,
-    own: Tensor,
-    baseline: str = "blur",
-    samples: int = 16,
-    seed: int = 0,
-    at_once: int = 8,
-) -> float:
-    """Captum's infidelity with squares of random place and size that take the baseline's pixels.
-
-    Args:
-        target, image, own, baseline: as for ``deletion``.
-        samples: squares, a forward each. Their sides are a tenth to a half of the shorter side.
-        seed: of the squares.
-        at_once: forwards held together.
-    """
-    from captum.metrics import infidelity as measured
-
-    base, (height, width) = baseline_of(target, image, baseline), own.shape
-    generator = torch.Generator().manual_seed(seed)
-
-    def square() -> Tensor:
-        side = round(min(height, width) * (0.1 + 0.4 * float(torch.rand((), generator=generator))))
-        top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in (height, width))
-        mask = torch.zeros(1, height, width, device=own.device, dtype=own.dtype)
-        mask[:, top : top + side, left : left + side] = 1
-        return mask
-
-    def perturb(images: Tensor) -> tuple[Tensor, Tensor]:
-        gone = torch.stack([square() for _ in images]).expand_as(images)
-        return gone, torch.where(gone > 0, base, images)  # the map is in units of the target: a square holds its sum
-
-    spread = own.expand_as(image) / image.shape[1]
-    found = measured(
-        target,
-        perturb,
-        image,
-        spread,
-        n_perturb_samples=samples,
-        max_examples_per_batch=at_once,
-        normalize=True,
-    )
-    return float(found)
+def _settings(
+    target: Target, methods: Sequence[str] | None, options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Every method's options; raises ConfigError where one does not exist, or does not fit the target."""
+    if methods is None:
+        methods = [name for name, method in METHODS.items() if method.takes(target)]
+    chosen = {name: method_of(name).settings(**options.get(name, {})) for name in methods}
+    if unfit := [name for name in chosen if not METHODS[name].takes(target)]:
+        raise ConfigError(f"{unfit[0]} does not take {target.name} as a target; leave it out, or take another target")
+    if stray := set(options) - set(chosen):
+        raise ConfigError(f"options are given for {min(stray)!r}, which is not among the methods")
+    return chosen
 
 
-def sensitivity(
-    attribute: Callable[[Tensor], Tensor], image: Tensor, radius: float = 0.02, samples: int = 3, seed: int = 0
-) -> float:
-    """Captum's largest relative change of a map, in L2, under uniform noise of ``radius`` in normalised units.
+class _Attributed:
+    """What one method says of one image [1, 3, h, w], of the detector and of randomised ones."""
 
-    Args:
-        attribute: images [n, 3, h, w] to maps [n, h, w].
-        image: [1, 3, h, w].
-        radius: of the noise; pictures have a standard deviation of about 1.
-        samples: noisy copies, given to ``attribute`` together.
-        seed: of the noise.
-    """
-    from captum.metrics import sensitivity_max
+    def __init__(self, method: Method, settings: dict[str, Any], targets: dict[str, Target], image: Tensor) -> None:
+        self._attribute = lambda which, images: method(targets[which], images, **settings)
+        self._targets, self._image = targets, image
+        self.map = self._attribute("", image)[0]
 
-    def explain(images: tuple[Tensor]) -> tuple[Tensor]:  # Captum takes and gives tuples, and turns gradients off
-        with torch.enable_grad():
-            return (attribute(images[0]).flatten(1),)
+    def measure(self, name: str, mask: Tensor | None, seed: int) -> float:
+        """One of ``MEASURES`` but AUPRO; NaN where it is undefined: pointing where nothing is marked."""
+        target, image = self._targets[""], self._image
+        if name == "pointing":
+            return float("nan") if mask is None else pointing(self.map.cpu(), mask)
+        if name == "deletion":
+            return deletion(target, image, self.map)
+        if name == "insertion":
+            return insertion(target, image, self.map)
+        if name == "infidelity":
+            return infidelity(target, image, self.map, seed=seed)
+        if name == "sensitivity":
+            return sensitivity(lambda images: self._attribute("", images), image, seed=seed)
+        return rank_correlation(self.map, self._attribute(name, image)[0])
 
-    with seeded(seed):  # in batches, Captum would add the maxima up
-        found = sensitivity_max(explain, image, perturb_radius=radius, n_perturb_samples=samples)
-    return float(found)
+
+def _mask(part: Batch) -> Tensor | None:
+    """The image's mask [h, w], where it is the truth."""
+    return part.masks[0] if part.masks is not None and bool(part.has_mask[0]) else None
 
 
-def _area(curve: Tensor) -> float:
-    return float(torch.trapezoid(curve) / (len(curve) - 1))
+def _means(images: pd.DataFrame, replicates: int, seed: int) -> pd.DataFrame:
+    """Means over the images of a domain."""
+    rows = []
+    for (domain, kind, metric), rows_of in images.groupby(["domain", "kind", "metric"], sort=False):
+        values = rows_of["value"].to_numpy()
+        drawn = np.random.default_rng(seed).integers(len(values), size=(replicates, len(values)))
+        rows.append((domain, kind, metric, values.mean(), *_ends(values[drawn].mean(1)), len(values)))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _aupro(domain: str, kind: str, maps: Tensor, truth: Truth, replicates: int, seed: int) -> pd.DataFrame:
+    """Over all pixels of a domain; by their ranks, which change no order and fill the counters' bins evenly."""
+    ranks = torch.from_numpy(scipy.stats.rankdata(maps.flatten().numpy()) / maps.numel()).view(maps.shape)
+    each = PerImage.of(ranks.float(), truth)
+    value = float(each.metrics(torch.ones(1, len(maps)))["aupro"])
+    ends = _ends(each.bootstrap(replicates, seed)["aupro"].numpy())
+    return pd.DataFrame([(domain, kind, "aupro", value, *ends, len(maps))], columns=_COLUMNS)
+
+
+def _ends(replicates: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval; NaN where no replicate is defined."""
+    known = replicates[~np.isnan(replicates)]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
+    return float(low), float(high)

@@ -42,7 +42,7 @@ class Method:
     def options(self) -> dict[str, Any]:
         """What can be set, and how it is by default."""
         named = inspect.signature(self.function).parameters.values()
-        return {own.name: own.default for own in named if own.kind is own.KEYWORD_ONLY}
+        return {one.name: one.default for one in named if one.kind is one.KEYWORD_ONLY}
 
     def settings(self, **options: Any) -> dict[str, Any]:
         """All options, with those given in place of the defaults.
@@ -51,8 +51,8 @@ class Method:
             ConfigError: an option that the method has not.
         """
         if unknown := sorted(set(options) - set(self.options)):
-            there = ", ".join(self.options) or "none"
-            raise ConfigError(f"{self.name} has no option {unknown[0]!r}; it has {there}")
+            known = ", ".join(self.options) or "none"
+            raise ConfigError(f"{self.name} has no option {unknown[0]!r}; it has {known}")
         return self.options | options
 
     def takes(self, target: Target) -> bool:

@@ -5,8 +5,8 @@ nothing is rescaled, and a pixel holds its own share, so that the sum over pixel
 
 The gradients know only differences, so what an absent pixel looks like decides the answer:
 
-    blur    the picture without detail finer than a patch: a small flaw goes, the scene stays
-    mean    the mean colour of CLIP's training pictures: 0 after normalisation
+    blur    the image without detail finer than a patch: a small anomaly goes, the scene stays
+    mean    the mean colour of CLIP's training images: 0 after normalisation
     black   0 before normalisation
 """
 
@@ -29,7 +29,7 @@ from headlens.maps import upsample
 
 BASELINES = {"blur": "the blurred image", "mean": "the mean colour", "black": "a black image"}
 """What absent pixels look like, in words."""
-_NODES = 4  # of a piece of the way: kinks are found by halving, and smooth pieces are exact to the 7th power
+_NODES = 4  # of a segment of the path: halving locates kinks, and smooth segments are exact to the 7th power
 
 
 def baseline_of(target: Target, images: Tensor, kind: str = "blur") -> Tensor:
@@ -71,42 +71,42 @@ def integrated_gradients(
     steps: int = 32,
     most: int = 512,
     tolerance: float = 1e-3,
-    at_once: int = 8,
+    batch: int = 8,
 ) -> Tensor:
-    """Gradients integrated from the baseline to the image (arXiv 1703.01365), by Gauss and Legendre's rule in pieces.
+    """Gradients integrated from the baseline to the image (arXiv 1703.01365), by Gauss and Legendre's rule in segments.
 
-    Complete: a map adds up to the target's difference between image and baseline. A joint score bends on the way, where
-    the map's maximum moves from one patch to another, and equal steps everywhere would be wasted: what a piece misses
-    is known from the target at its ends, so the worst is halved until the whole is complete.
+    Complete: a map adds up to the target's difference between image and baseline. A joint score bends on the path,
+    where the map's maximum moves from one patch to another, and equal steps everywhere would be wasted: a segment's
+    residual is known from the target at its ends, so the worst is halved until the whole is complete.
 
     Args:
         target, images: see above.
         baseline: one of ``BASELINES``.
-        steps: of the path at first, a forward and a backward each, four in a piece.
+        steps: of the path at first, a forward and a backward each, four in a segment.
         most: no more are made than so many, or than ``steps``, be the map complete or not.
-        tolerance: what a complete map may miss, relative to the difference; rounding of the target is no miss.
-        at_once: how many steps are held together.
+        tolerance: the residual of a complete map, relative to the difference; rounding of the target is none.
+        batch: how many steps are held together.
     """
-    _positive(steps=steps, most=most, at_once=at_once)
+    _positive(steps=steps, most=most, batch=batch)
     nodes, maps = min(_NODES, steps), []
     for image in images.split(1):
-        way = _Way(target, baseline_of(target, image, baseline), image, nodes, at_once)
-        pieces = way.pieces(torch.linspace(0, 1, 1 - (-steps // nodes)))
-        made, first, last = len(pieces) * nodes, pieces[0].first, pieces[-1].last
+        path = _Path(target, baseline_of(target, image, baseline), image, nodes, batch)
+        segments = path.segments(torch.linspace(0, 1, 1 - (-steps // nodes)))
+        made, first, last = len(segments) * nodes, segments[0].first, segments[-1].last
         rounding = 100 * torch.finfo(image.dtype).eps * max(1.0, abs(first), abs(last))  # of the whole network
         enough = tolerance * abs(last - first) + rounding
-        while abs(sum(piece.missed for piece in pieces)) > enough and made + 2 * nodes <= most:
-            worst = max(pieces, key=lambda piece: abs(piece.missed))
-            pieces.remove(worst)
-            pieces += way.pieces(torch.linspace(worst.start, worst.stop, 3))
+        while abs(sum(segment.residual for segment in segments)) > enough and made + 2 * nodes <= most:
+            worst = max(segments, key=lambda segment: abs(segment.residual))
+            segments.remove(worst)
+            segments += path.segments(torch.linspace(worst.start, worst.stop, 3))
             made += 2 * nodes
-        maps.append(torch.stack([piece.map for piece in pieces]).sum(0))
+        maps.append(torch.stack([segment.map for segment in segments]).sum(0))
     return torch.stack(maps).sum(1)
 
 
 @dataclass(frozen=True, eq=False)
-class _Piece:
-    """A piece of a way, ``start`` to ``stop`` of 0 to 1: the target ``first`` and ``last``, and the integral."""
+class _Segment:
+    """A segment of a path, ``start`` to ``stop`` of 0 to 1: the target ``first`` and ``last``, and the integral."""
 
     start: float
     stop: float
@@ -115,37 +115,37 @@ class _Piece:
     map: Tensor  # (3, h, w)
 
     @cached_property
-    def missed(self) -> float:
+    def residual(self) -> float:
         return self.last - self.first - float(self.map.cpu().double().sum())  # not every device has float64
 
 
-class _Way:
-    """The straight way from a baseline to an image, [1, 3, h, w] each."""
+class _Path:
+    """The straight path from a baseline to an image, [1, 3, h, w] each."""
 
-    def __init__(self, target: Target, base: Tensor, image: Tensor, nodes: int, at_once: int) -> None:
+    def __init__(self, target: Target, base: Tensor, image: Tensor, nodes: int, batch: int) -> None:
         from captum.attr import IntegratedGradients
 
         self.target, self.base, self.image = target, base, image
-        self.method, self.nodes, self.at_once = IntegratedGradients(target), nodes, at_once
+        self.method, self.nodes, self.batch = IntegratedGradients(target), nodes, batch
 
-    def pieces(self, places: Tensor) -> list[_Piece]:
-        """Those between neighbours of rising ``places`` [P + 1], by Captum, each with a rule of its own."""
+    def segments(self, places: Tensor) -> list[_Segment]:
+        """Those between neighbours of rising ``places`` [P + 1], by Captum, each with its quadrature."""
         at = torch.lerp(self.base, self.image, places.to(self.image)[:, None, None, None])  # (P + 1, 3, h, w)
         with torch.no_grad():
-            values = [float(value) for part in at.split(self.at_once) for value in self.target(part)]
-        found = [
-            own.detach()
-            for start, stop in zip(at[:-1].split(self.at_once), at[1:].split(self.at_once), strict=True)
-            for own in self.method.attribute(
-                _own(stop),
+            values = [float(value) for part in at.split(self.batch) for value in self.target(part)]
+        integrals = [
+            integral.detach()
+            for start, stop in zip(at[:-1].split(self.batch), at[1:].split(self.batch), strict=True)
+            for integral in self.method.attribute(
+                _leaf(stop),
                 baselines=start,
                 n_steps=self.nodes,
                 method="gausslegendre",
-                internal_batch_size=self.at_once,
+                internal_batch_size=self.batch,
             )
         ]
         ends = [float(place) for place in places]
-        return [_Piece(*own) for own in zip(ends[:-1], ends[1:], values[:-1], values[1:], found, strict=True)]
+        return [_Segment(*each) for each in zip(ends[:-1], ends[1:], values[:-1], values[1:], integrals, strict=True)]
 
 
 def gradient_shap(
@@ -156,29 +156,29 @@ def gradient_shap(
     samples: int = 16,
     noise: float = 0.1,
     seed: int = 0,
-    at_once: int = 8,
+    batch: int = 8,
 ) -> Tensor:
     """Gradients at random points between baseline and noisy image, times the difference (arXiv 1705.07874).
 
     Complete in the mean over draws; with few samples the residual is large.
 
     Args:
-        target, images, baseline, at_once: as for integrated gradients.
+        target, images, baseline, batch: as for integrated gradients.
         samples: draws for each image.
-        noise: its standard deviation, in normalised units, where pictures have about 1.
+        noise: its standard deviation, in normalised units, where images have about 1.
         seed: of the draws, the same for every image.
     """
     from captum.attr import GradientShap
 
-    _positive(samples=samples, at_once=at_once)
+    _positive(samples=samples, batch=batch)
     method, maps = GradientShap(target), []
     for image in images.split(1):  # together, Captum would draw the baseline of one for another
         total = torch.zeros_like(image)
         with seeded(seed):
-            for first in range(0, samples, at_once):
-                count = min(at_once, samples - first)
+            for first in range(0, samples, batch):
+                count = min(batch, samples - first)
                 part = method.attribute(
-                    _own(image), baselines=baseline_of(target, image, baseline), n_samples=count, stdevs=noise
+                    _leaf(image), baselines=baseline_of(target, image, baseline), n_samples=count, stdevs=noise
                 )
                 total += count * part.detach()
         maps.append(total / samples)
@@ -189,101 +189,99 @@ def input_x_gradient(target: Target, images: Tensor) -> Tensor:
     """The normalised image times the target's gradient: a pixel counts by how far it is from the mean colour."""
     from captum.attr import InputXGradient
 
-    return InputXGradient(target).attribute(_own(images)).detach().sum(1)
+    return InputXGradient(target).attribute(_leaf(images)).detach().sum(1)
 
 
 def smooth_grad(
-    target: Target, images: Tensor, *, samples: int = 16, noise: float = 0.3, seed: int = 0, at_once: int = 8
+    target: Target, images: Tensor, *, samples: int = 16, noise: float = 0.3, seed: int = 0, batch: int = 8
 ) -> Tensor:
     """``input_x_gradient``, averaged over noisy copies of the image (SmoothGrad, arXiv 1706.03825).
 
     Args:
-        target, images, samples, seed, at_once: as for ``gradient_shap``.
+        target, images, samples, seed, batch: as for ``gradient_shap``.
         noise: its standard deviation, in normalised units.
     """
     from captum.attr import InputXGradient, NoiseTunnel
 
-    _positive(samples=samples, at_once=at_once)
+    _positive(samples=samples, batch=batch)
     method, maps = NoiseTunnel(InputXGradient(target)), []
     for image in images.split(1):
         with seeded(seed):
-            found = method.attribute(
-                _own(image),
+            attribution = method.attribute(
+                _leaf(image),
                 nt_type="smoothgrad",
                 nt_samples=samples,
-                nt_samples_batch_size=min(at_once, samples),
+                nt_samples_batch_size=min(batch, samples),
                 stdevs=noise,
             )
-        maps.append(found.detach())
+        maps.append(attribution.detach())
     return torch.cat(maps).sum(1)
 
 
-def patch_ablation(
-    target: Target, images: Tensor, *, baseline: str = "blur", cells: int = 8, at_once: int = 8
-) -> Tensor:
+def patch_ablation(target: Target, images: Tensor, *, baseline: str = "blur", cells: int = 8, batch: int = 8) -> Tensor:
     """How much the target falls when a square takes the baseline's pixels, square by square.
 
     Args:
         target, images, baseline: as for integrated gradients.
         cells: squares along the longer side, whole patches each; a forward for every square.
-        at_once: squares ablated together, in copies of their own.
+        batch: squares ablated together, each in a copy.
     """
     from captum.attr import FeatureAblation
 
-    side = _side(target, images, cells, at_once)
+    side = _side(target, images, cells, batch)
     rows, columns = (torch.arange(length, device=images.device) // side for length in images.shape[2:])
     squares = rows[:, None] * (columns[-1] + 1) + columns  # (h, w)
-    found = FeatureAblation(target).attribute(
+    lost = FeatureAblation(target).attribute(
         images,
         baselines=baseline_of(target, images, baseline),
         feature_mask=squares[None, None],
-        perturbations_per_eval=at_once,
+        perturbations_per_eval=batch,
     )
-    return _each(found, squares.flatten().bincount()[squares])
+    return _each(lost, squares.flatten().bincount()[squares])
 
 
-def occlusion(target: Target, images: Tensor, *, baseline: str = "blur", cells: int = 8, at_once: int = 8) -> Tensor:
+def occlusion(target: Target, images: Tensor, *, baseline: str = "blur", cells: int = 8, batch: int = 8) -> Tensor:
     """The same with a window of two by two squares that moves by one: a pixel has the mean of its windows.
 
     Source: arXiv 1311.2901.
 
     Args:
-        target, images, baseline, cells, at_once: as for ``patch_ablation``.
+        target, images, baseline, cells, batch: as for ``patch_ablation``.
     """
     from captum.attr import Occlusion
 
-    side = _side(target, images, cells, at_once)
+    side = _side(target, images, cells, batch)
     window = [min(2 * side, length) for length in images.shape[2:]]
-    found = Occlusion(target).attribute(
+    lost = Occlusion(target).attribute(
         images,
         sliding_window_shapes=(3, *window),
         strides=(3, side, side),
         baselines=baseline_of(target, images, baseline),
-        perturbations_per_eval=at_once,
+        perturbations_per_eval=batch,
     )
-    return _each(found, torch.tensor(window[0] * window[1], device=images.device))
+    return _each(lost, torch.tensor(window[0] * window[1], device=images.device))
 
 
 def edges(target: Target, images: Tensor) -> Tensor:
-    """Sobel's edges of the picture: a control that looks plausible and knows nothing of the target."""
+    """Sobel's edges of the image: a control that looks plausible and knows nothing of the target."""
     grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     across = grey.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
     return F.conv2d(grey, torch.stack([across, across.T])[:, None]).norm(dim=1)
 
 
-def _own(images: Tensor) -> Tensor:
+def _leaf(images: Tensor) -> Tensor:
     """A leaf that may be differentiated: the caller's images are left as they are."""
     return images.detach().clone().requires_grad_()
 
 
-def _each(found: Tensor, area: Tensor) -> Tensor:
+def _each(lost: Tensor, area: Tensor) -> Tensor:
     """What removing an area [h, w] of pixels changed, said of every pixel in it and of every channel, to shares."""
-    return found.detach().mean(1) / area
+    return lost.detach().mean(1) / area
 
 
-def _side(target: Target, images: Tensor, cells: int, at_once: int) -> int:
+def _side(target: Target, images: Tensor, cells: int, batch: int) -> int:
     """Pixels along a square."""
-    _positive(cells=cells, at_once=at_once)
+    _positive(cells=cells, batch=batch)
     patch = target.detector.backbone.vision.cfg.patch_size
     return patch * -(-max(images.shape[2:]) // (patch * cells))
 

@@ -2,7 +2,7 @@
 
 Two models that know less: one that weighs every head of both streams at random, uniformly between 0 and 2, learned
 weights or not, and one whose upper blocks have all their weights shuffled, which keeps their scale. A map that looks as
-before explains the picture, not the model. Likeness is Spearman's rank correlation over the pixels of the signed maps.
+before explains the image, not the model: maps are compared by Spearman's rank correlation over their signed pixels.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, ShapeError
 
 CHECKS = ("head_weights", "upper_blocks")
-SAME = 0.9
-"""Mean likeness from which on a map counts as unchanged: a convention, so the likeness is always shown beside it."""
+UNCHANGED = 0.9
+"""Mean rank correlation from which on a map counts as unchanged: a convention, so it is always shown with it."""
 
 
 def random_head_weights(detector: Detector, seed: int = 0) -> dict[str, Tensor]:
@@ -28,7 +28,7 @@ def random_head_weights(detector: Detector, seed: int = 0) -> dict[str, Tensor]:
     >>> from headlens.backbone import load
     >>> from headlens.detectors import HeadCLIP
     >>> weights = random_head_weights(HeadCLIP(load("mini")))
-    >>> {stream: bool((own >= 0).all() and (own <= 2).all()) for stream, own in weights.items()}
+    >>> {stream: bool((w >= 0).all() and (w <= 2).all()) for stream, w in weights.items()}
     {'global': True, 'local': True}
     """
     vision, generator = detector.backbone.vision.cfg, torch.Generator().manual_seed(seed)
@@ -40,7 +40,7 @@ def with_random_blocks(detector: Detector, blocks: int | None = None, seed: int 
     """The detector with the weights of its image tower's last blocks shuffled, each tensor in itself.
 
     Args:
-        detector: it keeps its own backbone.
+        detector: its backbone stays as it is.
         blocks: how many; half of them when None, or as many as leave no tap as it was.
         seed: of the order.
 
@@ -67,10 +67,10 @@ def with_random_blocks(detector: Detector, blocks: int | None = None, seed: int 
     return detector.on(backbone)
 
 
-def likeness(one: Tensor, other: Tensor) -> float:
+def rank_correlation(one: Tensor, other: Tensor) -> float:
     """Spearman's correlation of two maps of one shape; of maps without any order, whether they are equal.
 
-    >>> likeness(torch.tensor([[1.0, 2, 4]]), torch.tensor([[1.0, 2, 3]]))
+    >>> rank_correlation(torch.tensor([[1.0, 2, 4]]), torch.tensor([[1.0, 2, 3]]))
     1.0
     """
     if one.shape != other.shape:

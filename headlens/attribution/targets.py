@@ -1,7 +1,7 @@
 """What is attributed: one number for each image, as a function of the image that can be differentiated.
 
     image_margin   abnormal minus normal logit of the image                                    logits
-    joint_score    (1 - alpha) image score + alpha pool(anomaly map)                           the detector's own unit
+    joint_score    (1 - alpha) image score + alpha pool(anomaly map)                           the unit of the detector
     joint_margin   log(joint score / (1 - joint score)), or the score where that is a logit    logits
     map_margin     mean over taps of the patches' margins, mean over a region                  logits
     L18H7          direct effect of that head on the image margin                              logits
@@ -67,7 +67,7 @@ class Target(ABC):
         name: see the table above.
         category: of all images; it only matters to class-aware prompts.
         region: [h, w], where a map is read, 0 to 1; all of it when None.
-        head_weights: ``{stream: [L, H]}`` in place of the detector's own.
+        head_weights: ``{stream: [L, H]}`` in place of the detector's.
     """
 
     detector: Detector
@@ -81,7 +81,7 @@ class Target(ABC):
         return self.read(self.forward(images, hooked=hooked))
 
     @abstractmethod
-    def read(self, seen: Forward) -> Tensor:
+    def read(self, forward: Forward) -> Tensor:
         """The number of every image, [B]."""
 
     @torch.no_grad()
@@ -93,16 +93,16 @@ class Target(ABC):
         return replace(reading, plan=replace(reading.plan, head_weights=self.head_weights))
 
     def forward(self, images: Tensor, reading: Reading | None = None, hooked: bool = False) -> Forward:
-        """One forward of the images, by their own reading when None."""
+        """One forward of the images; how they are read is asked when ``reading`` is None."""
         reading = self.reading(images) if reading is None else reading
         out = self.detector.see(images, reading, hooked=hooked)
         features = reading.features(out)
         return Forward(reading, out, features, reading.margins(features), (images.shape[2], images.shape[3]))
 
-    def anomaly_map(self, seen: Forward) -> Tensor:
+    def anomaly_map(self, forward: Forward) -> Tensor:
         """What the detector shows, [B, h, w]."""
-        grid, scoring = self.detector.backbone.vision.grid(*seen.size), self.detector.scoring
-        return scoring.enlarge(scoring.patch_maps(seen.margins.taps, grid), seen.size)
+        grid, scoring = self.detector.backbone.vision.grid(*forward.size), self.detector.scoring
+        return scoring.enlarge(scoring.patch_maps(forward.margins.taps, grid), forward.size)
 
     def share(self, size: tuple[int, int]) -> Tensor:
         """How much of the region lies in each patch of an image of that size, [N]; adds up to 1.
@@ -126,15 +126,15 @@ class Target(ABC):
 class ScoreTarget(Target):
     """One of ``SCORES``."""
 
-    def read(self, seen: Forward) -> Tensor:
-        """The number of every image, [B], a function of ``seen.margins`` alone."""
+    def read(self, forward: Forward) -> Tensor:
+        """The number of every image, [B], a function of ``forward.margins`` alone."""
         if self.name == "image_margin":
-            return seen.margins.image
+            return forward.margins.image
         if self.name == "map_margin":
-            mean = torch.stack(list(seen.margins.taps.values())).mean(0)  # (B, N)
-            return (mean * self.share(seen.size)).sum(1)  # a product of matrices would be rounded under autocast
+            mean = torch.stack(list(forward.margins.taps.values())).mean(0)  # (B, N)
+            return (mean * self.share(forward.size)).sum(1)  # a product of matrices would be rounded under autocast
         scoring = self.detector.scoring
-        score = scoring.joint(seen.margins.image, self.anomaly_map(seen))
+        score = scoring.joint(forward.margins.image, self.anomaly_map(forward))
         return score if self.name == "joint_score" else scoring.joint_margin(score)
 
 
@@ -153,38 +153,38 @@ class HeadTarget(Target):
         """One forward of the images; always hooked, for that is how the head is read."""
         written: list[Tensor] = []
 
-        def keep(z: Tensor, *, hook: Any) -> None:
+        def store(z: Tensor, *, hook: Any) -> None:
             written.append(z[:, :, self.head.head])  # (B, T, d), weighted
 
         point = f"blocks.{self.head.layer}.attn.hook_{'local_' * (self.head.stream == 'local')}z"
-        with self.detector.backbone.vision.hooks([(point, keep)]):
-            seen = super().forward(images, reading, hooked=True)
-        return replace(seen, written=written[0])
+        with self.detector.backbone.vision.hooks([(point, store)]):
+            forward = super().forward(images, reading, hooked=True)
+        return replace(forward, written=written[0])
 
-    def read(self, seen: Forward) -> Tensor:
+    def read(self, forward: Forward) -> Tensor:
         """The direct effect in every image, [B]."""
-        reading = seen.reading
+        reading = forward.reading
         check_unadapted(reading.plan, self.name)
         reached = [tap for tap in reading.plan.taps if self._writes(reading, tap)]
-        with full_precision(seen.margins.image.device):
-            parts = {tap: self._part(seen, reading.taps[tap], seen.out.tapped[tap], 1) for tap in reached}
+        with full_precision(forward.margins.image.device):
+            parts = {tap: self._part(forward, reading.taps[tap], forward.out.tapped[tap], 1) for tap in reached}
             if self.head.stream == "local":
                 drawn = torch.stack(list(parts.values())).sum(0) / len(reading.plan.taps)
-                return drawn @ self.share(seen.size)
-            of_cls, of_patches = reading.pooling.held(seen.features.cls, seen.features.taps, seen.margins.taps)
-            effect = of_cls * self._part(seen, reading.image, seen.out.cls[:, None], 0)[:, 0]
+                return drawn @ self.share(forward.size)
+            of_cls, of_patches = reading.pooling.held(forward.features.cls, forward.features.taps, forward.margins.taps)
+            effect = of_cls * self._part(forward, reading.image, forward.out.cls[:, None], 0)[:, 0]
             return sum(((of_patches[tap] * part).sum(1) for tap, part in parts.items() if tap in of_patches), effect)
 
     def _writes(self, reading: Reading, tap: int) -> bool:
         """Whether what is read at the tap has the head in it."""
         return self.head.layer in reading.plan.writers(tap).get(self.head.stream, ())
 
-    def _part(self, seen: Forward, readout: Readout, tokens: Tensor, first: int) -> Tensor:
+    def _part(self, forward: Forward, readout: Readout, tokens: Tensor, first: int) -> Tensor:
         """The head's part of the margins of raw ``tokens`` [B, n, D], which stand from ``first`` on: [B, n]."""
-        assert seen.written is not None
-        covector, _ = readout.held(tokens, seen.reading.text.held(seen.features.cls))
+        assert forward.written is not None
+        covector, _ = readout.held(tokens, forward.reading.text.held(forward.features.cls))
         w_o = self.detector.backbone.vision.blocks[self.head.layer].attn.W_O[self.head.head]
-        written = seen.written[:, first : first + tokens.shape[1], None]  # (B, n, 1, d)
+        written = forward.written[:, first : first + tokens.shape[1], None]  # (B, n, 1, d)
         return covector.of_heads(written, w_o[None])[..., 0]
 
 

@@ -64,7 +64,7 @@ def attribute(
         Optional[int],  # noqa: UP045
         typer.Option(help="Integrated gradients begin with; more where needed.", min=1, show_default="32"),
     ] = None,
-    at_once: Annotated[
+    batch: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Steps, samples or squares held together: bounds memory.", min=1, show_default="8"),
     ] = None,
@@ -106,7 +106,7 @@ def attribute(
 
     loaded = run_of(domain, run, weights, device)
     whole = attribution.target_of(loaded.detector, target)
-    given: dict[str, Any] = {"baseline": baseline, "steps": steps, "at_once": at_once, "seed": seed or None}
+    given: dict[str, Any] = {"baseline": baseline, "steps": steps, "batch": batch, "seed": seed or None}
     given["heads"] = [Head.of(name) for name in head] if head else None
     options = options_of(methods_of(method or list(METHOD), whole), given)
     typer.echo(f"{loaded.detector.backbone}\n{printable(loaded.folder.name)}, {target.replace('_', ' ')}\n")
@@ -274,6 +274,6 @@ def table(frame: pd.DataFrame) -> str:
         if row.get("baseline") == row.get("baseline") and row.get("baseline") is not None:
             rows[-1]["to explain"] = f"{row['value'] - row['baseline']:+.4f}"
         if row.get("residual") == row.get("residual") and row.get("residual") is not None:
-            rows[-1]["missed"] = f"{row['residual']:+.1e}"
+            rows[-1]["residual"] = f"{row['residual']:+.1e}"
     text = pd.DataFrame(rows).fillna("").to_string(index=False)
     return "\n".join(f"  {line}" for line in (head, *text.split("\n")))

@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 from headlens.errors import MemoryShortError
 
 _GOES_ON = ("train", "ablate", "importance", "score", "weights", "compare", "figures")
-_SMALLER = ("batch", "at_once", "memory", "max_pixels", "size", "per_category")
+_SMALLER = ("batch", "memory", "max_pixels", "size", "per_category")
 """Options that bound memory, those first that cost nothing but time."""
 _STATED = re.compile(
     r"out of memory|(can't|cannot|unable to) allocate|not enough memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE

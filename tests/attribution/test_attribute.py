@@ -1,4 +1,4 @@
-"""The facade: pictures in any form, what is promised of sums, and the figure."""
+"""The facade: images in any form, what is promised of sums, and the figure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def photos() -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_gives_finite_maps_one_picture_at_a_time(method, small, photos):
+def test_every_method_gives_finite_maps_one_image_at_a_time(method, small, photos):
     target = "map_margin"
     found = attribute(small, photos, method, target, size=32)
     assert found.map.shape == (2, 32, 32) and np.isfinite(found.map).all()
@@ -63,7 +63,7 @@ def test_the_residual_is_what_the_map_misses(small, photos):
     assert np.abs(coarse.residual).sum() > np.abs(found.residual).sum()
 
 
-def test_a_region_goes_with_its_picture(small, photos):
+def test_a_region_goes_with_its_image(small, photos):
     region = np.zeros((48, 48), bool)
     region[:24, :24] = True
     found = attribute(
@@ -116,8 +116,8 @@ def test_a_run_and_a_precision(small, photos):
 
 
 def test_in_float32_on_the_embedded_backbone():
-    picture = headlens.data.open("procedural:industrial/aux", per_category=2, size=56).pixels(0).image
-    found = attribute(HeadCLIP(load("mini")), picture, target="image_margin", size=56)
+    image = headlens.data.open("procedural:industrial/aux", per_category=2, size=56).pixels(0).image
+    found = attribute(HeadCLIP(load("mini")), image, target="image_margin", size=56)
     change = found.target_value - found.frame["baseline"]
     assert (np.abs(found.residual) < 1e-3 * np.abs(change)).all()
 
@@ -140,7 +140,7 @@ def test_what_is_wrong_is_named(small, photos):
 
 def test_figures_and_files(small, photos, tmp_path):
     found = attribute(small, photos, "input_x_gradient", size=32)
-    fig, axes = found.plot(picture=1, mask=np.eye(32, dtype=bool))
+    fig, axes = found.plot(image=1, mask=np.eye(32, dtype=bool))
     assert len(axes) == 3 and fig.get_supxlabel() == found.made_by
     low, high = axes[2].images[-1].get_clim()
     assert low == -high and high == pytest.approx(np.quantile(np.abs(found.map[1]), 0.995))
@@ -149,8 +149,8 @@ def test_figures_and_files(small, photos, tmp_path):
     assert found.plot(given)[0] is given[0].figure and all(ax.images for ax in given)
     with pytest.raises(ConfigError, match=r"1 axes for 3 panels \(image; anomaly map; attribution\)"):
         found.plot(given[0])
-    with pytest.raises(ShapeError, match="picture 2 does not exist"):
-        found.plot(picture=2)
+    with pytest.raises(ShapeError, match="image 2 does not exist"):
+        found.plot(image=2)
     with pytest.raises(ShapeError, match=r"the mask has shape \(3, 3\)"):
         found.plot(mask=np.ones((3, 3)))
     with np.load(found.save(tmp_path / "deep" / "maps.npz"), allow_pickle=False) as arrays:
@@ -159,7 +159,7 @@ def test_figures_and_files(small, photos, tmp_path):
     assert saved.equals(found.frame) and about == found.provenance
 
 
-def test_a_region_for_some_pictures(small, photos):
+def test_a_region_for_some_images(small, photos):
     region = np.zeros((48, 48), bool)
     region[:24, :24] = True
     found = attribute(small, photos[:2], "legrad", "map_margin", region=[None, region], size=32)
@@ -173,7 +173,7 @@ def test_heads_go_by_their_names(small, photos):
         attribute(small, photos[0], "legrad", heads=[own], size=32) for own in ("L2H1/local", Head("local", 2, 1))
     )
     assert np.array_equal(named.map, meant.map)
-    with pytest.raises(ShapeError, match="head L9H9 does not exist, or nobody reads it; the first is L0H0"):
+    with pytest.raises(ShapeError, match="head L9H9 does not exist, or is not read; the first is L0H0"):
         attribute(small, photos[0], "legrad", heads=["L9H9"], size=32)
 
 
@@ -184,7 +184,7 @@ def test_rounding_of_an_image_that_is_its_own_baseline_is_not_drawn_in_full_colo
     _, axes = found.plot()
     assert "nothing to explain" in axes[2].get_title() and "as of the blurred image" in axes[2].get_title()
     assert axes[2].images[-1].get_clim()[1] > 100 * np.abs(found.map[0]).max()
-    _, axes = found.plot(picture=1)
+    _, axes = found.plot(image=1)
     assert "nothing" not in axes[2].get_title()
     assert axes[2].images[-1].get_clim()[1] <= np.abs(found.map[1]).max()
 

@@ -10,9 +10,9 @@ import torch
 from scipy.stats import spearmanr
 
 from headlens.attribution import MEASURES, METHODS, Faithfulness, faithfulness, target_of
-from headlens.attribution.faithfulness import deletion, infidelity, insertion, pointing, replacement_curve, sensitivity
+from headlens.attribution.measures import deletion, infidelity, insertion, pointing, replacement_curve, sensitivity
 from headlens.attribution.pixels import baseline_of, edges
-from headlens.attribution.sanity import likeness, random_head_weights, with_random_blocks
+from headlens.attribution.sanity import random_head_weights, rank_correlation, with_random_blocks
 from headlens.errors import ConfigError, ShapeError
 from headlens.metrics import Truth, pixel_metrics
 from tests.backbone.models import close
@@ -31,7 +31,7 @@ def test_curves_against_a_loop(linear, images):
         changed[..., row, column] = base[..., row, column]
         if count % (own.numel() // 8) == 0:
             curve.append(linear(changed))
-    close(replacement_curve(linear, image, base, own, steps=8, at_once=3), torch.cat(curve))
+    close(replacement_curve(linear, image, base, own, steps=8, batch=3), torch.cat(curve))
     area = float((torch.cat(curve)[1:] + torch.cat(curve)[:-1]).sum()) / 16
     assert deletion(linear, image, own, steps=8) == pytest.approx(area)
 
@@ -64,14 +64,14 @@ def test_pointing_and_sensitivity():
     assert found == sensitivity(lambda images: images.sum(1), image, radius=0.1, samples=5)
 
 
-def test_likeness_is_spearmans(images):
+def test_rank_correlation_is_spearmans(images):
     one, other = images[0, 0], images[1, 0]
-    assert likeness(one, other) == pytest.approx(spearmanr(one.flatten(), other.flatten()).statistic)
-    assert likeness(one, one.exp()) == 1 and likeness(one, -one) == -1
+    assert rank_correlation(one, other) == pytest.approx(spearmanr(one.flatten(), other.flatten()).statistic)
+    assert rank_correlation(one, one.exp()) == 1 and rank_correlation(one, -one) == -1
     flat = torch.ones(3, 3)
-    assert likeness(flat, flat) == 1 and likeness(flat, 2 * flat) == 0
+    assert rank_correlation(flat, flat) == 1 and rank_correlation(flat, 2 * flat) == 0
     with pytest.raises(ShapeError, match="maps have shapes"):
-        likeness(flat, one)
+        rank_correlation(flat, one)
 
 
 def test_random_models_differ_where_they_should(detector, images):

@@ -21,10 +21,10 @@ def test_of_a_linear_target_every_method_knows_the_answer(kind, linear, images):
     change = linear.weight * (images - baseline_of(linear, images, kind))
     own = change.sum(1)
     close(pixels.integrated_gradients(linear, images, baseline=kind, steps=3), own, ROUNDED)
-    close(pixels.gradient_shap(linear, images, baseline=kind, samples=3, noise=0.0, at_once=2), own)
+    close(pixels.gradient_shap(linear, images, baseline=kind, samples=3, noise=0.0, batch=2), own)
     squares = own.unflatten(1, (-1, 8)).unflatten(3, (-1, 8)).sum((2, 4))  # (B, 4, 5)
     spread = squares.repeat_interleave(8, 1).repeat_interleave(8, 2) / 64
-    close(pixels.patch_ablation(linear, images, baseline=kind, at_once=3), spread)
+    close(pixels.patch_ablation(linear, images, baseline=kind, batch=3), spread)
 
 
 def test_gradients_times_the_image(linear, images):
@@ -43,7 +43,7 @@ def test_integrated_gradients_are_the_integral(name, detector, images):
             leaf = (blur + (piece + node) / 3 * (images - blur)).requires_grad_()
             total += weight / 3 * torch.autograd.grad(target(leaf).sum(), leaf)[0]
     own = (total * (images - blur)).sum(1)
-    close(pixels.integrated_gradients(target, images, steps=12, most=12, at_once=5), own, ROUNDED)
+    close(pixels.integrated_gradients(target, images, steps=12, most=12, batch=5), own, ROUNDED)
     assert untouched(detector)
 
 
@@ -71,7 +71,7 @@ def test_a_kink_is_found_with_few_steps(detector, images):
     bent.detector = detector
     found = pixels.integrated_gradients(bent, images[:1], tolerance=1e-4)
     assert abs(float(found.sum()) - 0.7) <= 0.7e-4 and 32 < sum(calls) <= 32 + 12 * 8
-    together = pixels.integrated_gradients(bent, images[:1], tolerance=1e-4, at_once=32)
+    together = pixels.integrated_gradients(bent, images[:1], tolerance=1e-4, batch=32)
     close(together, found)  # how many are held together is a question of memory alone
     calls.clear()
     pixels.integrated_gradients(bent, images[:1], tolerance=0, most=99)
@@ -104,7 +104,7 @@ def test_ablation_against_a_loop(detector, images):
             changed[:, :, top : top + 16, left : left + 16] = base[:, :, top : top + 16, left : left + 16]
             windows[:, top : top + 16, left : left + 16] += (whole - target(changed))[:, None, None]
             covered[top : top + 16, left : left + 16] += 1
-    close(pixels.occlusion(target, images, baseline="mean", at_once=4), windows / covered / 256)
+    close(pixels.occlusion(target, images, baseline="mean", batch=4), windows / covered / 256)
 
 
 def test_squares_that_do_not_fit_are_as_large_as_they_are(linear, images):
@@ -138,11 +138,11 @@ def test_draws_are_put_back_after_an_error():
 def test_no_more_images_at_once_than_asked_for(linear, images):
     one = images[:1]
     for run in (
-        lambda: pixels.integrated_gradients(linear, one, steps=7, at_once=3),  # linear: complete at once
-        lambda: pixels.gradient_shap(linear, one, samples=7, at_once=3),
-        lambda: pixels.smooth_grad(linear, one, samples=7, at_once=3),
-        lambda: pixels.patch_ablation(linear, one, at_once=3),
-        lambda: pixels.occlusion(linear, one, at_once=3),
+        lambda: pixels.integrated_gradients(linear, one, steps=7, batch=3),  # linear: complete at once
+        lambda: pixels.gradient_shap(linear, one, samples=7, batch=3),
+        lambda: pixels.smooth_grad(linear, one, samples=7, batch=3),
+        lambda: pixels.patch_ablation(linear, one, batch=3),
+        lambda: pixels.occlusion(linear, one, batch=3),
     ):
         linear.batches.clear()
         run()
@@ -163,7 +163,7 @@ def test_baselines(detector, images):
         pixels.occlusion(target, images, cells=-1)
 
 
-def test_edges_know_the_picture_alone(detector, images):
+def test_edges_know_the_image_alone(detector, images):
     step = torch.zeros(1, 3, 8, 8)
     step[..., 4:] = 1
     found = pixels.edges(target_of(detector), step)[0]
