@@ -7,7 +7,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +19,7 @@ from headlens.cli import app, main
 from headlens.cli.common import at_once, tables
 from headlens.cli.eval import sets_of
 from headlens.errors import ConfigError
-from tests.backbone.models import tiny_config
+from tests.backbone.models import listed
 from tests.backbone.test_loading import container_archive
 
 
@@ -46,31 +45,29 @@ def test_version():
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    """An architecture of open_clip's list for as long as a test: of a few patches at every size."""
-    config = tiny_config(image_size=64, patch_size=32, vocab_size=49408, context_length=77)
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny-32", config)
-    return "ViT-tiny-32"
+def named():
+    with listed():
+        yield
 
 
-def test_verify_prints_the_table(tiny):
-    result = run("verify", tiny)
+def test_verify_prints_the_table(named):
+    result = run("verify", "ViT-T-32")
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert lines[0] == "ViT-tiny-32: random weights (seed 0); this is about arithmetic, not about images"
+    assert lines[0] == "ViT-T-32: random weights (seed 0); this is about arithmetic, not about images"
     assert [line.split()[:2] for line in lines[2:8]] == [
-        [size, dtype] for dtype in ("float64", "float32") for size in ("64x64", "518x518", "336x518")
+        [size, dtype] for dtype in ("float64", "float32") for size in ("224x224", "518x518", "336x518")
     ]
     assert lines[-1].startswith("equal: ")
 
 
-def test_verify_can_fail(monkeypatch, tiny):
+def test_verify_can_fail(monkeypatch, named):
     """The table is a measurement: a tower that differs is found, and the exit status says so."""
     for wrong in (0.0, torch.nan):
         monkeypatch.setattr(
             "headlens.backbone.vision.VisionTower.positions", lambda self, grid, wrong=wrong: torch.full((1,), wrong)
         )
-        result = run("verify", tiny)
+        result = run("verify", "ViT-T-32")
         assert result.exit_code == 1
         assert "NOT EQUAL" in result.output
 
@@ -117,12 +114,12 @@ def test_usage_errors(tmp_path):
     assert run("verify", "--seed", "-1").exit_code == 2
 
 
-def test_verify_own_weights_in_openais_archive(tmp_path, tiny):
+def test_verify_own_weights_in_openais_archive(tmp_path, named):
     path = tmp_path / "tiny.pt"
-    container_archive(stirred_state(tiny), path)
-    result = run("verify", tiny, "--weights", str(path))
+    container_archive(stirred_state("ViT-T-32-quickgelu"), path)
+    result = run("verify", "ViT-T-32-quickgelu", "--weights", str(path))
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("ViT-tiny-32: tiny.pt, SHA-256 ")
+    assert result.output.startswith("ViT-T-32-quickgelu: tiny.pt, SHA-256 ")
 
 
 def test_python_m_headlens():

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from open_clip.model import CLIP
 
 from headlens.backbone import Backbone, architecture_from_config, assemble
-from tests.backbone.models import TINY, random_clip
+from tests.backbone.models import TINY, listed, random_clip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def named() -> Iterator[None]:
+    with listed():
+        yield
 
 
 @pytest.fixture(scope="session")

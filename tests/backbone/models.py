@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
 
+import open_clip
 import torch
 from open_clip.model import CLIP
 
@@ -13,6 +17,19 @@ TINY = {
     "vision_cfg": {"image_size": 32, "layers": 4, "width": 32, "head_width": 8, "patch_size": 8},
     "text_cfg": {"context_length": 16, "vocab_size": 64, "width": 24, "heads": 3, "layers": 4},
 }
+
+
+# Tiny ones with open_clip's own tokenizer, by names that its list has inside ``listed``.
+_NAMED = {"image_size": 224, "vocab_size": 49408, "context_length": 77}
+LISTED = {"ViT-T-32": {"patch_size": 32, "quick_gelu": False}, "ViT-T-32-quickgelu": {"patch_size": 32}}
+
+
+@contextmanager
+def listed() -> Iterator[None]:
+    """Architectures that are loaded by name, without the millions of weights of those that are published."""
+    configs = {name: tiny_config(**_NAMED, **changes) for name, changes in LISTED.items()}
+    with patch.dict(open_clip.factory._MODEL_CONFIGS, configs):
+        yield
 
 
 def tiny_config(**changes) -> dict:

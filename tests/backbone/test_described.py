@@ -26,6 +26,7 @@ from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.errors import ArchitectureError, CheckpointError
 from tests.backbone.models import close, random_clip, tiny_config
+from tests.backbone.test_loading import numbers
 
 transformers = pytest.importorskip("transformers")
 
@@ -192,7 +193,7 @@ B32 = {  # of openai/clip-vit-base-patch32, as transformers writes it: what is u
 @pytest.fixture(scope="module")
 def b32(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("b32")
-    state = {name: value.half() for name, value in stirred_state("ViT-B-32-quickgelu").items()}
+    state = {name: value.half() for name, value in numbers("ViT-B-32-quickgelu").items()}
     save_file(transformers_file(state), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(B32))
     means = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1], "resample": 2, "size": {"shortest_edge": 224}}
@@ -205,7 +206,7 @@ def test_a_name_is_deduced_and_what_is_named_is_checked(b32, tmp_path):
     made = clip.provenance
     assert (made.name, made.act_fn, made.act_fn_known) == ("ViT-B-32-quickgelu", "quick_gelu", True)
     assert clip.vision.cfg == architecture("ViT-B-32-quickgelu").vision
-    state = stirred_state("ViT-B-32-quickgelu")
+    state = numbers("ViT-B-32-quickgelu")
     key = "visual.transformer.resblocks.7.attn.in_proj_weight"
     assert torch.equal(clip.state_dict()[tower_name(key)], state[key].half().float())
     from PIL import Image
@@ -331,9 +332,9 @@ def test_configs_of_open_clip_that_cannot_be(changes, message, tmp_path):
 
 def test_folders_that_are_called_like_an_architecture_or_a_tag_are_not_meant(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("ViT-S-32", "mini", "openai"):
+    for name in ("ViT-T-32", "mini", "openai"):
         (tmp_path / name).mkdir()
-    assert load("ViT-S-32").provenance.weights == "random (seed 0)"
+    assert load("ViT-T-32").provenance.weights == "random (seed 0)"
     assert load("mini").provenance.weights.startswith("embedded")
     monkeypatch.setattr(
         "headlens.backbone.weights.download", lambda *a: (_ for _ in ()).throw(CheckpointError("asked"))
@@ -475,44 +476,44 @@ def test_positions_that_are_no_square_are_refused(tmp_path):
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bare") / "finetuned.safetensors"
-    save_file(stirred_state("ViT-S-32"), path)
+    save_file(stirred_state("ViT-T-32"), path)
     return path
 
 
 def test_an_activation_that_nothing_tells_is_never_shown_as_a_fact(bare):
     with pytest.warns(UserWarning, match=r"which activation finetuned\.safetensors was trained with") as caught:
-        clip = load("ViT-S-32", bare)
+        clip = load("ViT-T-32", bare)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    for shown in (repr(clip), clip._repr_html_(), HeadCLIP(clip, preset("clip", taps=(5, 11)))._repr_html_()):
+    for shown in (repr(clip), clip._repr_html_(), HeadCLIP(clip, preset("clip", taps=(1, 3), local_start=1))._repr_html_()):
         assert "gelu (assumed" in shown
 
 
 def test_an_activation_that_is_said_is_believed_or_contradicted(bare):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        clip = load("ViT-S-32", bare, act_fn="gelu")
+        clip = load("ViT-T-32", bare, act_fn="gelu")
     assert clip.provenance.act_fn_known
     assert "assumed" not in repr(clip) + clip._repr_html_()
-    with pytest.raises(ArchitectureError, match="act_fn='quick_gelu' needs QuickGELU, ViT-S-32 computes GELU"):
-        load("ViT-S-32", bare, act_fn="quick_gelu")
+    with pytest.raises(ArchitectureError, match="act_fn='quick_gelu' needs QuickGELU, ViT-T-32 computes GELU"):
+        load("ViT-T-32", bare, act_fn="quick_gelu")
     with pytest.raises(ArchitectureError, match="act_fn is 'relu'"):
-        load("ViT-S-32", act_fn="relu")
+        load("ViT-T-32", act_fn="relu")
 
 
 def test_the_name_with_quickgelu_says_it(tmp_path):
-    save_file(stirred_state("ViT-B-32-quickgelu"), tmp_path / "x.safetensors")
+    save_file(stirred_state("ViT-T-32-quickgelu"), tmp_path / "x.safetensors")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert load("ViT-B-32-quickgelu", tmp_path / "x.safetensors").provenance.act_fn_known
-    with pytest.warns(UserWarning, match="load 'ViT-B-32-quickgelu' for QuickGELU"):
-        load("ViT-B-32", tmp_path / "x.safetensors")
+        assert load("ViT-T-32-quickgelu", tmp_path / "x.safetensors").provenance.act_fn_known
+    with pytest.warns(UserWarning, match="load 'ViT-T-32-quickgelu' for QuickGELU"):
+        load("ViT-T-32", tmp_path / "x.safetensors")
 
 
 def test_random_and_embedded_weights_are_no_guess():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "assumed" not in repr(load("ViT-S-32")) + repr(load("mini"))
+        assert "assumed" not in repr(load("ViT-T-32")) + repr(load("mini"))
 
 
 def test_an_embedded_file_that_was_changed_is_refused(monkeypatch, tmp_path):
