@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from headlens import parallel
 from headlens.cli.common import device_of
@@ -47,6 +48,7 @@ def place(tmp_path_factory) -> Path:
     Image.fromarray(pixels).save(folder / "bolts" / "bolt" / "train" / "good" / "0.png")
     with one_thread():
         worker.train(folder / "one", 10)
+        worker.train_stages(folder / "one", 4)
         worker.every_verb(folder / "one")
     return folder
 
@@ -105,6 +107,16 @@ def test_two_processes_train_as_one_with_twice_the_batch(place, ended):
     assert cards["two"]["threshold"] == pytest.approx(cards["one"]["threshold"], abs=1e-3)
     for name, value in runs["one"].detector.state_dict().items():
         torch.testing.assert_close(runs["two"].detector.state_dict()[name], value, rtol=0.02, atol=2e-4)
+
+
+def test_two_processes_train_two_stages_as_one_and_go_on_to_the_same_bits(place, ended):
+    learned = {run.relative_to(place).parts[::2]: run for run in place.glob("*/stages/*/run/model.safetensors")}
+    learned = {names: load_file(path) for names, path in learned.items()}
+    assert len(learned) == 4, "".join(end[3] for end in ended)[-3000:]
+    for name, value in learned["one", "whole"].items():
+        assert torch.equal(learned["one", "cut"][name], value)
+        assert torch.equal(learned["two", "cut"][name], learned["two", "whole"][name])
+        torch.testing.assert_close(learned["two", "whole"][name], value, rtol=0.02, atol=2e-4)
 
 
 def test_a_killed_process_ends_the_other_and_one_goes_on_to_the_same_bits(place, ended, monkeypatch):

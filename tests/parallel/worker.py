@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -16,10 +18,13 @@ from headlens import data, heads, parallel
 from headlens.backbone import architecture_from_config, assemble
 from headlens.cli import app, main
 from headlens.detectors.methods.headclip import HeadCLIP
-from headlens.detectors.methods.registry import preset
+from headlens.detectors.methods.registry import METHODS, preset
+from headlens.detectors.stages import TrainingConfig
 from headlens.heads import ablation
+from headlens.training import trainer
 from headlens.training.evaluation import evaluate
 from tests.backbone.models import tiny_config
+from tests.training.two_stages import KNOWN, TwoStages, TwoStagesConfig
 
 SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5, "streams": ("global", "local")}
 ABLATE = ("ablate", "--layer", 23, "--metric", "pixel_aupro", "--metric", "image_ap", "--batch", 2, "--device", "cpu")
@@ -35,6 +40,30 @@ def train(folder: Path, batch: int) -> None:
         *("train", "--data", "procedural:industrial/aux", "--per-category", 2, "--epochs", 2, "--size", 56),
         *("--batch", batch, "--out", folder / "run", "--cpu"),
     )
+
+
+def train_stages(folder: Path, share: int) -> None:
+    """Two stages on a tiny CLIP: ``folder/stages/whole/run``, and ``folder/stages/cut/run``, which is killed in both.
+
+    Args:
+        folder: that they are written to.
+        share: images of a step of the first stage on this process, half as many as of the second.
+    """
+    pictures = data.open("procedural:industrial/aux", category="wood", per_category=10, size=32)
+    config = TrainingConfig(epochs=3, batch=2 * share, save_every=1, lr=0.01)  # 2 steps, and 3 of the second stage
+    for name, killed_at in {"whole": (), "cut": (2, 4)}.items():
+        for last in (*killed_at, 0):
+            clip = assemble(
+                architecture_from_config(tiny_config(vocab_size=49408, context_length=32), "tiny"), None, seed=4
+            )
+            detector, out = TwoStages(clip, TwoStagesConfig(text_batch=share)), folder / "stages" / name / "run"
+
+            def progress(row: dict[str, object], last: int = last) -> None:
+                if row["step"] == last:
+                    raise InterruptedError
+
+            with patch.dict(METHODS, KNOWN), suppress(InterruptedError):
+                trainer.train(detector, pictures, config, out, cpu=True, progress=progress)
 
 
 def every_verb(folder: Path) -> None:
@@ -64,6 +93,7 @@ def all_together(folder: Path) -> None:
     with parallel.ranks() as own:
         assert own.size == 2
         train(folder, 5)
+        train_stages(folder, 2)
         every_verb(folder)
 
 

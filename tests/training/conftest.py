@@ -7,8 +7,9 @@ import pytest
 from headlens import data
 from headlens.backbone import Backbone, architecture_from_config, assemble
 from headlens.detectors.methods.headclip import HeadCLIPConfig
-from headlens.detectors.methods.registry import preset
+from headlens.detectors.methods.registry import METHODS, preset
 from tests.backbone.models import tiny_config
+from tests.training.two_stages import KNOWN, TwoStages
 
 SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5}
 
@@ -27,3 +28,11 @@ def pictures() -> data.DataSet:
 @pytest.fixture
 def headclip() -> HeadCLIPConfig:
     return preset("headclip", **SMALL)
+
+
+@pytest.fixture
+def two_stages(monkeypatch) -> type[TwoStages]:
+    """A method of two stages that the registry knows."""
+    for name, known in KNOWN.items():
+        monkeypatch.setitem(METHODS, name, known)
+    return TwoStages
