@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -89,16 +89,22 @@ class Ranks:
         text = np.frombuffer(bytearray(json.dumps(value).encode()), np.uint8)
         return [json.loads(part["json"].tobytes()) for part in self.each({"json": text})]
 
-    def merged(self, parts: dict[int, Arrays], count: int) -> Iterator[Arrays]:
-        """The parts of all ranks, one after the other by their numbers; those that nobody has are left out.
+    def merged(self, parts: Iterable[tuple[int, Arrays]], count: int) -> Iterator[Arrays]:
+        """The parts of all ranks, one after the other by their numbers; those that no rank has are left out.
+
+        Alone, a process has its parts as they come; of several, each makes and holds all of its own first.
 
         Args:
-            parts: this rank's, by number; numbers are from its ``share(count)``. Emptied on the way: they may be large.
+            parts: this rank's in rising order, each with its number; numbers are from its ``share(count)``.
             count: of all.
         """
+        if self.size == 1:
+            yield from (arrays for _, arrays in parts if arrays)
+            return
+        mine = dict(parts)
         for number in range(count):
-            if found := self._from(number % self.size, parts.pop(number, {})):
-                yield found
+            if arrays := self._from(number % self.size, mine.pop(number, {})):
+                yield arrays
 
     def _from(self, source: int, arrays: Mapping[str, np.ndarray]) -> Arrays:
         """What ``arrays`` are on rank ``source``."""

@@ -25,7 +25,7 @@ from headlens.detectors.detector import Detector, detector_of
 from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError, DataError, ShapeError
 from headlens.heads.exactness import check_gradients
-from headlens.heads.pictures import Pictures
+from headlens.heads.images import Images
 from headlens.metrics import PerImage, Truth
 from headlens.provenance import computed, provenance
 from headlens.results import Result, beside, ordered, read_parquet, save_frame
@@ -167,7 +167,7 @@ def faithfulness(
     with at_precision(detector, precision) as lowered:
         targets = _targets(lowered, target, measures, seed)
         for one in sets:
-            loader = Pictures(lowered, one, size, 1)
+            loader = Images(lowered, one, size, 1)
             for part, image in loader:
                 record, mask = part.records[0], _mask(part)
                 if mask is not None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -220,7 +220,15 @@ class Detector(nn.Module, ABC):
         return super()._apply(fn, recurse)
 
 
-def detector_of(given: Any) -> Detector:
+class HasDetector(Protocol):
+    """A run, or whatever else has a detector."""
+
+    @property
+    def detector(self) -> Detector:
+        """The detector."""
+
+
+def detector_of(given: object) -> Detector:
     """The detector that is meant by a detector, or by a run that has one: what every verb takes first.
 
     Raises:

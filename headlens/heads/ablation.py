@@ -5,39 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
-from headlens import html, parallel, plots
+from headlens import html, plots
 from headlens.backbone.plan import STREAMS
-from headlens.data import DataSet
-from headlens.detectors.detector import Detector
-from headlens.detectors.precision import at_precision
+from headlens.data import Batch, DataSet
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError
-from headlens.heads.clean import Clean, clean_forward
+from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.effects import check_metrics
-from headlens.heads.measures import Targets, check_linear, check_unhooked, logit
+from headlens.heads.exactness import check_unhooked
+from headlens.heads.images import categories, one_patch
+from headlens.heads.measures import Targets
 from headlens.heads.measuring import PROBES, measure
-from headlens.heads.pictures import Pictures, categories
-from headlens.heads.replacement import StandIns
+from headlens.heads.replacement import Replacements
 from headlens.heads.response import Kind
-from headlens.heads.store import PatchMaps, Store, alone
+from headlens.heads.store import PatchMaps, alone
 from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, packed, summarised, unpacked
+from headlens.heads.sweep import sweep
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
-from headlens.precision import check_precision
-from headlens.provenance import computed, provenance
+from headlens.parallel import Arrays
 from headlens.results import Result, beside, read_parquet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = ("zero", "mean", "resample", "revert")
+Text = Literal["held", "follows"]
 DEFAULT_METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 """Of the joint score, and of the anomaly map."""
+_SCORES = ("image_margin", "joint_score", "map_change")
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,11 @@ class Ablation(Result):
         Raises:
             ConfigError: a quantity that was not measured.
         """
-        found = self.summary[(self.summary["metric"] == metric) & (self.summary["category"] == MEAN)]
-        if found.empty:
-            there = ", ".join(dict.fromkeys(self.summary["metric"]))
-            raise ConfigError(f"{metric!r} was not measured; there are {there}")
-        return found
+        rows = self.summary[(self.summary["metric"] == metric) & (self.summary["category"] == MEAN)]
+        if rows.empty:
+            measured = ", ".join(dict.fromkeys(self.summary["metric"]))
+            raise ConfigError(f"{metric!r} was not measured; there are {measured}")
+        return rows
 
     def _parts(self) -> list[str]:
         columns = ["variant", "magnitude", "effect", "low", "high", "noise"]
@@ -74,12 +77,12 @@ class Ablation(Result):
         rows = rows.assign(**{"anomaly map": map_change.reindex(rows["variant"]).to_numpy()})
         about = (
             "Change of the joint margin (logits) and of the anomaly map (relative L1) without them; in the order of "
-            "'moves by', the mean absolute change of the joint margin over pictures"
+            "'moves by', the mean absolute change of the joint margin over images"
         )
         return [html.table(rows, about)]
 
     def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
-        """Effects as a picture; see ``headlens.plots.ablation.ablation``."""
+        """Effects as a figure; see ``headlens.plots.ablation.ablation``."""
         means = self.summary[self.summary["category"] == MEAN]
         fig, axes = plots.ablation(means, ax, metric, stream)
         return (plots.signed(fig, self.made_by) if ax is None else fig), axes
@@ -101,12 +104,13 @@ class Ablation(Result):
 
 @alone
 def ablate(
-    detector: Detector,
+    detector: Detector | HasDetector,
     data: DataSet,
     variants: Sequence[Variant] | None = None,
     *,
     kind: Kind = "zero",
     reference: DataSet | None = None,
+    text: Text = "held",
     seed: int = 0,
     metrics: Sequence[str] = DEFAULT_METRICS,
     replicates: int = 200,
@@ -120,102 +124,112 @@ def ablate(
     """Total effects: heads are ablated for real, and everything downstream responds. Exact.
 
     Args:
-        detector: whose heads.
-        data: which pictures.
+        detector: whose heads; a run's, too.
+        data: which images.
         variants: which heads together (``single_heads``, ``whole_layers``, ``cumulative``); by default every head of
             both streams by itself, with ``revert`` of those whose weights are learned.
         kind: what an ablated head writes: nothing (``zero``), its ``mean`` over a reference set, what it writes for
-            another normal picture of the category (``resample``), or what it wrote before its weight was learned
+            another normal image of the category (``resample``), or what it wrote before its weight was learned
             (``revert``).
-        reference: of ``mean`` (all its pictures) and ``resample`` (its normal ones); the normal pictures of ``data`` by
+        reference: of ``mean`` (all its images) and ``resample`` (its normal ones); the normal images of ``data`` by
             default.
+        text: of methods whose text depends on the images' CLS: ``held`` at what it was before, or it ``follows`` the
+            ablated CLS.
         seed: of donors and of the bootstrap.
         metrics: names of ``headlens.metrics.table``.
         replicates: of the bootstrap.
-        size: pictures are resized to this square; the detector's own size when None.
-        batch: pictures at once.
+        size: images are resized to this square; the detector's own size when None.
+        batch: images at once.
         budget: bytes that ablated variants may take while a block is run; None chooses by the device.
         precision: see ``headlens.precision``; as the backbone was loaded when None. The noise floor is that of the
             precision: where effects come near it, choose a finer one.
         out: a folder for finished batches: a sweep that was killed goes on from there, and ends with the same bits.
             Patch maps then wait there; else in memory, V N rows columns float32 of them, if pixel metrics are asked.
-        progress: called with the number of pictures after every batch (of every rank's).
+        progress: called with the number of images after every batch (of every rank's).
 
     Raises:
         ShapeError: heads that do not exist.
-        ConfigError: an unknown kind, metric or precision; ``revert`` where no weights are learned.
-        DataError: no picture could be read; no donor.
+        ConfigError: an unknown kind, metric or precision; ``revert`` where no weights are learned, ``follows`` where
+            the text does not depend on what is ablated.
+        DataError: no image could be read; no donor.
         RunError: ``out`` holds another sweep, or cannot be written.
     """
-    check_linear(detector)
+    detector = detector_of(detector)
     check_unhooked(detector, "an ablation")
+    learned = tuple(detector.head_weights())
     if variants is None:
-        weighed = kind == "revert" and detector.weights is not None
-        variants = single_heads(heads_of(detector, streams=detector.config.streams if weighed else STREAMS))
+        variants = single_heads(heads_of(detector, streams=learned if kind == "revert" and learned else STREAMS))
     variants = list(variants)
     check_variants(detector, variants)
     check_metrics(metrics)
-    check_precision(precision)
     if kind not in KINDS:
         raise ConfigError(f"unknown kind {kind!r}: there are {', '.join(KINDS)}")
-    if kind == "revert" and detector.weights is None:
+    if kind == "revert" and not learned:
         raise ConfigError("kind 'revert' sets learned head weights back to 1, but this detector has none")
     if replicates < 1:
         raise ConfigError(f"replicates is {replicates}; an interval needs 1 at least, and is coarse below 100")
+    _check_text(detector, text)
     restarted = {"local" if v.stream == "local" and v.head is not None else "global" for v in variants}
     every = [PROBES[way] for way in sorted(restarted)] + variants
-    pictures = Pictures(detector, data, size, batch)
-    names = ["image_margin", "joint_score", "map_change"]
-    names += ["patch_map"] if set(metrics) & set(PIXEL) else []  # the largest by far
-    ranks, parts = parallel.current(), {}
-    with at_precision(detector, precision) as own:
-        stand_ins = StandIns(own, data, kind, reference, seed, pictures.size, batch)
-        settings = {
-            "what": "ablation",
-            "kind": kind,
-            "variants": [[variant.name, *map(str, variant.heads)] for variant in every],
-            "reference": stand_ins.about,
-            "size": pictures.size,
-            "batch": batch,
-            "budget": budget,
-            "pixel_metrics": bool(set(metrics) & set(PIXEL)),
-        }
-        about = provenance(detector, data, seed=seed, **settings, **computed(detector, precision))
-        store = Store(out, about)
-        for number, part, images in pictures.shared():
-            arrays = store.get(number, part.records)
-            if arrays is None:
-                clean = clean_forward(own, images, categories(part))
-                arrays = _measured(clean, measure(clean, every, kind, stand_ins.of(part), budget), names)
-                store.put(number, part.records, arrays)
-            if store.folder is not None:
-                arrays.pop("patch_map", None)  # it waits there, for all ranks
-            parts[number] = {"index": part.index.numpy(), **packed(known_of(part)), **arrays}
-            progress(ranks.behind(number, batch, len(data)))
-    found, known, maps = [], [], PatchMaps(store)
-    for arrays in ranks.merged(parts, len(pictures)):
-        records = [data.records[i] for i in arrays["index"]]
-        known += unpacked(records, arrays)
-        maps.take(int(arrays["index"][0]) // batch, records, arrays)
-        found.append(arrays)
-    notes = pictures.notes()
-    alone = [name for name in names if name != "patch_map"]
-    scores = {name: torch.from_numpy(np.concatenate([arrays[name] for arrays in found], 1)) for name in alone}
-    scores["joint_margin"] = logit(scores["joint_score"])
+    pixels = bool(set(metrics) & set(PIXEL))
+    names = [*_SCORES, "patch_map"] if pixels else _SCORES
+    replacements = Replacements(detector, data, kind, reference, seed, size or detector.image_size, batch)
+
+    def measured(lowered: Detector, part: Batch, images: Tensor) -> Arrays:
+        clean = clean_forward(lowered, images, categories(part))
+        heads = replacements.of(lowered, part)
+        return _arrays(clean, measure(clean, every, kind, heads, budget, text == "follows"), names)
+
+    swept = sweep(
+        detector,
+        data,
+        measured,
+        what="ablation",
+        size=size,
+        batch=batch,
+        precision=precision,
+        out=out,
+        progress=progress,
+        truth=lambda part: packed(known_of(part)),
+        waits=("patch_map",),
+        seed=seed,
+        kind=kind,
+        text=text,
+        variants=[[variant.name, *map(str, variant.heads)] for variant in every],
+        reference=replacements.about,
+        budget=budget,
+        pixel_metrics=pixels,
+    )
+    known = [image for part in swept.parts for image in unpacked(part.records, part.arrays)]
+    scores = {name: swept.joined(name) for name in _SCORES}
+    scores["joint_margin"] = detector.scoring.joint_margin(scores["joint_score"])
     keys = keys_of(every, kind)
-    about |= {**notes, "reference_skipped": stand_ins.unread(), "replicates": replicates}
+    about = swept.provenance | {"reference_skipped": replacements.unread(), "replicates": replicates}
     frame = images_frame(data, known, keys, scores)
-    grids = maps.of if "patch_map" in names else None
-    by_category = category_effects(detector, known, scores, metrics, replicates, seed, pictures.size, grids)
+    maps = PatchMaps(swept.store, swept.parts).of if pixels else None
+    by_category = category_effects(detector, known, scores, metrics, replicates, seed, about["size"], maps)
     return Ablation(frame, about, summarised(data, keys, by_category))
 
 
-def _measured(clean: Clean, found: Targets, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _check_text(detector: Detector, text: str) -> None:
+    """Raises ConfigError for an unknown way, and where nothing can follow."""
+    if text not in get_args(Text):
+        raise ConfigError(f"unknown text {text!r}: there are {', '.join(get_args(Text))}")
+    if text == "follows" and detector.reading(one_patch(detector), ["object"]).follow is None:
+        raise ConfigError(
+            f"text 'follows': the text of {detector.method} does not depend on what is ablated, so that nothing can "
+            "follow; text 'held' is exact for it"
+        )
+
+
+def _arrays(clean: CleanRun, ablated: Targets, names: Sequence[str]) -> Arrays:
     """Scores [V + 1, B], patch maps [V + 1, B, rows, columns] where asked for; the first row is the whole detector."""
-    own = {name: torch.cat([getattr(clean.targets, name)[None], getattr(found, name)]).cpu().numpy() for name in names}
-    if bad := [name for name, values in own.items() if not np.isfinite(values).all()]:
+    arrays = {
+        name: torch.cat([getattr(clean.targets, name)[None], getattr(ablated, name)]).cpu().numpy() for name in names
+    }
+    if bad := [name for name, values in arrays.items() if not np.isfinite(values).all()]:
         raise ConfigError(
             f"{bad[0].replace('_', ' ')}: not a number, or infinite; where the backbone overflows in float16, "
             "take precision bfloat16 or float32"
         )
-    return own
+    return arrays

@@ -11,7 +11,7 @@ Of local heads only patches are read, so they have no quantity of CLS; where not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,17 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens import html, plots
-from headlens.data import Batch, DataSet
-from headlens.data.notes import Notes
-from headlens.detectors.detector import Detector
+from headlens.data import Batch, DataSet, Record
+from headlens.data.notes import KINDS, Notes
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError, RunError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.exactness import check_unhooked, held
-from headlens.heads.pictures import Pictures, categories
-from headlens.heads.store import Store, alone
+from headlens.heads.images import categories, one_patch
+from headlens.heads.store import Store, alone, part_path
+from headlens.heads.sweep import sweep
+from headlens.parallel import Arrays
 from headlens.precision import wide
-from headlens.provenance import computed, provenance
 from headlens.results import made_by, parquet, per_image, read_parquet, write
 
 if TYPE_CHECKING:
@@ -150,65 +151,100 @@ class Capture:
 
 @alone
 def capture(
-    detector: Detector,
+    detector: Detector | HasDetector,
     data: DataSet,
     out: Path,
     *,
     size: int | None = None,
     batch: int = 8,
+    precision: str | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Capture:
     """Norms, attention statistics and margin parts of every head of both streams, in one pass over the images.
 
     Args:
-        detector: whose heads.
-        data: which pictures.
-        out: a folder; what was killed goes on from there.
-        size: pictures are resized to this square; the detector's own size when None.
-        batch: pictures at once. Attention matrices are held for one image and layer at a time.
-        progress: called with the number of pictures after every batch.
+        detector: whose heads; a run's, too.
+        data: which images.
+        out: a folder for the files; what was killed goes on from there.
+        size: images are resized to this square; the detector's own size when None.
+        batch: images at once. Attention matrices are held for one image and layer at a time.
+        precision: see ``headlens.precision``; as the backbone was loaded when None.
+        progress: called with the number of images after every batch (of every rank's).
 
     Raises:
-        ConfigError: a hook that would not be called.
-        DataError: no picture could be read.
+        ConfigError: a hook that would not be called; an unknown precision.
+        DataError: no image could be read.
         RunError: ``out`` holds something else, or cannot be written.
     """
+    detector = detector_of(detector)
     check_unhooked(detector, "a capture")
-    pictures = Pictures(detector, data, size, batch)
-    about = provenance(
-        detector, data, what="capture", size=pictures.size, batch=batch, held=held(detector), **computed(detector)
+    keys = _keys(detector)
+    swept = sweep(
+        detector,
+        data,
+        _rows,
+        what="capture",
+        size=size,
+        batch=batch,
+        precision=precision,
+        progress=progress,
+        waits=("value",),
+        store=lambda about: _Frames(out, about, data, keys),
+        held=held(detector),
     )
-    Store(out, about)
-    files = []
-    for number, (part, images) in enumerate(pictures):
-        path = out / f"part-{number:05d}.parquet"
-        if not path.is_file() or _names(path, about) != [record.name for record in part.records]:
-            clean = clean_forward(detector, images, categories(part))
-            write(path, parquet(_frame(clean, data, part), about))
-        files.append(path)
-        progress(len(part))
-    return Capture(out, tuple(files), pictures.notes())
+    files = tuple(part_path(out, part.number) for part in swept.parts)
+    return Capture(out, files, {kind: swept.provenance[kind] for kind in KINDS})
 
 
-def _names(path: Path, about: dict[str, Any]) -> list[str]:
-    """Of the pictures that a file of this capture has; raises RunError for one of another."""
-    frame, made = read_parquet(path)
-    if made != about:
-        raise RunError(f"{path}: of another capture; delete it, and it is made again")
-    return list(frame["image"].unique())
+class _Frames(Store):
+    """Parts as frames that anything can read; what is in them does not come back.
+
+    Args:
+        folder, about: as of ``Store``.
+        data: the images' set.
+        keys: K rows, what the values of an image are of.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any], data: DataSet, keys: pd.DataFrame) -> None:
+        super().__init__(folder, about)
+        self._files, self._about, self._data, self._keys = folder, dict(about), data, keys
+
+    def get(self, number: int, records: Sequence[Record]) -> dict[str, np.ndarray] | None:
+        """Nothing where part ``number`` has these images, and None where it has to be made."""
+        path = part_path(self._files, number)
+        if not path.is_file():
+            return None
+        frame, about = read_parquet(path)
+        if about != self._about:
+            raise RunError(f"{path}: of another capture; delete it, and it is made again")
+        return {} if list(frame["image"].unique()) == [record.name for record in records] else None
+
+    def put(self, number: int, records: Sequence[Record], arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes ``value`` [K, B], without what a head does not have."""
+        frame = per_image(self._data, records, self._keys, value=torch.from_numpy(arrays["value"]).T)
+        write(part_path(self._files, number), parquet(frame[frame["value"].notna()], self._about))
+
+
+def _keys(detector: Detector) -> pd.DataFrame:
+    """Which of the K values of an image is which: the same whatever the images."""
+    clean = clean_forward(detector, one_patch(detector), ["object"])
+    rows = [
+        (stream, layer, head, metric)
+        for stream, layer, metric, values in _measured(clean, _anomalous(clean))
+        for head in range(values.shape[1])
+    ]
+    return pd.DataFrame(rows, columns=["stream", "layer", "head", "metric"]).assign(kind="capture")
 
 
 @torch.no_grad()
-def _frame(clean: CleanRun, data: DataSet, part: Batch) -> pd.DataFrame:
-    """Rows of a batch, without those of quantities that a head has not."""
-    rows = list(_measured(clean, _flaws(clean, part)))
-    keys = [(stream, layer, head, metric) for stream, layer, metric, own in rows for head in range(own.shape[1])]
-    frame = pd.DataFrame(keys, columns=["stream", "layer", "head", "metric"]).assign(kind="capture")
-    found = per_image(data, part.records, frame, value=torch.cat([own for *_, own in rows], 1))
-    return found[found["value"].notna()]
+def _rows(detector: Detector, part: Batch, images: Tensor) -> Arrays:
+    """``value`` [K, B]; NaN where a head has no such quantity."""
+    clean = clean_forward(detector, images, categories(part))
+    values = [values for *_, values in _measured(clean, _anomalous(clean, part.masks))]
+    return {"value": torch.cat(values, 1).T.cpu().numpy()}
 
 
-def _measured(clean: CleanRun, flaws: Tensor | None) -> Iterator[tuple[str, int, str, Tensor]]:
+def _measured(clean: CleanRun, anomalous: Tensor) -> Iterator[tuple[str, int, str, Tensor]]:
     """Stream, layer, quantity, and its values [B, H]."""
     for layer, block in enumerate(clean.tower.blocks):
         q, k, v = block.attn.project(block.ln1(clean.x[layer]), hooked=False)
@@ -223,7 +259,7 @@ def _measured(clean: CleanRun, flaws: Tensor | None) -> Iterator[tuple[str, int,
             patterns = (
                 block.attn.pattern(*own, attention) for own in zip(q.split(1), k.split(1), v.split(1), strict=True)
             )
-            for metric, values in _attention(patterns, clean.patches, stream, flaws).items():
+            for metric, values in _attention(patterns, clean.patches, stream, anomalous).items():
                 yield stream, layer, metric, values
     for (kind, stream, layer), part in image_parts(clean).terms.items():
         if kind == "head":
@@ -238,14 +274,14 @@ def _measured(clean: CleanRun, flaws: Tensor | None) -> Iterator[tuple[str, int,
         yield stream, layer, "tap_margin", values
 
 
-def _attention(patterns: Iterable[Tensor], at: slice, stream: str, flaws: Tensor | None) -> dict[str, Tensor]:
+def _attention(patterns: Iterable[Tensor], at: slice, stream: str, anomalous: Tensor) -> dict[str, Tensor]:
     """Statistics of attention matrices [1, H, T, T] of B images, [B, H] each; rows are brought to a sum of 1.
 
     Args:
         patterns: image by image.
         at: where patches are among the tokens.
         stream: which; of the local one CLS is not read.
-        flaws: [B, N], which patches show the anomaly.
+        anomalous: [B, N], which patches show the anomaly.
     """
     rows: dict[str, list[Tensor]] = {}
     for number, pattern in enumerate(patterns):
@@ -256,18 +292,16 @@ def _attention(patterns: Iterable[Tensor], at: slice, stream: str, flaws: Tensor
         if stream == "global":
             cls = own[:, 0]  # (H, T)
             found |= {"entropy": entropy[:, 0], "cls_self": cls[:, 0], "cls_peak": cls[:, at].amax(1)}
-            if flaws is not None:
-                share = flaws[number].float().mean()
-                found["cls_on_flaw"] = cls[:, at][:, flaws[number]].sum(1) / cls[:, at].sum(1) / share  # NaN without
+            share, on = anomalous[number].float().mean(), cls[:, at][:, anomalous[number]].sum(1)
+            found["cls_on_flaw"] = on / cls[:, at].sum(1) / share  # NaN where there are none
         for metric, values in found.items():
             rows.setdefault(metric, []).append(values)
     return {metric: torch.stack(values) for metric, values in rows.items()}
 
 
-def _flaws(clean: CleanRun, part: Batch) -> Tensor | None:
-    """Patches that a mask touches, [B, N] bool; None in a set without masks."""
-    if not isinstance(part.masks, Tensor):
-        return None
-    patch = clean.tower.cfg.patch_size
-    touched = F.max_pool2d(part.masks.float()[:, None], patch)[:, 0].flatten(1) > 0
+def _anomalous(clean: CleanRun, masks: object = None) -> Tensor:
+    """Patches that a mask touches, [B, N] bool; none in a set without masks."""
+    if not isinstance(masks, Tensor):
+        return torch.zeros(len(clean), clean.grid[0] * clean.grid[1], dtype=torch.bool, device=clean.x[0].device)
+    touched = F.max_pool2d(masks.float()[:, None], clean.tower.cfg.patch_size)[:, 0].flatten(1) > 0
     return touched.to(clean.x[0].device)

@@ -1,9 +1,10 @@
-"""``contributions``: direct effects of all heads over a data set; how they tell anomalous from normal pictures."""
+"""``contributions``: direct effects of all heads over a data set; how they separate anomalous from normal images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +13,17 @@ import torch
 from torch import Tensor
 
 from headlens import html, plots
-from headlens.data import DataSet
-from headlens.detectors.detector import Detector
+from headlens.data import Batch, DataSet
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import Parts, check, check_streams, image_parts, tap_parts
 from headlens.heads.exactness import check_unhooked, held
-from headlens.heads.pictures import Pictures, categories
+from headlens.heads.images import categories, one_patch
+from headlens.heads.store import alone
+from headlens.heads.sweep import sweep
 from headlens.heads.variants import names_of
-from headlens.provenance import provenance
+from headlens.parallel import Arrays
 from headlens.results import Result, per_image
 
 if TYPE_CHECKING:
@@ -52,13 +55,13 @@ class Contributions(Result):
         labels = heads.groupby("category")["anomalous"].nunique()  # None is no label
         both, categories = labels.index[labels == 2], len(labels)
         paired = heads[heads["category"].isin(both)] if len(both) else heads
-        flawed = paired["anomalous"].fillna(False).astype(bool)
+        anomalous = paired["anomalous"].fillna(False).astype(bool)
         normal = ~paired["anomalous"].fillna(True).astype(bool)
-        found = pd.DataFrame(
-            {"value": means(heads), "normal": means(paired[normal]), "anomalous": means(paired[flawed])}
+        table = pd.DataFrame(
+            {"value": means(heads), "normal": means(paired[normal]), "anomalous": means(paired[anomalous])}
         ).reset_index()
-        separation = found["anomalous"] - found["normal"] if len(both) else np.nan
-        return found.assign(separation=separation, n=len(both), of=categories)
+        separation = table["anomalous"] - table["normal"] if len(both) else np.nan
+        return table.assign(separation=separation, n=len(both), of=categories)
 
     def _parts(self) -> list[str]:
         rows = self.summary[self.summary["metric"] == "image_margin"]
@@ -79,9 +82,9 @@ class Contributions(Result):
             ConfigError: a margin that there is not.
         """
         rows, metric = self.summary, metric or "image_margin"
-        there = rows["metric"].unique()
-        if metric not in there:
-            raise ConfigError(f"no margin is called {metric!r}; there are {', '.join(there)}")
+        metrics = rows["metric"].unique()
+        if metric not in metrics:
+            raise ConfigError(f"no margin is called {metric!r}; there are {', '.join(metrics)}")
         rows = rows[rows["metric"] == metric]
         column = "separation" if rows["separation"].notna().any() else "value"
         what = "anomalous minus normal" if column == "separation" else "mean"
@@ -89,25 +92,30 @@ class Contributions(Result):
         return plots.grids(rows, column, ax, stream, label=label, centre=0, made_by=self.made_by)
 
 
+@alone
 def contributions(
-    detector: Detector,
+    detector: Detector | HasDetector,
     data: DataSet,
     *,
+    check_sums: bool = False,
     size: int | None = None,
     batch: int = 8,
-    check_sums: bool = False,
+    precision: str | None = None,
+    out: Path | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Contributions:
     """Direct effects of every head, image by image, on the image margin and on the mean margin of each tap's patches.
 
     Args:
-        detector: whose heads.
-        data: which pictures.
-        size: they are resized to this square; the detector's own size when None.
-        batch: pictures at once.
+        detector: whose heads; a run's, too.
+        data: which images.
         check_sums: verify for every image and patch that the parts add up, and for every block that its heads, MLP and
             adapter are what its streams are made of.
-        progress: called with the number of pictures after every batch.
+        size: images are resized to this square; the detector's own size when None.
+        batch: images at once.
+        precision: see ``headlens.precision``; as the backbone was loaded when None.
+        out: a folder for finished batches: what was killed goes on from there.
+        progress: called with the number of images after every batch (of every rank's).
 
     Returns:
         Columns up to ``baseline``: ``kind`` is one of ``direct.KINDS``, ``metric`` is ``image_margin`` or
@@ -115,34 +123,44 @@ def contributions(
         says what is held at what it is in each image.
 
     Raises:
-        ConfigError: a hook that would not be called.
+        ConfigError: a hook that would not be called; an unknown precision.
         IdentityError: parts that do not add up.
-        DataError: no picture could be read.
+        DataError: no image could be read.
+        RunError: ``out`` holds something else, or cannot be written.
     """
+    detector = detector_of(detector)
     check_unhooked(detector, "contributions")
-    frames = []
-    pictures = Pictures(detector, data, size, batch)
-    for part, images in pictures:
-        clean = clean_forward(detector, images, categories(part))
+
+    def parts_of(lowered: Detector, batch: Batch, images: Tensor) -> Arrays:
+        clean, dtype = clean_forward(lowered, images, categories(batch)), lowered.backbone.vision.proj.dtype
         if check_sums:
-            check_streams(clean, detector.backbone.vision.proj.dtype)
-        keys, values, baselines = [], [], []
-        for metric, parts, margin in _readings(clean):
+            check_streams(clean, dtype)
+        values, baselines = [], []
+        for metric, parts, margin in _margins(clean):
             if check_sums:
-                check(parts, margin, metric, detector.backbone.vision.proj.dtype)
+                check(parts, margin, metric, dtype)
             own = _values(parts, margin)
-            keys.append(_keys(parts).assign(metric=metric))
             values.append(own)
             baselines.append(margin.reshape(len(margin), -1).mean(1, keepdim=True).expand_as(own))
-        every = pd.concat(keys, ignore_index=True)
-        frames.append(
-            per_image(data, part.records, every, value=torch.cat(values, 1), baseline=torch.cat(baselines, 1))
-        )
-        progress(len(part))
-    about = provenance(
-        detector, data, what="contributions", size=pictures.size, held=held(detector), **pictures.notes()
+        return {"value": torch.cat(values, 1).T.cpu().numpy(), "baseline": torch.cat(baselines, 1).T.cpu().numpy()}
+
+    swept = sweep(
+        detector,
+        data,
+        parts_of,
+        what="contributions",
+        size=size,
+        batch=batch,
+        precision=precision,
+        out=out,
+        progress=progress,
+        checked=check_sums,
+        held=held(detector),
     )
-    return Contributions(pd.concat(frames, ignore_index=True), about)
+    clean = clean_forward(detector, one_patch(detector), ["object"])  # the same parts, whatever the images
+    keys = pd.concat([_keys(parts).assign(metric=metric) for metric, parts, _ in _margins(clean)], ignore_index=True)
+    columns = {name: swept.joined(name).T for name in ("value", "baseline")}
+    return Contributions(per_image(data, swept.records, keys, **columns), swept.provenance)
 
 
 def _keys(parts: Parts) -> pd.DataFrame:
@@ -160,7 +178,7 @@ def _values(parts: Parts, margin: Tensor) -> Tensor:
     return every.mean(1) if margin.ndim == 2 else every
 
 
-def _readings(clean: CleanRun) -> Iterator[tuple[str, Parts, Tensor]]:
+def _margins(clean: CleanRun) -> Iterator[tuple[str, Parts, Tensor]]:
     yield "image_margin", image_parts(clean), clean.margins.image
     for tap, margin in clean.margins.taps.items():
         yield f"tap_margin_{tap}", tap_parts(clean, tap), margin

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from headlens import metrics
 from headlens.errors import ConfigError, MetricError
-from headlens.heads.measures import logit
 from headlens.metrics.bootstrap import PerImage
 from headlens.metrics.curve import Groups, bounds
 from headlens.metrics.table import IMAGE, PIXEL
 from headlens.metrics.truth import Truth
 from headlens.metrics.variants import histograms, joined_metrics
+from headlens.units import logit
 
 METRICS = IMAGE + PIXEL
 MAPS_AT_ONCE = 128

@@ -14,33 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from headlens import html, parallel, plots
-from headlens.backbone.plan import STREAMS
-from headlens.data import DataSet
-from headlens.detectors.detector import Detector
-from headlens.detectors.precision import at_precision
+from headlens import html, plots
+from headlens.data import Batch, DataSet
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.measures import (
-    check_linear,
-    check_unhooked,
-    enlarge,
-    features,
-    joint,
-    logit,
-    margins,
-    patch_maps,
-    wide,
-)
-from headlens.heads.pictures import Pictures, categories
-from headlens.heads.store import Store, alone
-from headlens.heads.variants import local_layers, names_of
-from headlens.precision import repeatable
-from headlens.provenance import computed, provenance
+from headlens.heads.exactness import check_gradients, check_unhooked
+from headlens.heads.images import categories
+from headlens.heads.store import alone
+from headlens.heads.sweep import sweep
+from headlens.heads.variants import heads_of, names_of, stream_layers
+from headlens.parallel import Arrays
+from headlens.precision import repeatable, wide
 from headlens.results import Result, per_image
 
 if TYPE_CHECKING:
@@ -49,40 +37,35 @@ if TYPE_CHECKING:
 TARGETS = ("image_margin", "joint_margin", "joint_score")
 
 
-def streams_of(detector: Detector) -> tuple[str, ...]:
-    """Those that exist."""
-    return STREAMS if detector.local is not None else STREAMS[:1]
-
-
 def target(
     detector: Detector,
     images: Tensor,
     name: str = "joint_margin",
-    things: Sequence[str] = (),
+    categories: Sequence[str] = (),
     gates: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """One of ``TARGETS`` for every image, [B]; see ``headlens.heads.measures``.
+    """One of ``TARGETS`` for every image, [B]; see ``headlens.detectors.scoring``.
 
     Args:
         detector: any.
         images: normalised, [B, 3, h, w].
         name: which target.
-        things: [B], what the images show; it only matters to class-aware prompts.
+        categories: [B], what the images show, for methods that read it.
         gates: ``{stream: [B, L, H]}``.
 
     Raises:
         ConfigError: an unknown target.
     """
     _check_target(name)
-    found = features(detector, images, gates)
-    with torch.no_grad():
-        text = detector.text_of(things or ["object"] * len(images))
-    own = margins(detector, found, text)
+    with torch.no_grad():  # a reading is held: gates do not move it
+        reading = detector.reading(images, categories)
+    margins = reading.margins(reading.features(detector.see(images, reading, gates)))
     if name == "image_margin":
-        return own.image
-    maps = enlarge(detector, patch_maps(own, detector.backbone.vision.grid(*found.size)), found.size)
-    score = joint(detector, own.image, maps)
-    return score if name == "joint_score" else logit(score)
+        return margins.image
+    size, scoring = (images.shape[2], images.shape[3]), detector.scoring
+    maps = scoring.enlarge(scoring.patch_maps(margins.taps, detector.backbone.vision.grid(*size)), size)
+    score = scoring.joint(margins.image, maps)
+    return score if name == "joint_score" else scoring.joint_margin(score)
 
 
 def _check_target(name: str) -> None:
@@ -94,7 +77,7 @@ def gate_gradients(
     detector: Detector,
     images: Tensor,
     name: str = "joint_margin",
-    things: Sequence[str] = (),
+    categories: Sequence[str] = (),
     at: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The target [B], and its gradient by every gate, ``{stream: [B, L, H]}``: one forward, one backward.
@@ -102,22 +85,21 @@ def gate_gradients(
     Only gates are differentiated: no parameter's ``grad`` is touched.
 
     Args:
-        detector, images, name, things: as in ``target``.
+        detector, images, name, categories: as in ``target``.
         at: where, ``{stream: [B, L, H] or [1, L, H]}``; at 1 by default.
 
     Raises:
-        ConfigError: an unknown target; a detector whose image margin is no function of CLS.
+        ConfigError: an unknown target.
     """
-    check_linear(detector)
     vision = detector.backbone.vision
     shape = (len(images), vision.cfg.n_layers, vision.cfg.n_heads)
     ones = wide(vision.proj).new_ones(shape)
     with torch.enable_grad():
         gates = {
             stream: (ones if at is None else at[stream].to(ones).expand(shape)).clone().requires_grad_()
-            for stream in streams_of(detector)
+            for stream in detector.plan.streams
         }
-        value = target(detector, images, name, things, gates)
+        value = target(detector, images, name, categories, gates)
         gradients = torch.autograd.grad(value.sum(), list(gates.values()), allow_unused=True)
     zero = torch.zeros_like(ones)  # of a stream that the target does not depend on
     return value.detach(), {s: wide(zero if g is None else g) for s, g in zip(gates, gradients, strict=True)}
@@ -130,7 +112,7 @@ class Importance(Result):
     def _parts(self) -> list[str]:
         rows = self.summary.sort_values("importance", ascending=False, kind="stable")
         rows = rows.assign(head=names_of(rows))[["head", "metric", "importance", "signed", "relative"]]
-        return [html.table(rows, "Means over pictures, the most important first")]
+        return [html.table(rows, "Means over images, the most important first")]
 
     def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
         """``I`` of every head as a grid.
@@ -167,7 +149,7 @@ class Importance(Result):
 
 @alone
 def importance(
-    detector: Detector,
+    detector: Detector | HasDetector,
     data: DataSet,
     *,
     metrics: Sequence[str] = ("joint_margin",),
@@ -181,58 +163,61 @@ def importance(
     """Gate gradients of every head of both streams, image by image.
 
     Args:
-        detector: whose heads.
-        data: which pictures.
-        metrics: any of ``TARGETS``; a forward and a backward each.
-        size: pictures are resized to this square; the detector's own size when None.
-        batch: pictures at once.
+        detector: whose heads; a run's, too.
+        data: which images.
+        metrics: targets, some of ``TARGETS``.
+        size: images are resized to this square; the detector's own size when None.
+        batch: images at once.
         precision: see ``headlens.precision``; as the backbone was loaded when None.
-        deterministic: the same bits every time on CUDA, too, a quarter to a half slower; else the last bits vary.
+        deterministic: the same bits every time on CUDA, too; see ``headlens.precision.repeatable``.
         out: a folder for finished batches: what was killed goes on from there.
-        progress: called with the number of pictures after every batch (of every rank's).
+        progress: called with the number of images after every batch (of every rank's).
 
     Raises:
-        ConfigError: an unknown target or precision; a detector whose image margin is no function of CLS.
+        ConfigError: an unknown target or precision; float16.
         ShapeError: no target.
-        DataError: no picture could be read.
+        DataError: no image could be read.
         RunError: ``out`` holds something else, or cannot be written.
     """
+    detector = detector_of(detector)
     if not metrics:
         raise ShapeError(f"no target; give some of {', '.join(TARGETS)}")
     for metric in metrics:
         _check_target(metric)
-    check_linear(detector)
     check_unhooked(detector, "importance", calls_tower=True)
-    if (precision or str(detector.backbone.vision.proj.dtype).removeprefix("torch.")) == "float16":
-        raise ConfigError("gradients are smaller than float16 can tell from 0; choose bfloat16, tf32 or float32")
-    vision = detector.backbone.vision.cfg
-    reach = {"global": range(vision.n_layers), "local": local_layers(detector)}
-    rows = [(s, layer, head) for s in streams_of(detector) for layer in reach[s] for head in range(vision.n_heads)]
-    keys = pd.DataFrame(rows, columns=["stream", "layer", "head"]).assign(kind="gate")
-    keys = pd.concat([keys.assign(metric=metric) for metric in metrics], ignore_index=True)
-    pictures = Pictures(detector, data, size, batch)
-    settings = {"what": "importance", "targets": list(metrics), "size": pictures.size, "batch": batch}
-    settings |= {"deterministic": True} if deterministic else {}
-    about = provenance(detector, data, **settings, **computed(detector, precision))
-    store = Store(out, about)
-    ranks, parts = parallel.current(), {}
-    with at_precision(detector, precision) as lowered, repeatable(detector.device, deterministic):
-        for number, part, images in pictures.shared():
-            arrays = store.get(number, part.records)
-            if arrays is None:
-                arrays = {}
-                for metric in metrics:
-                    value, gradients = gate_gradients(lowered, images, metric, categories(part))
-                    own = [gradient[:, list(reach[stream])].flatten(1).T for stream, gradient in gradients.items()]
-                    arrays[metric] = torch.cat([wide(value)[None], *own]).cpu().numpy()  # (1 + K, B)
-                store.put(number, part.records, arrays)
-            parts[number] = {"index": part.index.numpy(), **arrays}
-            progress(ranks.behind(number, batch, len(data)))
-    merged = list(ranks.merged(parts, len(pictures)))
-    numbers = [i for arrays in merged for i in arrays["index"].tolist()]
-    notes = pictures.notes()
-    found = [torch.from_numpy(np.concatenate([arrays[metric] for arrays in merged], 1)) for metric in metrics]
-    values, baselines = torch.cat([own[1:] for own in found]), [own[:1].expand(len(own) - 1, -1) for own in found]
-    records = [data.records[i] for i in numbers]
-    frame = per_image(data, records, keys, value=values.T, baseline=torch.cat(baselines).T)
-    return Importance(frame, about | notes)
+    check_gradients(detector, precision)
+    streams, layers = detector.plan.streams, stream_layers(detector)
+    keys = pd.DataFrame(heads_of(detector, streams=streams), columns=["stream", "layer", "head"]).assign(kind="gate")
+
+    def steep(lowered: Detector, part: Batch, images: Tensor) -> Arrays:
+        arrays = {}
+        for metric in metrics:
+            value, gradients = gate_gradients(lowered, images, metric, categories(part))
+            rows = [gradients[stream][:, list(layers[stream])].flatten(1).T for stream in streams]
+            arrays[metric] = torch.cat([wide(value)[None], *rows]).cpu().numpy()  # (1 + K, B)
+        return arrays
+
+    settings: dict[str, Any] = {"deterministic": True} if deterministic else {}
+    with repeatable(detector.device, deterministic):
+        swept = sweep(
+            detector,
+            data,
+            steep,
+            what="importance",
+            size=size,
+            batch=batch,
+            precision=precision,
+            out=out,
+            progress=progress,
+            targets=list(metrics),
+            **settings,
+        )
+    joined = [swept.joined(metric) for metric in metrics]
+    frame = per_image(
+        data,
+        swept.records,
+        pd.concat([keys.assign(metric=metric) for metric in metrics], ignore_index=True),
+        value=torch.cat([rows[1:] for rows in joined]).T,
+        baseline=torch.cat([rows[:1].expand(len(keys), -1) for rows in joined]).T,
+    )
+    return Importance(frame, swept.provenance)

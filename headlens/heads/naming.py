@@ -1,4 +1,4 @@
-"""Naming: which phrases span what a head writes into the joint space of pictures and words.
+"""Naming: which phrases span what a head writes into the joint space of images and words.
 
 TextSpan (Gandelsman, Efros and Steinhardt, arXiv 2310.05916). With the read-out's scale σ and the embedding's norm held
 at what they are, a head adds ``c = r W`` to the unit embedding:
@@ -6,7 +6,7 @@ at what they are, a head adds ``c = r W`` to the unit embedding:
     r = z / (σ |e|)        its own d channels, weighted, at the token that is read
     W = W_O^h Ĝ            [d, d_e]; see headlens.detectors.readout
 
-One row is a picture's CLS for a global head, and every patch of it at the last tap for a local head. Of the rows only
+One row is an image's CLS for a global head, and every patch of it at the last tap for a local head. Of the rows only
 second moments are kept, d x d for each head (``headlens.heads.span``): memory does not depend on how many there are.
 """
 
@@ -14,6 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,18 +28,20 @@ from torch.nn.functional import avg_pool2d
 
 from headlens import html, plots
 from headlens.data import Batch, DataSet
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.detectors.reading import Reading
 from headlens.detectors.readout import Readout
 from headlens.errors import DataError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.exactness import blank_reading, check_straight, check_unhooked, held
+from headlens.heads.images import categories
 from headlens.heads.phrases import BUILT_IN, directions, distinct, learnt, read_phrases, unit
-from headlens.heads.pictures import Pictures, categories
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
+from headlens.heads.store import alone
+from headlens.heads.sweep import sweep
 from headlens.heads.variants import Head, check_variants, heads_of, names_of, single_heads
-from headlens.precision import wide
-from headlens.provenance import computed, provenance
+from headlens.parallel import Arrays
+from headlens.precision import full_precision, wide
 from headlens.results import Result, ordered
 
 if TYPE_CHECKING:
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DRAWS = 20
+_MOMENTS = ("count", "mean", "scatter")
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,8 @@ class Naming(Result):
     ``cumulative``   of this and all phrases before it; 1 at most
     ``chance``       what as many directions explain out of as many random mixtures of the phrases, the mean of 20 draws
     ``beats``        the share of these draws that explain less: words say nothing where it is about 0.5
-    ``correlation``  over rows, of what the head writes along the phrase with the label: 1 for abnormal pictures (global
-                     heads), the flawed share of the patch (local ones); NaN where one label is not known
+    ``correlation``  over rows, of what the head writes along the phrase with the label: 1 for anomalous images (global
+                     heads), the anomalous share of the patch (local ones); NaN where one label is not known
     ``variance``     of all the head writes, in an embedding of length 1: names of a head that writes little mean little
     ===============  ==================================================================================================
 
@@ -64,7 +71,7 @@ class Naming(Result):
 
     @property
     def left_out(self) -> list[str]:
-        """Phrases of the pool that were not used: the backbone has never learnt one of their words."""
+        """Phrases of the pool that were not used: the backbone has not learnt one of their words."""
         return list(self.provenance["left_out"])
 
     def _parts(self) -> list[str]:
@@ -84,7 +91,7 @@ class Naming(Result):
 
 
 def last_quarter(detector: Detector) -> range:
-    """The layers that are named by default: what later heads write is read as it is, by nobody else first.
+    """The layers that are named by default: what later heads write is read as it is, and by few blocks first.
 
     These six of ``mini``'s 24 layers have half of its heads' variance; TextSpan's authors take the last four.
     """
@@ -92,36 +99,44 @@ def last_quarter(detector: Detector) -> range:
     return range(depth - max(1, depth // 4), depth)
 
 
+@alone
 def name_heads(
-    detector: Detector,
+    detector: Detector | HasDetector,
     data: DataSet,
     heads: Iterable[Head] | None = None,
     *,
     pool: Sequence[str] | None = None,
     phrases: int = 5,
+    seed: int = 0,
     size: int | None = None,
     batch: int = 8,
-    seed: int = 0,
+    precision: str | None = None,
+    out: Path | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Naming:
     """Which phrases span what each head writes over a data set.
 
     Args:
-        detector: whose heads, under its head weights. Its learned prompts play no part.
-        data: which pictures.
+        detector: whose heads, under its head weights; a run's, too. Its learned prompts play no part.
+        data: which images.
         heads: those of the global stream in the ``last_quarter`` of layers by default.
         pool: phrases; the built-in ones when None. Those that the backbone cannot have learnt are left out.
         phrases: how many for each head, at most.
-        size: pictures are resized to this square; the detector's own size when None.
-        batch: pictures at once.
         seed: of the random mixtures that say what chance explains.
-        progress: called with the number of pictures after every batch.
+        size: images are resized to this square; the detector's own size when None.
+        batch: images at once.
+        precision: see ``headlens.precision``; as the backbone was loaded when None.
+        out: a folder for finished batches: what was killed goes on from there. A batch takes 34 kB for each head that
+            has 64 channels.
+        progress: called with the number of images after every batch (of every rank's).
 
     Raises:
         ShapeError: no head, one twice, or one that does not exist; fewer than one phrase a head.
-        DataError: fewer than two phrases that the backbone knows, or fewer than two pictures that can be read.
-        ConfigError: a head below an adapter; a hook that would not be called.
+        DataError: fewer than two phrases that the backbone knows, or fewer than two images that can be read.
+        ConfigError: a head below an adapter; a hook that would not be called; an unknown precision.
+        RunError: ``out`` holds something else, or cannot be written.
     """
+    detector = detector_of(detector)
     check_unhooked(detector, "naming")
     heads = heads_of(detector, last_quarter(detector), streams=("global",)) if heads is None else list(heads)
     if not heads or phrases < 1:
@@ -136,63 +151,50 @@ def name_heads(
             f"phrases, such as not {left_out[0]!r}; at least 2 are needed: it has only learnt its captions' words"
         )
     texts = directions(detector.backbone, known)
-    pictures = Pictures(detector, data, size, batch)
-    moments = _moments(detector, pictures, heads, progress)
-    notes = pictures.notes()
-    if (count := len(data) - len(notes["skipped"])) < 2:
-        raise DataError(f"{data.name}: {count} pictures could be read; a variance needs at least 2")
-    found: dict[Head, pd.DataFrame] = {}
-    spaces: dict[Head, tuple[np.ndarray, np.ndarray]] = {}
-    for head in heads:
-        mean, covariance = moments[head]
-        into = _into(detector, reading, head)
-        spaces[head] = row_space(covariance[:-1, :-1], into)
-        found[head] = _named(mean, covariance, into, spaces[head], texts, phrases)
-    by_chance = _by_chance(spaces, found, texts, seed)
-    frame = pd.concat([found[head].assign(**head._asdict(), **by_chance[head]) for head in heads], ignore_index=True)
-    frame["phrase"] = [known[number] if number >= 0 else None for number in frame["phrase"]]
-    about = provenance(
+    total = Moments()
+    swept = sweep(
         detector,
         data,
-        seed=seed,
+        partial(_moments, heads=heads),
         what="naming",
-        size=pictures.size,
-        phrases=len(known),
-        left_out=left_out,
-        draws=_DRAWS,
+        size=size,
+        batch=batch,
+        precision=precision,
+        out=out,
+        progress=progress,
+        take=lambda part: total.add(Moments(*(torch.from_numpy(part.arrays[name][0]) for name in _MOMENTS))),
+        heads=list(map(str, heads)),
         held=held(detector),
-        **notes,
-        **computed(detector),
     )
+    if (count := len(data) - len(swept.provenance["skipped"])) < 2:
+        raise DataError(f"{data.name}: {count} images could be read; a variance needs at least 2")
+    named: dict[Head, pd.DataFrame] = {}
+    spaces: dict[Head, tuple[np.ndarray, np.ndarray]] = {}
+    for head, mean, covariance in zip(heads, total.mean.numpy(), total.covariance.numpy(), strict=True):
+        into = _into(detector, reading, head)
+        spaces[head] = row_space(covariance[:-1, :-1], into)
+        named[head] = _named(mean, covariance, into, spaces[head], texts, phrases)
+    by_chance = _by_chance(spaces, named, texts, seed)
+    frame = pd.concat([named[head].assign(**head._asdict(), **by_chance[head]) for head in heads], ignore_index=True)
+    frame["phrase"] = [known[number] if number >= 0 else None for number in frame["phrase"]]
+    about = swept.provenance | {"seed": seed, "phrases": len(known), "left_out": left_out, "draws": _DRAWS}
     return Naming(ordered(frame.assign(domain=data.domain, dataset=data.name)), about)
 
 
-def _moments(
-    detector: Detector, pictures: Pictures, heads: Sequence[Head], progress: Callable[[int], object]
-) -> dict[Head, tuple[np.ndarray, np.ndarray]]:
-    """Mean [d + 1] and covariance [d + 1, d + 1] of each head's ``r``, the label being the last column."""
-    layers: dict[tuple[str, int], list[int]] = {}
-    for head in heads:
-        layers.setdefault((head.stream, head.layer), []).append(head.head)
-    moments = {key: Moments() for key in layers}
-    for part, images in pictures:
-        clean = clean_forward(detector, images, categories(part))
-        read = {stream: (_scale(clean, stream), _labels(part, clean, stream)) for stream in {own for own, _ in layers}}
-        for (stream, layer), numbers in layers.items():
-            scale, label = read[stream]
-            rows = _written(clean, stream, layer, scale)[:, numbers]
-            column = label.to(rows)[:, None, None].expand(-1, len(numbers), 1)
-            moments[stream, layer].add(torch.cat([rows, column], 2))
-        progress(len(part))
-    return {
-        Head(stream, layer, number): (
-            moments[stream, layer].mean[i].numpy(),
-            moments[stream, layer].covariance[i].numpy(),
-        )
-        for (stream, layer), numbers in layers.items()
-        if moments[stream, layer].count
-        for i, number in enumerate(numbers)
-    }
+def _moments(detector: Detector, part: Batch, images: Tensor, heads: Sequence[Head]) -> Arrays:
+    """Count [1, K], mean [1, K, d + 1] and scatter [1, K, d + 1, d + 1] of K heads' ``r``, the label being the last."""
+    clean = clean_forward(detector, images, categories(part))
+    found: dict[Head, Moments] = {}
+    with full_precision(images.device):
+        read = {s: (_scale(clean, s), _labels(part, clean, s)) for s in {head.stream for head in heads}}
+        for (stream, layer), group in groupby(sorted(heads), key=itemgetter(0, 1)):
+            chosen, (scale, labels) = list(group), read[stream]
+            rows = _written(clean, stream, layer, scale)[:, [head.head for head in chosen]]
+            column = labels.to(rows)[:, None, None].expand(-1, len(chosen), 1)
+            moments = Moments.of(torch.cat([rows, column], 2))
+            for i, head in enumerate(chosen):
+                found[head] = Moments(moments.count[i], moments.mean[i], moments.scatter[i])
+    return {name: torch.stack([getattr(found[head], name) for head in heads])[None].numpy() for name in _MOMENTS}
 
 
 def _scale(clean: CleanRun, stream: str) -> Tensor:
@@ -213,7 +215,7 @@ def _written(clean: CleanRun, stream: str, layer: int, scale: Tensor) -> Tensor:
 
 
 def _labels(part: Batch, clean: CleanRun, stream: str) -> Tensor:
-    """Of the same rows: 1 for abnormal pictures, or the flawed share of a patch; NaN where nobody says. [rows]."""
+    """Of the same rows: 1 for anomalous images, or the anomalous share of a patch; NaN where not known. [rows]."""
     if stream == "global":
         return torch.where(part.labels >= 0, part.labels.double(), torch.nan)
     rows, columns = clean.grid

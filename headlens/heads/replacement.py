@@ -13,7 +13,7 @@ from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector
 from headlens.errors import DataError
 from headlens.heads.clean import CleanRun, clean_forward
-from headlens.heads.pictures import Pictures, categories
+from headlens.heads.images import Images, categories
 from headlens.heads.response import Kind, Replacement
 
 
@@ -22,7 +22,7 @@ def mean_heads(parts: Iterable[CleanRun]) -> dict[str, list[Tensor | None]]:
     """Heads before weighting, averaged over images and patches, CLS kept apart: ``{stream: L tensors [1, T, H, d]}``.
 
     Args:
-        parts: clean forwards of a reference set, of images of one size; none is kept.
+        parts: clean runs of a reference set, of images of one size; none is kept.
 
     Raises:
         DataError: no part.
@@ -57,14 +57,14 @@ def _added(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 
 def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list[int]:
-    """For each picture of ``dataset`` the number of another in ``pool``: normal, of the same category, drawn by seed.
+    """For each image of ``dataset`` the number of another in ``pool``: normal, of the same category, drawn by seed.
 
     The draw depends on seed and names alone: neither on batches nor on what else is in ``dataset``; a larger pool only
-    changes donors to its new pictures.
+    changes donors to its new images.
 
     Args:
         dataset: whose heads are ablated.
-        pool: where donors come from; ``dataset`` itself by default. No picture is its own donor.
+        pool: where donors come from; ``dataset`` itself by default. No image is its own donor.
         seed: of the draw.
 
     Raises:
@@ -80,7 +80,7 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
         others = [i for i in normal.get(record.category, []) if pool.records[i].name != record.name]
         if not others:
             raise DataError(
-                f"{record.name}: {pool.name} has no other normal picture of category {record.category!r} to resample "
+                f"{record.name}: {pool.name} has no other normal image of category {record.category!r} to resample "
                 "from; choose another kind or give a reference set that has"
             )
         found.append(
@@ -89,19 +89,19 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
     return found
 
 
-class StandIns:
+class Replacements:
     """What ablated heads write instead, batch by batch, for every kind of ablation.
 
     Args:
         detector: whose heads.
-        data: the pictures that are ablated.
-        kind: ``zero`` and ``revert`` need no stand-in.
-        reference: of ``mean`` and ``resample``; the normal pictures of ``data`` when None.
+        data: the images that are ablated.
+        kind: ``zero`` and ``revert`` need no replacement.
+        reference: of ``mean`` and ``resample``; the normal images of ``data`` when None.
         seed: of the donors.
-        size, batch: of the pictures.
+        size, batch: of the images.
 
     Raises:
-        DataError: no picture to stand in.
+        DataError: no image to take a mean of, or to be a donor.
     """
 
     def __init__(
@@ -114,23 +114,23 @@ class StandIns:
         size: int,
         batch: int,
     ) -> None:
-        self.detector, self.kind, self._external = detector, kind, reference is not None
+        self.kind, self._external = kind, reference is not None
         self.pool = data.where(lambda record: record.anomalous is False) if reference is None else reference
         if kind == "mean" and not len(self.pool):
-            raise DataError(f"{data.name} has no normal picture to take the mean of; give a reference set")
+            raise DataError(f"{data.name} has no normal image to take the mean of; give a reference set")
         self._donors = donors(data, self.pool, seed) if kind == "resample" else []
-        self._pictures = Pictures(detector, self.pool, size, batch)
+        self._images = Images(detector, self.pool, size, batch)
         self._mean: Replacement | None = None
 
     @property
     def about(self) -> dict[str, str] | None:
-        """Which pictures stand in, where any do."""
+        """Which images heads are replaced from, where any are."""
         if self.kind not in ("mean", "resample"):
             return None
         return {"name": self.pool.name, "fingerprint": self.pool.fingerprint}
 
-    def of(self, part: Batch) -> Replacement | None:
-        """Heads before weighting, for the pictures of a batch.
+    def of(self, detector: Detector, part: Batch) -> Replacement | None:
+        """Heads before weighting, for the images of a batch; ``detector`` in the precision of the sweep.
 
         Raises:
             DataError: a donor that cannot be read.
@@ -138,17 +138,17 @@ class StandIns:
         if self.kind == "mean":
             if self._mean is None:
                 self._mean = mean_heads(
-                    clean_forward(self.detector, images, categories(p)) for p, images in self._pictures
+                    clean_forward(detector, images, categories(batch)) for batch, images in self._images
                 )
             return self._mean
         if self.kind == "resample":
             numbers = [self._donors[i] for i in part.index.tolist()]  # no more than a batch
-            found = [clean_forward(self.detector, images, categories(p)).z for p, images in self._pictures.of(numbers)]
-            if unread := self._pictures.unread:
+            runs = [clean_forward(detector, images, categories(batch)) for batch, images in self._images.of(numbers)]
+            if unread := self._images.unread:
                 raise DataError(f"{unread[0]} cannot be read, and is a donor; leave it out of the reference")
-            return found[0]
+            return runs[0].z
         return None
 
     def unread(self) -> dict[str, str]:
         """Images of a reference set that have no part in its mean, and why; all ranks must ask."""
-        return self._pictures.notes()["skipped"] if self.kind == "mean" and self._external else {}
+        return self._images.notes()["skipped"] if self.kind == "mean" and self._external else {}

@@ -23,36 +23,50 @@ ROUNDING = 1e-12  # a variance below this share of what it is compared with is r
 _ROW_SPACE = 1e-6  # of the strongest direction's variance: weaker ones are no part of a row space
 
 
+def _zero() -> Tensor:
+    return torch.zeros((), dtype=torch.float64)
+
+
 @dataclass
 class Moments:
-    """Mean and scatter of rows with k columns, for each of H heads, over batches of any size (Chan et al., 1979).
+    """Moments of rows with k columns, for each of H heads, over batches of any size (Chan et al., 1979).
+
+    Args:
+        count: how many rows, [H].
+        mean: [H, k].
+        scatter: sums of products of what they are off the mean, [H, k, k].
 
     >>> moments = Moments()
-    >>> moments.add(torch.tensor([[[1.0]], [[2.0]]]))
-    >>> moments.add(torch.tensor([[[6.0]]]))
+    >>> moments.add(Moments.of(torch.tensor([[[1.0]], [[2.0]]])))
+    >>> moments.add(Moments.of(torch.tensor([[[6.0]]])))
     >>> moments.mean.item(), moments.covariance.item()
     (3.0, 4.666666666666667)
     """
 
-    count: int = 0
-    mean: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    scatter: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    count: Tensor = field(default_factory=_zero)
+    mean: Tensor = field(default_factory=_zero)
+    scatter: Tensor = field(default_factory=_zero)
 
-    def add(self, rows: Tensor) -> None:
-        """Rows [n, H, k]; summed in float64 on the CPU, where there always is such a thing."""
+    @classmethod
+    def of(cls, rows: Tensor) -> Moments:
+        """Of rows [n, H, k]; in float64 on the CPU, which always has it."""
         rows = rows.cpu().double().transpose(0, 1)  # (H, n, k)
-        count, mean = rows.shape[1], rows.mean(1)
+        mean = rows.mean(1)
         rows = rows - mean[:, None]
-        total, off = self.count + count, mean - self.mean
-        between = off[:, :, None] * off[:, None, :] * (self.count * count / total)
-        self.scatter = self.scatter + rows.mT @ rows + between
-        self.mean = self.mean + off * (count / total)
+        return cls(torch.full(mean.shape[:1], rows.shape[1], dtype=torch.float64), mean, rows.mT @ rows)
+
+    def add(self, other: Moments) -> None:
+        """Takes in more rows of the same heads."""
+        total, off = self.count + other.count, other.mean - self.mean
+        between = off[:, :, None] * off[:, None, :] * (self.count * other.count / total)[:, None, None]
+        self.scatter = self.scatter + other.scatter + between
+        self.mean = self.mean + off * (other.count / total)[:, None]
         self.count = total
 
     @property
     def covariance(self) -> Tensor:
         """[H, k, k], over N rows: divided by N."""
-        return self.scatter / self.count
+        return self.scatter / self.count[:, None, None]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Finished parts of a sweep on disk: whoever is killed goes on from there, to the same bits."""
+"""Finished parts of a sweep on disk: one that was killed goes on from there, to the same bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inspect import signature
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ ABOUT = "_sweep.json"  # with an underscore, so that readers of Parquet folders 
 
 
 def alone(question: Callable[P, Answer]) -> Callable[P, Answer]:
-    """A question with an argument ``out``, a folder that nobody else may use until it is answered.
+    """A question with an argument ``out``, a folder that no other run may use until it is answered.
 
     Raises:
         RunError: another run has the folder.
@@ -55,6 +55,19 @@ def discard(*folders: Path) -> None:
         if folder.is_dir():
             with suppress(RunError), locked(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Where part ``number`` of a sweep is, or will be."""
+    return folder / f"part-{number:05d}.parquet"
+
+
+class Part(NamedTuple):
+    """A finished batch of a sweep: its number, the records of its B images, and arrays [V, B, ...]."""
+
+    number: int
+    records: Sequence[Record]
+    arrays: dict[str, np.ndarray]
 
 
 class Store:
@@ -100,12 +113,12 @@ class Store:
             )
 
     def get(self, number: int, records: Sequence[Record]) -> dict[str, np.ndarray] | None:
-        """Part ``number`` as it was put, or None; also where it was of other pictures, for some can be read again.
+        """Part ``number`` as it was put, or None; also where it was of other images, for some can be read again.
 
         Raises:
             RunError: its file is not what this sweep wrote there.
         """
-        path = self._path(number)
+        path = None if self.folder is None else part_path(self.folder, number)
         if path is None or not path.is_file():
             return None
         try:
@@ -121,7 +134,7 @@ class Store:
         return arrays if names == [record.name for record in records] else None
 
     def put(self, number: int, records: Sequence[Record], arrays: Mapping[str, np.ndarray]) -> None:
-        """Writes part ``number`` of B pictures: arrays [V, B, ...], a row for each variant.
+        """Writes part ``number`` of B images: arrays [V, B, ...], a row for each variant.
 
         Raises:
             RunError: the file cannot be written.
@@ -129,8 +142,7 @@ class Store:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = self._path(number)
-        if path is None:
+        if self.folder is None:
             return
         columns = {}
         for name, array in arrays.items():
@@ -149,7 +161,7 @@ class Store:
         )
         # As they are: such numbers hardly compress, and a small file that unfolds to a large one is not of these.
         pq.write_table(table, sink, compression="none", use_dictionary=False)
-        write(path, sink.getvalue())
+        write(part_path(self.folder, number), sink.getvalue())
 
     def _digest(self, number: int, names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> str:
         digest = sha256(self._identity)
@@ -159,48 +171,39 @@ class Store:
             digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def _path(self, number: int) -> Path | None:
-        return None if self.folder is None else self.folder / f"part-{number:05d}.parquet"
-
 
 class PatchMaps:
-    """The patch maps of a sweep, picture by picture: its largest part by far.
+    """The patch maps of a sweep, image by image: its largest part by far.
 
-    Where parts are kept in a folder they wait there, and no more than one category's are in memory: 5.5 kB for each
-    picture and variant at 37 x 37 patches. Else all of them are held. Of several ranks (``headlens.parallel``) each has
-    those of the whole detector and of its own share of the variants.
+    Where parts are in a folder the maps wait there, and no more than one category's are in memory: 5.5 kB for each
+    image and variant at 37 x 37 patches. Else all of them are held. Of several ranks (``headlens.parallel``) each has
+    those of the whole detector and of its share of the variants.
 
     Args:
         store: of the sweep's parts.
+        parts: all of them, in order.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._parts: list[tuple[int, Sequence[Record], np.ndarray | None]] = []
-        self._at: list[tuple[int, int]] = []  # of every picture: which of the parts, and where in it
+    def __init__(self, store: Store, parts: Sequence[Part]) -> None:
+        self._store, self._parts = store, parts
+        self._at = [(number, row) for number, part in enumerate(parts) for row in range(len(part.records))]
 
-    def take(self, number: int, records: Sequence[Record], arrays: dict[str, np.ndarray]) -> None:
-        """Takes ``patch_map`` [V, B, rows, columns], where there is one, out of the arrays of part ``number``."""
-        held = arrays.pop("patch_map", None)
-        held = None if held is None else parallel.current().rows(held)
-        self._at += [(len(self._parts), row) for row in range(len(records))]
-        self._parts.append((number, records, held if self.store.folder is None else None))
-
-    def of(self, pictures: Sequence[int]) -> Tensor:
-        """[V, n, rows, columns] of the pictures with these numbers, in rising order.
+    def of(self, images: Sequence[int]) -> Tensor:
+        """[V, n, rows, columns] of the images with these numbers, in rising order.
 
         Raises:
             RunError: a part is gone, or damaged.
         """
         found = []
-        for part, own in groupby((self._at[i] for i in pictures), key=itemgetter(0)):
-            number, records, maps = self._parts[part]
+        for number, places in groupby((self._at[i] for i in images), key=itemgetter(0)):
+            part = self._parts[number]
+            maps = part.arrays.get("patch_map")
             if maps is None:
-                arrays = self.store.get(number, records)
+                arrays = self._store.get(part.number, part.records)
                 if arrays is None:
-                    raise RunError(f"{self.store.folder}: part {number} is gone; begin again")
+                    raise RunError(f"{self._store.folder}: part {part.number} is gone; begin again")
                 maps = parallel.current().rows(arrays["patch_map"])
-            found.append(maps[:, [row for _, row in own]])
+            found.append(maps[:, [row for _, row in places]])
         return torch.from_numpy(np.concatenate(found, 1))
 
 
@@ -210,7 +213,7 @@ def _short(value: object) -> str:
 
 
 def _read(path: Path) -> tuple[list[str], str, dict[str, np.ndarray]]:
-    """What ``Store.put`` wrote: names of pictures, checksum, arrays. Nothing larger than the file is made of it."""
+    """What ``Store.put`` wrote: names of images, checksum, arrays. Nothing larger than the file is made of it."""
     import pyarrow.parquet as pq
 
     with open_regular(path) as file:

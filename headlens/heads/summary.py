@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from headlens import parallel
 from headlens.data import Batch, DataSet, Record
 from headlens.detectors.detector import Detector
 from headlens.heads.effects import Effects, draws, of_images, of_pixels, of_ranks, over_categories
-from headlens.heads.measures import enlarge
 from headlens.heads.response import Kind
 from headlens.heads.variants import Variant
 from headlens.metrics import Truth
@@ -34,14 +32,14 @@ CONTINUOUS = {
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a picture: its record, and the truth of its mask, where there is one."""
+    """What is known of an image: its record, and the truth of its mask, where there is one."""
 
     record: Record
     truth: Truth | None
 
 
 def known_of(part: Batch) -> list[Known]:
-    """Of every picture in a batch; of masks no more is kept than where their pixels are."""
+    """Of every image in a batch; of masks no more is kept than where their pixels are."""
     masks = part.masks if isinstance(part.masks, Tensor) else [None] * len(part)
     return [
         Known(record, Truth.of(mask[None]) if mask is not None and bool(has) else None)
@@ -50,9 +48,9 @@ def known_of(part: Batch) -> list[Known]:
 
 
 def packed(known: Sequence[Known]) -> dict[str, np.ndarray]:
-    """What is known of pictures but their records, as arrays that can travel to other ranks."""
-    truths = [picture.truth for picture in known if picture.truth is not None]
-    arrays = {"outlined": np.array([picture.truth is not None for picture in known])}
+    """What is known of images but their records, as arrays that can travel to other ranks."""
+    truths = [image.truth for image in known if image.truth is not None]
+    arrays = {"outlined": np.array([image.truth is not None for image in known])}
     if truths:
         whole = Truth.joined(truths)
         arrays |= {f"truth_{name}": getattr(whole, name).numpy() for name in ("index", "region", "area")}
@@ -61,7 +59,7 @@ def packed(known: Sequence[Known]) -> dict[str, np.ndarray]:
 
 
 def unpacked(records: Sequence[Record], arrays: Mapping[str, np.ndarray]) -> list[Known]:
-    """What ``packed`` was given, of pictures with these records.
+    """What ``packed`` was given, of images with these records.
 
     >>> mask = torch.zeros(1, 4, 4)
     >>> mask[0, :2] = 1
@@ -77,7 +75,7 @@ def unpacked(records: Sequence[Record], arrays: Mapping[str, np.ndarray]) -> lis
         tuple(arrays["truth_shape"].tolist()),
         *(torch.from_numpy(arrays[f"truth_{name}"]) for name in ("index", "region", "area")),
     )
-    place = np.cumsum(outlined).tolist()  # the picture's place among those with an outline, from 1
+    place = np.cumsum(outlined).tolist()  # the image's place among those with an outline, from 1
     return [
         Known(record, whole.images(at - 1, at) if has else None)
         for record, has, at in zip(records, outlined, place, strict=True)
@@ -110,7 +108,7 @@ def images_frame(
     own = [scores[source] for source in CONTINUOUS.values()]
     value = torch.cat([rows[1:] for rows in own]).T  # (N, K)
     baseline = torch.cat([rows[:1].expand(len(keys), -1) for rows in own]).T
-    records = [picture.record for picture in known]
+    records = [image.record for image in known]
     return per_image(data, records, every, value=value, baseline=baseline, effect=value - baseline)
 
 
@@ -128,20 +126,24 @@ def category_effects(
     """``{category: {quantity or metric: effects of V variants}}``.
 
     Args:
-        detector: how maps are enlarged.
-        known: N pictures.
+        detector: how maps are enlarged, and where.
+        known: N images.
         scores: [V + 1, N] of each continuous quantity.
         metrics: which.
         replicates, seed: of the bootstrap.
         size: of the anomaly maps, a square.
-        grids: for pixel metrics: numbers of n pictures to their patch maps [·, n, rows, columns], those of the whole
+        grids: for pixel metrics: numbers of n images to their patch maps [·, n, rows, columns], those of the whole
             detector and of this rank's share of the variants: metrics are shared among ranks by variants.
     """
     found: dict[str, dict[str, Effects]] = {}
     ranked: dict[str, dict[str, Effects]] = {}  # of this rank's variants
     joint = parallel.current().rows(scores["joint_score"])
-    for category in dict.fromkeys(picture.record.category for picture in known):
-        here = [i for i, picture in enumerate(known) if picture.record.category == category]
+
+    def enlarge(maps: Tensor) -> Tensor:
+        return detector.scoring.enlarge(maps, (size, size))
+
+    for category in dict.fromkeys(image.record.category for image in known):
+        here = [i for i, image in enumerate(known) if image.record.category == category]
         times = draws(len(here), replicates, seed, category)
         found[category] = {
             name: of_images(scores[s][1:, here], scores[s][0, here], times) for name, s in CONTINUOUS.items()
@@ -156,8 +158,7 @@ def category_effects(
         if drawn and grids is not None:
             maps = grids([here[j] for j, _ in drawn])
             truth = Truth.joined([truth for _, truth in drawn]).to(detector.device)
-            enlarged = partial(enlarge, detector, size=(size, size))
-            own |= of_pixels(maps, enlarged, truth, times[:, [j for j, _ in drawn]], metrics)
+            own |= of_pixels(maps, enlarge, truth, times[:, [j for j, _ in drawn]], metrics)
         undefined = Effects.undefined(len(joint) - 1, replicates)
         ranked[category] = {name: own.get(name, undefined) for name in metrics}
     return {category: found[category] | own for category, own in _of_all_ranks(ranked).items()}

@@ -40,7 +40,7 @@ def calibrate(
         images = loader.preprocess.normalise(batch.images.to(device))
         scores = predict(batch, images).joint_score
         parts[number] = {"joint": scores.cpu().numpy(), "labels": batch.labels.numpy()}
-    merged = list(ranks.merged(parts, len(pieces)))
+    merged = list(ranks.merged(parts.items(), len(pieces)))
     joint, labels = (torch.from_numpy(np.concatenate([part[name] for part in merged])) for name in ("joint", "labels"))
     metric = ImageMetrics(sync_on_compute=False)  # every rank has all scores
     metric.update(joint[labels >= 0], labels[labels >= 0])

@@ -131,9 +131,9 @@ def test_aupro_is_that_of_the_maps(make, pictures):
     detector, few = make(torch.float32), pictures.where(lambda record: record.category == "nut")
     found = faithfulness(detector, few, methods=["edges"], measures=["aupro"], size=32, replicates=20)
     maps, masks = [], []
-    from headlens.heads.pictures import Pictures
+    from headlens.heads.images import Images
 
-    for part, image in Pictures(detector, few, 32, 1):
+    for part, image in Images(detector, few, 32, 1):
         maps.append(edges(target_of(detector), image))
         masks.append(part.masks)
     exact = pixel_metrics([torch.cat(maps)], Truth.of(torch.cat(masks)))["aupro"]

@@ -18,8 +18,8 @@ from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import ablation, response
 from headlens.heads.ablation import Ablation, ablate
 from headlens.heads.clean import clean_forward
+from headlens.heads.images import Images
 from headlens.heads.measuring import PROBES, measure
-from headlens.heads.pictures import Pictures
 from headlens.heads.replacement import donors
 from headlens.heads.summary import CONTINUOUS
 from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
@@ -108,9 +108,9 @@ def test_summary_has_intervals_noise_and_the_strongest_first(make, pictures):
 
 def test_pictures_are_of_the_size_that_the_detector_was_trained_on(make, pictures):
     detector = make(torch.float32)
-    assert Pictures(detector, pictures).size == detector.backbone.provenance.image_size[0] == detector.image_size
+    assert Images(detector, pictures).size == detector.backbone.provenance.image_size[0] == detector.image_size
     detector.size = 24
-    assert Pictures(detector, pictures).size == 24 and Pictures(detector, pictures, 16).size == 16
+    assert Images(detector, pictures).size == 24 and Images(detector, pictures, 16).size == 16
 
 
 @torch.no_grad()
@@ -123,7 +123,7 @@ def test_budget_and_batch_do_not_matter(detector, images, monkeypatch):
         one, all_ = (getattr(own, name) for own in found)
         assert torch.allclose(one, all_, rtol=0, atol=1e-10)
         assert torch.allclose(torch.cat([getattr(own, name) for own in alone], 1), one, rtol=0, atol=1e-10)
-    monkeypatch.setattr(response, "unit", lambda dtype, device: 1e-3)
+    monkeypatch.setattr(response, "rounding_unit", lambda dtype, device: 1e-3)
     late = [PROBES["global"], *single_heads(heads_of(detector, [2]))]
     moved = [measure(clean, late, budget=budget).joint_margin[0] - clean.targets.joint_margin for budget in (1, 2**30)]
     assert moved[0].abs().min() > 1e-9 and torch.allclose(*moved, rtol=1e-6)  # from layer 2 on, both
@@ -218,7 +218,7 @@ def test_donors_are_other_normal_pictures_of_the_category(pictures):
     names = {record.name: pictures.records[i].name for record, i in zip(pictures.records, drawn, strict=True)}
     for record, number in zip(half.records, donors(half, seed=1), strict=True):
         assert half.records[number].name == names[record.name]
-    with pytest.raises(DataError, match="no other normal picture of category 'wood'"):
+    with pytest.raises(DataError, match="no other normal image of category 'wood'"):
         donors(pictures.where(lambda record: bool(record.anomalous)))
 
 
@@ -367,7 +367,7 @@ def test_a_picture_that_can_be_read_again_is_computed(make, tmp_path):
 
 def test_an_empty_reference_is_no_reference(make, pictures):
     nobody = pictures.where(lambda record: False)
-    with pytest.raises(DataError, match="no normal picture to take the mean of"):
+    with pytest.raises(DataError, match="no normal image to take the mean of"):
         ablate(make(torch.float32), pictures, single_heads([Head("global", 3, 1)]), kind="mean", reference=nobody)
 
 

@@ -26,10 +26,10 @@ from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.parts.ensemble import TEMPLATES
 from headlens.detectors.readout import Readout
 from headlens.errors import ConfigError, DataError, ShapeError
-from headlens.heads import naming
+from headlens.heads import sweep
+from headlens.heads.images import Images
 from headlens.heads.naming import Naming, last_quarter, name_heads
 from headlens.heads.phrases import BUILT_IN, caption_words, directions, distinct, learnt, read_phrases, words
-from headlens.heads.pictures import Pictures
 from headlens.heads.span import Moments, row_space, text_span
 from headlens.heads.variants import Head, heads_of
 from headlens.plots.names import names
@@ -41,13 +41,13 @@ SOME = [Head("global", 1, 2), Head("local", 2, 1), Head("global", 3, 0), Head("l
 
 @pytest.fixture
 def doubled(monkeypatch):
-    """Pictures in float64, as the tiny detector is."""
+    """Images in float64, as the tiny detector is."""
 
-    class Doubled(Pictures):
-        def __iter__(self):
-            return ((part, images.double()) for part, images in super().__iter__())
+    class Doubled(Images):
+        def _normalised(self, batch):
+            return super()._normalised(batch).double()
 
-    monkeypatch.setattr(naming, "Pictures", Doubled)
+    monkeypatch.setattr(sweep, "Images", Doubled)
     return Doubled
 
 
@@ -61,7 +61,7 @@ def text_of(detector: Detector, phrases: list[str]) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1)[:, None]
 
 
-def stacked(detector: Detector, pictures: Pictures, head: Head) -> tuple[np.ndarray, np.ndarray]:
+def stacked(detector: Detector, pictures: Images, head: Head) -> tuple[np.ndarray, np.ndarray]:
     """C [N, d_e] from the hooked tower's ``result``, through ln_final written out, and the label of every row."""
     vision, rows, labels = detector.backbone.vision, [], []
     norm, edge = vision.ln_final, vision.cfg.patch_size
@@ -73,7 +73,10 @@ def stacked(detector: Detector, pictures: Pictures, head: Head) -> tuple[np.ndar
             labels.append(part.labels.double())
         else:
             result = cache[f"blocks.{head.layer}.attn.hook_local_result"][:, 1:, head.head]
-            token, length = cache["blocks.3.hook_local_resid_post"][:, 1:], out.patches[3].norm(dim=-1, keepdim=True)
+            token, length = (
+                cache["blocks.3.hook_local_resid_post"][:, 1:],
+                vision.readout(out.tapped[3]).norm(dim=-1, keepdim=True),
+            )
             labels.append(F.unfold(part.masks[:, None].double(), edge, stride=edge).mean(1).flatten())
         scale = (token.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
         own = (result - result.mean(-1, keepdim=True)) / scale * norm.weight @ vision.proj / length
@@ -156,7 +159,7 @@ def test_moments_are_numpys(sizes):
     rows = 100 + torch.randn(sum(sizes), 2, 3, generator=torch.Generator().manual_seed(len(sizes)))
     moments = Moments()
     for part in rows.split(sizes):
-        moments.add(part)
+        moments.add(Moments.of(part))
     for head in range(2):
         expected = np.cov(rows[:, head].double().numpy().T, bias=True)
         assert np.allclose(moments.covariance[head], expected, atol=1e-9)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from headlens.errors import RunError
-from headlens.heads.store import PatchMaps, Store, discard
+from headlens.heads.store import Part, PatchMaps, Store, discard
 from headlens.locking import locked
 
 ABOUT = {"what": "test", "seed": 0}
@@ -157,9 +157,7 @@ def test_pipes_are_replaced_and_not_read(store):
 
 
 def test_maps_that_were_edited_while_they_waited_are_refused(store):
-    maps = PatchMaps(store)
-    for part, records in enumerate(RECORDS):
-        maps.take(part, records, arrays(part))
+    maps = PatchMaps(store, [Part(number, records, {}) for number, records in enumerate(RECORDS)])
     expected = np.concatenate([arrays(0)["patch_map"][:, [2]], arrays(1)["patch_map"][:, [0]]], 1)
     assert torch.equal(maps.of([2, 3]), torch.from_numpy(expected))
     rewritten(store.folder / "part-00001.parquet", edited)

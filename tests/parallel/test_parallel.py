@@ -164,7 +164,7 @@ def test_a_process_by_itself_has_everything():
     arrays = {"a": np.arange(3)}
     with parallel.ranks() as own:
         assert own == parallel.current() and own.main and own.size == 1
-        assert own.each(arrays) == [arrays] and list(own.merged({1: arrays}, 3)) == [arrays]
+        assert own.each(arrays) == [arrays] and list(own.merged([(1, arrays)], 3)) == [arrays]
 
 
 def test_every_process_has_its_gpu(monkeypatch):

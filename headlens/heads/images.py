@@ -1,9 +1,10 @@
-"""Pictures of a data set as a detector wants them, batch by batch."""
+"""Images of a data set as a detector wants them, batch by batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from headlens import parallel
@@ -14,19 +15,19 @@ from headlens.data.staging import arrived
 from headlens.detectors.detector import Detector
 
 
-class Pictures:
+class Images:
     """Iterates over batches in the order of the set; what cannot be read is left out and named in ``notes``.
 
     Args:
         detector: on whose device.
-        data: which pictures.
+        data: which images.
         size: they are resized to this square; the detector's own size when None.
-        batch: pictures at once.
+        batch: images at once.
     """
 
     def __init__(self, detector: Detector, data: DataSet, size: int | None = None, batch: int = 8) -> None:
         self.size = size or detector.image_size
-        self._device = detector.backbone.logit_scale.device
+        self._device = detector.device
         options = {"on_error": "skip", "normalise": False, "device": self._device}
         self._loader = Loader(data, Preprocess(self.size), batch, **options)  # type: ignore[arg-type]
 
@@ -39,7 +40,7 @@ class Pictures:
         return self.of(range(len(self._loader.dataset)))
 
     def of(self, numbers: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
-        """The same of the pictures with these numbers alone, in this order."""
+        """The same of the images with these numbers alone, in this order."""
         for batch in self._loader.batches(numbers):
             yield batch, self._normalised(batch)
 
@@ -65,12 +66,18 @@ class Pictures:
         Raises:
             DataError: no image could be read.
         """
-        found = notes_of(self._loader)
-        if len(found["skipped"]) == len(self._loader.dataset):
+        notes = notes_of(self._loader)
+        if len(notes["skipped"]) == len(self._loader.dataset):
             raise self._loader.nothing()
-        return found
+        return notes
 
 
 def categories(batch: Batch) -> list[str]:
-    """What the pictures of a batch show, for class-aware prompts."""
+    """What the images of a batch show, for methods that read it."""
     return [record.category for record in batch.records]
+
+
+def one_patch(detector: Detector) -> Tensor:
+    """The smallest image that a detector reads, [1, 3, p, p]: for what is the same whatever the images."""
+    edge = detector.backbone.vision.cfg.patch_size
+    return torch.zeros(1, 3, edge, edge, device=detector.device)

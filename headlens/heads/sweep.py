@@ -1,0 +1,121 @@
+"""One pass of a detector over a data set: the loop of every question about many images.
+
+    images -> this rank's batches -> finished parts from a folder, or computed and put there -> the parts of all ranks
+
+A part is one batch of the set, always of the same images: a sweep that was killed goes on from its folder, several
+processes (``headlens.parallel``) share one, and the answer is the same to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headlens import parallel
+from headlens.data import Batch, DataSet, Record
+from headlens.detectors.detector import Detector
+from headlens.detectors.precision import at_precision
+from headlens.heads.images import Images
+from headlens.heads.store import Part, Store
+from headlens.parallel import Arrays
+from headlens.provenance import computed, provenance
+
+Compute = Callable[[Detector, Batch, Tensor], Mapping[str, np.ndarray]]
+"""The detector as it computes in the sweep's precision, a batch and its normalised images to arrays [V, B, ...]."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A finished sweep.
+
+    Args:
+        parts: in the order of the set; none where they were taken one by one.
+        store: where they wait.
+        provenance: of the result, with notes of the images that were left out.
+    """
+
+    parts: list[Part]
+    store: Store
+    provenance: dict[str, Any]
+
+    @property
+    def records(self) -> list[Record]:
+        """Of the N images that were read."""
+        return [record for part in self.parts for record in part.records]
+
+    def joined(self, name: str) -> Tensor:
+        """An array of all images, [V, N, ...]."""
+        return torch.from_numpy(np.concatenate([part.arrays[name] for part in self.parts], 1))
+
+
+def sweep(
+    detector: Detector,
+    data: DataSet,
+    compute: Compute,
+    *,
+    what: str,
+    size: int | None = None,
+    batch: int = 8,
+    precision: str | None = None,
+    out: Path | None = None,
+    progress: Callable[[int], object] = lambda n: None,
+    take: Callable[[Part], object] | None = None,
+    truth: Callable[[Batch], Arrays] = lambda batch: {},
+    waits: Collection[str] = (),
+    store: Callable[[Mapping[str, Any]], Store] | None = None,
+    **settings: Any,
+) -> Swept:
+    """Computes arrays for every batch of a data set, each once, and brings them together in the order of the set.
+
+    Args:
+        detector: which.
+        data: which images.
+        compute: arrays of one batch.
+        what: name of the question, in the provenance.
+        size: images are resized to this square; the detector's own size when None.
+        batch: images at once.
+        precision: see ``headlens.precision``; as the backbone was loaded when None.
+        out: a folder for finished parts; in memory when None.
+        progress: called with the number of images after every batch (of every rank's).
+        take: called with every part in order, instead of holding all of them. One process has them as they come; of
+            several each holds its own until all are done.
+        truth: more arrays of a batch, that are read again with the images and are not in the folder.
+        waits: names of large arrays that stay in the folder, where there is one; else each rank holds the first of
+            their rows and its share of the others (``Ranks.rows``).
+        store: of the parts, made of the provenance; with it, ``out`` is not read.
+        settings: that parts must agree on; in the provenance.
+
+    Raises:
+        ConfigError: an unknown precision, or one that the device has not; a folder for a detector with hooks.
+        DataError: no image could be read.
+        RunError: ``out`` holds something else, or cannot be written.
+    """
+    images = Images(detector, data, size, batch)
+    settings = {"what": what, **settings, "size": images.size, "batch": batch}
+    about = provenance(detector, data, **settings, **computed(detector, precision))
+    finished, ranks = Store(out, about) if store is None else store(about), parallel.current()
+
+    def share(lowered: Detector) -> Iterator[tuple[int, Arrays]]:
+        for number, part, pixels in images.shared():
+            arrays = finished.get(number, part.records)
+            if arrays is None:
+                arrays = dict(compute(lowered, part, pixels))
+                finished.put(number, part.records, arrays)
+            if finished.folder is not None:
+                arrays = {name: array for name, array in arrays.items() if name not in waits}
+            progress(ranks.behind(number, batch, len(data)))
+            yield number, {"index": part.index.numpy(), **truth(part), **arrays}
+
+    parts: list[Part] = []
+    with at_precision(detector, precision) as lowered:
+        for arrays in ranks.merged(share(lowered), len(images)):
+            index = arrays.pop("index").tolist()
+            arrays |= {name: ranks.rows(arrays[name]) for name in waits if name in arrays}
+            (take or parts.append)(Part(index[0] // batch, [data.records[i] for i in index], arrays))
+    return Swept(parts, finished, about | images.notes())
