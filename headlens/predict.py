@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headlens.data import Pixels, Preprocess, read_image
 from headlens.data.pixel_values import Stored, image_of, of_array, of_picture
-from headlens.detectors.detector import Detector, detector_of
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.detectors.scoring import Prediction
 from headlens.errors import ShapeError
 from headlens.provenance import detector_provenance
@@ -22,7 +22,6 @@ from headlens.provenance import detector_provenance
 if TYPE_CHECKING:
     import PIL.Image
 
-    from headlens.training.run import Run
 
 Image = Union[str, Path, "PIL.Image.Image", np.ndarray, Tensor, Pixels]
 Picture = Image
@@ -77,7 +76,7 @@ def _of_tensor(tensor: Tensor) -> Stored:
 
 @torch.no_grad()
 def predict(
-    detector: Detector | Run,
+    detector: Detector | HasDetector,
     images: Image | Iterable[Image],
     *,
     size: int | None = None,

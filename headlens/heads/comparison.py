@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from headlens.training.run import Run
-
-    Item: TypeAlias = Run | Detector | Importance | pd.DataFrame
+    Item: TypeAlias = "TrainedRun | Detector | Importance | pd.DataFrame"
 
 KEYS = ["stream", "layer", "head"]
 NEUTRAL = {"weight": 1.0, "importance": 0.0, "value": 0.0}
@@ -37,6 +35,23 @@ NEUTRAL = {"weight": 1.0, "importance": 0.0, "value": 0.0}
 LABELS = {"weight": "head weight", "importance": "importance (mean head = 1)", "value": "value"}
 _TAKEN = {*KEYS, "name", "size", "difference", "error", "p", "q_own", "q", "significant"}
 _SURE = 0.05  # p of the contrast up to which domains are said to agree less than seeds
+
+
+@runtime_checkable
+class TrainedRun(Protocol):
+    """What is asked of a run: its detector, and what was written down about it."""
+
+    @property
+    def detector(self) -> Detector:
+        """Whose head weights are compared."""
+
+    @property
+    def folder(self) -> Path:
+        """Whose name it is called by."""
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Of ``card.json``: what was learned, by its hash, and on which images."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +220,7 @@ def _sources(items: Sequence[Item], domain: str) -> list[_Source]:
             found.append(_of_importance(item, name))
         elif isinstance(item, pd.DataFrame):
             found.append(_Source("value", item, {}, {"name": name}))
-        elif hasattr(item, "card"):
+        elif isinstance(item, TrainedRun):
             found.append(_of_run(item))
         else:
             raise ConfigError(
@@ -216,7 +231,7 @@ def _sources(items: Sequence[Item], domain: str) -> list[_Source]:
     return found
 
 
-def _of_run(run: Run) -> _Source:
+def _of_run(run: TrainedRun) -> _Source:
     about = {"name": run.folder.name, "sha256": run.card.get("model_sha256"), "trained_on": run.card.get("trained_on")}
     return _of_detector(run.detector, about)
 

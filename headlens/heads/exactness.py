@@ -6,7 +6,6 @@ Each refusal says what cannot be, why, and what holds instead.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,9 +13,6 @@ from headlens.backbone.plan import VisionPlan
 from headlens.detectors.detector import Detector
 from headlens.detectors.reading import Reading
 from headlens.errors import ConfigError, ShapeError
-
-if TYPE_CHECKING:
-    from headlens.heads.variants import Head
 
 
 def blank_reading(detector: Detector) -> Reading:
@@ -82,11 +78,12 @@ def check_reached(reached: Container[tuple[str, int]], stream: str, layer: int) 
         )
 
 
-def check_straight(plan: VisionPlan, heads: Iterable[Head], what: str) -> None:
+def check_straight(plan: VisionPlan, heads: Iterable[tuple[str, int, int]], what: str) -> None:
     """Raises ConfigError for heads below an adapter, which changes what they write."""
     for head in heads:
-        adapted = [block for block in plan.adapters.get(head.stream, {}) if plan.attention(head.stream, block)]
-        if above := [block for block in adapted if block >= head.layer]:
+        stream, layer, _ = head
+        adapted = [block for block in plan.adapters.get(stream, {}) if plan.attention(stream, block)]
+        if above := [block for block in adapted if block >= layer]:
             raise ConfigError(
                 f"{what} for {head}: the adapter after block {min(above)} changes what it writes, differently at every "
                 f"token, and no one map takes it to the joint space; name heads above block {max(above)}, or take "
