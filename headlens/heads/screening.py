@@ -18,7 +18,7 @@ import scipy  # its parts are imported when they are used
 
 from headlens import html, plots
 from headlens.data import DataSet
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.ablation import ablate
 from headlens.heads.importance import TARGETS, Importance
@@ -81,9 +81,9 @@ class Screen(Result):
 
 
 def screen(
-    detector: Detector,
+    detector: Detector | HasDetector,
     data: DataSet,
-    found: Importance,
+    importance: Importance,
     top: int = 16,
     sample: int = 16,
     *,
@@ -101,26 +101,27 @@ def screen(
     The sample is drawn from all heads, so that its rank correlation is that of all: the top alone says nothing of it.
 
     Args:
-        detector, data: those that ``found`` is of; the same images make the comparison fair.
-        found: what ``importance`` returned.
+        detector, data: those that ``importance`` is of; the same images make the comparison fair.
+        importance: what ``headlens.heads.importance`` returned.
         top: how many of both streams together.
         sample: how many of each stream.
-        metric: by which target; the first of ``found`` when None.
+        metric: by which target; the first of ``importance`` when None.
         kind, size, batch, precision, out, progress: as in ``ablate``.
         seed: of the sample and the bootstrap.
 
     Raises:
-        ConfigError: importance of another detector, of other pictures, or not by that target; nothing to ablate.
+        ConfigError: importance of another detector, of other images, or not by that target; nothing to ablate.
     """
-    ours, theirs = provenance(detector, data), found.provenance
+    detector = detector_of(detector)
+    ours, theirs = provenance(detector, data), importance.provenance
     if any(ours[key] != theirs.get(key) for key in ("learned_sha256", "dataset", "backbone")):
-        raise ConfigError("the importance is of another detector or of other pictures: measure it on these first")
-    rows = found.summary
+        raise ConfigError("the importance is of another detector or of other images: measure it on these first")
+    rows = importance.summary
     metric = metric or str(rows["metric"].iloc[0])
     rows = rows[rows["metric"] == metric]
     if rows.empty or metric not in TARGETS:
         raise ConfigError(
-            f"importance was not measured by {metric!r}; there are {', '.join(found.summary['metric'].unique())}"
+            f"importance was not measured by {metric!r}; there are {', '.join(importance.summary['metric'].unique())}"
         )
     if top < 0 or sample < 0 or top + sample == 0:
         raise ConfigError(f"top {top} and sample {sample} leave no head to ablate")
@@ -143,11 +144,11 @@ def screen(
 
 
 def _drawn(heads: list[Head], sample: int, seed: int) -> set[Head]:
-    found: set[Head] = set()
+    drawn: set[Head] = set()
     for stream in dict.fromkeys(head.stream for head in heads):
-        own = sorted(head for head in heads if head.stream == stream)
-        found |= set(random.Random(f"{seed}/{stream}").sample(own, min(sample, len(own))))
-    return found
+        of_stream = sorted(head for head in heads if head.stream == stream)
+        drawn |= set(random.Random(f"{seed}/{stream}").sample(of_stream, min(sample, len(of_stream))))
+    return drawn
 
 
 def agreement(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -157,18 +158,18 @@ def agreement(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     >>> agreement(rows)[["heads", "spearman", "factor"]].to_dict("records")
     [{'heads': 4, 'spearman': 1.0, 'factor': 1.166...}]
     """
-    found = []
-    for stream, own in frame.groupby("stream", sort=False):
-        slope, exact = own["importance"].to_numpy(), own["magnitude"].to_numpy()
+    lines = []
+    for stream, rows in frame.groupby("stream", sort=False):
+        slope, exact = rows["importance"].to_numpy(), rows["magnitude"].to_numpy()
         value = low = high = np.nan
-        if len(own) > 2 and np.ptp(slope) > 0 and np.ptp(exact) > 0:
+        if len(rows) > 2 and np.ptp(slope) > 0 and np.ptp(exact) > 0:
             value = scipy.stats.spearmanr(slope, exact).statistic
-            draws = np.random.default_rng(seed).integers(len(own), size=(_REPLICATES, len(own)))
+            draws = np.random.default_rng(seed).integers(len(rows), size=(_REPLICATES, len(rows)))
             ranks = [scipy.stats.rankdata(values[draws], axis=1) for values in (slope, exact)]
             centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
             norms = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
             replicates = (centred[0] * centred[1]).sum(1)[norms > 0] / norms[norms > 0]
             low, high = np.quantile(replicates, [0.025, 0.975]) if replicates.size else (np.nan, np.nan)
         factor = np.median(exact[slope > 0] / slope[slope > 0]) if (slope > 0).any() else np.nan
-        found.append((stream, len(own), value, low, high, factor))
-    return pd.DataFrame(found, columns=["stream", "heads", "spearman", "low", "high", "factor"])
+        lines.append((stream, len(rows), value, low, high, factor))
+    return pd.DataFrame(lines, columns=["stream", "heads", "spearman", "low", "high", "factor"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from headlens import html, plots
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError
 from headlens.heads.variants import heads_of, names_of
 from headlens.provenance import detector_provenance
@@ -32,21 +32,22 @@ class Weights(Result):
         return plots.grids(self.frame, "value", ax, stream, label="head weight", centre=1, made_by=self.made_by)
 
 
-def weights(detector: Detector, name: str = "this detector") -> Weights:
-    """Learned head weights, of those heads that somebody reads.
+def weights(detector: Detector | HasDetector, name: str = "this detector") -> Weights:
+    """Learned head weights, of those heads that have an effect.
 
     Args:
-        detector: which.
+        detector: which; a run's, too.
         name: how a message calls it.
 
     Raises:
         ConfigError: a detector that has learned none.
 
     >>> import headlens
-    >>> found = weights(headlens.load("mini-industrial").detector)
-    >>> len(found.frame), found.frame["stream"].unique().tolist()
+    >>> frame = weights(headlens.load("mini-industrial")).frame
+    >>> len(frame), frame["stream"].unique().tolist()
     (304, ['local'])
     """
+    detector = detector_of(detector)
     learned = detector.head_weights()
     if not learned:
         raise ConfigError(
