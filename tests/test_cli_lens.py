@@ -15,8 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from headlens.cli import app
-from headlens.cli.ablate import layers_of
 from headlens.cli.attribute import _pixels, masks_of
+from headlens.cli.common import layers_of
 from headlens.cli.results import stem
 from headlens.data.mask_sources import files_of
 from headlens.errors import ConfigError, DataError, RunError, ShapeError

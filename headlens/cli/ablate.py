@@ -8,26 +8,19 @@ import typer
 
 from headlens.cli.common import (
     OUT,
+    SOURCE,
     BatchOption,
-    DataOption,
-    DeviceOption,
-    Domain,
-    FollowLinks,
-    MaxPixelsOption,
     OutOption,
-    PerCategory,
     PrecisionOption,
-    RunOption,
     SeedOption,
-    WeightsOption,
+    Source,
     bar,
-    opened,
-    pictures_of,
+    layers_of,
     shared,
+    sourced,
 )
 from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
 from headlens.errors import ConfigError
-from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +33,7 @@ _RANDOM_ORDERS, _STEPS = 3, 16
 
 
 @shared
+@sourced
 def ablate(
     layer: Annotated[Optional[list[str]], typer.Option(help="18, several, 3-6, or all.", show_default="all")] = None,  # noqa: UP045
     head: Annotated[Optional[list[int]], typer.Option(help="Only these heads.", show_default="all")] = None,  # noqa: UP045
@@ -57,19 +51,12 @@ def ablate(
         typer.Option(help="The set of mean and resample.", show_default="normal pictures of the data"),
     ] = None,
     metric: Annotated[Optional[list[str]], typer.Option(help="Metrics.", show_default=", ".join(_METRICS))] = None,  # noqa: UP045
-    domain: Domain = None,
-    run: RunOption = None,
-    data: DataOption = None,
-    per_category: PerCategory = 10,
+    source: Source = SOURCE,
     rows: Annotated[int, typer.Option(help="Of the table that is printed; the frame has all.", min=1)] = 32,
     batch: BatchOption = 8,
     memory: Annotated[Optional[int], typer.Option(help="MiB that ablated variants may take.", min=1)] = None,  # noqa: UP045
     seed: SeedOption = 0,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
     precision: PrecisionOption = None,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
     out: OutOption = OUT,
 ) -> None:
     """Take heads away for real, and see what the detector says without them. Exact.
@@ -96,13 +83,13 @@ def ablate(
         raise ConfigError(f"--what {what!r}: there are {', '.join(WHAT)}")
     if stream not in ("global", "local", "both"):
         raise ConfigError(f"--stream {stream!r}: there are global, local, both")
-    loaded, pictures = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)
+    loaded, pictures = source.open()
     detector = loaded.detector
     streams: tuple[str, ...] = ("global", "local") if stream == "both" else (stream,)
     if stream == "both" and kind == "revert":
         streams = tuple(detector.head_weights()) or streams  # others have nothing to go back to
     asked = heads.heads_of(detector, layers, head, streams)
-    stand_ins = pictures_of(reference, per_category, max_pixels, domain, follow_links) if reference else None
+    stand_ins = source.data_set(reference) if reference else None
     name = stem(
         "ablate",
         loaded.folder.name,
@@ -113,7 +100,7 @@ def ablate(
         other_than(kind, "zero"),
         f"from {stand_ins.name}" if stand_ins else "",
         "+".join(metric or []),
-        other_than(per_category, 10, "{}-each"),
+        other_than(source.per_category, 10, "{}-each"),
         other_than(seed, 0, "seed{}"),
         precision or "",
         pictures.name,
@@ -160,25 +147,6 @@ def ablate(
     typer.echo(table(result, rows))
     typer.echo(f"\n{saved} (each image), {saved.with_suffix('.summary.parquet')} (this table), {figure}")
     tell(result.provenance, pictures.name)
-
-
-def layers_of(given: list[str] | None) -> list[int] | None:
-    """Layers as they are typed: ``["3", "5-7"]``; None for all.
-
-    >>> layers_of(["3", "5-7,9"])
-    [3, 5, 6, 7, 9]
-    """
-    found: list[int] = []
-    for part in (part for one in given or [] for part in one.split(",")):
-        if part.strip() == "all":
-            return None
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise ConfigError(f"--layer {part!r}: expected a number, a range such as 3-6, or all")
-        if int(last or first) < int(first):
-            raise ConfigError(f"--layer {part!r}: a range goes upwards, such as {last}-{first}")
-        found += range(int(first), int(last or first) + 1)
-    return list(dict.fromkeys(found)) or None
 
 
 def growing(order: list[Head], seed: int) -> list[Variant]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
 
 import typer
 
@@ -89,22 +91,55 @@ def pictures_of(
     return headlens.data.open(data, domain=domain, max_pixels=max_pixels, follow_links=follow_links, **options)
 
 
-def opened(
-    domain: str | None,
-    run: str | None,
-    data: str | None,
-    per_category: int,
-    weights: str | None,
-    device: str | None,
-    max_pixels: int = MAX_PIXELS,
-    follow_links: bool = False,
-) -> tuple[Run, DataSet]:
-    """The run and the pictures that options name; says which backbone and which pictures they are."""
-    loaded = run_of(domain, run, weights, device)
-    data = data or f"procedural:{domain or 'industrial'}"
-    pictures = pictures_of(data, per_category, max_pixels, domain, follow_links)
-    typer.echo(f"{loaded.detector.backbone}\n{loaded.folder.name}, on {pictures}\n")
-    return loaded, pictures
+@dataclass(frozen=True)
+class Source:
+    """Which run a verb looks into, and at which images, as its options say."""
+
+    domain: Domain = None
+    run: RunOption = None
+    data: DataOption = None
+    per_category: PerCategory = 10
+    weights: WeightsOption = None
+    device: DeviceOption = None
+    max_pixels: MaxPixelsOption = MAX_PIXELS
+    follow_links: FollowLinks = False
+
+    def load(self) -> Run:
+        """The run."""
+        return run_of(self.domain, self.run, self.weights, self.device)
+
+    def data_set(self, name: str) -> DataSet:
+        """Another set than ``data``, opened in the same way."""
+        return pictures_of(name, self.per_category, self.max_pixels, self.domain, self.follow_links)
+
+    def open(self) -> tuple[Run, DataSet]:
+        """The run and the images; says which backbone and which images they are."""
+        run, images = self.load(), self.data_set(self.data or f"procedural:{self.domain or 'industrial'}")
+        typer.echo(f"{run.detector.backbone}\n{run.folder.name}, on {images}\n")
+        return run, images
+
+
+SOURCE = Source()
+
+
+def sourced(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb with a parameter ``source``: at the shell the fields of ``Source`` are options, with its defaults."""
+    signature, hints = inspect.signature(verb, eval_str=True), get_type_hints(Source, include_extras=True)
+    names, parameters = [field.name for field in fields(Source)], []
+    for parameter in signature.parameters.values():
+        if parameter.name == "source":
+            own = [(name, getattr(parameter.default, name)) for name in names]
+            parameters += [parameter.replace(name=name, default=value, annotation=hints[name]) for name, value in own]
+        else:
+            parameters.append(parameter)
+
+    @functools.wraps(verb)
+    def run(**given: Any) -> None:
+        verb(source=Source(**{name: given.pop(name) for name in names}), **given)
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def tables(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -128,6 +163,25 @@ def tables(path: Path | None) -> dict[str, dict[str, Any]]:
     if unknown := [name for name in given if name not in (*known, "backbone") or not isinstance(given[name], dict)]:
         raise ConfigError(f"{path}: {unknown[0]!r} is no table that is known; there are [detector] and [training]")
     return {name: given.get(name, {}) for name in known}
+
+
+def layers_of(given: list[str] | None) -> list[int] | None:
+    """Layers as they are typed: ``["3", "5-7"]``; None for all.
+
+    >>> layers_of(["3", "5-7,9"])
+    [3, 5, 6, 7, 9]
+    """
+    found: list[int] = []
+    for part in (part for one in given or [] for part in one.split(",")):
+        if part.strip() == "all":
+            return None
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ConfigError(f"--layer {part!r}: expected a number, a range such as 3-6, or all")
+        if int(last or first) < int(first):
+            raise ConfigError(f"--layer {part!r}: a range goes upwards, such as {last}-{first}")
+        found += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(found)) or None
 
 
 def at_once(given: int | None, device: torch.device, on_cuda: int) -> int:

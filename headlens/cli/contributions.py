@@ -11,22 +11,14 @@ import typer
 
 from headlens.cli.common import (
     OUT,
+    SOURCE,
     BatchOption,
-    DataOption,
-    DeviceOption,
-    Domain,
-    FollowLinks,
-    MaxPixelsOption,
     OutOption,
-    PerCategory,
-    RunOption,
-    WeightsOption,
-    opened,
-    run_of,
+    Source,
+    sourced,
 )
 from headlens.cli.results import data_fact, free_name, other_than, run_fact, stem, tell
 from headlens.errors import DataError
-from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     from headlens.cli.pictures import Images
@@ -34,6 +26,7 @@ if TYPE_CHECKING:
     from headlens.training.run import Run
 
 
+@sourced
 def contributions(
     images: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -44,17 +37,10 @@ def contributions(
     ] = None,
     top: Annotated[int, typer.Option(help="Heads of each sign in such a figure.", min=1)] = 4,
     tap: Annotated[Optional[int], typer.Option(help="At one tap alone.", show_default="mean over taps")] = None,  # noqa: UP045
-    domain: Domain = None,
-    run: RunOption = None,
-    data: DataOption = None,
-    per_category: PerCategory = 10,
+    source: Source = SOURCE,
     rows: Annotated[int, typer.Option(help="Of each table that is printed; the frame has all.", min=1)] = 12,
     check: Annotated[bool, typer.Option("--check", help="Verify for every patch that the parts add up.")] = False,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
     batch: BatchOption = 8,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
     out: OutOption = OUT,
 ) -> None:
     """Split the margins into what every head writes straight into them. Exact in sum.
@@ -69,15 +55,18 @@ def contributions(
     from headlens.results import write_figure
 
     if images:
-        _of_images(find_images(images, follow_links), run_of(domain, run, weights, device), top, tap, max_pixels, out)
+        _of_images(find_images(images, source.follow_links), source.load(), top, tap, source.max_pixels, out)
         return
 
-    loaded, opened_set = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)
+    loaded, opened_set = source.open()
     with tqdm(total=len(opened_set), unit="image", disable=None, desc="contributions") as bar:
         result = heads.contributions(
             loaded.detector, opened_set, size=loaded.size, batch=batch, check_sums=check, progress=bar.update
         )
-    each, facts = other_than(per_category, 10, "{}-each"), {"run": run_fact(loaded), "data": data_fact(opened_set)}
+    each, facts = (
+        other_than(source.per_category, 10, "{}-each"),
+        {"run": run_fact(loaded), "data": data_fact(opened_set)},
+    )
     name = stem("contributions", loaded.folder.name, each, opened_set.name, **facts)
     last = f"tap_margin_{max(loaded.detector.plan.taps)}"
     written = [result.save(out / f"{name}.parquet")]

@@ -8,50 +8,37 @@ import typer
 
 from headlens.cli.common import (
     OUT,
-    DataOption,
-    DeviceOption,
-    Domain,
-    FollowLinks,
+    SOURCE,
     FullBatchOption,
-    MaxPixelsOption,
     OutOption,
-    PerCategory,
     PrecisionOption,
-    RunOption,
     SeedOption,
-    WeightsOption,
+    Source,
     at_once,
     bar,
-    opened,
     shared,
+    sourced,
 )
 from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
-from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     from headlens.heads import Importance, Screen
 
 
 @shared
+@sourced
 def importance(
     metric: Annotated[str, typer.Option(help="image_margin, joint_margin, or joint_score.")] = "joint_margin",
     screen: Annotated[int, typer.Option(help="Ablate so many of the first, and as many drawn at random.", min=0)] = 16,
-    domain: Domain = None,
-    run: RunOption = None,
-    data: DataOption = None,
-    per_category: PerCategory = 10,
+    source: Source = SOURCE,
     rows: Annotated[int, typer.Option(help="Of the table that is printed; the frame has all.", min=1)] = 24,
     batch: FullBatchOption = None,
     seed: SeedOption = 0,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
     precision: PrecisionOption = None,
     deterministic: Annotated[
         bool,
         typer.Option("--deterministic", help="The same bits every time, on a GPU too; up to a half slower."),
     ] = False,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
     out: OutOption = OUT,
 ) -> None:
     """Rank all heads by the gradient of the score by their gates, and hold the ranking against exact ablation.
@@ -66,13 +53,13 @@ def importance(
     from headlens.results import write_figure
 
     check_precision(precision)
-    loaded, pictures = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)
+    loaded, pictures = source.open()
     name = stem(
         "importance",
         loaded.folder.name,
         other_than(metric, "joint_margin"),
         other_than(screen, 16, "screen{}"),
-        other_than(per_category, 10, "{}-each"),
+        other_than(source.per_category, 10, "{}-each"),
         other_than(seed, 0, "seed{}"),
         precision or "",
         "deterministic" if deterministic else "",

@@ -8,24 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from headlens.cli.ablate import layers_of
 from headlens.cli.common import (
     OUT,
     BatchOption,
-    DataOption,
-    DeviceOption,
-    Domain,
-    FollowLinks,
-    MaxPixelsOption,
     OutOption,
-    PerCategory,
-    RunOption,
     SeedOption,
-    WeightsOption,
-    opened,
+    Source,
+    layers_of,
+    sourced,
 )
 from headlens.cli.results import data_fact, digest, other_than, run_fact, stem, tell
-from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     from headlens.heads.naming import Naming
@@ -41,6 +33,7 @@ class Streams(str, Enum):
     BOTH = "both"
 
 
+@sourced
 def name(
     layer: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -51,10 +44,7 @@ def name(
         typer.Option(help="Only these heads.", show_default="all"),
     ] = None,
     stream: Annotated[Streams, typer.Option(help="Whose heads.")] = Streams.GLOBAL,
-    domain: Domain = None,
-    run: RunOption = None,
-    data: DataOption = None,
-    per_category: PerCategory = 20,
+    source: Source = Source(per_category=20),
     pool: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="A file of phrases, one a line.", dir_okay=False, show_default="built in"),
@@ -62,10 +52,6 @@ def name(
     phrases: Annotated[int, typer.Option(help="Of each head, at most.", min=1)] = 5,
     batch: BatchOption = 8,
     seed: SeedOption = 0,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
     out: OutOption = OUT,
 ) -> None:
     """Name heads by the phrases that explain most of what they write into the joint space (TextSpan).
@@ -81,7 +67,7 @@ def name(
     from headlens.results import write_figure
 
     own = None if pool is None else read_phrases(pool)
-    loaded, pictures = opened(domain, run, data, per_category, weights, device, max_pixels, follow_links)
+    loaded, pictures = source.open()
     streams = STREAMS if stream is Streams.BOTH else (stream.value,)
     asked = heads.heads_of(
         loaded.detector, last_quarter(loaded.detector) if layer is None else layers_of(layer), head or None, streams
@@ -106,7 +92,7 @@ def name(
         other_than(stream.value, Streams.GLOBAL.value),
         pool.stem if pool else "",
         other_than(phrases, 5, "{}-phrases"),
-        other_than(per_category, 20, "{}-each"),
+        other_than(source.per_category, 20, "{}-each"),
         other_than(seed, 0, "seed{}"),
         pictures.name,
         run=run_fact(loaded),
