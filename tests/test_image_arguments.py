@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from headlens.cli.pictures import find_images
+from headlens.cli.images import find_images
 from headlens.data import open
 from headlens.errors import DataError
 

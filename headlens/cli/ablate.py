@@ -48,7 +48,7 @@ def ablate(
     kind: Annotated[str, typer.Option(help="What stands in for a head: zero, mean, resample, revert.")] = "zero",
     reference: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="The set of mean and resample.", show_default="normal pictures of the data"),
+        typer.Option(help="The set of mean and resample.", show_default="normal images of the data"),
     ] = None,
     metric: Annotated[Optional[list[str]], typer.Option(help="Metrics.", show_default=", ".join(_METRICS))] = None,  # noqa: UP045
     source: Source = SOURCE,
@@ -83,7 +83,7 @@ def ablate(
         raise ConfigError(f"--what {what!r}: there are {', '.join(WHAT)}")
     if stream not in ("global", "local", "both"):
         raise ConfigError(f"--stream {stream!r}: there are global, local, both")
-    loaded, pictures = source.open()
+    loaded, images = source.open()
     detector = loaded.detector
     streams: tuple[str, ...] = ("global", "local") if stream == "both" else (stream,)
     if stream == "both" and kind == "revert":
@@ -103,18 +103,18 @@ def ablate(
         other_than(source.per_category, 10, "{}-each"),
         other_than(seed, 0, "seed{}"),
         precision or "",
-        pictures.name,
+        images.name,
         run=run_fact(loaded),
-        data=data_fact(pictures),
+        data=data_fact(images),
         group=group or None,
         reference=stand_ins and data_fact(stand_ins),
     )
 
     def swept(variants: list[Variant], metrics: tuple[str, ...], parts: str) -> Ablation:
-        with bar(len(pictures), f"{len(variants)} ablations") as done:
+        with bar(len(images), f"{len(variants)} ablations") as done:
             return heads.ablate(
                 detector,
-                pictures,
+                images,
                 variants,
                 kind=kind,  # type: ignore[arg-type]  # checked there
                 reference=stand_ins,
@@ -146,7 +146,7 @@ def ablate(
     discard(*(out / f"{name}.{parts}" for parts in ("order", "parts")))
     typer.echo(table(result, rows))
     typer.echo(f"\n{saved} (each image), {saved.with_suffix('.summary.parquet')} (this table), {figure}")
-    tell(result.provenance, pictures.name)
+    tell(result.provenance, images.name)
 
 
 def growing(order: list[Head], seed: int) -> list[Variant]:
@@ -188,11 +188,11 @@ def table(result: Ablation, rows: int) -> str:
         ]
     text = pd.DataFrame(columns).to_string(index=False, justify="right")
     left, order = len(margin) - len(shown), "" if grown else ", in the order of 'moves by'"
-    pictures, categories = len(result.frame["image"].unique()), len(result.summary["category"].unique()) - 1
+    images, categories = len(result.frame["image"].unique()), len(result.summary["category"].unique()) - 1
     return (
         f"Without them (kind {result.provenance['kind']}){order}: change of the joint margin in logits,\n"
         "of the anomaly map in % of its L1 norm, of metrics in points. [95 % bootstrap interval]; means over "
-        f"{categories} categories,\n{pictures} pictures. 'moves by': mean absolute change of the joint margin.\n\n"
+        f"{categories} categories,\n{images} images. 'moves by': mean absolute change of the joint margin.\n\n"
         + text
         + (f"\n… and {left} more in the frame" if left else "")
     )

@@ -83,7 +83,7 @@ def attribute(
     Each image gets an overlay for each method and a file of the float maps. What cannot be read is named and left
     out, and the exit status is then 1.
     """
-    from headlens.cli.pictures import find_images
+    from headlens.cli.images import find_images
 
     found = find_images(images, follow_links)
     masks = masks_of(found.files, mask or [])

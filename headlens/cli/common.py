@@ -41,11 +41,11 @@ DataOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="A folder, a listing, or a procedural set.", show_default="procedural:DOMAIN"),
 ]
-PerCategory = Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)]
-BatchOption = Annotated[int, typer.Option(help="Pictures at once.", min=1)]
+PerCategory = Annotated[int, typer.Option(help="Images of each category of a procedural set.", min=2)]
+BatchOption = Annotated[int, typer.Option(help="Images at once.", min=1)]
 FullBatchOption = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(help="Pictures at once.", min=1, show_default="8, and more on CUDA"),
+    typer.Option(help="Images at once.", min=1, show_default="8, and more on CUDA"),
 ]
 MaxPixelsOption = Annotated[int, typer.Option(help="Images with more pixels are not decoded.", min=1)]
 """Its default is ``headlens.files.MAX_PIXELS``."""
@@ -75,7 +75,7 @@ def run_of(domain: str | None, run: str | None, weights: str | None, device: str
     return load_run(run or f"mini-{domain}", weights=weights, device=device_of(device))
 
 
-def pictures_of(
+def data_of(
     data: str,
     per_category: int,
     max_pixels: int = MAX_PIXELS,
@@ -110,7 +110,7 @@ class Source:
 
     def data_set(self, name: str) -> DataSet:
         """Another set than ``data``, opened in the same way."""
-        return pictures_of(name, self.per_category, self.max_pixels, self.domain, self.follow_links)
+        return data_of(name, self.per_category, self.max_pixels, self.domain, self.follow_links)
 
     def open(self) -> tuple[Run, DataSet]:
         """The run and the images; says which backbone and which images they are."""
@@ -185,9 +185,9 @@ def layers_of(given: list[str] | None) -> list[int] | None:
 
 
 def at_once(given: int | None, device: torch.device, on_cuda: int) -> int:
-    """Pictures of a batch: 8 keep a CPU busy; a GPU works off so few before it has been told of the next.
+    """Images of a batch: 8 keep a CPU busy; a GPU works off so few before it has been told of the next.
 
-    At full size ``importance`` takes 9 GiB for 8 pictures and 16 for 16: a small GPU is asked for no more than 8.
+    At full size ``importance`` takes 9 GiB for 8 images and 16 for 16: a small GPU is asked for no more than 8.
     """
     if given or device.type != "cuda":
         return given or 8

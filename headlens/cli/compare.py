@@ -19,7 +19,7 @@ from headlens.cli.common import (
     OutOption,
     PerCategory,
     WeightsOption,
-    pictures_of,
+    data_of,
 )
 from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
 from headlens.errors import ConfigError
@@ -43,7 +43,7 @@ def compare(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help=_RUNS, show_default="mini-medical"),
     ] = None,
-    of: Annotated[str, typer.Option(help="What is compared: learned head weights, or importance on pictures.")] = OF[0],
+    of: Annotated[str, typer.Option(help="What is compared: learned head weights, or importance on images.")] = OF[0],
     data: DataOption = None,
     domain: DataDomain = None,
     per_category: PerCategory = 4,
@@ -59,7 +59,7 @@ def compare(
 ) -> None:
     """Compare what the industrial and the medical domain make of the same heads, with seeds as the unit of uncertainty.
 
-    Importance is measured on pictures of each run's own domain, which mixes what detectors and what pictures differ in;
+    Importance is measured on images of each run's own domain, which mixes what detectors and what images differ in;
     with --data all runs see the same ones, and only detectors differ. An image that cannot be read is named and left
     out, and the exit status is then 1.
     """
@@ -73,7 +73,7 @@ def compare(
     if of not in OF:
         raise ConfigError(f"--of {of!r}: there are {', '.join(OF)}")
     if data is not None and of == "weights":
-        raise ConfigError("--data: weights need no pictures; leave it out, or compare --of importance")
+        raise ConfigError("--data: weights need no images; leave it out, or compare --of importance")
     if domain is not None and data is None:
         raise ConfigError("--domain says what the images of --data are; leave it out, or name --data")
     asked = {"industrial": industrial or ["mini-industrial"], "medical": medical or ["mini-medical"]}
@@ -86,7 +86,7 @@ def compare(
     sets: dict[str, DataSet] = {}
     if of == "importance":
         named = {name: data or f"procedural:{name}" for name in runs}
-        opened = {spec: pictures_of(spec, per_category, max_pixels, domain, follow_links) for spec in named.values()}
+        opened = {spec: data_of(spec, per_category, max_pixels, domain, follow_links) for spec in named.values()}
         sets = {name: opened[spec] for name, spec in named.items()}
         typer.echo("\n".join(f"{name} runs on {own}" for name, own in sets.items()))
     name = stem(
@@ -120,7 +120,7 @@ def compare(
 def measured(
     runs: dict[str, list[Run]], sets: dict[str, DataSet], batch: int, parts: Path
 ) -> dict[str, list[Importance]]:
-    """Importance of every head for the joint margin of every run, on the pictures of its side."""
+    """Importance of every head for the joint margin of every run, on the images of its side."""
     from tqdm import tqdm
 
     from headlens.heads import importance

@@ -21,7 +21,7 @@ from headlens.cli.results import data_fact, free_name, other_than, run_fact, ste
 from headlens.errors import DataError
 
 if TYPE_CHECKING:
-    from headlens.cli.pictures import Images
+    from headlens.cli.images import Images
     from headlens.heads import Contributions, MapParts
     from headlens.training.run import Run
 
@@ -51,7 +51,7 @@ def contributions(
     from tqdm import tqdm
 
     from headlens import heads
-    from headlens.cli.pictures import find_images
+    from headlens.cli.images import find_images
     from headlens.results import write_figure
 
     if images:
@@ -118,7 +118,7 @@ def shares(parts: MapParts, top: int) -> str:
 
 
 def table(result: Contributions, rows: int) -> str:
-    """For each margin, the heads that hold anomalous and normal pictures apart, and those that bring them together."""
+    """For each margin, the heads that hold anomalous and normal images apart, and those that bring them together."""
     import pandas as pd
 
     from headlens.heads import Head

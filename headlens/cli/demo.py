@@ -18,13 +18,13 @@ LAYER = 18
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="A folder for pictures and tables; painted pictures are used again.", file_okay=False)
+        Path, typer.Option(help="A folder for images and tables; generated images are used again.", file_okay=False)
     ] = Path("demo"),
-    per_category: Annotated[int, typer.Option(help="Pictures of each category.", min=4)] = 16,
+    per_category: Annotated[int, typer.Option(help="Images of each category.", min=4)] = 16,
 ) -> None:
     """Show the shipped detectors on kinds of goods and scans that they have never seen. Two minutes on two cores.
 
-    Everything is painted: figures compare methods with each other and say nothing about photographs.
+    Every image is generated: figures compare methods with each other and say nothing about photographs.
     """
     from headlens import data
     from headlens.backbone import load
@@ -43,13 +43,13 @@ def demo(
     rows = []
     runs: dict[str, tuple[Run, DataSet]] = {}
     for domain in DOMAINS:
-        typer.echo(f"painting and scoring {domain} pictures …")
+        typer.echo(f"painting and scoring {domain} images …")
         folder = out / domain
         world = World(f"procedural:{domain}", per_category)
         if not (folder / "samples.csv").exists() or len(read(folder)) != len(world):
             write(world, folder)
-        pictures = data.open(folder, layout="mvtec", domain=domain)
-        runs[domain] = load_run(f"mini-{domain}", clip), pictures
+        images = data.open(folder, layout="mvtec", domain=domain)
+        runs[domain] = load_run(f"mini-{domain}", clip), images
         methods: dict[str, Scorer] = {
             "local contrast": LocalContrast(),
             "CLIP, hand-written prompts": build(clip, "clip"),
@@ -57,9 +57,9 @@ def demo(
             "HeadCLIP": runs[domain][0].detector,
         }
         rows.append([domain, "chance", "50.0", "50.0", "50.0", "15.0"])
-        rows += [[domain, name, *_row(evaluate(method, pictures))] for name, method in methods.items()]
+        rows += [[domain, name, *_row(evaluate(method, images))] for name, method in methods.items()]
     table = markdown(header, rows, numbers=4)
-    typer.echo(f"\n{table}\n\nOf few pictures and one seed: differences of some points mean nothing.")
+    typer.echo(f"\n{table}\n\nOf few images and one seed: differences of some points mean nothing.")
     typer.echo("docs/headclip.md has more of both: there, too, hand-written prompts are as good as learned ones.\n")
     write_atomically(out / "methods.md", (table + "\n").encode())
 
@@ -68,10 +68,10 @@ def demo(
     typer.echo(f"""{heads}
 
 Written: {out / "methods.md"}, {", ".join(map(str, figures))}, {out / f"layer-{LAYER}.parquet"} and its summary;
-the pictures with their masks are in {out / DOMAINS[0]} and {out / DOMAINS[1]}.
+the images with their masks are in {out / DOMAINS[0]} and {out / DOMAINS[1]}.
 
 Next:
-  headlens score {out / "industrial" / "screw" / "test"} --run mini-industrial    or your own pictures
+  headlens score {out / "industrial" / "screw" / "test"} --run mini-industrial    or your own images
   headlens ablate --layer {LAYER}    intervals, metrics, a figure; and importance, contributions, compare, name, weights
   headlens eval --run mini-medical --data procedural:medical   three seeds, every metric, intervals
   headlens train --data procedural:industrial/aux --out runs/mine""")
@@ -83,33 +83,33 @@ def _row(result: Evaluation) -> list[str]:
     return [f"{100 * values[column]:.1f}" for column in columns]
 
 
-def _maps(run: Run, pictures: DataSet, path: Path) -> Path:
-    """A normal picture and three flawed ones of different categories, each with its outline and its map."""
+def _maps(run: Run, images: DataSet, path: Path) -> Path:
+    """A normal image and three flawed ones of different categories, each with its outline and its map."""
     from headlens.files import SOFTWARE
     from headlens.lab import show
 
     first: dict[tuple[str, bool | None], int] = {}
-    for i, record in enumerate(pictures.records):
+    for i, record in enumerate(images.records):
         first.setdefault((record.category, record.anomalous), i)
-    chosen = [first[pictures.categories[0], False], *(first[c, True] for c in pictures.categories[:3])]
-    figure, _ = show(run, pictures, which=chosen)
+    chosen = [first[images.categories[0], False], *(first[c, True] for c in images.categories[:3])]
+    figure, _ = show(run, images, which=chosen)
     figure.savefig(path, dpi=110, metadata={"Software": SOFTWARE})
     return path
 
 
-def _layer(run: Run, pictures: DataSet, path: Path) -> str:
+def _layer(run: Run, images: DataSet, path: Path) -> str:
     """What each head of one layer does, the strongest first."""
     from headlens import heads
 
-    some = {record.name for record in pictures.records[:: max(1, len(pictures) // 16)]}
-    few = pictures.where(lambda record: record.name in some)
+    some = {record.name for record in images.records[:: max(1, len(images) // 16)]}
+    few = images.where(lambda record: record.name in some)
     result = heads.ablate(
         run.detector, few, heads.single_heads(heads.heads_of(run.detector, [LAYER])), metrics=(), replicates=200
     )
     result.save(path)
     found = result.summary
     effects = found[(found["category"] == "mean") & (found["metric"] == "anomaly_map")]
-    lines = [f"Layer {LAYER} on {len(few)} pictures: how far the anomaly map moves (relative L1) without one head"]
+    lines = [f"Layer {LAYER} on {len(few)} images: how far the anomaly map moves (relative L1) without one head"]
     for row in effects.sort_values("effect", ascending=False).head(5).itertuples():
         name = f"L{LAYER}H{row.head}" + ("/local" if row.stream == "local" else "")
         lines.append(f"  {name:12} {100 * row.effect:5.2f} %  [{100 * row.low:.2f}, {100 * row.high:.2f}]")

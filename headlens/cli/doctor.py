@@ -132,7 +132,7 @@ def _computes(device: str, about: str) -> Finding:
 
 
 def _embedded() -> Iterator[Finding]:
-    """Each is loaded and shown one painted picture and one sentence."""
+    """Each is loaded and shown one generated image and one sentence."""
     import torch
     from PIL import Image
 
@@ -142,18 +142,18 @@ def _embedded() -> Iterator[Finding]:
     for name in embedded.NAMES:
         backbone = load(name)
         sample = World("procedural:industrial", 2, 56)[1]
-        picture = sample.image.permute(1, 2, 0).numpy()
+        pixels = sample.image.permute(1, 2, 0).numpy()
         with torch.no_grad():
-            image = backbone.encode_image(backbone.preprocess(Image.fromarray(picture))[None])
+            image = backbone.encode_image(backbone.preprocess(Image.fromarray(pixels))[None])
             text = backbone.encode_text(backbone.tokenizer([sample.caption]))
         finite = bool(image.isfinite().all() and text.isfinite().all())
         sha256 = backbone.provenance.sha256
-        detail = f"SHA-256 {sha256}, {image.shape[-1]} numbers for a picture and for a sentence"
+        detail = f"SHA-256 {sha256}, {image.shape[-1]} numbers for an image and for a sentence"
         yield Finding(name, "ok" if finite else "problem", detail + ("" if finite else ", not all of them finite"))
 
 
 def _shipped() -> Iterator[Finding]:
-    """Each is loaded, which checks its hashes; one scores a picture."""
+    """Each is loaded, which checks its hashes; one scores an image."""
     import torch
 
     from headlens.backbone import load
@@ -205,7 +205,7 @@ def _published() -> Iterator[Finding]:
 
 
 def _data(spec: str) -> Iterator[Finding]:
-    """Opens it and reads one picture; `headlens data check` reads them all."""
+    """Opens it and reads one image; `headlens data check` reads them all."""
     from headlens.data import open
     from headlens.errors import DataError
 

@@ -24,7 +24,7 @@ def eval_(
     run: Annotated[list[str], typer.Option(help="Run folders, or shipped runs; seeds become mean and interval.")],
     data: Annotated[list[str], typer.Option(help="Data sets: folders, listings, procedural sets.")],
     domain: DataDomain = None,
-    per_category: Annotated[int, typer.Option(help="Pictures of each category of a procedural set.", min=2)] = 80,
+    per_category: Annotated[int, typer.Option(help="Images of each category of a procedural set.", min=2)] = 80,
     weights: Annotated[Optional[str], typer.Option(help="The backbone's weight file.")] = None,  # noqa: UP045
     batch: FullBatchOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="Exact pixel metrics; keeps all maps of a category.")] = False,
@@ -115,10 +115,10 @@ def sets_of(
     Raises:
         ConfigError: one set twice.
     """
-    from headlens.cli.common import pictures_of
+    from headlens.cli.common import data_of
     from headlens.printing import unicode
 
-    sets = [pictures_of(spec, per_category, max_pixels, domain, follow_links) for spec in specs]
+    sets = [data_of(spec, per_category, max_pixels, domain, follow_links) for spec in specs]
     names, prints = [one.name for one in sets], [one.fingerprint for one in sets]
     for spec, one in zip(specs, sets, strict=True):
         if prints.count(one.fingerprint) > 1:

@@ -17,8 +17,8 @@ from headlens.cli.common import (
     MaxPixelsOption,
     SeedOption,
     WeightsOption,
+    data_of,
     device_of,
-    pictures_of,
 )
 from headlens.files import MAX_PIXELS
 
@@ -31,7 +31,7 @@ _RUNS = (
     "Runs of the domain: folders, shipped runs; the first is the method, others its seeds or the method without parts."
 )
 _SHIPPED = ("mini-{}", "mini-{}-anomalyclip", "mini-{}-shallow")
-_DATA = "Its pictures: a folder, a listing, a procedural set."
+_DATA = "Its images: a folder, a listing, a procedural set."
 
 
 def figures(
@@ -48,10 +48,10 @@ def figures(
     industrial_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:industrial",
     medical_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:medical",
     per_category: Annotated[
-        int, typer.Option(help="Pictures of each category that heads are ablated and differentiated on.", min=2)
+        int, typer.Option(help="Images of each category that heads are ablated and differentiated on.", min=2)
     ] = 10,
     painted: Annotated[
-        int, typer.Option(help="Pictures of each category of a procedural set, for metrics of whole runs.", min=2)
+        int, typer.Option(help="Images of each category of a procedural set, for metrics of whole runs.", min=2)
     ] = 24,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again, whatever is kept.")] = False,
     batch: BatchOption = 8,
@@ -63,8 +63,8 @@ def figures(
 ) -> None:
     """Make the paper's figures as PDF and PNG, each with its caption and the command that makes it again.
 
-    Long results are kept as Parquet in OUT/data, and used again only if runs, pictures, settings and versions are the
-    same. Interrupted at any moment, the same command goes on. Where no figure is named, one that these runs or pictures
+    Long results are kept as Parquet in OUT/data, and used again only if runs, images, settings and versions are the
+    same. Interrupted at any moment, the same command goes on. Where no figure is named, one that these runs or images
     do not allow is left out, and said. A figure of other runs, images or settings is never written over. An image that
     cannot be read is named and left out, and the exit status is then 1.
     """
@@ -91,8 +91,8 @@ def figures(
     domains = []
     for domain, runs in given.items():
         if runs:
-            pictures = pictures_of(data[domain], painted, max_pixels, domain, follow_links)
-            domains.append(domain_of(domain, runs, pictures, per_category, weights, device_of(device)))
+            images = data_of(data[domain], painted, max_pixels, domain, follow_links)
+            domains.append(domain_of(domain, runs, images, per_category, weights, device_of(device)))
     paper = FigureContext(domains, out / "data", seed=seed, batch=batch, fresh=fresh, progress=bar)
     options = typed(context)
     failed: list[HeadlensError] = []
@@ -109,7 +109,7 @@ def figures(
         typer.echo(line, err=True)
     broken = bool(unread) or any(
         not isinstance(why, ConfigError) for why in failed
-    )  # others are not for these runs or pictures
+    )  # others are not for these runs or images
     if broken or (failed and (names or len(failed) == len(wanted))):
         raise typer.Exit(1)
 
@@ -122,17 +122,17 @@ def shipped(domain: str) -> list[str]:
 
 
 def domain_of(
-    domain: str, runs: list[str], pictures: DataSet, per_category: int, weights: str | None, device: str
+    domain: str, runs: list[str], images: DataSet, per_category: int, weights: str | None, device: str
 ) -> Domain:
-    """A domain's runs with its pictures; says what they are."""
+    """A domain's runs with its images; says what they are."""
     from headlens.figures import Domain, grouped
     from headlens.training.run import load_runs
 
     group = grouped(load_runs(*runs, weights=weights, device=device))
-    typer.echo(f"{domain}: {', '.join(run.folder.name for run in group.every)}, on {pictures}")
+    typer.echo(f"{domain}: {', '.join(run.folder.name for run in group.every)}, on {images}")
     for name, why in group.left_out.items():
         typer.echo(f"{domain}: {name} is left out: it {why}", err=True)
-    return Domain.of(domain, group, pictures, per_category)
+    return Domain.of(domain, group, images, per_category)
 
 
 def typed(context: typer.Context) -> list[str]:

@@ -53,7 +53,7 @@ def importance(
     from headlens.results import write_figure
 
     check_precision(precision)
-    loaded, pictures = source.open()
+    loaded, images = source.open()
     name = stem(
         "importance",
         loaded.folder.name,
@@ -63,15 +63,15 @@ def importance(
         other_than(seed, 0, "seed{}"),
         precision or "",
         "deterministic" if deterministic else "",
-        pictures.name,
+        images.name,
         run=run_fact(loaded),
-        data=data_fact(pictures),
+        data=data_fact(images),
     )
     count = at_once(batch, loaded.detector.device, 16)
-    with bar(len(pictures), "gradients") as done:
+    with bar(len(images), "gradients") as done:
         found = heads.importance(
             loaded.detector,
-            pictures,
+            images,
             metrics=[metric],
             size=loaded.size,
             batch=count,
@@ -82,10 +82,10 @@ def importance(
         )
     exact = None
     if screen:
-        with bar(len(pictures), "ablations") as done:
+        with bar(len(images), "ablations") as done:
             exact = heads.screen(
                 loaded.detector,
-                pictures,
+                images,
                 found,
                 screen,
                 screen,
@@ -107,7 +107,7 @@ def importance(
     discard(*(out / f"{name}.{parts}" for parts in ("parts", "screen.parts")))
     typer.echo(table(found, exact, rows))
     typer.echo(f"\n{', '.join(map(str, written))}")
-    tell(found.provenance, pictures.name)
+    tell(found.provenance, images.name)
 
 
 def table(found: Importance, exact: Screen | None, rows: int) -> str:
@@ -134,7 +134,7 @@ def table(found: Importance, exact: Screen | None, rows: int) -> str:
         lines.append(cells)
     left = f"\n… and {len(ranked) - rows} more in the frame" if len(ranked) > rows else ""
     text = (
-        f"Importance: mean over {found.frame['image'].nunique()} pictures of |d {ranked['metric'].iloc[0]} / d gate|;\n"
+        f"Importance: mean over {found.frame['image'].nunique()} images of |d {ranked['metric'].iloc[0]} / d gate|;\n"
         f"'in layer': over the layer's L2 norm.\n\n{pd.DataFrame(lines).to_string(index=False)}{left}"
     )
     if exact is None:
@@ -144,4 +144,4 @@ def table(found: Importance, exact: Screen | None, rows: int) -> str:
         f"heads;\n    ablation moves the score {row.factor:.2f} times as far as the slope says (median)"
         for row in exact.agreement.itertuples()
     ]
-    return text + "\n\nHeld against exact ablation on the same pictures:\n  " + "\n  ".join(agree)
+    return text + "\n\nHeld against exact ablation on the same images:\n  " + "\n  ".join(agree)

@@ -22,6 +22,7 @@ from headlens.cli.results import data_fact, digest, other_than, run_fact, stem, 
 if TYPE_CHECKING:
     from headlens.heads.naming import Naming
 
+_SOURCE = Source(per_category=20)
 SHOWN = 16  # blocks that are printed; the table has all heads
 
 
@@ -44,7 +45,7 @@ def name(
         typer.Option(help="Only these heads.", show_default="all"),
     ] = None,
     stream: Annotated[Streams, typer.Option(help="Whose heads.")] = Streams.GLOBAL,
-    source: Source = Source(per_category=20),
+    source: Source = _SOURCE,
     pool: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="A file of phrases, one a line.", dir_okay=False, show_default="built in"),
@@ -67,15 +68,15 @@ def name(
     from headlens.results import write_figure
 
     own = None if pool is None else read_phrases(pool)
-    loaded, pictures = source.open()
+    loaded, images = source.open()
     streams = STREAMS if stream is Streams.BOTH else (stream.value,)
     asked = heads.heads_of(
         loaded.detector, last_quarter(loaded.detector) if layer is None else layers_of(layer), head or None, streams
     )
-    with tqdm(total=len(pictures), unit="image", disable=None) as bar:
+    with tqdm(total=len(images), unit="image", disable=None) as bar:
         named = name_heads(
             loaded.detector,
-            pictures,
+            images,
             asked,
             pool=own,
             phrases=phrases,
@@ -94,16 +95,16 @@ def name(
         other_than(phrases, 5, "{}-phrases"),
         other_than(source.per_category, 20, "{}-each"),
         other_than(seed, 0, "seed{}"),
-        pictures.name,
+        images.name,
         run=run_fact(loaded),
-        data=data_fact(pictures),
+        data=data_fact(images),
         pool=None if own is None else digest(own),
     )
     saved = named.save(out / f"{where}.parquet")
     figure = write_figure(saved.with_suffix(".png"), named.plot()[0])
     typer.echo(blocks(named))
     typer.echo(f"\n{saved} (all heads), {figure}")
-    tell(named.provenance, pictures.name)
+    tell(named.provenance, images.name)
 
 
 def blocks(named: Naming, most: int = SHOWN) -> str:
@@ -152,4 +153,4 @@ def blocks(named: Naming, most: int = SHOWN) -> str:
 def _rows(named: Naming) -> str:
     streams = named.frame["stream"].unique()
     tokens = {"global": "CLS", "local": "all patches at the last tap"}
-    return " and ".join(tokens[one] for one in streams) + f" of {named.provenance['dataset']['pictures']} pictures"
+    return " and ".join(tokens[one] for one in streams) + f" of {named.provenance['dataset']['pictures']} images"

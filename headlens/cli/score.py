@@ -58,7 +58,7 @@ def score(
     interrupted, and does images anew whose files have changed. Of a folder, masks, hidden files and results of headlens
     are passed over. What cannot be read is named and left out, and the exit status is then 1.
     """
-    from headlens.cli.pictures import find_images
+    from headlens.cli.images import find_images
 
     found = find_images(images, follow_links)
 

@@ -59,7 +59,7 @@ def train(
     """
     from headlens import parallel
     from headlens.backbone import load
-    from headlens.cli.common import bar, pictures_of, tables
+    from headlens.cli.common import bar, data_of, tables
     from headlens.data.notes import lines
     from headlens.detectors.methods.registry import build, config_of, table_of
     from headlens.detectors.methods.registry import preset as preset_
@@ -78,7 +78,7 @@ def train(
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}" if config is not None else str(error)) from error
     painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None
-    dataset = pictures_of(data, per_category, max_pixels, domain, follow_links, data_seed)
+    dataset = data_of(data, per_category, max_pixels, domain, follow_links, data_seed)
     clip = load(backbone, weights, position_rule=positions.value)
     typer.echo(f"{clip}\n{dataset}\n{preset}, {training.epochs} epochs, seed {training.seed}")
     detector = build(clip, chosen, training.seed)

@@ -1,4 +1,4 @@
-"""``headlens weights``: what was learned about heads, and, on pictures, what they do."""
+"""``headlens weights``: what was learned about heads, and, on images, what they do."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from headlens.cli.common import (
     MaxPixelsOption,
     OutOption,
     PerCategory,
+    data_of,
     device_of,
-    pictures_of,
 )
 from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
 from headlens.files import MAX_PIXELS
@@ -67,21 +67,21 @@ def weights(
         for stream, own in found.frame.groupby("stream", sort=False):
             said.append(f"{loaded.folder.name}: weights of {stream} heads, from 1; layers downwards\n{grid(own)}\n")
     if data is not None:
-        pictures = pictures_of(data, per_category, max_pixels, domain, follow_links)
+        images = data_of(data, per_category, max_pixels, domain, follow_links)
         each = other_than(per_category, 10, "{}-each")
-        facts = {"run": run_fact(loaded), "data": data_fact(pictures)}
-        folder = out / stem("capture", loaded.folder.name, each, pictures.name, **facts)
-        with tqdm(total=len(pictures), unit="image", disable=None, desc="capture") as bar:
+        facts = {"run": run_fact(loaded), "data": data_fact(images)}
+        folder = out / stem("capture", loaded.folder.name, each, images.name, **facts)
+        with tqdm(total=len(images), unit="image", disable=None, desc="capture") as bar:
             captured = heads.capture(
-                loaded.detector, pictures, folder, size=loaded.size, batch=batch, progress=bar.update
+                loaded.detector, images, folder, size=loaded.size, batch=batch, progress=bar.update
             )
         written += [folder, write_figure(out / f"{folder.name}.png", captured.plot()[0])]
-        said.append(f"{pictures}\n\n{quantities(captured)}\n")
+        said.append(f"{images}\n\n{quantities(captured)}\n")
     for text in said:
         typer.echo(text)
     typer.echo(", ".join(map(str, written)))
     if captured is not None:
-        tell(captured.notes, pictures.name)
+        tell(captured.notes, images.name)
 
 
 def grid(frame: pd.DataFrame) -> str:
@@ -91,7 +91,7 @@ def grid(frame: pd.DataFrame) -> str:
 
 
 def quantities(captured: Capture) -> str:
-    """Of each quantity: means over all heads, and the head where normal and anomalous pictures differ most."""
+    """Of each quantity: means over all heads, and the head where normal and anomalous images differ most."""
     import pandas as pd
 
     from headlens.heads import Head
