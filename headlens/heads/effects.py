@@ -15,17 +15,16 @@ import torch
 from torch import Tensor
 
 from headlens import metrics
-from headlens.errors import ConfigError, MetricError
+from headlens.errors import ConfigError
 from headlens.metrics.bootstrap import PerImage
 from headlens.metrics.curve import Groups, bounds
 from headlens.metrics.table import IMAGE, PIXEL
 from headlens.metrics.truth import Truth
 from headlens.metrics.variants import histograms, joined_metrics
-from headlens.units import logit
+from headlens.units import Unit, check_unit, logit
 
 METRICS = IMAGE + PIXEL
 MAPS_AT_ONCE = 128
-_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -107,12 +106,17 @@ def _rank_replicates(scores: Tensor, labels: Tensor, times: Tensor) -> dict[str,
 
 
 def of_pixels(
-    grids: Tensor, enlarge: Callable[[Tensor], Tensor], truth: Truth, times: Tensor, names: Sequence[str]
+    grids: Tensor,
+    enlarge: Callable[[Tensor], Tensor],
+    truth: Truth,
+    times: Tensor,
+    names: Sequence[str],
+    unit: Unit = "probability",
 ) -> dict[str, Effects]:
     """Pixel metrics of anomaly maps, the baseline's first; names as ``pixel_aupro``. Counted where ``truth`` is.
 
     Values come from 65,536 bins of the logit, replicates from 1,024: over the baseline's range and some more, and as
-    far as a variant's own maps go beyond it.
+    far as a variant's maps go beyond it.
 
     Args:
         grids: [V + 1, n, rows, columns], anywhere; some maps of one variant are enlarged at a time.
@@ -120,9 +124,10 @@ def of_pixels(
         truth: of the n masks.
         times: [R, n].
         names: which.
+        unit: of the maps.
 
     Raises:
-        MetricError: maps that are no probabilities, 0 to 1.
+        MetricError: maps that are not of this unit, or not finite.
     """
     names = [name for name in names if name in PIXEL]
     if not names:
@@ -133,22 +138,25 @@ def of_pixels(
     parts = [(slice(i, i + MAPS_AT_ONCE), truth.images(i, i + MAPS_AT_ONCE)) for i in range(0, count, MAPS_AT_ONCE)]
     regions = torch.cat([some.each.double() for _, some in parts]) if device.type == "cuda" else None
     ends = [end(grids.float().flatten(1), 1) for end in (torch.amin, torch.amax)]
-    if not bool((ends[0] > -_ROUNDING).all() and (ends[1] < 1 + _ROUNDING).all()):  # nor NaN
-        reach = f"{float(ends[0].min()):.4g} to {float(ends[1].max()):.4g}"
-        raise MetricError(f"anomaly maps go from {reach}; pixel metrics of heads are of probabilities, 0 to 1")
-    lows, highs = (logit(end).tolist() for end in ends)
-    room = 0.1 * (highs[0] - lows[0]) + 0.1
-    for own, low, high in zip(grids, lows, highs, strict=True):
+    check_unit(float(ends[0].min()), float(ends[1].max()), unit, "the anomaly map, whole or ablated,")
+
+    def logits(maps: Tensor) -> Tensor:
+        return logit(maps.float()) if unit == "probability" else maps.float()
+
+    lows, highs = (logits(end).tolist() for end in ends)
+    room = 0.1 * (highs[0] - lows[0])
+    room += 0.1 if unit == "probability" else 1e-6 * max(abs(lows[0]), abs(highs[0])) + 1e-30  # of any scale
+    for grid, low, high in zip(grids, lows, highs, strict=True):
         span = (min(low, lows[0] - room), max(high, highs[0] + room))
-        maps = ((logit(enlarge(own[rows].to(device)).float()), some) for rows, some in parts)
+        maps = ((logits(enlarge(grid[rows].to(device))), some) for rows, some in parts)
         if regions is not None:
-            counted = (histograms(logits, some, span) for logits, some in maps)
+            counted = (histograms(large, some, span) for large, some in maps)
             found, replicates = joined_metrics(counted, regions, times)
         else:
             metric, each = metrics.PixelMetrics(mode="streaming", score_range=span, sync_on_compute=False), []
-            for logits, some in maps:
-                metric.update(logits, some)
-                each.append(PerImage.of(logits, some, score_range=span))
+            for large, some in maps:
+                metric.update(large, some)
+                each.append(PerImage.of(large, some, score_range=span))
             found, replicates = metric.compute(), PerImage.joined(each).metrics(times)
         for name in names:
             short = name.removeprefix("pixel_")

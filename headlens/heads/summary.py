@@ -158,7 +158,7 @@ def category_effects(
         if drawn and grids is not None:
             maps = grids([here[j] for j, _ in drawn])
             truth = Truth.joined([truth for _, truth in drawn]).to(detector.device)
-            own |= of_pixels(maps, enlarge, truth, times[:, [j for j, _ in drawn]], metrics)
+            own |= of_pixels(maps, enlarge, truth, times[:, [j for j, _ in drawn]], metrics, detector.scoring.unit)
         undefined = Effects.undefined(len(joint) - 1, replicates)
         ranked[category] = {name: own.get(name, undefined) for name in metrics}
     return {category: found[category] | own for category, own in _of_all_ranks(ranked).items()}
