@@ -77,7 +77,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a training: what moves, what it is moved by, and for how long.
+    """One stage of a training: what moves, what moves it, and for how long.
+
+    Parameters of the detector that are in none of its groups get no gradient.
 
     Args:
         groups: parameter groups for the optimiser, ``{"params": [...], "lr": ...}``.
@@ -90,6 +92,12 @@ class Stage:
         see_kept: the same as ``see``, from what ``keep`` made of the batch, and the categories.
         optimiser: which.
         epochs, batch: as the training's settings say when None.
+
+    >>> from headlens.backbone import load
+    >>> from headlens.detectors import build
+    >>> (stage,) = build(load("mini"), "headclip").stages(TrainingConfig())
+    >>> stage.optimiser, stage.weights, [group["lr"] for group in stage.groups]
+    ('adam', {'pixel': 4.0}, [0.001, 0.005])
     """
 
     groups: Sequence[dict[str, Any]]

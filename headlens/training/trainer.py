@@ -223,7 +223,7 @@ def _spans(stages: Sequence[Stage], config: TrainingConfig, world: int, images: 
 def _only(detector: Detector, stage: Stage) -> Iterator[None]:
     """Parameters that the stage does not move get no gradient within the block."""
     moved = {id(parameter) for group in stage.groups for parameter in group["params"]}
-    frozen = [own for own in detector.parameters() if own.requires_grad and id(own) not in moved]
+    frozen = [one for one in detector.parameters() if one.requires_grad and id(one) not in moved]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:

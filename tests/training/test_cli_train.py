@@ -1,13 +1,18 @@
-"""What ``headlens train`` says when it is stopped."""
+"""What ``headlens train`` says: its presets, its progress, and that it was stopped."""
 
 from __future__ import annotations
 
+import re
 import signal
 
 import pytest
 from typer.testing import CliRunner
 
+from headlens.backbone import load
 from headlens.cli import app
+from headlens.detectors.methods.registry import PRESETS, build
+from headlens.detectors.stages import TrainingConfig
+from headlens.errors import ConfigError
 from headlens.training.interrupt import Stopped
 
 ARGUMENTS = ["train", "--data", "procedural:industrial/aux", "--per-category", "2", "--cpu", "--out"]
@@ -29,3 +34,42 @@ def test_a_stop_is_said_in_one_line(ended, said, status, tmp_path, monkeypatch):
     done = CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run")])
     assert said in done.output and done.exit_code == status
     assert "Traceback" not in done.output and "Aborted" not in done.output
+
+
+def test_help_names_every_preset_that_can_be_trained():
+    said = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).output
+    said = " ".join(re.sub("[│*]", " ", said).split())  # it is wrapped, in a box
+    line = said[said.index("--preset") : said.index("--backbone")]
+    clip = load("mini")
+    for name in PRESETS:
+        assert bool(build(clip, name).stages(TrainingConfig())) == (f" {name}," in line or f" {name}." in line), name
+
+
+def test_progress_has_the_terms_of_any_loss_and_the_stage(tmp_path, monkeypatch):
+    shown = []
+
+    def trained(*_, begin, progress, **__):
+        begin(0, 2)
+        progress({"step": 1, "stage": "text", "seconds": 0.1, "label": 0.25})
+        progress({"step": 2, "stage": "image", "seconds": 0.2, "pixel": 0.5})
+        return {}
+
+    monkeypatch.setattr("headlens.training.trainer.train", trained)
+    monkeypatch.setattr("tqdm.tqdm.set_postfix", lambda self, terms: shown.append(terms))
+    CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run")], catch_exceptions=False)
+    assert shown == [{"stage": "text", "label": "0.250"}, {"stage": "image", "pixel": "0.500"}]
+
+
+def test_a_config_may_name_the_method(tmp_path, monkeypatch):
+    """As the one of a run does."""
+    built = []
+    monkeypatch.setattr(
+        "headlens.training.trainer.train", lambda detector, *_, **__: built.append(detector.config) or {}
+    )
+    config = tmp_path / "mine.toml"
+    config.write_text('[detector]\nmethod = "headclip"\nalpha = 0.25\n')
+    CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run"), "--config", str(config)], catch_exceptions=False)
+    assert built[0].alpha == 0.25
+    config.write_text('[detector]\nmethod = "daydream"\n')
+    with pytest.raises(ConfigError, match=r"mine\.toml: method is 'daydream'; this headlens has headclip"):
+        CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run"), "--config", str(config)], catch_exceptions=False)

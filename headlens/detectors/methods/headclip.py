@@ -6,9 +6,9 @@ that lets the anomaly map decide at image level, too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -224,7 +224,8 @@ class HeadCLIP(Detector):
         groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts if part is not None]
         if not any(group["params"] for group in groups):
             return ()
-        keep = see_kept = None
+        keep: Callable[[Tensor], Any] | None = None
+        see_kept: Callable[[Any, Sequence[str]], Prediction] | None = None
         if self.weights is None:
             keep, see_kept = self._keep_features, self._see_features
         elif set(self.config.streams) == {"local"}:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from headlens.backbone import Backbone
 from headlens.backbone.checkpoint import read_checkpoint
-from headlens.detectors.methods.headclip import HeadCLIP
-from headlens.detectors.methods.registry import preset
+from headlens.detectors.detector import Detector
+from headlens.detectors.methods.registry import build, preset
 from headlens.errors import CheckpointError, RunError
 
 _DEEP = "compound_prompts_text."
@@ -104,7 +104,7 @@ def read_prompts(path: str | Path) -> PublishedPrompts:
     )
 
 
-def published_detector(prompts: PublishedPrompts, backbone: Backbone) -> HeadCLIP:
+def published_detector(prompts: PublishedPrompts, backbone: Backbone) -> Detector:
     """The detector that its authors evaluate, on ``backbone``.
 
     Raises:
@@ -128,7 +128,7 @@ def published_detector(prompts: PublishedPrompts, backbone: Backbone) -> HeadCLI
             )
     sizes = {"context": prompts.context.shape[1], "deep": len(prompts.deep)}
     sizes |= {"deep_tokens": len(prompts.deep[0])} if prompts.deep else {}
-    detector = HeadCLIP(backbone, preset(prompts.preset, **sizes))
+    detector = build(backbone, preset(prompts.preset, **sizes))
     deep = {f"prompts.deep.{i}": prompt for i, prompt in enumerate(prompts.deep)}
     detector.load_state_dict({"prompts.context": prompts.context, **deep})
     return detector.requires_grad_(False).eval()

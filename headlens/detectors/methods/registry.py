@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,8 @@ from headlens.detectors.detector import Detector, MethodConfig
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
 from headlens.errors import ConfigError
 
-METHODS: dict[str, tuple[type[Detector], type[MethodConfig]]] = {"headclip": (HeadCLIP, HeadCLIPConfig)}
-"""Of each method by name, its detector and its settings."""
+METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {"headclip": (HeadCLIP, HeadCLIPConfig)}
+"""Of each method by name, what makes its detector of backbone, settings and seed; and its settings."""
 
 _HEADCLIP = HeadCLIPConfig()
 _ANOMALYCLIP = replace(_HEADCLIP, head_weights="none", alpha=0.0)
@@ -37,7 +37,7 @@ def preset(name: str, **changes: Any) -> MethodConfig:
     """
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
-    return type(PRESETS[name]).of(PRESETS[name].table() | changes)
+    return _changed(PRESETS[name], changes)
 
 
 def build(backbone: Backbone, method: str | MethodConfig = "headclip", seed: int = 0, **changes: Any) -> Detector:
@@ -56,8 +56,12 @@ def build(backbone: Backbone, method: str | MethodConfig = "headclip", seed: int
     >>> build(load("mini"), "crane", taps=(23,)).config.score_pooling
     0.5
     """
-    config = preset(method, **changes) if isinstance(method, str) else replace(method, **changes)
+    config = preset(method, **changes) if isinstance(method, str) else _changed(method, changes)
     return METHODS[method_of(config)][0](backbone, config, seed)
+
+
+def _changed(config: MethodConfig, changes: Mapping[str, Any]) -> MethodConfig:
+    return type(config).of(config.table() | dict(changes))
 
 
 def method_of(config: MethodConfig) -> str:

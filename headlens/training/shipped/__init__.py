@@ -1,4 +1,4 @@
-"""Runs that ship with headlens: detectors on the embedded backbone, which has seen painted pictures only.
+"""Runs that ship with headlens: detectors on the embedded backbone, which has seen procedural images only.
 
 ``mini-industrial`` and ``mini-medical`` are HeadCLIP; with ``-anomalyclip`` behind they are without head weights and
 joint score, with ``-shallow`` without deep prompts. Of each there are three seeds, ``mini-industrial-0`` to ``-2``.
