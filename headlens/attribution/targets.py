@@ -165,19 +165,19 @@ class HeadTarget(Target):
         """The direct effect in every image, [B]."""
         reading = forward.reading
         check_unadapted(reading.plan, self.name)
-        reached = [tap for tap in reading.plan.taps if self._writes(reading, tap)]
         with full_precision(forward.margins.image.device):
-            parts = {tap: self._part(forward, reading.taps[tap], forward.out.tapped[tap], 1) for tap in reached}
             if self.head.stream == "local":
-                drawn = torch.stack(list(parts.values())).sum(0) / len(reading.plan.taps)
+                drawn = torch.stack([self._drawn(forward, tap) for tap in reading.plan.taps]).mean(0)
                 return drawn @ self.share(forward.size)
             of_cls, of_patches = reading.pooling.held(forward.features.cls, forward.features.taps, forward.margins.taps)
             effect = of_cls * self._part(forward, reading.image, forward.out.cls[:, None], 0)[:, 0]
-            return sum(((of_patches[tap] * part).sum(1) for tap, part in parts.items() if tap in of_patches), effect)
+            return sum(((weight * self._drawn(forward, tap)).sum(1) for tap, weight in of_patches.items()), effect)
 
-    def _writes(self, reading: Reading, tap: int) -> bool:
-        """Whether what is read at the tap has the head in it."""
-        return self.head.layer in reading.plan.writers(tap).get(self.head.stream, ())
+    def _drawn(self, forward: Forward, tap: int) -> Tensor:
+        """The head's part of the margins at a tap, [B, N]; 0 where nothing of it is read."""
+        if self.head.layer not in forward.reading.plan.writers(tap).get(self.head.stream, ()):
+            return torch.zeros_like(forward.margins.taps[tap])
+        return self._part(forward, forward.reading.taps[tap], forward.out.tapped[tap], 1)
 
     def _part(self, forward: Forward, readout: Readout, tokens: Tensor, first: int) -> Tensor:
         """The head's part of the margins of raw ``tokens`` [B, n, D], which stand from ``first`` on: [B, n]."""
