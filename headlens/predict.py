@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 Image = Union[str, Path, "PIL.Image.Image", np.ndarray, Tensor, Pixels]
-Picture = Image
 
 
 def as_bytes(image: Any) -> Tensor:

@@ -25,7 +25,7 @@ from headlens.detectors.scoring import Unit
 from headlens.errors import RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
 from headlens.heads.exactness import check_gradients
-from headlens.predict import Picture, as_bytes
+from headlens.predict import Image, as_bytes
 from headlens.printing import reason
 from headlens.provenance import computed, detector_provenance
 from headlens.results import Result, ordered, save_arrays
@@ -176,7 +176,7 @@ def rounding(row: pd.Series, values: np.ndarray) -> float:
 
 def attribute(
     detector: Any,
-    images: Picture | Sequence[Picture],
+    images: Image | Sequence[Image],
     method: str = "integrated_gradients",
     target: str = "joint_margin",
     *,

@@ -27,7 +27,7 @@ def draw(context: FigureContext) -> RenderedFigure:
     for domain, on in zip(context, parts, strict=True):
         run = domain.run
         shown = examples(domain.subset, CATEGORY_INDEX + 1, run.size)[-1]
-        found = heads.map_parts(run.detector, shown.image, size=run.size, thing=shown.record.category)
+        found = heads.map_parts(run.detector, shown.image, size=run.size, category=shown.record.category)
         where: dict[str, Any] = {"peak": peak_of(found.margin), "shape": found.native, "mask": shown.mask}
         head_maps(found.image, found.margin, found.strongest(TOP), on=on, title=shown.title, **where)
         ranked = found.shares["peak"].sort_values(ascending=False)

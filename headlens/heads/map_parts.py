@@ -1,4 +1,4 @@
-"""``map_parts``: which heads draw the anomaly map of one picture, and which work against it."""
+"""``map_parts``: which heads draw the anomaly map of one image, and which work against it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import torch
-from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from headlens import html, plots
 from headlens.data import Pixels, Preprocess, read_image
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ShapeError
 from headlens.files import SOFTWARE
 from headlens.heads.clean import clean_forward
 from headlens.heads.direct import tap_parts
 from headlens.heads.exactness import check_unhooked, held
 from headlens.heads.variants import Head, names_of
-from headlens.predict import Picture, as_bytes
+from headlens.predict import Image, as_bytes
 from headlens.provenance import detector_provenance
-from headlens.results import Result, beside, read_parquet, write
+from headlens.results import Result, beside, read_parquet, save_frame, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,14 +35,14 @@ _PEAK = 0.05  # of the patches are the peak: those where the margin is highest
 
 @dataclass(frozen=True)
 class MapParts(Result):
-    """The margin map of one picture, part by part.
+    """The margin map of one image, part by part.
 
     Args:
         frame: a row for each head and patch: stream, layer, head, row, column, ``value``; and what no head wrote (MLPs,
             biases, adapters, embedding, read-out) as kind ``rest``. Their sum at a patch is the margin there.
         shares: a row for each head: ``peak``, its mean over the 5 % of patches where the margin is highest, minus its
             mean over all. Over all parts they add up to how far the peak stands out.
-        image: the picture as it was seen, [S, S, 3] uint8.
+        image: the image as it was seen, [S, S, 3] uint8.
     """
 
     shares: pd.DataFrame
@@ -61,13 +61,13 @@ class MapParts(Result):
         ]
 
     def save(self, path: str | Path) -> Path:
-        """As ``Result.save``; shares and picture stand beside it, ``NAME.shares.SUFFIX`` and ``NAME.picture.png``."""
+        """As ``Result.save``; shares and image stand beside it, ``NAME.shares.SUFFIX`` and ``NAME.picture.png``."""
         path = super().save(path)
-        Result(self.shares, self.provenance).save(beside(path, "shares"))
+        save_frame(beside(path, "shares"), self.shares, self.provenance)
         sink = io.BytesIO()
         about = PngInfo()
         about.add_text("Software", SOFTWARE)
-        Image.fromarray(self.image).save(sink, "png", pnginfo=about)
+        PIL.Image.fromarray(self.image).save(sink, "png", pnginfo=about)
         write(path.with_name(f"{path.stem}.picture.png"), sink.getvalue())
         return path
 
@@ -79,7 +79,7 @@ class MapParts(Result):
         return cls(*read_parquet(path), read_parquet(beside(path, "shares"))[0], image)
 
     def plot(self, ax: Any = None, top: int = 4) -> tuple[Figure, Any]:
-        """The picture, its margin map, and the ``top`` heads of each sign, over their own means; the peak is outlined.
+        """The image, its margin map, and the ``top`` heads of each sign, over their own means; the peak is outlined.
 
         Args:
             ax: as many axes as panels, 2 (1 + top): two rows, the second below the first; a new figure when None.
@@ -94,7 +94,7 @@ class MapParts(Result):
         shown = self.strongest(top)
         names = list(shown)
         across = len(names) // 2
-        panels = ["picture", *names[:across], "margin", *names[across:]]
+        panels = ["image", *names[:across], "margin", *names[across:]]
         return plots.head_maps(
             self.image,
             self.margin,
@@ -107,7 +107,7 @@ class MapParts(Result):
 
     @property
     def native(self) -> tuple[int, int]:
-        """Height and width of the picture as it was given; those of ``image`` where they were not written down."""
+        """Height and width of the image as it was given; those of ``image`` where they were not written down."""
         height, width = self.provenance.get("native") or self.image.shape[:2]
         return height, width
 
@@ -137,32 +137,38 @@ def peak_of(margin: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def map_parts(
-    detector: Detector, picture: Picture, *, tap: int | None = None, size: int | None = None, thing: str = "object"
+    detector: Detector | HasDetector,
+    image: Image,
+    *,
+    tap: int | None = None,
+    size: int | None = None,
+    category: str = "object",
 ) -> MapParts:
     """The margin of every patch as a sum over heads, exact; the mean over taps, or at one of them.
 
     Args:
-        detector: whose heads.
-        picture: a path, a PIL image, an array, a tensor; see ``headlens.predict``.
+        detector: whose heads; or a run.
+        image: a path, a PIL image, an array, a tensor; see ``headlens.predict``.
         tap: at which; the mean over all when None.
-        size: the picture is resized to this square; the detector's own size when None.
-        thing: what it shows; it only matters to class-aware prompts.
+        size: the image is resized to this square; the detector's own size when None.
+        category: what it shows; it only matters to class-aware prompts.
 
     Raises:
-        DataError, ShapeError: no picture; a tap that the detector does not read.
+        DataError, ShapeError: no image; a tap that the detector does not read.
         ConfigError: a hook that would not be called.
 
     >>> import headlens
-    >>> found = map_parts(headlens.load("mini-industrial").detector, torch.zeros(3, 56, 56), size=56)
+    >>> found = map_parts(headlens.load("mini-industrial"), torch.zeros(3, 56, 56), size=56)
     >>> found.margin.shape, len(found.shares)
     ((4, 4), 384)
     """
+    detector = detector_of(detector)
     check_unhooked(detector, "the parts of a map")
-    shown = str(picture) if isinstance(picture, (str, Path)) else type(picture).__name__
+    shown = str(image) if isinstance(image, (str, Path)) else type(image).__name__
     preprocess = Preprocess(size or detector.image_size)
-    given = as_bytes(picture)
+    given = as_bytes(image)
     seen = preprocess(Pixels(given, None)).image
-    clean = clean_forward(detector, preprocess.normalise(seen[None].to(detector.device)), [thing])
+    clean = clean_forward(detector, preprocess.normalise(seen[None].to(detector.device)), [category])
     taps = clean.plan.taps if tap is None else (tap,)
     heads: dict[Head, Tensor] = {}
     total = torch.zeros(())
