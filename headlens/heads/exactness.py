@@ -13,13 +13,13 @@ from headlens.backbone.plan import VisionPlan
 from headlens.detectors.detector import Detector
 from headlens.detectors.reading import Reading
 from headlens.errors import ConfigError, ShapeError
+from headlens.heads.images import one_patch
 
 
+@torch.no_grad()
 def blank_reading(detector: Detector) -> Reading:
     """How a detector reads one empty image: what of a reading no image has a part in."""
-    proj, patch = detector.backbone.vision.proj, detector.backbone.vision.cfg.patch_size
-    with torch.no_grad():
-        return detector.reading(proj.new_zeros(1, 3, patch, patch), ["object"])
+    return detector.reading(one_patch(detector), ["object"])
 
 
 def held(detector: Detector) -> list[str]:

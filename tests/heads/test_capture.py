@@ -115,3 +115,15 @@ def test_pictures_and_bad_input(captured):
         captured.save("heads.csv")
     with pytest.raises(ConfigError, match=r"'entrpy' was not captured; there are .*entropy"):
         captured.plot(metric="entrpy")
+
+
+def test_local_heads_have_a_part_in_a_pooled_image_margin(make, pictures, tmp_path):
+    detector = make(score_pooling=0.5)
+    found = capture(detector, pictures, tmp_path / "capture").frame.query("metric == 'image_margin'")
+    parts = contributions(detector, pictures, check_sums=True).frame.query("metric == 'image_margin'")
+    keys = ["image", "stream", "layer", "head"]
+    expected = parts[parts["kind"] == "head"].set_index(keys)["value"]
+    assert set(found["stream"]) == {"global", "local"} and len(found) == len(expected)
+    assert np.allclose(found.set_index(keys)["value"].loc[expected.index], expected)
+    sums = parts.groupby("image").agg(value=("value", "sum"), baseline=("baseline", "first"))
+    assert np.allclose(sums["value"], sums["baseline"], rtol=0, atol=1e-11)

@@ -1,0 +1,61 @@
+"""What the lens refuses: every refusal with what it says, asked of parts and not of methods."""
+
+from __future__ import annotations
+
+import pytest
+
+from headlens.backbone import LocalStream, VisionPlan
+from headlens.errors import ConfigError, ShapeError
+from headlens.heads import exactness
+from headlens.heads.variants import Head
+
+BESIDE = VisionPlan((1, 3), LocalStream(1), adapters={"global": {2: abs}, "local": {1: abs, 9: abs}})
+REFUSALS = {
+    "check_tap": (lambda check: check(BESIDE, 2), ShapeError, "tap 2 is not read; taps are 1, 3"),
+    "check_local": (lambda check: check(VisionPlan((3,))), ConfigError, "no local stream.*take its global heads"),
+    "check_reached": (
+        lambda check: check({("global", 3)}, "global", 1),
+        ConfigError,
+        r"heads of layer 1 of the global stream have no direct effect.*contributions has the stream below it.*'below'",
+    ),
+    "check_straight": (
+        lambda check: check(BESIDE, [Head("local", 2, 0), Head("global", 3, 0), Head("global", 2, 1)], "a name"),
+        ConfigError,
+        r"a name for L2H1: the adapter after block 2.*name heads above block 2",
+    ),
+    "check_unadapted": (lambda check: check(BESIDE, "L3H0"), ConfigError, "L3H0 as a target.*attribute a score"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals_of_plans(name):
+    refuse, error, message = REFUSALS[name]
+    with pytest.raises(error, match=message):
+        refuse(getattr(exactness, name))
+
+
+def test_refusals_of_detectors(detector):
+    exactness.check_unhooked(detector, "a thing")
+    exactness.check_gradients(detector, None)
+    with pytest.raises(ConfigError, match="smaller than float16 can tell from 0; choose bfloat16"):
+        exactness.check_gradients(detector, "float16")
+    with (
+        detector.backbone.vision.hooks([("ln_final.hook_scale", lambda scale, hook: scale)]),
+        pytest.raises(ConfigError, match=r"a thing would not call the hook at vision\.ln_final\.hook_scale: remove it"),
+    ):
+        exactness.check_unhooked(detector, "a thing")
+
+
+def test_no_refusal_is_without_a_test():
+    assert {name for name in vars(exactness) if name.startswith("check_")} == {
+        *REFUSALS,
+        "check_unhooked",
+        "check_gradients",
+    }
+
+
+def test_what_no_adapter_changes_is_not_refused():
+    exactness.check_straight(BESIDE, [Head("local", 2, 0), Head("global", 3, 0)], "a name")
+    exactness.check_unadapted(VisionPlan((1, 3), LocalStream(1), adapters={"global": {}}), "L3H0")
+    exactness.check_local(BESIDE)
+    exactness.check_tap(BESIDE, 3)
