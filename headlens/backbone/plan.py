@@ -29,6 +29,8 @@ class Adapter(Protocol):
     def pull(self, x: Tensor, covector: Tensor) -> Tensor | None:
         """``r`` with ``<adapter(x), covector> = <x, r> + what does not depend on x``, masks and norms held; [B, T, D].
 
+        At every token by itself: an adapter that mixes tokens has no such ``r``.
+
         Args:
             x: the stream before the adapter, [B, T, D].
             covector: what is read after it, [B, T, D].

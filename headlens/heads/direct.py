@@ -28,7 +28,7 @@ from headlens.detectors.readout import Covector, Readout
 from headlens.errors import IdentityError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.exactness import check_reached, check_tap
-from headlens.precision import full_precision, wide
+from headlens.precision import full_precision, rounding_unit, wide
 
 KINDS = ("head", "mlp", "bias", "adapter", "embedding", "below", "readout")
 """Of parts. ``adapter``: what is no linear function of the stream before it; ``below``: the stream before an adapter
@@ -247,7 +247,7 @@ def check_streams(clean: CleanRun, precision: torch.dtype) -> None:
 
 
 def _compare(found: Tensor, expected: Tensor, what: str, size: float, precision: torch.dtype) -> None:
-    off, allowed = float((found - expected).abs().max()), 16 * torch.finfo(precision).eps * size
+    off, allowed = float((found - expected).abs().max()), 16 * rounding_unit(precision, found.device) * size
     if not off <= allowed:
         raise IdentityError(f"{what} by {off:.3g}; rounding explains {allowed:.3g}")
 

@@ -204,7 +204,10 @@ def test_parts_under_adapters_are_what_is_left_of_them_behind_those(planned, ima
     for head in range(4):
         of_cls = read(risen("global", 1, head, 4)[:, 0], clean.x[-1][:, 0])
         of_patches = read(risen("local", 1, head, 4)[:, patches], clean.y[3][:, patches])
-        close(tap_parts(clean, 3).heads["local"][:, :, 0, head], of_patches)
+        parts = tap_parts(clean, 3)
+        close(parts.heads["local"][:, :, 0, head], of_patches)
+        rests = [value for part, value in parts.terms.items() if part.kind == "adapter"]
+        assert len(rests) == 3 and torch.stack(rests).abs().max() < 1e-12  # nothing in them is no product with x
         effect = image_parts(clean).heads["global"][:, 1, head]
         if not pooling:
             close(effect, of_cls)
