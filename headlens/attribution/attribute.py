@@ -17,14 +17,14 @@ from torch import Tensor
 from headlens import html, plots
 from headlens.attribution.methods import Method, method_of
 from headlens.attribution.pixels import BASELINES, baseline_of
-from headlens.attribution.targets import Target, target_of
+from headlens.attribution.targets import SCORES, Target, target_of
 from headlens.data import Pixels, Preprocess
 from headlens.detectors.detector import detector_of
 from headlens.detectors.precision import at_precision
 from headlens.detectors.scoring import Unit
 from headlens.errors import RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
-from headlens.heads.exactness import check_gradients
+from headlens.heads.exactness import check_gradients, held
 from headlens.predict import Image, as_bytes
 from headlens.printing import reason
 from headlens.provenance import computed, detector_provenance
@@ -245,6 +245,7 @@ def attribute(
         baseline=None if "baseline" not in settings else BASELINES[settings["baseline"]],
         size=preprocess.size,
         category=category,
+        held=held(detector) if method == "contributions" or target not in SCORES else [],
         **computed(detector, precision),
     )
     return Attribution(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from headlens.attribution.methods import METHODS, Method, method_of
 from headlens.attribution.sanity import CHECKS, UNCHANGED, random_head_weights, rank_correlation, with_random_blocks
 from headlens.attribution.targets import Target, target_of
 from headlens.data import Batch, DataSet
-from headlens.detectors.detector import Detector, detector_of
+from headlens.detectors.detector import detector_of
 from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError, DataError, ShapeError
 from headlens.heads.exactness import check_gradients
@@ -165,7 +164,11 @@ def faithfulness(
     masks: dict[str, list[Tensor]] = defaultdict(list)
     skipped: dict[str, str] = {}
     with at_precision(detector, precision) as lowered:
-        targets = _targets(lowered, target, measures, seed)
+        models = {"": target_of(lowered, target)}
+        if "head_weights" in measures:
+            models["head_weights"] = replace(models[""], head_weights=random_head_weights(lowered, seed))
+        if "upper_blocks" in measures:
+            models["upper_blocks"] = replace(models[""], detector=with_random_blocks(lowered, seed=seed))
         for one in sets:
             loader = Images(lowered, one, size, 1)
             for part, image in loader:
@@ -174,8 +177,9 @@ def faithfulness(
                     masks[one.domain].append(mask)
                 about: dict[str, Any] = {"domain": one.domain, "dataset": one.name, "category": record.category}
                 about |= {"image": record.name, "anomalous": record.anomalous}
+                targets = {name: replace(model, category=record.category) for name, model in models.items()}
                 for name, chosen in settings.items():
-                    attributed = _Attributed(method_of(name), chosen, targets(record.category), image)
+                    attributed = _Attributed(method_of(name), chosen, targets, image)
                     if mask is not None:
                         maps[one.domain, name].append(attributed.map.cpu())
                     for metric in (measure for measure in measures if measure != "aupro"):
@@ -196,23 +200,6 @@ def faithfulness(
     made |= computed(detector, precision)
     frame = ordered(pd.concat(frames, ignore_index=True))
     return Faithfulness(frame, provenance(detector, sets[0], **made), images)
-
-
-def _targets(detector: Detector, name: str, measures: Sequence[str], seed: int) -> Callable[[str], dict[str, Target]]:
-    """Of a category, the target of the detector, called "", and of the randomised ones that measures ask for."""
-    weights = random_head_weights(detector, seed) if "head_weights" in measures else None
-    shuffled = with_random_blocks(detector, seed=seed) if "upper_blocks" in measures else None
-
-    @cache
-    def of(category: str) -> dict[str, Target]:
-        made = {"": target_of(detector, name, category)}
-        if weights is not None:
-            made["head_weights"] = target_of(detector, name, category, head_weights=weights)
-        if shuffled is not None:
-            made["upper_blocks"] = target_of(shuffled, name, category)
-        return made
-
-    return of
 
 
 def _settings(

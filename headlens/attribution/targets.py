@@ -189,17 +189,13 @@ class HeadTarget(Target):
 
 
 def target_of(
-    detector: Any,
-    name: str = "joint_margin",
-    category: str = "object",
-    region: Tensor | None = None,
-    head_weights: Mapping[str, Tensor] | None = None,
+    detector: Any, name: str = "joint_margin", category: str = "object", region: Tensor | None = None
 ) -> Target:
     """The target of that name; see the table above.
 
     Args:
         detector: any, or a run.
-        name, category, region, head_weights: as of ``Target``.
+        name, category, region: as of ``Target``.
 
     Raises:
         ConfigError: an unknown target, or a region for one that reads no map.
@@ -214,12 +210,12 @@ def target_of(
     detector = detector_of(detector)
     check_unhooked(detector, "attribution", calls_tower=True)
     if name in SCORES:
-        made: Target = ScoreTarget(detector, name, category, region, head_weights)
+        made: Target = ScoreTarget(detector, name, category, region)
     elif name.startswith("L"):
         head = Head.of(name)
         heads_of(detector, [head.layer], [head.head], [head.stream])  # raises where there is no such head
         check_unhooked(detector, f"the direct effect of {head}")
-        made = HeadTarget(detector, str(head), category, region, head_weights)
+        made = HeadTarget(detector, str(head), category, region)
     else:
         raise ConfigError(f"unknown target {name!r}: there are {', '.join(SCORES)}, and heads such as L18H7")
     if region is not None and not (name == "map_margin" or name.endswith("/local")):

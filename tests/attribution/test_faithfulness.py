@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_random_models_differ_where_they_should(detector, images):
         assert torch.equal(value, before[name]) != (upper and value.numel() > 1)
         assert torch.equal(value.flatten().sort().values, before[name].flatten().sort().values)
     for name in ("image_margin", "map_margin"):
-        for other in (target_of(blocks, name), target_of(detector, name, head_weights=weights)):
+        for other in (target_of(blocks, name), replace(target_of(detector, name), head_weights=weights)):
             assert not torch.allclose(other(images), target_of(detector, name)(images))
     with pytest.raises(ShapeError, match="9 blocks cannot be shuffled; there are 4"):
         with_random_blocks(detector, 9)
@@ -96,7 +97,7 @@ def test_random_models_differ_where_they_should(detector, images):
 def test_random_head_weights_are_those_of_a_detector_that_learned_them(method, make, images):
     detector = make()
     weights = random_head_weights(detector, seed=3)
-    random = METHODS[method](target_of(detector, "image_margin", head_weights=weights), images)
+    random = METHODS[method](replace(target_of(detector, "image_margin"), head_weights=weights), images)
     with torch.no_grad():
         for stream, raw in detector.weights.raw.items():
             raw.copy_(weights[stream])

@@ -145,7 +145,7 @@ def test_class_aware_prompts_are_those_of_the_category(make, images):
 def test_head_weights_stand_in_place_of_learned_ones(make, images):
     detector = make()
     ones = {stream: torch.ones_like(weight) for stream, weight in detector.head_weights().items()}
-    unweighed = target_of(detector, "joint_score", head_weights=ones)(images)
+    unweighed = replace(target_of(detector, "joint_score"), head_weights=ones)(images)
     with torch.no_grad():
         for raw in detector.weights.raw.values():
             raw.fill_(1)
