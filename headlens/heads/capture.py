@@ -80,18 +80,18 @@ class Capture:
         """
         sums: pd.DataFrame | None = None
         for part in self.parts():
-            flawed = part["anomalous"].fillna(False).astype(bool)
-            normal = ~part["anomalous"].fillna(True).astype(bool)
+            yes = part["anomalous"].fillna(False).astype(bool)
+            no = ~part["anomalous"].fillna(True).astype(bool)
             value = part["value"].astype(float)
-            own = part[_KEYS].assign(n=1, s=value, q=value**2, a=flawed, b=normal, sa=value * flawed, sb=value * normal)
-            own = own.groupby(_KEYS, sort=False).sum()
-            sums = own if sums is None else sums.add(own, fill_value=0)
+            terms = part[_KEYS].assign(n=1, s=value, q=value**2, a=yes, b=no, sa=value * yes, sb=value * no)
+            terms = terms.groupby(_KEYS, sort=False).sum()
+            sums = terms if sums is None else sums.add(terms, fill_value=0)
         assert sums is not None
         mean = sums["s"] / sums["n"]
         spread = np.sqrt((sums["q"] / sums["n"] - mean**2).clip(lower=0))
-        normal, flawed = (sums[total] / sums[count].replace(0, np.nan) for total, count in (("sb", "b"), ("sa", "a")))
-        found = {"images": sums["n"].astype(int), "mean": mean, "std": spread, "normal": normal, "anomalous": flawed}
-        return pd.DataFrame(found).reset_index()
+        normal, anomalous = (sums[s] / sums[count].replace(0, np.nan) for s, count in (("sb", "b"), ("sa", "a")))
+        columns = {"images": sums["n"].astype(int), "mean": mean, "std": spread, "normal": normal}
+        return pd.DataFrame({**columns, "anomalous": anomalous}).reset_index()
 
     def _repr_html_(self) -> str:
         facts = {"made by": made_by(self.provenance), "folder": self.folder.name, "files": len(self.files)}
@@ -108,10 +108,10 @@ class Capture:
         Raises:
             ConfigError: a quantity that was not captured.
         """
-        found = self.summary
-        rows = found[found["metric"] == metric]
+        summary = self.summary
+        rows = summary[summary["metric"] == metric]
         if rows.empty:
-            raise ConfigError(f"{metric!r} was not captured; there are {', '.join(found['metric'].unique())}")
+            raise ConfigError(f"{metric!r} was not captured; there are {', '.join(summary['metric'].unique())}")
         centre = 0 if metric.endswith("margin") else 1 if metric == "cls_on_flaw" else None
         return plots.grids(
             rows,
@@ -257,7 +257,7 @@ def _measured(clean: CleanRun, anomalous: Tensor) -> Iterator[tuple[str, int, st
             if stream == "global":
                 yield stream, layer, "z_norm", norms[:, 0]
             patterns = (
-                block.attn.pattern(*own, attention) for own in zip(q.split(1), k.split(1), v.split(1), strict=True)
+                block.attn.pattern(*one, attention) for one in zip(q.split(1), k.split(1), v.split(1), strict=True)
             )
             for metric, values in _attention(patterns, clean.patches, stream, anomalous).items():
                 yield stream, layer, metric, values
@@ -285,18 +285,18 @@ def _attention(patterns: Iterable[Tensor], at: slice, stream: str, anomalous: Te
     """
     rows: dict[str, list[Tensor]] = {}
     for number, pattern in enumerate(patterns):
-        own = wide(pattern[0])
-        own = own / own.sum(-1, keepdim=True)
-        entropy = torch.special.entr(own).sum(-1)  # (H, T)
-        found = {"entropy_patches": entropy[:, at].mean(1)}
+        attention = wide(pattern[0])
+        attention = attention / attention.sum(-1, keepdim=True)
+        entropy = torch.special.entr(attention).sum(-1)  # (H, T)
+        values = {"entropy_patches": entropy[:, at].mean(1)}
         if stream == "global":
-            cls = own[:, 0]  # (H, T)
-            found |= {"entropy": entropy[:, 0], "cls_self": cls[:, 0], "cls_peak": cls[:, at].amax(1)}
+            cls = attention[:, 0]  # (H, T)
+            values |= {"entropy": entropy[:, 0], "cls_self": cls[:, 0], "cls_peak": cls[:, at].amax(1)}
             share, on = anomalous[number].float().mean(), cls[:, at][:, anomalous[number]].sum(1)
-            found["cls_on_flaw"] = on / cls[:, at].sum(1) / share  # NaN where there are none
-        for metric, values in found.items():
-            rows.setdefault(metric, []).append(values)
-    return {metric: torch.stack(values) for metric, values in rows.items()}
+            values["cls_on_flaw"] = on / cls[:, at].sum(1) / share  # NaN where there are none
+        for metric, value in values.items():
+            rows.setdefault(metric, []).append(value)
+    return {metric: torch.stack(each) for metric, each in rows.items()}
 
 
 def _anomalous(clean: CleanRun, masks: object = None) -> Tensor:

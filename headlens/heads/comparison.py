@@ -78,8 +78,8 @@ class Comparison(Result):
     @property
     def strongest(self) -> pd.DataFrame:
         """The rows of ``frame``, named by ``name``: the smallest q first, then the largest difference."""
-        found = self.frame.assign(name=names_of(self.frame), size=self.frame["difference"].abs())
-        return found.sort_values(["q", "size"], ascending=[True, False], kind="stable").drop(columns="size")
+        frame = self.frame.assign(name=names_of(self.frame), size=self.frame["difference"].abs())
+        return frame.sort_values(["q", "size"], ascending=[True, False], kind="stable").drop(columns="size")
 
     @property
     def paragraph(self) -> str:
@@ -141,8 +141,8 @@ def compare(*, k: int = 20, level: float = 0.05, seed: int = 0, **domains: Item 
 
     >>> heads = pd.DataFrame({"stream": "local", "layer": 5, "head": range(4)})
     >>> runs = [heads.assign(value=[1.0, 2.0, 3.0 + seed, 9.0]) for seed in range(6)]
-    >>> found = compare(k=2, industrial=runs[:3], medical=runs[3:])
-    >>> found.frame["difference"].tolist()
+    >>> result = compare(k=2, industrial=runs[:3], medical=runs[3:])
+    >>> result.frame["difference"].tolist()
     [0.0, 0.0, 3.0, 0.0]
     """
     if len(domains) != 2 or set(domains) & _TAKEN:
@@ -153,30 +153,30 @@ def compare(*, k: int = 20, level: float = 0.05, seed: int = 0, **domains: Item 
         name: _sources(list(runs) if isinstance(runs, (list, tuple)) else [runs], name)
         for name, runs in domains.items()
     }
-    every = [source for own in sources.values() for source in own]
+    every = [source for each in sources.values() for source in each]
     _check(every)
     keys, values = _table(every)
-    of, labels = every[0].of, np.repeat([False, True], [len(own) for own in sources.values()])
+    of, labels = every[0].of, np.repeat([False, True], [len(each) for each in sources.values()])
     if not 1 <= k < len(keys):
         raise ConfigError(f"k={k}: the overlap needs at least 1 head and fewer than all {len(keys)}")
     if not 0 < level < 1:
         raise ConfigError(f"level={level}: a false discovery rate lies between 0 and 1, such as 0.05")
-    found, tests = differences(values, labels, seed)
-    frame = keys.assign(**{first: values[~labels].mean(0), second: values[labels].mean(0)}, **found)
+    statistics, tests = differences(values, labels, seed)
+    frame = keys.assign(**{first: values[~labels].mean(0), second: values[labels].mean(0)}, **statistics)
     frame["significant"] = frame["q"] <= level
     about = {
         "what": "comparison",
         "of": of,
         "backbone": every[0].backbone,
-        "runs": {name: [source.about for source in own] for name, own in sources.items()},
+        "runs": {name: [source.about for source in each] for name, each in sources.items()},
         "k": k,
         "level": level,
         "seed": seed,
         "tests": tests,
         "versions": versions("numpy", "scipy", "torch"),
     }
-    if (pictures := every[0].about.get("dataset")) and all(source.about["dataset"] == pictures for source in every):
-        about["dataset"] = pictures
+    if (dataset := every[0].about.get("dataset")) and all(source.about["dataset"] == dataset for source in every):
+        about["dataset"] = dataset
     return Comparison(
         ordered(frame), json.loads(json.dumps(about)), _agreement(values, labels, (first, second), k, of, seed)
     )
@@ -211,24 +211,24 @@ class _Source:
 
 
 def _sources(items: Sequence[Item], domain: str) -> list[_Source]:
-    found: list[_Source] = []
+    sources: list[_Source] = []
     for number, item in enumerate(items):
         name = f"{domain} {number}"
-        if isinstance(item, Detector):
-            found.append(_of_detector(item, {"name": name, "sha256": learned_sha256(item)}))
-        elif isinstance(item, Importance):
-            found.append(_of_importance(item, name))
+        if isinstance(item, Importance):
+            sources.append(_of_importance(item, name))
         elif isinstance(item, pd.DataFrame):
-            found.append(_Source("value", item, {}, {"name": name}))
+            sources.append(_Source("value", item, {}, {"name": name}))
+        elif isinstance(item, Detector):
+            sources.append(_of_detector(item, {"name": name, "sha256": learned_sha256(item)}))
         elif isinstance(item, TrainedRun):
-            found.append(_of_run(item))
+            sources.append(_of_run(item))
         else:
             raise ConfigError(
                 f"{domain}: {type(item).__name__} is no run; give headlens.runs, detectors, importance or frames"
             )
-    if not found:
+    if not sources:
         raise ConfigError(f"{domain}: no run; give at least one, and three for intervals")
-    return found
+    return sources
 
 
 def _of_run(run: TrainedRun) -> _Source:
@@ -243,13 +243,17 @@ def _of_detector(detector: Detector, about: dict[str, Any]) -> _Source:
 
 def _of_importance(result: Importance, name: str) -> _Source:
     """In units of the run's mean head: how steep a run's margins are on the whole is no property of a head."""
-    own = result.provenance
-    frame = result.summary
+    made, frame = result.provenance, result.summary
     if frame["metric"].nunique() != 1:
         raise ConfigError(f"{name}: importance for {', '.join(frame['metric'].unique())}; compare one target at a time")
-    about = {"name": name, "sha256": own["learned_sha256"], "dataset": own["dataset"], "metric": frame["metric"].iat[0]}
+    about = {
+        "name": name,
+        "sha256": made["learned_sha256"],
+        "dataset": made["dataset"],
+        "metric": frame["metric"].iat[0],
+    }
     size = frame["importance"].mean() or 1.0  # where nothing matters, nothing is divided
-    return _Source("importance", frame.assign(value=frame["importance"] / size), own["backbone"], about)
+    return _Source("importance", frame.assign(value=frame["importance"] / size), made["backbone"], about)
 
 
 def _check(every: Sequence[_Source]) -> None:
@@ -286,44 +290,44 @@ def _table(every: Sequence[_Source]) -> tuple[pd.DataFrame, np.ndarray]:
         name = source.about["name"]
         if missing := {*KEYS, "value"} - set(source.frame):
             raise ShapeError(f"{name}: no column {sorted(missing)[0]!r}; frames have {', '.join(KEYS)} and value")
-        own = source.frame.astype({"layer": int, "head": int}).set_index(KEYS)["value"].astype(float).sort_index()
-        if (twice := own.index[own.index.duplicated()]).size:
-            raise ShapeError(f"{name}: {Head(*twice[0])} is there twice; give one row a head")
-        if (bad := own.index[~np.isfinite(own)]).size:
+        column = source.frame.astype({"layer": int, "head": int}).set_index(KEYS)["value"].astype(float).sort_index()
+        if (twice := column.index[column.index.duplicated()]).size:
+            raise ShapeError(f"{name}: {Head(*twice[0])} has two rows; give one a head")
+        if (bad := column.index[~np.isfinite(column)]).size:
             raise ShapeError(f"{name}: the value of {Head(*bad[0])} is not finite; drop the head everywhere")
-        if columns and (odd := own.index.symmetric_difference(columns[0].index)).size:
+        if columns and (odd := column.index.symmetric_difference(columns[0].index)).size:
             raise ShapeError(
-                f"{every[0].about['name']} has {len(columns[0])} heads, {name} {len(own)}: {Head(*odd[0])} is only in "
-                "one of them; compare runs with the same heads"
+                f"{every[0].about['name']} has {len(columns[0])} heads, {name} {len(column)}: {Head(*odd[0])} is only "
+                "in one of them; compare runs with the same heads"
             )
-        columns.append(own)
+        columns.append(column)
     return columns[0].index.to_frame(index=False), np.stack(columns)
 
 
-def _who(found: Comparison) -> str:
-    runs = found.provenance["runs"]
-    what = {"weight": "Learned weights", "importance": "Importance", "value": "Values"}[found.provenance["of"]]
-    counts = " and ".join(f"{len(own)} {name} {'run' if len(own) == 1 else 'runs'}" for name, own in runs.items())
-    on = f" on {found.provenance['dataset']['name']}" if "dataset" in found.provenance else ""
-    return f"{what} of {len(found.frame)} heads{on} in {counts}."
+def _who(result: Comparison) -> str:
+    runs = result.provenance["runs"]
+    what = {"weight": "Learned weights", "importance": "Importance", "value": "Values"}[result.provenance["of"]]
+    counts = " and ".join(f"{len(each)} {name} {'run' if len(each) == 1 else 'runs'}" for name, each in runs.items())
+    on = f" on {result.provenance['dataset']['name']}" if "dataset" in result.provenance else ""
+    return f"{what} of {len(result.frame)} heads{on} in {counts}."
 
 
-def _agree(found: Comparison) -> str:
+def _agree(result: Comparison) -> str:
     """How alike runs are, and whether those of two domains are less alike."""
-    own = found.agreement[found.agreement["statistic"] == "spearman"].set_index("pairs")
-    within, between, contrast = list(own.index[:2]), own.index[2], own.index[3]
-    if np.isnan(own.at[between, "value"]):
+    rows = result.agreement[result.agreement["statistic"] == "spearman"].set_index("pairs")
+    within, between, contrast = list(rows.index[:2]), rows.index[2], rows.index[3]
+    if np.isnan(rows.at[between, "value"]):
         return "Rank correlation is undefined, for in at least one run all heads have the same value."
 
     def shown(pairs: str) -> str:
-        low, high = own.at[pairs, "low"], own.at[pairs, "high"]
-        return f"{own.at[pairs, 'value']:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+        low, high = rows.at[pairs, "low"], rows.at[pairs, "high"]
+        return f"{rows.at[pairs, 'value']:.2f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]")
 
     text = f"Two runs of different domains have a rank correlation of {shown(between)}"
-    if np.isnan(own.at[contrast, "value"]):
-        return f"{text}. With one run in a domain nobody can say how far its seeds agree: train more."
+    if np.isnan(rows.at[contrast, "value"]):
+        return f"{text}. With one run in a domain how far its seeds agree is not known: train more."
     text += "".join(f", two {pairs.removeprefix('within ')} runs of {shown(pairs)}" for pairs in within)
-    gap, p, tests = own.at[contrast, "value"], own.at[contrast, "p"], found.provenance["tests"]
+    gap, p, tests = rows.at[contrast, "value"], rows.at[contrast, "p"], result.provenance["tests"]
     if p <= _SURE:
         return f"{text}: domains agree less than seeds do, by {-gap:.2f} (p = {p:.2g} by permuting whole runs)."
     if p <= tests["smallest_p"] * 1.001:
@@ -334,38 +338,38 @@ def _agree(found: Comparison) -> str:
     return f"{text}: that domains agree less than seeds do is not shown (p = {p:.2g} by permuting whole runs)."
 
 
-def _differ(found: Comparison) -> str:
+def _differ(result: Comparison) -> str:
     """How many heads differ, and which the most."""
-    about = found.provenance
+    about = result.provenance
     if np.isnan(about["tests"]["smallest_p"]):
         return "Nor is any head tested, for one run gives no error."
-    count, (first, second) = int(found.frame["significant"].sum()), found.domains
+    count, (first, second) = int(result.frame["significant"].sum()), result.domains
     rate = f"at an estimated false discovery rate of {about['level']:.3g}"
     if count == 0:
         return f"No head differs between the domains {rate}."
-    top = found.strongest.iloc[0]
+    top = result.strongest.iloc[0]
     example = f"{top['name']} ({first} {top[first]:.2f}, {second} {top[second]:.2f})"
     verb = "differs" if count == 1 else "differ"
-    return f"{count} of {len(found.frame)} heads {verb} {rate}; the first is {example}."
+    return f"{count} of {len(result.frame)} heads {verb} {rate}; the first is {example}."
 
 
-def _limits(found: Comparison) -> str:
+def _limits(result: Comparison) -> str:
     """What the numbers rest on."""
-    about, parts = found.provenance, []
+    about, parts = result.provenance, []
     smallest, level = about["tests"]["smallest_p"], about["level"]
     if not np.isnan(smallest):
         if smallest > level:
-            own = f"no single head can have a p below {smallest:.2g}: too few runs to name a head by it"
+            single = f"no single head can have a p below {smallest:.2g}: too few runs to name a head by it"
         else:
-            own = f"by their own tests {int((found.frame['q_own'] <= level).sum())} heads pass the same rate"
+            single = f"by their own tests {int((result.frame['q_own'] <= level).sum())} heads pass the same rate"
         parts.append(
             "This rate pools all heads, as if they were exchangeable where nothing differs. Without that assumption "
-            f"all heads together differ with p = {about['tests']['any_p']:.2g}, and {own}."
+            f"all heads together differ with p = {about['tests']['any_p']:.2g}, and {single}."
         )
     if about["of"] == "importance" and "dataset" not in about:
         parts.append(
-            "Runs saw different pictures: differences of detectors and of pictures are mixed, and no interval covers "
-            "the choice of pictures."
+            "Runs saw different images: differences of detectors and of images are mixed, and no interval covers "
+            "the choice of images."
         )
     name = about["backbone"].get("name")
     if str(about["backbone"].get("weights", "")).startswith("embedded"):

@@ -79,7 +79,7 @@ class Contributions(Result):
             stream: which; all that write into the margin when None.
 
         Raises:
-            ConfigError: a margin that there is not.
+            ConfigError: an unknown margin.
         """
         rows, metric = self.summary, metric or "image_margin"
         metrics = rows["metric"].unique()
@@ -139,9 +139,8 @@ def contributions(
         for metric, parts, margin in _margins(clean):
             if check_sums:
                 check(parts, margin, metric, dtype)
-            own = _values(parts, margin)
-            values.append(own)
-            baselines.append(margin.reshape(len(margin), -1).mean(1, keepdim=True).expand_as(own))
+            values.append(_values(parts, margin))
+            baselines.append(margin.reshape(len(margin), -1).mean(1, keepdim=True).expand_as(values[-1]))
         return {"value": torch.cat(values, 1).T.cpu().numpy(), "baseline": torch.cat(baselines, 1).T.cpu().numpy()}
 
     swept = sweep(

@@ -136,15 +136,11 @@ class Importance(Result):
         ``relative`` divides by the layer's L2 norm, as Michel et al. do to compare layers.
         """
         keys = ["stream", "layer", "head", "metric"]
-        own = self.frame.assign(importance=self.frame["value"].abs())
-        found = (
-            own.groupby(keys, sort=False).agg(importance=("importance", "mean"), signed=("value", "mean")).reset_index()
-        )
-        squares = found.assign(square=found["importance"] ** 2).groupby(["stream", "layer", "metric"], sort=False)[
-            "square"
-        ]
-        norm = squares.transform("sum") ** 0.5
-        return found.assign(relative=found["importance"] / norm.where(norm > 0, 1.0))
+        groups = self.frame.assign(importance=self.frame["value"].abs()).groupby(keys, sort=False)
+        rows = groups.agg(importance=("importance", "mean"), signed=("value", "mean")).reset_index()
+        by_layer = rows.assign(square=rows["importance"] ** 2).groupby(["stream", "layer", "metric"], sort=False)
+        norm = by_layer["square"].transform("sum") ** 0.5
+        return rows.assign(relative=rows["importance"] / norm.where(norm > 0, 1.0))
 
 
 @alone

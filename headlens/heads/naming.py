@@ -78,10 +78,10 @@ class Naming(Result):
         rows = self.frame[self.frame["phrase"].notna()]
         rows = rows.assign(head=names_of(rows)).sort_values(["variance", "head", "rank"], ascending=[False, True, True])
         heads = rows.groupby("head", sort=False)
-        found = heads[["cumulative", "chance", "beats", "variance"]].last()
-        found.insert(0, "phrases", heads["phrase"].agg(", ".join))
+        last = heads[["cumulative", "chance", "beats", "variance"]].last()
+        last.insert(0, "phrases", heads["phrase"].agg(", ".join))
         return [
-            html.table(found.reset_index(), "Heads that write most first; beats near 0.5 means: no better than chance")
+            html.table(last.reset_index(), "Heads that write most first; beats near 0.5 means: no better than chance")
         ]
 
     def plot(self, ax: Axes | None = None, most: int = 6) -> tuple[Figure, Axes]:
@@ -184,7 +184,7 @@ def name_heads(
 def _moments(detector: Detector, part: Batch, images: Tensor, heads: Sequence[Head]) -> Arrays:
     """Count [1, K], mean [1, K, d + 1] and scatter [1, K, d + 1, d + 1] of K heads' ``r``, the label being the last."""
     clean = clean_forward(detector, images, categories(part))
-    found: dict[Head, Moments] = {}
+    of: dict[Head, Moments] = {}
     with full_precision(images.device):
         read = {s: (_scale(clean, s), _labels(part, clean, s)) for s in {head.stream for head in heads}}
         for (stream, layer), group in groupby(sorted(heads), key=itemgetter(0, 1)):
@@ -193,8 +193,8 @@ def _moments(detector: Detector, part: Batch, images: Tensor, heads: Sequence[He
             column = labels.to(rows)[:, None, None].expand(-1, len(chosen), 1)
             moments = Moments.of(torch.cat([rows, column], 2))
             for i, head in enumerate(chosen):
-                found[head] = Moments(moments.count[i], moments.mean[i], moments.scatter[i])
-    return {name: torch.stack([getattr(found[head], name) for head in heads])[None].numpy() for name in _MOMENTS}
+                of[head] = Moments(moments.count[i], moments.mean[i], moments.scatter[i])
+    return {name: torch.stack([getattr(of[head], name) for head in heads])[None].numpy() for name in _MOMENTS}
 
 
 def _scale(clean: CleanRun, stream: str) -> Tensor:
@@ -264,7 +264,7 @@ def _named(
 
 def _by_chance(
     spaces: Mapping[Head, tuple[np.ndarray, np.ndarray]],
-    found: Mapping[Head, pd.DataFrame],
+    frames: Mapping[Head, pd.DataFrame],
     texts: np.ndarray,
     seed: int,
 ) -> dict[Head, dict[str, np.ndarray | float]]:
@@ -273,18 +273,18 @@ def _by_chance(
     Mixtures have the pool's covariance and are as many as its phrases, but none means what one phrase means.
     """
     random = np.random.default_rng(seed)
-    named = [head for head, own in found.items() if own["share"].notna().all()]
+    named = [head for head, rows in frames.items() if rows["share"].notna().all()]
     drawn: dict[Head, list[np.ndarray]] = {head: [] for head in named}
     for _ in range(_DRAWS):
         mixtures = unit(random.standard_normal((len(texts), len(texts))) @ texts)
         for head in named:
-            wanted = len(found[head])
+            wanted = len(frames[head])
             shares = text_span(*spaces[head], mixtures, wanted).share
             drawn[head].append(np.pad(shares, (0, wanted - len(shares))).cumsum())
     return {
         head: {
             "chance": np.mean(drawn[head], axis=0) if head in drawn else np.nan,
-            "beats": np.mean(drawn[head] < own["cumulative"].to_numpy(), axis=0) if head in drawn else np.nan,
+            "beats": np.mean(drawn[head] < rows["cumulative"].to_numpy(), axis=0) if head in drawn else np.nan,
         }
-        for head, own in found.items()
+        for head, rows in frames.items()
     }

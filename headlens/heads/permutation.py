@@ -1,7 +1,7 @@
 """Two groups of a few runs each, over many heads: permutation tests, false discovery rates, intervals over runs.
 
 The unit of uncertainty is the run (a training seed): labels of whole runs are permuted, and runs are left out. Heads of
-one run were learned together, pairs of runs share runs; neither are draws of their own. Arrays only: values [R, N] of R
+one run were learned together, pairs of runs share runs; neither are independent draws. Arrays only: values [R, N] of R
 runs and N heads, and ``second`` [R], which runs are of the second group.
 """
 
@@ -64,13 +64,13 @@ def differences(
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Per-head differences of two groups of runs, and what all heads together say.
 
-    ``p`` is the head's own permutation test of the absolute difference (the t statistic orders the splits likewise),
+    ``p`` is the permutation test of the head alone, by its absolute difference (t would order the splits likewise),
     ``q_own`` Benjamini and Hochberg's over heads. Few runs have few splits, and ``q_own`` may never get small.
 
     ``q`` is the false discovery rate by the pooled null of Tusher, Tibshirani and Chu (SAM, 2001): scores
     ``|difference| / (error + s0)`` of all heads under all other splits are one distribution, which takes heads to be
     exchangeable where nothing differs. ``s0``, the median error, keeps heads that happen to vary little from leading.
-    Counting one more than was found in the null makes q a little too large, and never 0.
+    Counting one more than the null has makes q a little too large, and never 0.
 
     Args:
         values: [R, N].
@@ -84,8 +84,8 @@ def differences(
     """
     if min((~second).sum(), second.sum()) < 2:
         nothing = np.full(values.shape[1], np.nan)
-        found = {"difference": values[second].mean(0) - values[~second].mean(0)}
-        return found | dict.fromkeys(("error", "p", "q_own", "q"), nothing), {
+        apart = {"difference": values[second].mean(0) - values[~second].mean(0)}
+        return apart | dict.fromkeys(("error", "p", "q_own", "q"), nothing), {
             "splits": 1,
             "smallest_p": np.nan,
             "any_p": np.nan,
@@ -114,10 +114,10 @@ def spearman(values: np.ndarray) -> np.ndarray:
 
 def kendall(values: np.ndarray) -> np.ndarray:
     """Kendall's tau-b of every two runs, [R, R]; NaN with a run whose heads are all alike."""
-    found = np.full((len(values), len(values)), np.nan)
+    tau = np.full((len(values), len(values)), np.nan)
     for i, j in combinations(range(len(values)), 2):
-        found[i, j] = found[j, i] = scipy.stats.kendalltau(values[i], values[j]).statistic
-    return found
+        tau[i, j] = tau[j, i] = scipy.stats.kendalltau(values[i], values[j]).statistic
+    return tau
 
 
 def overlap(values: np.ndarray, k: int) -> np.ndarray:
@@ -141,10 +141,10 @@ def pair_means(similarity: np.ndarray, second: np.ndarray) -> np.ndarray:
     """
     first, other = np.flatnonzero(~second), np.flatnonzero(second)
 
-    def mean(found: np.ndarray) -> float:
-        return float(found.mean()) if found.size else np.nan
+    def mean(pairs: np.ndarray) -> float:
+        return float(pairs.mean()) if pairs.size else np.nan
 
-    within = [mean(similarity[np.ix_(own, own)][np.triu_indices(len(own), 1)]) for own in (first, other)]
+    within = [mean(similarity[np.ix_(runs, runs)][np.triu_indices(len(runs), 1)]) for runs in (first, other)]
     between = mean(similarity[np.ix_(first, other)])
     return np.array([*within, between, between - sum(within) / 2])
 

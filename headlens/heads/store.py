@@ -194,7 +194,7 @@ class PatchMaps:
         Raises:
             RunError: a part is gone, or damaged.
         """
-        found = []
+        rows = []
         for number, places in groupby((self._at[i] for i in images), key=itemgetter(0)):
             part = self._parts[number]
             maps = part.arrays.get("patch_map")
@@ -203,8 +203,8 @@ class PatchMaps:
                 if arrays is None:
                     raise RunError(f"{self._store.folder}: part {part.number} is gone; begin again")
                 maps = parallel.current().rows(arrays["patch_map"])
-            found.append(maps[:, [row for _, row in places]])
-        return torch.from_numpy(np.concatenate(found, 1))
+            rows.append(maps[:, [row for _, row in places]])
+        return torch.from_numpy(np.concatenate(rows, 1))
 
 
 def _short(value: object) -> str:

@@ -27,7 +27,7 @@ CONTINUOUS = {
     "joint_score": "joint_score",
     "anomaly_map": "map_change",
 }
-"""Measured in every image, and where from. ``anomaly_map`` is the relative L1 distance from the detector's own map."""
+"""Measured in every image, and where from. ``anomaly_map``: the relative L1 distance from the whole detector's map."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ def images_frame(
 ) -> pd.DataFrame:
     """A row for each of N images, quantity and variant; scores [V + 1, N], the whole detector's first."""
     every = pd.concat([keys.assign(metric=metric) for metric in CONTINUOUS], ignore_index=True)
-    own = [scores[source] for source in CONTINUOUS.values()]
-    value = torch.cat([rows[1:] for rows in own]).T  # (N, K)
-    baseline = torch.cat([rows[:1].expand(len(keys), -1) for rows in own]).T
+    each = [scores[source] for source in CONTINUOUS.values()]
+    value = torch.cat([rows[1:] for rows in each]).T  # (N, K)
+    baseline = torch.cat([rows[:1].expand(len(keys), -1) for rows in each]).T
     records = [image.record for image in known]
     return per_image(data, records, every, value=value, baseline=baseline, effect=value - baseline)
 
@@ -135,7 +135,7 @@ def category_effects(
         grids: for pixel metrics: numbers of n images to their patch maps [·, n, rows, columns], those of the whole
             detector and of this rank's share of the variants: metrics are shared among ranks by variants.
     """
-    found: dict[str, dict[str, Effects]] = {}
+    effects: dict[str, dict[str, Effects]] = {}
     ranked: dict[str, dict[str, Effects]] = {}  # of this rank's variants
     joint = parallel.current().rows(scores["joint_score"])
 
@@ -145,29 +145,30 @@ def category_effects(
     for category in dict.fromkeys(image.record.category for image in known):
         here = [i for i, image in enumerate(known) if image.record.category == category]
         times = draws(len(here), replicates, seed, category)
-        found[category] = {
+        effects[category] = {
             name: of_images(scores[s][1:, here], scores[s][0, here], times) for name, s in CONTINUOUS.items()
         }
-        own: dict[str, Effects] = {}
-        told = [j for j, i in enumerate(here) if known[i].record.anomalous is not None]
-        if told:
-            at = [here[j] for j in told]
+        of_metrics: dict[str, Effects] = {}
+        labelled = [j for j, i in enumerate(here) if known[i].record.anomalous is not None]
+        if labelled:
+            at = [here[j] for j in labelled]
             labels = torch.tensor([known[i].record.anomalous is True for i in at])
-            own |= of_ranks(joint[:, at], labels, times[:, told], metrics)
-        drawn = [(j, truth) for j, i in enumerate(here) if (truth := known[i].truth) is not None]
-        if drawn and grids is not None:
-            maps = grids([here[j] for j, _ in drawn])
-            truth = Truth.joined([truth for _, truth in drawn]).to(detector.device)
-            own |= of_pixels(maps, enlarge, truth, times[:, [j for j, _ in drawn]], metrics, detector.scoring.unit)
+            of_metrics |= of_ranks(joint[:, at], labels, times[:, labelled], metrics)
+        masked = [(j, truth) for j, i in enumerate(here) if (truth := known[i].truth) is not None]
+        if masked and grids is not None:
+            maps = grids([here[j] for j, _ in masked])
+            truth = Truth.joined([truth for _, truth in masked]).to(detector.device)
+            at_masked = times[:, [j for j, _ in masked]]
+            of_metrics |= of_pixels(maps, enlarge, truth, at_masked, metrics, detector.scoring.unit)
         undefined = Effects.undefined(len(joint) - 1, replicates)
-        ranked[category] = {name: own.get(name, undefined) for name in metrics}
-    return {category: found[category] | own for category, own in _of_all_ranks(ranked).items()}
+        ranked[category] = {name: of_metrics.get(name, undefined) for name in metrics}
+    return {category: effects[category] | of_metrics for category, of_metrics in _of_all_ranks(ranked).items()}
 
 
-def _of_all_ranks(own: Mapping[str, Mapping[str, Effects]]) -> dict[str, dict[str, Effects]]:
+def _of_all_ranks(ranked: Mapping[str, Mapping[str, Effects]]) -> dict[str, dict[str, Effects]]:
     """Effects of each rank's share of the variants to those of all."""
     fields = ("value", "effect", "magnitude", "replicates")  # variants are their last axis
-    flat = {f"{c}/{m}": effects for c, metrics in own.items() for m, effects in metrics.items()}
+    flat = {f"{c}/{m}": effects for c, metrics in ranked.items() for m, effects in metrics.items()}
     parts = parallel.current().each({f"{key}/{f}": getattr(e, f) for key, e in flat.items() for f in fields})
 
     def whole(name: str) -> np.ndarray:
@@ -180,13 +181,13 @@ def _of_all_ranks(own: Mapping[str, Mapping[str, Effects]]) -> dict[str, dict[st
     def joined(key: str, baseline: float) -> Effects:
         return Effects(baseline=baseline, **{field: whole(f"{key}/{field}") for field in fields})
 
-    return {c: {m: joined(f"{c}/{m}", own[c][m].baseline) for m in own[c]} for c in own}
+    return {c: {m: joined(f"{c}/{m}", ranked[c][m].baseline) for m in ranked[c]} for c in ranked}
 
 
 def summarised(data: DataSet, keys: pd.DataFrame, effects: Mapping[str, Mapping[str, Effects]]) -> pd.DataFrame:
     """Rows for every category and, first, for their mean (category ``mean``), for every quantity and variant.
 
-    Of each quantity the variants come in the order of their own magnitude, the largest first.
+    Of each quantity the variants come in the order of their magnitude in it, the largest first.
     """
     probe = (keys["kind"] == "none").to_numpy()
     # Local heads by themselves are measured by read-out, all others by restart: each way has its own noise.
@@ -194,12 +195,13 @@ def summarised(data: DataSet, keys: pd.DataFrame, effects: Mapping[str, Mapping[
     frames = []
     for category in (MEAN, *effects):
         parts = list(effects.values()) if category == MEAN else [effects[category]]
-        numbers = {metric: over_categories([own[metric] for own in parts]) for metric in parts[0]}
-        for metric, own in numbers.items():
-            order = np.argsort(-own["magnitude"], kind="stable")  # undefined ones last
+        numbers = {metric: over_categories([each[metric] for each in parts]) for metric in parts[0]}
+        for metric, columns in numbers.items():
+            order = np.argsort(-columns["magnitude"], kind="stable")  # undefined ones last
             order = order[~probe[order]]
-            floor = dict(zip(keys["stream"][probe], own["magnitude"][probe], strict=True))
-            rows = keys.assign(category=category, metric=metric, **own, noise=[floor.get(way, np.nan) for way in ways])
+            floor = dict(zip(keys["stream"][probe], columns["magnitude"][probe], strict=True))
+            rows = keys.assign(category=category, metric=metric, **columns)
+            rows = rows.assign(noise=[floor.get(way, np.nan) for way in ways])
             frames.append(rows.iloc[order])
     frame = pd.concat(frames, ignore_index=True).assign(domain=data.domain, dataset=data.name)
     return ordered(frame)

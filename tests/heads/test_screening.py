@@ -90,5 +90,5 @@ def test_importance_of_something_else_is_refused(found, pictures, make):
     _, ranked = found
     other = make(torch.float32)
     other.weights.raw["local"].data += 0.1
-    with pytest.raises(ConfigError, match="of another detector or of other pictures"):
+    with pytest.raises(ConfigError, match="of another detector or of other images"):
         screen(other, pictures, ranked)
