@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import replace
 
@@ -73,27 +74,26 @@ def test_what_was_made_of_something_else_is_computed_again(context, domains, mad
     assert not fewer.cache.reused
     last = FigureContext(domains, context.cache.folder, batch=4)
     pd.testing.assert_frame_equal(last.importance(domain, other), fewer.importance(domain, other))
-    assert len(last.kept.reused) == 1
+    assert len(last.cache.reused) == 1
     damaged = context.cache.folder / f"importance-industrial-{run.folder.name}.parquet"
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert len(FigureContext(domains, context.cache.folder, batch=4).importance(domain, other)) == len(changed)
     fresh = FigureContext(domains, context.cache.folder, batch=4, fresh=True)
     fresh.importance(domain, other)
-    assert not fresh.kept.reused
+    assert not fresh.cache.reused
 
 
 def test_an_interrupted_sweep_goes_on(domains, tmp_path, monkeypatch):
-    from headlens.heads import gates
+    module = importlib.import_module("headlens.heads.importance")  # the function has its name
+    measured, calls = module.gate_gradients, []
 
-    measured, calls = gates.gate_gradients, []
-
-    def stopped(*arguments):
+    def stopped(*arguments, **options):
         calls.append(0)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return measured(*arguments)
+        return measured(*arguments, **options)
 
-    monkeypatch.setattr(gates, "gate_gradients", stopped)
+    monkeypatch.setattr(module, "gate_gradients", stopped)
     with pytest.raises(KeyboardInterrupt):
         FigureContext(domains, tmp_path, batch=2).importance(domains[0], domains[0].run)
     assert len(list(tmp_path.glob("*.parts/part-*"))) == 1
@@ -145,7 +145,7 @@ def test_what_cannot_be_made_says_why_and_the_others_are_made(alone, made, tmp_p
     weightless = grouped([made("industrial-plain", head_weights="none")])
     plain = FigureContext([replace(alone.domains["industrial"], runs=weightless)])
     found = {spec.name: made for spec, made in make(plain, tmp_path, ["weights", "layers"])}
-    assert "has no head weights" in str(found["weights"]) and isinstance(found["layers"], list)
+    assert "has learned no head weights" in str(found["weights"]) and isinstance(found["layers"], list)
 
 
 class Unlabelled(CachedImages):
