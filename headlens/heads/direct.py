@@ -56,20 +56,20 @@ class Parts:
     @cached_property
     def layers(self) -> dict[str, range]:
         """The layers whose heads are read, by stream."""
-        found: dict[str, list[int]] = {}
+        numbers: dict[str, list[int]] = {}
         for part in self.terms:
             if part.kind == "head":
-                found.setdefault(part.stream, []).append(part.layer)
-        return {stream: range(layers[0], layers[-1] + 1) for stream, layers in found.items()}
+                numbers.setdefault(part.stream, []).append(part.layer)
+        return {stream: range(layers[0], layers[-1] + 1) for stream, layers in numbers.items()}
 
     @cached_property
     def heads(self) -> dict[str, Tensor]:
         """``{stream: [..., layers, H]}``; 0 where an adapter without pull stands between a layer and what is read."""
-        found = {}
+        heads = {}
         for stream, layers in self.layers.items():
             nothing = torch.zeros_like(self.terms[Part("head", stream, layers[0])])
-            found[stream] = torch.stack([self.terms.get(Part("head", stream, n), nothing) for n in layers], -2)
-        return found
+            heads[stream] = torch.stack([self.terms.get(Part("head", stream, n), nothing) for n in layers], -2)
+        return heads
 
     @property
     def rest(self) -> Tensor:
@@ -241,13 +241,13 @@ def check_streams(clean: CleanRun, precision: torch.dtype) -> None:
                 terms.append(("attention", made, before[:, tokens]))
             if adapter is not None:
                 terms.append(("adapter", adapter(before)[:, tokens], after[:, tokens]))
-            for term, expected, found in terms:
+            for term, expected, actual in terms:
                 what = f"the {stream} stream after the {term} of layer {layer} is not what that writes: it is off"
-                _compare(found, expected, what, float(expected.abs().max()), precision)
+                _compare(actual, expected, what, float(expected.abs().max()), precision)
 
 
-def _compare(found: Tensor, expected: Tensor, what: str, size: float, precision: torch.dtype) -> None:
-    off, allowed = float((found - expected).abs().max()), 16 * rounding_unit(precision, found.device) * size
+def _compare(actual: Tensor, expected: Tensor, what: str, size: float, precision: torch.dtype) -> None:
+    off, allowed = float((actual - expected).abs().max()), 16 * rounding_unit(precision, actual.device) * size
     if not off <= allowed:
         raise IdentityError(f"{what} by {off:.3g}; rounding explains {allowed:.3g}")
 

@@ -117,10 +117,10 @@ class MapParts(Result):
         top = min(top, len(ranked) // 2)
         shown = {}
         for row in [*ranked.head(top).itertuples(), *ranked.tail(top).iloc[::-1].itertuples()]:
-            own = self.frame[(self.frame["stream"] == row.stream) & (self.frame["layer"] == row.layer)]
-            own = own[own["head"] == row.head]
+            patches = self.frame[(self.frame["stream"] == row.stream) & (self.frame["layer"] == row.layer)]
+            patches = patches[patches["head"] == row.head]
             name = str(Head(row.stream, row.layer, row.head))
-            shown[name] = own.pivot(index="row", columns="column", values="value").to_numpy()
+            shown[name] = patches.pivot(index="row", columns="column", values="value").to_numpy()
         return shown
 
 
@@ -158,8 +158,8 @@ def map_parts(
         ConfigError: a hook that would not be called.
 
     >>> import headlens
-    >>> found = map_parts(headlens.load("mini-industrial"), torch.zeros(3, 56, 56), size=56)
-    >>> found.margin.shape, len(found.shares)
+    >>> parts = map_parts(headlens.load("mini-industrial"), torch.zeros(3, 56, 56), size=56)
+    >>> parts.margin.shape, len(parts.shares)
     ((4, 4), 384)
     """
     detector = detector_of(detector)
@@ -178,7 +178,7 @@ def map_parts(
                 head, part = Head(stream, layer, number), value[0, :, number].cpu() / len(taps)
                 heads[head] = heads[head] + part if head in heads else part
         total = total + clean.margins.taps[one][0].cpu() / len(taps)
-    values = torch.stack(list(heads.values()))  # (K, N)
+    values = torch.cat([total.new_zeros(0, len(total)), *(part[None] for part in heads.values())])  # (K, N)
     peak = torch.from_numpy(peak_of(total.numpy()[None])[0])
     shares = pd.DataFrame(list(heads), columns=["stream", "layer", "head"])
     shares = shares.assign(peak=(values[:, peak].mean(1) - values.mean(1)).numpy())

@@ -94,8 +94,8 @@ def row_space(covariance: np.ndarray, into: np.ndarray) -> tuple[np.ndarray, np.
     values, vectors = np.linalg.eigh(covariance)
     root = (vectors * np.sqrt(values.clip(min=0))).T @ into  # rootᵀ root = Cov(C)
     _, deviation, axes = np.linalg.svd(root, full_matrices=False)
-    kept = deviation**2 > _ROW_SPACE * deviation[0] ** 2
-    return deviation[kept], axes[kept]
+    strong = deviation**2 > _ROW_SPACE * deviation[0] ** 2
+    return deviation[strong], axes[strong]
 
 
 def text_span(deviation: np.ndarray, axes: np.ndarray, texts: np.ndarray, count: int = 5) -> Span:
@@ -113,7 +113,7 @@ def text_span(deviation: np.ndarray, axes: np.ndarray, texts: np.ndarray, count:
     """
     texts = texts @ axes.T  # (P, r), in the row space
     total = np.square(deviation).sum()
-    chosen, shares, own = [], [], []
+    chosen, shares, along = [], [], []
     for _ in range(min(count, len(deviation))):
         carried = np.square(texts * deviation).sum(1)
         best = int(carried.argmax())
@@ -123,5 +123,5 @@ def text_span(deviation: np.ndarray, axes: np.ndarray, texts: np.ndarray, count:
         texts = texts - np.outer(texts @ q, q)
         chosen.append(best)
         shares.append(np.square(q * deviation).sum() / total)
-        own.append(q @ axes)
-    return Span(np.array(chosen, int), np.array(shares), np.array(own).reshape(-1, axes.shape[1]))
+        along.append(q @ axes)
+    return Span(np.array(chosen, int), np.array(shares), np.array(along).reshape(-1, axes.shape[1]))
