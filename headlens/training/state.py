@@ -64,30 +64,13 @@ class State:
         path: of the file.
         log: a row for each step.
         stage: number of the stage that it was in.
-        same: what a run that goes on from it must have in common.
         tensors: learned tensors and the optimiser's.
     """
 
     path: Path
     log: list[dict[str, Any]]
     stage: int
-    same: dict[str, Any]
     tensors: dict[str, Tensor]
-
-    def check(self, same: Mapping[str, Any]) -> None:
-        """Raises RunError where the unfinished run differs in one of these."""
-        now = json.loads(json.dumps(same))
-        changed = sorted(name for name in now if now[name] != self.same.get(name))
-        if not changed:
-            return
-        name, theirs, ours = changed[0], self.same.get(changed[0]), now[changed[0]]
-        if isinstance(theirs, dict) and isinstance(ours, dict):  # of a table, the field
-            key = min(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
-            name, theirs, ours = f"{name} {key}", theirs.get(key), ours.get(key)
-        raise RunError(
-            f"{self.path.parent} holds an unfinished run with {name} = {theirs!r}, not {ours!r}: go on as it began, or "
-            "name another folder"
-        )
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Puts learned tensors and the optimiser's moments back.
@@ -108,15 +91,16 @@ class State:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
 
 
-def read_state(out: Path, stages: int = 1) -> State | None:
+def read_state(out: Path, same: Mapping[str, Any], stages: int = 1) -> State | None:
     """What ``save_state`` wrote; None where there is nothing to go on from.
 
     Args:
         out: the run folder.
+        same: what this run must have in common with it.
         stages: how many there are. A state of an older version says none, and is of the first.
 
     Raises:
-        RunError: damaged.
+        RunError: damaged, or the state of another run.
     """
     path = out / STATE
     if not path.is_file():
@@ -125,14 +109,24 @@ def read_state(out: Path, stages: int = 1) -> State | None:
         tensors, about = _read(path)
         if about.get("sha256") != _digest(tensors, about):
             raise ValueError("its checksum is another")
-        log, same, stage = json.loads(about["log"]), json.loads(about["same"]), int(about.get("stage", 0))
-        if not isinstance(log, list) or not isinstance(same, dict):
+        log, before, stage = json.loads(about["log"]), json.loads(about["same"]), int(about.get("stage", 0))
+        if not isinstance(log, list) or not isinstance(before, dict):
             raise ValueError("there is no log in it")
-        if not 0 <= stage < stages:
-            raise ValueError(f"there is no stage {stage}")
     except Exception as error:  # whatever a broken or hostile file provokes in a reader
         raise RunError(f"{path}: damaged ({reason(error)}); delete it to begin again") from error
-    return State(path, log, stage, same, tensors)
+    now = json.loads(json.dumps(same))
+    if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
+        name, theirs, ours = changed[0], before.get(changed[0]), now.get(changed[0])
+        if isinstance(theirs, dict) and isinstance(ours, dict):  # of a table, the field
+            field = min(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+            name, theirs, ours = f"{name} {field}", theirs.get(field), ours.get(field)
+        raise RunError(
+            f"{out} holds an unfinished run with {name} = {theirs!r}, not {ours!r}: go on as it began, or name another "
+            "folder"
+        )
+    if not 0 <= stage < stages:
+        raise RunError(f"{path}: damaged (there is no stage {stage}); delete it to begin again")
+    return State(path, log, stage, tensors)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

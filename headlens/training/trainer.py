@@ -122,23 +122,19 @@ def train(
     with new_run(out) if main else nullcontext():
         accelerator.wait_for_everyone()
         detector.to(accelerator.device)
-        same: dict[str, Any] = {
-            "backbone": detector.backbone.provenance.sha256,
-            "detector": detector.config.table(),
-            "training": config.table(),
-            "processes": world,
-        }
-        state = read_state(out, len(stages))
-        if state is not None:
-            state.check(same)
         size = config.size or detector.image_size
         loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
         readable = [number for batch in loader for number in batch.index.tolist()]
-        same["data"] = [dataset.name, len(readable), (about or {}).get("painted")]
-        if state is not None:
-            state.check(same)
+        same = {
+            "backbone": detector.backbone.provenance.sha256,
+            "detector": detector.config.table(),
+            "training": config.table(),
+            "data": [dataset.name, len(readable), (about or {}).get("painted")],
+            "processes": world,
+        }
         spans = list(_spans(stages, config, world, len(readable), dataset.name))
         steps = spans[-1].end
+        state = read_state(out, same, len(stages))
         log, first = (state.log, state.stage) if state is not None else ([], 0)
         begin(len(log), steps)
         for number in range(first, len(stages)):

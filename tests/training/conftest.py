@@ -14,10 +14,15 @@ from tests.training.two_stages import KNOWN, TwoStages
 SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5}
 
 
-@pytest.fixture
-def clip() -> Backbone:
+def tiny_clip() -> Backbone:
+    """The same at every call."""
     config = tiny_config(vocab_size=49408, context_length=32)
     return assemble(architecture_from_config(config, "tiny"), None, seed=4)
+
+
+@pytest.fixture
+def clip() -> Backbone:
+    return tiny_clip()
 
 
 @pytest.fixture(scope="session")

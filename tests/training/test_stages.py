@@ -5,32 +5,37 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
 import torch
 
+from headlens.detectors.methods.registry import METHODS
 from headlens.detectors.stages import TrainingConfig
-from headlens.errors import RunError
+from headlens.errors import ConfigError, RunError
 from headlens.training.run import load_run
-from headlens.training.state import read_state
+from headlens.training.state import STATE, _read
 from headlens.training.trainer import train
+from tests.training.conftest import tiny_clip
 from tests.training.test_trainer import KilledError, killed_after, learned
-from tests.training.two_stages import TwoStages
+from tests.training.two_stages import KNOWN, TwoStages
 
 CONFIG = TrainingConfig(epochs=2, batch=4, save_every=1, lr=0.01)  # 5 steps of the first stage, 4 of the second
 
 
-@pytest.fixture
-def whole(clip, pictures, two_stages, tmp_path):
+@pytest.fixture(scope="module")
+def whole(pictures, tmp_path_factory):
     """A run that nothing has interrupted."""
-    train(two_stages(clip), pictures, CONFIG, tmp_path / "whole", cpu=True)
-    return tmp_path / "whole"
+    folder = tmp_path_factory.mktemp("stages") / "whole"
+    with patch.dict(METHODS, KNOWN):
+        train(TwoStages(tiny_clip()), pictures, CONFIG, folder, cpu=True)
+    return folder
 
 
-def test_each_stage_moves_its_own_by_its_own_rule(whole, clip, pictures):
+def test_each_stage_moves_its_parameters_alone(clip, pictures, two_stages, tmp_path):
     seen = []
-    detector = TwoStages(clip)
+    detector = two_stages(clip)
     moved = {name: parameter.detach().clone() for name, parameter in detector.named_parameters()}
 
     def progress(row):
@@ -39,7 +44,7 @@ def test_each_stage_moves_its_own_by_its_own_rule(whole, clip, pictures):
         moved.update({name: parameter.detach().clone() for name, parameter in detector.named_parameters()})
         seen.append((row["stage"], changed, grads))
 
-    train(detector, pictures, CONFIG, whole.parent / "again", cpu=True, progress=progress)
+    train(detector, pictures, CONFIG, tmp_path / "run", cpu=True, progress=progress)
     assert seen == [("text", ["shift"], ["shift"])] * 5 + [("image", ["matrix"], ["matrix"])] * 4
     assert all(parameter.requires_grad for parameter in detector.parameters())
 
@@ -53,21 +58,21 @@ def test_the_log_names_the_stage_and_has_the_terms_of_both(whole):
     assert card["steps"] == 9 and card["detector"]["method"] == "two-stages"
 
 
-def test_its_run_loads_and_has_a_threshold_of_its_unit(whole, clip):
+def test_its_run_loads_and_has_a_threshold_of_its_unit(whole, clip, two_stages):
     run = load_run(whole, clip)
-    assert isinstance(run.detector, TwoStages) and math.isfinite(run.threshold)
+    assert isinstance(run.detector, two_stages) and math.isfinite(run.threshold)
     prediction = run.predict(torch.zeros(3, 32, 32, dtype=torch.uint8))
     assert prediction.unit == "logit" == run.detector.config.UNIT
 
 
-@pytest.mark.parametrize("at", [1, 3, 5, 6, 7, 9])
-def test_killed_in_any_stage_it_ends_with_the_same_weights(at, whole, clip, pictures):
-    cut, begun = whole.parent / "cut", []
+@pytest.mark.parametrize("at", [1, 3, 6, 7, 9])
+def test_killed_in_any_stage_it_ends_with_the_same_weights(at, whole, clip, pictures, two_stages, tmp_path):
+    cut, begun = tmp_path / "cut", []
     with pytest.raises(KilledError):
-        train(TwoStages(clip), pictures, CONFIG, cut, cpu=True, progress=killed_after(at))
+        train(two_stages(clip), pictures, CONFIG, cut, cpu=True, progress=killed_after(at))
     if at > 1:
-        assert read_state(cut, 2).stage == (at > 6)  # the state is that of the step before
-    train(TwoStages(clip), pictures, CONFIG, cut, cpu=True, begin=lambda step, steps: begun.append((step, steps)))
+        assert int(_read(cut / STATE)[1]["stage"]) == (at > 6)  # the state is that of the step before
+    train(two_stages(clip), pictures, CONFIG, cut, cpu=True, begin=lambda step, steps: begun.append((step, steps)))
     assert begun == [(at - 1, 9)]
     one, two = learned(whole, clip), learned(cut, clip)
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -75,19 +80,19 @@ def test_killed_in_any_stage_it_ends_with_the_same_weights(at, whole, clip, pict
     assert cards[0]["threshold"] == cards[1]["threshold"]
 
 
-def test_a_state_of_more_stages_is_refused(whole, clip, pictures, two_stages, monkeypatch):
-    cut = whole.parent / "cut"
+def test_a_state_of_more_stages_is_refused(clip, pictures, two_stages, tmp_path, monkeypatch):
+    cut = tmp_path / "cut"
     with pytest.raises(KilledError):
-        train(TwoStages(clip), pictures, CONFIG, cut, cpu=True, progress=killed_after(8))
+        train(two_stages(clip), pictures, CONFIG, cut, cpu=True, progress=killed_after(8))
     stages = two_stages.stages
     monkeypatch.setattr(two_stages, "stages", lambda self, training: stages(self, training)[:1])
     with pytest.raises(RunError, match=r"state\.safetensors: damaged \(there is no stage 1\); delete it"):
-        train(TwoStages(clip), pictures, CONFIG, cut, cpu=True)
+        train(two_stages(clip), pictures, CONFIG, cut, cpu=True)
 
 
 def test_too_few_images_for_a_later_stage_are_noticed_before_the_first(clip, pictures, two_stages, tmp_path):
     begun = []
-    with pytest.raises(Exception, match="one step takes 64 images"):
+    with pytest.raises(ConfigError, match="one step takes 64 images"):
         train(
             two_stages(clip),
             pictures,

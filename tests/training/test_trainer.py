@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -224,14 +225,15 @@ def test_a_damaged_state_is_named(clip, pictures, headclip, tmp_path):
     content = path.read_bytes()
     detector = HeadCLIP(clip, headclip)
     optimizer = torch.optim.Adam([dict(group) for group in detector.stages(CONFIG)[0].groups])
-    state = read_state(tmp_path)
+    same = json.loads(_read(path)[1]["same"])
+    state = read_state(tmp_path, same)
     state.restore(detector, optimizer)
     assert len(state.log) == 1 and state.stage == 0
     for name, damage in DAMAGE.items():
         path.write_bytes(content)
         damage(path)
         with pytest.raises(RunError, match=r"state\.safetensors: damaged .*delete it to begin again"):
-            read_state(tmp_path).restore(detector, optimizer)
+            read_state(tmp_path, same).restore(detector, optimizer)
             pytest.fail(name)
 
 
