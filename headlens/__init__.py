@@ -16,36 +16,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headlens.errors import HeadlensError
 from headlens.lazily import lazily
-from headlens.version import __version__
 
 if TYPE_CHECKING:
-    from headlens import attribution, backbone, data, detectors, figures, heads, lab, metrics, plots, training
-    from headlens.predict import predict
-    from headlens.training.evaluation import evaluate
+    from headlens import attribution as attribution
+    from headlens import backbone as backbone
+    from headlens import data as data
+    from headlens import detectors as detectors
+    from headlens import figures as figures
+    from headlens import heads as heads
+    from headlens import lab as lab
+    from headlens import metrics as metrics
+    from headlens import plots as plots
+    from headlens import training as training
+    from headlens.errors import HeadlensError as HeadlensError
+    from headlens.predict import predict as predict
+    from headlens.training.evaluation import evaluate as evaluate
     from headlens.training.run import Run
-    from headlens.training.trainer import train
-
-__all__ = [
-    "HeadlensError",
-    "__version__",
-    "attribution",
-    "backbone",
-    "data",
-    "detectors",
-    "evaluate",
-    "figures",
-    "heads",
-    "lab",
-    "load",
-    "metrics",
-    "plots",
-    "predict",
-    "runs",
-    "train",
-    "training",
-]
+    from headlens.training.trainer import train as train
+    from headlens.version import __version__ as __version__
 
 
 def load(run: str, **options: Any) -> Run:
@@ -72,15 +61,4 @@ def runs(*names: str, **options: Any) -> list[Run]:
     return load_runs(*names, **options)
 
 
-lazily(
-    __name__,
-    {
-        "": (
-            *("attribution", "backbone", "data", "detectors", "figures", "heads", "lab", "metrics", "plots"),
-            "training",
-        ),
-        "predict": ("predict",),
-        "training.evaluation": ("evaluate",),
-        "training.trainer": ("train",),
-    },
-)
+lazily(__name__, "load", "runs")

@@ -1,41 +1,55 @@
-"""Packages whose names are imported from their modules when they are first asked for (PEP 562)."""
+"""Packages whose names are imported from their modules when they are first asked for (PEP 562).
+
+A package names what it shows once, as type checkers read it, and no import happens until a name is used:
+
+    if TYPE_CHECKING:
+        from headlens.heads.ablation import ablate as ablate
+
+    lazily(__name__)
+"""
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
-from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+_SHOWN = re.compile(r"^    from (\S+) import (\w+) as \2$", re.MULTILINE)
+
 
 class _Lazy(ModuleType):
-    """A package that knows which module each of its names is in."""
+    """A package that knows which module each of its names is in; in the package itself, where it is a module."""
 
     def __getattr__(self, name: str) -> Any:
         module = self.__dict__.get("_lazily", {}).get(name)
         if module is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        found = importlib.import_module(f"{self.__name__}.{module or name}")
-        self.__dict__[name] = value = getattr(found, name) if module else found
+        inner = module == self.__name__
+        found = importlib.import_module(f"{module}.{name}" if inner else module)
+        self.__dict__[name] = value = found if inner else getattr(found, name)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A module that is imported becomes an attribute of its package, and must not hide what is called as it is.
-        if not (isinstance(value, ModuleType) and self.__dict__.get("_lazily", {}).get(name)):
+        hides = self.__dict__.get("_lazily", {}).get(name, self.__name__) != self.__name__
+        if not (isinstance(value, ModuleType) and hides):
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         return sorted({*self.__dict__, *self.__dict__.get("_lazily", {})})
 
 
-def lazily(package: str, names: Mapping[str, Sequence[str]]) -> None:
-    """Makes a package import names from its modules on first use.
+def lazily(package: str, *others: str) -> None:
+    """Makes a package import names from their modules on first use, and lists them in ``__all__``.
 
     Args:
-        package: its ``__name__``.
-        names: of each module, what the package shows of it; of ``""``, the package's modules that it shows themselves.
+        package: its ``__name__``. Its source says which names: those that it imports for type checkers as themselves.
+        *others: names that it has already.
     """
     here = sys.modules[package]
-    here.__dict__["_lazily"] = {name: module for module, shown in names.items() for name in shown}
+    source = here.__spec__.loader.get_source(package)  # type: ignore[union-attr]
+    shown = {name: module for module, name in _SHOWN.findall(source)}
+    here.__dict__.update(_lazily=shown, __all__=sorted({*shown, *others}))
     here.__class__ = _Lazy

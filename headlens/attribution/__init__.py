@@ -9,31 +9,16 @@ from typing import TYPE_CHECKING
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
-    from headlens.attribution.attribute import Attribution, attribute
-    from headlens.attribution.faithfulness import MEASURES, Faithfulness, faithfulness
-    from headlens.attribution.methods import METHODS, Method, method_of
-    from headlens.attribution.targets import SCORES, Target, target_of
+    from headlens.attribution.attribute import Attribution as Attribution
+    from headlens.attribution.attribute import attribute as attribute
+    from headlens.attribution.faithfulness import MEASURES as MEASURES
+    from headlens.attribution.faithfulness import Faithfulness as Faithfulness
+    from headlens.attribution.faithfulness import faithfulness as faithfulness
+    from headlens.attribution.methods import METHODS as METHODS
+    from headlens.attribution.methods import Method as Method
+    from headlens.attribution.methods import method_of as method_of
+    from headlens.attribution.targets import SCORES as SCORES
+    from headlens.attribution.targets import Target as Target
+    from headlens.attribution.targets import target_of as target_of
 
-__all__ = [
-    "MEASURES",
-    "METHODS",
-    "SCORES",
-    "Attribution",
-    "Faithfulness",
-    "Method",
-    "Target",
-    "attribute",
-    "faithfulness",
-    "method_of",
-    "target_of",
-]
-
-lazily(
-    __name__,
-    {
-        "attribute": ("Attribution", "attribute"),
-        "faithfulness": ("MEASURES", "Faithfulness", "faithfulness"),
-        "methods": ("METHODS", "Method", "method_of"),
-        "targets": ("SCORES", "Target", "target_of"),
-    },
-)
+lazily(__name__)

@@ -9,41 +9,20 @@ from typing import TYPE_CHECKING
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
-    from headlens.detectors.detector import Detector, MethodConfig
-    from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
-    from headlens.detectors.methods.registry import METHODS, PRESETS, build, preset
-    from headlens.detectors.reading import Reading
-    from headlens.detectors.readout import Readout
-    from headlens.detectors.scoring import Margins, Prediction, Scoring
-    from headlens.detectors.stages import Stage, TrainingConfig
+    from headlens.detectors.detector import Detector as Detector
+    from headlens.detectors.detector import MethodConfig as MethodConfig
+    from headlens.detectors.methods.headclip import HeadCLIP as HeadCLIP
+    from headlens.detectors.methods.headclip import HeadCLIPConfig as HeadCLIPConfig
+    from headlens.detectors.methods.registry import METHODS as METHODS
+    from headlens.detectors.methods.registry import PRESETS as PRESETS
+    from headlens.detectors.methods.registry import build as build
+    from headlens.detectors.methods.registry import preset as preset
+    from headlens.detectors.reading import Reading as Reading
+    from headlens.detectors.readout import Readout as Readout
+    from headlens.detectors.scoring import Margins as Margins
+    from headlens.detectors.scoring import Prediction as Prediction
+    from headlens.detectors.scoring import Scoring as Scoring
+    from headlens.detectors.stages import Stage as Stage
+    from headlens.detectors.stages import TrainingConfig as TrainingConfig
 
-__all__ = [
-    "METHODS",
-    "PRESETS",
-    "Detector",
-    "HeadCLIP",
-    "HeadCLIPConfig",
-    "Margins",
-    "MethodConfig",
-    "Prediction",
-    "Reading",
-    "Readout",
-    "Scoring",
-    "Stage",
-    "TrainingConfig",
-    "build",
-    "preset",
-]
-
-lazily(
-    __name__,
-    {
-        "detector": ("Detector", "MethodConfig"),
-        "methods.headclip": ("HeadCLIP", "HeadCLIPConfig"),
-        "methods.registry": ("METHODS", "PRESETS", "build", "preset"),
-        "reading": ("Reading",),
-        "readout": ("Readout",),
-        "scoring": ("Margins", "Prediction", "Scoring"),
-        "stages": ("Stage", "TrainingConfig"),
-    },
-)
+lazily(__name__)

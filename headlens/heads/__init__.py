@@ -12,69 +12,36 @@ from typing import TYPE_CHECKING
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
-    from headlens.heads.ablation import Ablation, ablate
-    from headlens.heads.capture import Capture, capture
-    from headlens.heads.clean import CleanRun, clean_forward
-    from headlens.heads.comparison import Comparison, compare
-    from headlens.heads.contributions import Contributions, contributions
-    from headlens.heads.direct import head_maps, source_maps
-    from headlens.heads.importance import Importance, gate_gradients, importance
-    from headlens.heads.map_parts import MapParts, map_parts
-    from headlens.heads.naming import Naming, name_heads
-    from headlens.heads.phrases import read_phrases
-    from headlens.heads.screening import Screen, screen
-    from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
-    from headlens.heads.weights import Weights, weights
+    from headlens.heads.ablation import Ablation as Ablation
+    from headlens.heads.ablation import ablate as ablate
+    from headlens.heads.capture import Capture as Capture
+    from headlens.heads.capture import capture as capture
+    from headlens.heads.clean import CleanRun as CleanRun
+    from headlens.heads.clean import clean_forward as clean_forward
+    from headlens.heads.comparison import Comparison as Comparison
+    from headlens.heads.comparison import compare as compare
+    from headlens.heads.contributions import Contributions as Contributions
+    from headlens.heads.contributions import contributions as contributions
+    from headlens.heads.direct import head_maps as head_maps
+    from headlens.heads.direct import source_maps as source_maps
+    from headlens.heads.importance import Importance as Importance
+    from headlens.heads.importance import gate_gradients as gate_gradients
+    from headlens.heads.importance import importance as importance
+    from headlens.heads.map_parts import MapParts as MapParts
+    from headlens.heads.map_parts import map_parts as map_parts
+    from headlens.heads.naming import Naming as Naming
+    from headlens.heads.naming import name_heads as name_heads
+    from headlens.heads.phrases import read_phrases as read_phrases
+    from headlens.heads.screening import Screen as Screen
+    from headlens.heads.screening import screen as screen
+    from headlens.heads.variants import Head as Head
+    from headlens.heads.variants import Variant as Variant
+    from headlens.heads.variants import cumulative as cumulative
+    from headlens.heads.variants import heads_of as heads_of
+    from headlens.heads.variants import shuffled as shuffled
+    from headlens.heads.variants import single_heads as single_heads
+    from headlens.heads.variants import whole_layers as whole_layers
+    from headlens.heads.weights import Weights as Weights
+    from headlens.heads.weights import weights as weights
 
-__all__ = [
-    "Ablation",
-    "Capture",
-    "CleanRun",
-    "Comparison",
-    "Contributions",
-    "Head",
-    "Importance",
-    "MapParts",
-    "Naming",
-    "Screen",
-    "Variant",
-    "Weights",
-    "ablate",
-    "capture",
-    "clean_forward",
-    "compare",
-    "contributions",
-    "cumulative",
-    "gate_gradients",
-    "head_maps",
-    "heads_of",
-    "importance",
-    "map_parts",
-    "name_heads",
-    "read_phrases",
-    "screen",
-    "shuffled",
-    "single_heads",
-    "source_maps",
-    "weights",
-    "whole_layers",
-]
-
-lazily(
-    __name__,
-    {
-        "ablation": ("Ablation", "ablate"),
-        "clean": ("CleanRun", "clean_forward"),
-        "capture": ("Capture", "capture"),
-        "comparison": ("Comparison", "compare"),
-        "contributions": ("Contributions", "contributions"),
-        "direct": ("head_maps", "source_maps"),
-        "importance": ("Importance", "gate_gradients", "importance"),
-        "map_parts": ("MapParts", "map_parts"),
-        "naming": ("Naming", "name_heads"),
-        "phrases": ("read_phrases",),
-        "screening": ("Screen", "screen"),
-        "variants": ("Head", "Variant", "cumulative", "heads_of", "shuffled", "single_heads", "whole_layers"),
-        "weights": ("Weights", "weights"),
-    },
-)
+lazily(__name__)

@@ -5,32 +5,13 @@ from typing import TYPE_CHECKING
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
-    from headlens.metrics.bootstrap import PerImage
-    from headlens.metrics.cflow import cflow200
-    from headlens.metrics.image import ImageMetrics, image_metrics
-    from headlens.metrics.pixel import PixelMetrics, pixel_metrics
-    from headlens.metrics.table import MetricTable
-    from headlens.metrics.truth import Truth
+    from headlens.metrics.bootstrap import PerImage as PerImage
+    from headlens.metrics.cflow import cflow200 as cflow200
+    from headlens.metrics.image import ImageMetrics as ImageMetrics
+    from headlens.metrics.image import image_metrics as image_metrics
+    from headlens.metrics.pixel import PixelMetrics as PixelMetrics
+    from headlens.metrics.pixel import pixel_metrics as pixel_metrics
+    from headlens.metrics.table import MetricTable as MetricTable
+    from headlens.metrics.truth import Truth as Truth
 
-__all__ = [
-    "ImageMetrics",
-    "MetricTable",
-    "PerImage",
-    "PixelMetrics",
-    "Truth",
-    "cflow200",
-    "image_metrics",
-    "pixel_metrics",
-]
-
-lazily(
-    __name__,
-    {
-        "bootstrap": ("PerImage",),
-        "cflow": ("cflow200",),
-        "image": ("ImageMetrics", "image_metrics"),
-        "pixel": ("PixelMetrics", "pixel_metrics"),
-        "table": ("MetricTable",),
-        "truth": ("Truth",),
-    },
-)
+lazily(__name__)

@@ -10,35 +10,17 @@ from typing import TYPE_CHECKING
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
-    from headlens.detectors.stages import TrainingConfig
-    from headlens.training.evaluation import Evaluation, Scorer, evaluate
-    from headlens.training.grouping import Group, grouped
-    from headlens.training.run import Run, load_run, load_runs
-    from headlens.training.summary import Summary, over_seeds
-    from headlens.training.trainer import train
+    from headlens.training.evaluation import Evaluation as Evaluation
+    from headlens.training.evaluation import Scorer as Scorer
+    from headlens.training.evaluation import evaluate as evaluate
+    from headlens.training.grouping import Group as Group
+    from headlens.training.grouping import grouped as grouped
+    from headlens.training.run import Run as Run
+    from headlens.training.run import TrainingConfig as TrainingConfig
+    from headlens.training.run import load_run as load_run
+    from headlens.training.run import load_runs as load_runs
+    from headlens.training.summary import Summary as Summary
+    from headlens.training.summary import over_seeds as over_seeds
+    from headlens.training.trainer import train as train
 
-__all__ = [
-    "Evaluation",
-    "Group",
-    "Run",
-    "Scorer",
-    "Summary",
-    "TrainingConfig",
-    "evaluate",
-    "grouped",
-    "load_run",
-    "load_runs",
-    "over_seeds",
-    "train",
-]
-
-lazily(
-    __name__,
-    {
-        "evaluation": ("Evaluation", "Scorer", "evaluate"),
-        "grouping": ("Group", "grouped"),
-        "run": ("Run", "TrainingConfig", "load_run", "load_runs"),
-        "summary": ("Summary", "over_seeds"),
-        "trainer": ("train",),
-    },
-)
+lazily(__name__)
