@@ -32,7 +32,7 @@ from headlens.launch import by_torchrun, unset_command
 from headlens.printing import printable
 from headlens.version import __version__
 
-SHARED = ("train", "eval", "ablate", "importance")
+SHARED = ("train", "eval", "ablate", "importance", "contributions", "name", "weights")
 """Verbs that several processes do together: those that ``headlens.cli.common.shared`` wraps."""
 
 app = typer.Typer(

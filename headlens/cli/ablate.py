@@ -113,14 +113,13 @@ def ablate(
     def swept(variants: list[Variant], metrics: tuple[str, ...], parts: str) -> Ablation:
         with bar(len(images), f"{len(variants)} ablations") as done:
             return heads.ablate(
-                detector,
+                loaded,
                 images,
                 variants,
                 kind=kind,  # type: ignore[arg-type]  # checked there
                 reference=stand_ins,
                 seed=seed,
                 metrics=metrics,
-                size=loaded.size,
                 batch=batch,
                 budget=memory and memory * 2**20,
                 precision=precision or default_precision(detector.device),

@@ -130,9 +130,8 @@ def measured(
         with tqdm(total=len(sets[domain]) * len(own), unit="image", disable=None, desc=domain) as bar:
             found[domain] = [
                 importance(
-                    run.detector,
+                    run,
                     sets[domain],
-                    size=run.size,
                     batch=batch,
                     out=parts / domain / f"{number}-{run.folder.name}",
                     progress=bar.update,

@@ -14,7 +14,10 @@ from headlens.cli.common import (
     SOURCE,
     BatchOption,
     OutOption,
+    PrecisionOption,
     Source,
+    bar,
+    shared,
     sourced,
 )
 from headlens.cli.results import data_fact, free_name, other_than, run_fact, stem, tell
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from headlens.training.run import Run
 
 
+@shared
 @sourced
 def contributions(
     images: Annotated[
@@ -41,38 +45,56 @@ def contributions(
     rows: Annotated[int, typer.Option(help="Of each table that is printed; the frame has all.", min=1)] = 12,
     check: Annotated[bool, typer.Option("--check", help="Verify for every patch that the parts add up.")] = False,
     batch: BatchOption = 8,
+    precision: PrecisionOption = None,
     out: OutOption = OUT,
 ) -> None:
     """Split the margins into what every head writes straight into them. Exact in sum.
 
-    A part is a direct effect: what later blocks make of a head is not in it (`headlens ablate` has that). Images that
-    cannot be read are named and left out, and the exit status is then 1.
+    A part is a direct effect: what later blocks make of a head is not in it (`headlens ablate` has that). Interrupted
+    at any moment, the same command goes on with a data set. Images that cannot be read are named and left out, and the
+    exit status is then 1.
     """
-    from tqdm import tqdm
-
-    from headlens import heads
+    from headlens import heads, parallel
     from headlens.cli.images import find_images
+    from headlens.heads.store import discard
+    from headlens.precision import check_precision, default_precision
     from headlens.results import write_figure
 
+    check_precision(precision)
     if images:
-        _of_images(find_images(images, source.follow_links), source.load(), top, tap, source.max_pixels, out)
+        if parallel.current().main:  # a few images are no work to share
+            _of_images(find_images(images, source.follow_links), source.load(), top, tap, source.max_pixels, out)
         return
 
     loaded, opened_set = source.open()
-    with tqdm(total=len(opened_set), unit="image", disable=None, desc="contributions") as bar:
-        result = heads.contributions(
-            loaded.detector, opened_set, size=loaded.size, batch=batch, check_sums=check, progress=bar.update
-        )
-    each, facts = (
+    name = stem(
+        "contributions",
+        loaded.folder.name,
         other_than(source.per_category, 10, "{}-each"),
-        {"run": run_fact(loaded), "data": data_fact(opened_set)},
+        precision or "",
+        opened_set.name,
+        run=run_fact(loaded),
+        data=data_fact(opened_set),
     )
-    name = stem("contributions", loaded.folder.name, each, opened_set.name, **facts)
+    parts = out / f"{name}{'.checked' if check else ''}.parts"
+    with bar(len(opened_set), "contributions") as done:
+        result = heads.contributions(
+            loaded,
+            opened_set,
+            check_sums=check,
+            batch=batch,
+            precision=precision or default_precision(loaded.detector.device),
+            out=parts,
+            progress=done.update,
+        )
+    if not parallel.current().main:
+        return
     last = f"tap_margin_{max(loaded.detector.plan.taps)}"
     written = [result.save(out / f"{name}.parquet")]
     written += [
         write_figure(out / f"{name}-{metric}.png", result.plot(metric=metric)[0]) for metric in ("image_margin", last)
     ]
+    discard(parts)
     typer.echo(f"{table(result, rows)}\n\n{result.held}\n\n{', '.join(map(str, written))}")
     tell(result.provenance, opened_set.name)
 

@@ -70,10 +70,9 @@ def importance(
     count = at_once(batch, loaded.detector.device, 16)
     with bar(len(images), "gradients") as done:
         found = heads.importance(
-            loaded.detector,
+            loaded,
             images,
             metrics=[metric],
-            size=loaded.size,
             batch=count,
             precision=precision or default_precision(loaded.detector.device, gradients=True),
             deterministic=deterministic,
@@ -84,13 +83,12 @@ def importance(
     if screen:
         with bar(len(images), "ablations") as done:
             exact = heads.screen(
-                loaded.detector,
+                loaded,
                 images,
                 found,
                 screen,
                 screen,
                 seed=seed,
-                size=loaded.size,
                 batch=count,
                 precision=precision or default_precision(loaded.detector.device),
                 out=out / f"{name}.screen.parts",

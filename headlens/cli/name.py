@@ -12,9 +12,12 @@ from headlens.cli.common import (
     OUT,
     BatchOption,
     OutOption,
+    PrecisionOption,
     SeedOption,
     Source,
+    bar,
     layers_of,
+    shared,
     sourced,
 )
 from headlens.cli.results import data_fact, digest, other_than, run_fact, stem, tell
@@ -34,6 +37,7 @@ class Streams(str, Enum):
     BOTH = "both"
 
 
+@shared
 @sourced
 def name(
     layer: Annotated[
@@ -53,38 +57,29 @@ def name(
     phrases: Annotated[int, typer.Option(help="Of each head, at most.", min=1)] = 5,
     batch: BatchOption = 8,
     seed: SeedOption = 0,
+    precision: PrecisionOption = None,
     out: OutOption = OUT,
 ) -> None:
     """Name heads by the phrases that explain most of what they write into the joint space (TextSpan).
 
-    An image that cannot be read is named and left out, and the exit status is then 1.
+    Interrupted at any moment, the same command goes on. An image that cannot be read is named and left out, and the
+    exit status is then 1.
     """
-    from tqdm import tqdm
-
-    from headlens import heads
+    from headlens import heads, parallel
     from headlens.backbone.plan import STREAMS
     from headlens.heads.naming import last_quarter, name_heads
     from headlens.heads.phrases import read_phrases
+    from headlens.heads.store import discard
+    from headlens.precision import check_precision, default_precision
     from headlens.results import write_figure
 
-    own = None if pool is None else read_phrases(pool)
+    check_precision(precision)
+    given = None if pool is None else read_phrases(pool)
     loaded, images = source.open()
     streams = STREAMS if stream is Streams.BOTH else (stream.value,)
     asked = heads.heads_of(
         loaded.detector, last_quarter(loaded.detector) if layer is None else layers_of(layer), head or None, streams
     )
-    with tqdm(total=len(images), unit="image", disable=None) as bar:
-        named = name_heads(
-            loaded.detector,
-            images,
-            asked,
-            pool=own,
-            phrases=phrases,
-            size=loaded.size,
-            batch=batch,
-            seed=seed,
-            progress=bar.update,
-        )
     where = stem(
         "name",
         loaded.folder.name,
@@ -95,13 +90,31 @@ def name(
         other_than(phrases, 5, "{}-phrases"),
         other_than(source.per_category, 20, "{}-each"),
         other_than(seed, 0, "seed{}"),
+        precision or "",
         images.name,
         run=run_fact(loaded),
         data=data_fact(images),
-        pool=None if own is None else digest(own),
+        pool=None if given is None else digest(given),
     )
+    parts = out / f"{where}.parts"
+    with bar(len(images)) as done:
+        named = name_heads(
+            loaded,
+            images,
+            asked,
+            pool=given,
+            phrases=phrases,
+            seed=seed,
+            batch=batch,
+            precision=precision or default_precision(loaded.detector.device),
+            out=parts,
+            progress=done.update,
+        )
+    if not parallel.current().main:
+        return
     saved = named.save(out / f"{where}.parquet")
     figure = write_figure(saved.with_suffix(".png"), named.plot()[0])
+    discard(parts)
     typer.echo(blocks(named))
     typer.echo(f"\n{saved} (all heads), {figure}")
     tell(named.provenance, images.name)

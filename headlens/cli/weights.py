@@ -15,8 +15,11 @@ from headlens.cli.common import (
     MaxPixelsOption,
     OutOption,
     PerCategory,
+    PrecisionOption,
+    bar,
     data_of,
     device_of,
+    shared,
 )
 from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
 from headlens.files import MAX_PIXELS
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from headlens.heads import Capture
 
 
+@shared
 def weights(
     run: Annotated[str, typer.Option(help="A run folder, or a shipped run.")] = "mini-industrial",
     data: Annotated[
@@ -41,6 +45,7 @@ def weights(
         typer.Option("--weights", help="The backbone's weight file."),
     ] = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
     follow_links: FollowLinks = False,
     out: OutOption = OUT,
@@ -51,34 +56,40 @@ def weights(
     one pass; an interrupted one goes on. An image that cannot be read is named and left out, and the exit status is
     then 1.
     """
-    from tqdm import tqdm
-
-    from headlens import heads
+    from headlens import heads, parallel
+    from headlens.precision import check_precision, default_precision
     from headlens.results import write_figure
     from headlens.training.run import load_run
 
+    check_precision(precision)
     loaded = load_run(run, weights=backbone_weights, device=device_of(device))
     typer.echo(f"{loaded.detector.backbone}\n")
-    written, said, captured = [], [], None
-    if data is None or loaded.detector.head_weights():
-        found = heads.weights(loaded.detector, loaded.folder.name)
-        name = stem("weights", loaded.folder.name, run=run_fact(loaded))
-        written += [found.save(out / f"{name}.parquet"), write_figure(out / f"{name}.png", found.plot()[0])]
-        for stream, own in found.frame.groupby("stream", sort=False):
-            said.append(f"{loaded.folder.name}: weights of {stream} heads, from 1; layers downwards\n{grid(own)}\n")
+    captured = None
     if data is not None:
         images = data_of(data, per_category, max_pixels, domain, follow_links)
-        each = other_than(per_category, 10, "{}-each")
-        facts = {"run": run_fact(loaded), "data": data_fact(images)}
-        folder = out / stem("capture", loaded.folder.name, each, images.name, **facts)
-        with tqdm(total=len(images), unit="image", disable=None, desc="capture") as bar:
+        each, facts = other_than(per_category, 10, "{}-each"), {"run": run_fact(loaded), "data": data_fact(images)}
+        folder = out / stem("capture", loaded.folder.name, each, precision or "", images.name, **facts)
+        with bar(len(images), "capture") as done:
             captured = heads.capture(
-                loaded.detector, images, folder, size=loaded.size, batch=batch, progress=bar.update
+                loaded,
+                images,
+                folder,
+                batch=batch,
+                precision=precision or default_precision(loaded.detector.device),
+                progress=done.update,
             )
+    if not parallel.current().main:
+        return
+    written = []
+    if data is None or loaded.detector.head_weights():
+        learned = heads.weights(loaded, loaded.folder.name)
+        name = stem("weights", loaded.folder.name, run=run_fact(loaded))
+        written += [learned.save(out / f"{name}.parquet"), write_figure(out / f"{name}.png", learned.plot()[0])]
+        for stream, rows in learned.frame.groupby("stream", sort=False):
+            typer.echo(f"{loaded.folder.name}: weights of {stream} heads, from 1; layers downwards\n{grid(rows)}\n")
+    if captured is not None:
         written += [folder, write_figure(out / f"{folder.name}.png", captured.plot()[0])]
-        said.append(f"{images}\n\n{quantities(captured)}\n")
-    for text in said:
-        typer.echo(text)
+        typer.echo(f"{images}\n\n{quantities(captured)}\n")
     typer.echo(", ".join(map(str, written)))
     if captured is not None:
         tell(captured.notes, images.name)
@@ -97,15 +108,15 @@ def quantities(captured: Capture) -> str:
     from headlens.heads import Head
 
     lines = []
-    for (metric, stream), own in captured.summary.groupby(["metric", "stream"], sort=False):
+    for (metric, stream), rows in captured.summary.groupby(["metric", "stream"], sort=False):
         cells = {
             "": metric,
             "heads": stream,
-            **{name: f"{own[name].mean():.3f}" for name in ("mean", "normal", "anomalous")},
+            **{name: f"{rows[name].mean():.3f}" for name in ("mean", "normal", "anomalous")},
         }
-        apart = (own["anomalous"] - own["normal"]) / own["std"].where(own["std"] > 0)
+        apart = (rows["anomalous"] - rows["normal"]) / rows["std"].where(rows["std"] > 0)
         if apart.notna().any():
-            row = own.loc[apart.abs().idxmax()]
+            row = rows.loc[apart.abs().idxmax()]
             cells["furthest apart"] = (
                 f"{Head(str(stream), int(row['layer']), int(row['head']))} {apart.loc[row.name]:+.2f} sd"
             )

@@ -67,11 +67,15 @@ def train_stages(folder: Path, share: int) -> None:
 
 
 def every_verb(folder: Path) -> None:
-    """Files in ``folder``: what ``ablate``, ``importance`` and ``eval`` write, and frames that are no verb's."""
+    """Files in ``folder``: what the shared verbs write, and frames that are no verb's."""
     beside = folder.parent
     given = ("--run", beside / "one" / "run", "--data", beside / "bolts")
     call(*ABLATE, *given, "--out", folder / "lens")
     call("importance", "--screen", 1, *given, "--batch", 2, "--device", "cpu", "--out", folder / "lens")
+    small = (*given, "--batch", 2, "--device", "cpu", "--out", folder / "lens")
+    call("contributions", "--check", *small)
+    call("name", "--layer", 23, "--head", 3, "--phrases", 2, *small)
+    call("weights", *small)
     call("eval", *given, "--batch", 2, "--device", "cpu", "--json", folder / "eval.json")
     clip = assemble(architecture_from_config(tiny_config(vocab_size=49408, context_length=32), "tiny"), None, seed=4)
     detector = HeadCLIP(clip, preset("headclip", **SMALL), seed=1).requires_grad_(False)
