@@ -29,7 +29,7 @@ def eval_(
     batch: FullBatchOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="Exact pixel metrics; keeps all maps of a category.")] = False,
     precision: PrecisionOption = None,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best available.")] = None,  # noqa: UP045
     max_pixels: MaxPixelsOption = MAX_PIXELS,
     follow_links: FollowLinks = False,
     json_: Annotated[
@@ -39,7 +39,7 @@ def eval_(
 ) -> None:
     """Print the metrics of trained detectors, and say which backbone made them.
 
-    Runs that differ in their seed alone are one table, of means and 95 % intervals; others have tables of their own.
+    Runs that differ in their seed alone are one table, of means and 95 % intervals; others have one table each.
     An image that cannot be read is named and left out, and the exit status is then 1; one whose mask cannot be used
     counts for image metrics.
     """
@@ -59,27 +59,27 @@ def eval_(
     runs = load_runs(*run, weights=weights, device=device_of(device))
     groups = seeds_of(runs)
     question = {
-        "runs": [[own.folder.name, run_fact(own)] for own in runs],
-        "data": [[own.name, data_fact(own), len(own)] for own in sets],
+        "runs": [[one.folder.name, run_fact(one)] for one in runs],
+        "data": [[one.name, data_fact(one), len(one)] for one in sets],
         "how": [exact, precision],
     }
     if json_ is not None:
         check_free(json_, question)
-    found: dict[Path, Evaluation] = {}
+    results_of: dict[Path, Evaluation] = {}
     for loaded in runs:
         with bar(sum(map(len, sets)), loaded.folder.name) as done:
             where = loaded.detector.device
             finest, count = precision or default_precision(where), at_once(batch, where, 32)
             options: dict[str, Any] = {"batch": count, "exact": exact, "cache": len(runs) > 1, "precision": finest}
             parts = [evaluate(loaded, one, size=loaded.size, progress=done.update, **options) for one in sets]
-        found[loaded.folder] = Evaluation.joined(parts)
+        results_of[loaded.folder] = Evaluation.joined(parts)
 
     if not parallel.current().main:
         return
     rows, said = [], []
     for group in groups:
-        first, results = group[0], [found[own.folder] for own in group]
-        names, summary, trained_on = [str(own.folder) for own in group], over_seeds(results), _trained_on(group[0])
+        first, results = group[0], [results_of[one.folder] for one in group]
+        names, summary, trained_on = [str(one.folder) for one in group], over_seeds(results), _trained_on(group[0])
         said.append(f"{first.detector.backbone}\n{', '.join(names)}, trained on {trained_on}\n\n{summary.markdown()}\n")
         made_by = {
             "runs": names,
@@ -88,18 +88,18 @@ def eval_(
             "backbone": vars(first.detector.backbone.provenance),
         }
         rows.append({**made_by, "metrics": json.loads(summary.frame.to_json(orient="records"))})
-    any_run = next(iter(found.values()))  # all have read the same images
+    any_run = next(iter(results_of.values()))  # all have read the same images
     if json_ is not None:
         content = {ABOUT: digest(question), "results": rows, **any_run.reasons(), "undefined": any_run.undefined()}
         write(json_, (json.dumps(content, indent=1) + "\n").encode())
     for text in said:
         typer.echo(text)
-    if half_width := max(own.half_width for own in found.values()):
+    if half_width := max(each.half_width for each in results_of.values()):
         typer.echo(f"Pixel metrics are within {half_width:.1g} of the exact ones (--exact keeps every map).")
     for group in groups:
         trained = canonical(_trained_on(group[0]))
         if known := [one.name for one in sets if canonical(one.name) == trained]:
-            names = [own.folder.name for own in group]
+            names = [one.folder.name for one in group]
             typer.echo(f"Not zero-shot: {', '.join(known)} is what {', '.join(names)} were trained on.", err=True)
     for line in [*any_run.undefined(), *any_run.lines()]:
         typer.echo(line, err=True)
@@ -138,11 +138,11 @@ def seeds_of(runs: list[Run]) -> list[list[Run]]:
     from headlens.training.distinct import check_distinct
 
     groups: dict[str, list[Run]] = {}
-    for own in runs:
-        detector = own.detector
+    for run in runs:
+        detector = run.detector
         method = [asdict(detector.backbone.provenance), detector.method, detector.config.table()]
-        alike = [*method, _training(own), _trained_on(own), own.size]
-        groups.setdefault(json.dumps(alike), []).append(own)
+        alike = [*method, _training(run), _trained_on(run), run.size]
+        groups.setdefault(json.dumps(alike), []).append(run)
     for group in groups.values():
         check_distinct(group)
     return list(groups.values())

@@ -60,7 +60,7 @@ def score(
     """
     from headlens.cli.images import find_images
 
-    found = find_images(images, follow_links)
+    listed = find_images(images, follow_links)
 
     from tqdm import tqdm
 
@@ -76,17 +76,17 @@ def score(
     typer.echo(f"{loaded.detector.backbone}; {printable(str(loaded.folder))}, threshold {limit}, scores in {unit}")
     with locked(out):
         table = ScoreTable(out, question(loaded, limit, category, maps), force)
-        waiting = table.missing(found.files)
+        waiting = table.missing(listed.files)
         with tqdm(total=len(waiting), unit="image", disable=None) as bar:
-            for part in _batches(waiting, batch, max_pixels, found.left_out):
+            for part in _batches(waiting, batch, max_pixels, listed.left_out):
                 table.add(_scored(loaded, part, category))
                 bar.update(len(part))
-    before = len(found.files) - len(waiting)
+    before = len(listed.files) - len(waiting)
     earlier = f", {before} {'was' if before == 1 else 'were'} scored before" if before else ""
     typer.echo(
         f"{table.count} {'image' if table.count == 1 else 'images'} scored{earlier}; {printable(str(table.path))}"
     )
-    found.finish(out / "scores.left_out.txt")
+    listed.finish(out / "scores.left_out.txt")
 
 
 def question(run: Run, threshold: float | None, category: str, maps: MapFormat) -> dict[str, object]:

@@ -204,7 +204,7 @@ class ScoreTable:
             before = None
         again = "name another --out, or start anew with --force"
         if not isinstance(before, dict):
-            raise RunError(f"{self.path} is there already, and nothing says what was asked for; {again}")
+            raise RunError(f"{self.path} exists, and nothing says what was asked for; {again}")
         differ = [
             f"{name} {before.get(name)} before, {self.question.get(name)} now"
             for name in self.question | before

@@ -59,8 +59,8 @@ def check_metrics(names: Sequence[str]) -> None:
 
 def draws(images: int, replicates: int, seed: int, category: str) -> Tensor:
     """How often each of ``images`` is drawn in every replicate, [R, images] float64; by seed and category alone."""
-    own = int.from_bytes(sha256(f"{seed}/{category}".encode()).digest()[:7], "big")
-    drawn = torch.randint(images, (replicates, images), generator=torch.Generator().manual_seed(own))
+    number = int.from_bytes(sha256(f"{seed}/{category}".encode()).digest()[:7], "big")
+    drawn = torch.randint(images, (replicates, images), generator=torch.Generator().manual_seed(number))
     times = torch.zeros(replicates, images, dtype=torch.float64)
     return times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
 
@@ -84,11 +84,11 @@ def of_ranks(scores: Tensor, labels: Tensor, times: Tensor, names: Sequence[str]
     if not names:
         return {}
     short = [name.removeprefix("image_") for name in names]
-    found = metrics.image_metrics(scores, labels)
+    measured = metrics.image_metrics(scores, labels)
     drawn = [_rank_replicates(row, labels, times) for row in scores]
     return {
-        name: _differences(found[own].numpy(), torch.stack([replicate[own] for replicate in drawn], 1).numpy())
-        for name, own in zip(names, short, strict=True)
+        name: _differences(measured[key].numpy(), torch.stack([replicate[key] for replicate in drawn], 1).numpy())
+        for name, key in zip(names, short, strict=True)
     }
 
 
@@ -97,7 +97,8 @@ def _rank_replicates(scores: Tensor, labels: Tensor, times: Tensor) -> dict[str,
     levels, place = scores.unique(return_inverse=True)
     place = len(levels) - 1 - place  # falling
     hits, others = (
-        times.new_zeros(len(times), len(levels)).index_add_(1, place[own], times[:, own]) for own in (labels, ~labels)
+        times.new_zeros(len(times), len(levels)).index_add_(1, place[which], times[:, which])
+        for which in (labels, ~labels)
     )
     through = others.cumsum(1)
     tied = torch.ones(1, dtype=torch.bool)
@@ -151,16 +152,16 @@ def of_pixels(
         maps = ((logits(enlarge(grid[rows].to(device))), some) for rows, some in parts)
         if regions is not None:
             counted = (histograms(large, some, span) for large, some in maps)
-            found, replicates = joined_metrics(counted, regions, times)
+            measured, replicates = joined_metrics(counted, regions, times)
         else:
             metric, each = metrics.PixelMetrics(mode="streaming", score_range=span, sync_on_compute=False), []
             for large, some in maps:
                 metric.update(large, some)
                 each.append(PerImage.of(large, some, score_range=span))
-            found, replicates = metric.compute(), PerImage.joined(each).metrics(times)
+            measured, replicates = metric.compute(), PerImage.joined(each).metrics(times)
         for name in names:
             short = name.removeprefix("pixel_")
-            values[name].append(float(found[short]))
+            values[name].append(float(measured[short]))
             drawn[name].append(replicates[short])
     return {name: _differences(np.array(values[name]), torch.stack(drawn[name], 1).numpy()) for name in names}
 

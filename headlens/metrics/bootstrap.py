@@ -37,8 +37,8 @@ class Histograms(NamedTuple):
             empty = torch.zeros(shape[0] * shape[1], dtype=what.dtype, device=maps.device)
             return empty.scatter_add_(0, where, what.expand(where.shape)).view(shape)
 
-        found, one = at[truth.index], torch.ones((), dtype=torch.int32, device=maps.device)
-        return cls(counted(at, one), counted(found, one), counted(found, truth.weight))
+        hits, one = at[truth.index], torch.ones((), dtype=torch.int32, device=maps.device)
+        return cls(counted(at, one), counted(hits, one), counted(hits, truth.weight))
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ class PerImage:
         regions = maps.new_zeros(len(maps), dtype=torch.float64)
         for image, scores in enumerate(maps.flatten(1)):
             at = binning.slots - 1 - binning.place(scores).long()
-            own = slice(truth.starts[image], truth.starts[image + 1])
-            found = at[truth.index[own] - image * len(at)]
-            share = 1 / truth.area_at[own].double()
+            rows = slice(truth.starts[image], truth.starts[image + 1])
+            hit = at[truth.index[rows] - image * len(at)]
+            share = 1 / truth.area_at[rows].double()
             pixels[image] = torch.bincount(at, minlength=binning.slots)
-            hits[image] = torch.bincount(found, minlength=binning.slots)
-            weight[image] = torch.bincount(found, share, minlength=binning.slots)
+            hits[image] = torch.bincount(hit, minlength=binning.slots)
+            weight[image] = torch.bincount(hit, share, minlength=binning.slots)
             regions[image] = share.sum().round()
         return cls(pixels - hits, hits, weight, regions)
 
@@ -123,11 +123,11 @@ class PerImage:
         at_once = AT_ONCE if self.hits.device.type == "cpu" else len(times)
         for block in times.double().to(self.hits.device).split(at_once):
             through = (block @ self.negatives).cumsum(1)
-            own = block @ self.negatives[:, some]
+            inside = block @ self.negatives[:, some]
             regions = block @ self.regions
             groups = Groups(
                 hits=block @ self.hits[:, some],
-                above=through[:, some] - own,
+                above=through[:, some] - inside,
                 through=through[:, some],
                 negatives=through[:, -1],
                 tied=torch.ones(1, dtype=torch.bool, device=block.device),

@@ -22,7 +22,7 @@ STEPS = 200
 
 
 def cflow200(maps: Tensor, truth: Truth) -> Tensor:
-    """The 200-threshold AUPRO of maps [B, H, W], a float64 scalar; NaN where fewer than two points are kept.
+    """The 200-threshold AUPRO of maps [B, H, W], a float64 scalar; NaN where fewer than two points are left.
 
     Raises:
         MetricError: a NaN or infinite score.
@@ -47,7 +47,7 @@ def stepwise_aupro(scores: Sequence[Tensor], hits: Tensor, area_at: Tensor, regi
     ends = torch.stack([end.to(hits.dtype) for part in scores if part.numel() for end in torch.aminmax(part)]).cpu()
     precision = np.float64 if hits.dtype == torch.float64 else np.float32
     low, high = precision(ends.min()), precision(ends.max())
-    step = (high - low) / STEPS  # in the scores' own precision, as the original has it
+    step = (high - low) / STEPS  # in the scores' precision, as the original has it
     if not (np.isfinite(step) and step > 0):
         return undefined
     steps = np.arange(low, high, step)  # float64, also of float32 scores
@@ -59,8 +59,8 @@ def stepwise_aupro(scores: Sequence[Tensor], hits: Tensor, area_at: Tensor, regi
     first = first.cpu()
     overlap = 1 - missed[first] / regions
     rate = (above - (len(hits) - first)).double() / negatives
-    kept = rate < AUPRO_LIMIT
-    rate, overlap = rate[kept], overlap[kept]
+    low_rate = rate < AUPRO_LIMIT
+    rate, overlap = rate[low_rate], overlap[low_rate]
     if len(rate) < 2 or rate[0] == rate[-1]:
         return undefined
     rate = (rate - rate[-1]) / (rate[0] - rate[-1])  # falls from 1 to 0 as the thresholds rise

@@ -1,4 +1,4 @@
-"""Every metric from one list of groups of pixels, each either a tie or in an order nobody recorded.
+"""Every metric from one list of groups of pixels, each either a tie or in an order that was not recorded.
 
 AUROC, AP, F1max and AUPRO only change where a defect pixel has its score. Negatives enter as two counts per group of
 defect pixels, so the exact metrics (every group is a tie), the histogram's certificate (some are not) and a bootstrap
@@ -52,19 +52,19 @@ def bounds(groups: Groups, limit: float = AUPRO_LIMIT) -> dict[str, tuple[Tensor
     """
     hits = groups.hits.double()
     negatives, positives = groups.negatives.double(), hits.sum(-1)
-    found = hits.cumsum(-1)
+    so_far = hits.cumsum(-1)
     sums: dict[str, Tensor] = {}
     for first in range(0, max(1, hits.shape[-1]), AT_ONCE):  # what is worked out on the way stays small
-        own = slice(first, first + AT_ONCE)
+        chunk = slice(first, first + AT_ONCE)
         part = Groups(
-            hits[..., own],
-            groups.above[..., own].double(),
-            groups.through[..., own].double(),
+            hits[..., chunk],
+            groups.above[..., chunk].double(),
+            groups.through[..., chunk].double(),
             negatives,
-            groups.tied if groups.tied.shape[-1] == 1 else groups.tied[..., own],
-            None if groups.weight is None else groups.weight[..., own],
+            groups.tied if groups.tied.shape[-1] == 1 else groups.tied[..., chunk],
+            None if groups.weight is None else groups.weight[..., chunk],
         )
-        for name, value in _terms(part, found[..., own], positives, limit).items():
+        for name, value in _terms(part, so_far[..., chunk], positives, limit).items():
             join = torch.maximum if name.startswith("f1") else torch.add
             sums[name] = join(sums[name], value) if name in sums else value
 
@@ -80,12 +80,12 @@ def bounds(groups: Groups, limit: float = AUPRO_LIMIT) -> dict[str, tuple[Tensor
     return {name: (low.where(both, torch.nan), high.where(both, torch.nan)) for name, (low, high) in limits.items()}
 
 
-def _terms(groups: Groups, found: Tensor, positives: Tensor, limit: float) -> dict[str, Tensor]:
+def _terms(groups: Groups, so_far: Tensor, positives: Tensor, limit: float) -> dict[str, Tensor]:
     """What some of the groups add to each limit, [...]; the F1s are the largest among them.
 
     Args:
         groups: float64.
-        found: [..., K] positives up to and including each group.
+        so_far: [..., K] positives up to and including each group.
         positives: [...] all there are.
         limit: see ``bounds``.
     """
@@ -99,9 +99,9 @@ def _terms(groups: Groups, found: Tensor, positives: Tensor, limit: float) -> di
     terms = {"middle": hits * (negatives - (above + through) / 2)}
     terms["spread"] = unless_tied(torch.zeros_like(hits), lambda: hits * (through - above) / 2)
 
-    block = _ratio(hits * found, found + through)  # what a tie contributes: all its positives at its own precision
-    terms["ap best"] = unless_tied(block, lambda: _ratio(hits * found, found + above))
-    terms["ap worst"] = unless_tied(block, lambda: _negatives_first(hits, found - hits, through))
+    block = _ratio(hits * so_far, so_far + through)  # what a tie contributes: all its positives at their precision
+    terms["ap best"] = unless_tied(block, lambda: _ratio(hits * so_far, so_far + above))
+    terms["ap worst"] = unless_tied(block, lambda: _negatives_first(hits, so_far - hits, through))
 
     if groups.weight is not None:
         left, right = (count / negatives.clamp(min=1) for count in (above, through))
@@ -111,8 +111,8 @@ def _terms(groups: Groups, found: Tensor, positives: Tensor, limit: float) -> di
         terms["aupro low"] = groups.weight * unless_tied(area, lambda: (limit - right).clamp(min=0))
         terms["aupro high"] = groups.weight * unless_tied(area, lambda: (limit - left).clamp(min=0))
 
-    edge = 2 * _ratio(found, found + through + total)
-    inside = unless_tied(edge, lambda: 2 * _ratio(found, found + above + total))
+    edge = 2 * _ratio(so_far, so_far + through + total)
+    inside = unless_tied(edge, lambda: 2 * _ratio(so_far, so_far + above + total))
     sums = {name: term.sum(-1) for name, term in terms.items()}
     return {**sums, "f1 edge": _largest(edge), "f1 inside": _largest(inside)}
 

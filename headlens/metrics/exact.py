@@ -19,7 +19,7 @@ def exact_metrics(
 
     Args:
         scores: all of them, in tensors of any shape.
-        hits: [P] the positives' own once more, in any order, on the same device and of the same dtype.
+        hits: [P] the positives' scores once more, in any order, on the same device and of the same dtype.
         area_at: [P] the area of the region each positive belongs to.
         regions: how many there are.
         limit: the false positive rate up to which AUPRO integrates.

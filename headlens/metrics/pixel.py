@@ -46,7 +46,7 @@ class PixelMetrics(Metric):
         limit: the false positive rate up to which AUPRO integrates.
         cflow200: exact: also give the value of ``headlens.metrics.cflow200``, to compare with printed tables.
         enlarge: what makes maps of the masks' size from what ``update`` is given, such as a ``partial`` of
-            ``headlens.maps.upsample``. Streaming, it is called for one map or a few at a time, and none is kept.
+            ``headlens.maps.upsample``. Streaming, it is called for one map or a few at a time, and none is held.
         **kwargs: as torchmetrics has them.
 
     Raises:
@@ -171,8 +171,8 @@ class PixelMetrics(Metric):
             scores = self.scores if isinstance(self.scores, list) else [self.scores]
             hits, area_at = dim_zero_cat(self.hits), dim_zero_cat(self.area_at)
         regions = int(self.regions)
-        found = exact_metrics(scores, hits, area_at, regions, self.limit)
-        return {**found, "cflow200": stepwise_aupro(scores, hits, area_at, regions)} if self.cflow200 else found
+        exact = exact_metrics(scores, hits, area_at, regions, self.limit)
+        return {**exact, "cflow200": stepwise_aupro(scores, hits, area_at, regions)} if self.cflow200 else exact
 
 
 def pixel_metrics(maps: Iterable[Tensor], truth: Truth, **kwargs: Any) -> dict[str, Tensor]:

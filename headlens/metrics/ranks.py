@@ -56,7 +56,7 @@ def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[n
     slot[asked] = 2
     np.cumsum(slot, out=slot)
     slot[asked] -= 1
-    slots, own = int(slot[-1]) + 2, slot[asked]
+    slots, slot_of = int(slot[-1]) + 2, slot[asked]
     first = queries[np.flatnonzero(np.diff(asked, prepend=-1))]  # the lowest query of each bin that was asked about
     bins = binning.constants(queries.dtype)
 
@@ -72,17 +72,17 @@ def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[n
     total = sum(map(len, scores))
     shares = _shares(scores, threads_for(total), total)
     outside, equal = np.zeros(slots, np.int64), np.zeros(len(first), np.int64)
-    kept = [queries[:0]]
+    unsorted = [queries[:0]]
     for counted, ties, contested in in_threads(work, shares):
         outside += counted
         equal += ties
-        kept += contested
-    rest = np.concatenate(kept)
+        unsorted += contested
+    rest = np.concatenate(unsorted)
     rest.sort()
 
     def above(side: Literal["left", "right"]) -> np.ndarray:
         return (
-            _from_here_on(outside)[own]
+            _from_here_on(outside)[slot_of]
             + _from_here_on(equal)[np.searchsorted(first, queries, side)]
             + (len(rest) - np.searchsorted(rest, queries, side))
         )
@@ -114,5 +114,5 @@ def _binning(queries: np.ndarray) -> Binning:
     bins = min(MOST_BINS, 2 ** math.ceil(math.log2(BINS_PER_QUERY * len(queries))))
     with np.errstate(over="ignore"):
         step = queries.dtype.type(bins) / queries.dtype.type(high - low) if high > low else np.inf
-    # Ranges that the scores' own precision cannot hold: one bin for all.
+    # Ranges that the scores' precision cannot hold: one bin for all.
     return Binning(bins, low, high) if np.isfinite(step) and step > 0 else Binning(1, -1.0, 1.0)

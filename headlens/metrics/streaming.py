@@ -88,11 +88,11 @@ class Counters:
             tied=tied[some],
             weight=weight[some] / (regions * FIXED_POINT),
         )
-        found = bounds(groups, limit)
+        limits = bounds(groups, limit)
         rounding = hits.sum() / (2 * regions * FIXED_POINT)  # of the weights: half a unit for every defect pixel
-        lower, upper = found["aupro"]
-        found["aupro"] = (lower - rounding).clamp(min=0), (upper + rounding).clamp(max=1)
-        return {name: (low.cpu(), high.cpu()) for name, (low, high) in found.items()}
+        lower, upper = limits["aupro"]
+        limits["aupro"] = (lower - rounding).clamp(min=0), (upper + rounding).clamp(max=1)
+        return {name: (low.cpu(), high.cpu()) for name, (low, high) in limits.items()}
 
 
 def values(certified: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ def tally(
         ShapeError: enlarged maps of another shape than the masks.
     """
     at_once = AT_ONCE if enlarge else max(1, len(maps))
-    found = Counters.empty(binning.slots, maps.device)  # of all maps, or of none where one of them is bad
+    added = Counters.empty(binning.slots, maps.device)  # of all maps, or of none where one of them is bad
     lanes = _Lanes(len(maps), truth, binning) if maps.device.type == "cpu" else None
     for first in range(0, len(maps), at_once):
         large = maps
@@ -129,14 +129,14 @@ def tally(
         if lanes is not None:
             lanes.count(large.float(), first)
         else:
-            own = truth if enlarge is None else truth.images(first, first + at_once)
-            _tally_on_device(found, large.float(), own, binning)
+            part = truth if enlarge is None else truth.images(first, first + at_once)
+            _tally_on_device(added, large.float(), part, binning)
     if lanes is not None:
-        lanes.add_to(found)
-    found.regions.add_(truth.regions)
+        lanes.add_to(added)
+    added.regions.add_(truth.regions)
     if truth.regions + int(counters.regions) > MOST_REGIONS:
         raise MetricError(f"more than {MOST_REGIONS} regions: their weights would not fit the counters")
-    counters.add(found)
+    counters.add(added)
 
 
 def _tally_on_device(counters: Counters, maps: Tensor, truth: Truth, binning: Binning) -> None:
@@ -199,13 +199,13 @@ class _Lanes:
         scores, spaced = (each.reshape(len(maps), -1).numpy() for each in (maps, self.binning.spaced(maps)))
         threads = len(self.pixels)
 
-        def work(own: int) -> bool:
-            for i in range(len(scores) * own // threads, len(scores) * (own + 1) // threads):
-                if not count_bins(scores[i], spaced[i], self.bins, self.pixels[own], self.value[own]):
+        def work(thread: int) -> bool:
+            for i in range(len(scores) * thread // threads, len(scores) * (thread + 1) // threads):
+                if not count_bins(scores[i], spaced[i], self.bins, self.pixels[thread], self.value[thread]):
                     return False
                 image = first + i
                 part = slice(starts[image], starts[image + 1])
-                before, hits, weight = image * self.each, self.hits[own], self.weight[own]
+                before, hits, weight = image * self.each, self.hits[thread], self.weight[thread]
                 count_hits(spaced[i], index[part], before, share[part], self.bins, hits, weight)
             return True
 
@@ -216,11 +216,11 @@ class _Lanes:
         """Adds all that was counted."""
         pixels, hits, weight = (getattr(counters, name).numpy() for name in ("pixels", "hits", "weight"))
         low, high = counters.low.numpy(), counters.high.numpy()
-        for own, value in enumerate(self.value):
-            for lane in self.pixels[own].reshape(-1, len(value)):
+        for thread, value in enumerate(self.value):
+            for lane in self.pixels[thread].reshape(-1, len(value)):
                 pixels += lane
-            hits += self.hits[own]
-            weight += self.weight[own]
+            hits += self.hits[thread]
+            weight += self.weight[thread]
             mixed, empty = np.isnan(value), value == np.inf
             value[mixed] = -np.inf
             np.minimum(low, value, out=low)

@@ -26,7 +26,7 @@ MEAN = "mean"
 
 
 SHOWN = ("image_auroc", "pixel_auroc", "pixel_aupro")
-"""What figures show, where they are not told otherwise."""
+"""What figures show, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class MetricTable(Result):
         if (given[["dataset", "category"]] == MEAN).any(axis=None):
             raise MetricError(f"a data set or category is called {MEAN!r}, as the means are; rename it")
         if (twice := given.duplicated(list(KEYS))).any():
-            raise MetricError(f"{' / '.join(given.loc[twice, list(KEYS)].iloc[0])} is there twice")
+            raise MetricError(f"{' / '.join(given.loc[twice, list(KEYS)].iloc[0])} is given twice")
         values = given.set_index(list(KEYS)).reindex(columns=list(IMAGE + PIXEL)).astype(float)
         parts = []
         for domain, sets in values.groupby("domain", sort=False):
@@ -131,7 +131,7 @@ class MetricTable(Result):
 
 
 def fewer(n: float, of: float) -> str:
-    """What stands behind a mean of ``n`` entries where there are ``of``; nothing where it is of all.
+    """What follows a mean of ``n`` entries where there are ``of``; nothing where it is of all.
 
     >>> fewer(2, 3), fewer(3, 3)
     (' (2 of 3)', '')

@@ -56,11 +56,11 @@ class Truth:
         for number, flag in enumerate(flags):
             if not flag.any():
                 continue
-            labels, found = scipy.ndimage.label(flag, structure=np.ones((3, 3)))
+            labels, count = scipy.ndimage.label(flag, structure=np.ones((3, 3)))
             where = np.flatnonzero(flag)
             index.append(where + number * flag.size)
             region.append(labels.ravel()[where].astype(np.int64) + (regions - 1))
-            regions += found
+            regions += count
         joined = [torch.from_numpy(np.concatenate([np.empty(0, np.int64), *part])) for part in (index, region)]
         area = torch.bincount(joined[1], minlength=regions)
         batch, height, width = masks.shape
@@ -116,13 +116,13 @@ class Truth:
     def images(self, first: int, last: int) -> Truth:
         """The truth of images ``first`` to ``last``, without the latter."""
         last = min(last, self.shape[0])
-        own = slice(self.starts[first], self.starts[last])
-        regions, region = self.region[own].unique(return_inverse=True)
-        index = self.index[own] - first * self.shape[1] * self.shape[2]
+        rows = slice(self.starts[first], self.starts[last])
+        regions, region = self.region[rows].unique(return_inverse=True)
+        index = self.index[rows] - first * self.shape[1] * self.shape[2]
         return Truth((last - first, *self.shape[1:]), index, region, self.area[regions])
 
     def to(self, device: torch.device | str) -> Truth:
-        """The same on ``device``; itself, where it is there already."""
+        """The same on ``device``; itself, where it already is on it."""
         if self.index.device == torch.device(device):
             return self
         return replace(self, **{name: getattr(self, name).to(device) for name in ("index", "region", "area")})

@@ -38,7 +38,7 @@ def joined_metrics(
     """One variant's metrics, [] each, and their replicates, [R] each; float64 on the CPU.
 
     Args:
-        parts: of all its images, asked for one after the other: 1 MB an image, of which 25 kB are kept.
+        parts: of all its images, asked for one after the other: 1 MB an image, of which 25 kB are held.
         regions: [B] float64, of each image.
         times: [R, B], how often each image is drawn.
         limit: the false positive rate up to which AUPRO integrates.
@@ -46,8 +46,8 @@ def joined_metrics(
     sums: list[Tensor] = []
     each: list[list[Tensor]] = []
     for part in parts:
-        own = [fine.sum(0) for fine in part]
-        sums = [a.add_(b) for a, b in zip(sums, own, strict=True)] if sums else own
+        total = [fine.sum(0) for fine in part]
+        sums = [a.add_(b) for a, b in zip(sums, total, strict=True)] if sums else total
         each.append([_coarse(fine) for fine in part])
     pixels, hits, weight = sums
     through, some = (pixels - hits).cumsum(0), hits > 0

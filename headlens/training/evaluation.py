@@ -179,7 +179,7 @@ def evaluate(
     Args:
         detector: what is tested: a detector, a run, or another ``Scorer``.
         data: of one domain.
-        size: images are resized to this square; the detector's own size when None.
+        size: images are resized to this square; the detector's when None.
         batch: images at once; results do not depend on it beyond rounding.
         exact: exact pixel metrics, which keep every map of a category; otherwise within ``Evaluation.half_width``.
         cache: keep resized images in memory, for a set that is scored again.

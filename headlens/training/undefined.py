@@ -13,11 +13,11 @@ def undefined(frame: pd.DataFrame, scores: pd.DataFrame) -> Iterator[str]:
     Args:
         frame, scores: of an ``Evaluation``.
     """
-    for dataset, own in frame.groupby("dataset", sort=False):
+    for dataset, metrics in frame.groupby("dataset", sort=False):
         images = scores[scores["dataset"] == dataset]
         why: dict[tuple[str, str], list[str]] = {}
         for level, score in (("image", "joint"), ("pixel", "pixel")):
-            rows = own[own["score"] == score]
+            rows = metrics[metrics["score"] == score]
             if rows.empty:
                 why[level, "no mask is known"] = ["all categories"]
             categories = rows["category"].unique()

@@ -110,7 +110,7 @@ def test_rows_that_make_no_table():
         ([{"dataset": "a"}], "expected domain"),
         ([row("d", "a", None)], "expected domain"),
         ([row("d", "a", "c", image_auc=1.0)], "image_auc"),
-        ([row("d", "a", "c"), row("d", "a", "c")], "d / a / c is there twice"),
+        ([row("d", "a", "c"), row("d", "a", "c")], "d / a / c is given twice"),
         ([row("d", "a", "mean")], "rename it"),
     ):
         with pytest.raises(MetricError, match=message):
