@@ -165,8 +165,10 @@ def _terms(clean: CleanRun, read: _Read) -> dict[Part, Tensor]:
         terms[Part("bias")] = torch.zeros_like(read.rest)
         for (stream, layer), covector in reached.items():
             attn = clean.tower.blocks[layer].attn
-            written = clean.wrote(stream, layer)[:, read.tokens]
-            terms[Part("head", stream, layer)] = covector.of_heads(written, attn.W_O)
+            z = clean.z[stream][layer]
+            assert z is not None
+            weight = wide(clean.weights[stream][layer])  # multiplies the parts, which are fewer than the channels of z
+            terms[Part("head", stream, layer)] = covector.of_heads(z[:, read.tokens], attn.W_O) * weight
             terms[Part("bias")] = terms[Part("bias")] + covector.of(attn.b_O[None, None])
             if clean.plan.has_mlp(stream, layer):
                 mid = wide(_mid(clean, stream, layer, read.tokens))
