@@ -21,8 +21,8 @@ _REACH = {"probability": (-88.0, 17.0), "logit": (-24.0, 24.0)}  # all that floa
 class Binning:
     """``bins`` bins over [low, high), one below them (number 0) and one above (``bins + 1``).
 
-    Rounding may put a score that is next to an edge into the other bin, in the same way on every device. It never
-    changes the order of two scores.
+    Rounding may put a score that is next to an edge into the other bin: in the same way on every device, but for
+    probabilities, whose logarithm devices round each in their way. It never changes the order of two scores.
 
     Args:
         bins: how many.

@@ -21,7 +21,15 @@ def case():
     return maps, masks
 
 
-@pytest.mark.parametrize("options", [{"cflow200": True}, {"mode": "streaming"}, {"mode": "streaming", "bins": 50}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cflow200": True},
+        {"mode": "streaming"},
+        {"mode": "streaming", "bins": 50},
+        {"mode": "streaming", "unit": "logit"},
+    ],
+)
 def test_pixel_metrics(case, options):
     device = torch.accelerator.current_accelerator()
     here, there = PixelMetrics(**options), PixelMetrics(**options).to(device)
