@@ -1,4 +1,4 @@
-"""The plain way: one forward with hooks for every variant, through the detector's own ``score``."""
+"""The plain way: one forward with hooks for every variant, scored by a formula written down apart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from headlens.detectors.detector import Detector
 from headlens.detectors.scoring import Prediction
 from headlens.heads.variants import Variant
+from tests.methods.formula import predicted
 
 HOOKS = {"global": "blocks.{}.attn.hook_z", "local": "blocks.{}.attn.hook_local_z"}
 
@@ -16,7 +17,7 @@ def hooked(detector: Detector, images: Tensor, hooks: list, categories: list[str
     """A prediction in the images' precision with hooks in the way."""
     reading = detector.reading(images, categories or ["object"] * len(images))
     out = detector.backbone.vision.run_with_hooks(images, reading.plan, fwd_hooks=hooks)
-    return detector.score(reading.margins(reading.features(out)), images.shape[2:])
+    return predicted(detector.backbone.vision, out, reading.text.text, detector.config, tuple(images.shape[2:]))
 
 
 def cached(detector: Detector, images: Tensor):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headlens.backbone import Backbone
+from headlens.precision import wide
 
 _STD = 0.02
 
@@ -49,4 +50,4 @@ class LearnedPrompts(nn.Module):
         embedding = backbone.encode_text(
             tokens, context=before, deep_prompts=deep, hooked=backbone.text.must_call_hooks()
         )
-        return F.normalize(embedding.float(), dim=-1).unflatten(0, (-1, 2))
+        return F.normalize(wide(embedding), dim=-1).unflatten(0, (-1, 2))

@@ -1,0 +1,83 @@
+"""Every method and preset on a tiny CLIP of four blocks in float64: one line for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from headlens.backbone import Backbone, architecture_from_config, assemble
+from headlens.detectors import Detector, build
+from tests.backbone.models import random_clip, tiny_config
+
+SENTENCES = tiny_config(vocab_size=49408, context_length=32)
+SIZES = [(32, 40), (32, 32)]
+
+
+@cache
+def weights() -> dict[str, Tensor]:
+    """Of the tiny CLIP, which reads sentences."""
+    return random_clip(SENTENCES).state_dict()
+
+
+def clip() -> Backbone:
+    """The tiny CLIP; no other test has it."""
+    own = {name: value.clone() for name, value in weights().items()}
+    return assemble(architecture_from_config(SENTENCES, "tiny"), own, dtype=torch.float64)
+
+
+def made(preset: str, **changes: object) -> Detector:
+    """A detector of that preset whose learned tensors are as large as they become by training."""
+    detector = build(clip(), preset, seed=1, **changes)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in detector.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+            parameter.add_((0.2 if parameter.ndim == 2 and "raw" in name else 0.5) * noise)
+    return detector.requires_grad_(False)
+
+
+def images(size: tuple[int, int] = SIZES[0], count: int = 3) -> Tensor:
+    """Normalised images; not square, so that rows and columns are not mixed up."""
+    return torch.randn(count, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+PROMPTS = {"context": 5, "deep": 2, "deep_tokens": 3}
+TAPS = {"taps": (1, 3), "local_start": 1}
+LAST = {"taps": (3,), "local_start": 1}
+CASES: dict[str, Callable[[], Detector]] = {
+    "headclip": partial(made, "headclip", streams=("global", "local"), **TAPS, **PROMPTS),
+    "anomalyclip": partial(made, "anomalyclip", **TAPS, **PROMPTS),
+    "anomalyclip-published": partial(made, "anomalyclip-published", **LAST, **PROMPTS),
+    "clip": partial(made, "clip", **TAPS),
+    "crane": partial(made, "crane", **LAST, **PROMPTS),
+}
+"""A method joins by one line; ``REFUSALS`` then says what the lens cannot do with it."""
+
+
+CLIP = {"prompts": "ensemble", "head_weights": "none", "local_start": -1, "taps": (3,)}
+PLAIN: dict[str, dict[str, object]] = {
+    "headclip": CLIP,
+    "anomalyclip": CLIP,
+    "anomalyclip-published": CLIP | {"cls_norm": True},
+    "clip": CLIP,
+    "crane": CLIP | {"score_pooling": 0.0},
+}
+"""What switches every part of a method off, so that plain CLIP is left."""
+
+NOTHING_LEARNED = {
+    "weights": "has no head weights",
+    "compare": "has no head weights",
+    "ablate, revert": "kind 'revert' sets learned head weights back to 1, but this detector has none",
+}
+FOLLOWS = {"ablate, text follows": "the text of headclip does not depend on what is ablated"}
+REFUSALS: dict[str, dict[str, str]] = {
+    "headclip": FOLLOWS,
+    "anomalyclip": FOLLOWS | NOTHING_LEARNED,
+    "anomalyclip-published": FOLLOWS | NOTHING_LEARNED,
+    "clip": FOLLOWS | NOTHING_LEARNED,
+    "crane": FOLLOWS | NOTHING_LEARNED,
+}
+"""What the lens cannot do with a method, by the names of ``tests.methods.lens.LENS``, and what it says then."""

@@ -1,0 +1,46 @@
+"""Every method in turn, its detector, and what is shown to it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from torch import Tensor
+
+from headlens import data
+from headlens.detectors import Detector
+from headlens.metrics.threads import one_thread
+from tests.methods.cases import CASES, images
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """One: these tensors are so small that torch's threads would wait for each other longer than they work."""
+    with one_thread():
+        yield
+
+
+@cache
+def detector_of(case: str) -> Detector:
+    """Made once; no test may change it."""
+    return CASES[case]()
+
+
+@pytest.fixture(params=CASES)
+def case(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def detector(case) -> Detector:
+    return detector_of(case)
+
+
+@pytest.fixture
+def shown() -> Tensor:
+    return images()
+
+
+@pytest.fixture(scope="session")
+def dataset() -> data.DataSet:
+    return data.open("procedural:industrial/aux", category="wood", per_category=4, size=32)
