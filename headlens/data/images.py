@@ -10,28 +10,9 @@ from headlens.data.decoding import decoded
 from headlens.data.pixel_values import image_of, mask_of
 from headlens.files import MAX_PIXELS
 
-SUFFIXES = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".tga",
-    ]
-)
-"""In lower case: what counts as a picture in a folder."""
+_READ = ".png .jpg .jpeg .jpe .jfif .bmp .dib .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .jp2 .tga"
+SUFFIXES = frozenset(_READ.split())
+"""In lower case: what counts as an image in a folder."""
 _UNREAD = (
     ".heic .heif .avif .jxl .raw .dng .cr2 .cr3 .nef .nrw .arw .srf .sr2 .raf .orf .rw2 .pef .srw .x3f .3fr .iiq .psd "
     ".xcf .exr .hdr .dcm .dicom .nii .svs .ndpi .czi .mrxs .lif .vsi .j2k .jpx .jpf .ico .pcx .dds .fits"

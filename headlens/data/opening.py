@@ -208,14 +208,14 @@ def _tell_unused(base: Root, records: list[Record], layout: str) -> None:
     """A reader that passes over images may have taken something else for the set; and no reader takes all formats."""
     unused, total = _unused(base, records), sum(1 for _ in base.below(base.path))
     if len(unused) > _FEW_UNUSED * total:
-        base.note(
+        base.notes.append(
             f"{base.path}: read as {layout}: {total - len(unused)} of {total} images are used; the others are e.g. "
             f"{unused[0]}; name another layout or folder if they are meant"
         )
     unread = [path for folder in base.walk(base.path) for path in base.files(folder, *UNREAD)]
     if unread:
         what = f"images in formats that are not read: {len(unread)}, such as {unread[0]}"
-        base.note(f"{base.path}: {what}; save them as PNG, TIFF or JPEG")
+        base.notes.append(f"{base.path}: {what}; save them as PNG, TIFF or JPEG")
 
 
 def _names(where: Path, base: Path) -> list[str]:
@@ -236,7 +236,9 @@ def _tell_unpaired(base: Root, records: list[Record]) -> None:
             )
         )
     if masks and base.silent:
-        base.note(f"{len(masks)} masks are of no picture, or of several; `headlens data check` names them: {masks[0]}")
+        base.notes.append(
+            f"{len(masks)} masks are of no picture, or of several; `headlens data check` names them: {masks[0]}"
+        )
     for mask in masks:
         base.tell(DataError(f"{mask}: a mask of no picture, or of several; call it as its picture, or take it away"))
 
@@ -301,8 +303,8 @@ def _inner_sets(base: Root, top: Path) -> Iterator[tuple[Path, Layout]]:
 
 
 def _fitting(base: Root, path: Path) -> Layout | None:
-    fitting = (r for r in LAYOUTS if (r.listing or path.is_file() or path == base.path) and r.fits(base, path))
-    return next(fitting, None)
+    here = path.is_file() or path == base.path
+    return next((layout for layout in LAYOUTS if (layout.listing or here) and layout.fits(base, path)), None)
 
 
 def _tried(base: Root, path: Path) -> Layout | None:

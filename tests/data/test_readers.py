@@ -166,7 +166,7 @@ def test_elpv_in_its_package(tmp_path):
     trees.text(
         tmp_path, "src/elpv_dataset/data/labels.csv", "images/cell0001.png 1.5 mono\nimages/cell0002.png 0.0 mono\n"
     )
-    with pytest.raises(DataError, match=r"labels\.csv: line 1 is 'images/cell0001\.png 1\.5 mono', not an image"):
+    with pytest.raises(DataError, match=r"labels\.csv: line 1: 'images/cell0001\.png 1\.5 mono' is not an image"):
         open(tmp_path, layout="elpv")
 
 

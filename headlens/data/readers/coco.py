@@ -10,59 +10,45 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from headlens.data.outlines import Outlines, Shape
-from headlens.data.readers.drawn import family_of, is_flaw, size_of
-from headlens.data.readers.labelme import json_files
+from headlens.data.readers.labelme import family_of, is_defect, json_files, size_of
+from headlens.data.readers.layout import layout
 from headlens.data.readers.paths import Paths
-from headlens.data.readers.splits import split_on_the_way
-from headlens.data.readers.tables import parsed, text
+from headlens.data.readers.tables import names_keys, parsed
 from headlens.data.readers.tree import Root, outside
 from headlens.data.samples import Record
 from headlens.errors import DataError
 
-# COCO: annotations/instances_*.json, or _annotations.coco.json beside the images
-_COCO_KEYS = ("images", "annotations", "categories")
+KEYS = ("images", "annotations", "categories")
 
 
-def _coco(root: Root, at: Path) -> list[Path]:
-    if not at.is_dir():
-        return [at] if at.suffix.lower() == ".json" and is_coco(at) else []
-    return [path for path in json_files(root, at) if is_coco(path)]
+def _coco_files(root: Root, at: Path) -> list[Path]:
+    """annotations/instances_*.json, or _annotations.coco.json next to the images: in the folder or two below."""
+    files = json_files(root, at) if at.is_dir() else [at]
+    return [path for path in files if path.suffix.lower() == ".json" and names_keys(path, KEYS)]
 
 
-def is_coco(path: Path) -> bool:
-    """Whether a JSON file has the keys of COCO."""
-    content = text(path, lenient=True)
-    return all(f'"{key}"' in content for key in _COCO_KEYS)
-
-
-def fits_coco(root: Root, at: Path) -> bool:
-    """A JSON file with images, annotations and categories, in the folder or two below."""
-    return bool(_coco(root, at))
-
-
-def read_coco(root: Root, at: Path) -> Iterator[Record]:
+@layout("coco", "COCO: JSON with images, annotations, categories", _coco_files, listing=True)
+def coco(root: Root, at: Path) -> Iterator[Record]:
     """An image with an annotation of a category that is not called normal is anomalous, any other is normal.
 
-    Polygons and runs are its mask. Where one annotation has only a box, the image has no mask: it would lack a flaw.
+    Polygons and runs are its mask. Where one annotation has only a box, the image has no mask: it would lack a defect.
     """
-    for path in _coco(root, at):
+    for path in _coco_files(root, at):
         content = parsed(path)
-        images, annotations, categories = (_objects(path, content, key) for key in _COCO_KEYS)
-        names = {category.get("id"): str(category.get("name", "")) for category in categories if _hashable(category)}
+        images, annotations, categories = (_objects(path, content, key) for key in KEYS)
+        names = {number: str(category.get("name", "")) for number, category in _by_id(categories, "id")}
         about: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in annotations:
-            if isinstance(annotation.get("image_id"), (int, str)):
-                about[annotation["image_id"]].append(annotation)
-        if lost := {*about} - {image.get("id") for image in images if _hashable(image)}:
-            root.refuse(
-                DataError(f"{path}: annotations of {len(lost)} images that it does not list, such as {lost.pop()!r}")
-            )
+        for number, annotation in _by_id(annotations, "image_id"):
+            about[number].append(annotation)
+        if lost := {*about} - {number for number, _ in _by_id(images, "id")}:
+            what = f"annotations of {len(lost)} images that it does not list, such as {lost.pop()!r}"
+            root.refuse(DataError(f"{path}: {what}"))
         files = _Files(root, path, [str(image.get("file_name", "")) for image in images])
         boxes = 0
         for number, image in enumerate(images):
             try:
-                flaws = [one for one in about.get(image.get("id"), []) if is_flaw(_name(names, one))]
-                shapes = [_coco_shapes(flaw) for flaw in flaws]
+                defects = [one for one in about.get(image.get("id"), []) if is_defect(_name(names, one))]
+                shapes = [_shapes(defect) for defect in defects]
                 file = files.file(image.get("file_name"))
             except (DataError, TypeError) as error:  # TypeError: an id that is a list
                 root.refuse(DataError(f"{path}: image {number}: {error}"))
@@ -70,11 +56,12 @@ def read_coco(root: Root, at: Path) -> Iterator[Record]:
             boxes += not all(shapes)
             size = size_of(image.get("height"), image.get("width"))
             drawn = tuple(shape for group in shapes for shape in group)
-            mask = Outlines(path, f"image {image.get('id')}", size, drawn) if flaws and all(shapes) else None
-            family = family_of(_name(names, flaw) for flaw in flaws) if flaws else "good"
-            yield Record(root.name(file), "", bool(flaws), family, split_on_the_way(root, path), file, mask)
+            mask = Outlines(path, f"image {image.get('id')}", size, drawn) if defects and all(shapes) else None
+            family = family_of(_name(names, defect) for defect in defects) if defects else "good"
+            yield Record(root.name(file), "", bool(defects), family, root.split_of(path), file, mask)
         if boxes:
-            root.note(f"{boxes} of {len(images)} images of {path} have boxes without an outline, and so no mask")
+            counts = f"{boxes} of {len(images)} images of {path}"
+            root.notes.append(f"{counts} have boxes without an outline, and so no mask")
 
 
 def _objects(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -84,8 +71,9 @@ def _objects(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str,
     return rows
 
 
-def _hashable(row: Mapping[str, Any]) -> bool:
-    return isinstance(row.get("id"), (int, str))
+def _by_id(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[int | str, dict[str, Any]]]:
+    """Rows with what stands under ``key``, where that can be an identifier."""
+    return [(row[key], row) for row in rows if isinstance(row.get(key), int | str)]
 
 
 def _name(names: Mapping[Any, str], annotation: Mapping[str, Any]) -> str:
@@ -95,7 +83,7 @@ def _name(names: Mapping[Any, str], annotation: Mapping[str, Any]) -> str:
     return names[category]
 
 
-def _coco_shapes(annotation: Mapping[str, Any]) -> list[Shape]:
+def _shapes(annotation: Mapping[str, Any]) -> list[Shape]:
     """The outline of one annotation, empty where it has only a box."""
     drawn = annotation.get("segmentation")
     if isinstance(drawn, dict):

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from headlens.data.readers.splits import SPLITS
-from headlens.data.readers.tree import Root, stem
+from headlens.data.readers.tree import SPLITS, Root, stem
 
 _TRUTH = ("ground_truth", "groundtruth", "ground truth", "ground-truth", "gt", "masks", "mask")
 _SPLIT = "|".join(word for words in SPLITS.values() for word in words)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headlens.data.mask_sources import MaskSource, files_of, united
 from headlens.data.readers.contents import is_truth, masks_beside
-from headlens.data.readers.drawn import flaws, labelme, outlines
+from headlens.data.readers.labelme import defects, labelme_file, outlines
 from headlens.data.readers.tree import Root, pair, stem
 from headlens.data.samples import Record
 from headlens.errors import DataError
@@ -36,7 +36,7 @@ class Family:
 
     @cached_property
     def beside(self) -> list[Path]:
-        """Those of the files that are called as masks of others: ``a_mask.png`` where there is ``a.png``."""
+        """See ``masks_beside``."""
         return masks_beside(self.files)
 
     @cached_property
@@ -60,7 +60,7 @@ def truth_of(root: Root, *at: Path) -> Path | None:
 
 
 def refuse_below(root: Root, family: Path, folders: Sequence[Path]) -> None:
-    """Refuses pictures in folders of a family: nobody knows whether they belong to it."""
+    """Refuses images in folders of a family, which may not belong to it."""
     for folder in folders:
         if any(True for _ in root.below(folder)):
             root.left.append(folder)
@@ -69,7 +69,7 @@ def refuse_below(root: Root, family: Path, folders: Sequence[Path]) -> None:
             )
 
 
-def told(root: Root, families: Sequence[Family], category: str) -> Iterator[Record]:
+def of_families(root: Root, families: Sequence[Family], category: str) -> Iterator[Record]:
     """One record for each picture.
 
     Its mask lies beside it (``003.png``, ``003_mask.png``), in the folder of the shared masks that is called as the
@@ -113,18 +113,16 @@ def told(root: Root, families: Sequence[Family], category: str) -> Iterator[Reco
 
 
 def _drawn(root: Root, images: Sequence[Path]) -> dict[Path, Path | MaskSource]:
-    """What is drawn in the files of labelme beside some of these images."""
-    found: dict[Path, Path | MaskSource] = {}
+    """What is drawn in the files of labelme next to some of these images."""
+    masks: dict[Path, Path | MaskSource] = {}
     for image in images:
-        path = root.beside(image, ".json")
         try:
-            content = labelme(path) if path else None
+            path = root.beside(image, ".json")
+            if path and (content := labelme_file(path)) and defects(content):
+                masks[image] = outlines(path, image, content)
         except DataError as error:
             root.refuse(error)
-            continue
-        if path and content and flaws(content):
-            found[image] = outlines(path, image, content)
-    return found
+    return masks
 
 
 def _paired(images: Sequence[Path], masks: Sequence[Path]) -> dict[Path, Path | MaskSource]:

@@ -1,20 +1,73 @@
-"""labelme: a file in JSON for each image, beside it or in a folder of its own."""
+"""labelme: a file in JSON for each image, next to it or in a folder of its own; and what the labels in it mean."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from headlens.data.readers.drawn import family_of, flaws, labelme, outlines
+from headlens.data.outlines import Outlines, Shape
 from headlens.data.readers.known import generic
-from headlens.data.readers.splits import split_on_the_way
-from headlens.data.readers.tables import text
+from headlens.data.readers.layout import layout
+from headlens.data.readers.tables import names_keys, value_in
 from headlens.data.readers.tree import Root, is_normal
 from headlens.data.samples import Record
 from headlens.errors import DataError
+
+KEYS = ("shapes", "imagePath")
+_BACKGROUND = {"background", "_background_", "__ignore__", "ignore"}
+
+
+def is_defect(name: str) -> bool:
+    """Whether what is drawn under this name is something that is wrong.
+
+    >>> is_defect("dent"), is_defect("OK"), is_defect("_background_")
+    (True, False, False)
+    """
+    return not is_normal(name) and name.strip().lower() not in _BACKGROUND
+
+
+def family_of(names: Iterable[str]) -> str:
+    """One name for all that is wrong with an image.
+
+    >>> family_of(["scratch", "dent", "dent"])
+    'dent+scratch'
+    """
+    return "+".join(sorted({name.strip() for name in names}))
+
+
+def size_of(height: Any, width: Any) -> tuple[int, int] | None:
+    """Height and width where both are numbers of pixels."""
+    sides = (height, width)
+    return sides if all(type(side) is int and 0 < side < 2**31 for side in sides) else None
+
+
+def labelme_file(path: Path) -> dict[str, Any] | None:
+    """What is in a file of labelme; None for any other JSON, such as a table of the set."""
+    content = value_in(path)
+    if not isinstance(content, dict) or not all(key in content for key in KEYS):
+        return None
+    shapes = content["shapes"]
+    if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
+        raise DataError(f"{path}: its shapes are no list of objects; save it with labelme")
+    content.pop("imageData", None)  # all of the image once more
+    return content
+
+
+def defects(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The shapes in a file of labelme that are drawn around something that is wrong."""
+    return [shape for shape in content.get("shapes", []) if is_defect(str(shape.get("label", "")))]
+
+
+def outlines(path: Path, image: Path, content: Mapping[str, Any]) -> Outlines:
+    """Those shapes as the mask of ``image``."""
+    drawn = (
+        Shape(str(shape.get("shape_type") or "polygon"), shape.get("points"), shape.get("mask"))
+        for shape in defects(content)
+    )
+    return Outlines(path, image.name, size_of(content.get("imageHeight"), content.get("imageWidth")), tuple(drawn))
 
 
 def json_files(root: Root, at: Path) -> Iterator[Path]:
@@ -26,26 +79,16 @@ def json_files(root: Root, at: Path) -> Iterator[Path]:
             yield from root.files(inner, ".json")
 
 
-def _some_of_each_folder(root: Root, at: Path) -> Iterator[Path]:
-    """The first three: one or two can be about the set (``classes.json``), and all together can be large."""
-    for _, files in groupby(json_files(root, at), key=lambda path: path.parent):
-        yield from islice(files, 3)
-
-
-def is_labelme(path: Path) -> bool:
-    """Whether a JSON file has the keys of labelme."""
-    content = text(path, lenient=True)
-    return '"shapes"' in content and '"imagePath"' in content
-
-
-def fits_labelme(root: Root, at: Path) -> bool:
-    """A folder with files of labelme in it, beside the images or in a folder of their own; or one such file."""
+def _some_labelme(root: Root, at: Path) -> bool:
+    """Of each folder the first three: one or two can be about the set (``classes.json``), and all can be large."""
     if not at.is_dir():
-        return at.suffix.lower() == ".json" and is_labelme(at)
-    return any(is_labelme(path) for path in _some_of_each_folder(root, at))
+        return at.suffix.lower() == ".json" and names_keys(at, KEYS)
+    by_folder = groupby(json_files(root, at), key=lambda path: path.parent)
+    return any(names_keys(path, KEYS) for _, files in by_folder for path in islice(files, 3))
 
 
-def read_labelme(root: Root, at: Path) -> Iterator[Record]:
+@layout("labelme", "labelme: a.json beside a.jpg, or label/a.json", _some_labelme, files=True)
+def labelme(root: Root, at: Path) -> Iterator[Record]:
     """An image with a shape in its file is anomalous; one without a shape, or without a file, is normal.
 
     Images in a folder in which none has a file are normal only if the folder is called so.
@@ -54,56 +97,54 @@ def read_labelme(root: Root, at: Path) -> Iterator[Record]:
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for image in images:
         by_stem[image.stem.casefold()].append(image)
-    told: dict[Path, tuple[Path, dict[str, Any]]] = {}
+    contents: dict[Path, tuple[Path, dict[str, Any]]] = {}
     files = list(json_files(root, at)) if at.is_dir() else [at]
     alone = [called[0].parent for path in files if len(called := by_stem[path.stem.casefold()]) == 1]
     usual = Counter(alone).most_common(1)[0][0] if alone else None
     for path in files:
         try:
-            content = labelme(path)
+            content = labelme_file(path)
             if content is None:
                 continue
             image = _image_of(path, content, by_stem[path.stem.casefold()], root, usual)
-            if image in told:
-                raise DataError(f"{path}: is about {image}, as {told[image][0]} is; leave one of them")
-            told[image] = path, content
+            if image in contents:
+                raise DataError(f"{path}: is about {image}, as {contents[image][0]} is; leave one of them")
+            contents[image] = path, content
         except DataError as error:
             root.refuse(error)
-    annotated = {image.parent for image in told}
-    without = [image for image in images if image not in told and image.parent in annotated]
+    annotated = {image.parent for image in contents}
+    without = [image for image in images if image not in contents and image.parent in annotated]
     if not at.is_dir():
         images = []
     elif without:
-        root.note(f"{len(without)} of {len(images)} images have no file of labelme and count as normal: {without[0]}")
-    for image in dict.fromkeys([*images, *told]):
-        path, content = told.get(image, (image, {}))
-        shapes = flaws(content)
+        counts = f"{len(without)} of {len(images)} images"
+        root.notes.append(f"{counts} have no file of labelme and count as normal: {without[0]}")
+    for image in dict.fromkeys([*images, *contents]):
+        path, content = contents.get(image, (image, {}))
+        shapes = defects(content)
         anomalous: bool | None = bool(shapes)
         if image.parent not in annotated:
             anomalous = False if is_normal(image.parent.name) else None
         mask = outlines(path, image, content) if shapes else None
-        family = family_of(str(shape.get("label", "")) for shape in shapes)
-        family = "good" if anomalous is False else family
-        yield Record(root.name(image), "", anomalous, family, split_on_the_way(root, image), image, mask)
+        family = "good" if anomalous is False else family_of(str(shape.get("label", "")) for shape in shapes)
+        yield Record(root.name(image), "", anomalous, family, root.split_of(image), image, mask)
 
 
 def _image_of(path: Path, content: Mapping[str, Any], called: Sequence[Path], root: Root, usual: Path | None) -> Path:
-    """The image beside it or in the ``usual`` folder, that which it names, or the only one of its name."""
+    """The image next to it or in the ``usual`` folder, that which it names, or the only one of its name."""
+    name = content["imagePath"]
+    named = (PureWindowsPath(name) if isinstance(name, str) else PureWindowsPath()).name
     for folder in (path.parent, usual):
         if inside := [image for image in called if image.parent == folder]:
             called = inside
             break
-    if len(called) == 1:
-        return called[0]
-    name = content["imagePath"]
-    named = PureWindowsPath(name) if isinstance(name, str) else PureWindowsPath()
-    if fitting := [image for image in called if image.name.casefold() == named.name.casefold()]:
-        called = fitting
+    if len(called) > 1:
+        called = [image for image in called if image.name.casefold() == named.casefold()] or called
     if len(called) == 1:
         return called[0]
     if called:
         raise DataError(f"{path}: can be about {called[0]} or {called[1]}; leave one of them")
-    if named.name in ("", "..") or "\0" in named.name:
+    if named in ("", "..") or "\0" in named:
         raise DataError(f"{path}: is about no image (imagePath is {name!r}); save it with labelme")
-    there = [image for image in root.images(path.parent) if image.name.casefold() == named.name.casefold()]
-    return there[0] if there else path.parent / named.name  # one that is missing is missed when it is read
+    here = [image for image in root.images(path.parent) if image.name.casefold() == named.casefold()]
+    return here[0] if here else path.parent / named  # a missing one is reported when it is read

@@ -11,12 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from headlens.data.readers.coco import is_coco
-from headlens.data.readers.labelme import is_labelme
+from headlens.data.readers import coco, labelme
+from headlens.data.readers.layout import layout
 from headlens.data.readers.paths import Paths
-from headlens.data.readers.splits import SPLITS, split_of
-from headlens.data.readers.tables import MASK_COLOURS, columns, key, parsed, table, text
-from headlens.data.readers.tree import Root, is_normal
+from headlens.data.readers.tables import MASK_COLOURS, columns, key, names_keys, parsed, table, text
+from headlens.data.readers.tree import SPLITS, Root, is_normal, split_of
 from headlens.data.samples import Record
 from headlens.errors import DataError
 
@@ -30,52 +29,30 @@ KEYS = {
 }
 """What the columns of listings are called, in any case; the first with anything in it counts."""
 
-_FLAWED = frozenset(
-    [
-        "anomaly",
-        "anomalous",
-        "abnormal",
-        "defect",
-        "defective",
-        "bad",
-        "ng",
-        "ko",
-        "nok",
-        "nio",
-        "fail",
-        "failed",
-        "yes",
-        "ungood",
-        "true",
-        "wahr",
-        "vrai",
-        "verdadero",
-        "vero",
-    ]  # spreadsheets write booleans in their language
+_ANOMALOUS = re.compile(
+    r"anomaly|anomalous|abnormal|defect(ive)?|bad|ng|ko|nok|nio|fail(ed)?|yes|ungood|"
+    r"true|wahr|vrai|verdadero|vero"  # spreadsheets write booleans in their language
 )
-_FLAWLESS = frozenset(["none", "io", "pass", "passed", "false", "falsch", "faux", "falso"])
+_NORMAL = re.compile(r"none|io|pass(ed)?|false|falsch|faux|falso")
 _EMPTY = {"", "-", "nan", "none", "null", "n/a", "#n/a"}
 _NUMBERS = {"0", "1", "0.0", "1.0", "0,0", "1,0", "true", "false"}
 _DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d+)$")
 _MOST_ROWS = 500_000
 
-Told = tuple[str, Any, dict[str, str]]
+Listed = tuple[str, Any, dict[str, str]]
 """Where a row stands, the row, and what holds for it where it does not say otherwise."""
+_TEST = {"split": "test"}
 
 
 def _cells(row: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """What stands under the keys for ``what``, without what is empty. ``none`` is a word for no flaw, too."""
+    """What stands under the keys for ``what``, without what is empty; the family ``none`` is normal."""
     empty = _EMPTY - {"none"} if what == "family" else _EMPTY
     cells = {key: row[key].strip() if isinstance(row[key], str) else row[key] for key in KEYS[what] if key in row}
     return {key: v for key, v in cells.items() if v is not None and v == v and str(v).lower() not in empty}
 
 
 def _only(row: Mapping[str, Any], what: str, meaning: Callable[[Any], object] = lambda value: None) -> Any:
-    """The first value for ``what``, None if there is none; several that mean something must mean the same.
-
-    Raises:
-        DataError: they do not.
-    """
+    """The first value for ``what``, None if there is none; several that mean something must mean the same."""
     cells = _cells(row, what)
     means = {key: meant for key, value in cells.items() if (meant := meaning(value)) is not None}
     if len({*means.values()}) > 1:
@@ -87,9 +64,9 @@ def _only(row: Mapping[str, Any], what: str, meaning: Callable[[Any], object] = 
 def _meaning(value: Any) -> bool | None:
     """0 and 1 as numbers of any kind, or in words; None for what is no label."""
     word = str(value).lower()
-    if is_normal(word) or word in _FLAWLESS:
+    if is_normal(word) or _NORMAL.fullmatch(word):
         return False
-    if word in _FLAWED:
+    if _ANOMALOUS.fullmatch(word):
         return True
     try:
         return {0.0: False, 1.0: True}.get(float(_DECIMAL_COMMA.sub(r"\1.\2", word)))
@@ -110,22 +87,18 @@ def label_of(value: Any) -> bool:
 
 
 def _record(paths: Paths, row: Mapping[str, Any], usual: Mapping[str, str]) -> Record:
-    """One row.
-
-    Raises:
-        DataError: what is wrong with it, without saying where it stands.
-    """
+    """One row; what is wrong with it is raised without saying where it stands."""
     if not isinstance(row, dict):
         raise DataError(f"{str(row)[:60]!r} is not a record")
-    found = {what: _only(row, what) for what in ("image", "mask", "category", "family")}
+    image_text, mask_text, category, family = (_only(row, what) for what in ("image", "mask", "category", "family"))
     label, word = _only(row, "label", _meaning), _only(row, "split", lambda value: split_of(str(value)))
-    if not isinstance(found["image"], str):
-        raise DataError(f"no image ({found['image']!r}); its key is one of {', '.join(KEYS['image'])}")
-    if not isinstance(found["mask"], str | None):
-        raise DataError(f"the mask is {found['mask']!r}, which is no path")
-    image = paths.file(found["image"])
-    mask = paths.file(found["mask"]) if found["mask"] else None
-    family = "" if found["family"] is None else str(found["family"])
+    if not isinstance(image_text, str):
+        raise DataError(f"no image ({image_text!r}); its key is one of {', '.join(KEYS['image'])}")
+    if not isinstance(mask_text, str | None):
+        raise DataError(f"the mask is {mask_text!r}, which is no path")
+    image = paths.file(image_text)
+    mask = paths.file(mask_text) if mask_text else None
+    family = "" if family is None else str(family)
     anomalous: bool | None = None
     if label is not None:
         anomalous = label_of(label)
@@ -140,13 +113,13 @@ def _record(paths: Paths, row: Mapping[str, Any], usual: Mapping[str, str]) -> R
     split = usual.get("split") if word is None else split_of(str(word))
     if split is None:
         raise DataError(f"the split {word!r} is none of {', '.join(SPLITS)}")
-    category = usual.get("category", "") if found["category"] is None else str(found["category"])
+    category = usual.get("category", "") if category is None else str(category)
     return Record(paths.root.name(image), category, anomalous, family, split, image, mask)
 
 
-def _records(root: Root, listing: Path, told: Iterable[Told]) -> Iterator[Record]:
+def _records(root: Root, listing: Path, listed: Iterable[Listed]) -> Iterator[Record]:
     """Of all rows of a listing: which machine's paths these are, and whether its families are labels, all say."""
-    rows = [(place, _lower(row), usual) for place, row, usual in islice(told, _MOST_ROWS + 1)]
+    rows = [(place, _lower(row), usual) for place, row, usual in islice(listed, _MOST_ROWS + 1)]
     if len(rows) > _MOST_ROWS:
         raise DataError(f"{listing}: has more than {_MOST_ROWS:,} rows; make several listings of it")
     records = [row for _, row, _ in rows if isinstance(row, dict)]
@@ -169,28 +142,25 @@ def _lower(row: Any) -> Any:
     return {key(str(name)): value for name, value in row.items()} if isinstance(row, dict) else row
 
 
-# meta.json
-def _meta(root: Root, at: Path) -> Path | None:
-    if not at.is_dir():
-        return at if at.suffix.lower() == ".json" and not (is_coco(at) or is_labelme(at)) else None
-    return root.find_file(at, "meta.json")
+def _meta_file(root: Root, at: Path) -> Path | None:
+    """``meta.json`` in the folder, or any json file that is named and not of COCO or labelme."""
+    if at.is_dir():
+        return root.find_file(at, "meta.json")
+    other = at.suffix.lower() != ".json" or names_keys(at, coco.KEYS) or names_keys(at, labelme.KEYS)
+    return None if other else at
 
 
-def fits_meta(root: Root, at: Path) -> bool:
-    """A ``meta.json`` in the folder, or any json file that is named and not of COCO or labelme."""
-    return _meta(root, at) is not None
-
-
-def read_meta(root: Root, at: Path) -> Iterator[Record]:
+@layout("meta", "meta.json of AnomalyCLIP and its kin", _meta_file, listing=True)
+def meta(root: Root, at: Path) -> Iterator[Record]:
     """``{"train": {category: [record, …]}, "test": …}``, keys in any case; either split may be missing."""
-    path = _meta(root, at)
+    path = _meta_file(root, at)
     if path is None:
         raise DataError(f"{at}: has no meta.json")
     content = parsed(path)
     if not any(split_of(key) for key in content):
         raise DataError(f"{path}: has the keys {', '.join(content)[:200]}, neither train nor test")
 
-    def rows() -> Iterator[Told]:
+    def rows() -> Iterator[Listed]:
         for word, classes in content.items():
             split = split_of(word)
             if split is None:
@@ -205,36 +175,32 @@ def read_meta(root: Root, at: Path) -> Iterator[Record]:
 
 
 # Real-IAD: realiad_jsons/realiad_jsons/<category>.json, realiad_1024/<category>/…
-def _realiad(root: Root, at: Path) -> list[Path]:
+def _realiad_files(root: Root, at: Path) -> list[Path]:
+    """Json files in a folder ``realiad_jsons``, in one without it, or one such file."""
     if not at.is_dir():  # they begin with {"meta": {"prefix": …
         return [at] if at.suffix.lower() == ".json" and '"prefix"' in text(at, lenient=True)[:2000] else []
     outer = root.find(at, "realiad_jsons")
     if outer:
         return root.files(root.find(outer, "realiad_jsons") or outer, ".json")
-    found = root.files(at, ".json")
-    return found if found and _realiad(root, found[0]) else []
+    files = root.files(at, ".json")
+    return files if files and _realiad_files(root, files[0]) else []
 
 
-def fits_realiad(root: Root, at: Path) -> bool:
-    """A folder ``realiad_jsons`` with json files in it, a folder of such files, or one."""
-    return bool(_realiad(root, at))
-
-
-def read_realiad(root: Root, at: Path) -> Iterator[Record]:
-    """Pictures in the first of ``realiad_1024`` and its kin; ``OK`` is normal. Its json files alone need ``root=``."""
+@layout("realiad", "Real-IAD: realiad_jsons/*.json and realiad_1024", _realiad_files, "industrial", listing=True)
+def realiad(root: Root, at: Path) -> Iterator[Record]:
+    """Images in the first of ``realiad_1024`` and its kin; ``OK`` is normal. Its json files alone need ``root=``."""
     sizes = [root.find(root.path, f"realiad_{size}") for size in ("1024", "512", "256", "raw")]
     base, *smaller = [*filter(None, sizes), root.path]
     root.left += [folder for folder in smaller if folder != root.path]
-    for path in _realiad(root, at):
+    for path in _realiad_files(root, at):
         content = parsed(path)
-        meta = content.get("meta")
-        told = meta if isinstance(meta, dict) else {}
-        normal = str(told.get("normal_class", "OK"))
-        folder = base.relative_to(root.path) / str(told.get("prefix", f"{path.stem}/"))
+        about = content["meta"] if isinstance(content.get("meta"), dict) else {}
+        normal = str(about.get("normal_class", "OK"))
+        folder = base.relative_to(root.path) / str(about.get("prefix", f"{path.stem}/"))
         yield from _records(root, path, _realiad_rows(path, content, folder, normal))
 
 
-def _realiad_rows(path: Path, content: Mapping[str, Any], folder: Path, normal: str) -> Iterator[Told]:
+def _realiad_rows(path: Path, content: Mapping[str, Any], folder: Path, normal: str) -> Iterator[Listed]:
     for split in SPLITS:
         listed = content.get(split) or []
         if not isinstance(listed, list):
@@ -248,33 +214,32 @@ def _realiad_rows(path: Path, content: Mapping[str, Any], folder: Path, normal: 
 
 
 # VisA: split_csv/1cls.csv, category/Data/Images/{Normal,Anomaly}
-def _visa(root: Root) -> Path | None:
-    """The table; of one category it lies beside the folder."""
-    beside = root.path.absolute().parent / "split_csv" / "1cls.csv"
-    if root.find(root.path, "data") and beside.is_file():
-        return beside
+def _visa_table(root: Root) -> Path | None:
+    """The table; of one category it lies next to the folder."""
+    outside = root.path.absolute().parent / "split_csv" / "1cls.csv"
+    if root.find(root.path, "data") and outside.is_file():
+        return outside
     folder = root.find(root.path, "split_csv")
     return root.find_file(folder, "1cls.csv") if folder else None
 
 
-def fits_visa(root: Root, at: Path) -> bool:
+def _is_visa(root: Root, at: Path) -> bool:
     """``split_csv/1cls.csv``, or the folders that it lists, ``category/Data/Images/Normal``."""
-    if not at.is_dir():
-        return False
     data = [root.find(folder, "data") for folder in [at, *root.folders(at)]]
     images = [root.find(folder, "images") for folder in data if folder]
-    return _visa(root) is not None or any(folder and root.find(folder, "normal", "anomaly") for folder in images)
+    return _visa_table(root) is not None or any(folder and root.find(folder, "normal", "anomaly") for folder in images)
 
 
-def read_visa(root: Root, at: Path) -> Iterator[Record]:
-    """The official split of each category into its own training and test pictures."""
-    path = _visa(root)
+@layout("visa", "VisA as released: split_csv/1cls.csv", _is_visa, "industrial")
+def visa(root: Root, at: Path) -> Iterator[Record]:
+    """The official split of each category into its training and test images."""
+    path = _visa_table(root)
     if path is None:
         raise DataError(f"{at}: looks like VisA without split_csv/1cls.csv, which says what is test; copy it there")
     _, rows = table(path, root.refuse)
     one = root.path.absolute().name if root.find(root.path, "data") else None
-    told = ((place, row, {"split": "test"}) for place, row in rows if one in (None, row.get("object")))
-    for record in _records(root, path, told):
+    listed = ((place, row, _TEST) for place, row in rows if one in (None, row.get("object")))
+    for record in _records(root, path, listed):
         # the same name whether the set or one category of it was opened
         yield replace(record, name=f"{one}/{record.name}") if one else record
 
@@ -284,17 +249,18 @@ def _listing(root: Root, at: Path, *suffixes: str) -> Path | None:
     """The file itself, or the only one of its kind in the folder."""
     if at.is_file():
         return at if at.suffix.lower() in suffixes else None
-    found = [path for path in root.files(at, *suffixes) if path.name.lower() != MASK_COLOURS]
-    return found[0] if len(found) == 1 else None
+    files = [path for path in root.files(at, *suffixes) if path.name.lower() != MASK_COLOURS]
+    return files[0] if len(files) == 1 else None
 
 
-def fits_csv(root: Root, at: Path) -> bool:
+def _is_csv(root: Root, at: Path) -> bool:
     """A csv or tsv file, or the only one in the folder, with a column for images."""
     path = _listing(root, at, ".csv", ".tsv")
     return path is not None and (at.is_file() or not {*columns(path)}.isdisjoint(KEYS["image"]))
 
 
-def read_csv(root: Root, at: Path) -> Iterator[Record]:
+@layout("csv", "a table of images", _is_csv, listing=True)
+def csv_table(root: Root, at: Path) -> Iterator[Record]:
     """Columns as in ``KEYS``; only the image is a must."""
     path = _listing(root, at, ".csv", ".tsv")
     if path is None:
@@ -302,10 +268,10 @@ def read_csv(root: Root, at: Path) -> Iterator[Record]:
     head, rows = table(path, root.refuse)
     if {*head}.isdisjoint(KEYS["image"]):
         raise DataError(f"{path}: has the columns {', '.join(head)[:200]}; one of {', '.join(KEYS['image'])} is needed")
-    yield from _records(root, path, ((place, row, {"split": "test"}) for place, row in rows))
+    yield from _records(root, path, ((place, row, _TEST) for place, row in rows))
 
 
-def fits_jsonl(root: Root, at: Path) -> bool:
+def _is_jsonl(root: Root, at: Path) -> bool:
     """A jsonl file, or the only one in the folder, with a key for images on its first line."""
     path = _listing(root, at, ".jsonl")
     if path is None or at.is_file():
@@ -327,12 +293,11 @@ def _parsed_line(line: str) -> Any:
         return line
 
 
-def read_jsonl(root: Root, at: Path) -> Iterator[Record]:
+@layout("jsonl", "one JSON record on each line, as AA-CLIP's", _is_jsonl, listing=True)
+def json_lines(root: Root, at: Path) -> Iterator[Record]:
     """One record on each line, with the keys of a csv; AA-CLIP's labels are floats and its masks may be missing."""
     path = _listing(root, at, ".jsonl")
     if path is None:
         raise DataError(f"{at}: not a jsonl file, and not a folder with exactly one")
-
     lines = _filled_lines(text(path))
-    told = ((f"line {number}", _parsed_line(line), {"split": "test"}) for number, line in lines)
-    yield from _records(root, path, told)
+    yield from _records(root, path, ((f"line {number}", _parsed_line(line), _TEST) for number, line in lines))

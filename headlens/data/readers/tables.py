@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,12 @@ def parsed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__} where an object is expected")
     return content
+
+
+def names_keys(path: Path, keys: Iterable[str]) -> bool:
+    """Whether a JSON file has all these keys somewhere, to recognise it by."""
+    content = text(path, lenient=True)
+    return all(f'"{key}"' in content for key in keys)
 
 
 def key(text: str) -> str:

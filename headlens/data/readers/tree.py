@@ -14,42 +14,24 @@ from headlens.data.mask_sources import MaskSource, files_of, united
 from headlens.data.samples import Record
 from headlens.errors import DataError
 
-NORMAL = frozenset(
-    [
-        "good",
-        "ok",
-        "no",
-        "normal",
-        "normals",
-        "healthy",
-        "negative",
-        "clean",
-        "nondefective",
-        "non_defective",
-        "not_defective",
-        "defect_free",
-        "no_defect",
-        "nodefect",
-        "no_anomaly",
-    ]
+_NORMAL = (
+    "good ok no normal normals healthy negative clean nondefective non_defective not_defective defect_free no_defect "
+    "nodefect no_anomaly"
 )
+NORMAL = frozenset(_NORMAL.split())
 """Folders and labels that say that nothing is wrong, in lower case and with ``_`` between words."""
 
-JUNK = frozenset(
-    [
-        "__macosx",
-        "__pycache__",
-        "@eadir",
-        "$recycle.bin",
-        "system volume information",
-        "lost+found",
-        "thumbs.db",
-        "ehthumbs.db",
-        "desktop.ini",
-        "icon\r",
-    ]
+SPLITS = {
+    "train": ("train", "training", "trainval"),
+    "test": ("test", "testing"),
+    "valid": ("valid", "validation", "val"),
+}
+"""Names of folders and words in listings, in lower case, that stand for a split."""
+
+_JUNK = re.compile(  # hidden files, and what archives, file managers and tools leave behind
+    r"(?is)\..*|__macosx|__pycache__|@eadir|\$recycle\.bin|system volume information|lost\+found|(eh)?thumbs\.db|"
+    r"desktop\.ini|icon\r"
 )
-"""What archives, file managers and tools leave behind, in lower case."""
 _ROLE = re.compile(r"(?i)[ ._-]+(mask|label|gt|seg|segmentation|ground[ _-]?truth|annotation|anno)s?(?:_\d+)?$")
 
 
@@ -76,7 +58,16 @@ def is_junk(name: str) -> bool:
     >>> is_junk("._000.png"), is_junk(".ipynb_checkpoints"), is_junk("Thumbs.db"), is_junk("000.png")
     (True, True, True, False)
     """
-    return name.startswith(".") or name.lower() in JUNK
+    return _JUNK.fullmatch(name) is not None
+
+
+def split_of(word: str | None) -> str | None:
+    """The split that a word stands for; None if it stands for none.
+
+    >>> split_of("Training"), split_of("val"), split_of("bottle")
+    ('train', 'valid', None)
+    """
+    return next((split for split, words in SPLITS.items() if word and word.lower() in words), None)
 
 
 class Root:
@@ -115,10 +106,6 @@ class Root:
         """A folder of this one as a root of its own, ``quiet`` where it is only tried."""
         return Root(path, _pass if quiet else self._asked, self.follow_links, self.max_pixels)
 
-    def note(self, what: str) -> None:
-        """Tells users how the set was read, where they may have meant something else."""
-        self.notes.append(what)
-
     def name(self, path: Path) -> str:
         """What a record of this file is called: its path below the root without suffix."""
         return path.relative_to(self.path).with_suffix("").as_posix()
@@ -134,6 +121,12 @@ class Root:
     def images(self, at: Path) -> list[Path]:
         """Pictures in ``at`` by name."""
         return self.files(at, *SUFFIXES)
+
+    def split_of(self, path: Path) -> str:
+        """The split of a file by the folders that it is in, or by a word in its name (``instances_val2017.json``)."""
+        parts = path.relative_to(self.path).with_suffix("").parts
+        words = [*parts[:-1], *re.split(r"[^A-Za-z]+|(?<=[a-z])(?=\d)", parts[-1])]
+        return next((split for word in reversed(words) if (split := split_of(word))), "test")
 
     def beside(self, path: Path, suffix: str) -> Path | None:
         """The file with the name of ``path`` and another suffix, in its folder."""
