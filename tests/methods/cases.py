@@ -57,7 +57,7 @@ CASES: dict[str, Callable[[], Detector]] = {
 """A method joins by one line; ``REFUSALS`` then says what the lens cannot do with it."""
 
 
-CLIP = {"prompts": "ensemble", "head_weights": "none", "local_start": -1, "taps": (3,)}
+CLIP = {"prompts": "ensemble", "head_weights": "none", "local_start": -1, "taps": (3,), "alpha": 0.0}
 PLAIN: dict[str, dict[str, object]] = {
     "headclip": CLIP,
     "anomalyclip": CLIP,
