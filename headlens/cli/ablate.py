@@ -155,7 +155,7 @@ def growing(order: list[Head], seed: int) -> list[Variant]:
     steps = sorted({round(len(order) * step / _STEPS) or 1 for step in range(1, _STEPS + 1)})
     orders = {"strongest first": order, "weakest first": order[::-1]}
     orders |= {f"random {i}": heads.shuffled(sorted(order), seed + i) for i in range(_RANDOM_ORDERS)}
-    return [variant for name, own in orders.items() for variant in heads.cumulative(own, steps, name)]
+    return [variant for name, ranked in orders.items() for variant in heads.cumulative(ranked, steps, name)]
 
 
 def table(result: Ablation, rows: int) -> str:
@@ -177,13 +177,13 @@ def table(result: Ablation, rows: int) -> str:
         *(f"{size:.3f}" for size in margin.loc[shown, "magnitude"]),
     ]
     for name in metrics:
-        own, as_percent = result.means(name).set_index("variant"), name != "joint_margin"
-        whole = "" if name == "anomaly_map" else _number(own["baseline"].iloc[0], as_percent)
-        noise = f"{own['noise'].max() * (100 if as_percent else 1):.0e}"
-        columns[name.replace("_", " ") + fewer(*own[["n", "of"]].iloc[0])] = [
+        effects, as_percent = result.means(name).set_index("variant"), name != "joint_margin"
+        whole = "" if name == "anomaly_map" else _number(effects["baseline"].iloc[0], as_percent)
+        noise = f"{effects['noise'].max() * (100 if as_percent else 1):.0e}"
+        columns[name.replace("_", " ") + fewer(*effects[["n", "of"]].iloc[0])] = [
             whole,
             noise,
-            *(_effect(own.loc[one], as_percent) for one in shown),
+            *(_effect(effects.loc[one], as_percent) for one in shown),
         ]
     text = pd.DataFrame(columns).to_string(index=False, justify="right")
     left, order = len(margin) - len(shown), "" if grown else ", in the order of 'moves by'"

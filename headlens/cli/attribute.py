@@ -249,12 +249,12 @@ def options_of(methods: list[str], given: dict[str, Any]) -> dict[str, dict[str,
     asked = {name: value for name, value in given.items() if value is not None}
     known = {method: method_of(method).options for method in methods}
     for name in asked:
-        if not any(name in own for own in known.values()):
+        if not any(name in options_of for options_of in known.values()):
             flag = "head" if name == "heads" else name.replace("_", "-")
             raise ConfigError(
                 f"--{flag} is no option of {', '.join(methods)}; leave it out, or add a --method that has it"
             )
-    return {method: {name: value for name, value in asked.items() if name in own} for method, own in known.items()}
+    return {method: {name: value for name, value in asked.items() if name in of} for method, of in known.items()}
 
 
 def table(frame: pd.DataFrame) -> str:

@@ -128,8 +128,8 @@ def sourced(verb: Callable[..., None]) -> Callable[..., None]:
     names, parameters = [field.name for field in fields(Source)], []
     for parameter in signature.parameters.values():
         if parameter.name == "source":
-            own = [(name, getattr(parameter.default, name)) for name in names]
-            parameters += [parameter.replace(name=name, default=value, annotation=hints[name]) for name, value in own]
+            defaults = [(name, getattr(parameter.default, name)) for name in names]
+            parameters += [parameter.replace(name=n, default=value, annotation=hints[n]) for n, value in defaults]
         else:
             parameters.append(parameter)
 
@@ -234,8 +234,8 @@ def shared(verb: Callable[..., None]) -> Callable[..., None]:
             return
         from headlens import parallel
 
-        with parallel.ranks() as own, contextlib.ExitStack() as stack:
-            if not own.main:
+        with parallel.ranks() as ranks, contextlib.ExitStack() as stack:
+            if not ranks.main:
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
             verb(*args, **kwargs)
 

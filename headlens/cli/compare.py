@@ -79,16 +79,16 @@ def compare(
     asked = {"industrial": industrial or ["mini-industrial"], "medical": medical or ["mini-medical"]}
     device = device_of(device)
     runs = {domain: load_runs(*names, weights=weights, device=device) for domain, names in asked.items()}
-    first = next(run for own in runs.values() for run in own)
+    first = next(run for several in runs.values() for run in several)
     typer.echo(
-        f"{first.detector.backbone}\n" + "\n".join(f"{d}: {', '.join(map(_named, own))}" for d, own in runs.items())
+        f"{first.detector.backbone}\n" + "\n".join(f"{d}: {', '.join(map(_named, each))}" for d, each in runs.items())
     )
     sets: dict[str, DataSet] = {}
     if of == "importance":
         named = {name: data or f"procedural:{name}" for name in runs}
         opened = {spec: data_of(spec, per_category, max_pixels, domain, follow_links) for spec in named.values()}
         sets = {name: opened[spec] for name, spec in named.items()}
-        typer.echo("\n".join(f"{name} runs on {own}" for name, own in sets.items()))
+        typer.echo("\n".join(f"{name} runs on {images}" for name, images in sets.items()))
     name = stem(
         "compare",
         of,
@@ -97,7 +97,7 @@ def compare(
         other_than(level, 0.05, "level{}"),
         other_than(per_category if sets else 4, 4, "{}-each"),
         next(iter(sets.values())).name if data else "",
-        runs={side: [[run.folder.name, run_fact(run)] for run in own] for side, own in runs.items()}
+        runs={side: [[run.folder.name, run_fact(run)] for run in several] for side, several in runs.items()}
         if industrial or medical
         else None,
         data=data_fact(next(iter(sets.values()))) if data else None,
@@ -112,9 +112,9 @@ def compare(
         shutil.rmtree(parts, ignore_errors=True)
     typer.echo(f"\n{agreement(result)}\n\n{differing(result, rows)}\n\n{result.paragraph}")
     typer.echo(f"\n{saved} (each head), {saved.with_suffix('.agreement.parquet')} (the first table), {figure}")
-    every = [one.provenance for own in steep.values() for one in own]
-    notes = {kind: {name: why for own in every for name, why in own[kind].items()} for kind in KINDS}
-    tell(notes, " and ".join(dict.fromkeys(own.name for own in sets.values())))
+    every = [one.provenance for results in steep.values() for one in results]
+    notes = {kind: {name: why for about in every for name, why in about[kind].items()} for kind in KINDS}
+    tell(notes, " and ".join(dict.fromkeys(images.name for images in sets.values())))
 
 
 def measured(
@@ -126,8 +126,8 @@ def measured(
     from headlens.heads import importance
 
     found: dict[str, list[Importance]] = {}
-    for domain, own in runs.items():
-        with tqdm(total=len(sets[domain]) * len(own), unit="image", disable=None, desc=domain) as bar:
+    for domain, several in runs.items():
+        with tqdm(total=len(sets[domain]) * len(several), unit="image", disable=None, desc=domain) as bar:
             found[domain] = [
                 importance(
                     run,
@@ -136,7 +136,7 @@ def measured(
                     out=parts / domain / f"{number}-{run.folder.name}",
                     progress=bar.update,
                 )
-                for number, run in enumerate(own)
+                for number, run in enumerate(several)
             ]
     return found
 

@@ -146,9 +146,9 @@ def table(result: Contributions, rows: int) -> str:
     from headlens.heads import Head
 
     blocks = []
-    for metric, own in result.summary.groupby("metric", sort=False):
-        by = "separation" if own["separation"].notna().any() else "value"
-        ranked = own.loc[own[by].abs().sort_values(ascending=False).index].head(rows)
+    for metric, effects in result.summary.groupby("metric", sort=False):
+        by = "separation" if effects["separation"].notna().any() else "value"
+        ranked = effects.loc[effects[by].abs().sort_values(ascending=False).index].head(rows)
         lines = [
             {
                 "": str(Head(row.stream, row.layer, row.head)),

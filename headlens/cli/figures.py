@@ -78,8 +78,8 @@ def figures(
 
     @contextmanager
     def bar(what: str, total: int) -> Iterator[Callable[[int], object]]:
-        with tqdm(total=total, unit="image", disable=None, desc=what) as own:
-            yield own.update
+        with tqdm(total=total, unit="image", disable=None, desc=what) as done:
+            yield done.update
 
     given = {"industrial": industrial, "medical": medical}
     if not industrial and not medical:
@@ -104,7 +104,7 @@ def figures(
             typer.echo(f"{spec.name}: {', '.join(map(str, made))}")
     if paper.cache.reused:
         typer.echo(f"Kept from before, in {out / 'data'}: {', '.join(dict.fromkeys(paper.cache.reused))}")
-    unread = [line for name, own in paper.left_out.items() for line in lines({"skipped": own}, of=name)]
+    unread = [line for name, reasons in paper.left_out.items() for line in lines({"skipped": reasons}, of=name)]
     for line in unread:
         typer.echo(line, err=True)
     broken = bool(unread) or any(
@@ -118,7 +118,7 @@ def shipped(domain: str) -> list[str]:
     """Names of the shipped runs of a domain: the method, and the method without parts, as far as they are there."""
     from headlens.training.shipped import folders
 
-    return [name for name in (own.format(domain) for own in _SHIPPED) if folders(name)]
+    return [name for name in (spelling.format(domain) for spelling in _SHIPPED) if folders(name)]
 
 
 def domain_of(

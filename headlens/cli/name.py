@@ -140,7 +140,7 @@ def blocks(named: Naming, most: int = SHOWN) -> str:
         "share: of the head's variance; sum: with the phrases above; chance: the sum for random mixtures of phrases;\n"
         "beats: how often it is above theirs (50 % says nothing); flaws: correlation with the label."
     )
-    groups = {Head(*key): own for key, own in frame.groupby(["stream", "layer", "head"], sort=False)}
+    groups = {Head(*key): rows for key, rows in frame.groupby(["stream", "layer", "head"], sort=False)}
     order = sorted(groups, key=lambda head: -groups[head]["variance"].iloc[0])
     for head in order[:most]:
         first = groups[head].iloc[0]

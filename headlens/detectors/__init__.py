@@ -17,12 +17,18 @@ if TYPE_CHECKING:
     from headlens.detectors.methods.registry import PRESETS as PRESETS
     from headlens.detectors.methods.registry import build as build
     from headlens.detectors.methods.registry import preset as preset
+    from headlens.detectors.pooling import CLSToken as CLSToken
+    from headlens.detectors.pooling import Pooling as Pooling
+    from headlens.detectors.pooling import ScorePooled as ScorePooled
     from headlens.detectors.reading import Reading as Reading
     from headlens.detectors.readout import Readout as Readout
     from headlens.detectors.scoring import Margins as Margins
     from headlens.detectors.scoring import Prediction as Prediction
+    from headlens.detectors.scoring import Scorer as Scorer
     from headlens.detectors.scoring import Scoring as Scoring
     from headlens.detectors.stages import Stage as Stage
     from headlens.detectors.stages import TrainingConfig as TrainingConfig
+    from headlens.detectors.text import Contrast as Contrast
+    from headlens.detectors.text import Pair as Pair
 
 lazily(__name__)

@@ -25,8 +25,8 @@ def draw(context: FigureContext) -> RenderedFigure:
     fig = Figure(figsize=(COLUMN, 0.45 + 1.25 * len(metrics)), layout="constrained")
     axes = fig.subplots(len(metrics), len(found), squeeze=False, sharex=True, sharey="row")
     for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
-        for (name, own), ax in zip(found.items(), row, strict=True):
-            shown = own[own["metric"] == metric]
+        for (name, curves_of), ax in zip(found.items(), row, strict=True):
+            shown = curves_of[curves_of["metric"] == metric]
             curves(shown, ax, title="" if place else name)
             ax.get_legend().remove()
             ax.lines[0].remove()  # 0, which is no landmark of a metric
@@ -63,7 +63,7 @@ def _grown(context: FigureContext, domain: Domain, metrics: tuple[str, ...]) -> 
     steps = sorted({round(step) for step in np.geomspace(1, len(order), STEPS)})
     orders = {BEST: order, LEAST: order[::-1]}
     orders |= {f"random {i}": heads.shuffled(sorted(order), context.seed + i) for i in range(RANDOM)}
-    variants = [v for name, own in orders.items() for v in heads.cumulative(own, steps[:-1], name)]
+    variants = [v for name, ranked_heads in orders.items() for v in heads.cumulative(ranked_heads, steps[:-1], name)]
     variants += heads.cumulative(order, steps[-1:], BEST)  # without any head all orders are the same
     asked = [name for name in metrics if name in METRICS]
     frame = context.ablation(domain, "cumulative", variants, asked)
@@ -82,11 +82,11 @@ def _grown(context: FigureContext, domain: Domain, metrics: tuple[str, ...]) -> 
 
 
 def _caption(context: FigureContext, found: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
-    count = max(own["heads"].max() for own in found.values())
+    count = max(frame["heads"].max() for frame in found.values())
     steps = next(iter(found.values()))["heads"].nunique()
     said = []
-    for name, own in found.items():
-        first = own[own["metric"] == metrics[0]]
+    for name, frame in found.items():
+        first = frame[frame["metric"] == metrics[0]]
         table = first.pivot(index="heads", columns="order", values="effect")
         at = int(table.index[np.abs(np.log(table.index / (count / 10))).argmin()])
         row = table.loc[at]

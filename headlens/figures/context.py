@@ -155,8 +155,8 @@ class FigureContext:
     @property
     def question(self) -> str:
         """A digest of all that any figure of it depends on, versions aside."""
-        runs = [[run.folder.name, learned_sha256(run.detector)] for own in self for run in own.runs.every]
-        sets = [[own.name, own.images.fingerprint, own.subset.fingerprint] for own in self]
+        runs = [[run.folder.name, learned_sha256(run.detector)] for domain in self for run in domain.runs.every]
+        sets = [[domain.name, domain.images.fingerprint, domain.subset.fingerprint] for domain in self]
         return sha256(json.dumps([runs, sets, self.seed]).encode()).hexdigest()
 
     def weights(self, domain: Domain) -> pd.DataFrame:

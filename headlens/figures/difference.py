@@ -32,8 +32,8 @@ def draw(context: FigureContext) -> RenderedFigure:
     axes = fig.subplots(len(streams) + 1, 1, height_ratios=[tall] * len(streams) + [0.8])
     reach = float(frame["difference"].abs().max()) or 1.0
     for stream, ax in zip(streams, axes[:-1], strict=True):
-        own = frame[frame["stream"] == stream]
-        grid(own, "difference", ax, label="difference of head weight", centre=0, limits=(-reach, reach), marks=MARKS)
+        rows = frame[frame["stream"] == stream]
+        grid(rows, "difference", ax, label="difference of head weight", centre=0, limits=(-reach, reach), marks=MARKS)
         of = f", {stream} stream" if len(streams) > 1 else ""
         dots = f" (dots: q ≤ {level})" if tested else ""
         ax.set_title(f"{second} − {first}{of}{dots}")
@@ -47,7 +47,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         "correlation of two runs' weights over all heads, within a domain (other seeds) and between domains"
         f"{', with 95 % jackknife intervals over runs' if tested else ''}. Layers and heads count from 0. "
     )
-    return RenderedFigure(fig, about + found.paragraph, [run for own in runs.values() for run in own])
+    return RenderedFigure(fig, about + found.paragraph, [run for several in runs.values() for run in several])
 
 
 MARKS = "significant"

@@ -73,8 +73,8 @@ class FrameCache:
             if old != parts or self.fresh:
                 shutil.rmtree(old)
         frames = compute(parts)
-        for key, own in paths.items():
-            save_frame(own, frames[key], {"asked": asked})
+        for key, path in paths.items():
+            save_frame(path, frames[key], {"asked": asked})
         write(sums, _sums(paths).encode())  # last: it says that the frames belong together
         shutil.rmtree(parts, ignore_errors=True)
         return frames

@@ -19,11 +19,11 @@ def draw(context: FigureContext) -> RenderedFigure:
     fig = Figure(figsize=(COLUMN, 1.95), layout="constrained")
     axes = fig.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
     correlations = {}
-    for (name, own), ax in zip(found.items(), axes, strict=True):
-        means = own.groupby(KEYS, sort=False)[["weight", "importance"]].mean().reset_index()
-        by_layer(means, "weight", "importance", ax, centre=1, title=f"{name} ({counted(own['run'].nunique(), 'run')})")
+    for (name, rows), ax in zip(found.items(), axes, strict=True):
+        means = rows.groupby(KEYS, sort=False)[["weight", "importance"]].mean().reset_index()
+        by_layer(means, "weight", "importance", ax, centre=1, title=f"{name} ({counted(rows['run'].nunique(), 'run')})")
         ax.set_xlabel("head weight")
-        correlations[name] = own.groupby("run", sort=False)[["weight", "importance"]].apply(_correlations)
+        correlations[name] = rows.groupby("run", sort=False)[["weight", "importance"]].apply(_correlations)
     axes[0].set_ylabel("importance (logits)")
     bar = fig.colorbar(axes[-1].collections[0], ax=list(axes), label="layer", aspect=28, pad=0.02)
     bar.locator = MaxNLocator(integer=True)
@@ -38,18 +38,18 @@ def _joined(context: FigureContext, domain: Domain) -> pd.DataFrame:
     return learned.merge(pd.concat(frames)[["run", *KEYS, "importance"]], on=["run", *KEYS])
 
 
-def _correlations(own: pd.DataFrame) -> pd.Series:
-    slope = own["importance"]
-    ranks = {"weight": stats.spearmanr(own["weight"], slope).statistic}
-    ranks["distance"] = stats.spearmanr((own["weight"] - 1).abs(), slope).statistic
+def _correlations(rows: pd.DataFrame) -> pd.Series:
+    slope = rows["importance"]
+    ranks = {"weight": stats.spearmanr(rows["weight"], slope).statistic}
+    ranks["distance"] = stats.spearmanr((rows["weight"] - 1).abs(), slope).statistic
     return pd.Series(ranks)
 
 
 def _caption(context: FigureContext, found: dict[str, pd.DataFrame], ranks: dict[str, pd.DataFrame]) -> str:
     said = [
-        f"{name} {with_interval(own['weight'])} with the weight, {with_interval(own['distance'])} with its distance "
+        f"{name} {with_interval(rank['weight'])} with the weight, {with_interval(rank['distance'])} with its distance "
         "from 1"
-        for name, own in ranks.items()
+        for name, rank in ranks.items()
     ]
     heads = len(next(iter(found.values())).drop_duplicates(KEYS))
     return (

@@ -54,10 +54,10 @@ def _mixed(context: FigureContext, domain: Domain) -> pd.DataFrame:
     rows = []
     for run, scores in _pooled(context, domain).items():
         each = []
-        for _, own in scores.groupby("category"):
-            image, map_ = (torch.tensor(own[name].to_numpy()) for name in ("image", "map"))
+        for _, rows in scores.groupby("category"):
+            image, map_ = (torch.tensor(rows[name].to_numpy()) for name in ("image", "map"))
             shares = torch.tensor(ALPHAS)[:, None]
-            labels = torch.tensor(own["anomalous"].astype(bool).to_numpy())
+            labels = torch.tensor(rows["anomalous"].astype(bool).to_numpy())
             each.append(image_metrics((1 - shares) * image + shares * map_, labels)["auroc"].numpy())
         means = 100 * np.nanmean(each, axis=0)
         rows += [(domain.name, run, share, auroc) for share, auroc in zip(ALPHAS, means, strict=True)]
@@ -80,7 +80,7 @@ def _caption(context: FigureContext, found: pd.DataFrame) -> str:
             f"at α = {best:.2f}; rank correlation of the two parts within a category {between.mean():.2f}"
         )
     scorings = {domain.name: domain.run.detector.scoring for domain in context}
-    rules = {name: f"{_pool(own)} of the map, α = {own.alpha:g}" for name, own in scorings.items()}
+    rules = {name: f"{_pool(scoring)} of the map, α = {scoring.alpha:g}" for name, scoring in scorings.items()}
     each = [f"{rule} ({name})" for name, rule in rules.items()]
     rule = "; ".join(each) if len(set(rules.values())) > 1 else next(iter(rules.values()))
     return (

@@ -28,8 +28,8 @@ def draw(context: FigureContext) -> RenderedFigure:
     for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
         scale = 1 if metric == "joint_margin" else 100
         unit = {"anomaly_map": "map moves by\n(% of its L1)", "image_auroc": "change of I-AUROC\n(points)"}
-        for (name, own), ax in zip(found.items(), row, strict=True):
-            shown = own[own["metric"] == metric]
+        for (name, effects), ax in zip(found.items(), row, strict=True):
+            shown = effects[effects["metric"] == metric]
             shown = shown.assign(**{name: scale * shown[name] for name in ("effect", "low", "high")})
             profile(shown, ax, title="" if place else name, label=unit.get(metric, named(metric)))
             ax.get_legend().remove()
@@ -44,13 +44,13 @@ def draw(context: FigureContext) -> RenderedFigure:
 
 def _caption(context: FigureContext, found: dict[str, pd.DataFrame], metrics: tuple[str, str]) -> str:
     said = []
-    for name, own in found.items():
-        for stream, rows in own[own["metric"] == "anomaly_map"].groupby("stream", sort=True):
+    for name, effects in found.items():
+        for stream, rows in effects[effects["metric"] == "anomaly_map"].groupby("stream", sort=True):
             top = rows.loc[rows["effect"].idxmax()]
             said.append(f"{name}, {stream}: layer {top['layer']}, {100 * top['effect']:.0f} %")
     clear = []
-    for name, own in found.items():
-        rows = own[own["metric"] == metrics[1]]
+    for name, effects in found.items():
+        rows = effects[effects["metric"] == metrics[1]]
         real = rows[rows["high"] > rows["low"]]  # of single images there is nothing to draw from
         apart = real[np.sign(real["low"]) * np.sign(real["high"]) > 0]
         clear.append(f"{len(apart)} of {len(rows)} ({name})")

@@ -41,8 +41,8 @@ def draw(context: FigureContext) -> RenderedFigure:
     fig = Figure(figsize=(COLUMN, 0.75 + 0.25 * len(there)), layout="constrained")
     axes = fig.subplots(1, len(metrics), squeeze=False)[0]
     for metric, ax in zip(metrics, axes, strict=True):
-        own = shown[shown["metric"] == metric]
-        intervals(own, ax, rows=there, title=named(metric), names=metric == metrics[0])
+        points = shown[shown["metric"] == metric]
+        intervals(points, ax, rows=there, title=named(metric), names=metric == metrics[0])
     fig.supxlabel("difference to the whole method (points)", fontsize="medium")
     if len(context.domains) > 1:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
@@ -68,8 +68,8 @@ def _measured(context: FigureContext, domain: Domain) -> pd.DataFrame:
     rows = []
     for row, seeds in found.items():
         for metric in METRICS:
-            values = [own[metric] for own in seeds.values()]
-            paired = [own[metric] - found[WHOLE][seed][metric] for seed, own in seeds.items() if seed in found[WHOLE]]
+            values = [each[metric] for each in seeds.values()]
+            paired = [each[metric] - found[WHOLE][seed][metric] for seed, each in seeds.items() if seed in found[WHOLE]]
             numbers = (*mean_and_interval(values), *(mean_and_interval(paired) if row != WHOLE else (np.nan, np.nan)))
             rows.append((domain.name, row, metric, *numbers, len(values), len(paired)))
     columns = ["domain", "row", "metric", "value", "interval", "difference", "difference_interval", "seeds", "paired"]
@@ -82,8 +82,8 @@ def _metrics(context: FigureContext, domain: Domain, run: Run, joint: bool) -> d
     for name in METRICS:
         level, _, metric = name.partition("_")
         score = "pixel" if level == "pixel" else "joint" if joint else "image"
-        own = frame[(frame["score"] == score) & (frame["metric"] == metric)]
-        found[name] = 100 * float(own["value"].mean())  # over the categories where it is defined
+        rows = frame[(frame["score"] == score) & (frame["metric"] == metric)]
+        found[name] = 100 * float(rows["value"].mean())  # over the categories where it is defined
     return found
 
 
@@ -96,8 +96,8 @@ def _cells(frame: pd.DataFrame, metrics: list[str]) -> list[tuple[str, str, list
         return f"{value:{sign}.1f}" + ("" if half != half else f" ± {half:.1f}")
 
     lines = []
-    for (domain, row), own in frame.groupby(["domain", "row"], sort=False):
-        by_metric = own.set_index("metric")
+    for (domain, row), rows in frame.groupby(["domain", "row"], sort=False):
+        by_metric = rows.set_index("metric")
         cells = []
         for metric in metrics:
             at = by_metric.loc[metric]
@@ -137,7 +137,7 @@ def _latex(frame: pd.DataFrame, metrics: list[str]) -> str:
 
 def _caption(context: FigureContext, frame: pd.DataFrame) -> str:
     rows = frame[frame["metric"] == METRICS[0]]
-    missing = [f"{own.row} ({own.domain})" for own in rows.itertuples() if own.seeds == 0]
+    missing = [f"{entry.row} ({entry.domain})" for entry in rows.itertuples() if entry.seeds == 0]
     seeds = [f"{counted(len(domain.runs.whole), 'run')} ({domain.name})" for domain in context]
     half = max(context.evaluation(domain, run).half_width for domain in context for run in domain.runs.every)
     tested = frame[frame["difference_interval"].notna() & ~_same_maps(frame)]

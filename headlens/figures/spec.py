@@ -90,7 +90,7 @@ def images_of(context: FigureContext, subset: bool = True) -> str:
     """
     sets = [domain.subset if subset else domain.images for domain in context]
     return listed(
-        [f"{counted(len(own), 'image')} of {own.name} ({_categories(own)}{_without(own, context)})" for own in sets]
+        [f"{counted(len(one), 'image')} of {one.name} ({_categories(one)}{_without(one, context)})" for one in sets]
     )
 
 
@@ -101,8 +101,8 @@ def _without(data: DataSet, context: FigureContext) -> str:
 
 def _categories(data: DataSet) -> str:
     """How many there are, and in how many of them metrics are defined where not in all."""
-    every = [data.where(lambda record, own=category: record.category == own) for category in data.categories]  # type: ignore[misc]
-    defined = {"image": sum(own.has_normals for own in every), "pixel": sum(own.has_masks for own in every)}
+    every = [data.where(lambda record, wanted=category: record.category == wanted) for category in data.categories]  # type: ignore[misc]
+    defined = {"image": sum(part.has_normals for part in every), "pixel": sum(part.has_masks for part in every)}
     fewer = [f"{level} metrics are defined in {count}" for level, count in defined.items() if 0 < count < len(every)]
     return "; ".join([f"{len(every)} categories", *fewer])
 
@@ -110,5 +110,5 @@ def _categories(data: DataSet) -> str:
 def made_on(context: FigureContext) -> str:
     """The end of every caption: which backbone."""
     known = {run.detector.backbone.provenance for domain in context for run in domain.runs.whole}
-    names = sorted(f"{own.name} ({own.weights})" for own in known)
+    names = sorted(f"{backbone.name} ({backbone.weights})" for backbone in known)
     return f"{'Backbone' if len(names) == 1 else 'Backbones'} {listed(names)}."

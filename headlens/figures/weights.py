@@ -14,16 +14,16 @@ from headlens.plots.style import COLUMN
 def draw(context: FigureContext) -> RenderedFigure:
     """Means over runs; all panels share one scale, white at 1, where every weight began."""
     found = {domain.name: _over_runs(context, domain) for domain in context}
-    streams = list(dict.fromkeys(stream for own in found.values() for stream in own["stream"]))
-    reach = max(float((own["mean"] - 1).abs().max()) for own in found.values()) or 1.0
-    layers = max(own["layer"].nunique() for own in found.values())
+    streams = list(dict.fromkeys(stream for frame in found.values() for stream in frame["stream"]))
+    reach = max(float((frame["mean"] - 1).abs().max()) for frame in found.values()) or 1.0
+    layers = max(frame["layer"].nunique() for frame in found.values())
     fig = Figure(figsize=(COLUMN, 0.75 + (0.35 + 0.085 * max(10, layers)) * len(streams)), layout="constrained")
     axes = fig.subplots(len(streams), len(found), squeeze=False, sharey=True)
     for stream, row in zip(streams, axes, strict=True):
-        for (name, own), ax in zip(found.items(), row, strict=True):
+        for (name, frame), ax in zip(found.items(), row, strict=True):
             count = counted(len(context.domains[name].runs.whole), "run")
             title = f"{name} ({count})" + (f", {stream}" if len(streams) > 1 else "")
-            shown = own[own["stream"] == stream]
+            shown = frame[frame["stream"] == stream]
             grid(shown, "mean", ax, title=title, centre=1, limits=(1 - reach, 1 + reach), bar=False)
             ax.set_xticks([0.5 + head for head in range(0, shown["head"].max() + 1, 4)])
             ax.set_xticklabels(range(0, shown["head"].max() + 1, 4))
@@ -42,11 +42,11 @@ def _over_runs(context: FigureContext, domain: Domain) -> pd.DataFrame:
 
 def _caption(context: FigureContext, found: dict[str, pd.DataFrame], streams: list[str]) -> str:
     said = []
-    for name, own in found.items():
-        weights, spread = own["mean"], own["spread"].median()
+    for name, frame in found.items():
+        weights, spread = frame["mean"], frame["spread"].median()
         text = (
             f"{name}: {weights.min():.2f} to {weights.max():.2f}, {100 * (weights > 1).mean():.0f} % of "
-            f"{len(own)} heads above 1"
+            f"{len(frame)} heads above 1"
         )
         if spread == spread:
             text += f", standard deviation between runs {spread:.2f} (median over heads)"

@@ -61,9 +61,9 @@ def save(rendered: RenderedFigure, name: str, title: str, out: Path, command: st
 def _page(rendered: RenderedFigure, name: str, title: str, command: str, question: str) -> str:
     rows = {"made by": [f"`{command}`"], "question": [question]}
     backbones = {run.detector.backbone.provenance for run in rendered.runs}
-    rows["backbone"] = sorted(f"{own.name} ({own.weights}), SHA-256 {_short(own.sha256)}" for own in backbones)
+    rows["backbone"] = sorted(f"{one.name} ({one.weights}), SHA-256 {_short(one.sha256)}" for one in backbones)
     rows["runs"] = [f"{run.folder.name} ({_short(run.card.get('model_sha256'))})" for run in rendered.runs]
-    rows["images"] = [f"{own.name}, {len(own)} (fingerprint {_short(own.fingerprint)})" for own in rendered.images]
+    rows["images"] = [f"{data.name}, {len(data)} (fingerprint {_short(data.fingerprint)})" for data in rendered.images]
     known = versions("torch", "open_clip_torch", "transformer-lens", "matplotlib")
     rows["versions"] = [f"{package} {number}" for package, number in known.items()]
     table = "\n".join(f"| {key} | {', '.join(values) or 'none'} |" for key, values in rows.items())

@@ -63,16 +63,16 @@ def ablation(
         array = fig.subplots(len(streams), len(metrics), squeeze=False)
     else:
         fig, array = axes_of(axes[0])[0], np.array(axes, dtype=object).reshape(len(streams), len(metrics))
-    for (one, name), own in zip(panels, array.flat, strict=True):
+    for (one, name), panel in zip(panels, array.flat, strict=True):
         shown = summary[(summary["metric"] == name) & ((summary["stream"] == one) | (one is None))]
         if kind == "grid":
             centre = None if name == "anomaly_map" else 0  # a distance has no sign
-            grid(shown, "effect", own, title=f"single {one} heads", label=f"change of {named(name)}", centre=centre)
+            grid(shown, "effect", panel, title=f"single {one} heads", label=f"change of {named(name)}", centre=centre)
         elif kind == "bars":
             shown = shown.sort_values("magnitude", ascending=False, kind="stable")
-            bars(shown, own, title="largest mean |change| on top", label=f"change of {named(name)}")
+            bars(shown, panel, title="largest mean |change| on top", label=f"change of {named(name)}")
         else:
-            {"curves": curves, "profile": profile}[kind](shown, own, label=f"change of {named(name)}")
+            {"curves": curves, "profile": profile}[kind](shown, panel, label=f"change of {named(name)}")
     return fig, array if array.size > 1 else array[0, 0]
 
 

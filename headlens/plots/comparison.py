@@ -45,7 +45,7 @@ def comparison(
     >>> frame = pd.DataFrame({"stream": "local", "layer": [0, 0], "head": [0, 1], "a": [1.0, 2.0], "b": [1.0, 0.5]})
     >>> frame = frame.assign(difference=frame["b"] - frame["a"], significant=[False, True])
     >>> fig, axes = comparison(frame, ("a", "b"))
-    >>> [own.get_title() for own in axes[0]]
+    >>> [ax.get_title() for ax in axes[0]]
     ['a', 'b', 'b − a (dots: q ≤ 0.05)']
     """
     first, second = domains
@@ -61,12 +61,12 @@ def comparison(
     else:
         fig, axes = axes_of(given[0])[0], np.array(given, dtype=object).reshape(len(streams), 3)
     for stream, (left, middle, right) in zip(streams, axes, strict=True):
-        own = frame[frame["stream"] == stream]
-        values = own[[first, second]].to_numpy()
+        rows = frame[frame["stream"] == stream]
+        values = rows[[first, second]].to_numpy()
         limits = ends(values, centre)
         of = f", {stream}" if len(streams) > 1 else ""
-        grid(own, first, left, title=names[0] + of, centre=centre, limits=limits, bar=False)
-        grid(own, second, middle, title=names[1] + of, label=label, centre=centre, limits=limits)
+        grid(rows, first, left, title=names[0] + of, centre=centre, limits=limits, bar=False)
+        grid(rows, second, middle, title=names[1] + of, label=label, centre=centre, limits=limits)
         title = f"{names[2]}{of} (dots: q ≤ {level:.3g})"
-        grid(own, "difference", right, title=title, label=f"difference of {label_of}", centre=0, marks="significant")
+        grid(rows, "difference", right, title=title, label=f"difference of {label_of}", centre=0, marks="significant")
     return fig, axes

@@ -48,7 +48,7 @@ def smaller(array: np.ndarray, longest: int = LONGEST) -> np.ndarray:
         counts = (
             np.diff(np.append(starts, length))
             .astype(dtype)
-            .reshape([-1 if own == axis else 1 for own in range(array.ndim)])
+            .reshape([-1 if each == axis else 1 for each in range(array.ndim)])
         )
         sums = np.add.reduceat(array, starts, axis, dtype=dtype)
         array = ((sums + counts // 2) // counts).astype(np.uint8) if dtype == np.uint32 else sums / counts

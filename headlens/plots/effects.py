@@ -67,10 +67,10 @@ def profile(
     """
     fig, ax = axes_of(ax, 5.0, 3.0)
     ax.axhline(0, color="black", linewidth=0.6)
-    for stream, own in frame.sort_values("layer").groupby("stream", sort=False):
-        layers, colour = own["layer"].astype(int), COLOURS[str(stream)]
-        ax.vlines(layers, own["low"], own["high"], color=colour, linewidth=1.2)
-        ax.plot(layers, own["effect"], marker="o", markersize=3.5, color=colour, label=f"{stream} stream")
+    for stream, rows in frame.sort_values("layer").groupby("stream", sort=False):
+        layers, colour = rows["layer"].astype(int), COLOURS[str(stream)]
+        ax.vlines(layers, rows["low"], rows["high"], color=colour, linewidth=1.2)
+        ax.plot(layers, rows["effect"], marker="o", markersize=3.5, color=colour, label=f"{stream} stream")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig, _labelled(ax, "layer", label, title)
 
@@ -92,13 +92,13 @@ def curves(
     fig, ax = axes_of(ax, 5.0, 3.2)
     ax.axhline(0, color="black", linewidth=0.6)
     colours, randoms = iter(PALETTE), 0
-    for order, own in frame.sort_values("heads").groupby("order", sort=False):
+    for order, rows in frame.sort_values("heads").groupby("order", sort=False):
         random = str(order).startswith("random")
         randoms += random
         colour = GREY if random else next(colours)
-        ax.fill_between(own["heads"], own["low"], own["high"], color=colour, alpha=0.15, linewidth=0)
+        ax.fill_between(rows["heads"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
         name = ("random orders" if randoms == 1 else None) if random else str(order)
-        ax.plot(own["heads"], own["effect"], marker=".", color=colour, linewidth=1 if random else 1.6, label=name)
+        ax.plot(rows["heads"], rows["effect"], marker=".", color=colour, linewidth=1 if random else 1.6, label=name)
     return fig, _labelled(ax, "heads ablated together", label, title)
 
 

@@ -64,18 +64,18 @@ def gallery(
     tall = (_SIDE + 0.04) * rows + 0.13 * len(methods) + 0.9 + 0.2 * scales
     fig = Figure(figsize=(max(COLUMN, 0.3 + (_SIDE + 0.02) * len(columns)), tall), layout="constrained")
     axes = fig.subplots(rows, len(columns), squeeze=False)
-    for column, own in zip(axes.T, columns, strict=True):
-        shape = own.shape or own.image.shape[:2]
-        draw(column[0], own.image, shape)
-        column[0].set_title(wrapped(own.title, _SIDE), fontsize="small", **font())
+    for column, entry in zip(axes.T, columns, strict=True):
+        shape = entry.shape or entry.image.shape[:2]
+        draw(column[0], entry.image, shape)
+        column[0].set_title(wrapped(entry.title, _SIDE), fontsize="small", **font())
         column[0].set_axis_off()
-        overlay(own.image, own.anomaly_map, ax=column[1], limits=(low, high), bar=False, shape=shape)
-        for ax, (name, map_) in zip(column[2:], own.maps.items(), strict=True):
-            overlaid(own.image, map_, ax, bar=False, shape=shape, sign=name not in unsigned)
+        overlay(entry.image, entry.anomaly_map, ax=column[1], limits=(low, high), bar=False, shape=shape)
+        for ax, (name, map_) in zip(column[2:], entry.maps.items(), strict=True):
+            overlaid(entry.image, map_, ax, bar=False, shape=shape, sign=name not in unsigned)
             end = f"{'' if name in unsigned else '±'}{ax.images[-1].get_clim()[1]:.1g}"
             ax.text(0.5, -0.02, end, transform=ax.transAxes, fontsize="small", ha="center", va="top")
         for ax in column:
-            outline(ax, own.mask, shape, width=0.4)
+            outline(ax, entry.mask, shape, width=0.4)
     for ax, name in zip(axes[:, 0], ["image", "anomaly map", *methods], strict=True):
         ax.set_axis_on()
         ax.set(xticks=[], yticks=[])

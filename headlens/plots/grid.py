@@ -144,6 +144,6 @@ def grids(
         axes = list(fig.subplots(1, len(streams), squeeze=False)[0])
         signed(fig, made_by)
     for name, panel in zip(streams, axes, strict=True):
-        own = frame[frame["stream"] == name]
-        fig, _ = grid(own, value, panel, title=f"{name} heads", label=label, centre=centre, marks=marks)
+        rows = frame[frame["stream"] == name]
+        fig, _ = grid(rows, value, panel, title=f"{name} heads", label=label, centre=centre, marks=marks)
     return fig, np.array(axes, dtype=object) if len(axes) > 1 else axes[0]

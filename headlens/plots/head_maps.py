@@ -67,12 +67,12 @@ def head_maps(
     grid[0, 0].set_title(wrapped(title, grid[0, 0].get_window_extent().width / fig.dpi), fontsize="small", **font())
     outline(grid[0, 0], mask, shape)
     total = margin - margin.mean()
-    own = colours(total)
-    _map(grid[1, 0], total, own, f"all parts\nmean {margin.mean():.2f}", shape, peak)
-    bar = fig.colorbar(ScalarMappable(**own), ax=grid[1, 0], location="left")
+    scale = colours(total)
+    _map(grid[1, 0], total, scale, f"all parts\nmean {margin.mean():.2f}", shape, peak)
+    bar = fig.colorbar(ScalarMappable(**scale), ax=grid[1, 0], location="left")
     bar.set_label("margin − mean\n(logits)", fontsize="small")
     parts = {name: values - values.mean() for name, values in heads.items()}
-    shared = colours(np.stack(list(parts.values()))) if parts else own
+    shared = colours(np.stack(list(parts.values()))) if parts else scale
     for ax, (name, values) in zip(grid[:, 1:].flat, parts.items(), strict=True):
         _map(ax, values, shared, name if peak is None else f"{name}\n{values[peak].mean():+.2f}", shape, peak)
     if parts:

@@ -74,8 +74,8 @@ def head_view(
     axes[0, 0].set_title(wrapped(name, 2.6), fontsize="small", **font())
     _weights(axes[1, 0], weights, stream, layer, number)
     scales = (
-        colours(np.stack([own.attention for own in panels.values()]), signed=False),
-        colours(np.stack([own.contribution for own in panels.values()])),
+        colours(np.stack([panel.attention for panel in panels.values()]), signed=False),
+        colours(np.stack([panel.contribution for panel in panels.values()])),
     )
     for (top, below), (domain, panel_) in zip(axes[:, 1:].T, panels.items(), strict=True):
         seen = draw(top, panel_.attention, shape, interpolation="nearest", **scales[0])
@@ -107,9 +107,9 @@ def _weights(ax: Axes, weights: pd.DataFrame, stream: str, layer: int, number: i
     ax.axvspan(number - 0.5, number + 0.5, color="0.88", zorder=0)
     ax.axhline(1, color="black", linewidth=0.6)
     others = iter(PALETTE[4:])
-    for domain, own in weights.groupby("domain", sort=False):
+    for domain, rows in weights.groupby("domain", sort=False):
         colour = COLOURS.get(str(domain)) or next(others)
-        ax.scatter(own["head"], own["value"], s=14, color=[colour], alpha=0.8, label=plain(domain, 24))
+        ax.scatter(rows["head"], rows["value"], s=14, color=[colour], alpha=0.8, label=plain(domain, 24))
     ax.set_xlabel("head", fontsize=8)
     ax.set_ylabel("head weight", fontsize=8)
     ax.tick_params(labelsize=7)

@@ -48,12 +48,12 @@ def intervals(
         ax.axvline(0, color="black", linewidth=0.6, zorder=0)
     others = iter(PALETTE)
     for number, group in enumerate(groups):
-        own = frame[frame["group"].eq(group) & frame["row"].isin(rows) & frame["value"].notna()]
+        points = frame[frame["group"].eq(group) & frame["row"].isin(rows) & frame["value"].notna()]
         shift = 0.36 * (number - (len(groups) - 1) / 2)
-        y = [rows.index(row) + shift for row in own["row"]]
+        y = [rows.index(row) + shift for row in points["row"]]
         colour = COLOURS.get(str(group)) or next(others)
-        ax.hlines(y, own["low"], own["high"], color=colour, linewidth=1.1)
-        ax.plot(own["value"], y, "os^D"[number % 4], color=colour, markersize=3.2, label=plain(group, 24))
+        ax.hlines(y, points["low"], points["high"], color=colour, linewidth=1.1)
+        ax.plot(points["value"], y, "os^D"[number % 4], color=colour, markersize=3.2, label=plain(group, 24))
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [plain(row, 40) for row in rows] if names else [""] * len(rows))
     ax.tick_params(axis="y", length=0)

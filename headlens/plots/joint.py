@@ -50,10 +50,11 @@ def score_plane(
     """
     fig, ax = axes_of(ax, 3.2, 3.2)
     for anomalous, look in ((False, {"facecolors": "none", "edgecolors": "0.45"}), (True, {"color": PALETTE[4]})):
-        own = scores[scores["anomalous"].eq(anomalous)]
+        points = scores[scores["anomalous"].eq(anomalous)]
         marker, name = ("+", "anomalous") if anomalous else ("o", "normal")
         many = len(scores) > _MANY
-        ax.scatter(own["image"], own["map"], s=9, marker=marker, linewidths=0.6, label=name, rasterized=many, **look)
+        x, y = points["image"], points["map"]
+        ax.scatter(x, y, s=9, marker=marker, linewidths=0.6, label=name, rasterized=many, **look)
     logits = " (logits)" if unit == "logit" else ""
     low, high = limits_of([scores[["image", "map"]].to_numpy()], unit)
     ends = np.array([low, high]) + 0.02 * (high - low) * np.array([-1, 1])
@@ -64,7 +65,8 @@ def score_plane(
         else:
             ax.axvline(level, linestyle=style, color="0.4", linewidth=width, zorder=0)
     ax.set(xlim=ends, ylim=ends, xlabel=f"CLS score{logits}", ylabel=f"{pool} of the map{logits}")
-    ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    ticks = [low, (low + high) / 2, high]
+    ax.set(xticks=ticks, yticks=ticks)
     ax.set_aspect("equal")
     ax.set_title(plain(title, 40))
     ax.spines[["top", "right"]].set_visible(False)
@@ -86,11 +88,11 @@ def mixtures(frame: pd.DataFrame, ax: Axes | None = None, *, alphas: Iterable[fl
     """
     fig, ax = axes_of(ax, 3.2, 2.4)
     colours = iter(PALETTE)
-    for domain, own in frame.groupby("domain", sort=False):
+    for domain, curves in frame.groupby("domain", sort=False):
         colour = COLOURS.get(str(domain)) or next(colours)
-        for _, run in own.groupby("run", sort=False):
+        for _, run in curves.groupby("run", sort=False):
             ax.plot(run["alpha"], run["auroc"], color=colour, linewidth=0.5, alpha=0.6)
-        mean = own.groupby("alpha")["auroc"].mean()
+        mean = curves.groupby("alpha")["auroc"].mean()
         ax.plot(mean.index, mean, color=colour, linewidth=1.6, label=plain(domain, 24))
     for alpha in alphas:
         ax.axvline(alpha, color="0.4", linewidth=0.6, linestyle=":")

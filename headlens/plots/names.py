@@ -40,8 +40,8 @@ def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6, title: 
     frame = frame[frame["phrase"].notna()]
     if frame.empty:
         raise ShapeError("no head of this frame has a phrase: nothing varies in what they write")
-    groups = [own for _, own in frame.groupby(["stream", "layer", "head"], sort=False)]
-    groups = sorted(groups, key=lambda own: -own["variance"].iloc[0])[:most]
+    groups = [rows for _, rows in frame.groupby(["stream", "layer", "head"], sort=False)]
+    groups = sorted(groups, key=lambda rows: -rows["variance"].iloc[0])[:most]
     rows = len(groups) + sum(map(len, groups))  # and one above each head, for its name
     fig, ax = axes_of(ax, 7.4, 1.2 + 0.19 * rows)
     shown = pd.concat(groups)["correlation"]

@@ -37,11 +37,13 @@ def scatter(
     """
     fig, ax = axes_of(ax, 4.6, 4.2)
     shown = frame[(frame[x] > 0) & (frame[y] > 0)]
-    for stream, own in shown.groupby("stream", sort=False):
-        filled = own[marked].astype(bool) if marked else own[x] > 0
+    for stream, points in shown.groupby("stream", sort=False):
+        filled = points[marked].astype(bool) if marked else points[x] > 0
         colour = COLOURS[str(stream)]
         faces = [colour if fill else "none" for fill in filled]
-        ax.scatter(own[x], own[y], s=26, facecolors=faces, edgecolors=[colour], linewidths=1.1, label=f"{stream} heads")
+        ax.scatter(
+            points[x], points[y], s=26, facecolors=faces, edgecolors=[colour], linewidths=1.1, label=f"{stream} heads"
+        )
     ends = (
         [min(shown[x].min(), shown[y].min()) / 1.5, max(shown[x].max(), shown[y].max()) * 1.5]
         if len(shown)
@@ -83,9 +85,11 @@ def by_layer(
     fig, ax = axes_of(ax, 3.2, 2.6)
     shown = frame[frame[y] > 0]
     ends = {"vmin": frame["layer"].min(), "vmax": frame["layer"].max()}
-    for stream, own in shown.groupby("stream", sort=False):
+    for stream, points in shown.groupby("stream", sort=False):
         marker = "^" if stream == "global" else "o"
-        ax.scatter(own[x], own[y], s=7, c=own["layer"], marker=marker, cmap=DEPTH, linewidths=0, alpha=0.85, **ends)
+        ax.scatter(
+            points[x], points[y], s=7, c=points["layer"], marker=marker, cmap=DEPTH, linewidths=0, alpha=0.85, **ends
+        )
     if centre is not None:
         ax.axvline(centre, color="0.4", linewidth=0.6, linestyle=":", zorder=0)
     ax.set_yscale("log")

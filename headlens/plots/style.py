@@ -98,9 +98,9 @@ def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[F
     if ax is None:
         fig = Figure(figsize=(width, height), layout="constrained")
         return fig, fig.subplots()
-    own = ax.get_figure(root=True)
-    assert isinstance(own, Figure)
-    return own, ax
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure, ax
 
 
 def axes_for(ax: Any, panels: Sequence[str], choose: str = "") -> list[Axes] | None:

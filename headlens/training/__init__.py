@@ -11,7 +11,6 @@ from headlens.lazily import lazily
 
 if TYPE_CHECKING:
     from headlens.training.evaluation import Evaluation as Evaluation
-    from headlens.training.evaluation import Scorer as Scorer
     from headlens.training.evaluation import evaluate as evaluate
     from headlens.training.grouping import Group as Group
     from headlens.training.grouping import grouped as grouped
