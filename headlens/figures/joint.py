@@ -54,10 +54,10 @@ def _mixed(context: FigureContext, domain: Domain) -> pd.DataFrame:
     rows = []
     for run, scores in _pooled(context, domain).items():
         each = []
-        for _, rows in scores.groupby("category"):
-            image, map_ = (torch.tensor(rows[name].to_numpy()) for name in ("image", "map"))
+        for _, group in scores.groupby("category"):
+            image, map_ = (torch.tensor(group[name].to_numpy()) for name in ("image", "map"))
             shares = torch.tensor(ALPHAS)[:, None]
-            labels = torch.tensor(rows["anomalous"].astype(bool).to_numpy())
+            labels = torch.tensor(group["anomalous"].astype(bool).to_numpy())
             each.append(image_metrics((1 - shares) * image + shares * map_, labels)["auroc"].numpy())
         means = 100 * np.nanmean(each, axis=0)
         rows += [(domain.name, run, share, auroc) for share, auroc in zip(ALPHAS, means, strict=True)]
