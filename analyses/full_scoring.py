@@ -42,7 +42,8 @@ def main() -> None:
 
     def bare(own: Detector) -> float:
         calls = max(1, len(data) // args.batch)  # as long as the other: a GPU that has worked for a while is slower
-        return args.batch / best(lambda: own.see(images, own.reading(images)), device, calls, rounds=1)
+        reading = own.reading(images)
+        return args.batch / best(lambda: reading.features(own.see(images, reading)), device, calls, rounds=1)
 
     def scored(pictures: Decoded, precision: str) -> float:
         synchronize(device)

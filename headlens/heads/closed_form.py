@@ -102,7 +102,7 @@ class LocalTaps:
             squares = _plus(local.squares, 2 * cross.sum(-1), added_squares)
             assert folded.eps is not None
             scale = (squares / clean.x[0].shape[-1] + folded.eps).sqrt()
-            top = _plus(local.along_u, added.along_u) / scale + (self.u @ folded.bias)[:, None, None]
+            top = _plus(local.along_u, added.along_u) / scale + added.u_bias[:, None, None]
             norm = _plus(local.norm, 2 * cross_norm.sum(-1), added.norm) / scale.square()
             norm = norm + 2 * _plus(local.along_bias, added.along_bias) / scale + folded.bias.square().sum()
             after = (top / norm.clamp(min=0).sqrt()).permute(2, 0, 1) + local.offset  # (B, N, H) -> (H, B, N)
@@ -111,24 +111,26 @@ class LocalTaps:
 
 
 class _Added(NamedTuple):
-    """What ablations add to a read-out's terms, [B, N, H] each; ``into`` [H, d, d_e] is P."""
+    """What ablations add to a read-out's terms, [B, N, H] each; ``into`` [H, d, d_e] is P, ``u_bias`` [B] is u · b."""
 
     into: Tensor
     norm: Tensor
     along_u: Tensor
     along_bias: Tensor
+    u_bias: Tensor
 
 
 def _added(delta: Tensor, w_o: Tensor, folded: Folded, u: Tensor) -> _Added:
     with full_precision(u.device):
         into = w_o @ folded.matrix  # P: (H, d, d_e)
         by_channel = torch.einsum("hde,be->bhd", into, u)
-        norm_of = into @ into.mT
+        norm_of, u_bias = into @ into.mT, u @ folded.bias
     return _Added(
         into,
         _quadratic(delta, norm_of),
         torch.einsum("bnhd,bhd->bnh", delta, by_channel),
         torch.einsum("bnhd,hd->bnh", delta, into @ folded.bias),
+        u_bias,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable
 
 import torch
 
+from headlens.backbone.hooks import is_changed
 from headlens.backbone.plan import VisionPlan
 from headlens.detectors.detector import Detector
 from headlens.detectors.reading import Reading
@@ -46,6 +47,9 @@ def check_unhooked(detector: Detector, what: str, *, calls_tower: bool = False) 
         what: is computed, for the message.
         calls_tower: the image tower's forward is called, so that only the detector's is not.
     """
+    vision = detector.backbone.vision
+    if not any(map(is_changed, (detector, vision, *vision.mod_dict.values()))):
+        return  # names are looked up where there are any: that takes longer than some blocks
     for name in detector.hooks:
         if name == "detector":
             others = "predict or eval"
