@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
+from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.detectors.parts.head_weights import HeadWeights
 from headlens.detectors.scoring import pooled
@@ -78,8 +78,9 @@ def test_cranes_image_feature_is_its_formula(clip, images):
     config = preset("crane", **(SMALL | {"taps": (1, 3)}))
     detector = HeadCLIP(clip, config, seed=1)
     assert detector.plan.local.attention == ("qq", "kk", "vv")
-    text, features = detector.text()[0], detector.features(images)
-    patches = torch.stack([F.normalize(tokens, dim=-1) for tokens in features.patches.values()])  # (tap, B, N, d)
+    text, reading = detector.text()[0], detector.reading(images)
+    features = reading.features(detector.see(images, reading))
+    patches = torch.stack([F.normalize(tokens, dim=-1) for tokens in features.taps.values()])  # (tap, B, N, d)
     anomalous = (patches @ text.T / 0.07).mean(0).softmax(-1)[..., 1:]
     mean = F.normalize((patches.mean(0) * anomalous).sum(1), dim=-1)
     feature = F.normalize(0.5 * mean + 0.5 * F.normalize(features.cls, dim=-1), dim=-1)
@@ -109,12 +110,12 @@ def test_head_weights_reach_the_heads(kind, clip, images):
     assert (before.image_score - after.image_score).abs().min() > 1e-6
     gates = {"global": detector.head_weights()["global"][None]}
     plain = HeadCLIP(clip, preset("headclip", head_weights="none", **SMALL), seed=1)
-    score = plain.score(plain.features(images, gates=gates), plain.text()[0])
+    score = plain.score(plain.margins(images, gates=gates), images.shape[2:])
     torch.testing.assert_close(after.anomaly_map, score.anomaly_map)
 
 
 def test_softmax_weights_share_a_layer():
-    weights = HeadWeights((3, 4), HeadCLIPConfig(head_weights="softmax"))
+    weights = HeadWeights((3, 4), "softmax", ("local",))
     weights.raw["local"].data.normal_()
     torch.testing.assert_close(weights()["local"].sum(1), torch.full((3,), 4.0))
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from headlens.detectors.detector import Detector
-from headlens.detectors.methods.headclip import HeadCLIP
-from headlens.detectors.methods.headclip_features import assemble, local_parts
+from headlens.detectors.methods.headclip import HeadCLIP, KeptFeatures
+from headlens.detectors.methods.headclip_features import LocalParts, assemble, local_parts
 from headlens.detectors.methods.registry import preset
-from headlens.errors import ConfigError
+from headlens.detectors.stages import TrainingConfig
 from tests.detectors.test_headclip import SMALL
 
 CASES = {
@@ -32,24 +32,38 @@ def weighted(clip, **changes) -> Detector:
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
 def test_parts_are_the_tower(changes, clip, images):
     detector = weighted(clip, **changes)
-    own, expected = assemble(detector, local_parts(detector, images)), detector.features(images)
-    torch.testing.assert_close(own.cls, expected.cls)
-    assert own.patches.keys() == expected.patches.keys() and own.size == expected.size
-    for tap, tokens in expected.patches.items():
-        torch.testing.assert_close(own.patches[tap], tokens)
+    vision, reading = detector.backbone.vision, detector.reading(images)
+    parts = local_parts(vision, reading, images)
+    assembled, expected = assemble(vision, reading, parts), reading.features(detector.see(images, reading))
+    torch.testing.assert_close(assembled.cls, expected.cls)
+    assert assembled.taps.keys() == expected.taps.keys() and parts.size == images.shape[2:]
+    for tap, tokens in expected.taps.items():
+        torch.testing.assert_close(assembled.taps[tap], tokens)
 
 
 def test_gradients_are_the_towers(clip, images):
-    detector, found = weighted(clip), []
-    for features in (assemble(detector, local_parts(detector, images)), detector.features(images)):
-        loss = detector.score(features, detector.text()[0]).anomaly_map.square().sum()
-        found.append(torch.autograd.grad(loss, list(detector.weights.parameters())))
-    assert found[1][0].abs().sum() > 0
-    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+    detector, gradients = weighted(clip), []
+    vision, reading = detector.backbone.vision, detector.reading(images)
+    parts = local_parts(vision, reading, images)
+    for features in (assemble(vision, reading, parts), reading.features(detector.see(images, reading))):
+        loss = detector.score(reading.margins(features), parts.size).anomaly_map.square().sum()
+        gradients.append(torch.autograd.grad(loss, list(detector.weights.parameters()), retain_graph=True))
+    assert gradients[1][0].abs().sum() > 0
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{"streams": ("global", "local")}, {"head_weights": "none"}])
-def test_other_detectors_have_no_such_parts(changes, clip, images):
-    detector = HeadCLIP(clip, preset("headclip", **(SMALL | changes)))
-    with pytest.raises(ConfigError, match="local stream weighted alone"):
-        local_parts(detector, images)
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [({}, LocalParts), ({"head_weights": "none"}, KeptFeatures), ({"streams": ("global", "local")}, None)],
+)
+def test_what_training_keeps_of_an_image_is_what_it_cannot_change(changes, kept, clip, images):
+    detector = HeadCLIP(clip, preset("headclip", **(SMALL | changes)), seed=1)
+    (stage,) = detector.stages(TrainingConfig())
+    if kept is None:
+        assert stage.keep is None and stage.see_kept is None
+        return
+    parts = stage.keep(images)
+    assert isinstance(parts, kept)
+    expected, prediction = stage.see(images, ()), stage.see_kept(parts, ["object"] * len(images))
+    torch.testing.assert_close(prediction.anomaly_map, expected.anomaly_map)
+    torch.testing.assert_close(prediction.image_margin, expected.image_margin)
