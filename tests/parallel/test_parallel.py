@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.multiprocessing import start_processes
 
 from headlens import parallel
 from headlens.cli.common import device_of
@@ -21,9 +24,14 @@ from headlens.heads import ablation
 from headlens.metrics.threads import one_thread
 from headlens.parallel import Ranks
 from headlens.training.run import load_run
+from tests.metrics import test_merging as merging
 from tests.metrics.test_merging import free_port
 from tests.parallel import worker
 from tests.parallel.test_launch import LEFT
+
+# Processes are forked from one that has imported everything once, which takes longer than what they do.
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["tests.parallel.worker", "tests.metrics.test_merging"])
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +67,20 @@ def ended(place) -> list[tuple[int, float, str, str]]:
 
     Without ``torchrun`` itself, which would end the one when the other dies: here it has to notice.
     """
-    both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "tests.parallel.worker", str(place), str(free_port())]
-    outputs = [[(place / f"{rank}.{name}").open("w+") for name in ("out", "err")] for rank in range(2)]
-    processes = [
-        subprocess.Popen(
-            command, env={**os.environ, **both, **own, "RANK": str(r), "LOCAL_RANK": str(r)}, stdout=out, stderr=err
-        )
-        for r, (out, err) in enumerate(outputs)
-    ]
+    ports = [free_port(), free_port()]
+    processes = [FORKED.Process(target=worker.work, args=(rank, place, ports)) for rank in range(2)]
+    for process in processes:
+        process.start()
     found = []
     try:
         for process in reversed(processes):  # the second is killed first
-            process.wait(timeout=300)
+            process.join(timeout=300)
             found.append(time.monotonic())
     finally:
         for process in processes:
             process.kill()
     said = [[(place / f"{rank}.{name}").read_text() for name in ("out", "err")] for rank in range(2)]
-    return [(p.returncode, at, *own) for p, at, own in zip(processes, found[::-1], said, strict=True)]
+    return [(p.exitcode, at, *own) for p, at, own in zip(processes, found[::-1], said, strict=True)]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -137,6 +139,17 @@ def test_a_killed_process_ends_the_other_and_one_goes_on_to_the_same_bits(place,
     assert len(calls) == 2  # of four batches
     whole = files(place / "one" / "lens")
     assert {name: whole[name] for name in whole if name.startswith("ablate")} == files(lens)
+
+
+def test_metrics_of_two_processes_equal_those_of_one(tmp_path):
+    start_processes(merging.process, (free_port(), tmp_path), nprocs=2, start_method="forkserver")
+    for name, metric in merging.metrics().items():
+        merging.feed(metric, *merging.data())
+        whole = merging.answers(metric)
+        for case in merging.SHARES:
+            for rank in range(2):
+                found = json.loads((tmp_path / f"{case}-{name}-{rank}.json").read_text())
+                assert found == whole, (case, name, rank)
 
 
 def test_torchrun_as_the_docs_have_it(place, tmp_path):

@@ -1,4 +1,4 @@
-"""What every process of these tests does: ``python -m tests.parallel.worker FOLDER PORT``, or a call in the test's own.
+"""What every process of these tests does: ``work`` in one of two, or a call in the test's own.
 
 All verbs run on the folder ``bolts`` beside, which has a picture that cannot be read, and on the run ``one/run``.
 """
@@ -117,9 +117,13 @@ def killed(folder: Path) -> None:
     main()
 
 
-if __name__ == "__main__":
+def work(rank: int, place: Path, ports: list[int]) -> None:
+    """All of it, with what ``torchrun`` says to a process in its environment, and with its output in files."""
+    for name, stream in (("out", sys.stdout), ("err", sys.stderr)):
+        os.dup2(os.open(place / f"{rank}.{name}", os.O_WRONLY | os.O_CREAT), stream.fileno())
+    own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ.update(own, LOCAL_WORLD_SIZE="2", MASTER_PORT=str(ports[0]))
     torch.set_num_threads(1)
-    place, port = Path(sys.argv[1]), sys.argv[2]
     all_together(place / "two")
-    os.environ["MASTER_PORT"] = port  # of a new meeting; the first one's port may not be free yet
+    os.environ["MASTER_PORT"] = str(ports[1])  # of a new meeting; the first one's port may not be free yet
     killed(place / "cut")
