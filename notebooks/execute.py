@@ -1,5 +1,6 @@
-"""Executes notebooks from top to bottom, each in a kernel and a folder of its own: `make notebooks`.
+"""Executes notebooks from top to bottom, each in a folder of its own: `make notebooks`.
 
+One kernel does all, as what it imports takes longer than most notebooks; between two it forgets every name.
 With names of files it executes those alone. They are saved with their outputs and nothing that changes by itself:
 no times, no widgets' identities, no version of Python.
 """
@@ -10,7 +11,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -19,34 +19,11 @@ from nbformat import NotebookNode
 
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
-_AT_ONCE = 2  # kernels, each with one thread
+_ANEW = "import os\nos.chdir({folder!r})\n%reset -f\nget_ipython().execution_count = 1"
 _DPI = 68  # of figures: what is kept with the sources should be small
 _TIMEOUT = 300  # seconds for one cell
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-
-
-def executed(path: Path) -> NotebookNode:
-    """The notebook with fresh outputs.
-
-    Raises:
-        CellExecutionError: a cell failed; the message has its traceback.
-    """
-    notebook = nbformat.read(path, as_version=4)
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "matplotlibrc").write_text(f"figure.dpi: {_DPI}\n")
-        environment = {**os.environ, "IPYTHONDIR": folder, "MATPLOTLIBRC": folder, "OMP_NUM_THREADS": "1"}
-        client = NotebookClient(
-            notebook,
-            timeout=_TIMEOUT,
-            kernel_name="python3",
-            resources={"metadata": {"path": folder}},
-            record_timing=False,
-            store_widget_state=False,
-            extra_arguments=["--log-level=40"],  # the kernel warns that it listens on this machine
-        )
-        client.execute(env=environment)
-    return cleaned(notebook)
 
 
 def cleaned(notebook: NotebookNode) -> NotebookNode:
@@ -63,9 +40,32 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
 
 
 def all_executed(paths: Iterable[Path]) -> list[NotebookNode]:
-    """Several at once, as many as two small cores can bear, in the order of ``paths``."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(executed, paths))
+    """Notebooks with fresh outputs, in the order of ``paths``.
+
+    Raises:
+        CellExecutionError: a cell failed; the message has its traceback.
+    """
+    made = []
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "matplotlibrc").write_text(f"figure.dpi: {_DPI}\n")
+        environment = {**os.environ, "IPYTHONDIR": folder, "MATPLOTLIBRC": folder, "OMP_NUM_THREADS": "1"}
+        client = NotebookClient(
+            nbformat.v4.new_notebook(),
+            timeout=_TIMEOUT,
+            kernel_name="python3",
+            record_timing=False,
+            store_widget_state=False,
+            extra_arguments=["--log-level=40"],  # the kernel warns that it listens on this machine
+        )
+        with client.setup_kernel(env=environment):
+            for path in paths:
+                Path(folder, path.stem).mkdir()
+                anew = nbformat.v4.new_code_cell(_ANEW.format(folder=str(Path(folder, path.stem))))
+                notebook = nbformat.read(path, as_version=4)
+                for client.nb in (nbformat.v4.new_notebook(cells=[anew]), notebook):
+                    client.execute(cleanup_kc=False)
+                made.append(cleaned(notebook))
+    return made
 
 
 def main(names: list[str]) -> None:
