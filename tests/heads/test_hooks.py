@@ -137,11 +137,11 @@ def test_what_a_hook_changes_is_what_an_independent_forward_says(detector, image
         return torch.cat([z[:, :, :2], 2 * z[:, :, 2:3], z[:, :, 3:]], 2)
 
     with detector.backbone.vision.hooks([("blocks.1.attn.hook_z", twice)]):
-        by_hook = detector.features(images)
-    by_gate = detector.features(images, gates)
-    torch.testing.assert_close(by_hook.cls, by_gate.cls)
-    for tap, patches in by_gate.patches.items():
-        torch.testing.assert_close(by_hook.patches[tap], patches)
+        by_hook = detector.margins(images)
+    by_gate = detector.margins(images, gates=gates)
+    torch.testing.assert_close(by_hook.image, by_gate.image)
+    for tap, patches in by_gate.taps.items():
+        torch.testing.assert_close(by_hook.taps[tap], patches)
 
 
 def test_a_hook_at_the_detector_itself(make, pictures, tmp_path):

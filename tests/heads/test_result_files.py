@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headlens import results
 from headlens.errors import RunError
-from headlens.heads import results
 from headlens.results import parquet, read_parquet
 
 FRAME = pd.DataFrame(
