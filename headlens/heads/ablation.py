@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -19,15 +18,15 @@ from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.effects import check_metrics
-from headlens.heads.exactness import check_unhooked
-from headlens.heads.images import categories, one_patch
+from headlens.heads.exactness import check_follows, check_unhooked
+from headlens.heads.images import categories
 from headlens.heads.measures import Targets
 from headlens.heads.measuring import PROBES, measure
 from headlens.heads.replacement import Replacements
 from headlens.heads.response import Kind
 from headlens.heads.store import PatchMaps, alone
 from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, packed, summarised, unpacked
-from headlens.heads.sweep import sweep
+from headlens.heads.sweep import finite, sweep
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
 from headlens.parallel import Arrays
@@ -168,7 +167,10 @@ def ablate(
         raise ConfigError("kind 'revert' sets learned head weights back to 1, but this detector has none")
     if replicates < 1:
         raise ConfigError(f"replicates is {replicates}; an interval needs 1 at least, and is coarse below 100")
-    _check_text(detector, text)
+    if text not in get_args(Text):
+        raise ConfigError(f"unknown text {text!r}: there are {', '.join(get_args(Text))}")
+    if text == "follows":
+        check_follows(detector)
     restarted = {"local" if v.stream == "local" and v.head is not None else "global" for v in variants}
     every = [PROBES[way] for way in sorted(restarted)] + variants
     pixels = bool(set(metrics) & set(PIXEL))
@@ -211,25 +213,7 @@ def ablate(
     return Ablation(frame, about, summarised(data, keys, by_category))
 
 
-def _check_text(detector: Detector, text: str) -> None:
-    """Raises ConfigError for an unknown way, and where nothing can follow."""
-    if text not in get_args(Text):
-        raise ConfigError(f"unknown text {text!r}: there are {', '.join(get_args(Text))}")
-    if text == "follows" and detector.reading(one_patch(detector), ["object"]).follow is None:
-        raise ConfigError(
-            f"text 'follows': the text of {detector.method} does not depend on what is ablated, so that nothing can "
-            "follow; text 'held' is exact for it"
-        )
-
-
 def _arrays(clean: CleanRun, ablated: Targets, names: Sequence[str]) -> Arrays:
     """Scores [V + 1, B], patch maps [V + 1, B, rows, columns] where asked for; the first row is the whole detector."""
-    arrays = {
-        name: torch.cat([getattr(clean.targets, name)[None], getattr(ablated, name)]).cpu().numpy() for name in names
-    }
-    if bad := [name for name, values in arrays.items() if not np.isfinite(values).all()]:
-        raise ConfigError(
-            f"{bad[0].replace('_', ' ')}: not a number, or infinite; where the backbone overflows in float16, "
-            "take precision bfloat16 or float32"
-        )
-    return arrays
+    pairs = {name: (getattr(clean.targets, name)[None], getattr(ablated, name)) for name in names}
+    return finite({name: torch.cat(pair).cpu().numpy() for name, pair in pairs.items()})

@@ -32,7 +32,7 @@ from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.exactness import check_unhooked, held
 from headlens.heads.images import categories, one_patch
 from headlens.heads.store import Store, alone, part_path
-from headlens.heads.sweep import sweep
+from headlens.heads.sweep import finite, sweep
 from headlens.parallel import Arrays
 from headlens.precision import wide
 from headlens.results import made_by, parquet, per_image, read_parquet, write
@@ -240,6 +240,7 @@ def _keys(detector: Detector) -> pd.DataFrame:
 def _rows(detector: Detector, part: Batch, images: Tensor) -> Arrays:
     """``value`` [K, B]; NaN where a head has no such quantity."""
     clean = clean_forward(detector, images, categories(part))
+    finite({"image_margin": clean.margins.image.cpu().numpy()})
     values = [values for *_, values in _measured(clean, _anomalous(clean, part.masks))]
     return {"value": torch.cat(values, 1).T.cpu().numpy()}
 

@@ -21,7 +21,7 @@ from headlens.heads.direct import Parts, check, check_streams, image_parts, tap_
 from headlens.heads.exactness import check_unhooked, held
 from headlens.heads.images import categories, one_patch
 from headlens.heads.store import alone
-from headlens.heads.sweep import sweep
+from headlens.heads.sweep import finite, sweep
 from headlens.heads.variants import names_of
 from headlens.parallel import Arrays
 from headlens.results import Result, per_image
@@ -141,7 +141,8 @@ def contributions(
                 check(parts, margin, metric, dtype)
             values.append(_values(parts, margin))
             baselines.append(margin.reshape(len(margin), -1).mean(1, keepdim=True).expand_as(values[-1]))
-        return {"value": torch.cat(values, 1).T.cpu().numpy(), "baseline": torch.cat(baselines, 1).T.cpu().numpy()}
+        columns = {"value": torch.cat(values, 1), "baseline": torch.cat(baselines, 1)}
+        return finite({name: column.T.cpu().numpy() for name, column in columns.items()})
 
     swept = sweep(
         detector,

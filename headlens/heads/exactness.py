@@ -108,3 +108,12 @@ def check_gradients(detector: Detector, precision: str | None) -> None:
     """Raises ConfigError for gradients in float16."""
     if (precision or str(detector.backbone.vision.proj.dtype).removeprefix("torch.")) == "float16":
         raise ConfigError("gradients are smaller than float16 can tell from 0; choose bfloat16, tf32 or float32")
+
+
+def check_follows(detector: Detector) -> None:
+    """Raises ConfigError for a text that does not depend on what is ablated."""
+    if blank_reading(detector).follow is None:
+        raise ConfigError(
+            f"text 'follows': the text of {detector.method} does not depend on what is ablated, so that nothing can "
+            "follow; text 'held' is exact for it"
+        )

@@ -25,7 +25,7 @@ from headlens.errors import ConfigError, ShapeError
 from headlens.heads.exactness import check_gradients, check_unhooked
 from headlens.heads.images import categories
 from headlens.heads.store import alone
-from headlens.heads.sweep import sweep
+from headlens.heads.sweep import finite, sweep
 from headlens.heads.variants import heads_of, names_of, stream_layers
 from headlens.parallel import Arrays
 from headlens.precision import repeatable, wide
@@ -191,7 +191,7 @@ def importance(
             value, gradients = gate_gradients(lowered, images, metric, categories(part))
             rows = [gradients[stream][:, list(layers[stream])].flatten(1).T for stream in streams]
             arrays[metric] = torch.cat([wide(value)[None], *rows]).cpu().numpy()  # (1 + K, B)
-        return arrays
+        return finite(arrays)
 
     settings: dict[str, Any] = {"deterministic": True} if deterministic else {}
     with repeatable(detector.device, deterministic):

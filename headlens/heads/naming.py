@@ -38,7 +38,7 @@ from headlens.heads.images import categories
 from headlens.heads.phrases import BUILT_IN, directions, distinct, learnt, read_phrases, unit
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
 from headlens.heads.store import alone
-from headlens.heads.sweep import sweep
+from headlens.heads.sweep import finite, sweep
 from headlens.heads.variants import Head, check_variants, heads_of, names_of, single_heads
 from headlens.parallel import Arrays
 from headlens.precision import full_precision, wide
@@ -194,7 +194,9 @@ def _moments(detector: Detector, part: Batch, images: Tensor, heads: Sequence[He
             moments = Moments.of(torch.cat([rows, column], 2))
             for i, head in enumerate(chosen):
                 of[head] = Moments(moments.count[i], moments.mean[i], moments.scatter[i])
-    return {name: torch.stack([getattr(of[head], name) for head in heads])[None].numpy() for name in _MOMENTS}
+    arrays = {name: torch.stack([getattr(of[head], name) for head in heads])[None].numpy() for name in _MOMENTS}
+    finite({"what heads write": arrays["mean"][..., :-1]})  # a label may be unknown
+    return arrays
 
 
 def _scale(clean: CleanRun, stream: str) -> Tensor:

@@ -21,6 +21,7 @@ from headlens import parallel
 from headlens.data import Batch, DataSet, Record
 from headlens.detectors.detector import Detector
 from headlens.detectors.precision import at_precision
+from headlens.errors import ConfigError
 from headlens.heads.images import Images
 from headlens.heads.store import Part, Store
 from headlens.parallel import Arrays
@@ -119,3 +120,17 @@ def sweep(
             arrays |= {name: ranks.rows(arrays[name]) for name in waits if name in arrays}
             (take or parts.append)(Part(index[0] // batch, [data.records[i] for i in index], arrays))
     return Swept(parts, finished, about | images.notes())
+
+
+def finite(arrays: Arrays) -> Arrays:
+    """The same arrays.
+
+    Raises:
+        ConfigError: a value that is not a number, or infinite.
+    """
+    if bad := [name for name, values in arrays.items() if not np.isfinite(values).all()]:
+        raise ConfigError(
+            f"{bad[0].replace('_', ' ')}: not a number, or infinite; where the backbone overflows in float16, "
+            "take precision bfloat16 or float32"
+        )
+    return arrays

@@ -113,6 +113,15 @@ def test_a_run_is_taken_and_images_left_out_are_named(verb, make, tmp_path):
         VERBS[verb]("mini-industrial", data.open(folder), out=tmp_path / "none")
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_overflows_is_refused(verb, make, pictures, tmp_path):
+    detector = make(torch.float32)
+    detector.backbone.vision.proj[0, 0] = torch.nan
+    with pytest.raises(ConfigError, match="not a number, or infinite; where the backbone overflows in float16"):
+        VERBS[verb](detector, pictures, out=tmp_path / "parts")
+    assert not list((tmp_path / "parts").glob("part*"))
+
+
 def test_parts_come_one_by_one_where_they_are_taken(make, pictures):
     """One process holds no more than one of them."""
     detector, taken, alive = make(torch.float32), [], []
