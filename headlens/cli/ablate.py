@@ -25,11 +25,11 @@ from headlens.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from headlens.heads import Ablation, Head, Variant
+    from headlens.heads import Ablation, Variant
 
 WHAT = ("heads", "layers", "cumulative")
 _METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
-_RANDOM_ORDERS, _STEPS = 3, 16
+_STEPS = 16
 
 
 @shared
@@ -135,7 +135,9 @@ def ablate(
         variants = heads.single_heads(asked)
     if what == "cumulative":
         first = swept(variants, (), "order")
-        variants = growing([heads.Head.of(name) for name in first.means("joint_margin")["variant"]], seed)
+        order = [heads.Head.of(name) for name in first.means("joint_margin")["variant"]]
+        steps = sorted({round(len(order) * step / _STEPS) or 1 for step in range(1, _STEPS + 1)})
+        variants = heads.growing(order, steps, seed=seed)
     result = swept(variants, tuple(metric or _METRICS), "parts")
 
     if not parallel.current().main:
@@ -146,16 +148,6 @@ def ablate(
     typer.echo(table(result, rows))
     typer.echo(f"\n{saved} (each image), {saved.with_suffix('.summary.parquet')} (this table), {figure}")
     tell(result.provenance, images.name)
-
-
-def growing(order: list[Head], seed: int) -> list[Variant]:
-    """The first so many heads of ``order``, of its reverse, and of random orders: at most 16 steps each."""
-    from headlens import heads
-
-    steps = sorted({round(len(order) * step / _STEPS) or 1 for step in range(1, _STEPS + 1)})
-    orders = {"strongest first": order, "weakest first": order[::-1]}
-    orders |= {f"random {i}": heads.shuffled(sorted(order), seed + i) for i in range(_RANDOM_ORDERS)}
-    return [variant for name, ranked in orders.items() for variant in heads.cumulative(ranked, steps, name)]
 
 
 def table(result: Ablation, rows: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -51,6 +50,7 @@ def eval_(
     from headlens.provenance import computed
     from headlens.results import write
     from headlens.training.evaluation import Evaluation, evaluate
+    from headlens.training.grouping import seeds_of
     from headlens.training.run import load_runs
     from headlens.training.summary import over_seeds
 
@@ -127,32 +127,6 @@ def sets_of(
         if names.count(name) > 1:
             one.name = unicode(str(Path(spec).expanduser().absolute()))
     return sets
-
-
-def seeds_of(runs: list[Run]) -> list[list[Run]]:
-    """Runs that differ in their seed alone, together.
-
-    Raises:
-        ConfigError: one run twice.
-    """
-    from headlens.training.distinct import check_distinct
-
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        detector = run.detector
-        method = [asdict(detector.backbone.provenance), detector.method, detector.config.table()]
-        alike = [*method, _training(run), _trained_on(run), run.size]
-        groups.setdefault(json.dumps(alike), []).append(run)
-    for group in groups.values():
-        check_distinct(group)
-    return list(groups.values())
-
-
-def _training(run: Run) -> dict[str, object] | str:
-    """Its settings but the seed; of one whose authors have not said them, its folder: it is no other one's seed."""
-    if run.training is None:
-        return str(run.folder)
-    return {name: value for name, value in run.training.table().items() if name not in ("seed", "save_every")}
 
 
 def _trained_on(run: Run) -> str:

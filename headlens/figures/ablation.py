@@ -61,9 +61,8 @@ def _grown(context: FigureContext, domain: Domain, metrics: tuple[str, ...]) -> 
     ranked = context.importance(domain, domain.run).sort_values("importance", ascending=False, kind="stable")
     order = [heads.Head(*row) for row in ranked[["stream", "layer", "head"]].itertuples(index=False)]
     steps = sorted({round(step) for step in np.geomspace(1, len(order), STEPS)})
-    orders = {BEST: order, LEAST: order[::-1]}
-    orders |= {f"random {i}": heads.shuffled(sorted(order), context.seed + i) for i in range(RANDOM)}
-    variants = [v for name, ranked_heads in orders.items() for v in heads.cumulative(ranked_heads, steps[:-1], name)]
+    variants = heads.growing(order, steps[:-1], names=(BEST, LEAST), random=RANDOM, seed=context.seed)
+    orders = dict.fromkeys(variant.order for variant in variants)
     variants += heads.cumulative(order, steps[-1:], BEST)  # without any head all orders are the same
     asked = [name for name in metrics if name in METRICS]
     frame = context.ablation(domain, "cumulative", variants, asked)

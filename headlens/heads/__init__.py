@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from headlens.heads.variants import Head as Head
     from headlens.heads.variants import Variant as Variant
     from headlens.heads.variants import cumulative as cumulative
+    from headlens.heads.variants import growing as growing
     from headlens.heads.variants import heads_of as heads_of
     from headlens.heads.variants import shuffled as shuffled
     from headlens.heads.variants import single_heads as single_heads

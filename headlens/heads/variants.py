@@ -164,6 +164,29 @@ def shuffled(heads: Sequence[Head], seed: int = 0) -> list[Head]:
     return [heads[i] for i in order]
 
 
+def growing(
+    order: Sequence[Head],
+    steps: Iterable[int] | None = None,
+    *,
+    names: tuple[str, str] = ("strongest first", "weakest first"),
+    random: int = 3,
+    seed: int = 0,
+) -> list[Variant]:
+    """Cumulative ablations in ``order``, in its reverse, and in random orders, which both are compared with.
+
+    Args:
+        order: the heads.
+        steps: how many of them; every number when None.
+        names: of the order and its reverse.
+        random: how many random orders.
+        seed: of the first of them.
+    """
+    orders = {names[0]: list(order), names[1]: list(order)[::-1]}
+    orders |= {f"random {i}": shuffled(sorted(order), seed + i) for i in range(random)}
+    steps = None if steps is None else list(steps)
+    return [variant for name, heads in orders.items() for variant in cumulative(heads, steps, name)]
+
+
 def check_variants(detector: Detector, variants: Sequence[Variant]) -> None:
     """Raises ShapeError for a head that ``detector`` has not, and for variants that are none or empty."""
     if not variants:

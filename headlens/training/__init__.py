@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from headlens.training.evaluation import evaluate as evaluate
     from headlens.training.grouping import Group as Group
     from headlens.training.grouping import grouped as grouped
+    from headlens.training.grouping import seeds_of as seeds_of
     from headlens.training.run import Run as Run
     from headlens.training.run import TrainingConfig as TrainingConfig
     from headlens.training.run import load_run as load_run

@@ -63,19 +63,41 @@ def grouped(runs: Sequence[Run]) -> Group:
     return group
 
 
+def seeds_of(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ in their seed alone, and in how many images could be read, together.
+
+    Raises:
+        ConfigError: one run twice.
+
+    >>> import headlens
+    >>> runs = headlens.runs("mini-industrial", "mini-industrial-shallow-0")
+    >>> [[run.seed for run in group] for group in seeds_of(runs)]
+    [[0, 1, 2], [0]]
+    """
+    groups: list[list[Run]] = []
+    for run in runs:
+        group = next((group for group in groups if _differing(run, group[0]) <= {"images"}), None)
+        groups.append([run]) if group is None else group.append(run)
+    for group in groups:
+        check_distinct(group)
+    return groups
+
+
 def differing(run: Run, other: Run) -> set[str]:
     """Names of all settings that two runs differ in, but the seed and how the score is read."""
+    return _differing(run, other) - run.detector.config.READING
 
+
+def _differing(run: Run, other: Run) -> set[str]:
     def facts(one: Run) -> dict[str, Any]:
         # Where it is not known how a run was trained, it is no other one's seed.
         training = one.training.table() if one.training is not None else {"training": one.folder}
         known = {"method": one.detector.method, **one.detector.config.table(), **training}
-        known["backbone"] = one.detector.backbone.provenance
+        known |= {"backbone": one.detector.backbone.provenance, "size": one.size}
         return known | {name: one.card.get(name) for name in ("trained_on", "images")}
 
     ours, theirs = facts(run), facts(other)
-    differ = {name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)}
-    return differ - run.detector.config.READING - {"seed", "save_every"}
+    return {name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)} - {"seed", "save_every"}
 
 
 def read_as(run: Run, other: Run) -> Detector:
