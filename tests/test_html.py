@@ -45,7 +45,7 @@ def results(state):
         heads.ablate(own, pictures, heads.single_heads(few), metrics=(), replicates=5, size=32),
         slope,
         heads.screen(own, pictures, slope, top=2, sample=2, size=32),
-        heads.compare(k=2, one=own, two=[slope_free(own, 1), slope_free(own, 2)]),
+        heads.compare({"one": own, "two": [slope_free(own, 1), slope_free(own, 2)]}, k=2),
         heads.map_parts(own, first, size=32),
         heads.name_heads(own, pictures, few[:2], pool=["red", "metal", "a crack"], phrases=2, size=32),
         attribute(own, first, "edges", size=32),

@@ -104,7 +104,7 @@ def compare(
     )
     parts = out / f"{name}.parts"
     steep = measured(runs, sets, batch, parts) if sets else {}
-    result = heads.compare(k=k, level=level, **(steep or runs))
+    result = heads.compare(steep or runs, k=k, level=level)
     saved = result.save(out / f"{name}.parquet")
     figure = write_figure(out / f"{name}.png", result.plot()[0])
     discard(*parts.glob("*/*"))

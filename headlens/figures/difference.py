@@ -23,7 +23,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         there = ", ".join(context.domains)
         raise ConfigError(f"a difference takes two domains; here is {there}: name runs of both")
     runs: dict[str, Any] = {domain.name: domain.weighed for domain in domains}
-    found = heads.compare(k=1, seed=context.seed, **runs)  # overlaps of top heads are not shown
+    found = heads.compare(runs, k=1, seed=context.seed)  # overlaps of top heads are not shown
     (first, second), frame = found.domains, found.frame
     tested, level = bool(frame["q"].notna().any()), f"{found.provenance['level']:.3g}"  # one run says nothing of others
     streams, layers = list(frame["stream"].unique()), frame.groupby("stream")["layer"].nunique().max()

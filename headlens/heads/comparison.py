@@ -122,18 +122,20 @@ class Comparison(Result):
         return cls(*read_parquet(path), read_parquet(beside(path, "agreement"))[0])
 
 
-def compare(*, k: int = 20, level: float = 0.05, seed: int = 0, **domains: Item | Sequence[Item]) -> Comparison:
+def compare(
+    domains: Mapping[str, Item | Sequence[Item]], *, k: int = 20, level: float = 0.05, seed: int = 0
+) -> Comparison:
     """Compares two domains' runs.
 
-    ``compare(industrial=headlens.runs("mini-industrial"), medical=headlens.runs("mini-medical"))``
+    ``compare({"industrial": headlens.runs("mini-industrial"), "medical": headlens.runs("mini-medical")})``
 
     Args:
+        domains: two by their names, each with its runs, one or several, all of one kind: ``Run`` or ``Detector``, whose
+            learned head weights are compared; results of ``importance``, in units of the run's mean head; or frames
+            with columns stream, layer, head, value.
         k: of how many heads the overlap is taken.
         level: the false discovery rate up to which heads count as different.
         seed: of the label permutations that are drawn where there are too many to try all.
-        **domains: two, each with its runs, one or several, all of one kind: ``Run`` or ``Detector``, whose learned
-            head weights are compared; results of ``importance``, in units of the run's mean head; or frames with
-            columns stream, layer, head, value.
 
     Raises:
         ConfigError: not two domains, no run, a run twice, different backbones, nothing learned, a bad setting.
@@ -141,13 +143,13 @@ def compare(*, k: int = 20, level: float = 0.05, seed: int = 0, **domains: Item 
 
     >>> heads = pd.DataFrame({"stream": "local", "layer": 5, "head": range(4)})
     >>> runs = [heads.assign(value=[1.0, 2.0, 3.0 + seed, 9.0]) for seed in range(6)]
-    >>> result = compare(k=2, industrial=runs[:3], medical=runs[3:])
+    >>> result = compare({"industrial": runs[:3], "medical": runs[3:]}, k=2)
     >>> result.frame["difference"].tolist()
     [0.0, 0.0, 3.0, 0.0]
     """
     if len(domains) != 2 or set(domains) & _TAKEN:
         got = ", ".join(domains) or "none"
-        raise ConfigError(f"two domains are compared, named like no column, got {got}; give each as name=[its runs]")
+        raise ConfigError(f"two domains are compared, named like no column, got {got}; give a dict of both with their runs")
     first, second = domains
     sources = {
         name: _sources(list(runs) if isinstance(runs, (list, tuple)) else [runs], name)

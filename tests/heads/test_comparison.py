@@ -35,7 +35,7 @@ def frames(values: np.ndarray) -> list[pd.DataFrame]:
 
 def compared(values: np.ndarray, first: int = 3, **options) -> Comparison:
     runs = frames(values)
-    return compare(industrial=runs[:first], medical=runs[first:], **{"k": 10, **options})
+    return compare({"industrial": runs[:first], "medical": runs[first:]}, **{"k": 10, **options})
 
 
 def noise(seed: int, runs: int = 6, heads: int = 100, shared: float = 0.0) -> np.ndarray:
@@ -265,11 +265,13 @@ def test_only_weights_that_are_read_count(make):
     for detector in detectors:
         for raw in detector.weights.raw.values():
             raw.data += 0.1 * torch.randn(raw.shape, generator=random)
-    before = compare(k=3, industrial=detectors[:2], medical=detectors[2:])
+    before = compare({"industrial": detectors[:2], "medical": detectors[2:]}, k=3)
     assert len(before.frame) == 16 + 12 and before.provenance["backbone"]["name"] == "tiny"
     for number, detector in enumerate(detectors):
         detector.weights.raw["local"].data[0] = number  # below the local stream's start
-    pd.testing.assert_frame_equal(before.frame, compare(k=3, industrial=detectors[:2], medical=detectors[2:]).frame)
+    pd.testing.assert_frame_equal(
+        before.frame, compare({"industrial": detectors[:2], "medical": detectors[2:]}, k=3).frame
+    )
     learned = detectors[0].head_weights()
     for row in weights(detectors[0]).frame.itertuples():
         assert row.value == float(learned[row.stream][row.layer, row.head])
@@ -280,23 +282,23 @@ def test_importance_is_compared_in_units_of_the_mean_head(make, pictures):
     detectors = [make(torch.float32), make(torch.float32)]
     detectors[1].weights.raw["local"].data *= 0.7
     runs = [importance(detector, pictures, batch=12) for detector in detectors]
-    result = compare(k=3, industrial=runs[:1], medical=runs[1:])
+    result = compare({"industrial": runs[:1], "medical": runs[1:]}, k=3)
     assert np.allclose(result.frame[["industrial", "medical"]].mean(), 1) and result.provenance["dataset"]
     assert f"on {pictures.name} in 1 industrial run" in result.paragraph and "are mixed" not in result.paragraph
     with pytest.raises(ConfigError, match="medical 0 and industrial 0 are the same run"):
-        compare(k=3, industrial=runs[:1], medical=runs[:1])
+        compare({"industrial": runs[:1], "medical": runs[:1]}, k=3)
     other = importance(detectors[0], pictures.where(lambda record: record.category == "nut"))
-    mixed = compare(k=3, industrial=runs[:1], medical=[other])  # one detector on two sets is a question, too
+    mixed = compare({"industrial": runs[:1], "medical": [other]}, k=3)  # one detector on two sets is a question, too
     assert "are mixed" in mixed.paragraph and "dataset" not in mixed.provenance
     both = importance(detectors[0], pictures, metrics=("image_margin", "joint_margin"), batch=12)
     with pytest.raises(ConfigError, match="one target at a time"):
-        compare(a=[both], b=runs)
+        compare({"a": [both], "b": runs})
     with pytest.raises(ConfigError, match="importance for image_margin, not joint_margin"):
-        compare(a=runs, b=[importance(detectors[0], pictures, metrics=("image_margin",), batch=12)])
+        compare({"a": runs, "b": [importance(detectors[0], pictures, metrics=("image_margin",), batch=12)]})
 
 
 def test_shipped_runs_by_one_line_and_by_the_verb(tmp_path):
-    result = compare(industrial=headlens.runs("mini-industrial"), medical=headlens.runs("mini-medical"))
+    result = compare({"industrial": headlens.runs("mini-industrial"), "medical": headlens.runs("mini-medical")})
     assert len(result.frame) == 304 and [len(own) for own in result.provenance["runs"].values()] == [3, 3]
     assert "never seen a photograph" in result.paragraph
     again = Comparison.load(result.save(tmp_path / "one.parquet"))
@@ -330,7 +332,7 @@ def test_the_verb_measures_importance_on_the_same_pictures(tmp_path):
 
 def test_bad_input_is_named(make):
     runs = frames(noise(0))
-    assert len(compare(a=runs[0], b=runs[1]).frame) == 100  # one run needs no list
+    assert len(compare({"a": runs[0], "b": runs[1]}).frame) == 100  # one run needs no list
     cases = [
         (ConfigError, "two domains are compared, .* got a;", {"a": runs}),
         (ConfigError, "two domains", {"q": runs, "b": runs}),
@@ -357,7 +359,8 @@ def test_bad_input_is_named(make):
     ]
     for error, message, arguments in cases:
         with pytest.raises(error, match=message):
-            compare(**arguments)
+            options = {name: arguments.pop(name) for name in ("k", "level") if name in arguments}
+            compare(arguments, **options)
 
 
 def test_runs_of_one_backbone_share_it():

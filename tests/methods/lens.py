@@ -54,7 +54,7 @@ def compare(detector: Detector, dataset: DataSet, **options: Any) -> object:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(0.1)
-    return heads.compare(k=2, one=detector, another=other)
+    return heads.compare({"one": detector, "another": other}, k=2)
 
 
 def attributed(detector: Detector, dataset: DataSet, method: str, target: str, **options: Any) -> object:
