@@ -10,7 +10,7 @@ class HeadlensWarning(UserWarning):
 
 
 class ArchitectureError(HeadlensError):
-    """A model that the towers cannot be true to, or a name nobody knows."""
+    """A model that the towers cannot be true to, or a name that is not known."""
 
 
 class CheckpointError(HeadlensError):

@@ -32,8 +32,8 @@ def card(title: str, facts: Mapping[str, object], *parts: str) -> str:
     >>> card("Run", {"trained on": "<mine>", "seed": None})
     '<div><b>Run</b><br><small>trained on: &lt;mine&gt;</small></div>'
     """
-    told = [f"{text(name)}: {text(value)}" for name, value in facts.items() if value is not None and value != ""]
-    small = f"<br><small>{'<br>'.join(told)}</small>" if told else ""
+    lines = [f"{text(name)}: {text(value)}" for name, value in facts.items() if value is not None and value != ""]
+    small = f"<br><small>{'<br>'.join(lines)}</small>" if lines else ""
     return f"<div><b>{text(title)}</b>{small}{''.join(parts)}</div>"
 
 

@@ -1,4 +1,4 @@
-"""Tables of settings: each value is of its field's type, whoever wrote it."""
+"""Tables of settings: each value is of its field's type, whatever was written."""
 
 from __future__ import annotations
 

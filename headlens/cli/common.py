@@ -185,7 +185,7 @@ def layers_of(given: list[str] | None) -> list[int] | None:
 
 
 def at_once(given: int | None, device: torch.device, on_cuda: int) -> int:
-    """Images of a batch: 8 keep a CPU busy; a GPU works off so few before it has been told of the next.
+    """Images of a batch: 8 keep a CPU busy; a GPU is done with so few before the next is launched.
 
     At full size ``importance`` takes 9 GiB for 8 images and 16 for 16: a small GPU is asked for no more than 8.
     """

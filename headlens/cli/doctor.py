@@ -82,7 +82,7 @@ def _packages() -> Iterator[Finding]:
         needed = [Requirement(text) for text in requires("headlens") or []]
     except PackageNotFoundError:
         yield Finding(
-            "packages", "warning", "headlens is not installed, so nobody knows what it needs: pip install -e ."
+            "packages", "warning", "headlens is not installed, so what it needs is not known: pip install -e ."
         )
         return
     for requirement in needed:
@@ -96,7 +96,7 @@ def _packages() -> Iterator[Finding]:
         if requirement.specifier.contains(found, prereleases=True):
             yield Finding(requirement.name, "ok", found)
         else:
-            yield Finding(requirement.name, "problem", f"{found} does not do: pip install '{requirement}'")
+            yield Finding(requirement.name, "problem", f"{found} does not fit: pip install '{requirement}'")
 
 
 def _devices() -> Iterator[Finding]:
@@ -120,7 +120,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _computes(device: str, about: str) -> Finding:
-    """A device can be listed and yet be of no use: too old for this torch, or taken by somebody else."""
+    """A device can be listed and yet be of no use: too old for this torch, or in use by another process."""
     import torch
 
     try:

@@ -48,7 +48,7 @@ def verify(
     checks = ("image", "image_fast", "text", "heads", "residual")
     ratios = []
     for name in names:
-        architecture(name)  # a typing mistake is told before anything is computed
+        architecture(name)  # a typing mistake is reported before anything is computed
     for name in names:
         state = None
         if weights is None and name not in embedded.NAMES:

@@ -21,7 +21,7 @@ class Example:
         record: which.
         image: as it is on disk, [3, H, W] uint8.
         seen: as the detector sees it, [S, S, 3] uint8.
-        mask: the same of its outline, [S, S] bool; None where nobody drew one.
+        mask: the same of its outline, [S, S] bool; None where there is none.
     """
 
     record: Record

@@ -1,4 +1,4 @@
-"""Frames that took long, on disk: whoever draws again reads them, unless anything that made them has changed."""
+"""Frames that took long to compute, on disk: read again, unless anything that made them has changed."""
 
 from __future__ import annotations
 

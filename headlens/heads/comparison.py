@@ -149,7 +149,7 @@ def compare(
     """
     if len(domains) != 2 or set(domains) & _TAKEN:
         got = ", ".join(domains) or "none"
-        raise ConfigError(f"two domains are compared, named like no column, got {got}; give a dict of both with their runs")
+        raise ConfigError(f"two domains are compared, named like no column, got {got}; give a dict of names and runs")
     first, second = domains
     sources = {
         name: _sources(list(runs) if isinstance(runs, (list, tuple)) else [runs], name)

@@ -13,7 +13,7 @@ from headlens.plots.effects import MOST, bars, curves, profile
 from headlens.plots.grid import grid
 from headlens.plots.style import axes_for, axes_of, named
 
-_FEW = 2  # layers whose heads are told by name; more are a grid
+_FEW = 2  # layers whose heads are named; more are a grid
 _OVERVIEW = ("joint_margin", "anomaly_map")
 
 
