@@ -1,10 +1,15 @@
-"""The order of files: those that take longest first, so that no process is left alone with one at the end."""
+"""The order of files, those that take longest first, so that no process is left alone with one at the end; and what
+tests of the lens share: a tiny detector in float64, images and a small data set."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
+
+from headlens import data
+from headlens.metrics.threads import one_thread
 
 HERE = Path(__file__).parent
 LONGEST = ("notebooks", "parallel", "test_cli_detector.py", "data/test_worlds.py", "test_cli_lens.py", "figures")
@@ -17,3 +22,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def place(item: pytest.Item) -> int:
     return next((at for at, name in enumerate(LONGEST) if item.path.is_relative_to(HERE / name)), len(LONGEST))
+
+
+@pytest.fixture
+def one_torch_thread():
+    """For tensors so small that torch's threads would wait for each other longer than they work."""
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def make():
+    """Builds detectors: of which config, and in which precision; its backbone is nobody else's."""
+    from tests import tiny
+
+    return tiny.headclip
+
+
+@pytest.fixture
+def detector(make):
+    return make()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Not square: rows and columns must not be mixed up."""
+    return torch.randn(3, 3, 32, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def pictures() -> data.DataSet:
+    return data.open("procedural:industrial/aux", per_category=6, size=32).where(
+        lambda record: record.category in ("wood", "nut")
+    )

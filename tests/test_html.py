@@ -21,9 +21,9 @@ from headlens.results import Result
 from headlens.training.evaluation import Evaluation, evaluate
 from headlens.training.run import Run
 from headlens.training.summary import over_seeds
-from tests.heads import conftest as tiny
+from tests import tiny
 
-detector, make, state, threads, pictures = tiny.detector, tiny.make, tiny.state, tiny.threads, tiny.pictures
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 EVIL = "<script>alert('$x$')</script>"
 
 
@@ -33,9 +33,9 @@ def text(page):
 
 
 @pytest.fixture(scope="module")
-def results(state):
+def results():
     """One of every kind, small, by the name of its class."""
-    own = tiny.make.__wrapped__(state)()
+    own = tiny.headclip()
     pictures = data.open("procedural:industrial/aux", per_category=4, size=32, category="nut")
     few, first = heads.heads_of(own, [2]), pictures.pixels(3).image
     slope = heads.importance(own, pictures, size=32)

@@ -1,4 +1,4 @@
-"""The tiny detector of the head tests, and targets that are known in closed form."""
+"""Targets that are known in closed form."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from headlens.attribution.targets import Target
-from tests.heads import conftest as heads
 
-detector, images, make, state, threads = heads.detector, heads.images, heads.make, heads.state, heads.threads
-pictures = heads.pictures
+
+@pytest.fixture(autouse=True)
+def threads(one_torch_thread):
+    """One for each test."""
 
 
 @dataclass(frozen=True)

@@ -485,7 +485,11 @@ def test_an_activation_that_nothing_tells_is_never_shown_as_a_fact(bare):
         clip = load("ViT-T-32", bare)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    for shown in (repr(clip), clip._repr_html_(), HeadCLIP(clip, preset("clip", taps=(1, 3), local_start=1))._repr_html_()):
+    for shown in (
+        repr(clip),
+        clip._repr_html_(),
+        HeadCLIP(clip, preset("clip", taps=(1, 3), local_start=1))._repr_html_(),
+    ):
         assert "gelu (assumed" in shown
 
 

@@ -7,9 +7,8 @@ import torch
 from open_clip.model import CLIP
 
 from headlens.backbone import Backbone, architecture_from_config, assemble
-from tests.backbone.models import random_clip, tiny_config
-
-SENTENCES = tiny_config(vocab_size=49408, context_length=32)
+from tests.backbone.models import random_clip
+from tests.tiny import SENTENCES
 
 
 @pytest.fixture(scope="session")

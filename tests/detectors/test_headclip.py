@@ -12,8 +12,7 @@ from headlens.detectors.methods.registry import preset
 from headlens.detectors.parts.head_weights import HeadWeights
 from headlens.detectors.scoring import pooled
 from headlens.errors import ConfigError
-
-SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5}
+from tests.tiny import SMALL
 
 
 def reference_text(model, tokens: Tensor, context: Tensor, deep: list[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from headlens.detectors.methods.headclip import HeadCLIP, KeptFeatures
 from headlens.detectors.methods.headclip_features import LocalParts, assemble, local_parts
 from headlens.detectors.methods.registry import preset
 from headlens.detectors.stages import TrainingConfig
-from tests.detectors.test_headclip import SMALL
+from tests.tiny import SMALL
 
 CASES = {
     "taps": {},

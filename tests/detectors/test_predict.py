@@ -11,7 +11,7 @@ from headlens.detectors.methods.registry import preset
 from headlens.errors import DataError, ShapeError
 from headlens.predict import as_bytes, predict
 from headlens.results import read_parquet
-from tests.detectors.test_headclip import SMALL
+from tests.tiny import SMALL
 
 
 @pytest.fixture

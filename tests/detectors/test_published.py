@@ -16,8 +16,8 @@ from headlens.errors import CheckpointError, RunError
 from headlens.training import grouped
 from headlens.training.run import load_run, save_run
 from tests.backbone.models import tiny_config
-from tests.detectors.conftest import SENTENCES
 from tests.detectors.test_headclip import reference_text
+from tests.tiny import SENTENCES
 
 CONTEXT, DEEP = 5, 3
 

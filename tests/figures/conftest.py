@@ -9,17 +9,15 @@ import pytest
 import torch
 
 from headlens import data
-from headlens.backbone import Backbone, architecture_from_config, assemble
+from headlens.backbone import Backbone
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.detectors.stages import TrainingConfig
 from headlens.figures import Domain, FigureContext, grouped
 from headlens.metrics.threads import one_thread
 from headlens.training.run import Run
-from tests.backbone.models import random_clip, tiny_config
-
-SMALL = {"taps": (1, 3), "local_start": 1, "deep": 2, "deep_tokens": 3, "context": 5}
-SENTENCES = tiny_config(vocab_size=49408, context_length=32)
+from tests.tiny import SMALL
+from tests.tiny import clip as tiny_clip
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,8 +28,7 @@ def threads():
 
 @pytest.fixture(scope="session")
 def clip() -> Backbone:
-    state = random_clip(SENTENCES).float().state_dict()
-    return assemble(architecture_from_config(SENTENCES, "tiny"), state)
+    return tiny_clip(torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,8 @@ from headlens.heads.replacement import donors
 from headlens.heads.summary import CONTINUOUS
 from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
 from headlens.metrics import Truth, image_metrics, pixel_metrics
-from tests.heads.conftest import SMALL
 from tests.heads.oracles import cached, hooked, naive, stand_ins
+from tests.tiny import BOTH
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 
@@ -294,7 +294,7 @@ def test_only_learned_weights_are_reverted(make, pictures):
 
 def test_nothing_to_revert_is_told(make, pictures):
     clip = make(torch.float32).backbone
-    plain = HeadCLIP(clip, preset("headclip", **(SMALL | {"head_weights": "none"})))
+    plain = HeadCLIP(clip, preset("headclip", **(BOTH | {"head_weights": "none"})))
     with pytest.raises(ConfigError, match="'revert' sets learned head weights back to 1"):
         ablate(plain, pictures, kind="revert")
 

@@ -11,7 +11,7 @@ from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads import Contributions, MapParts, clean_forward, contributions, head_maps, map_parts, weights
-from tests.heads.conftest import SMALL
+from tests.tiny import BOTH
 
 
 def test_separations_of_all_parts_add_up_to_the_distance_of_the_margins(detector, pictures):
@@ -98,7 +98,7 @@ def test_weights_are_those_that_are_read(detector, make):
     assert len(axes) == 2 and "backbone tiny" in fig.get_supxlabel()
     with pytest.raises(ShapeError, match="no head of stream 'lokal' here; there are global, local"):
         weights(detector).plot(stream="lokal")
-    plain = HeadCLIP(detector.backbone, preset("headclip", **(SMALL | {"head_weights": "none"})))
+    plain = HeadCLIP(detector.backbone, preset("headclip", **(BOTH | {"head_weights": "none"})))
     with pytest.raises(ConfigError, match="this detector has no head weights"):
         weights(plain)
 

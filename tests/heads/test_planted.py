@@ -10,9 +10,9 @@ from headlens.backbone import architecture_from_config, assemble
 from headlens.detectors.detector import Detector
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
-from headlens.heads.closed_form import Fold
+from headlens.detectors.readout import Readout
 from tests.backbone.models import random_clip, tiny_config
-from tests.heads.conftest import SMALL
+from tests.tiny import BOTH
 
 LAYER, HEAD = 7, 3
 
@@ -22,14 +22,14 @@ def planted() -> Detector:
     """Every other head and every MLP whispers; this head reads one direction and writes it into the margin."""
     config = tiny_config(vocab_size=49408, context_length=32, layers=9)
     clip = assemble(architecture_from_config(config, "tiny"), random_clip(config, torch.float32).state_dict())
-    detector = HeadCLIP(clip, preset("headclip", **(SMALL | {"taps": (4, 8), "local_start": 3})), seed=1)
+    detector = HeadCLIP(clip, preset("headclip", **(BOTH | {"taps": (4, 8), "local_start": 3})), seed=1)
     with torch.no_grad():
         for block in clip.vision.blocks:
             for part in (block.attn.out, block.mlp.proj):
                 part.weight.mul_(0.01)
                 part.bias.mul_(0.01)
         normal, abnormal = detector.text()[0]
-        towards = Fold.of(clip.vision).matrix @ (abnormal - normal)  # where in D channels the margin rises fastest
+        towards = Readout.of(clip.vision).folded.matrix @ (abnormal - normal)  # where in D channels the margin rises fastest
         attn = clip.vision.blocks[LAYER].attn
         own = slice(HEAD * attn.d_head, (HEAD + 1) * attn.d_head)
         value = slice(2 * 32 + own.start, 2 * 32 + own.stop)  # rows of qkv that make this head's v

@@ -1,7 +1,10 @@
-"""The tiny detector and the pictures of the head tests."""
+"""Small tensors all over."""
 
 from __future__ import annotations
 
-from tests.heads import conftest as heads
+import pytest
 
-detector, make, state, threads, pictures = heads.detector, heads.make, heads.state, heads.threads, heads.pictures
+
+@pytest.fixture(autouse=True)
+def threads(one_torch_thread):
+    """One for each test."""

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from headlens.backbone import Backbone, architecture_from_config, assemble
 from headlens.detectors import Detector, build
-from tests.backbone.models import random_clip, tiny_config
+from tests.tiny import clip
 
-SENTENCES = tiny_config(vocab_size=49408, context_length=32)
 SIZES = [(32, 40), (32, 32)]
-
-
-@cache
-def weights() -> dict[str, Tensor]:
-    """Of the tiny CLIP, which reads sentences."""
-    return random_clip(SENTENCES).state_dict()
-
-
-def clip() -> Backbone:
-    """The tiny CLIP; no other test has it."""
-    own = {name: value.clone() for name, value in weights().items()}
-    return assemble(architecture_from_config(SENTENCES, "tiny"), own, dtype=torch.float64)
 
 
 def made(preset: str, **changes: object) -> Detector:

@@ -9,15 +9,12 @@ from torch import Tensor
 
 from headlens import data
 from headlens.detectors import Detector
-from headlens.metrics.threads import one_thread
 from tests.methods.cases import CASES, images
 
 
 @pytest.fixture(autouse=True)
-def threads():
-    """One: these tensors are so small that torch's threads would wait for each other longer than they work."""
-    with one_thread():
-        yield
+def threads(one_torch_thread):
+    """One for each test."""
 
 
 @cache

@@ -14,7 +14,8 @@ from headlens.heads.direct import check_streams, image_parts, tap_parts
 from headlens.heads.measuring import PROBES, measure
 from tests.backbone.models import close, random_clip
 from tests.heads.oracles import HOOKS
-from tests.methods.cases import PLAIN, SENTENCES, clip
+from tests.methods.cases import PLAIN
+from tests.tiny import SENTENCES, clip
 
 STEP = 1e-6
 

@@ -11,8 +11,9 @@ from torch import nn
 from headlens.detectors import Detector, TrainingConfig
 from headlens.errors import ConfigError
 from headlens.training.run import load_run, save_run
-from tests.methods.cases import CASES, clip
+from tests.methods.cases import CASES
 from tests.methods.lens import LENS
+from tests.tiny import clip
 
 FAILING = ("ablate", "ablate, mean", "importance", "contributions", "name_heads", "capture", "screen", "faithfulness")
 FAILING += tuple(name for name in LENS if name.startswith("attribute") and name.endswith(", image_margin"))
