@@ -18,7 +18,6 @@ from common import Decoded, best, environment, profiled, synchronize, written
 
 from headlens.backbone import load
 from headlens.data import Loader, Preprocess
-from headlens.data.loading import _cores
 from headlens.detectors import Detector, build
 from headlens.detectors.precision import at_precision
 from headlens.training.evaluation import evaluate
@@ -71,8 +70,9 @@ def main() -> None:
         row(f"bare forward, {precision}", forward)
         row(f"`evaluate`, {precision}", whole, f"{whole / forward:.1%}; of all-bfloat16 {whole / rough:.1%}")
     first = []
-    for what, where in (("on the device", device), (f"by PIL, {_cores()} cores", None)):
+    for where in (device, None):
         loader = Loader(data, Preprocess(side), args.batch, normalise=False, device=where)
+        what = f"by PIL, {loader.workers} threads" if where is None else "on the device"
         first.append(next(iter(loader)))
         start = time.perf_counter()
         read = sum(len(part) for part, _ in zip(loader, range(20), strict=False))

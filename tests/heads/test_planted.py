@@ -29,7 +29,7 @@ def planted() -> Detector:
                 part.weight.mul_(0.01)
                 part.bias.mul_(0.01)
         normal, abnormal = detector.text()[0]
-        towards = Readout.of(clip.vision).folded.matrix @ (abnormal - normal)  # where in D channels the margin rises fastest
+        towards = Readout.of(clip.vision).folded.matrix @ (abnormal - normal)  # where the margin rises fastest
         attn = clip.vision.blocks[LAYER].attn
         own = slice(HEAD * attn.d_head, (HEAD + 1) * attn.d_head)
         value = slice(2 * 32 + own.start, 2 * 32 + own.stop)  # rows of qkv that make this head's v
