@@ -1,7 +1,7 @@
 """Several processes on one question: which share is whose, and how the shares come together.
 
 ``torchrun --nproc-per-node 2 -m -- headlens ablate …`` starts the same command twice. Within ``ranks()`` the work is
-dealt by batches of pictures, rank r of W taking batches r, r + W, …, and afterwards every rank holds the results of
+dealt by batches of images, rank r of W taking batches r, r + W, …, and afterwards every rank holds the results of
 all, so that all return the same frame. Outside of it there is one rank, which has everything and waits for nobody.
 
 What travels are arrays, over gloo: nothing is pickled, and a rank that dies is noticed by those that wait for it.
@@ -57,7 +57,7 @@ class Ranks:
 
     @property
     def of_metrics(self) -> dict[str, Any]:
-        """Arguments of a torchmetrics class whose states are sums over the pictures of all ranks."""
+        """Arguments of a torchmetrics class whose states are sums over the images of all ranks."""
         return {"process_group": self.group, "distributed_available_fn": lambda: self.size > 1}
 
     def share(self, count: int) -> range:
@@ -65,7 +65,7 @@ class Ranks:
         return range(self.rank, count, self.size)
 
     def behind(self, number: int, batch: int, count: int) -> int:
-        """Pictures in batch ``number`` and in those that the other ranks do meanwhile, for a progress bar to ``count``.
+        """Images in batch ``number`` and in those that the other ranks do meanwhile, for a progress bar to ``count``.
 
         >>> [Ranks(0, 2).behind(number, 4, 21) for number in Ranks(0, 2).share(6)]
         [8, 8, 5]

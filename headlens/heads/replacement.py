@@ -68,7 +68,7 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
         seed: of the draw.
 
     Raises:
-        DataError: a category without another normal picture.
+        DataError: a category without another normal image.
     """
     pool = dataset if pool is None else pool
     normal: dict[str, list[int]] = {}
