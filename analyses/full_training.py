@@ -22,7 +22,7 @@ from torch import Tensor
 from headlens.backbone import load
 from headlens.data import Batch, Loader, Preprocess
 from headlens.detectors import Detector, build
-from headlens.detectors.losses import dice, focal
+from headlens.detectors.losses import focal
 from headlens.detectors.stages import TrainingConfig
 from headlens.training.trainer import Objective
 
@@ -34,6 +34,12 @@ WAYS = {
     "ours, float32": ("ours", None),
     "ours, bfloat16": ("ours", torch.bfloat16),
 }
+
+
+def dice(probability: Tensor, mask: Tensor) -> Tensor:
+    """One minus the Dice coefficient of each image, [B, H, W] against masks, smoothed by 1; the mean over images."""
+    common, both = (probability * mask).sum((1, 2)), probability.sum((1, 2)) + mask.sum((1, 2))
+    return 1 - ((2 * common + 1) / (both + 1)).mean()
 
 
 def plain(detector: Detector, batch: Batch, images: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from headlens.baselines import SCALES, local_contrast
 from headlens.data.procedural.worlds import SPECS, World
 from headlens.detectors.parts.ensemble import ensemble
 from headlens.detectors.scoring import Margins, Scoring
-from headlens.detectors.text import margin
+from headlens.detectors.text import Pair
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def scores(
     for start in range(0, len(images), batch):
         part = normalised(images[start : start + batch].float() / 255)
         out = backbone.vision(part, VisionPlan(TAPS, LOCAL, head_weights or {}), hooked=False)
-        taps = {tap: margin(tokens, text) for tap, tokens in out.patches.items()}
-        found = Scoring()(Margins(margin(out.embedding, text), taps), backbone.vision.grid(*size), size)
+        taps = {tap: Pair(text).margin(tokens) for tap, tokens in out.patches.items()}
+        found = Scoring()(Margins(Pair(text).margin(out.embedding), taps), backbone.vision.grid(*size), size)
         rows.append((found.joint_score, found.image_score, found.anomaly_map))
     joint, cls, maps = (torch.cat(column) for column in zip(*rows, strict=True))
     return joint, cls, maps

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from headlens.backbone import Backbone, LocalStream, VisionPlan, architecture, assemble
 from headlens.backbone.embedded import config
 from headlens.backbone.parity import open_clip_names
-from headlens.detectors.text import margin
+from headlens.detectors.text import Pair
 
 TAPS = (5, 11, 17, 23)
 LOCAL = LocalStream(start=5)
@@ -181,10 +181,10 @@ def losses(model: Backbone, batch: Batch, captions: Captions, recipe: Recipe, de
 
     agree = (attributes[:, None] == attributes[None]) | ~stated[:, None]  # (sentence, image, attribute)
     terms = {"clip": contrastive_loss(embedding, said_text, model.logit_scale, agree.all(2))}
-    scores = [margin(embedding, pair)]
+    scores = [Pair(pair).margin(embedding)]
     if dense_on:
         patches = batch.patches.flatten(1)
-        margins = [margin(tokens.float(), pair) for tokens in out.patches.values()]
+        margins = [Pair(pair).margin(tokens.float()) for tokens in out.patches.values()]
         terms["dense"] = torch.stack([dense_loss(logits, patches) for logits in margins]).mean()
         scores.append(torch.stack(margins).mean(0).topk(4, 1).values.mean(1))  # the map's peak
     label = attributes[:, STATE].float()

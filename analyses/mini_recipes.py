@@ -22,8 +22,8 @@ from torch import Tensor
 
 from headlens.backbone import Backbone, VisionPlan, load
 from headlens.data.procedural.worlds import SPECS
-from headlens.detectors.scoring import Scoring, joint_score
-from headlens.detectors.text import margin
+from headlens.detectors.scoring import Scoring
+from headlens.detectors.text import Pair
 
 
 @torch.no_grad()
@@ -43,9 +43,9 @@ def single_heads(backbone: Backbone, images: Tensor, batch: int = 256) -> dict[s
 
     def read(image: Tensor, gates: dict[str, Tensor], n: int) -> tuple[Tensor, Tensor]:
         out = backbone.vision(image.expand(n, -1, -1, -1), VisionPlan(TAPS, LOCAL), gates=gates, hooked=False)
-        taps = {tap: margin(tokens, text) for tap, tokens in out.patches.items()}
+        taps = {tap: Pair(text).margin(tokens) for tap, tokens in out.patches.items()}
         maps = Scoring().patch_maps(taps, backbone.vision.grid(*size))
-        return maps, joint_score(margin(out.embedding, text).sigmoid(), maps)
+        return maps, Scoring().joint(Pair(text).margin(out.embedding), maps)
 
     heads = [(s, layer, h) for s in (0, 1) for layer in range(cfg.n_layers) for h in range(cfg.n_heads)]
     heads = [head for head in heads if head[0] == 0 or head[1] >= LOCAL.start]
@@ -85,9 +85,9 @@ def fit_head_weights(
         pick = torch.randint(len(aux.images), (batch,), device=device, generator=generator)
         images = normalised(aux.images[pick].float() / 255)
         out = backbone.vision(images, VisionPlan(TAPS, LOCAL, weights), hooked=False)
-        loss = F.binary_cross_entropy_with_logits(margin(out.embedding, text), label[pick])
+        loss = F.binary_cross_entropy_with_logits(Pair(text).margin(out.embedding), label[pick])
         for tokens in out.patches.values():
-            loss = loss + dense_loss(margin(tokens, text), patches[pick]) / len(TAPS)
+            loss = loss + dense_loss(Pair(text).margin(tokens), patches[pick]) / len(TAPS)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -27,22 +27,14 @@ def focal(abnormal: Tensor, mask: Tensor, gamma: float = GAMMA) -> Tensor:
     return -((1 - right) ** gamma * right.log()).mean()
 
 
-def dice(probability: Tensor, mask: Tensor) -> Tensor:
-    """One minus the Dice coefficient of each image, [B, H, W] against [B, H, W], smoothed by 1; the mean over images.
-
-    >>> float(dice(torch.ones(2, 4, 4), torch.ones(2, 4, 4)))
-    0.0
-    """
-    p, t = probability.flatten(1), mask.flatten(1).to(probability.dtype)
-    return 1 - ((2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)).mean()
-
-
 def both_dice(abnormal: Tensor, mask: Tensor) -> Tensor:
-    """``dice(abnormal, mask) + dice(1 - abnormal, ~mask)``, up to rounding, from the sums of one pass.
+    """The Dice losses of both classes, of probabilities [B, H, W] against a bool mask, from the sums of one pass.
 
-    >>> p, mask = torch.rand(2, 4, 4), torch.rand(2, 4, 4) < 0.5
-    >>> bool((both_dice(p, mask) - dice(p, mask) - dice(1 - p, ~mask)).abs() < 1e-5)
-    True
+    One is 1 minus an image's Dice coefficient, smoothed by 1, the mean over images; the normal class has 1 minus the
+    probabilities and the rest of the mask.
+
+    >>> float(both_dice(torch.ones(2, 4, 4), torch.ones(2, 4, 4, dtype=torch.bool)))
+    0.0
     """
     p, t = abnormal.flatten(1), mask.flatten(1).to(abnormal.dtype)
     common, ps, ts, pixels = (p * t).sum(1), p.sum(1), t.sum(1), p.shape[1]

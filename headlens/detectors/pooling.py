@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Taps = Mapping[int, Tensor]
+
 
 class Pooling(Protocol):
     """Embeddings of CLS and of tapped patches to the feature that the image margin is read from."""
@@ -18,7 +20,7 @@ class Pooling(Protocol):
     def reads_patches(self) -> bool:
         """Whether patches have a part in the feature."""
 
-    def __call__(self, cls: Tensor, taps: Mapping[int, Tensor], margins: Mapping[int, Tensor]) -> Tensor:
+    def __call__(self, cls: Tensor, taps: Taps, margins: Taps) -> Tensor:
         """The image feature [R, d_e], of any length.
 
         Args:
@@ -27,9 +29,7 @@ class Pooling(Protocol):
             margins: ``{tap: [R, N]}``.
         """
 
-    def held(
-        self, cls: Tensor, taps: Mapping[int, Tensor], margins: Mapping[int, Tensor]
-    ) -> tuple[Tensor, dict[int, Tensor]]:
+    def held(self, cls: Tensor, taps: Taps, margins: Taps) -> tuple[Tensor, dict[int, Tensor]]:
         """Weights ``w`` with ``feature / |feature| = w_cls cls / |cls| + Σ w_tap,n e_tap,n / |e_tap,n|``.
 
         Returns:
@@ -43,13 +43,11 @@ class CLSToken:
 
     reads_patches: bool = False
 
-    def __call__(self, cls: Tensor, taps: Mapping[int, Tensor], margins: Mapping[int, Tensor]) -> Tensor:
+    def __call__(self, cls: Tensor, taps: Taps, margins: Taps) -> Tensor:
         """CLS as it is, [R, d_e]."""
         return cls
 
-    def held(
-        self, cls: Tensor, taps: Mapping[int, Tensor], margins: Mapping[int, Tensor]
-    ) -> tuple[Tensor, dict[int, Tensor]]:
+    def held(self, cls: Tensor, taps: Taps, margins: Taps) -> tuple[Tensor, dict[int, Tensor]]:
         """One for CLS, and no patch."""
         return cls.new_ones(len(cls)), {}
 
@@ -67,13 +65,11 @@ class ScorePooled:
     share: float
     reads_patches: bool = True
 
-    def __call__(self, cls: Tensor, taps: Mapping[int, Tensor], margins: Mapping[int, Tensor]) -> Tensor:
+    def __call__(self, cls: Tensor, taps: Taps, margins: Taps) -> Tensor:
         """The image feature, [R, d_e]."""
         return (1 - self.share) * F.normalize(cls, dim=-1) + self.share * F.normalize(_anomalous(taps, margins), dim=-1)
 
-    def held(
-        self, cls: Tensor, taps: Mapping[int, Tensor], margins: Mapping[int, Tensor]
-    ) -> tuple[Tensor, dict[int, Tensor]]:
+    def held(self, cls: Tensor, taps: Taps, margins: Taps) -> tuple[Tensor, dict[int, Tensor]]:
         """Weights of CLS [R] and of the patches ``{tap: [R, N]}``, with the norms of the sums held, too."""
         length = self(cls, taps, margins).norm(dim=-1)  # (R)
         anomalous = _anomalous(taps, margins).norm(dim=-1)
@@ -81,12 +77,12 @@ class ScorePooled:
         return (1 - self.share) / length, dict.fromkeys(taps, patch)
 
 
-def _weights(margins: Mapping[int, Tensor]) -> Tensor:
+def _weights(margins: Taps) -> Tensor:
     """How anomalous every patch is, [R, N]: the sigmoid of its mean margin over taps."""
     return torch.stack(list(margins.values())).mean(0).sigmoid()
 
 
-def _anomalous(taps: Mapping[int, Tensor], margins: Mapping[int, Tensor]) -> Tensor:
+def _anomalous(taps: Taps, margins: Taps) -> Tensor:
     """The weighted sum of unit patch embeddings, [R, d_e]."""
     tokens = torch.stack([F.normalize(tokens, dim=-1) for tokens in taps.values()]).mean(0)
     return (_weights(margins)[..., None] * tokens).sum(1)

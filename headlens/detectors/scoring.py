@@ -183,8 +183,8 @@ class Scoring:
 
     def joint(self, image_margin: Tensor, maps: Tensor) -> Tensor:
         """Image margins [R] and anomaly maps [R, h, w] to joint scores [R]."""
-        top = self.top if self.pool == "top" else None
-        return joint_score(self.score(image_margin), maps, self.alpha, top)
+        peak = pooled(maps, self.top if self.pool == "top" else None)
+        return (1 - self.alpha) * self.score(image_margin) + self.alpha * peak
 
     def joint_margin(self, joint: Tensor) -> Tensor:
         """Joint scores as logits, any shape."""
@@ -209,8 +209,3 @@ def pooled(maps: Tensor, top: float | None = None) -> Tensor:
     if top is None:
         return pixels.amax(1)
     return pixels.topk(max(1, round(top * pixels.shape[1])), 1).values.mean(1)
-
-
-def joint_score(image_score: Tensor, maps: Tensor, alpha: float = 0.5, top: float | None = None) -> Tensor:
-    """``(1 - alpha) image_score + alpha pooled(map)``: [B] and [B, H, W] to [B]."""
-    return (1 - alpha) * image_score + alpha * pooled(maps, top)

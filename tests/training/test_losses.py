@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from headlens.detectors.losses import dice, focal, objective
+from headlens.detectors.losses import both_dice, focal, objective
 from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import Answers
 
@@ -29,10 +29,11 @@ def test_focal_is_the_published_formula_pixel_by_pixel():
 def test_dice_is_a_mean_over_images():
     p, mask = maps(3, 4, 5), maps(3, 4, 5, seed=1) > 0.6
     each = []
-    for own, flaw in zip(p, mask.double(), strict=True):
-        each.append(1 - (2 * float((own * flaw).sum()) + 1) / (float(own.sum()) + float(flaw.sum()) + 1))
-    assert float(dice(p, mask)) == pytest.approx(sum(each) / 3)
-    assert float(dice(mask.double(), mask)) == pytest.approx(0)
+    for probability, truth in zip((*p, *(1 - p)), (*mask.double(), *(~mask).double()), strict=True):
+        common, both = float((probability * truth).sum()), float(probability.sum() + truth.sum())
+        each.append(1 - (2 * common + 1) / (both + 1))
+    assert float(both_dice(p, mask)) == pytest.approx(sum(each) / 3)
+    assert float(both_dice(mask.double(), mask)) == pytest.approx(0)
 
 
 def prediction(margins: torch.Tensor, taps: torch.Tensor) -> Prediction:

@@ -6,9 +6,10 @@ that lets the anomaly map decide at image level, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from headlens.detectors.parts.ensemble import ensemble
 from headlens.detectors.parts.head_weights import HeadWeights, Weighting
 from headlens.detectors.parts.prompts import LearnedPrompts
 from headlens.detectors.pooling import CLSToken, ScorePooled
-from headlens.detectors.reading import Features, Reading
+from headlens.detectors.reading import Reading
 from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Pool, Prediction, Scoring
 from headlens.detectors.stages import Stage, TrainingConfig
@@ -120,11 +121,7 @@ class HeadCLIPConfig(MethodConfig):
             raise ConfigError("streams has 'local', but local_start=-1 says that there is no local stream")
 
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
-        """Before anything is made: whether the backbone ``name`` with these towers can have that detector.
-
-        Raises:
-            ConfigError: a block that does not exist, or more learned tokens than the text tower reads.
-        """
+        """Raises ConfigError for a block that does not exist, or more learned tokens than the text tower reads."""
         if beyond := [block for block in (*self.taps, self.local_start) if block >= vision.n_layers]:
             raise ConfigError(f"block {beyond[0]} does not exist: {name} has {vision.n_layers}")
         if self.prompts != "learned":
@@ -151,15 +148,6 @@ class HeadCLIPConfig(MethodConfig):
         return shapes
 
 
-@dataclass(frozen=True)
-class KeptFeatures:
-    """What no parameter influences where only prompts are learned: ``cls`` [B, d_e], ``taps`` {tap: [B, N, d_e]}."""
-
-    cls: Tensor
-    taps: dict[int, Tensor]
-    size: tuple[int, int]
-
-
 class HeadCLIP(Detector):
     """HeadCLIP, and by its config AnomalyCLIP and plain CLIP. The backbone is frozen; only what is learned has state.
 
@@ -172,7 +160,6 @@ class HeadCLIP(Detector):
         ConfigError: a config that this backbone cannot have: a tap or a text block that does not exist.
 
     >>> from headlens.backbone import load
-
     >>> from headlens.detectors import HeadCLIP
     >>> detector = HeadCLIP(load("mini"))
     >>> detector(torch.zeros(1, 3, 56, 70)).anomaly_map.shape
@@ -201,7 +188,7 @@ class HeadCLIP(Detector):
         return VisionPlan(config.taps, local, self.head_weights())
 
     def reading(self, images: Tensor, categories: Sequence[str] = ()) -> Reading:
-        """How images [B, 3, h, w] are read: both streams, the two prompts, and CLS or Crane's pooling."""
+        """Both streams, the two prompts, and CLS or Crane's pooling."""
         config, vision = self.config, self.backbone.vision
         patches = Readout.of(vision)
         return Reading(
@@ -224,22 +211,10 @@ class HeadCLIP(Detector):
         groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts if part is not None]
         if not any(group["params"] for group in groups):
             return ()
-        keep: Callable[[Tensor], Any] | None = None
-        see_kept: Callable[[Any, Sequence[str]], Prediction] | None = None
-        if self.weights is None:
-            keep, see_kept = self._keep_features, self._see_features
-        elif set(self.config.streams) == {"local"}:
-            keep, see_kept = self._keep_parts, self._see_parts
-        return (
-            Stage(
-                groups,
-                see=self.forward,
-                loss=objective,
-                weights={"pixel": training.pixel_weight},
-                keep=keep,
-                see_kept=see_kept,
-            ),
-        )
+        weights, stage = {"pixel": training.pixel_weight}, partial(Stage, groups, self.forward, objective)
+        if self.weights is not None and "global" in self.config.streams:
+            return (stage(weights),)
+        return (stage(weights, keep=self._keep, see_kept=self._see_kept),)
 
     @property
     def about(self) -> dict[str, object]:
@@ -253,7 +228,7 @@ class HeadCLIP(Detector):
         }
 
     def head_weights(self) -> dict[str, Tensor]:
-        """Learned weights {stream: [layers, heads]}; empty where none are learned."""
+        """As ``HeadWeights`` has them, {stream: [layers, heads]}."""
         return self.weights() if self.weights is not None else {}
 
     def text(self, things: Sequence[str] = ("object",)) -> Tensor:
@@ -288,19 +263,10 @@ class HeadCLIP(Detector):
         known = self.text([thing.replace("_", " ") for thing in things])
         return known[[things.index(category) for category in categories]]
 
-    def _keep_features(self, images: Tensor) -> KeptFeatures:
-        reading = self.reading(images)
-        features = reading.features(self.see(images, reading))
-        return KeptFeatures(features.cls, features.taps, (images.shape[2], images.shape[3]))
-
-    def _see_features(self, kept: KeptFeatures, categories: Sequence[str]) -> Prediction:
-        reading = self.reading(kept.cls, categories)
-        return self.score(reading.margins(Features(kept.cls, kept.taps)), kept.size)
-
-    def _keep_parts(self, images: Tensor) -> LocalParts:
+    def _keep(self, images: Tensor) -> LocalParts:
         return local_parts(self.backbone.vision, self.reading(images), images)
 
-    def _see_parts(self, kept: LocalParts, categories: Sequence[str]) -> Prediction:
-        reading = self.reading(kept.cls, categories)
-        features = assemble(self.backbone.vision, reading, kept)
-        return self.score(reading.margins(features), kept.size)
+    def _see_kept(self, parts: LocalParts, categories: Sequence[str]) -> Prediction:
+        reading = self.reading(parts.cls, categories)
+        features = assemble(self.backbone.vision, reading, parts)
+        return self.score(reading.margins(features), parts.size)

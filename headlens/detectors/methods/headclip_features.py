@@ -1,4 +1,4 @@
-"""What no learned parameter influences while only the local stream is weighted: kept once, put together for every step.
+"""What no learned parameter influences while no head is weighted, or only local ones: computed once for each image.
 
 The local stream is linear in its head weights: the global stream that feeds it stays as it is, nothing flows back, and
 there is no MLP on the way. With ``z`` what each head reads and ``s`` the block at which the stream begins,
@@ -25,28 +25,25 @@ class LocalParts:
 
     Args:
         cls: [B, d_e].
-        start: [B, N, D], the patches of the global stream where the local one begins.
-        z: {block: [B, N, H, d]}, what every local head reads.
-        below: {tap: [B, N, d_e]}, of taps where there is no local stream yet.
+        fixed: {tap: [B, N, d_e]}, of taps that no weight changes.
+        z: {block: [B, N, H, d]}, what every weighted head reads.
+        start: [B, N, D], the patches of the global stream where the local one begins; None where no head is weighted.
         size: height and width of the images.
     """
 
     cls: Tensor
-    start: Tensor
+    fixed: dict[int, Tensor]
     z: dict[int, Tensor]
-    below: dict[int, Tensor]
+    start: Tensor | None
     size: tuple[int, int]
 
 
 def local_parts(vision: VisionTower, reading: Reading, images: Tensor) -> LocalParts:
-    """Normalised images [B, 3, h, w] to the parts of their local stream.
-
-    Args:
-        vision: the image tower.
-        reading: with a linear local stream, whose heads alone are weighted.
-        images: normalised.
-    """
-    local, taps = reading.plan.beside, reading.plan.taps
+    """Normalised images [B, 3, h, w] to the parts of their local stream, which is linear where heads are weighted."""
+    local, taps, size = reading.plan.beside, reading.plan.taps, (images.shape[2], images.shape[3])
+    if LOCAL not in reading.plan.head_weights:
+        features = reading.features(vision(images, reading.plan, hooked=vision.must_call_hooks()))
+        return LocalParts(features.cls, features.taps, {}, None, size)
     assert local is not None
     begin = f"blocks.{local.start}.hook_resid_pre"
     names = {f"blocks.{block}.attn.hook_local_z": block for block in reading.plan.local_layers}
@@ -55,19 +52,21 @@ def local_parts(vision: VisionTower, reading: Reading, images: Tensor) -> LocalP
     features = below.features(out)
     return LocalParts(
         cls=features.cls,
-        start=cache[begin][:, 1:],  # CLS is read from the global stream
-        z={block: cache[name][:, 1:] for name, block in names.items()},
-        below=features.taps,
-        size=(images.shape[2], images.shape[3]),
+        fixed=features.taps,
+        z={block: cache[name][:, 1:] for name, block in names.items()},  # CLS is read from the global stream
+        start=cache[begin][:, 1:],
+        size=size,
     )
 
 
 def assemble(vision: VisionTower, reading: Reading, parts: LocalParts) -> Features:
     """The features that ``reading`` finds in the whole tower, up to rounding, under its present head weights."""
-    weights = reading.plan.head_weights[LOCAL]
-    y, patches = parts.start, dict(parts.below)
+    y, patches = parts.start, dict(parts.fixed)
     for block, z in parts.z.items():
-        weighted = (z * weights[block, :, None]).to(vision.proj.dtype)  # z may have been kept in another precision
+        assert y is not None
+        weighted = (z * reading.plan.head_weights[LOCAL][block, :, None]).to(
+            vision.proj.dtype
+        )  # z may have been kept in another precision
         y = y + vision.blocks[block].attn.out(weighted.flatten(2))  # [B, N, D]
         if block in reading.plan.taps:
             patches[block] = reading.taps[block](y)

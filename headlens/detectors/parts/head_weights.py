@@ -26,15 +26,11 @@ class HeadWeights(nn.Module):
     """
 
     def __init__(
-        self,
-        grid: tuple[int, int],
-        kind: str,
-        streams: Sequence[str],
-        device: torch.device | str | None = None,
+        self, grid: tuple[int, int], kind: str, streams: Sequence[str], device: torch.device | None = None
     ) -> None:
         super().__init__()
         self.kind = kind
-        start = torch.ones if self.kind == "free" else torch.zeros
+        start = torch.ones if kind == "free" else torch.zeros
         self.raw = nn.ParameterDict({stream: nn.Parameter(start(grid, device=device)) for stream in streams})
 
     def forward(self) -> dict[str, Tensor]:
