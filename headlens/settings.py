@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -18,7 +18,7 @@ _LARGEST_FLOAT = 1e38  # of float32, in which a detector computes
 
 
 class Settings:
-    """What both tables of ``config.toml`` can do; a frozen dataclass inherits from it.
+    """What the tables of ``config.toml`` can do; a frozen dataclass inherits from it.
 
     Its fields are whole or finite numbers, booleans, strings out of a few, and tuples of these.
     """
@@ -33,13 +33,16 @@ class Settings:
         """From a table of ``config.toml``.
 
         Raises:
-            ConfigError: a field that does not exist, or a value of another type.
+            ConfigError: a field that does not exist, or must be there and is not, or a value of another type.
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__} is read from a table, not from {_short(values)}")
         known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         if unknown := [name for name in values if name not in known]:
             raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; there are {', '.join(known)}")
+        given = {*values, *(field.name for field in fields(cls) if field.default is not MISSING)}  # type: ignore[arg-type]
+        if absent := [name for name in known if name not in given]:
+            raise ConfigError(f"{cls.__name__} has no {absent[0]}; it has {', '.join(known)}")
         return cls(**values)
 
     def table(self) -> dict[str, Any]:

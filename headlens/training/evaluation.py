@@ -28,7 +28,6 @@ from headlens.metrics.table import KEYS
 from headlens.provenance import computed, provenance, together
 from headlens.results import Result, beside, read_parquet, save_frame
 from headlens.training.counting import Bounds, PixelCounts, truths
-from headlens.training.undefined import undefined
 from headlens.units import Unit, check_unit
 
 if TYPE_CHECKING:
@@ -99,7 +98,20 @@ class Evaluation(Result):
         procedural:industrial/aux: image metrics of nut are undefined: no image is anomalous
         procedural:industrial/aux: pixel metrics of all categories are undefined: no mask is known
         """
-        return list(undefined(self.frame, self.scores))
+        lines = []
+        for dataset, metrics in self.frame.groupby("dataset", sort=False):
+            images = self.scores[self.scores["dataset"] == dataset]
+            why: dict[tuple[str, str], list[str]] = {}
+            for level, score in (("image", "joint"), ("pixel", "pixel")):
+                rows = metrics[metrics["score"] == score]
+                if rows.empty:
+                    why[level, "no mask is known"] = ["all categories"]
+                for category in rows.loc[rows["value"].isna(), "category"].unique():
+                    reason = _reason(images[images["category"] == category], level == "pixel")
+                    why.setdefault((level, reason), []).append(str(category))
+            for (level, reason), named in why.items():
+                lines.append(f"{dataset}: {level} metrics of {', '.join(named)} are undefined: {reason}")
+        return lines
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the table of the joint score."""
@@ -278,3 +290,17 @@ def _metrics(data: DataSet, scored: pd.DataFrame, certified: dict[str, Bounds]) 
         if data.has_masks:
             for name, value in values(certified[category]).items():
                 yield (*keys, "pixel", name, float(value))
+
+
+def _reason(images: pd.DataFrame, pixel: bool) -> str:
+    """Why metrics of the images of one category are undefined."""
+    labels = images["anomalous"]
+    if images.empty:
+        return "no image could be read"
+    if pixel and not (images["has_mask"] & (labels == True)).any():  # noqa: E712 None is neither
+        return "no anomalous image has a mask that can be used"
+    if pixel:
+        return "every pixel is anomalous, or none"
+    if labels.isna().all():
+        return "no image is labelled"
+    return "no image is anomalous" if not (labels == True).any() else "no image is normal"  # noqa: E712

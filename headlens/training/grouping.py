@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError
-from headlens.training.distinct import check_distinct
+from headlens.provenance import learned_sha256
 from headlens.training.run import Run
 
 
@@ -59,7 +59,7 @@ def grouped(runs: Sequence[Run]) -> Group:
         else:
             group.left_out[run.folder.name] = f"differs from {names[0]} in {', '.join(sorted(changed))}"
     for seeds in (group.whole, *group.without.values()):
-        check_distinct(seeds)
+        _check_distinct(seeds)
     return group
 
 
@@ -79,8 +79,17 @@ def seeds_of(runs: Sequence[Run]) -> list[list[Run]]:
         group = next((group for group in groups if _differing(run, group[0]) <= {"images"}), None)
         groups.append([run]) if group is None else group.append(run)
     for group in groups:
-        check_distinct(group)
+        _check_distinct(group)
     return groups
+
+
+def _check_distinct(runs: Iterable[Run]) -> None:
+    """Raises ConfigError where two have learned the same, to the bit: a copy of a run, or another path to it."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        first = seen.setdefault(learned_sha256(run.detector), run)
+        if first is not run:
+            raise ConfigError(f"{first.folder} and {run.folder} are the same run; a run counts once, leave one out")
 
 
 def differing(run: Run, other: Run) -> set[str]:

@@ -22,13 +22,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from headlens.backbone.config import POSITION_RULES
+from headlens.backbone.config import PositionRule
 from headlens.detectors.detector import MethodConfig
 from headlens.detectors.methods.registry import config_of, table_of
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.files import MOST_TEXT, read_regular, read_text
 from headlens.printing import reason
+from headlens.settings import Settings
 from headlens.training.shipped import NAMES, expected_sha256
 from headlens.version import __version__
 
@@ -41,7 +42,6 @@ FORMAT = 2
 CONFIG, MODEL, CARD, LOG = "config.toml", "model.safetensors", "card.json", "log.csv"
 _MOST_CONFIG = 2**20  # bytes
 _TABLES = ("backbone", "detector", "training")
-_BACKBONE = ("name", "weights", "image_size", "position_rule")
 _CARD: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(
         ("backbone", "detector", "training", "metrics", "painted", "imported", "versions"), (dict, "a table")
@@ -51,6 +51,21 @@ _CARD: dict[str, tuple[type | tuple[type, ...], str]] = {
     "skipped": ((list, dict), "names of images, with reasons"),
     **dict.fromkeys(("unmasked", "adjusted"), (dict, "names of images, with reasons")),
 }
+
+
+@dataclass(frozen=True)
+class BackboneTable(Settings):
+    """Table ``backbone`` of ``config.toml``: of the CLIP, its weights, height and width of images, and positions."""
+
+    name: str
+    weights: str
+    image_size: tuple[int, int]
+    position_rule: PositionRule
+
+    @classmethod
+    def in_card(cls, backbone: Mapping[str, Any]) -> BackboneTable:
+        """The same of what ``card.json`` says of a backbone, which is more."""
+        return cls.of({name: value for name, value in backbone.items() if name in cls.__annotations__})
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ class Description:
     """
 
     folder: Path
-    backbone: dict[str, Any]
+    backbone: BackboneTable
     config: MethodConfig
     training: TrainingConfig | None
     card: dict[str, Any]
@@ -92,7 +107,7 @@ def read_description(folder: Path) -> Description:
     return described
 
 
-def _read_config(path: Path) -> tuple[dict[str, Any], MethodConfig, TrainingConfig | None]:
+def _read_config(path: Path) -> tuple[BackboneTable, MethodConfig, TrainingConfig | None]:
     """The tables ``backbone``, ``detector`` and ``training``."""
     _check_shipped(path)
     try:
@@ -105,7 +120,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], MethodConfig, TrainingConf
         if absent := [name for name in _TABLES[:2] if name not in tables]:
             raise ConfigError(f"there is no table [{absent[0]}]")
         training = TrainingConfig.of(tables["training"]) if "training" in tables else None
-        return _backbone(tables["backbone"]), config_of(tables["detector"]), training
+        return BackboneTable.of(tables["backbone"]), config_of(tables["detector"]), training
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -141,7 +156,7 @@ def _check_same(described: Description) -> None:
     folder, card, training = described.folder, described.card, described.training
     try:
         pairs = [
-            (described.backbone, {name: card["backbone"].get(name) for name in _BACKBONE}),
+            (described.backbone.table(), BackboneTable.in_card(card["backbone"]).table()),
             (table_of(described.config), table_of(config_of(card["detector"]))),
         ]
         if training is not None and "training" in card:
@@ -208,22 +223,6 @@ def read_tensors(folder: Path, digest: str, shapes: Mapping[str, tuple[int, ...]
             continue
         raise RunError(f"{path} does not hold what {CONFIG} describes: {what}; copy the run again")
     return tensors
-
-
-def _backbone(table: Any) -> dict[str, Any]:
-    """The table ``backbone``, if it is one."""
-    if not isinstance(table, Mapping) or set(table) != set(_BACKBONE):
-        raise ConfigError(f"[backbone] has {', '.join(_BACKBONE)}, and nothing else")
-    for name in ("name", "weights"):
-        if not isinstance(table[name], str):
-            raise ConfigError(f"{name} is {reprlib.repr(table[name])}; it is text")
-    size = table["image_size"]
-    if not isinstance(size, list) or [type(side) for side in size] != [int, int]:
-        raise ConfigError(f"image_size is {reprlib.repr(size)}; it is height and width")
-    if table["position_rule"] not in POSITION_RULES:
-        rule = reprlib.repr(table["position_rule"])
-        raise ConfigError(f"position_rule is {rule}; it can be {', '.join(POSITION_RULES)}")
-    return dict(table)
 
 
 def _check_shipped(path: Path) -> None:

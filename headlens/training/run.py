@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +24,17 @@ from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import TrainingConfig
 from headlens.devices import device_of
 from headlens.errors import ConfigError, HeadlensError, RunError
-from headlens.files import write_atomically
 from headlens.locking import locked
 from headlens.predict import Image, predict
+from headlens.provenance import versions
+from headlens.results import write
 from headlens.training.reading import (
     CARD,
     CONFIG,
     FORMAT,
     LOG,
     MODEL,
+    BackboneTable,
     Description,
     exists,
     read_description,
@@ -42,9 +42,6 @@ from headlens.training.reading import (
 )
 from headlens.training.shipped import folders
 from headlens.units import with_unit
-from headlens.version import __version__
-
-_PACKAGES = ("torch", "open_clip_torch", "transformer-lens", "accelerate")
 
 
 @dataclass(frozen=True)
@@ -160,12 +157,7 @@ def save_run(
 
     provenance = asdict(detector.backbone.provenance)
     tables = {
-        "backbone": {
-            "name": provenance["name"],
-            "weights": provenance["weights"],
-            "image_size": list(provenance["image_size"]),
-            "position_rule": provenance["position_rule"],
-        },
+        "backbone": BackboneTable.in_card(provenance).table(),
         "detector": table_of(detector.config),
         **({"training": training.table()} if training is not None else {}),
     }
@@ -180,21 +172,13 @@ def save_run(
         **{name: table for name, table in tables.items() if name != "backbone"},
         **({"seed": training.seed} if training is not None else {}),
         "model_sha256": sha256(weights).hexdigest(),
-        "versions": {
-            "headlens": __version__,
-            **{name: version(name) for name in _PACKAGES},
-            "python": sys.version.split()[0],
-        },
+        "versions": versions("torch", "open_clip_torch", "transformer-lens", "accelerate"),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / MODEL, weights)
-        write_atomically(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
-        if log:
-            write_atomically(folder / LOG, pd.DataFrame(log).to_csv(index=False, lineterminator="\n").encode())
-        write_atomically(folder / CONFIG, tomli_w.dumps(tables).encode())  # last: it says that the run is finished
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written ({error}); name another folder, or make room") from error
+    write(folder / MODEL, weights)
+    write(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
+    if log:
+        write(folder / LOG, pd.DataFrame(log).to_csv(index=False, lineterminator="\n").encode())
+    write(folder / CONFIG, tomli_w.dumps(tables).encode())  # last: it says that the run is finished
     return card
 
 
@@ -246,12 +230,11 @@ def load_runs(
     >>> [run.folder.name for run in load_runs("mini-medical")]
     ['mini-medical-0', 'mini-medical-1', 'mini-medical-2']
     """
-    loaded, backbones = [], dict[str, Backbone]()
+    loaded, backbones = [], dict[BackboneTable, Backbone]()
     for folder in [folder for name in names for folder in _folders(name)]:
         described = read_description(folder)
-        key = json.dumps(described.backbone)
-        loaded.append(_load(described, backbones.get(key), weights, device))
-        backbones[key] = loaded[-1].detector.backbone
+        loaded.append(_load(described, backbones.get(described.backbone), weights, device))
+        backbones[described.backbone] = loaded[-1].detector.backbone
     return loaded
 
 
@@ -270,14 +253,14 @@ def _load(
         vision, text = backbone.vision.cfg, backbone.text.cfg
     else:
         with _trained_on(folder, about):
-            arch = architecture(about["name"])
+            arch = architecture(about.name)
         vision, text = arch.vision, arch.text
     try:
-        for side in about["image_size"]:
+        for side in about.image_size:
             check_size(side, vision, "image_size")
         if training is not None and training.size:
             check_size(training.size, vision)
-        config.check_fits(vision, text, about["name"])
+        config.check_fits(vision, text, about.name)
     except ConfigError as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from error
     tensors = read_tensors(folder, card["model_sha256"], config.learned_shapes(vision, text))
@@ -288,7 +271,7 @@ def _load(
         _check_backbone(folder, backbone, card)
     detector = build(backbone, config)
     detector.load_state_dict(tensors)
-    detector.size = (training.size if training is not None else 0) or about["image_size"][0]
+    detector.size = (training.size if training is not None else 0) or about.image_size[0]
     if "imported" in card:  # older versions wrote settings of training, which were not those of its authors
         training = None
     return Run(folder, detector.requires_grad_(False).eval(), training, card)
@@ -307,33 +290,33 @@ def _check_backbone(folder: Path, backbone: Backbone, card: Mapping[str, Any]) -
 
 
 @contextmanager
-def _trained_on(folder: Path, about: Mapping[str, Any]) -> Iterator[None]:
+def _trained_on(folder: Path, about: BackboneTable) -> Iterator[None]:
     """Errors of the backbone say whose it is."""
     try:
         yield
     except HeadlensError as error:
         raise type(error)(
-            f"{folder} was trained on {about['name']} with weights {about['weights']!r}, which cannot be loaded "
+            f"{folder} was trained on {about.name} with weights {about.weights!r}, which cannot be loaded "
             f"({error}); name their file with --weights, in Python weights="
         ) from error
 
 
 def _backbone(
-    about: Mapping[str, Any],
+    about: BackboneTable,
     card: Mapping[str, Any],
     weights: str | Path | None,
     device: str | torch.device | None,
     dtype: torch.dtype,
 ) -> Backbone:
     """As tables ``backbone`` of ``config.toml`` and of ``card.json`` say."""
-    stored = about["weights"]
+    stored = about.weights
     random = re.fullmatch(r"random \(seed (-?\d{1,18})\)", stored)
     embedded = stored.startswith("embedded")
     return load_backbone(
-        about["name"],
+        about.name,
         weights if weights is not None else None if random or embedded else stored,
-        tuple(about["image_size"]),
-        position_rule=about["position_rule"],
+        about.image_size,
+        position_rule=about.position_rule,
         act_fn=card.get("act_fn") if card.get("act_fn_known") is True else None,
         device=device,
         dtype=dtype,

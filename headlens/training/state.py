@@ -15,8 +15,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from headlens.errors import RunError
-from headlens.files import read_regular, write_atomically
+from headlens.files import read_regular
 from headlens.printing import reason
+from headlens.results import write
 
 STATE = "state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of each parameter
@@ -48,12 +49,7 @@ def save_state(
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = {"log": json.dumps(log), "same": json.dumps(same), "stage": str(stage)}
-    content = save(tensors, {**about, "sha256": _digest(tensors, about)})
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / STATE, content)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written ({error}); name another folder, or make room") from error
+    write(out / STATE, save(tensors, {**about, "sha256": _digest(tensors, about)}))
 
 
 @dataclass(frozen=True)

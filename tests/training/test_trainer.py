@@ -16,6 +16,7 @@ from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, RunError
+from headlens.files import write_atomically
 from headlens.training.calibration import best_threshold
 from headlens.training.evaluation import evaluate
 from headlens.training.features import FeatureStore
@@ -355,10 +356,12 @@ def test_nothing_is_kept_of_a_tower_that_learns(clip, pictures):
 
 def test_a_full_disk_at_the_end_costs_no_training(clip, pictures, headclip, tmp_path, monkeypatch):
     def full(path, content):
-        raise OSError(28, "No space left on device")
+        if path.name == "model.safetensors":
+            raise OSError(28, "No space left on device")
+        write_atomically(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("headlens.training.run.write_atomically", full)
+        patch.setattr("headlens.results.write_atomically", full)
         with pytest.raises(RunError, match="No space left"):
             train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path / "run", cpu=True)
     begun = []
