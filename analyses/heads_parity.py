@@ -1,7 +1,7 @@
 """The exact sweep against the plain way, one hooked forward for every head: the whole grid, both streams, one run.
 
     python analyses/heads_parity.py --per-category 10
-    python analyses/heads_parity.py --per-category 1 --layers 17 18 --device cpu
+    python analyses/heads_parity.py --per-category 2 --layers 17 18 --device cpu
 
 Everything in float64. The plain way silences a head by a hook at its output, goes through the whole tower again and
 through the detector's own ``score``; its metrics are exact, and computed for every sixteenth head.

@@ -124,7 +124,7 @@ def test_two_processes_train_two_stages_as_one_and_go_on_to_the_same_bits(place,
 def test_a_killed_process_ends_the_other_and_one_goes_on_to_the_same_bits(place, ended, monkeypatch):
     (code, at, _, said), (dead, before, _, _) = ended
     assert (code, dead) == (1, -9), said[-3000:]
-    assert at - before < 20  # its own two batches, and no timeout
+    assert at - before < 120  # its own two batches, and no timeout, which is longer
     last = said.strip().splitlines()[-1]
     assert last.startswith("headlens: another process of this run has ended") and "Traceback" not in said
     lens = place / "cut" / "lens"
