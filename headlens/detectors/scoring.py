@@ -94,7 +94,7 @@ class Prediction:
             raise ShapeError(f"image {image} does not exist; there are {len(self)}, counted from 0")
         shown = self.anomaly_map[image].detach().cpu().numpy()
         title = f"joint score {float(self.joint_score[image]):.2f}"
-        fig, axes = plots.anomaly_map(shown, ax, limits=plots.limits_of([shown], self.unit), title=title)
+        fig, axes = plots.overlay(None, shown, title, ax, plots.limits_of([shown], self.unit), unit=self.unit)
         return (plots.signed(fig, made_by(self.provenance)) if ax is None and self.provenance else fig), axes
 
     def save(self, path: str | Path) -> Path:

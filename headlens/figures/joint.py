@@ -12,7 +12,7 @@ from headlens.errors import ConfigError
 from headlens.figures.context import Domain, FigureContext
 from headlens.figures.spec import FigureSpec, RenderedFigure, images_of, made_on, with_interval
 from headlens.metrics import image_metrics
-from headlens.plots.joint import mixtures, score_plane
+from headlens.plots.scatter import mixtures, score_plane
 from headlens.plots.style import COLUMN
 
 ALPHAS = np.linspace(0, 1, 41)

@@ -81,7 +81,7 @@ class Ablation(Result):
         return [html.table(rows, about)]
 
     def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
-        """Effects as a figure; see ``headlens.plots.ablation.ablation``."""
+        """Effects as a figure; see ``headlens.plots.ablation``."""
         means = self.summary[self.summary["category"] == MEAN]
         fig, axes = plots.ablation(means, ax, metric, stream)
         return (plots.signed(fig, self.made_by) if ax is None else fig), axes

@@ -95,7 +95,7 @@ class MetricTable(Result):
             metrics: which; those that are undefined everywhere are left out.
             title: above it.
         """
-        from headlens.plots.metrics import metric_points
+        from headlens.plots.intervals import metric_points
         from headlens.plots.style import signed
 
         fig, drawn = metric_points(self.frame, _known(metrics), ax, title=title)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -13,9 +14,6 @@ from headlens.plots.display import colour_bar, draw, outline, panel, smaller
 from headlens.plots.overlay import overlay
 from headlens.plots.style import axes_of, colours, signed
 from headlens.units import Unit
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 PANELS = ("image", "anomaly map", "attribution")
 _REACH = 0.995  # of the pixels lie within the colours; single ones beyond would leave all others pale

@@ -6,15 +6,13 @@ where their values belong; axes count the image's pixels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colorbar import Colorbar
-    from matplotlib.image import AxesImage
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.image import AxesImage
 
 LONGEST = 1024
 """Pixels along a side that are drawn: figures have no more, and matplotlib takes a hundred bytes for each."""

@@ -81,20 +81,17 @@ def gallery(
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         ax.set_ylabel(name.replace("_", "\n"), fontsize="small")
-    bars: list[tuple[dict[str, Any], str, dict[float, str]]] = [
-        (
-            {"norm": Normalize(low, high), "cmap": CMAP},
-            MAP_LABEL[unit],
-            {tick: f"{tick:.2g}" for tick in (low, (low + high) / 2, high)},
-        )
-    ]
+
+    def bar(scale: dict[str, Any], text: str, ticks: dict[float, str]) -> None:
+        drawn = fig.colorbar(ScalarMappable(**scale), ax=list(axes.flat), location="bottom", aspect=45, pad=0.012)
+        drawn.set_label(text, fontsize="small")
+        drawn.set_ticks(list(ticks), labels=list(ticks.values()))
+
+    middle = (low + high) / 2
+    bar({"norm": Normalize(low, high), "cmap": CMAP}, MAP_LABEL[unit], {at: f"{at:.2g}" for at in (low, middle, high)})
     if set(methods) - set(unsigned):
-        bars.append((colours(1.0), label, {-1: "−end", 0: "0", 1: "+end"}))
+        bar(colours(1.0), label, {-1: "−end", 0: "0", 1: "+end"})
     if without := [name for name in methods if name in unsigned]:
         of = f" ({', '.join(without)})" if len(without) < len(methods) else ""
-        bars.append((colours(1.0, signed=False), label + of, {0: "0", 1: "end"}))
-    for scale, text, ticks in bars:
-        bar = fig.colorbar(ScalarMappable(**scale), ax=list(axes.flat), location="bottom", aspect=45, pad=0.012)
-        bar.set_label(text, fontsize="small")
-        bar.set_ticks(list(ticks), labels=list(ticks.values()))
+        bar(colours(1.0, signed=False), label + of, {0: "0", 1: "end"})
     return fig, axes

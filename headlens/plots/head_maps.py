@@ -7,19 +7,16 @@ within the outlined peak, and can be read off the colour bar.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from headlens.plots.display import draw, outline, panel
 from headlens.plots.style import axes_of, colours, signed
 from headlens.plots.text import font, wrapped
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
 
 
 def head_maps(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -15,9 +16,6 @@ from matplotlib.ticker import MaxNLocator
 from headlens.plots.display import draw, outline, panel
 from headlens.plots.style import COLOURS, PALETTE, colours, signed
 from headlens.plots.text import font, plain, wrapped
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _LOOKS = "#00e5ff"
 
@@ -68,8 +66,6 @@ def head_view(
     size = (3.3 + max(width, 2.2) * 1.1 * len(panels), 3.2 + max(height, 0.9))
     fig = Figure(figsize=size, layout="constrained")
     axes = fig.subplots(2, 1 + len(panels), squeeze=False, height_ratios=[max(height, 0.9), max(height, 1.6)])
-    rows, columns = next(iter(panels.values())).attention.shape
-    box = None if looks is None else (shape[1] / columns, shape[0] / rows)  # of a patch
     draw(axes[0, 0], image, shape)
     axes[0, 0].set_title(wrapped(name, 2.6), fontsize="small", **font())
     _weights(axes[1, 0], weights, stream, layer, number)
@@ -87,9 +83,12 @@ def head_view(
     for ax in (axes[0, 0], *axes[:, 1:].flat):
         outline(ax, mask, shape)
         ax.set_axis_off()
-    if looks is not None and box is not None:
-        for ax in (axes[0, 0], *axes[0, 1:]):
-            ax.add_patch(_box(looks[1] * box[0] - 0.5, looks[0] * box[1] - 0.5, *box))
+    if looks is not None:
+        rows, columns = next(iter(panels.values())).attention.shape
+        high, wide = shape[0] / rows, shape[1] / columns  # of a patch
+        for ax in axes[0]:
+            corner = (looks[1] * wide - 0.5, looks[0] * high - 0.5)
+            ax.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=_LOOKS, linewidth=1.5))
     fig.colorbar(seen, ax=list(axes[0, 1:]), label="attention", shrink=0.9)
     into = "image margin (logits)" if stream == "global" else "patch margins (logits)"
     fig.colorbar(drawn, ax=list(axes[1, 1:]), label=f"part of {into}", shrink=0.9)
@@ -116,7 +115,3 @@ def _weights(ax: Axes, weights: pd.DataFrame, stream: str, layer: int, number: i
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handletextpad=0.1)
     sns.despine(ax=ax)
-
-
-def _box(x: float, y: float, width: float, height: float) -> Rectangle:
-    return Rectangle((x, y), width, height, fill=False, edgecolor=_LOOKS, linewidth=1.5)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
-import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
 
 from headlens.errors import ShapeError
-from headlens.plots.style import GREY, axes_of, colours
+from headlens.plots.style import GREY, axes_of, colours, finished
 from headlens.plots.text import font, plain
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-
-def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6, title: str = "") -> tuple[Figure, Axes]:
+def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6) -> tuple[Figure, Axes]:
     """A bar for each phrase, that begins where the last one's ended; the heads that write most, the strongest on top.
 
     A black line is what as many directions explain by chance. Bars are red where the head writes more along the phrase
@@ -27,7 +22,6 @@ def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6, title: 
         frame: of ``headlens.heads.naming.Naming``.
         ax: where to draw; a new figure when None.
         most: how many heads.
-        title: above it.
 
     Raises:
         ShapeError: no head with a phrase.
@@ -62,9 +56,7 @@ def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6, title: 
     ax.set_yticks(list(ticks), [plain(phrase, 60) for phrase in ticks.values()], fontsize=8, **font())
     ax.set_ylim(y - 0.4, -0.7)
     ax.set_xlim(0, 1)
-    ax.set_xlabel("share of the head's variance, added up (black: by chance)")
-    ax.set_title(title, fontsize=10)
-    sns.despine(ax=ax)
+    finished(ax, "share of the head's variance, added up (black: by chance)")
     if scale is not None:
         fig.colorbar(scale, ax=ax, fraction=0.03, pad=0.02, label="correlation with anomalies")
     return fig, ax

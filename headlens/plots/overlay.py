@@ -1,20 +1,19 @@
-"""An image with its anomaly map on top, on a scale that all images share."""
+"""Images with their anomaly maps on top, one or several side by side, on a scale that all images share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from headlens.plots.display import colour_bar, draw, panel, smaller
-from headlens.plots.style import axes_of
+from headlens.plots.display import colour_bar, draw, outline, panel, smaller
+from headlens.plots.style import axes_of, signed
 from headlens.plots.text import font, plain, wrapped
 from headlens.units import Unit
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 CMAP = "magma"
 MAP_LABEL: dict[Unit, str] = {"probability": "anomaly map", "logit": "anomaly map (logits)"}
@@ -35,7 +34,7 @@ def limits_of(maps: Iterable[np.ndarray], unit: Unit = "probability") -> tuple[f
 
 
 def overlay(
-    image: np.ndarray,
+    image: np.ndarray | None,
     anomaly_map: np.ndarray,
     title: str = "",
     ax: Axes | None = None,
@@ -50,30 +49,32 @@ def overlay(
     own range: stretched to it, the map of a normal image looks alarming.
 
     Args:
-        image: [H, W, 3] uint8.
+        image: [H, W, 3] uint8; None draws the map alone.
         anomaly_map: [H, W], or smaller: it is stretched over the image.
         title: above it.
         ax: where to draw; a new figure when None.
         limits: of the colours; see ``limits_of``.
         bar: draw a colour bar; without it, one may serve several images.
-        shape: height and width of the image where it was resized; those of ``image`` when None.
+        shape: height and width of the image where it was resized; those of ``image``, or the map, when None.
         unit: of the map.
 
     >>> fig, ax = overlay(np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9)))
     >>> len(ax.images)
     2
     """
-    shape = shape or (image.shape[0], image.shape[1])
+    size = anomaly_map.shape if image is None else image.shape
+    shape = shape or (size[0], size[1])
     if ax is None:
         width, height = panel(shape, 4.2)
         room = max(width, 3.0)  # for the title
         fig = Figure(figsize=(room + 1.0, height + (1.6 if height < 1 else 0.6)), layout="compressed")
         ax, title = fig.subplots(), wrapped(title, room)
     else:
-        fig, title = ax.figure, plain(title)  # type: ignore[assignment]
-    draw(ax, smaller(image).mean(2), shape, cmap="gray", vmin=0, vmax=255)
-    shown = smaller(anomaly_map)
-    density = 0.85 * np.clip((np.nan_to_num(shown) - limits[0]) / (limits[1] - limits[0]), 0, 1)
+        fig, title = axes_of(ax)[0], plain(title)
+    shown, density = smaller(anomaly_map), None
+    if image is not None:
+        draw(ax, smaller(image).mean(2), shape, cmap="gray", vmin=0, vmax=255)
+        density = 0.85 * np.clip((np.nan_to_num(shown) - limits[0]) / (limits[1] - limits[0]), 0, 1)
     colours = {"cmap": CMAP, "vmin": limits[0], "vmax": limits[1], "interpolation": "nearest"}
     shades = draw(ax, shown, shape, alpha=density, **colours)
     if bar:
@@ -83,26 +84,45 @@ def overlay(
     return fig, ax
 
 
-def anomaly_map(
-    values: np.ndarray, ax: Axes | None = None, *, limits: tuple[float, float] = (0, 1), title: str = ""
-) -> tuple[Figure, Axes]:
-    """A map without its image, with a colour bar.
+def sheet(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray | None] = (),
+    maps: Sequence[np.ndarray] = (),
+    *,
+    titles: Sequence[str] = (),
+    map_titles: Sequence[str] = (),
+    unit: Unit = "probability",
+    made_by: str = "",
+) -> tuple[Figure, np.ndarray]:
+    """A row of images, and a row of their anomaly maps where there are any, on one scale.
 
     Args:
-        values: [h, w].
-        ax: where to draw; a new figure when None.
-        limits: of the colours; see ``limits_of``.
-        title: above it.
+        images: [H, W, 3] uint8 each.
+        masks: [H, W] each, what to outline; None where there is nothing.
+        maps: [H, W] each.
+        titles: above images.
+        map_titles: above maps.
+        unit: of the maps.
+        made_by: a line at the foot.
 
-    >>> fig, ax = anomaly_map(np.zeros((8, 9)), title="joint score 0.50")
-    >>> len(ax.images)
-    1
+    >>> fig, axes = sheet([np.zeros((8, 8, 3), np.uint8)] * 3, maps=[np.zeros((8, 8))] * 3)
+    >>> axes.shape
+    (2, 3)
     """
-    shape = (values.shape[0], values.shape[1])
-    width, height = panel(shape, 4.2)
-    fig, ax = axes_of(ax, width + 1.0, height + 0.6)
-    shades = draw(ax, values, shape, cmap=CMAP, vmin=limits[0], vmax=limits[1], interpolation="nearest")
-    colour_bar(ax, shades, "anomaly map", shape)
-    ax.set_title(plain(title), fontsize="small", **font())
-    ax.set_axis_off()
-    return fig, ax
+    rows = 2 if len(maps) else 1
+    tallest = max(panel(image.shape[:2], 2.3)[1] for image in images)
+    fig = Figure(figsize=(2.4 * len(images) + 0.6, (max(tallest, 0.7) + 0.4) * rows), layout="constrained")
+    axes = fig.subplots(rows, len(images), squeeze=False)
+    for number, (ax, image) in enumerate(zip(axes[0], images, strict=True)):
+        draw(ax, image)
+        outline(ax, masks[number] if len(masks) else None)
+        ax.set_title(wrapped(titles[number], 2.3) if len(titles) else "", fontsize="small", **font())
+        ax.set_axis_off()
+    if len(maps):
+        limits = limits_of(maps, unit)
+        for number, (ax, shown) in enumerate(zip(axes[1], maps, strict=True)):
+            title = map_titles[number] if len(map_titles) else ""
+            overlay(images[number], shown, title, ax, limits, bar=False)
+        scale = ScalarMappable(Normalize(*limits), CMAP)
+        fig.colorbar(scale, ax=list(axes.flat), shrink=0.6, label=MAP_LABEL[unit])
+    return (signed(fig, made_by) if made_by else fig), axes

@@ -1,17 +1,19 @@
-"""Two numbers of every head against each other."""
+"""Points in a plane: two numbers of each head, or both parts of images' joint scores, and how mixtures of them rank."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from headlens.plots.style import COLOURS, DEPTH, axes_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from headlens.plots.overlay import limits_of
+from headlens.plots.style import COLOURS, DEPTH, PALETTE, axes_of, finished
+from headlens.plots.text import plain
+from headlens.units import Unit
 
 _NAMED = 3
 
@@ -40,15 +42,10 @@ def scatter(
     for stream, points in shown.groupby("stream", sort=False):
         filled = points[marked].astype(bool) if marked else points[x] > 0
         colour = COLOURS[str(stream)]
-        faces = [colour if fill else "none" for fill in filled]
-        ax.scatter(
-            points[x], points[y], s=26, facecolors=faces, edgecolors=[colour], linewidths=1.1, label=f"{stream} heads"
-        )
-    ends = (
-        [min(shown[x].min(), shown[y].min()) / 1.5, max(shown[x].max(), shown[y].max()) * 1.5]
-        if len(shown)
-        else [0.1, 1]
-    )
+        look: dict[str, Any] = {"facecolors": [colour if fill else "none" for fill in filled], "edgecolors": [colour]}
+        ax.scatter(points[x], points[y], s=26, linewidths=1.1, label=f"{stream} heads", **look)
+    values = shown[[x, y]].to_numpy(float)
+    ends = [values.min() / 1.5, values.max() * 1.5] if values.size else [0.1, 1]
     ax.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -56,11 +53,7 @@ def scatter(
     for place, row in enumerate(shown.loc[off].sort_values(y).itertuples()):  # staggered: neighbours stay readable
         at = (getattr(row, x), getattr(row, y))
         ax.annotate(row.variant, at, (-7, 4 + 6 * place), textcoords="offset points", ha="right", fontsize=7)
-    ax.set_title(title, fontsize=10)
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, fontsize=8, loc="upper left")
-    ax.spines[["top", "right"]].set_visible(False)
-    return fig, ax
+    return fig, finished(ax, title=title, legend="upper left" if len(shown) else None)
 
 
 def by_layer(
@@ -86,13 +79,88 @@ def by_layer(
     shown = frame[frame[y] > 0]
     ends = {"vmin": frame["layer"].min(), "vmax": frame["layer"].max()}
     for stream, points in shown.groupby("stream", sort=False):
-        marker = "^" if stream == "global" else "o"
-        ax.scatter(
-            points[x], points[y], s=7, c=points["layer"], marker=marker, cmap=DEPTH, linewidths=0, alpha=0.85, **ends
-        )
+        look = {"c": points["layer"], "cmap": DEPTH, "marker": "^" if stream == "global" else "o", "alpha": 0.85}
+        ax.scatter(points[x], points[y], s=7, linewidths=0, **look, **ends)
     if centre is not None:
         ax.axvline(centre, color="0.4", linewidth=0.6, linestyle=":", zorder=0)
     ax.set_yscale("log")
-    ax.set_title(title)
-    ax.spines[["top", "right"]].set_visible(False)
-    return fig, ax
+    return fig, finished(ax, title=title)
+
+
+_MANY = 2000  # points that a vector graphic bears
+
+
+def score_plane(
+    scores: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    alpha: float = 0.5,
+    threshold: float | None = None,
+    title: str = "",
+    pool: str = "maximum",
+    unit: Unit = "probability",
+) -> tuple[Figure, Axes]:
+    """A point for each image: the image score to the right, the pooled map upwards, a ring where it is normal.
+
+    Images on one dashed line have the same joint score.
+
+    Args:
+        scores: columns image, map and anomalous.
+        ax: where to draw; a new figure when None.
+        alpha: the map's share of the joint score.
+        threshold: the joint score whose line is drawn full.
+        title: above it.
+        pool: what was taken of the map.
+        unit: of scores and maps.
+
+    >>> rows = pd.DataFrame({"image": [0.1, 0.9], "map": [0.2, 0.8], "anomalous": [False, True]})
+    >>> fig, ax = score_plane(rows, threshold=0.5)
+    >>> ax.get_xlabel(), len(ax.collections)
+    ('CLS score', 2)
+    """
+    fig, ax = axes_of(ax, 3.2, 3.2)
+    for anomalous, look in ((False, {"facecolors": "none", "edgecolors": "0.45"}), (True, {"color": PALETTE[4]})):
+        points = scores[scores["anomalous"].eq(anomalous)]
+        marker, name = ("+", "anomalous") if anomalous else ("o", "normal")
+        many = len(scores) > _MANY
+        x, y = points["image"], points["map"]
+        ax.scatter(x, y, s=9, marker=marker, linewidths=0.6, label=name, rasterized=many, **look)
+    logits = " (logits)" if unit == "logit" else ""
+    low, high = limits_of([scores[["image", "map"]].to_numpy()], unit)
+    ends = np.array([low, high]) + 0.02 * (high - low) * np.array([-1, 1])
+    levels = [(level, "--", 0.5) for level in np.linspace(low, high, 6)[1:-1]]
+    for level, style, width in [*levels, *([(threshold, "-", 0.9)] if threshold is not None else [])]:
+        if alpha > 0:
+            ax.plot(ends, (level - (1 - alpha) * ends) / alpha, style, color="0.4", linewidth=width, zorder=0)
+        else:
+            ax.axvline(level, linestyle=style, color="0.4", linewidth=width, zorder=0)
+    ticks = [low, (low + high) / 2, high]
+    ax.set(xlim=ends, ylim=ends, xticks=ticks, yticks=ticks, aspect="equal")
+    return fig, finished(ax, f"CLS score{logits}", f"{pool} of the map{logits}", plain(title, 40))
+
+
+def mixtures(frame: pd.DataFrame, ax: Axes | None = None, *, alphas: Iterable[float] = ()) -> tuple[Figure, Axes]:
+    """AUROC over the map's share of the joint score, a thick line for each domain and a thin one for each of its runs.
+
+    Args:
+        frame: columns domain, run, alpha, auroc (percent).
+        ax: where to draw; a new figure when None.
+        alphas: where dotted lines stand.
+
+    >>> rows = [("industrial", 0, share, 80 + share) for share in (0.0, 0.5, 1.0)]
+    >>> fig, ax = mixtures(pd.DataFrame(rows, columns=["domain", "run", "alpha", "auroc"]), alphas=[0.5])
+    >>> ax.get_legend_handles_labels()[1]
+    ['industrial']
+    """
+    fig, ax = axes_of(ax, 3.2, 2.4)
+    colours = iter(PALETTE)
+    for domain, curves in frame.groupby("domain", sort=False):
+        colour = COLOURS.get(str(domain)) or next(colours)
+        for _, run in curves.groupby("run", sort=False):
+            ax.plot(run["alpha"], run["auroc"], color=colour, linewidth=0.5, alpha=0.6)
+        mean = curves.groupby("alpha")["auroc"].mean()
+        ax.plot(mean.index, mean, color=colour, linewidth=1.6, label=plain(domain, 24))
+    for alpha in alphas:
+        ax.axvline(alpha, color="0.4", linewidth=0.6, linestyle=":")
+    ax.set_xlim(0, 1)
+    return fig, finished(ax, "share of the map α  (0: CLS alone, 1: map alone)", "I-AUROC (%)", legend="best")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from headlens.errors import ConfigError
 from headlens.plots.text import font, plain
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 PALETTE = sns.color_palette("colorblind")
 COLOURS = {
@@ -146,6 +144,16 @@ def colours(values: Any, signed: bool = True, floor: float = 0.0, share: float =
     reach = (float(np.quantile(size, share)) or float(size.max())) if size.size else 0.0
     reach = max(reach, floor) or 1.0
     return {"cmap": DIVERGING if signed else RISING, "norm": Normalize(-reach if signed else 0.0, reach)}
+
+
+def finished(ax: Axes, x: str = "", y: str = "", title: str = "", legend: Any = None) -> Axes:
+    """Axes with their names, without the lines above and at the right; ``legend`` says where it stands, if anywhere."""
+    ax.set_title(title, fontsize="medium")
+    ax.set(**{name: text for name, text in (("xlabel", x), ("ylabel", y)) if text})
+    ax.spines[["top", "right"]].set_visible(False)
+    if legend is not None:
+        ax.legend(frameon=False, fontsize="small", loc=legend)
+    return ax
 
 
 def signed(fig: Figure, made_by: str) -> Figure:

@@ -62,7 +62,7 @@ class Summary(Result):
             metrics: which of ``COLUMNS``; those that are undefined everywhere are left out.
             title: above it.
         """
-        from headlens.plots.metrics import metric_points
+        from headlens.plots.intervals import metric_points
         from headlens.plots.style import signed
 
         fig, drawn = metric_points(self.frame, list(metrics), ax, title=title)

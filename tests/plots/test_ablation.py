@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from headlens.errors import ConfigError, ShapeError
-from headlens.plots.ablation import ablation
+from headlens.plots.effects import ablation
 from headlens.plots.grid import grid, grids
 from headlens.plots.scatter import scatter
 

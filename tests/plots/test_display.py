@@ -123,3 +123,11 @@ def test_titles_and_labels_of_an_attribution_are_inside_its_figure_and_cover_not
     for box in (named, labelled):
         assert box.x0 >= 0 and box.x1 <= fig.bbox.x1 and box.y0 >= 0 and box.y1 <= fig.bbox.y1
     assert not named.overlaps(labelled) and not named.overlaps(bar.get_window_extent())
+
+
+@pytest.mark.parametrize("unit", ["probability", "logit"])
+def test_a_map_alone_says_its_unit(unit):
+    fig, ax = overlay(None, np.array([[-3.0, 1.0]]), "joint score", limits=(-3.0, 1.0), unit=unit)
+    assert len(ax.images) == 1 and ax.images[0].get_alpha() is None
+    labels = [other.get_ylabel() + other.get_xlabel() for other in fig.axes if other is not ax]
+    assert labels == ["anomaly map" + (" (logits)" if unit == "logit" else "")]
