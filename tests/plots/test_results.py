@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from headlens.errors import ConfigError, HeadlensError
 from tests import test_html as every
 
-detector, make, state, threads, pictures = every.detector, every.make, every.state, every.threads, every.pictures
-results = every.results
+results, pytestmark = every.results, every.pytestmark
 PANELS = {  # in a new figure, without arguments
     "Weights": 2,
     "Contributions": 1,  # of the image margin, into which local heads write nothing
