@@ -94,7 +94,15 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_two_processes_make_the_files_of_one(place, ended):
     out, errors = "".join(end[2] for end in ended), "".join(end[3] for end in ended)
     assert (place / "two" / "scores.parquet").is_file(), errors[-3000:]
-    for once in ("4 steps on 20 images", "noise floor", "'in layer'", "| mean | mean |", "'separation'", "which of", "cls_peak"):
+    for once in (
+        "4 steps on 20 images",
+        "noise floor",
+        "'in layer'",
+        "| mean | mean |",
+        "'separation'",
+        "which of",
+        "cls_peak",
+    ):
         assert out.count(once) == 1, once
     assert errors.count("1 image of bolts left out: bolt/test/good/2 (") == 6  # once by each verb
     one, two = files(place / "one"), files(place / "two")
