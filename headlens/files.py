@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,6 +69,15 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     """The bytes of a regular file; see ``open_regular``."""
     with open_regular(path, most) as file:
         return file.read(-1 if most is None else most)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -43,6 +44,16 @@ def brief(error: object, most: int = 200) -> str:
         return line
     kept = line[: most - 1]
     return (kept.rsplit(" ", 1)[0] if " " in kept else kept) + " …"
+
+
+def did_you_mean(word: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """The end of a message about a name that does not exist; empty where no other is like it.
+
+    >>> did_you_mean("mvtek", ["mvtec", "visa"])
+    '; did you mean mvtec?'
+    """
+    near = get_close_matches(word, list(names), 1, cutoff)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def reason(error: Exception) -> str:

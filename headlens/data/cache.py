@@ -16,7 +16,7 @@ from torch import Tensor
 from headlens.data.decoding import RULES
 from headlens.data.mask_sources import MaskSource
 from headlens.data.preprocess import Prepared, Preprocess
-from headlens.data.samples import Record
+from headlens.data.samples import Record, stat_of
 from headlens.files import write_atomically
 
 _FORMAT = 4  # part of every key: raise it when entries are written in another way
@@ -31,19 +31,19 @@ class MemoryCache:
 
     def __init__(self, budget: int) -> None:
         self.budget, self.used = budget, 0
-        self._kept: dict[str, Prepared] = {}
+        self._entries: dict[str, Prepared] = {}
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Prepared | None:
         """What was put there, or None."""
-        return self._kept.get(key)
+        return self._entries.get(key)
 
     def put(self, key: str, prepared: Prepared) -> None:
         """Keep it, if it fits."""
         size = sum(tensor.nbytes for tensor in (prepared.image, prepared.mask) if tensor is not None)
         with self._lock:
-            if key not in self._kept and self.used + size <= self.budget:
-                self._kept[key] = prepared
+            if key not in self._entries and self.used + size <= self.budget:
+                self._entries[key] = prepared
                 self.used += size
 
 
@@ -82,13 +82,9 @@ class FolderCache:
 
         if not self._writable:
             return
-        tensors = {"image": prepared.image} | ({} if prepared.mask is None else {"mask": prepared.mask})
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        note = {
-            "checksum": _checksum(key, prepared),
-            "native": prepared.native,
-            "mask_note": prepared.mask_note,
-        }
+        tensors = {"image": prepared.image, "mask": prepared.mask}
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
+        note = {"checksum": _checksum(key, prepared), "native": prepared.native, "mask_note": prepared.mask_note}
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,11 +110,10 @@ def key_of(record: Record, preprocess: Preprocess) -> str | None:
     if isinstance(record.mask, MaskSource):
         facts.append(repr(record.mask))
     for path in record.files:
-        try:
-            stat = path.stat()
-        except (OSError, ValueError):  # ValueError: a name that no file can have
+        stat = stat_of(path)
+        if stat is None:
             return None
-        facts += [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+        facts += [str(path.resolve()), *stat]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -21,6 +21,7 @@ from headlens.data.mask_checks import Seen, of_image, of_marks, of_set, seen
 from headlens.data.mask_sources import files_of, read_marked
 from headlens.data.samples import DataSet, Record
 from headlens.errors import DataError
+from headlens.files import sha256_of
 from headlens.printing import printable
 
 if TYPE_CHECKING:
@@ -69,7 +70,14 @@ _HAS_NORMALS = {
     "dagm",
     "ksdd",
     "headct",
-}  # layouts with a place for them
+}  # have a place for them
+
+
+_ACROSS = {
+    "duplicate-across-splits": "split",
+    "duplicate-across-categories": "category",
+    "duplicate-across-labels": "anomalous",
+}
 
 
 @dataclass(frozen=True)
@@ -110,8 +118,8 @@ class Report:
     @property
     def counts(self) -> dict[str, int]:
         """How many of each kind, in the order of ``KINDS``, without those that do not occur."""
-        found = [problem.kind for problem in self.problems]
-        return {kind: found.count(kind) for kind in KINDS if kind in found}
+        counts = Counter(problem.kind for problem in self.problems)
+        return {kind: counts[kind] for kind in KINDS if kind in counts}
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -171,7 +179,6 @@ def check(
     problems += [Problem("reading", "", None, line) for line in getattr(dataset, "notes", ())]
     if not dataset.records:
         problems.append(Problem("empty", "", None, f"{dataset.name}: there is no picture in it"))
-
     masked = {record.category for record in dataset.records if record.anomalous and record.mask}
 
     def look(i: int) -> tuple[list[Problem], Seen | None]:
@@ -198,15 +205,18 @@ def contents(paths: Iterable[Path], workers: int | None = None) -> dict[Path, st
     """
     sizes: dict[int, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(paths):
-        if (size := _bytes(path)) is not None:
-            sizes[size].append(path)
-    found = {alike[0]: f"{size} bytes" for size, alike in sizes.items() if len(alike) == 1}
-    several = [path for alike in sizes.values() if len(alike) > 1 for path in alike]
+        with suppress(OSError):  # missing or closed files are reported where they are decoded
+            if path.is_file():
+                sizes[path.stat().st_size].append(path)
+    texts = {alike[0]: f"{size} bytes" for size, alike in sizes.items() if len(alike) == 1}
+
+    def digest(path: Path) -> None:
+        with suppress(OSError):
+            texts[path] = sha256_of(path)
+
     with ThreadPoolExecutor(workers) as pool:
-        for path, digest in zip(several, pool.map(_sha256, several), strict=True):
-            if digest:
-                found[path] = digest
-    return found
+        list(pool.map(digest, (path for alike in sizes.values() if len(alike) > 1 for path in alike)))
+    return texts
 
 
 def several(names: Sequence[str], most: int = 5) -> str:
@@ -221,25 +231,6 @@ def several(names: Sequence[str], most: int = 5) -> str:
 def _absent(path: Path) -> bool:
     """Whether there is nothing, or a folder: anything else is there, but may be no image."""
     return not os.path.exists(path) or os.path.isdir(path)  # noqa: PTH110, PTH112  (which raise nothing)
-
-
-def _bytes(path: Path) -> int | None:
-    """The size of a file; None when there is none, or none that one may look at."""
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except OSError:
-        return None
-
-
-def _sha256(path: Path) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError:
-        return None  # told where it is decoded
-    return digest.hexdigest()
 
 
 def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem], Seen | None]:
@@ -270,15 +261,14 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem
         mask = mask if size or isinstance(marks, Path) else None  # others may be drawn in the image's size
     kinds: Iterable[tuple[str, str]] = ()
     if not problems and (record.image is None or record.crop):  # what only the set itself knows how to read
+        mask = None
         try:
             pixels = dataset.pixels(i)
             mask = pixels.mask
-            kinds = [("empty-mask", pixels.mask_note)] if mask is None and pixels.mask_note else ()
+            kinds = [("empty-mask", pixels.mask_note)] if pixels.mask_note else ()
+            kinds = kinds if mask is None else of_marks(record, mask)
         except DataError as error:
             note("unreadable-image", record.image, str(error))
-            mask = None
-        if mask is not None:
-            kinds = of_marks(record, mask)
     elif mask is not None:
         kinds = of_marks(record, mask) if size is None else of_image(record, size, orientation, mask)
     for kind, message in kinds:
@@ -302,20 +292,15 @@ def _duplicates(records: Sequence[Record], content: Mapping[Path, str]) -> Itera
             alike[content[record.image], record.crop].append(record)
     for copies in alike.values():
         if len(copies) > 1:
-            kind = next((kind for kind, of in _ACROSS.items() if len(set(map(of, copies))) > 1), "duplicate")
+            kind = next(
+                (kind for kind, of in _ACROSS.items() if len({getattr(r, of) for r in copies}) > 1), "duplicate"
+            )
             first, *others = (f"{record.name} ({record.split})" for record in copies)
             yield Problem(kind, copies[0].name, copies[0].image, f"{first}: the same image as {several(others)}")
 
 
-_ACROSS: dict[str, Callable[[Record], object]] = {
-    "duplicate-across-splits": lambda record: record.split,
-    "duplicate-across-categories": lambda record: record.category,
-    "duplicate-across-labels": lambda record: record.anomalous,
-}
-
-
 def _normals(dataset: DataSet) -> Iterator[Problem]:
-    """Categories that are tested on without a normal picture to tell flaws from."""
+    """Categories that are tested on without a normal image to compare anomalies with."""
     tested = [record for record in dataset.records if record.split == "test" and record.anomalous is not None]
     normal = {record.category for record in tested if not record.anomalous}
     without = [name for name in dict.fromkeys(record.category for record in tested) if name not in normal]

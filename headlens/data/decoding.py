@@ -12,7 +12,7 @@ import math
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -44,12 +44,7 @@ _TWICE = ("RGB;16", "RGBA;16", "RGBX;16", _GREY_ALPHA)
 
 
 def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
-    """What is stored in the one frame of ``path``, upright.
-
-    Args:
-        path: a regular file, or a link to one.
-        max_pixels: that it may have.
-        alpha: its transparency, too.
+    """What is stored in the one frame of ``path``, upright, with its transparency if ``alpha``.
 
     Raises:
         DataError: see ``headlens.data.read_image``.
@@ -108,7 +103,8 @@ def _with_lower(upper: Stored, file: BinaryIO) -> np.ndarray:
 
     file.seek(0)
     with Image.open(file, formats=FORMATS) as picture:
-        picture.tile = [_made(tile)((*tile[:3], _lower(tile[3]))) for tile in picture.tile]
+        # a version of PIL has named tuples
+        picture.tile = [getattr(type(tile), "_make", tuple)((*tile[:3], _lower(tile[3]))) for tile in picture.tile]
         grey = _rawmode(picture.tile[0]) == "RGBA"
         lower = of_picture(picture).values
     if grey:
@@ -117,11 +113,6 @@ def _with_lower(upper: Stored, file: BinaryIO) -> np.ndarray:
     values <<= 8
     values |= lower
     return values
-
-
-def _made(tile: tuple) -> Callable[[tuple], tuple]:
-    """What makes a tuple into one like ``tile``: a version of PIL has named ones."""
-    return getattr(type(tile), "_make", tuple)
 
 
 def _rawmode(tile: tuple) -> str:
@@ -163,9 +154,8 @@ def _by_tifffile(file: BinaryIO, path: Path, max_pixels: int, alpha: bool) -> St
         if channels > 8 or depth > 1 or (channels > 1 and page.bitspersample < 8) or axes not in ("YX", "YXS", "SYX"):
             raise DataError(f"{path}: a TIFF of {channels} channels and depth {depth} ({axes}) is no image")
         if way not in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE") or compression not in _COMPRESSIONS:
-            raise _UnknownToTifffileError(
-                f"{path}: a TIFF in the colours {way}, compressed by {compression}; save it as PNG"
-            )
+            what = f"a TIFF in the colours {way}, compressed by {compression}"
+            raise _UnknownToTifffileError(f"{path}: {what}; save it as PNG")
         _refuse_bombs(page, file, path)
         values = page.asarray(maxworkers=1)
         orientation = page.tags.get(274)
@@ -201,11 +191,7 @@ def _refuse_bombs(page: TiffPage, file: BinaryIO, path: Path) -> None:
 def _allow(path: Path, size: tuple[int, int], max_pixels: int, width: int = 4) -> None:
     """Refuses an image by its width and height, before anything of it is decoded, and waits where others take much.
 
-    Args:
-        path: for errors.
-        size: of the image.
-        max_pixels: of four bytes, or more in proportion to the bytes of a pixel.
-        width: bytes of a pixel.
+    ``max_pixels`` are of four bytes, or more in proportion to ``width``, the bytes of a pixel.
     """
     if size[0] * size[1] > max_pixels:
         raise DataError(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from headlens.data.images import MAX_PIXELS, read_upright
 from headlens.data.mask_fit import fitted, upright
@@ -57,38 +56,30 @@ class FileSet(DataSet):
         if record.image is None:
             raise DataError(f"record {record.name!r} of {self.name} has no image file")
         image, orientation = read_upright(record.image, self.max_pixels)
+        height, width = image.shape[1:]
         mask, note = None, ""
         if record.mask is not None and (record.anomalous is not False or record.crop is not None):
-            size = (image.shape[1], image.shape[2])
             try:
-                stored = read_marked(record.mask, size, self.max_pixels)
-                mask = upright(stored, size, orientation)
+                stored = read_marked(record.mask, (height, width), self.max_pixels)
+                mask = upright(stored, (height, width), orientation)
                 if mask is not stored:
                     note = f"{record.mask}: drawn before its image was turned as its EXIF says; turned along"
             except DataError as error:
                 note = str(error)
         if record.crop is not None:
-            image, mask = self._part(record, record.crop, image, mask)
+            left, top, right, bottom = record.crop
+            if mask is not None and mask.shape != (height, width):
+                sizes = f"{mask.shape[1]}x{mask.shape[0]}, {record.image} is {width}x{height}"
+                raise DataError(f"{record.mask}: is {sizes}; parts of {record.name!r} can only be cut where they agree")
+            if bottom > height or right > width:
+                raise DataError(f"{record.image}: is {width}x{height}, too small for the part {record.crop}")
+            window = (..., slice(top, bottom), slice(left, right))
+            image, mask = image[window].clone(), None if mask is None else mask[window].clone()
         if record.anomalous is False:
             mask = torch.zeros(image.shape[1:], dtype=torch.bool)
         return fitted(Pixels(image, mask, note), record)
 
-    @staticmethod
-    def _part(
-        record: Record, crop: tuple[int, int, int, int], image: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """What of both is in the crop, which is one of the mask as well as of the image."""
-        left, top, right, bottom = crop
-        height, width = image.shape[1:]
-        if mask is not None and mask.shape != image.shape[1:]:
-            sizes = f"{mask.shape[1]}x{mask.shape[0]}, {record.image} is {width}x{height}"
-            raise DataError(f"{record.mask}: is {sizes}; parts of {record.name!r} can only be cut where they agree")
-        if bottom > height or right > width:
-            raise DataError(f"{record.image}: is {width}x{height}, too small for the part {crop}")
-        window = (..., slice(top, bottom), slice(left, right))
-        return image[window].clone(), None if mask is None else mask[window].clone()
-
     def where(self, keep: Callable[[Record], bool]) -> FileSet:
         """The same set with only the records for which ``keep`` is true."""
-        kept = filter(keep, self.records)
-        return FileSet(self.name, self.domain, kept, self.layout, self.max_pixels, self.root, self.notes)
+        records = filter(keep, self.records)
+        return FileSet(self.name, self.domain, records, self.layout, self.max_pixels, self.root, self.notes)

@@ -59,15 +59,14 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same with every tensor on ``device``."""
-        soon = (
-            torch.device(device).type != "cpu"
-        )  # on the way to a device nobody waits; on the way back, who reads must
-        moved = {
-            name: value.to(device, non_blocking=soon) for name, value in vars(self).items() if isinstance(value, Tensor)
+        # The host need not wait for a copy to a device; for one back it must, as it may read it at once.
+        options: dict[str, Any] = {"device": device, "non_blocking": torch.device(device).type != "cpu"}
+        moved: dict[str, Any] = {
+            name: value.to(**options) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         if isinstance(self.masks, list):
-            moved["masks"] = [mask.to(device, non_blocking=soon) for mask in self.masks]  # type: ignore[assignment]
-        return replace(self, **moved)  # type: ignore[arg-type]
+            moved["masks"] = [mask.to(**options) for mask in self.masks]
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -161,18 +160,15 @@ class Loader:
 
     @property
     def unmasked(self) -> tuple[Skipped, ...]:
-        """Images so far that came without the mask they should have, and why; ``Batch.has_mask`` is False for them.
+        """Images so far whose mask is missing, unreadable, of another shape, or empty although they are anomalous.
 
-        The mask is missing, unreadable or of another shape, or it marks nothing although the image is anomalous.
+        ``Batch.has_mask`` is False for them.
         """
         return self._named(self._unmasked)
 
     @property
     def adjusted(self) -> tuple[Skipped, ...]:
-        """Images so far whose mask counts, but not as it is stored, and why.
-
-        It was resized or turned to lie over the image, or all that it marks is lost at the size of the batch.
-        """
+        """Images so far whose mask was resized or turned to lie over them, or is empty at the size of the batch."""
         return self._named(self._adjusted)
 
     def _named(self, reasons: dict[int, str]) -> tuple[Skipped, ...]:
@@ -181,27 +177,22 @@ class Loader:
     def report(self) -> str:
         """What was left out or changed so far: a line for each image, under lines that count; empty when none was."""
         about = f"of {len(self.dataset)} images of {self.dataset.name}"
-        parts = {
-            f"{about} were left out": self._skipped,
-            f"{about} count without a mask": self._unmasked,
-            f"{about} have a mask that does not count as it is stored": self._adjusted,
-        }
         lines = []
-        for what, reasons in parts.items():
+        for reasons, what in (
+            (self._skipped, "were left out"),
+            (self._unmasked, "count without a mask"),
+            (self._adjusted, "have a mask that does not count as it is stored"),
+        ):
             if reasons:
-                lines += [f"{len(reasons)} {what}:", *(f"  {reason}" for reason in reasons.values())]
+                lines += [f"{len(reasons)} {about} {what}:", *(f"  {reason}" for reason in reasons.values())]
         return "\n".join(map(printable, lines))
 
     def batches(self, order: Sequence[int]) -> Iterator[Batch]:
         """The pictures numbered in ``order``: some of them, or all of them shuffled."""
         rows: list[tuple[int, Prepared]] = []
         with closing(self._ahead(order)) as results:
-            for i, result in results:
-                if isinstance(result, DataError):
-                    self._skipped[i] = str(result)
-                    continue
-                self._read_any = True
-                rows.append((i, result))
+            for row in results:
+                rows += self._usable([row])
                 if len(rows) == self.batch:
                     yield self._together(rows)
                     rows = []
@@ -220,15 +211,19 @@ class Loader:
         pieces = {number: range(number * self.batch, min((number + 1) * self.batch, count)) for number in numbers}
         with closing(self._ahead([i for piece in pieces.values() for i in piece])) as results:
             for number, piece in pieces.items():
-                rows: list[tuple[int, Prepared]] = []
-                for i, result in islice(results, len(piece)):
-                    if isinstance(result, DataError):
-                        self._skipped[i] = str(result)
-                    else:
-                        rows.append((i, result))
-                if rows:
-                    self._read_any = True
+                if rows := self._usable(islice(results, len(piece))):
                     yield number, self._together(rows)
+
+    def _usable(self, results: Iterable[tuple[int, Prepared | DataError]]) -> list[tuple[int, Prepared]]:
+        """Those that could be read; why the others could not is remembered."""
+        rows = []
+        for i, result in results:
+            if isinstance(result, DataError):
+                self._skipped[i] = str(result)
+            else:
+                rows.append((i, result))
+                self._read_any = True
+        return rows
 
     def nothing(self, asked: Sequence[int] | None = None) -> DataError:
         """The error that none of the pictures, or of those ``asked`` for, could be read, with a reason."""
@@ -260,7 +255,7 @@ class Loader:
         if i in self._skipped:
             return DataError(self._skipped[i])
         try:
-            prepared = self._kept(i)
+            prepared = self._cached(i)
             if self.on_error == "raise" and prepared.mask is None and prepared.mask_note:
                 raise DataError(prepared.mask_note)
             return prepared
@@ -270,23 +265,23 @@ class Loader:
                 return named
             raise named from error
 
-    def _kept(self, i: int) -> Prepared:
+    def _cached(self, i: int) -> Prepared:
         """From the cache where one is allowed, else made and put there."""
         key = key_of(self.dataset.records[i], self.preprocess) if self._folder else None
         cache = self._folder if key else self._memory
         key = key or str(i)
-        kept = cache.get(key) if cache else None
-        if kept is None:
-            with GATE:  # until it is small, others wait where all together would be too many pixels
-                pixels = fitted(self.dataset.pixels(i), self.dataset.records[i])
-                if self._stage is not None and cache is None and self._stage.takes(pixels):
-                    native = (pixels.image.shape[1], pixels.image.shape[2])
-                    return Prepared(pixels.image, pixels.mask, native, pixels.mask_note)
-                kept = self.preprocess(pixels)
-                del pixels
-            if cache:
-                cache.put(key, kept)
-        return kept
+        if cache and (cached := cache.get(key)):
+            return cached
+        with GATE:  # until it is small, others wait where all together would be too many pixels
+            pixels = fitted(self.dataset.pixels(i), self.dataset.records[i])
+            if self._stage is not None and cache is None and self._stage.takes(pixels):
+                native = (pixels.image.shape[1], pixels.image.shape[2])
+                return Prepared(pixels.image, pixels.mask, native, pixels.mask_note)
+            prepared = self.preprocess(pixels)
+            del pixels
+        if cache:
+            cache.put(key, prepared)
+        return prepared
 
     def _together(self, rows: list[tuple[int, Prepared]]) -> Batch:
         index, prepared = [i for i, _ in rows], [row for _, row in rows]
@@ -296,15 +291,12 @@ class Loader:
             images = arrived(images, self._stage.device) if self.normalise else images
         else:
             images = torch.stack([row.image for row in prepared])
-        inside = None
-        if self.preprocess.fit == "pad":
-            inside = torch.stack([self.preprocess.inside(row.native) for row in prepared])
-        known = [self._has_mask(i, row) for i, row in zip(index, prepared, strict=True)]
+        padded = self.preprocess.fit == "pad"
         return Batch(
             self.preprocess.normalise(images) if self.normalise else images,
             self._masks_of(prepared) if self._has_masks else None,
-            torch.tensor(known) & self._has_masks,
-            inside,
+            torch.tensor([self._has_mask(i, row) for i, row in zip(index, prepared, strict=True)]) & self._has_masks,
+            torch.stack([self.preprocess.inside(row.native) for row in prepared]) if padded else None,
             torch.tensor([-1 if record.anomalous is None else int(record.anomalous) for record in records]),
             torch.tensor(index),
             records,

@@ -18,6 +18,8 @@ from headlens.data.samples import Record
 _FEW, _NEARLY_ALL = 3, 0.9  # masks that say nothing of a habit; their share that does
 _LABELS = 64  # more kinds of flaw have no names
 _AT = Preprocess()
+Finding = tuple[str, str, Path | None, str]
+"""The kind of a problem, the record or category it is about, a file to look at, and a message."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +39,17 @@ def seen(record: Record, mask: Tensor, max_pixels: int) -> Seen:
 
 
 def of_image(record: Record, size: tuple[int, int], orientation: int, mask: Tensor) -> Iterator[tuple[str, str]]:
-    """Kinds of problems of one mask as it was read, with messages.
-
-    Args:
-        record: the image's.
-        size: its height and width, upright.
-        orientation: of its EXIF.
-        mask: [h, w] bool.
-    """
-    own = (mask.shape[0], mask.shape[1])
+    """Kinds of problems of one mask [h, w] as it was read, with messages; its image has the upright ``size``."""
+    stored, over = (mask.shape[0], mask.shape[1]), upright(mask, size, orientation)
     why = f"{record.image} is turned as its EXIF says (orientation {orientation})"
-    over = upright(mask, size, orientation)
     if over is not mask:
         yield "orientation", f"{why}, and {record.mask} along with it; save both upright"
-    elif orientation > 1 and same_shape(own, size if orientation < 5 else size[::-1]) and record.anomalous:
+    elif orientation > 1 and same_shape(stored, size if orientation < 5 else size[::-1]) and record.anomalous:
         yield "orientation", f"{why}; {record.mask} fits both ways and is taken to be upright; save the image upright"
-    own = (over.shape[0], over.shape[1])
-    if own != size:
-        fits = same_shape(own, size)
-        sizes = f"{record.mask} is {own[1]}x{own[0]}, {record.image} is {size[1]}x{size[0]}"
+    height, width = over.shape
+    if (height, width) != size:
+        fits = same_shape((height, width), size)
+        sizes = f"{record.mask} is {width}x{height}, {record.image} is {size[1]}x{size[0]}"
         mend = f"the mask {'is resized to it' if fits else 'does not count'}; save it in the size of the image"
         yield "mask-scaled" if fits else "mask-size", f"{sizes}: {mend}"
         if not fits:
@@ -80,32 +74,26 @@ def of_marks(record: Record, mask: Tensor) -> Iterator[tuple[str, str]]:
         yield "lost-mask", f"nothing of {name} is left at {size} pixels, where its image counts as normal all over"
 
 
-def of_set(masks: Sequence[Seen], content: Mapping[Path, str]) -> Iterator[tuple[str, str, Path | None, str]]:
-    """Kinds of problems of several masks, the record or category they are about, a file to look at, and a message.
-
-    Args:
-        masks: of all anomalous images.
-        content: a text for each file, image or mask, equal where their bytes are.
-    """
+def of_set(masks: Sequence[Seen], content: Mapping[Path, str]) -> Iterator[Finding]:
+    """Problems of the masks of all anomalous images; ``content`` is a text for each file, equal where bytes are."""
     yield from _inverted(masks)
     yield from _labels(masks)
     yield from _copies(masks, content)
 
 
-def _inverted(masks: Sequence[Seen]) -> Iterator[tuple[str, str, Path | None, str]]:
+def _inverted(masks: Sequence[Seen]) -> Iterator[Finding]:
     of_category: dict[str, list[Seen]] = defaultdict(list)
     for mask in masks:
         of_category[mask.record.category].append(mask)
     for category, several in of_category.items():
         inverted = [mask for mask in several if mask.share > 0.5]
         if len(several) >= _FEW and len(inverted) >= _NEARLY_ALL * len(several):
-            share = f"{category}: more than half is marked in {len(inverted)} of {len(several)} masks"
             file = _file(inverted[0])
-            message = f"{share}, such as {file}; the anomaly must be white, all else black"
-            yield "inverted-masks", category, file, message
+            share = f"{category}: more than half is marked in {len(inverted)} of {len(several)} masks, such as {file}"
+            yield "inverted-masks", category, file, f"{share}; the anomaly must be white, all else black"
 
 
-def _labels(masks: Sequence[Seen]) -> Iterator[tuple[str, str, Path | None, str]]:
+def _labels(masks: Sequence[Seen]) -> Iterator[Finding]:
     """What counts as one although it is many: labels of kinds, and 255 for what is to be ignored."""
     several = [mask for mask in masks if len(mask.labels) > 1]
     void = [mask for mask in several if mask.labels[-1] == 255 and mask.labels[-2] <= _LABELS]
@@ -115,12 +103,12 @@ def _labels(masks: Sequence[Seen]) -> Iterator[tuple[str, str, Path | None, str]
     ):
         if found:
             values = sorted({label for mask in found for label in mask.labels})
-            few = ", ".join(f"{value:g}" for value in values[:8]) + (", ..." if len(values) > 8 else "")
+            few = ", ".join([*(f"{value:g}" for value in values[:8]), *(["..."] if len(values) > 8 else [])])
             file = _file(found[0])
             yield kind, "", file, f"{len(found)} masks have the labels {few}, such as {file}; {advice}"
 
 
-def _copies(masks: Sequence[Seen], content: Mapping[Path, str]) -> Iterator[tuple[str, str, Path | None, str]]:
+def _copies(masks: Sequence[Seen], content: Mapping[Path, str]) -> Iterator[Finding]:
     """Masks that are their own images, and one mask for many images."""
     alike: dict[tuple[str, object], dict[str, Seen]] = defaultdict(dict)
     for mask in masks:

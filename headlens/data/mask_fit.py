@@ -54,8 +54,8 @@ def upright(mask: Tensor, size: tuple[int, int], orientation: int) -> Tensor:
     >>> upright(torch.tensor([[True, False, False, False]]), (4, 1), 6).flatten().tolist()
     [True, False, False, False]
     """
-    lies_over = same_shape((mask.shape[0], mask.shape[1]), size)
-    if lies_over or orientation < 5 or not same_shape((mask.shape[0], mask.shape[1]), size[::-1]):
+    drawn = (mask.shape[0], mask.shape[1])
+    if same_shape(drawn, size) or orientation < 5 or not same_shape(drawn, size[::-1]):
         return mask
     return torch.from_numpy(turned(mask.numpy(), orientation).copy())
 

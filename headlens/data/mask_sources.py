@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,12 @@ class MaskSource(ABC):
     ``repr`` tells two masks apart whose ``files`` are the same: it goes into keys of caches.
     """
 
-    files: tuple[Path, ...]
+    file: Path  # the only one, unless ``files`` says more
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it is made of."""
+        return (self.file,)
 
     def __str__(self) -> str:
         """For messages and tables."""
@@ -73,7 +79,7 @@ class United(MaskSource):
     masks: tuple[Path | MaskSource, ...]
 
     @property
-    def files(self) -> tuple[Path, ...]:  # type: ignore[override]
+    def files(self) -> tuple[Path, ...]:
         """Those of all of them."""
         return tuple(path for mask in self.masks for path in files_of(mask))
 
@@ -105,15 +111,9 @@ class Coloured(MaskSource):
     anomalous: tuple[Colour, ...]
     normal: tuple[Colour, ...]
 
-    @property
-    def files(self) -> tuple[Path, ...]:  # type: ignore[override]
-        """The one."""
-        return (self.file,)
-
     def read(self, size: tuple[int, int], max_pixels: int) -> Tensor:
         """See ``MaskSource``; a colour that is in neither list is an error, which names it."""
-        rgb = read_image(self.file, max_pixels).numpy().astype(np.uint32)
-        codes = (rgb[0] << 16) | (rgb[1] << 8) | rgb[2]
+        codes = _code(read_image(self.file, max_pixels).numpy().astype(np.uint32))
         marked = np.isin(codes, [_code(colour) for colour in self.anomalous])
         other = ~(marked | np.isin(codes, [_code(colour) for colour in self.normal]))
         if other.any():
@@ -125,6 +125,6 @@ class Coloured(MaskSource):
         return torch.from_numpy(marked)
 
 
-def _code(colour: Colour) -> int:
+def _code(colour: Any) -> Any:
     red, green, blue = colour
     return (red << 16) | (green << 8) | blue

@@ -32,13 +32,12 @@ def notes_of(loader: Loader) -> Notes:
     """What a loader has met so far on every rank; all ranks must ask."""
     from headlens import parallel
 
-    own = notes_here(loader)
     joined: Notes = {kind: {} for kind in KINDS}
-    for part in parallel.current().gathered(own):
+    for part in parallel.current().gathered(notes_here(loader)):
         for kind, reasons in part.items():
             joined[kind] |= reasons
     order = {record.name: place for place, record in enumerate(loader.dataset.records)}
-    return {kind: dict(sorted(found.items(), key=lambda item: order[item[0]])) for kind, found in joined.items()}
+    return {kind: dict(sorted(reasons.items(), key=lambda item: order[item[0]])) for kind, reasons in joined.items()}
 
 
 def lines(notes: Mapping[str, Mapping[str, str]], kinds: Iterable[str] = KINDS, of: str = "") -> list[str]:
@@ -52,17 +51,15 @@ def lines(notes: Mapping[str, Mapping[str, str]], kinds: Iterable[str] = KINDS, 
     >>> lines({"skipped": {"a/1": "/x/1.png: cut short at 99", "a/2": "/x/2.png: cut short at 7"}}, of="bolts")
     ['2 images of bolts left out: a/1 (/x/1.png: cut short at 99) and 1 more like it']
     """
-    found = []
+    said = []
     for kind in kinds:
-        reasons = notes.get(kind) or {}
-        groups = alike(reasons.items(), lambda item: item[1])
+        if not (reasons := notes.get(kind)):
+            continue
         examples = [
             f"{first} ({reason})" + (f" and {len(others)} more like it" if others else "")
-            for (first, reason), *others in groups
+            for (first, reason), *others in alike(reasons.items(), lambda item: item[1])
         ]
-        if examples:
-            count = f"{len(reasons)} {'image' if len(reasons) == 1 else 'images'}"
-            more = f"; and {len(examples) - _EXAMPLES} other reasons" if len(examples) > _EXAMPLES else ""
-            about = f" of {of}" if of else ""
-            found.append(printable(f"{count}{about} {KINDS[kind]}: {'; '.join(examples[:_EXAMPLES])}{more}"))
-    return found
+        count = f"{len(reasons)} {'image' if len(reasons) == 1 else 'images'}" + (f" of {of}" if of else "")
+        more = f"; and {len(examples) - _EXAMPLES} other reasons" if len(examples) > _EXAMPLES else ""
+        said.append(printable(f"{count} {KINDS[kind]}: {'; '.join(examples[:_EXAMPLES])}{more}"))
+    return said

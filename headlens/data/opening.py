@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
@@ -20,6 +20,7 @@ from headlens.data.readers.known import domain_of, generic, known
 from headlens.data.samples import DataSet, Pixels, Record
 from headlens.errors import DataError, HeadlensWarning
 from headlens.files import open_regular
+from headlens.printing import did_you_mean
 
 if TYPE_CHECKING:
     from headlens.data.procedural import World
@@ -135,7 +136,7 @@ def open(
     else:
         if world:
             raise DataError(f"{', '.join(world)}: only procedural sets have that, {str(spec)!r} is a path")
-        data = _read(spec, layout, domain, category, root, refuse, follow_links, max_pixels)
+        data = _read(spec, layout, domain, category, root, Root(Path(), refuse, follow_links, max_pixels))
         for line in data.notes if refuse is None else ():
             warnings.warn(line, HeadlensWarning, stacklevel=2)
     return _chosen(data, category, split)
@@ -147,15 +148,13 @@ def _read(
     domain: str | None,
     category: str | None,
     root: str | Path | None,
-    refuse: Callable[[DataError], object] | None,
-    follow_links: bool,
-    max_pixels: int,
+    options: Root,
 ) -> FileSet:
     path = _path(spec)
     where = _path(root) if root is not None else path if path.is_dir() else path.parent
     if not where.is_dir():
         raise DataError(f"root {where} is not a folder")
-    base = Root(where, refuse, follow_links, max_pixels)
+    base = options.within(where)
     if layout is None:
         reader, base, path = _recognised(base, path)
     else:
@@ -166,19 +165,18 @@ def _read(
             )
     guess, shows = known(_names(where, base.path))
     name = where.absolute().name
-    found = list(reader.read(base, path))
-    if layout is None and not reader.listing and len(_unused(base, found)) > len(found):
-        reader, base, found = _better(reader, base, found)
-    if not found:
+    records = list(reader.read(base, path))
+    if layout is None and not reader.listing and len(_unused(base, records)) > len(records):
+        reader, base, records = _better(reader, base, records)
+    if not records:
         raise DataError(f"{path}: no pictures, read as {reader.name} ({reader.about}); name another layout= or folder")
-    found = list(coloured(base, found))
-    records = [replace(r, category=r.category or category or shows or name) for r in found]
-    _tell_unpaired(base, records)
+    records = [replace(r, category=r.category or category or shows or name) for r in coloured(base, records)]
+    _report_unpaired(base, records)
     if path.is_dir():
-        _tell_unused(base, records, reader.name)
-    told = domain if domain is not None else reader.domain or guess or domain_of(r.category for r in records)
-    opened = base.path.resolve() if path.is_dir() and root is None else None  # of a listing, where its pictures are
-    return FileSet(name, told, _unique(records), reader.name, max_pixels, opened, base.notes)
+        _note_unused(base, records, reader.name)
+    domain = domain if domain is not None else reader.domain or guess or domain_of(r.category for r in records)
+    opened = base.path.resolve() if path.is_dir() and root is None else None  # of a listing, where its images are
+    return FileSet(name, domain, _unique(records), reader.name, base.max_pixels, opened, base.notes)
 
 
 def _unused(base: Root, records: Sequence[Record]) -> list[Path]:
@@ -195,16 +193,14 @@ def _better(reader: Layout, base: Root, records: list[Record]) -> tuple[Layout, 
         if other is reader or other.listing or other.name == "images":
             continue
         tried = base.within(base.path, quiet=True)
-        try:
+        with suppress(DataError):
             found = list(other.read(tried, base.path)) if other.fits(tried, base.path) else []
-        except DataError:
-            continue
-        if len(found) > _FAR_MORE * len(best[2]):
-            best = other, base.within(base.path), found
+            if len(found) > _FAR_MORE * len(best[2]):
+                best = other, base.within(base.path), found
     return best if best[0] is reader else (best[0], best[1], list(best[0].read(best[1], best[1].path)))
 
 
-def _tell_unused(base: Root, records: list[Record], layout: str) -> None:
+def _note_unused(base: Root, records: list[Record], layout: str) -> None:
     """A reader that passes over images may have taken something else for the set; and no reader takes all formats."""
     unused, total = _unused(base, records), sum(1 for _ in base.below(base.path))
     if len(unused) > _FEW_UNUSED * total:
@@ -225,16 +221,13 @@ def _names(where: Path, base: Path) -> list[str]:
     return [*own, outer.parent.name] if all(map(generic, own)) else own
 
 
-def _tell_unpaired(base: Root, records: list[Record]) -> None:
-    """A mask without a picture is somebody's mistake; if all are, it is one of names."""
+def _report_unpaired(base: Root, records: list[Record]) -> None:
+    """A mask without an image is a mistake; if all are, it is one of names."""
     masks = base.unpaired
     if masks and not any(record.mask for record in records):
-        base.refuse(
-            DataError(
-                f"{masks[0]}: none of {len(masks)} masks goes to exactly one picture by its name; "
-                "call them as the pictures (003_mask.png is the mask of 003.*), or move them elsewhere"
-            )
-        )
+        what = f"{masks[0]}: none of {len(masks)} masks goes to exactly one picture by its name"
+        way = "call them as the pictures (003_mask.png is the mask of 003.*), or move them elsewhere"
+        base.refuse(DataError(f"{what}; {way}"))
     if masks and base.silent:
         base.notes.append(
             f"{len(masks)} masks are of no picture, or of several; `headlens data check` names them: {masks[0]}"
@@ -250,22 +243,18 @@ def _path(spec: str | Path) -> Path:
             if not path.is_dir():
                 open_regular(path).close()
             return path if path.name not in ("", "..") else path.resolve()
-        there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     except (OSError, RuntimeError, ValueError) as error:  # no permission, a name that no file can have, no such user
         why = (error.strerror if isinstance(error, OSError) else None) or error
         raise DataError(f"{str(spec)[:200]}: cannot be opened ({why})") from error
-    near = difflib.get_close_matches(path.name, there, 1)
-    hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-    raise DataError(f"{path}: no such folder or file{hint}")
+    raise DataError(f"{path}: no such folder or file{did_you_mean(path.name, names)}")
 
 
 def _named(layout: str) -> Layout:
     for reader in LAYOUTS:
         if reader.name == layout:
             return reader
-    near = difflib.get_close_matches(layout, layouts(), 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise DataError(f"unknown layout {layout!r}: there are {', '.join(layouts())}{hint}")
+    raise DataError(f"unknown layout {layout!r}: there are {', '.join(layouts())}{did_you_mean(layout, layouts())}")
 
 
 def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
@@ -280,8 +269,7 @@ def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
         inner = base.folders(path) if path.is_dir() else []
         if len(inner) != 1 or base.path != path:
             break
-        path = inner[0]
-        base = base.within(path)
+        path, base = inner[0], base.within(inner[0])
     if images:
         return images
     looked = "; ".join(f"{name} ({about})" for name, about in layouts().items())
@@ -296,7 +284,10 @@ def _inner_sets(base: Root, top: Path) -> Iterator[tuple[Path, Layout]]:
     """Folders in a folder that could be opened, those further down after those further up, as far as one would look."""
     waiting = [(top, 0)] if top.is_dir() else []
     for folder, deep in islice(waiting, _LOOKED):
-        if deep and (reader := _tried(base, folder)):
+        reader = None
+        with suppress(DataError):
+            reader = _fitting(base.within(folder, quiet=True), folder) if deep else None
+        if reader:
             yield folder, reader
         elif deep < _DEEP:
             waiting += [(inner, deep + 1) for inner in base.folders(folder)]
@@ -305,14 +296,6 @@ def _inner_sets(base: Root, top: Path) -> Iterator[tuple[Path, Layout]]:
 def _fitting(base: Root, path: Path) -> Layout | None:
     here = path.is_file() or path == base.path
     return next((layout for layout in LAYOUTS if (layout.listing or here) and layout.fits(base, path)), None)
-
-
-def _tried(base: Root, path: Path) -> Layout | None:
-    """The layout of a folder that nobody asked for, if it has any."""
-    try:
-        return _fitting(base.within(path, quiet=True), path)
-    except DataError:
-        return None
 
 
 def _unique(records: list[Record]) -> Iterator[Record]:

@@ -60,11 +60,6 @@ class Outlines(MaskSource):
     size: tuple[int, int] | None
     shapes: tuple[Shape, ...] = field(repr=False, compare=False)
 
-    @property
-    def files(self) -> tuple[Path, ...]:  # type: ignore[override]
-        """The one."""
-        return (self.file,)
-
     def read(self, size: tuple[int, int], max_pixels: int) -> Tensor:
         """See ``MaskSource``; a shape that cannot be drawn is an error, as the mask would lack it."""
         height, width = self.size or size
@@ -99,13 +94,12 @@ def _points(shape: Shape, least: int) -> _Points:
 
 def _draw_polygon(marked: np.ndarray, shape: Shape) -> None:
     points = _points(shape, 3)
-    if not _fill(marked, points):
+    if not _fill(marked, points):  # what is thinner than a pixel is not lost
         _trace(marked, [*points, points[0]])
 
 
 def _draw_rectangle(marked: np.ndarray, shape: Shape) -> None:
-    points = _points(shape, 2)
-    (left, right), (top, bottom) = ((min(side), max(side)) for side in zip(*points, strict=True))
+    (left, right), (top, bottom) = ((min(side), max(side)) for side in zip(*_points(shape, 2), strict=True))
     _draw_polygon(marked, Shape(shape.kind, [(left, top), (right, top), (right, bottom), (left, bottom)]))
 
 
@@ -129,7 +123,7 @@ def _fill(marked: np.ndarray, points: _Points) -> bool:
 
 
 def _trace(marked: np.ndarray, points: _Points) -> None:
-    """Marks the pixels that a path goes through: what is thinner than a pixel is not lost."""
+    """Marks the pixels that a path goes through."""
     height, width = marked.shape
     for one, other in pairwise(points):
         steps = min(2 * math.ceil(max(abs(one[0] - other[0]), abs(one[1] - other[1]))) + 1, 4 * (height + width))
@@ -179,9 +173,6 @@ def _draw_runs(marked: np.ndarray, shape: Shape) -> None:
 
 def runs_of(text: str) -> list[int]:
     """The lengths in COCO's compressed runs: digits of five bits, the lowest first, as differences to the last but one.
-
-    Raises:
-        DataError: no such text.
 
     >>> runs_of("52203")
     [5, 2, 2, 2, 5]

@@ -57,12 +57,8 @@ def image_of(stored: Stored, name: str) -> Tensor:
       to 255, to within 15 %, if one value is 16 or more, or all are whole. In between it is refused: of 0 to 255 it
       would be black, and of 0 to 1 brighter than white.
 
-    Args:
-        stored: of any numbers.
-        name: what an error calls it.
-
     Raises:
-        DataError: values that are not finite, negative, or in no range that can be known.
+        DataError: values that are not finite, negative, or in no range that can be known; it calls them ``name``.
 
     >>> image_of(Stored(np.array([[0.0, 0.5, 1.002]])), "an array")[0]
     tensor([[  0, 128, 255]], dtype=torch.uint8)
@@ -107,10 +103,8 @@ def mask_of(stored: Stored, name: str) -> Tensor:
         values = (1.0 if floating and high <= 1 else full) - values.astype(np.float64)
         high = float(values.max())
     soft = stored.lossy
-    if values.dtype == np.uint8:
-        soft = soft or _softened(values)
-    elif not whole:
-        soft = soft or _softened(_scaled(values, high, False))
+    if values.dtype == np.uint8 or not whole:
+        soft = soft or _softened(values if values.dtype == np.uint8 else _scaled(values, high, False))
     return torch.from_numpy(np.ascontiguousarray(values > (full / 2 if soft and high > full / 2 else 0)))
 
 
@@ -201,10 +195,8 @@ def turned(values: np.ndarray, orientation: int) -> np.ndarray:
 
 def _as_rgb(picture: Image) -> Image:
     """In a mode from which PIL can convert to RGB, with transparency as it is."""
-    if picture.mode == "La":
-        return picture.convert("LA")
-    if picture.mode == "RGBa":
-        return picture.convert("RGBA")
+    if picture.mode in ("La", "RGBa"):
+        return picture.convert(picture.mode.upper())
     if picture.mode == "LAB":
         from PIL import ImageCms
 
@@ -235,8 +227,8 @@ def _counts(values: np.ndarray) -> np.ndarray:
 
 
 def _whole(values: np.ndarray) -> bool:
-    blocks = (values[top:below] for top, below in _blocks(len(values), values.size // len(values)))
-    return all((block == np.rint(block)).all() for block in blocks)
+    parts = _blocks(len(values), values.size // len(values))
+    return all((values[top:below] == np.rint(values[top:below])).all() for top, below in parts)
 
 
 def _extremes(values: np.ndarray, name: str) -> tuple[float, float]:
@@ -252,9 +244,7 @@ def _white(values: np.ndarray, low: float, high: float, name: str) -> float:
         return 1
     if values.dtype.kind != "f":
         if low < 0:
-            raise DataError(
-                f"{name}: values from {low:g} to {high:g} where 0 and above is expected; save it with 8 bits"
-            )
+            raise DataError(f"{name}: values from {low:g} to {high:g}, not from 0 up, as expected; save it with 8 bits")
         if _DEEP[0] <= high < _DEEP[1] or high > _RANGES[-1]:
             raise DataError(f"{name}: values up to {high:.0f}, of which white is not known; save it with 16 bits")
         return next(white for white in _RANGES if high <= white)

@@ -79,18 +79,16 @@ class Preprocess:
             )
 
     def __call__(self, pixels: Pixels) -> Prepared:
-        """One picture and its mask, resized.
+        """One image and its mask, resized.
 
         Raises:
-            DataError: a mask of another size than its picture.
+            DataError: a mask of another size than its image.
         """
-        native = _size(pixels.image)
-        if pixels.mask is None:
-            return Prepared(self.image(pixels.image), None, native, pixels.mask_note)
-        if _size(pixels.mask) != native:
-            (height, width), (rows, columns) = native, _size(pixels.mask)
+        native, mask = _size(pixels.image), pixels.mask
+        if mask is not None and _size(mask) != native:
+            (height, width), (rows, columns) = native, _size(mask)
             raise DataError(f"the mask is {rows}x{columns} (height x width), its image {height}x{width}")
-        mask = pixels.mask if self.masks == "native" else self.mask(pixels.mask)
+        mask = mask if mask is None or self.masks == "native" else self.mask(mask)
         return Prepared(self.image(pixels.image), mask, native, pixels.mask_note)
 
     def image(self, image: Tensor) -> Tensor:
@@ -101,12 +99,11 @@ class Preprocess:
         # numpy's copies: torch would call up threads of its own in each of those that read ahead
         to = ((width, height), Image.Resampling.BICUBIC)
         if image[0].numel() > _LARGE:  # three copies of one channel at a time, and slower
-            resized = torch.from_numpy(
-                np.stack([np.asarray(Image.fromarray(one.numpy()).resize(*to)) for one in image])
-            )
+            channels = np.stack([np.asarray(Image.fromarray(one.numpy()).resize(*to)) for one in image])
         else:
-            picture = Image.fromarray(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)))
-            resized = torch.from_numpy(np.ascontiguousarray(np.array(picture.resize(*to)).transpose(2, 0, 1)))
+            whole = Image.fromarray(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)))
+            channels = np.ascontiguousarray(np.array(whole.resize(*to)).transpose(2, 0, 1))
+        resized = torch.from_numpy(channels)
         if (height, width) == (self.size, self.size):
             return resized
         canvas = torch.tensor([round(255 * level) for level in self.mean], dtype=torch.uint8)[:, None, None]
@@ -143,18 +140,19 @@ class Preprocess:
         return resized(masks.to(torch.uint8) * 255, (self.size, self.size), "bilinear") > 127
 
     def frame(self, native: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Top, left, height and width of the picture in the S x S square; all of it unless padded."""
+        """Top, left, height and width of the image in the S x S square; all of it unless padded."""
         if self.fit == "squash":
             return 0, 0, self.size, self.size
         height, width = (max(1, round(self.size * side / max(native))) for side in native)
         return (self.size - height) // 2, (self.size - width) // 2, height, width
 
     def inside(self, native: tuple[int, int]) -> Tensor:
-        """[S, S] bool: where the picture is, and padding is not. Metrics count these pixels only."""
+        """[S, S] bool: where the image is, and padding is not. Metrics count these pixels only."""
         top, left, height, width = self.frame(native)
-        where = torch.zeros(self.size, self.size, dtype=torch.bool)
-        where[top : top + height, left : left + width] = True
-        return where
+        return F.pad(
+            torch.ones(height, width, dtype=torch.bool),
+            (left, self.size - left - width, top, self.size - top - height),
+        )
 
     def restore(self, maps: Tensor, native: tuple[int, int]) -> Tensor:
         """[..., S, S] floating point, such as an anomaly map, back to [..., H, W]: without padding, bilinear.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from headlens.data.checking import contents, several
 from headlens.data.samples import DataSet
 from headlens.errors import DataError
+from headlens.printing import did_you_mean
 
 _SETS: dict[str, tuple[str, ...]] = {  # name: other names, as they are spelt in folders and tables
     "mvtec": ("mvtec_ad", "mvtec_anomaly_detection"),
@@ -87,8 +87,8 @@ class Protocol:
     def verify(self, train: DataSet | Iterable[DataSet], test: DataSet | Iterable[DataSet]) -> None:
         """Refuses sets that this protocol does not pair, another split to train on, and any overlap of the two sides.
 
-        Sets with a name that nobody knows, such as one's own, may stand in for those of the protocol; what is said of
-        splits and overlap holds for them too.
+        Sets that are not published may stand in for those of the protocol; what is said of splits and overlap holds for
+        them too.
 
         Raises:
             DataError: naming the sets, or the records that are on both sides.
@@ -97,9 +97,9 @@ class Protocol:
         tested = (test,) if isinstance(test, DataSet) else tuple(test)
         for sets, named, verb in ((trained, self.train, "trains on"), (tested, self.test, "tests")):
             for dataset in sets:
-                own = _published_as(dataset)
-                if own and own not in map(canonical, named):
-                    alias = "" if own == canonical(dataset.name) else f", a part of {own}"
+                name = _published_as(dataset)
+                if name and name not in map(canonical, named):
+                    alias = "" if name == canonical(dataset.name) else f", a part of {name}"
                     raise DataError(f"protocol {self.name!r} {verb} {', '.join(named)}, not {dataset.name}{alias}")
         for dataset in trained:
             if other := {record.split for record in dataset.records} - {self.train_split}:
@@ -139,16 +139,14 @@ def _overlap(train: DataSet, test: DataSet, content: dict[Path, str]) -> Iterato
         yield f"{test.name} and {train.name} both have the made categories {', '.join(both)}"
     owner = {content[record.image]: record.name for record in train.records if record.image in content}
     images = [(record.name, content[record.image]) for record in test.records if record.image in content]
-    shared = [(own, owner[text]) for own, text in images if text in owner]
-    if shared:
-        pairs = several([f"{own} = {other}" for own, other in shared])
-        yield f"{len(shared)} images of {test.name} are in {train.name} too: {pairs}"
+    if shared := [f"{name} = {owner[text]}" for name, text in images if text in owner]:
+        yield f"{len(shared)} images of {test.name} are in {train.name} too: {several(shared)}"
 
 
 def _published_as(dataset: DataSet) -> str | None:
     """The published or procedural set that this one is or is a part of, by its name, its folder or the one above."""
-    if (own := canonical(dataset.name)) in _SETS or own.startswith("procedural:"):
-        return own
+    if (name := canonical(dataset.name)) in _SETS or name.startswith("procedural:"):
+        return name
     root = dataset.root
     above = (root.name, root.parent.name) if root else ()
     return next((canonical(name) for name in above if canonical(name) in _SETS and name.lower() not in _EVERYDAY), None)
@@ -168,13 +166,12 @@ def published(name: str) -> tuple[Protocol, ...]:
     Raises:
         DataError: there is none; the message lists those there are.
     """
-    found = tuple(protocol for protocol in PROTOCOLS if name in (protocol.name, protocol.name.partition("/")[0]))
-    if not found:
+    protocols = tuple(protocol for protocol in PROTOCOLS if name in (protocol.name, protocol.name.partition("/")[0]))
+    if not protocols:
         names = [protocol.name for protocol in PROTOCOLS]
-        near = difflib.get_close_matches(name, names, 1, 0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, names, 0.5)
         raise DataError(f"no published protocol is called {name!r}; there are {', '.join(names)}{hint}")
-    return found
+    return protocols
 
 
 def _others(*train: str, among: tuple[str, ...] = _ALL) -> tuple[str, ...]:

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def stat_of(path: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file; None where there is none, or none that one may look at."""
+    try:
+        about = path.stat()
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return None
+    return about.st_size, about.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class Record:
     """One picture, before anything of it is read.
@@ -91,12 +100,11 @@ class DataSet(ABC):
         return iter(self.records)
 
     def __repr__(self) -> str:
-        flawed = sum(record.anomalous is True for record in self.records)
-        normal = sum(record.anomalous is False for record in self.records)
+        labels = [record.anomalous for record in self.records]
         masks = "masks" if self.has_masks else "no masks"
         return (
             f"{type(self).__name__}({self.name!r}, {self.domain or 'no domain'}, {len(self.categories)} categories, "
-            f"{normal} normal + {flawed} anomalous, {masks})"
+            f"{labels.count(False)} normal + {labels.count(True)} anomalous, {masks})"
         )
 
     def _repr_html_(self) -> str:
@@ -149,19 +157,14 @@ class DataSet(ABC):
 
         It changes, too, with the rules by which files become images and masks.
         """
-        found = sha256(self.name.encode())
+        digest = sha256(self.name.encode())
         for record in self.records:
-            found.update(repr((record.name, record.category, record.anomalous, record.crop)).encode())
+            digest.update(repr((record.name, record.category, record.anomalous, record.crop)).encode())
             if isinstance(record.mask, MaskSource):
-                found.update(repr(record.mask).encode("utf-8", "surrogateescape"))
+                digest.update(repr(record.mask).encode("utf-8", "surrogateescape"))
             for path in record.files:
-                found.update(RULES)
-                try:
-                    stat = path.stat()
-                except (OSError, ValueError):  # ValueError: a name that no file can have
-                    stat = None
-                found.update(repr(stat and (stat.st_size, stat.st_mtime_ns)).encode())
-        return found.hexdigest()
+                digest.update(RULES + repr(stat_of(path)).encode())
+        return digest.hexdigest()
 
     @abstractmethod
     def pixels(self, i: int) -> Pixels:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from headlens.data.mask_sources import Colour, Coloured, MaskSource, United
 from headlens.data.readers.listings import label_of
@@ -27,44 +28,38 @@ def coloured(root: Root, records: list[Record]) -> Iterator[Record]:
         yield from records
         return
     meanings = _meanings(path)
-    anomalous = tuple(colour for colour, flaw in meanings.items() if flaw)
-    normal = tuple(colour for colour, flaw in meanings.items() if not flaw)
+    colours = [tuple(colour for colour, anomalous in meanings.items() if anomalous is kind) for kind in (True, False)]
 
-    def read(mask: Path | MaskSource) -> Path | MaskSource:
+    def read(mask: Path | MaskSource | None) -> Any:
         if isinstance(mask, United):
             return United(tuple(read(part) for part in mask.masks))
-        is_image = isinstance(mask, Path) and mask.suffix.lower() != ".mat"
-        return Coloured(mask, anomalous, normal) if isinstance(mask, Path) and is_image else mask
+        return Coloured(mask, *colours) if isinstance(mask, Path) and mask.suffix.lower() != ".mat" else mask
 
     for record in records:
-        yield record if record.mask is None else replace(record, mask=read(record.mask))
+        yield replace(record, mask=read(record.mask))
 
 
 def _meanings(path: Path) -> dict[Colour, bool]:
-    """Whether each colour is a flaw."""
-
-    def refuse(error: DataError) -> None:
-        raise error
-
-    columns, rows = table(path, refuse)
+    """Whether each colour is anomalous."""
+    columns, rows = table(path, Root(path.parent).refuse)
     if not {"colour", "color"} & {*columns} or "label" not in columns:
         raise DataError(f"{path}: has the columns {', '.join(columns)[:200]}; colour and label are needed")
-    found: dict[Colour, bool] = {}
+    meanings: dict[Colour, bool] = {}
     for place, row in rows:
         text = row.get("colour", row.get("color", ""))
         try:
-            colour, flaw = _colour(text), label_of(row["label"].strip())
-            if found.setdefault(colour, flaw) != flaw:
+            colour, anomalous = _colour(text), label_of(row["label"].strip())
+            if meanings.setdefault(colour, anomalous) != anomalous:
                 raise DataError(f"{text} is both normal and anomalous")
         except DataError as error:
             raise DataError(f"{path}: {place}: {error}") from error
-    return found
+    return meanings
 
 
 def _colour(text: str) -> Colour:
     """``#ff0000``, ``255 0 0`` or, as a grey value or the number of a class, ``3``."""
-    if match := re.fullmatch(r"\s*#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})\s*", text):
-        red, green, blue = (int(part, 16) for part in match.groups())
+    if match := re.fullmatch(r"\s*#?([0-9a-fA-F]{6})\s*", text):
+        red, green, blue = bytes.fromhex(match[1])
         return red, green, blue
     numbers = [int(number) for number in re.findall(r"\d{1,3}", text)]
     if re.fullmatch(r"[\s\d,;()\[\]]+", text) and len(numbers) in (1, 3) and max(numbers) < 256:

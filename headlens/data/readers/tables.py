@@ -8,7 +8,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,7 @@ _DELIMITERS = ",;\t"
 
 
 def text(path: Path, lenient: bool = False, most: int = MOST_TEXT) -> str:
-    """What is in it.
-
-    Args:
-        path: a regular file.
-        lenient: to recognise it by, whatever the encoding.
-        most: bytes that it may have.
+    """What is in a regular file of up to ``most`` bytes; ``lenient`` to recognise it by, whatever the encoding.
 
     Raises:
         DataError: it cannot be read, or is not UTF-8 nor UTF-16 with its mark (unless ``lenient``).
@@ -47,11 +41,7 @@ def text(path: Path, lenient: bool = False, most: int = MOST_TEXT) -> str:
 
 
 def value_in(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        DataError: it cannot be read, or is not JSON.
-    """
+    """What a JSON file holds; a DataError where it cannot be read."""
     try:
         return json.loads(text(path, most=_MOST_JSON))
     except (ValueError, RecursionError) as error:
@@ -59,11 +49,7 @@ def value_in(path: Path) -> Any:
 
 
 def parsed(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        DataError: it cannot be read, or holds something else.
-    """
+    """The object in a JSON file; a DataError where it holds something else."""
     content = value_in(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__} where an object is expected")
@@ -95,8 +81,7 @@ def table(path: Path, refuse: Callable[[DataError], object]) -> tuple[list[str],
         DataError: it cannot be read, has two columns of one name or, also from the rows, is not csv.
     """
     lines = _lines(path, text(path))
-    _, head = next(lines, ("", []))
-    columns = [key(cell) for cell in head]
+    columns = [key(cell) for cell in next(lines, ("", []))[1]]
     while columns and not columns[-1]:
         columns.pop()
     if twice := [name for name, count in Counter(columns).items() if name and count > 1]:
@@ -114,13 +99,8 @@ def table(path: Path, refuse: Callable[[DataError], object]) -> tuple[list[str],
 
 
 def columns(path: Path) -> list[str]:
-    """Those of ``table``, to recognise it by, whatever the encoding.
-
-    Raises:
-        DataError: nobody may read the file, or its first line is not csv.
-    """
-    head = islice(_lines(path, text(path, lenient=True)), 1)
-    return [key(cell) for _, cells in head for cell in cells]
+    """Those of ``table``, to recognise it by, whatever the encoding."""
+    return [key(cell) for cell in next(_lines(path, text(path, lenient=True)), ("", []))[1]]
 
 
 def _lines(path: Path, content: str) -> Iterator[tuple[str, list[str]]]:
@@ -130,14 +110,12 @@ def _lines(path: Path, content: str) -> Iterator[tuple[str, list[str]]]:
     try:
         for cells in reader:
             filled = [cell.strip() for cell in cells if cell.strip().strip(_DELIMITERS)]
-            if filled and not _is_comment(filled) and reader.line_num > skipped:
+            marked = len(filled) == 1 and filled[0].startswith("#")
+            comment = marked and Path(filled[0]).suffix.lower() not in SUFFIXES
+            if filled and not comment and reader.line_num > skipped:
                 yield f"line {reader.line_num}", cells
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num} is not csv ({error})") from error
-
-
-def _is_comment(filled: list[str]) -> bool:
-    return len(filled) == 1 and filled[0].startswith("#") and Path(filled[0]).suffix.lower() not in SUFFIXES
 
 
 def _delimiter(content: str) -> tuple[str, int]:

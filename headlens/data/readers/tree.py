@@ -97,14 +97,14 @@ class Root:
         self.left: list[Path] = []  # folders of images that a reader leaves out on purpose
         self.notes: list[str] = []  # what users should know of how the set was read
         self.real = os.path.realpath(path)
-        self._asked, self.silent = refuse, refuse is None
+        self._refuse, self.silent = refuse, refuse is None
         self._seen: dict[Path, tuple[list[Path], list[Path]]] = {}
         self._inside: dict[str, bool] = {}
         self._stems: dict[tuple[Path, str], dict[str, Path]] = {}
 
     def within(self, path: Path, quiet: bool = False) -> Root:
         """A folder of this one as a root of its own, ``quiet`` where it is only tried."""
-        return Root(path, _pass if quiet else self._asked, self.follow_links, self.max_pixels)
+        return Root(path, _pass if quiet else self._refuse, self.follow_links, self.max_pixels)
 
     def name(self, path: Path) -> str:
         """What a record of this file is called: its path below the root without suffix."""
@@ -130,22 +130,17 @@ class Root:
 
     def beside(self, path: Path, suffix: str) -> Path | None:
         """The file with the name of ``path`` and another suffix, in its folder."""
-        folder = path.parent
-        if (folder, suffix) not in self._stems:
-            self._stems[folder, suffix] = {file.stem: file for file in self.files(folder, suffix)}
-        return self._stems[folder, suffix].get(path.stem)
+        at = path.parent, suffix
+        if at not in self._stems:
+            self._stems[at] = {file.stem: file for file in self.files(*at)}
+        return self._stems[at].get(path.stem)
 
     def below(self, at: Path) -> Iterator[Path]:
         """Pictures in ``at`` and in all folders of it, however deep."""
         return (image for folder in self.walk(at) for image in self.images(folder))
 
     def walk(self, at: Path, without: Callable[[Path], Sequence[Path]] = lambda folder: ()) -> Iterator[Path]:
-        """``at`` and all folders of it, however deep, each once; links may lead in circles.
-
-        Args:
-            at: where to begin.
-            without: the folders in a folder that are passed over.
-        """
+        """``at`` and all folders of it, however deep, once, as links may lead in circles; not those ``without``."""
         seen: set[tuple[int, int]] = set()
         waiting = [at]
         while waiting:
@@ -163,16 +158,11 @@ class Root:
 
     def find(self, at: Path, *names: str) -> Path | None:
         """The folder in ``at`` with the first of these (lower-case) names that there is, in any case."""
-        return self._first(self.folders(at), names)
+        return _first(self._look(at)[0], names)
 
     def find_file(self, at: Path, *names: str) -> Path | None:
         """The same for a file."""
-        return self._first(self._look(at)[1], names)
-
-    @staticmethod
-    def _first(paths: list[Path], names: Sequence[str]) -> Path | None:
-        there = {path.name.lower(): path for path in reversed(paths)}
-        return next((there[name] for name in names if name in there), None)
+        return _first(self._look(at)[1], names)
 
     def _look(self, at: Path) -> tuple[list[Path], list[Path]]:
         if at not in self._seen:
@@ -205,6 +195,11 @@ class Root:
         return self._inside[folder] and (not leads_on or self._contained(path))
 
 
+def _first(paths: list[Path], names: Sequence[str]) -> Path | None:
+    by_name = {path.name.lower(): path for path in reversed(paths)}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -212,12 +207,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def records(root: Root, images: Sequence[Path], masks: Sequence[Path], **told: Any) -> Iterator[Record]:
-    """One record for each image, with its mask by name and what else is ``told`` of all of them."""
-    found = pair(images, masks)
-    root.unpaired += sorted({*masks} - {file for mask in found for file in files_of(mask)})
-    for image, mask in zip(images, found, strict=True):
-        yield Record(root.name(image), image=image, mask=mask, **told)
+def records(root: Root, images: Sequence[Path], masks: Sequence[Path], **facts: Any) -> Iterator[Record]:
+    """One record for each image, with its mask by name and the ``facts`` about all of them."""
+    paired = pair(images, masks)
+    root.unpaired += sorted({*masks} - {file for mask in paired for file in files_of(mask)})
+    for image, mask in zip(images, paired, strict=True):
+        yield Record(root.name(image), image=image, mask=mask, **facts)
 
 
 def outside(what: object, root: Path, how: str) -> DataError:
@@ -243,16 +238,16 @@ def pair(images: Sequence[Path], masks: Sequence[Path]) -> list[Path | MaskSourc
     >>> [mask and mask.name for mask in masks]
     ['a.png', None, 'c_mask.png']
     """
-    found: dict[Path, Path | MaskSource] = {}
-    ways: list[tuple[Callable[[Path], str], Callable[[Path], str]]] = [
-        (lambda p: p.name, lambda p: p.name),
-        (lambda p: p.stem, lambda p: p.stem),
-        (lambda p: p.stem, stem),
-        (lambda p: p.stem.casefold(), lambda p: p.stem.casefold()),
-        (lambda p: p.stem.casefold(), lambda p: stem(p).casefold()),
+    paired: dict[Path, Path | MaskSource] = {}
+    names: list[tuple[Callable[[Path], str], Callable[[Path], str]]] = [
+        (lambda image: image.name, lambda mask: mask.name),
+        (lambda image: image.stem, lambda mask: mask.stem),
+        (lambda image: image.stem, stem),
+        (lambda image: image.stem.casefold(), lambda mask: mask.stem.casefold()),
+        (lambda image: image.stem.casefold(), lambda mask: stem(mask).casefold()),
     ]
     waiting, free = list(images), list(masks)
-    for of_image, of_mask in ways:
+    for of_image, of_mask in names:
         named: dict[str, list[Path]] = defaultdict(list)
         for mask in free:
             named[of_mask(mask)].append(mask)
@@ -260,11 +255,11 @@ def pair(images: Sequence[Path], masks: Sequence[Path]) -> list[Path | MaskSourc
         for image in waiting:
             key = of_image(image)
             if asking[key] == 1 and (one := _one_mask(named[key])):
-                found[image] = one
-        taken = {file for one in found.values() for file in files_of(one)}
-        waiting = [image for image in waiting if image not in found]
+                paired[image] = one
+        taken = {file for one in paired.values() for file in files_of(one)}
+        waiting = [image for image in waiting if image not in paired]
         free = [mask for mask in free if mask not in taken]
-    return [found.get(image) for image in images]
+    return [paired.get(image) for image in images]
 
 
 def _one_mask(masks: Sequence[Path]) -> Path | MaskSource | None:
