@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from headlens.backbone import Backbone, LocalStream, VisionPlan, architecture, assemble
 from headlens.backbone.embedded import config
-from headlens.backbone.parity import open_clip_names
+from headlens.backbone.loading import open_clip_name
 from headlens.detectors.text import Pair
 
 TAPS = (5, 11, 17, 23)
@@ -258,7 +258,7 @@ def resume_run(out: Path, model: Backbone, optimizers: tuple[torch.optim.Optimiz
 def export(model: Backbone, path: Path) -> None:
     """The weights under open_clip's names, in half precision."""
     state = model.state_dict()
-    save_file({theirs: state[ours].half().cpu().contiguous() for theirs, ours in open_clip_names(model).items()}, path)
+    save_file({open_clip_name(ours): value.half().cpu().contiguous() for ours, value in state.items()}, path)
 
 
 def shared(parameters: list[nn.Parameter], elapsed: float) -> Tensor:

@@ -137,14 +137,33 @@ _CALLABLE: dict[tuple[str, str], Any] = {
 _STEPS: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch  # by their code
 
 
+def _checked(code: bytes, keys: slice) -> dict[int, Callable[[Any], None]]:
+    """The step that fills a dictionary, once the keys at these places of the stack have been checked."""
+
+    def step(reader: Any) -> None:
+        _check_keys(reader.stack[keys])
+        _STEPS[code[0]](reader)
+
+    return {code[0]: step}
+
+
+def _refuse(reader: Any) -> None:
+    raise RefusedError("it holds sets or byte arrays, which no weight file needs")
+
+
 class _Reader(pickle._Unpickler):
     """An unpickler that can make records of tensors and modules only.
 
     It is the one that is written in Python: it reads no more than there is, whatever a length claims.
     """
 
-    stack: list[Any]
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_STEPS)
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **_STEPS,
+        **_checked(pickle.SETITEM, slice(-2, -1)),
+        **_checked(pickle.SETITEMS, slice(None, None, 2)),  # since the mark
+        **_checked(pickle.DICT, slice(None, None, 2)),
+        **dict.fromkeys((code[0] for code in (pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8)), _refuse),
+    }
 
     def __init__(self, file: Any, storage: Callable[[Any, torch.dtype, int], Storage]) -> None:
         super().__init__(file)
@@ -168,26 +187,6 @@ class _Reader(pickle._Unpickler):
         if not isinstance(key, str | int) or type(count) is not int:
             raise RefusedError("a storage has no name, or no number of elements")
         return self.storage(key, dtype, count)
-
-    def _set_item(self) -> None:
-        _check_keys(self.stack[-2:-1])
-        _STEPS[pickle.SETITEM[0]](self)
-
-    def _set_items(self) -> None:
-        _check_keys(self.stack[::2])  # since the mark
-        _STEPS[pickle.SETITEMS[0]](self)
-
-    def _make_dict(self) -> None:
-        _check_keys(self.stack[::2])
-        _STEPS[pickle.DICT[0]](self)
-
-    def _refuse(self) -> None:
-        raise RefusedError("it holds sets or byte arrays, which no weight file needs")
-
-    dispatch[pickle.SETITEM[0]] = _set_item
-    dispatch[pickle.SETITEMS[0]] = _set_items
-    dispatch[pickle.DICT[0]] = _make_dict
-    dispatch |= dict.fromkeys((code[0] for code in (pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8)), _refuse)
 
 
 def _no_storage(key: Any, dtype: torch.dtype, count: int) -> Storage:

@@ -8,10 +8,10 @@ which takes tensors out of pickles and runs nothing.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import zipfile
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from headlens.backbone.archive import Inert, RefusedError, TensorRecord, read_legacy, read_zip
 from headlens.backbone.layouts import Names, open_clip_names
 from headlens.errors import CheckpointError
-from headlens.files import open_regular, read_text
+from headlens.files import open_regular, read_text, sha256_of
 from headlens.printing import brief
 
 Format = Literal["safetensors", "pytorch", "torchscript"]
@@ -63,7 +63,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         if len(state) < sum(len(part) for part, *_ in parts):
             raise CheckpointError(f"{path}: a weight is in two of its files")
         lines = "".join(f"{file.name} {sha256_of(file)}\n" for file in files)
-        return _named(path, state, hashlib.sha256(lines.encode()).hexdigest(), parts[0][1])
+        return _named(path, state, sha256(lines.encode()).hexdigest(), parts[0][1])
     state, kind, others = _read(path)
     return _named(path, state, sha256_of(path), kind, others)
 
@@ -78,10 +78,7 @@ def _named(path: Path, state: dict[str, Tensor], sha256: str, kind: Format, othe
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Format, tuple[str, ...]]:
-    """Tensors of one file by its own names, and names of what is beside their state dict.
-
-    No more bytes than the file has, whatever it claims.
-    """
+    """Tensors of one file by its names, and names of what is next to their state dict: no more bytes than it has."""
     kind: Format | None = None
     try:
         with open_regular(path) as file:
@@ -91,12 +88,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Format, tuple[str, ...]]:
                 from safetensors.torch import load_file
 
                 loaded: Any = load_file(path)
-            elif file.read(1) == b"P":
-                file.seek(0)
-                loaded = read_zip(file, size)
             else:
+                zipped = file.read(1) == b"P"
                 file.seek(0)
-                loaded = read_legacy(file)
+                loaded = read_zip(file, size) if zipped else read_legacy(file)
         state, others = _tensors(_walked(loaded) if kind == "torchscript" else loaded, path)
     except CheckpointError:
         raise
@@ -107,12 +102,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Format, tuple[str, ...]]:
     except Exception as error:  # whatever a broken or hostile file provokes in a reader
         if isinstance(error, OSError) and error.errno == errno.EINVAL:
             raise CheckpointError(f"no weight file at {path}: it {error.strerror}") from error
-        why, hint = "damaged", "fetch it again"
+        why = "damaged (fetch it again)"
         if isinstance(error, RefusedError):
-            why, hint = "more than tensors in it, or damaged", "ask its maker for safetensors of its state dict"
-        raise CheckpointError(
-            f"{path} cannot be read as {kind or 'a weight file'}: {why} ({hint}). {brief(error)}"
-        ) from error
+            why = "more than tensors in it, or damaged (ask its maker for safetensors of its state dict)"
+        raise CheckpointError(f"{path} cannot be read as {kind or 'a weight file'}: {why}. {brief(error)}") from error
     claimed = sum(value.numel() * value.element_size() for name, value in state.items() if name not in NOT_WEIGHTS)
     if claimed > size:
         raise CheckpointError(f"{path} has {size:,} bytes, and its tensors claim {claimed:,}: nothing was loaded")
@@ -133,32 +126,22 @@ def _shards(index: Path) -> list[Path]:
     return [index.with_name(name) for name in names]
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def _format(path: Path, file: BinaryIO) -> Format:
-    """Told by content: names end in .pt whatever is in them. The file is left at its start."""
+    """By content: names end in .pt whatever is in them. The file is left at its start."""
     head = file.read(9)
-    file.seek(0)
     if head[:4] == b"PK\x03\x04":
         try:
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
         except zipfile.BadZipFile as error:
             raise CheckpointError(f"{path} is truncated: a zip archive without its end ({error})") from error
-        finally:
-            file.seek(0)
+        file.seek(0)
         if any(member.filename.endswith("/constants.pkl") for member in members):
             return "torchscript"
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise CheckpointError(f"{path} is a compressed zip archive, which torch never writes; it could hold a bomb")
         return "pytorch"
+    file.seek(0)
     if len(head) == 9 and head[8:] == b"{":
         return "safetensors"
     if head[:1] == b"\x80":

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from headlens import html
 from headlens.backbone.config import Architecture
-from headlens.backbone.prompts import PromptCache
-from headlens.backbone.text import TextTower
+from headlens.backbone.text import PromptCache, TextTower
 from headlens.backbone.vision import VisionTower
 from headlens.errors import ShapeError
 

@@ -171,64 +171,43 @@ def architecture_from_config(config: Mapping[str, Any], name: str = "custom") ->
     if not isinstance(vision.get("layers", 12), int):
         missing.append("a ResNet image tower")
         vision["layers"] = 12
-    missing += _beyond_plain(vision, "CLIPVisionCfg", _VISION_KEYS) + _beyond_plain(text, "CLIPTextCfg", _TEXT_KEYS)
-    if missing:
+    v, beyond = _filled(vision, "CLIPVisionCfg", _VISION_KEYS)
+    t, more = _filled(text, "CLIPTextCfg", _TEXT_KEYS)
+    if missing := [*missing, *beyond, *more]:
         raise ArchitectureError(
             f"{name} needs what the headlens towers do not have: {'; '.join(dict.fromkeys(missing))}. "
             "They follow open_clip's plain ViTs (ViT-B-32, ViT-B-16, ViT-L-14, ViT-L-14-336 and their kin)."
         )
 
-    v, t = _filled(vision, "CLIPVisionCfg", _VISION_KEYS), _filled(text, "CLIPTextCfg", _TEXT_KEYS)
-    act_fn: Activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
+    def shared(part: SimpleNamespace, heads: int) -> dict[str, Any]:
+        return {
+            "n_layers": part.layers,
+            "n_heads": heads,
+            "d_model": part.width,
+            "d_mlp": int(part.width * part.mlp_ratio),
+            "d_embed": config["embed_dim"],
+            "act_fn": "quick_gelu" if config.get("quick_gelu") else "gelu",
+        }
+
     size = v.image_size if isinstance(v.image_size, tuple | list) else (v.image_size, v.image_size)
     return Architecture(
-        name=name,
-        vision=VisionConfig(
-            n_layers=v.layers,
-            n_heads=v.width // v.head_width,
-            d_model=v.width,
-            d_mlp=int(v.width * v.mlp_ratio),
-            d_embed=config["embed_dim"],
-            act_fn=act_fn,
-            patch_size=v.patch_size,
-            image_size=(size[0], size[1]),
-        ),
-        text=TextConfig(
-            n_layers=t.layers,
-            n_heads=t.heads,
-            d_model=t.width,
-            d_mlp=int(t.width * t.mlp_ratio),
-            d_embed=config["embed_dim"],
-            act_fn=act_fn,
-            n_ctx=t.context_length,
-            d_vocab=t.vocab_size,
-        ),
+        name,
+        VisionConfig(**shared(v, v.width // v.head_width), patch_size=v.patch_size, image_size=(size[0], size[1])),
+        TextConfig(**shared(t, t.heads), n_ctx=t.context_length, d_vocab=t.vocab_size),
     )
 
 
-_TRANSFORMERS_VISION = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "num_channels": 3,
-    "image_size": 224,
-    "patch_size": 32,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
-_TRANSFORMERS_TEXT = {
-    "vocab_size": 49408,
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-    "eos_token_id": 49407,
-}
-_COUNTED = {*_TRANSFORMERS_VISION, *_TRANSFORMERS_TEXT} - {"hidden_act", "layer_norm_eps", "eos_token_id"}
+_TRANSFORMERS = (  # keys of transformers' CLIPModel, our names, and what stands for a missing one in either tower
+    ("num_hidden_layers", "n_layers", 12, 12),
+    ("num_attention_heads", "n_heads", 12, 8),
+    ("hidden_size", "d_model", 768, 512),
+    ("intermediate_size", "d_mlp", 3072, 2048),
+    ("hidden_act", "act_fn", "quick_gelu", "quick_gelu"),
+    ("layer_norm_eps", "eps", 1e-5, 1e-5),
+)
+_VISION_ALONE = {"num_channels": 3, "image_size": 224, "patch_size": 32}
+_TEXT_ALONE = {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407}
+_NOT_COUNTED = {"hidden_act", "layer_norm_eps", "eos_token_id"}
 _OLD_EOS = 2  # what transformers wrote for years, and then reads prompts at their highest id, as the tower does
 
 
@@ -248,66 +227,50 @@ def architecture_from_transformers(config: Mapping[str, Any], name: str = "custo
     parts = [config.get(f"{part}_config_dict") or config.get(f"{part}_config") or {} for part in ("vision", "text")]
     if not all(isinstance(part, Mapping) for part in parts):
         raise ArchitectureError(f"{name}: vision_config and text_config are no tables")
-    v: dict[str, Any] = _TRANSFORMERS_VISION | dict(parts[0])
-    t: dict[str, Any] = _TRANSFORMERS_TEXT | dict(parts[1])
-    whole = {f"{part}.{key}": own[key] for part, own in (("vision", v), ("text", t)) for key in own if key in _COUNTED}
-    whole["projection_dim"] = config.get("projection_dim", 512)
-    if odd := [key for key, value in whole.items() if type(value) is not int or not 0 < value <= _LARGEST]:
-        raise ArchitectureError(f"{name}: {odd[0]} is {whole[odd[0]]!r}; expected a whole number from 1 to {_LARGEST}")
-    acts, eps = (v["hidden_act"], t["hidden_act"]), [own["layer_norm_eps"] for own in (v, t)]
+    v: dict[str, Any] = {key: default for key, _, default, _ in _TRANSFORMERS} | _VISION_ALONE
+    t: dict[str, Any] = {key: default for key, _, _, default in _TRANSFORMERS} | _TEXT_ALONE
+    counted = {*v, *t} - _NOT_COUNTED
+    v, t = v | dict(parts[0]), t | dict(parts[1])
+    sizes = {f"{part}.{key}": of[key] for part, of in (("vision", v), ("text", t)) for key in of if key in counted}
+    sizes["projection_dim"] = config.get("projection_dim", 512)
+    if odd := [key for key, value in sizes.items() if type(value) is not int or not 0 < value <= _LARGEST]:
+        raise ArchitectureError(f"{name}: {odd[0]} is {sizes[odd[0]]!r}; expected a whole number from 1 to {_LARGEST}")
+    acts, eps = (v["hidden_act"], t["hidden_act"]), (v["layer_norm_eps"], t["layer_norm_eps"])
     if len(set(map(str, acts))) > 1 or acts[0] not in ("gelu", "quick_gelu"):
         raise ArchitectureError(f"{name}: activations are {acts[0]!r} and {acts[1]!r}; both must be gelu or quick_gelu")
-    if not all(isinstance(own, float) and 0 < own < 1 for own in eps):
+    if not all(isinstance(number, float) and 0 < number < 1 for number in eps):
         raise ArchitectureError(f"{name}: layer_norm_eps is {eps[0]!r} and {eps[1]!r}; expected small numbers")
-    if v["image_size"] < v["patch_size"]:
-        raise ArchitectureError(f"{name}: images of {v['image_size']} px are smaller than a patch of {v['patch_size']}")
     if v["num_channels"] != 3:
         raise ArchitectureError(f"{name}: images of {v['num_channels']} channels; the tower reads 3")
-    if t["eos_token_id"] not in (_OLD_EOS, t["vocab_size"] - 1):
-        raise ArchitectureError(
-            f"{name}: prompts end with token {t['eos_token_id']}; the tower reads them at the highest, "
-            f"{t['vocab_size'] - 1}"
-        )
+    last = t["vocab_size"] - 1
+    if (end := t["eos_token_id"]) not in (_OLD_EOS, last):
+        raise ArchitectureError(f"{name}: prompts end with token {end}; the tower reads them at the highest, {last}")
 
-    def shared(own: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "n_layers": own["num_hidden_layers"],
-            "n_heads": own["num_attention_heads"],
-            "d_model": own["hidden_size"],
-            "d_mlp": own["intermediate_size"],
-            "d_embed": whole["projection_dim"],
-            "act_fn": own["hidden_act"],
-            "eps": own["layer_norm_eps"],
-        }
+    def shared(part: Mapping[str, Any]) -> dict[str, Any]:
+        return {ours: part[key] for key, ours, *_ in _TRANSFORMERS} | {"d_embed": sizes["projection_dim"]}
 
     size = (v["image_size"], v["image_size"])
     return Architecture(
-        name=name,
-        vision=VisionConfig(**shared(v), patch_size=v["patch_size"], image_size=size),
-        text=TextConfig(**shared(t), n_ctx=t["max_position_embeddings"], d_vocab=t["vocab_size"]),
+        name,
+        VisionConfig(**shared(v), patch_size=v["patch_size"], image_size=size),
+        TextConfig(**shared(t), n_ctx=t["max_position_embeddings"], d_vocab=t["vocab_size"]),
     )
 
 
-def _defaults(plain: str) -> dict[str, Any]:
-    """What open_clip's config class ``plain`` says where a config says nothing."""
-    import open_clip.model
+def _filled(config: Mapping[str, Any], plain: str, known: set[str]) -> tuple[SimpleNamespace, list[str]]:
+    """A config with the defaults of open_clip's class ``plain``, and the parts in it that the towers do not have.
 
-    return {field.name: field.default for field in dataclasses.fields(getattr(open_clip.model, plain))}
+    One that says all and nothing else is read without importing open_clip, which takes seconds.
+    """
+    defaults: dict[str, Any] = {}
+    if config.keys() - known or not known - {"patch_dropout"} <= config.keys():
+        import open_clip.model
 
-
-def _filled(config: Mapping[str, Any], plain: str, known: set[str]) -> SimpleNamespace:
-    """The config with open_clip's defaults; a config that says all is read without importing open_clip (seconds)."""
-    return SimpleNamespace(**({} if known - {"patch_dropout"} <= config.keys() else _defaults(plain)) | dict(config))
-
-
-def _beyond_plain(config: Mapping[str, Any], plain: str, known: set[str]) -> list[str]:
-    """Names of the keys in ``config`` that ask for something other than open_clip's default."""
-    defaults = _defaults(plain) if config.keys() - known else {}
-    return [
-        _WHY.get(key, f"{key}={value!r}")
-        for key, value in config.items()
-        if key not in known and value != defaults.get(key, dataclasses.MISSING)
-    ]
+        defaults = {field.name: field.default for field in dataclasses.fields(getattr(open_clip.model, plain))}
+    others = {key: value for key, value in config.items() if key not in known}
+    beyond = {key: value for key, value in others.items() if value != defaults.get(key, dataclasses.MISSING)}
+    names = [_WHY.get(key, f"{key}={value!r}") for key, value in beyond.items()]
+    return SimpleNamespace(**defaults | dict(config)), names
 
 
 def check_blocks(blocks: Mapping[int, Any] | tuple[int, ...] | list[int], n_layers: int, what: str) -> None:

@@ -58,10 +58,10 @@ def weight_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    found = next((path / name for name in _WEIGHTS if (path / name).is_file()), None)
-    if found is None:
-        raise CheckpointError(f"no weight file in {path}; expected one of {', '.join(_WEIGHTS)}")
-    return found
+    for name in _WEIGHTS:
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointError(f"no weight file in {path}; expected one of {', '.join(_WEIGHTS)}")
 
 
 def described(path: Path) -> Description | None:
@@ -75,10 +75,10 @@ def described(path: Path) -> Description | None:
     if config.exists():
         return _of_open_clip(config)
     config = path.with_name(_TRANSFORMERS)
-    found = _table(config) if config.exists() else {}
-    if not ("vision_config" in found and "text_config" in found):
+    table = _table(config) if config.exists() else {}
+    if not ("vision_config" in table and "text_config" in table):
         return None  # a config of something else
-    arch = architecture_from_transformers(found, path.parent.name)
+    arch = architecture_from_transformers(table, path.parent.name)
     images = path.with_name(_IMAGES)
     recipe = _transformers_recipe(_table(images), images) if images.exists() else {}
     return Description(config, arch.act_fn == "quick_gelu", arch, recipe)
@@ -113,35 +113,30 @@ def differing(one: Architecture, other: Architecture) -> list[tuple[str, Any, An
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(path, _MOST))
+        table = json.loads(read_text(path, _MOST))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no config that can be read: {brief(error)}") from error
-    return found if isinstance(found, dict) else {}
+    return table if isinstance(table, dict) else {}
 
 
 def _of_open_clip(path: Path) -> Description:
+    config = _table(path)
     try:
-        config = _table(path)
         model, recipe = config["model_cfg"], _recipe(dict(config.get("preprocess_cfg", {})))
-        quick = bool(model.get("quick_gelu"))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        whole = {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys()
+        arch = architecture_from_config(model, path.parent.name) if whole else None
+        return Description(path, bool(model.get("quick_gelu")), arch, recipe)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{path} is no open_clip config: {error!r}") from error
-    arch = None
-    if {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
-        try:
-            arch = architecture_from_config(model, path.parent.name)
-        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-            raise CheckpointError(f"{path} is no open_clip config: {error!r}") from error
-    return Description(path, quick, arch, recipe)
 
 
 def _transformers_recipe(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    names = {"image_mean": "mean", "image_std": "std"}
-    found = {new: config[old] for old, new in names.items() if old in config}
+    names = {"image_mean": "mean", "image_std": "std", "resample": "interpolation"}
     try:
+        recipe = {new: config[old] for old, new in names.items() if old in config}
         if "resample" in config:
-            found["interpolation"] = _RESAMPLING.get(config["resample"], config["resample"])
-        return _recipe(found)
+            recipe["interpolation"] = _RESAMPLING.get(config["resample"], config["resample"])
+        return _recipe(recipe)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is no image processor's config: {error!r}") from error
 

@@ -24,17 +24,14 @@ def tag_config(name: str, tag: str) -> dict[str, Any]:
     """
     import open_clip
 
-    config = open_clip.get_pretrained_cfg(name, tag)
-    if config:
+    if config := open_clip.get_pretrained_cfg(name, tag):
         return dict(config)
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    near = difflib.get_close_matches(tag, tags, n=3)
     if Path(tag).suffix or len(Path(tag).parts) > 1:
         raise CheckpointError(f"no weight file at {tag}")
-    raise CheckpointError(
-        f"{name} has no pretrained tag {tag!r}{' (near it: ' + ', '.join(near) + ')' if near else ''}, "
-        f"and no such file exists; tags: {', '.join(tags) or 'none'}"
-    )
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    near = difflib.get_close_matches(tag, tags, n=3)
+    what = f"{name} has no pretrained tag {tag!r}" + (f" (near it: {', '.join(near)})" if near else "")
+    raise CheckpointError(f"{what}, and no such file exists; tags: {', '.join(tags) or 'none'}")
 
 
 def sought(name: str, tag: str) -> tuple[str, tuple[str, ...]]:
@@ -55,8 +52,8 @@ def cached(name: str, tag: str, cache_dir: str | Path | None = None) -> Path | N
     from huggingface_hub import try_to_load_from_cache
 
     repository, files = sought(name, tag)
-    found = (try_to_load_from_cache(repository, file, cache_dir=cache_dir) for file in files)
-    return next((Path(path) for path in found if isinstance(path, str)), None)
+    paths = (try_to_load_from_cache(repository, file, cache_dir=cache_dir) for file in files)
+    return next((Path(path) for path in paths if isinstance(path, str)), None)
 
 
 def download(name: str, tag: str, cache_dir: str | Path | None = None) -> Path:
@@ -70,24 +67,22 @@ def download(name: str, tag: str, cache_dir: str | Path | None = None) -> Path:
     if here := cached(name, tag, cache_dir):
         return here
     repository, candidates = sought(name, tag)
-    found = None
+    file = None
     try:
-        found = next((c for c in candidates if _exists(repository, c)), candidates[0])
-        return Path(hf_hub_download(repository, found, cache_dir=cache_dir))
+        file = next((c for c in candidates if _exists(repository, c)), candidates[0])
+        return Path(hf_hub_download(repository, file, cache_dir=cache_dir))
     except Exception as error:  # the hub's client raises whatever its transport does
-        reason = brief(error)
-        if found is not None:
-            raise DownloadError(f"{found} of {repository} could not be fetched and stored: {reason}") from error
+        if file is not None:
+            raise DownloadError(f"{file} of {repository} could not be fetched and stored: {brief(error)}") from error
         raise DownloadError(
             f"the weights {tag!r} of {name} are not on this machine, and {repository} cannot be reached "
-            f"({reason}). "
-            f"Where there is a network, fetch {candidates[0]} from that repository; then "
+            f"({brief(error)}). Where there is a network, fetch {candidates[0]} from that repository; then "
             f"load({name!r}, pretrained='path/to/{candidates[0]}')."
         ) from error
 
 
 def _exists(repository: str, filename: str) -> bool:
-    """One question with a short patience: the hub's own client asks five times over half a minute."""
+    """One question with a short patience: the hub's client asks five times over half a minute."""
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 

@@ -6,7 +6,7 @@ Where something does not fit, it is named as the file names it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -76,8 +76,8 @@ def open_clip_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Nam
         CheckpointError: two names for one weight, or queries, keys and values that are no three of a kind.
     """
     wrapped = ""
-    while own := next((w for w in _WRAPPERS if state and all(n.startswith(wrapped + w) for n in state)), None):
-        wrapped += own
+    while one := next((w for w in _WRAPPERS if state and all(n.startswith(wrapped + w) for n in state)), None):
+        wrapped += one
     plain = {name.removeprefix(wrapped): value for name, value in state.items()}
     transformers = any(name.startswith(tuple(_TOWERS)) for name in plain)
     if transformers:
@@ -86,50 +86,46 @@ def open_clip_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Nam
         plain = {name: value.T if name in _TURNED and value.ndim == 2 else value for name, value in plain.items()}
     else:  # open_clip's CustomTextCLIP keeps the text tower under "text."
         ours = {name: name.removeprefix("text.") for name in plain}
-    found = {ours[name]: value for name, value in plain.items()}
-    if len(found) < len(plain):
+    renamed = {ours[name]: value for name, value in plain.items()}
+    if len(renamed) < len(plain):
         twice = next(name for name in plain if ours[name] != name and ours[name] in plain)
         raise CheckpointError(f"{wrapped}{twice} and {wrapped}{ours[twice]} are two names for one weight")
-    return found, Names(transformers, wrapped, {new: wrapped + old for old, new in ours.items()})
+    return renamed, Names(transformers, wrapped, {new: wrapped + old for old, new in ours.items()})
 
 
 def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Queries, keys and values of a head, three weights in transformers, as the one that open_clip has."""
-    found: dict[str, Tensor] = {}
+    joined: dict[str, Tensor] = {}
     for name, value in state.items():
         together = _ONE_OF_THREE.sub("{q,k,v}", name)
         if together == name:
-            found[name] = value
-        elif together not in found:
+            joined[name] = value
+        elif together not in joined:
             three = [together.replace("{q,k,v}", letter) for letter in "qkv"]
             if missing := [other for other in three if other not in state]:
                 raise CheckpointError(f"{name} stands alone: {', '.join(missing)} missing")
             parts = [state[other] for other in three]
-            if any(part.shape != value.shape or part.dtype != value.dtype for part in parts) or not value.ndim:
+            if len({(part.shape, part.dtype) for part in parts}) > 1 or not value.ndim:
                 shapes = ", ".join(f"{other} {tuple(state[other].shape)}" for other in three)
                 raise CheckpointError(f"queries, keys and values are not of one shape and type: {shapes}")
-            found[together] = torch.cat(parts)
-    return found
+            joined[together] = torch.cat(parts)
+    return joined
 
 
 def _open_clip(name: str) -> str:
-    tower = next((own for own in _TOWERS if name.startswith(own)), None)
-    if tower is None:
-        return name
-    name = _TOWERS[tower] + name.removeprefix(tower)
-    for theirs, ours in _PARTS:
-        name = name.replace(theirs, ours)
-    return name
+    tower = next((tower for tower in _TOWERS if name.startswith(tower)), None)
+    return name if tower is None else _TOWERS[tower] + replaced(name.removeprefix(tower), _PARTS)
 
 
 def _transformers(name: str) -> str:
-    for theirs, ours in _TURNED.items():
-        if name == ours:
-            return theirs
-    if name == "logit_scale":
-        return name
+    alone = {ours: theirs for theirs, ours in _TURNED.items()} | {"logit_scale": "logit_scale"}
     tower = "vision_model." if name.startswith("visual.") else "text_model."
-    name = name.removeprefix("visual.")
-    for theirs, ours in _PARTS:
-        name = name.replace(ours, theirs)
-    return tower + name
+    back = [(ours, theirs) for theirs, ours in _PARTS]
+    return alone.get(name) or tower + replaced(name.removeprefix("visual."), back)
+
+
+def replaced(name: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """A name with every first text of ``pairs`` in it replaced by the second, one pair after the other."""
+    for old, new in pairs:
+        name = name.replace(old, new)
+    return name

@@ -17,8 +17,8 @@ from headlens.backbone.checkpoint import NOT_WEIGHTS
 from headlens.backbone.clip import Backbone, Provenance, init_random
 from headlens.backbone.config import Activation, Architecture, PositionRule
 from headlens.backbone.download import PLAIN
-from headlens.backbone.layouts import Names
-from headlens.backbone.weights import find_weights, twin
+from headlens.backbone.layouts import Names, replaced
+from headlens.backbone.weights import ACTIVATIONS, find_weights, twin
 from headlens.devices import device_of
 from headlens.errors import CheckpointError, HeadlensWarning, ShapeError
 
@@ -83,38 +83,30 @@ def load(
     'random (seed 0)'
     """
     device = device_of(device)
-    found = find_weights(name, pretrained, position_rule=position_rule, act_fn=act_fn, seed=seed, cache_dir=cache_dir)
-    arch = found.arch
+    weights = find_weights(name, pretrained, position_rule=position_rule, act_fn=act_fn, seed=seed, cache_dir=cache_dir)
+    arch, rule = weights.arch, weights.arch.vision.position_rule
     size = arch.vision.image_size if image_size is None else image_size
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < arch.vision.patch_size:
         raise ShapeError(f"image_size {height}x{width} is smaller than one patch of {arch.vision.patch_size} px")
-    provenance = Provenance(
-        arch.name,
-        found.label,
-        found.sha256,
-        arch.act_fn,
-        found.act_fn_known,
-        arch.vision.position_rule,
-        (height, width),
-        found.positions_from,
-    )
-    options: dict[str, Any] = {"recipe": found.recipe, "device": device, "dtype": dtype, "seed": seed}
+    source = (arch.name, weights.label, weights.sha256, arch.act_fn, weights.act_fn_known, rule)
+    provenance = Provenance(*source, (height, width), weights.positions_from)
+    options: dict[str, Any] = {"recipe": weights.recipe, "device": device, "dtype": dtype, "seed": seed}
     try:
-        made = assemble(arch, found.state, provenance, names=found.names, **options)
+        backbone = assemble(arch, weights.state, provenance, names=weights.names, **options)
     except CheckpointError as error:
-        raise CheckpointError(f"{found.path or found.label}: {error}") from None
-    if not found.act_fn_known:
-        computed, other = ("QuickGELU", "GELU") if arch.act_fn == "quick_gelu" else ("GELU", "QuickGELU")
+        raise CheckpointError(f"{weights.path or weights.label}: {error}") from None
+    if not weights.act_fn_known:
+        computed, other = ACTIVATIONS[arch.act_fn == "quick_gelu"], ACTIVATIONS[arch.act_fn != "quick_gelu"]
         other_name = twin(arch.name)
         way = f"load {other_name!r} for {other}" if other_name else f"no name of open_clip's has it with {other}"
         warnings.warn(
-            f"nothing says which activation {found.label} was trained with: {arch.name} computes {computed}, weights "
+            f"nothing says which activation {weights.label} was trained with: {arch.name} computes {computed}, weights "
             f"fine-tuned from OpenAI's need QuickGELU; {way}, or say act_fn={arch.act_fn!r} if it is right",
             HeadlensWarning,
             stacklevel=2,
         )
-    return made
+    return backbone
 
 
 def assemble(
@@ -171,9 +163,7 @@ def tower_name(key: str) -> str:
         key = "vision." + key.removeprefix("visual.")
     elif key != "logit_scale":
         key = "text." + key
-    for old, new in _RENAMED:
-        key = key.replace(old, new)
-    return key
+    return replaced(key, _RENAMED)
 
 
 def open_clip_name(ours: str) -> str:
@@ -183,12 +173,10 @@ def open_clip_name(ours: str) -> str:
     ('visual.transformer.resblocks.3.attn.in_proj_weight', 'text_projection')
     """
     tower, _, name = ours.partition(".")
-    for old, new in _RENAMED:
-        if new == "proj":
-            name = old if (tower, name) == ("text", "proj") else name
-        elif new != "ln_final." or tower == "vision":
-            name = name.replace(new, old)
-    return {"vision": f"visual.{name}", "text": name}.get(tower, ours)
+    if (tower, name) == ("text", "proj"):
+        return "text_projection"
+    back = [(new, old) for old, new in _RENAMED if new != "proj" and (new != "ln_final." or tower == "vision")]
+    return {"vision": "visual.", "text": ""}[tower] + replaced(name, back) if name else ours
 
 
 def _check_state(
@@ -204,20 +192,16 @@ def _check_state(
         if key in theirs and state[theirs[key]].shape != value.shape
     ]
     wrong += [f"{names.of(key)} is {state[key].dtype}" for key in theirs.values() if not state[key].is_floating_point()]
-    if not (missing or unknown or wrong):
-        broken = [names.of(key) for key in theirs.values() if not state[key].isfinite().all()]
-        if broken:
-            raise CheckpointError(f"the weights of {name} hold NaN or infinity in {', '.join(broken[:3])}")
-        return
-    parts = [
+    if parts := [
         f"{len(keys)} {what} ({'; '.join(sorted(keys)[:3])}{'; …' if len(keys) > 3 else ''})"
         for what, keys in (("of another shape or type", wrong), ("missing", missing), ("unknown", unknown))
         if keys
-    ]
-    hint = ""
-    if any(key.startswith("vision.blocks.") for key in unknown):
-        hint = " These are a headlens state dict's names: give it to load_state_dict."
-    raise CheckpointError(f"the weights do not fit {name}: {', '.join(parts)}.{hint}")
+    ]:
+        headlens_names = any(key.startswith("vision.blocks.") for key in unknown)
+        hint = " These are a headlens state dict's names: give it to load_state_dict." if headlens_names else ""
+        raise CheckpointError(f"the weights do not fit {name}: {', '.join(parts)}.{hint}")
+    if broken := [names.of(key) for key in theirs.values() if not state[key].isfinite().all()]:
+        raise CheckpointError(f"the weights of {name} hold NaN or infinity in {', '.join(broken[:3])}")
 
 
 @cache
@@ -231,14 +215,14 @@ def _tokenizer(n_ctx: int, d_vocab: int) -> Callable[..., Tensor]:
     if d_vocab >= _CLIP_VOCABULARY:
         return SimpleTokenizer(context_length=n_ctx)
     merges = gzip.decompress(Path(default_bpe()).read_bytes()).split(b"\n")
-    kept = merges[: 1 + d_vocab - 514]  # a comment; 2 x 256 bytes and 2 special tokens are no merges
-    file = BytesIO(gzip.compress(b"\n".join(kept)))
-    return SimpleTokenizer(bpe_path=file, context_length=n_ctx)
+    first = merges[: 1 + d_vocab - 514]  # a comment; 2 x 256 bytes and 2 special tokens are no merges
+    return SimpleTokenizer(bpe_path=BytesIO(gzip.compress(b"\n".join(first))), context_length=n_ctx)
 
 
 def _preprocess(size: tuple[int, int], recipe: Mapping[str, Any]) -> Callable[[Any], Tensor]:
     """PIL image to [3, h, w]: the whole image resized to ``size``, aspect ratio not kept, as the field does."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    kept = {key: recipe[key] for key in ("mean", "std", "interpolation") if key in recipe}
-    return image_transform_v2(PreprocessCfg(**{**PLAIN, **kept, "size": size, "resize_mode": "squash"}), is_train=False)
+    given = {key: recipe[key] for key in ("mean", "std", "interpolation") if key in recipe}
+    config = PreprocessCfg(**{**PLAIN, **given, "size": size, "resize_mode": "squash"})
+    return image_transform_v2(config, is_train=False)

@@ -13,7 +13,7 @@ from headlens.backbone import embedded
 from headlens.backbone.checkpoint import NOT_WEIGHTS
 from headlens.backbone.clip import Backbone
 from headlens.backbone.config import PositionRule, architecture
-from headlens.backbone.loading import assemble, tower_name
+from headlens.backbone.loading import assemble
 
 LIMITS = {torch.float64: 1e-10, torch.float32: 2e-5}
 """Largest deviation, relative to open_clip's largest value, that counts as equal."""
@@ -56,13 +56,12 @@ def parity(
         for size in sizes:
             height, width = size or arch.vision.image_size
             images = torch.randn(2, 3, height, width, generator=generator).to(dtype)
+            theirs = open_clip_model(name, state, (height, width), dtype, position_rule)
             yield {
                 "architecture": name,
                 "size": f"{height}x{width}",
                 "dtype": str(dtype).removeprefix("torch."),
-                **_deviations(
-                    ours, open_clip_model(name, state, (height, width), dtype, position_rule), images, tokens
-                ),
+                **_deviations(ours, theirs, images, tokens),
                 "limit": LIMITS[dtype],
             }
 
@@ -71,14 +70,8 @@ def parity(
 def _deviations(ours: Backbone, theirs: Any, images: Tensor, tokens: Tensor) -> dict[str, float]:
     image, text = theirs.encode_image(images), theirs.encode_text(tokens)
     last = ours.vision.cfg.n_layers - 1
-
-    def wanted(hook: str) -> bool:
-        return hook.endswith(("hook_embed", "hook_attn_out", "hook_mlp_out")) or hook in (
-            f"blocks.{last}.attn.hook_z",
-            f"blocks.{last}.hook_resid_post",
-        )
-
-    out, cache = ours.vision.run_with_cache(images, names_filter=wanted)
+    wanted = ("hook_embed", "hook_attn_out", "hook_mlp_out", f"blocks.{last}.attn.hook_z", f"{last}.hook_resid_post")
+    out, cache = ours.vision.run_with_cache(images, names_filter=lambda hook: hook.endswith(wanted))
     attn, attn_out = ours.vision.blocks[last].attn, cache["attn_out", last]
     by_head = attn.b_O.expand_as(attn_out).clone()
     for head in range(attn.heads):
@@ -124,15 +117,6 @@ def _config(name: str) -> dict[str, Any]:
     import open_clip
 
     return dict(embedded.config(name)["model_cfg"] if name in embedded.NAMES else open_clip.get_model_config(name))
-
-
-def open_clip_names(backbone: Backbone) -> dict[str, str]:
-    """The name open_clip has for every parameter: ``{theirs: ours}``."""
-    from open_clip.model import CLIP
-
-    with torch.device("meta"):
-        theirs = CLIP(**_config(backbone.provenance.name)).state_dict()
-    return {key: tower_name(key) for key in theirs if key not in NOT_WEIGHTS}
 
 
 def stirred_state(name: str, seed: int = 0) -> dict[str, Tensor]:

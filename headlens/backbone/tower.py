@@ -46,9 +46,8 @@ class Cache(ActivationCache):
         except KeyError as error:
             name = str(error.args[0])
             if name in self.model.hook_dict:
-                why = "it was not asked for by names_filter, or not reached"
-                if name.endswith(HUGE):
-                    why = "patterns and results are kept only if names_filter names them"
+                huge = "patterns and results are kept only if names_filter names them"
+                why = huge if name.endswith(HUGE) else "it was not asked for by names_filter, or not reached"
             else:
                 near = difflib.get_close_matches(name, self.cache_dict, n=3) or list(self.cache_dict)[:3]
                 why = f"no hook point is called so; near it: {', '.join(near)}"
@@ -97,10 +96,8 @@ class HookedTower(HookedRootModule):
         Raises:
             ShapeError: a hook name or an option that does not exist.
         """
-        if names_filter is None:
-            wanted: str | list[str] | Callable[[str], bool] = [n for n in self.hook_dict if not n.endswith(HUGE)]
-        else:
-            wanted = self._wanted(names_filter)
+        small = [name for name in self.hook_dict if not name.endswith(HUGE)]
+        wanted = self._wanted(small if names_filter is None else names_filter)
         self.check_options(kwargs, hooked=True)
         if remove_batch_dim and args and len(args[0]) != 1:
             raise ShapeError(f"remove_batch_dim drops the axis of a batch of one, and this one has {len(args[0])}")
@@ -146,12 +143,12 @@ class HookedTower(HookedRootModule):
         Raises:
             ShapeError: a hook name that does not exist, or what is no list of names and functions.
         """
-        several = [list(own or ()) for own in (fwd_hooks, bwd_hooks)]
-        for one in (*several[0], *several[1]):
-            if not (isinstance(one, tuple | list) and len(one) == 2 and callable(one[1])):
-                raise ShapeError(f"hooks are pairs of a name and a function, [(name, fn), …], not {one!r}")
-            self._wanted(one[0])
-        return super().hooks(*several, *args, **kwargs)
+        forward, backward = list(fwd_hooks or ()), list(bwd_hooks or ())
+        for hook in (*forward, *backward):
+            if not (isinstance(hook, tuple | list) and len(hook) == 2 and callable(hook[1])):
+                raise ShapeError(f"hooks are pairs of a name and a function, [(name, fn), …], not {hook!r}")
+            self._wanted(hook[0])
+        return super().hooks(forward, backward, *args, **kwargs)
 
     def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
         """A hook that stays until ``reset_hooks()``, as in TransformerLens.
@@ -164,13 +161,11 @@ class HookedTower(HookedRootModule):
 
     def get_caching_hooks(self, names_filter: NamesFilter = None, *args: Any, **kwargs: Any) -> Any:
         """TransformerLens's; raises ShapeError for a hook name that does not exist."""
-        wanted = None if names_filter is None else self._wanted(names_filter)
-        return super().get_caching_hooks(wanted, *args, **kwargs)
+        return super().get_caching_hooks(self._wanted(names_filter), *args, **kwargs)
 
     def add_caching_hooks(self, names_filter: NamesFilter = None, *args: Any, **kwargs: Any) -> Any:
         """TransformerLens's; raises ShapeError for a hook name that does not exist."""
-        wanted = None if names_filter is None else self._wanted(names_filter)
-        return super().add_caching_hooks(wanted, *args, **kwargs)
+        return super().add_caching_hooks(self._wanted(names_filter), *args, **kwargs)
 
     def must_call_hooks(self) -> bool:
         """Whether there are hooks that a forward must call, and so must be ``hooked``.
@@ -199,34 +194,33 @@ class HookedTower(HookedRootModule):
             total = total + block.attn.b_O + (block.mlp.proj.bias if include_mlp_biases else 0)
         return total + self.blocks[layer].attn.b_O if mlp_input else total
 
-    def _wanted(self, names: NamesFilter) -> str | list[str] | Callable[[str], bool]:
+    def _wanted(self, names: NamesFilter) -> str | list[str] | Callable[[str], bool] | None:
         """The names, which must exist; of a function, it must take some."""
         if callable(names):
             if not any(map(names, self.hook_dict)):
                 some = ", ".join(list(self.hook_dict)[:4])
                 raise ShapeError(f"the function of names takes no hook point; there are {some}, …: see .hook_dict")
             return names
-        if names is not None and not isinstance(names, str | Iterable):
+        if names is None:
+            return None
+        if not isinstance(names, str | Iterable):
             raise ShapeError(f"{names!r} names no hook point: give a name, several, or a function of the name")
-        several = [names] if isinstance(names, str) else list(names or ())
+        several = [names] if isinstance(names, str) else list(names)
         for name in several:
             if name not in self.hook_dict:
-                raise ShapeError(f"no hook point is called {name!r}; {self._near(str(name))}")
+                within = [point for point in self.hook_dict if point.startswith(f"{name}.")]
+                near = within[:4] or difflib.get_close_matches(str(name), self.hook_dict, n=3)
+                where = f"near it: {', '.join(near)}" if near else "see .hook_dict"
+                layers = f"layers are 0..{self.cfg.n_layers - 1}"
+                raise ShapeError(f"no hook point is called {name!r}; {where} ({layers})")
         return names if isinstance(names, str) else several
-
-    def _near(self, name: str) -> str:
-        within = [point for point in self.hook_dict if point.startswith(f"{name}.")]
-        near = within[:4] or difflib.get_close_matches(name, self.hook_dict, n=3)
-        return f"{'near it: ' + ', '.join(near) if near else 'see .hook_dict'} (layers are 0..{self.cfg.n_layers - 1})"
 
     def check_options(self, options: Mapping[str, Any], hooked: bool = False) -> None:
         """Raises ShapeError for what ``forward`` does not take, and, where hooks must be called, for hooked=False."""
-        if not options:
-            return
         if hooked and not options.get("hooked", True):
             raise ShapeError("hooked=False calls no hook point: leave it out to run with hooks or a cache")
-        if unknown := [name for name in options if name not in self._options]:
-            name, known = unknown[0], self._options
-            near = difflib.get_close_matches(name, known, n=1)
-            instead = _INSTEAD.get(name) or (f"near it: {near[0]}" if near else f"there are {', '.join(known)}")
-            raise ShapeError(f"{type(self).__name__} has no option {name!r}: {instead}")
+        for name in options:
+            if name not in self._options:
+                near = difflib.get_close_matches(name, self._options, n=1)
+                names = f"near it: {near[0]}" if near else f"there are {', '.join(self._options)}"
+                raise ShapeError(f"{type(self).__name__} has no option {name!r}: {_INSTEAD.get(name) or names}")

@@ -19,6 +19,7 @@ from headlens.backbone.layouts import Names
 from headlens.backbone.vision import resized_positions
 from headlens.errors import ArchitectureError, CheckpointError
 
+ACTIVATIONS = ("GELU", "QuickGELU")
 _POSITIONS = "visual.positional_embedding"
 _ENLARGED = 256
 """Times as many positions as a file has, at most: a config that asks for more is damaged, and they take memory."""
@@ -73,15 +74,14 @@ def find_weights(
         named = deduced(about)
         arch = replace(about.arch, name=alone.name) if named is None else architecture(named)
         return _of_file(_ruled(arch, position_rule, act_fn), file, about, act_fn)
-    name = str(name)
+    name, tag = str(name), str(pretrained)
     path = None if pretrained is None else Path(pretrained).expanduser()
-    if path is not None and path.exists() and not (path.is_dir() and _is_tag(name, str(pretrained))):
+    if path is not None and path.exists() and not (path.is_dir() and _is_tag(name, tag)):
         file = weight_file(path)
         about = described(file)
         return _of_file(_ruled(_named(name, about), position_rule, act_fn), file, about, act_fn)
     arch = _ruled(architecture(name), position_rule, act_fn)
     if path is not None:
-        tag = str(pretrained)
         recipe = tag_config(name, tag)
         check_activation(arch, bool(recipe.get("quick_gelu")), f"the pretrained tag {tag!r}")
         return _fitted(arch, read_checkpoint(download(name, tag, cache_dir)), tag, recipe)
@@ -93,8 +93,7 @@ def find_weights(
             f"{embedded.weights(name)} is not the file that headlens ships (SHA-256 {checkpoint.sha256}): install "
             "headlens again"
         )
-    recipe = embedded.config(name)["preprocess_cfg"]
-    return _fitted(arch, checkpoint, embedded.TRAINED_ON[name], recipe)
+    return _fitted(arch, checkpoint, embedded.TRAINED_ON[name], embedded.config(name)["preprocess_cfg"])
 
 
 def _named(name: str, about: Description | None) -> Architecture:
@@ -123,7 +122,6 @@ def _ruled(arch: Architecture, rule: PositionRule, act_fn: Activation | None) ->
 
 def _of_file(arch: Architecture, path: Path, about: Description | None, act_fn: Activation | None) -> Weights:
     """Weights of a local file, under everything that says which activation and which images they were trained with."""
-    # Whoever asks for -quickgelu has said it.
     known = act_fn is not None or about is not None or arch.name.endswith("-quickgelu")
     recipe: Mapping[str, Any] = {}
     if about is not None:
@@ -140,42 +138,32 @@ def _of_file(arch: Architecture, path: Path, about: Description | None, act_fn: 
     elif checkpoint.openai:
         known = True
         check_activation(arch, True, f"{path.name}, which has the marks of OpenAI's weights,")
-    trained = None if about is None or about.arch is None else about.arch.vision.grid
-    found = _fitted(arch, checkpoint, path.name, recipe, trained)
-    return replace(found, act_fn_known=known, path=path)
+    trained = (0, 0) if about is None or about.arch is None else about.arch.vision.grid
+    return replace(_fitted(arch, checkpoint, path.name, recipe, trained), act_fn_known=known, path=path)
 
 
 def _fitted(
-    arch: Architecture,
-    checkpoint: Checkpoint,
-    label: str,
-    recipe: Mapping[str, Any],
-    trained: tuple[int, int] | None = None,
+    arch: Architecture, checkpoint: Checkpoint, label: str, recipe: Mapping[str, Any], trained: tuple[int, int] = (0, 0)
 ) -> Weights:
     """A checkpoint with its positions for the architecture's grid of patches, as open_clip loads it.
 
-    Args:
-        arch: what it is for.
-        checkpoint: as it was read.
-        label, recipe: see ``Weights``.
-        trained: the grid of its config; where its positions are not as many, they are those of a square.
+    Its positions are those of the grid ``trained`` of its config or, where they are not as many, of a square.
     """
     state, grid = dict(checkpoint.state), arch.vision.grid
     positions, resized = state.get(_POSITIONS), None
     if positions is not None and positions.ndim == 2 and len(positions) != 1 + grid[0] * grid[1]:
         side = isqrt(max(0, len(positions) - 1))
-        grids = (trained or (0, 0), (side, side))
-        resized = next(((r, c) for r, c in grids if r * c and len(positions) == 1 + r * c), None)
-        if resized is None or not positions.is_floating_point():
+        grids = [(r, c) for r, c in (trained, (side, side)) if r * c and len(positions) == 1 + r * c]
+        patches, named = f"{grid[0]} x {grid[1]} patches", f"{label}: {checkpoint.names.of(_POSITIONS)}"
+        if not grids or not positions.is_floating_point():
             raise CheckpointError(
-                f"{label}: {checkpoint.names.of(_POSITIONS)} has {len(positions)} positions, which are neither CLS and "
-                f"the {grid[0]} x {grid[1]} patches of {arch.name}, nor CLS and a square of patches"
+                f"{named} has {len(positions)} positions, which are neither CLS and the {patches} of {arch.name}, nor "
+                "CLS and a square of patches"
             )
+        resized = grids[0]
         if grid[0] * grid[1] > _ENLARGED * len(positions):
-            raise CheckpointError(
-                f"{label}: {arch.name} has {grid[0]} x {grid[1]} patches, {checkpoint.names.of(_POSITIONS)} is for "
-                f"{resized[0]} x {resized[1]}: too few to resize"
-            )
+            which = f"{checkpoint.names.of(_POSITIONS)} is for {resized[0]} x {resized[1]}"
+            raise CheckpointError(f"{label}: {arch.name} has {patches}, {which}: too few to resize")
         state[_POSITIONS] = resized_positions(positions.float(), resized, grid, arch.vision.position_rule)
     return Weights(arch, state, label, checkpoint.names, checkpoint.sha256, recipe, positions_from=resized)
 
@@ -184,13 +172,13 @@ def check_activation(arch: Architecture, trained_quick: bool, what: str) -> None
     """Raises ArchitectureError where ``what`` was trained with the other activation."""
     if trained_quick == (arch.act_fn == "quick_gelu"):
         return
-    trained, built = ("QuickGELU", "GELU") if trained_quick else ("GELU", "QuickGELU")
     way = f": load {other!r} instead" if (other := twin(arch.name)) else ""
-    raise ArchitectureError(f"{what} needs {trained}, {arch.name} computes {built}{way}")
+    needed, computed = ACTIVATIONS[trained_quick], ACTIVATIONS[not trained_quick]
+    raise ArchitectureError(f"{what} needs {needed}, {arch.name} computes {computed}{way}")
 
 
 def _is_tag(name: str, tag: str) -> bool:
-    """Whether it is published under that tag: a folder that happens to be called so is not meant."""
+    """Whether it is published under that tag: a folder of that name is then not meant."""
     import open_clip
 
     return bool(open_clip.get_pretrained_cfg(name, tag))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +72,7 @@ def _variables(content: bytes) -> Iterator[tuple[str, np.ndarray | dict[str, np.
                 raise ValueError(f"more than {MOST_BYTES} bytes in its variables")
             kind, data = next(_elements(memoryview(unpacked), order), (0, memoryview(b"")))
         if kind == _MATRIX:
-            array = _Array.of(data, order)
-            yield array.name, array.value(order)
+            yield _array(data, order)
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
@@ -93,32 +91,22 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         yield kind, data[begin : begin + size]
 
 
-@dataclass(frozen=True)
-class _Array:
-    kind: int
-    shape: tuple[int, ...]
-    name: str
-    parts: list[tuple[int, memoryview]]
-
-    @staticmethod
-    def of(data: memoryview, order: str) -> _Array:
-        parts = list(_elements(data, order))
-        if len(parts) < 3 or len(parts[0][1]) < 4:
-            raise ValueError("an array without a head")
-        kind = struct.unpack_from(f"{order}I", parts[0][1])[0] & 0xFF
-        shape = tuple(int(side) for side in np.frombuffer(parts[1][1], f"{order}i4"))
-        return _Array(kind, shape, bytes(parts[2][1]).decode("ascii"), parts[3:])
-
-    def value(self, order: str, outer: bool = True) -> np.ndarray | dict[str, np.ndarray] | None:
-        if self.kind in _NUMERIC and self.parts and self.parts[0][0] in _TYPES:
-            kind, data = self.parts[0]
-            return np.frombuffer(data, f"{order}{_TYPES[kind]}").reshape(self.shape, order="F")
-        if self.kind == _STRUCT and outer and self.shape == (1, 1) and len(self.parts) >= 2:
-            width = struct.unpack_from(f"{order}i", self.parts[0][1])[0]
-            if width < 1:
-                raise ValueError("names without letters")
-            text = bytes(self.parts[1][1])
-            names = [text[k : k + width].split(b"\0")[0].decode("ascii") for k in range(0, len(text), width)]
-            inner = [_Array.of(data, order).value(order, outer=False) for _, data in self.parts[2:]]
-            return {name: value for name, value in zip(names, inner, strict=False) if isinstance(value, np.ndarray)}
-        return None
+def _array(data: memoryview, order: str, outer: bool = True) -> tuple[str, np.ndarray | dict[str, np.ndarray] | None]:
+    """The name of an array, and its numbers, or the arrays of a struct that is in no other."""
+    parts = list(_elements(data, order))
+    if len(parts) < 3 or len(parts[0][1]) < 4:
+        raise ValueError("an array without a head")
+    kind = struct.unpack_from(f"{order}I", parts[0][1])[0] & 0xFF
+    shape = tuple(int(side) for side in np.frombuffer(parts[1][1], f"{order}i4"))
+    name, parts = bytes(parts[2][1]).decode("ascii"), parts[3:]
+    if kind in _NUMERIC and parts and parts[0][0] in _TYPES:
+        return name, np.frombuffer(parts[0][1], f"{order}{_TYPES[parts[0][0]]}").reshape(shape, order="F")
+    if kind == _STRUCT and outer and shape == (1, 1) and len(parts) >= 2:
+        width = struct.unpack_from(f"{order}i", parts[0][1])[0]
+        if width < 1:
+            raise ValueError("names without letters")
+        text = bytes(parts[1][1])
+        names = [text[k : k + width].split(b"\0")[0].decode("ascii") for k in range(0, len(text), width)]
+        inner = [_array(data, order, outer=False)[1] for _, data in parts[2:]]
+        return name, {key: value for key, value in zip(names, inner, strict=False) if isinstance(value, np.ndarray)}
+    return name, None

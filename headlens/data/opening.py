@@ -60,7 +60,7 @@ class ProceduralSet(DataSet):
 
     @property
     def fingerprint(self) -> str:
-        """Of the world, which decides what is painted, and of the samples."""
+        """Of the world, which decides what is generated, and of the samples."""
         world = (self.world.spec, self.world.per_category, self.world.size, self.world.seed, self._which)
         return sha256(repr((world, super().fingerprint)).encode()).hexdigest()
 
@@ -71,8 +71,8 @@ class ProceduralSet(DataSet):
 
     def where(self, keep: Callable[[Record], bool]) -> ProceduralSet:
         """The same set with only the records for which ``keep`` is true."""
-        kept = (i for i, record in zip(self._which, self.records, strict=True) if keep(record))
-        return ProceduralSet(self.world, self.domain, kept)
+        which = (i for i, record in zip(self._which, self.records, strict=True) if keep(record))
+        return ProceduralSet(self.world, self.domain, which)
 
 
 def layouts() -> dict[str, str]:
@@ -128,7 +128,7 @@ def open(
         from headlens.data.procedural import World
 
         if layout or root:
-            raise DataError(f"{spec} is painted, not read: layout and root mean nothing to it")
+            raise DataError(f"{spec} is generated, not read: layout and root mean nothing to it")
         for key, value in world.items():
             if key not in _WORLD or not isinstance(value, int):
                 raise DataError(f"{key}={value!r}: procedural sets have {', '.join(_WORLD)}, which are whole numbers")
@@ -139,7 +139,16 @@ def open(
         data = _read(spec, layout, domain, category, root, Root(Path(), refuse, follow_links, max_pixels))
         for line in data.notes if refuse is None else ():
             warnings.warn(line, HeadlensWarning, stacklevel=2)
-    return _chosen(data, category, split)
+    if category is not None:
+        if category not in data.categories:
+            raise DataError(f"{data.name} has no category {category!r}: there are {', '.join(data.categories)}")
+        data = data.where(lambda record: record.category == category)
+    if split != "all":
+        splits = sorted({record.split for record in data.records})
+        if split not in splits:
+            raise DataError(f"{data.name} has no images of the split {split!r}, only of {', '.join(splits)}")
+        data = data.where(lambda record: record.split == split)
+    return data
 
 
 def _read(
@@ -204,12 +213,9 @@ def _note_unused(base: Root, records: list[Record], layout: str) -> None:
     """A reader that passes over images may have taken something else for the set; and no reader takes all formats."""
     unused, total = _unused(base, records), sum(1 for _ in base.below(base.path))
     if len(unused) > _FEW_UNUSED * total:
-        base.notes.append(
-            f"{base.path}: read as {layout}: {total - len(unused)} of {total} images are used; the others are e.g. "
-            f"{unused[0]}; name another layout or folder if they are meant"
-        )
-    unread = [path for folder in base.walk(base.path) for path in base.files(folder, *UNREAD)]
-    if unread:
+        used = f"{total - len(unused)} of {total} images are used; the others are e.g. {unused[0]}"
+        base.notes.append(f"{base.path}: read as {layout}: {used}; name another layout or folder if they are meant")
+    if unread := [path for folder in base.walk(base.path) for path in base.files(folder, *UNREAD)]:
         what = f"images in formats that are not read: {len(unread)}, such as {unread[0]}"
         base.notes.append(f"{base.path}: {what}; save them as PNG, TIFF or JPEG")
 
@@ -217,8 +223,8 @@ def _note_unused(base: Root, records: list[Record], layout: str) -> None:
 def _names(where: Path, base: Path) -> list[str]:
     """What the set is called, by itself first: a folder around it counts only where its own names say nothing."""
     inner, outer = base.absolute(), where.absolute()
-    own = [folder.name for folder in [inner, *inner.parents] if folder.is_relative_to(outer)]
-    return [*own, outer.parent.name] if all(map(generic, own)) else own
+    names = [folder.name for folder in [inner, *inner.parents] if folder.is_relative_to(outer)]
+    return [*names, outer.parent.name] if all(map(generic, names)) else names
 
 
 def _report_unpaired(base: Root, records: list[Record]) -> None:
@@ -313,16 +319,3 @@ def _unique(records: list[Record]) -> Iterator[Record]:
             free = f"{name}#{numbers[name] + 1}"
         taken.add(free)
         yield replace(record, name=free)
-
-
-def _chosen(data: DataSet, category: str | None, split: str) -> DataSet:
-    if category is not None:
-        if category not in data.categories:
-            raise DataError(f"{data.name} has no category {category!r}: there are {', '.join(data.categories)}")
-        data = data.where(lambda record: record.category == category)
-    if split != "all":
-        splits = sorted({record.split for record in data.records})
-        if split not in splits:
-            raise DataError(f"{data.name} has no pictures of the split {split!r}, only of {', '.join(splits)}")
-        data = data.where(lambda record: record.split == split)
-    return data

@@ -44,25 +44,25 @@ class Stage:
         done: list[Prepared] = []
         with torch.cuda.stream(self._stream):
             for _, group in groupby(rows, key=lambda row: row.image.shape):
-                own = list(group)
-                large = self._sent([row.image for row in own])
+                alike = list(group)
+                large = self._sent([row.image for row in alike])
                 if large.shape[2:] != (self.preprocess.size, self.preprocess.size):
-                    large, own = self.preprocess.images_on_device(large), self._masked(own)
+                    large, alike = self.preprocess.images_on_device(large), self._masked(alike)
                 images.append(large)
-                done += own
+                done += alike
             together = torch.cat(images)
             self._stream.synchronize()
         return together, done
 
     def _masked(self, rows: list[Prepared]) -> list[Prepared]:
-        """With masks resized; most pictures have nothing in theirs."""
+        """With masks resized; most have nothing in them."""
         marked = {i: row.mask for i, row in enumerate(rows) if row.mask is not None and row.mask.numpy().any()}
-        found: dict[int, Tensor] = {}
+        small: dict[int, Tensor] = {}
         if marked:
             large = self._sent(list(marked.values()))
-            found = dict(zip(marked, self.preprocess.masks_on_device(large).cpu(), strict=True))
+            small = dict(zip(marked, self.preprocess.masks_on_device(large).cpu(), strict=True))
         empty = torch.zeros(self.preprocess.size, self.preprocess.size, dtype=torch.bool)
-        return [row if row.mask is None else replace(row, mask=found.get(i, empty)) for i, row in enumerate(rows)]
+        return [row if row.mask is None else replace(row, mask=small.get(i, empty)) for i, row in enumerate(rows)]
 
     def _sent(self, tensors: list[Tensor]) -> Tensor:
         """Stacked in memory that the device copies from by itself."""

@@ -262,7 +262,7 @@ def test_names_are_deduced_of_any_published_size(name, tmp_path):
         (edited("vision_config", num_hidden_layers=-1), "num_hidden_layers is -1"),
         (edited("vision_config", num_hidden_layers=10**5), "100000 layers"),
         (edited("text_config", vocab_size=10**12), "vocab_size is 1000000000000"),
-        (edited("vision_config", patch_size=64), "smaller than a patch of 64"),
+        (edited("vision_config", patch_size=64), "expected at least a patch, 64 px"),
         (edited("text_config", eos_token_id=5), "prompts end with token 5"),
         (edited("text_config", layer_norm_eps="x"), "layer_norm_eps"),
         (edited(projection_dim=True), "projection_dim is True"),

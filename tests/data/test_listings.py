@@ -82,7 +82,7 @@ def test_realiad_with_another_protocol(tmp_path):
     told = trees.realiad(tmp_path)
     other = tmp_path / "realiad_jsons/realiad_jsons_sv"
     trees.agree(open(other, root=tmp_path), {k: it for k, it in told.items() if it.split == "test"}, tmp_path)
-    with pytest.raises(DataError, match="no pictures of the split 'train'"):
+    with pytest.raises(DataError, match="no images of the split 'train'"):
         open(other, root=tmp_path, split="train")
 
 

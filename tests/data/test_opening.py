@@ -189,7 +189,7 @@ def test_splits(tmp_path):
     trees.mvtec(tmp_path / "set")
     counts = {split: len(open(tmp_path / "set", split=split)) for split in ("test", "train", "all")}
     assert counts == {"test": 10, "train": 4, "all": 14}
-    with pytest.raises(DataError, match="no pictures of the split 'valid', only of test, train"):
+    with pytest.raises(DataError, match="no images of the split 'valid', only of test, train"):
         open(tmp_path / "set", split="valid")
     with pytest.raises(DataError, match="unknown split 'tests'"):
         open(tmp_path / "set", split="tests")
@@ -228,7 +228,7 @@ def test_from_within(tmp_path, monkeypatch):
         ("hollow", {}, "no layout fits.*mvtec"),
         ("procedural:food", {}, "unknown procedural set"),
         ("procedural:medical", {"layout": "mvtec"}, "painted, not read"),
-        ("procedural:medical", {"split": "train"}, "no pictures of the split 'train'"),
+        ("procedural:medical", {"split": "train"}, "no images of the split 'train'"),
         ("procedural:medical", {"per_category": "x"}, "per_category='x': procedural sets have"),
         ("procedural:medical", {"sizes": 3}, "sizes=3: procedural sets have per_category, size, seed"),
         ("procedural:medical", {"size": 56.0}, "size=56.0: .* whole numbers"),

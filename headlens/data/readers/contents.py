@@ -51,10 +51,10 @@ def is_mask(root: Root, path: Path) -> bool:
 
 def _masks_in(root: Root, folder: Path) -> set[Path]:
     """Those right in a folder."""
-    return {*masks_beside(root.images(folder)), *magnetic_masks(root, folder)}
+    return {*masks_among(root.images(folder)), *magnetic_masks(root, folder)}
 
 
-def masks_beside(files: Sequence[Path]) -> list[Path]:
+def masks_among(files: Sequence[Path]) -> list[Path]:
     """Those that are called as masks of others: ``a_mask.png`` where there is ``a.png``."""
     stems = {path.stem for path in files}
     return [path for path in files if stem(path) != path.stem and stem(path) in stems]
@@ -71,14 +71,12 @@ def mask_folders(root: Root, at: Path) -> list[Path]:
     ``label`` can also be what images show: such a folder holds masks only beside images, or a folder called so.
     """
     folders = root.folders(at)
-    named = [own for own in folders if is_truth(own) or MASK_FOLDER.fullmatch(own.name) or stem(own) != own.stem]
-    if not named:
-        return []
-    others = [own for own in folders if own not in named]
-    if root.images(at) or any(IMAGE_FOLDER.fullmatch(own.name) for own in others):
+    named = [one for one in folders if is_truth(one) or MASK_FOLDER.fullmatch(one.name) or stem(one) != one.stem]
+    others = [folder for folder in folders if folder not in named]
+    if not named or root.images(at) or any(IMAGE_FOLDER.fullmatch(folder.name) for folder in others):
         return named
-    named = [own for own in named if not _LABELS.search(own.name)]
-    return named if any(True for own in others for _ in root.below(own)) else []
+    about_others = any(image for folder in others for image in root.below(folder))
+    return [folder for folder in named if about_others and not _LABELS.search(folder.name)]
 
 
 def magnetic_masks(root: Root, at: Path) -> list[Path]:

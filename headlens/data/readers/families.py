@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from headlens.data.mask_sources import MaskSource, files_of, united
-from headlens.data.readers.contents import is_truth, masks_beside
+from headlens.data.readers.contents import is_truth, masks_among
 from headlens.data.readers.labelme import defects, labelme_file, outlines
 from headlens.data.readers.tree import Root, pair, stem
 from headlens.data.samples import Record
@@ -18,12 +18,12 @@ from headlens.errors import DataError
 
 @dataclass(frozen=True)
 class Family:
-    """A folder of pictures, some of which can be masks of others.
+    """A folder of images, some of which can be masks of others.
 
     Args:
-        folder: its name is that of the flaw.
-        files: all pictures in it.
-        anomalous: whether they have a flaw.
+        folder: its name is that of the anomaly.
+        files: all images in it.
+        anomalous: whether they have one.
         split: ``train``, ``test`` or ``valid``.
         truth: the folder of masks that it shares with others, if there is one.
     """
@@ -35,14 +35,14 @@ class Family:
     truth: Path | None
 
     @cached_property
-    def beside(self) -> list[Path]:
-        """See ``masks_beside``."""
-        return masks_beside(self.files)
+    def masks(self) -> list[Path]:
+        """Those of the files that are called as masks of others; see ``masks_among``."""
+        return masks_among(self.files)
 
     @cached_property
-    def pictures(self) -> list[Path]:
+    def images(self) -> list[Path]:
         """The others."""
-        masks = {*self.beside}
+        masks = {*self.masks}
         return [path for path in self.files if path not in masks]
 
 
@@ -53,20 +53,19 @@ def truth_of(root: Root, *at: Path) -> Path | None:
         DataError: there are several with pictures in them.
     """
     truths = [folder for outer in at for folder in root.folders(outer) if is_truth(folder)]
-    found = [folder for folder in truths if any(True for _ in root.below(folder))]
-    if len(found) > 1:
-        raise DataError(f"{' and '.join(map(str, found))} both hold masks; move those that are not meant elsewhere")
-    return found[0] if found else None
+    filled = [folder for folder in truths if any(root.below(folder))]
+    if len(filled) > 1:
+        raise DataError(f"{' and '.join(map(str, filled))} both hold masks; move those that are not meant elsewhere")
+    return filled[0] if filled else None
 
 
 def refuse_below(root: Root, family: Path, folders: Sequence[Path]) -> None:
     """Refuses images in folders of a family, which may not belong to it."""
     for folder in folders:
-        if any(True for _ in root.below(folder)):
+        if any(root.below(folder)):
             root.left.append(folder)
-            root.refuse(
-                DataError(f"{folder}: pictures in a folder of the family {family.name!r} are not read; move them out")
-            )
+            what = f"pictures in a folder of the family {family.name!r} are not read"
+            root.refuse(DataError(f"{folder}: {what}; move them out"))
 
 
 def of_families(root: Root, families: Sequence[Family], category: str) -> Iterator[Record]:
@@ -77,36 +76,36 @@ def of_families(root: Root, families: Sequence[Family], category: str) -> Iterat
     same names need none; a mask that could be that of several pictures is that of none. A folder called as a picture is
     one mask in parts, as in MVTec LOCO.
     """
-    found: dict[Path, Path | MaskSource] = {}
+    mask_of: dict[Path, Path | MaskSource] = {}
     masks: dict[Path, list[Path]] = {}
     parts: dict[Path, list[Path]] = {}
     sharing: dict[Path, list[Family]] = defaultdict(list)
     for family in families:
-        masks[family.folder] = family.beside
-        found |= _paired(family.pictures, family.beside)
+        masks[family.folder] = family.masks
+        mask_of |= _paired(family.images, family.masks)
         if family.truth:
             inner = root.folders(family.truth)
             parts |= {part: root.images(part) for folder in inner for part in root.folders(folder)}
-            masks |= {folder: root.images(folder) for folder in [family.truth, *inner]}
+            masks[family.truth] = root.images(family.truth)
             for folder in inner:
-                masks[folder] = [*masks[folder], *(part for part in root.folders(folder) if parts[part])]
+                masks[folder] = [*root.images(folder), *(part for part in root.folders(folder) if parts[part])]
             if family.anomalous or family.split != "train":
                 sharing[root.find(family.truth, family.folder.name.lower()) or family.truth].append(family)
     for folder, group in sharing.items():
-        waiting = [(path, family.anomalous) for family in group for path in family.pictures if path not in found]
-        flawed = [path for path, anomalous in waiting if anomalous]
-        found |= _paired(flawed, masks[folder])
-        names = {path.stem.casefold() for path in flawed}
+        waiting = [(path, family.anomalous) for family in group for path in family.images if path not in mask_of]
+        images = [path for path, anomalous in waiting if anomalous]
+        mask_of |= _paired(images, masks[folder])
+        names = {path.stem.casefold() for path in images}
         others = [mask for mask in masks[folder] if names.isdisjoint([mask.stem.casefold(), stem(mask).casefold()])]
-        found |= _paired([path for path, anomalous in waiting if not anomalous], others)
+        mask_of |= _paired([path for path, anomalous in waiting if not anomalous], others)
     for family in families:
-        found |= _drawn(root, [path for path in family.pictures if family.anomalous and path not in found])
-    taken = {file for mask in found.values() for file in files_of(mask)}
-    root.unpaired += [mask for here in masks.values() for mask in here if mask not in taken]
+        mask_of |= _drawn(root, [path for path in family.images if family.anomalous and path not in mask_of])
+    taken = {file for mask in mask_of.values() for file in files_of(mask)}
+    root.unpaired += [mask for group in masks.values() for mask in group if mask not in taken]
     for family in families:
         name = family.folder.name if family.anomalous else "good"
-        for path in family.pictures:
-            mask = found.get(path)
+        for path in family.images:
+            mask = mask_of.get(path)
             if isinstance(mask, Path) and mask in parts:
                 mask = united(parts[mask])
             yield Record(root.name(path), category, family.anomalous, name, family.split, path, mask)
