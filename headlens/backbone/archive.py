@@ -181,9 +181,8 @@ class _Reader(pickle._Unpickler):
     def persistent_load(self, pid: Any) -> Storage:
         kind, dtype, key, _, count, *view = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or any(part is not None for part in view):
-            raise RefusedError(
-                f"it refers to {kind[:40]!r}" if isinstance(kind, str) else "it refers to more than tensors"
-            )
+            what = repr(kind[:40]) if isinstance(kind, str) else "more than tensors"
+            raise RefusedError(f"it refers to {what}")
         if not isinstance(key, str | int) or type(count) is not int:
             raise RefusedError("a storage has no name, or no number of elements")
         return self.storage(key, dtype, count)

@@ -65,9 +65,8 @@ class VisionConfig(TransformerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not all(type(side) is int and self.patch_size <= side <= _LARGEST for side in self.image_size):
-            raise ArchitectureError(
-                f"image_size is {self.image_size}; expected at least a patch, {self.patch_size} px, at most {_LARGEST}"
-            )
+            expected = f"at least a patch, {self.patch_size} px, at most {_LARGEST}"
+            raise ArchitectureError(f"image_size is {self.image_size}; expected {expected}")
         if self.position_rule not in POSITION_RULES:
             raise ArchitectureError(f"position rule {self.position_rule!r}: choose one of {', '.join(POSITION_RULES)}")
 
@@ -150,9 +149,8 @@ def architecture(name: str) -> Architecture:
     if config is None:
         known = open_clip.list_models()
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or ["ViT-B-16", "ViT-L-14-336-quickgelu"]
-        raise ArchitectureError(
-            f"no architecture is called {name!r}; near it: {', '.join(near)}. A file or tag is the second argument."
-        )
+        what = f"no architecture is called {name!r}; near it: {', '.join(near)}"
+        raise ArchitectureError(f"{what}. A file or tag is the second argument.")
     return architecture_from_config(config, name)
 
 

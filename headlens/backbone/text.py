@@ -219,10 +219,9 @@ def _identity(weight: Tensor) -> tuple:
 
 def _learned(options: Mapping[str, Any]) -> tuple[tuple, list[Tensor]]:
     """Where each learned tensor goes, and all tensors that say so."""
-    context, deep = options.get("context"), options.get("deep_prompts") or {}
-    context = () if context is None else context
-    by_place = isinstance(context, Mapping)
-    places = tuple(context) if by_place else ("per prompt",) * len(context)
-    tensors = context.values() if by_place else [tensor for pair in context for tensor in pair]
+    deep = options.get("deep_prompts") or {}
+    context: Any = () if options.get("context") is None else options["context"]
+    places = tuple(context) if isinstance(context, Mapping) else ("per prompt",) * len(context)
+    tensors = context.values() if isinstance(context, Mapping) else [tensor for pair in context for tensor in pair]
     places = (*places, *(("deep", block) for block in deep))
     return places, [torch.as_tensor(tensor) for tensor in (*tensors, *deep.values())]

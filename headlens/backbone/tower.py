@@ -103,7 +103,9 @@ class HookedTower(HookedRootModule):
             raise ShapeError(f"remove_batch_dim drops the axis of a batch of one, and this one has {len(args[0])}")
         options = {"remove_batch_dim": remove_batch_dim, "device": device, "pos_slice": pos_slice}
         out, cache = super().run_with_cache(*args, names_filter=wanted, **options, **kwargs)
-        named = [] if names_filter is None or callable(wanted) else [wanted] if isinstance(wanted, str) else wanted
+        named = (
+            [] if names_filter is None or callable(wanted) else [wanted] if isinstance(wanted, str) else wanted or []
+        )
         if missing := [name for name in named if name not in cache]:
             raise ShapeError(
                 f"{missing[0]} was not reached: the local stream's points exist from its start block on, where one "

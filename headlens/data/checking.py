@@ -61,18 +61,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
 }
 """What is looked for, how bad it is, and what it means."""
 
-_HAS_NORMALS = {
-    "mvtec",
-    "visa",
-    "realiad",
-    "bmad",
-    "classes",
-    "dagm",
-    "ksdd",
-    "headct",
-}  # have a place for them
-
-
+# Layouts with a place for them.
+_HAS_NORMALS = {"mvtec", "visa", "realiad", "bmad", "classes", "dagm", "ksdd", "headct"}
 _ACROSS = {
     "duplicate-across-splits": "split",
     "duplicate-across-categories": "category",
@@ -292,9 +282,8 @@ def _duplicates(records: Sequence[Record], content: Mapping[Path, str]) -> Itera
             alike[content[record.image], record.crop].append(record)
     for copies in alike.values():
         if len(copies) > 1:
-            kind = next(
-                (kind for kind, of in _ACROSS.items() if len({getattr(r, of) for r in copies}) > 1), "duplicate"
-            )
+            kinds = (kind for kind, of in _ACROSS.items() if len({getattr(record, of) for record in copies}) > 1)
+            kind = next(kinds, "duplicate")
             first, *others = (f"{record.name} ({record.split})" for record in copies)
             yield Problem(kind, copies[0].name, copies[0].image, f"{first}: the same image as {several(others)}")
 

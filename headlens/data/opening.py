@@ -169,9 +169,8 @@ def _read(
     else:
         reader = _named(layout)
         if root is not None and path.is_dir() and not reader.listing:
-            raise DataError(
-                f"root={root}: only a listing can lie elsewhere, {path} is read as {layout}; leave root out"
-            )
+            why = f"only a listing can lie elsewhere, {path} is read as {layout}"
+            raise DataError(f"root={root}: {why}; leave root out")
     guess, shows = known(_names(where, base.path))
     name = where.absolute().name
     records = list(reader.read(base, path))
@@ -235,9 +234,8 @@ def _report_unpaired(base: Root, records: list[Record]) -> None:
         way = "call them as the pictures (003_mask.png is the mask of 003.*), or move them elsewhere"
         base.refuse(DataError(f"{what}; {way}"))
     if masks and base.silent:
-        base.notes.append(
-            f"{len(masks)} masks are of no picture, or of several; `headlens data check` names them: {masks[0]}"
-        )
+        what = f"{len(masks)} masks are of no picture, or of several"
+        base.notes.append(f"{what}; `headlens data check` names them: {masks[0]}")
     for mask in masks:
         base.tell(DataError(f"{mask}: a mask of no picture, or of several; call it as its picture, or take it away"))
 
@@ -280,10 +278,8 @@ def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
         return images
     looked = "; ".join(f"{name} ({about})" for name, about in layouts().items())
     fitting = [f"{inner} ({reader.name})" for inner, reader in islice(_inner_sets(whole, top), _SHOWN)]
-    hint = f"Open one of these: {', '.join(fitting)}. " if fitting else ""
-    raise DataError(
-        f"{top}: no layout fits. {hint}Looked for: {looked}. Name one with layout=, or list images in a csv file"
-    )
+    what = "no layout fits. " + (f"Open one of these: {', '.join(fitting)}. " if fitting else "")
+    raise DataError(f"{top}: {what}Looked for: {looked}. Name one with layout=, or list images in a csv file")
 
 
 def _inner_sets(base: Root, top: Path) -> Iterator[tuple[Path, Layout]]:

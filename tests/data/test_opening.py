@@ -227,7 +227,7 @@ def test_from_within(tmp_path, monkeypatch):
         ("pictures/notes.txt", {}, "no layout fits"),
         ("hollow", {}, "no layout fits.*mvtec"),
         ("procedural:food", {}, "unknown procedural set"),
-        ("procedural:medical", {"layout": "mvtec"}, "painted, not read"),
+        ("procedural:medical", {"layout": "mvtec"}, "generated, not read"),
         ("procedural:medical", {"split": "train"}, "no images of the split 'train'"),
         ("procedural:medical", {"per_category": "x"}, "per_category='x': procedural sets have"),
         ("procedural:medical", {"sizes": 3}, "sizes=3: procedural sets have per_category, size, seed"),

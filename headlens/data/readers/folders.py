@@ -91,10 +91,8 @@ def _pairs(root: Root, at: Path) -> list[tuple[Path, Path, str]]:
             masks = _by_word(MASK_FOLDER, folders).get(word, [])
             for several in (images, masks) if images and masks else ():
                 if len(several) > 1:
-                    names = " and ".join(folder.name for folder in several)
-                    raise DataError(
-                        f"{outer}: {names} can both be meant by images/ and masks/; move the others elsewhere"
-                    )
+                    names = f"{outer}: " + " and ".join(folder.name for folder in several)
+                    raise DataError(f"{names} can both be meant by images/ and masks/; move the others elsewhere")
             if masks:
                 found.append((images[0], masks[0], split_of(word) or split))
     return found
