@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headlens.cli.common import (
-    OUT,
-    SOURCE,
-    BatchOption,
-    OutOption,
-    PrecisionOption,
-    SeedOption,
-    Source,
-    bar,
-    layers_of,
-    shared,
-    sourced,
-)
-from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
+from headlens.cli import options
+from headlens.cli.common import SOURCE, Source, layers_of, measuring, shared, sourced
+from headlens.cli.results import data_fact, other_than, save, stem_of, tell
 from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,29 +24,27 @@ _STEPS = 16
 @shared
 @sourced
 def ablate(
-    layer: Annotated[Optional[list[str]], typer.Option(help="18, several, 3-6, or all.", show_default="all")] = None,  # noqa: UP045
-    head: Annotated[Optional[list[int]], typer.Option(help="Only these heads.", show_default="all")] = None,  # noqa: UP045
+    layer: Annotated[list[str] | None, typer.Option(help="18, several, 3-6, or all.", show_default="all")] = None,
+    head: options.Heads = None,
     stream: Annotated[str, typer.Option(help="global, local, or both.")] = "both",
     what: Annotated[
         str, typer.Option(help="Each of the heads, whole layers, or cumulative: more and more, strongest first.")
     ] = "heads",
     group: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Heads that go together instead, such as L18H7+L20H1/local."),
+        list[str] | None, typer.Option(help="Heads that go together instead, such as L18H7+L20H1/local.")
     ] = None,
     kind: Annotated[str, typer.Option(help="What stands in for a head: zero, mean, resample, revert.")] = "zero",
     reference: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The set of mean and resample.", show_default="normal images of the data"),
+        str | None, typer.Option(help="The set of mean and resample.", show_default="normal images of the data")
     ] = None,
-    metric: Annotated[Optional[list[str]], typer.Option(help="Metrics.", show_default=", ".join(_METRICS))] = None,  # noqa: UP045
+    metric: Annotated[list[str] | None, typer.Option(help="Metrics.", show_default=", ".join(_METRICS))] = None,
     source: Source = SOURCE,
-    rows: Annotated[int, typer.Option(help="Of the table that is printed; the frame has all.", min=1)] = 32,
-    batch: BatchOption = 8,
-    memory: Annotated[Optional[int], typer.Option(help="MiB that ablated variants may take.", min=1)] = None,  # noqa: UP045
-    seed: SeedOption = 0,
-    precision: PrecisionOption = None,
-    out: OutOption = OUT,
+    rows: options.Rows = 32,
+    batch: options.Batch = 8,
+    memory: Annotated[int | None, typer.Option(help="MiB that ablated variants may take.", min=1)] = None,
+    seed: options.Seed = 0,
+    precision: options.Precision = None,
+    out: options.Out = options.OUT,
 ) -> None:
     """Take heads away for real, and see what the detector says without them. Exact.
 
@@ -69,30 +56,28 @@ def ablate(
     from headlens.heads.ablation import KINDS
     from headlens.heads.effects import check_metrics
     from headlens.heads.store import discard
-    from headlens.precision import check_precision, default_precision
-    from headlens.results import write_figure
 
     if group and (layer or head or what != "heads"):
         raise ConfigError("--group says which heads go together; leave out --layer, --head and --what")
     if kind not in KINDS:
         raise ConfigError(f"unknown kind {kind!r}: there are {', '.join(KINDS)}")
     check_metrics(metric or _METRICS)
-    check_precision(precision)
     layers = layers_of(layer)
     if what not in WHAT:
         raise ConfigError(f"--what {what!r}: there are {', '.join(WHAT)}")
     if stream not in ("global", "local", "both"):
         raise ConfigError(f"--stream {stream!r}: there are global, local, both")
-    loaded, images = source.open()
+    loaded, images = source.open(precision)
     detector = loaded.detector
     streams: tuple[str, ...] = ("global", "local") if stream == "both" else (stream,)
     if stream == "both" and kind == "revert":
         streams = tuple(detector.head_weights()) or streams  # others have nothing to go back to
     asked = heads.heads_of(detector, layers, head, streams)
     stand_ins = source.data_set(reference) if reference else None
-    name = stem(
+    name = stem_of(
         "ablate",
-        loaded.folder.name,
+        loaded,
+        images,
         "" if layer is None else "L" + "+".join(layer).replace(",", "+"),
         "H" + "+".join(map(str, head)) if head else "",
         other_than(stream, "both"),
@@ -103,15 +88,12 @@ def ablate(
         other_than(source.per_category, 10, "{}-each"),
         other_than(seed, 0, "seed{}"),
         precision or "",
-        images.name,
-        run=run_fact(loaded),
-        data=data_fact(images),
         group=group or None,
         reference=stand_ins and data_fact(stand_ins),
     )
 
     def swept(variants: list[Variant], metrics: tuple[str, ...], parts: str) -> Ablation:
-        with bar(len(images), f"{len(variants)} ablations") as done:
+        with measuring(loaded, images, f"{len(variants)} ablations", precision=precision) as settings:
             return heads.ablate(
                 loaded,
                 images,
@@ -122,9 +104,8 @@ def ablate(
                 metrics=metrics,
                 batch=batch,
                 budget=memory and memory * 2**20,
-                precision=precision or default_precision(detector.device),
                 out=out / f"{name}.{parts}",
-                progress=done.update,
+                **settings,
             )
 
     if group:
@@ -142,11 +123,10 @@ def ablate(
 
     if not parallel.current().main:
         return
-    saved = result.save(out / f"{name}.parquet")
-    figure = write_figure(out / f"{name}.png", result.plot()[0])
+    saved, figure = save(result, out / f"{name}.parquet")
     discard(*(out / f"{name}.{parts}" for parts in ("order", "parts")))
-    typer.echo(table(result, rows))
-    typer.echo(f"\n{saved} (each image), {saved.with_suffix('.summary.parquet')} (this table), {figure}")
+    summary = saved.with_suffix(".summary.parquet")
+    typer.echo(f"{table(result, rows)}\n\n{saved} (each image), {summary} (this table), {figure}")
     tell(result.provenance, images.name)
 
 

@@ -5,24 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headlens.cli.common import (
-    OUT,
-    DeviceOption,
-    Domain,
-    FollowLinks,
-    MaxPixelsOption,
-    OutOption,
-    RunOption,
-    SeedOption,
-    WeightsOption,
-    run_of,
-)
+from headlens.cli import options
+from headlens.cli.common import run_of
 from headlens.errors import ConfigError
-from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,47 +25,41 @@ METHOD = ("integrated_gradients", "occlusion", "legrad")
 
 
 def attribute(
-    images: Annotated[
-        list[str],
-        typer.Argument(help="Files, folders, listings, or patterns such as 'parts/*.png'.", metavar="IMAGES..."),
-    ],
+    images: options.Images,
     method: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="Any number, or all; an unknown one lists them.", show_default=", ".join(METHOD)),
     ] = None,
     target: Annotated[
         str, typer.Option(help="joint_margin, joint_score, image_margin, map_margin, or a head such as L18H7.")
     ] = "joint_margin",
     mask: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option(help="What to outline: a file for each image, or a folder of masks called as the images."),
     ] = None,
     inside: Annotated[bool, typer.Option("--inside", help="Read the map inside the mask alone.")] = False,
     head: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Attention's maps of these heads alone, such as L18H7.", show_default="all"),
+        list[str] | None, typer.Option(help="Attention's maps of these heads alone, such as L18H7.", show_default="all")
     ] = None,
     baseline: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="What absent pixels look like: blur, mean, black.", show_default="blur"),
+        str | None, typer.Option(help="What absent pixels look like: blur, mean, black.", show_default="blur")
     ] = None,
     steps: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Integrated gradients begin with; more where needed.", min=1, show_default="32"),
+        int | None, typer.Option(help="Integrated gradients begin with; more where needed.", min=1, show_default="32")
     ] = None,
     batch: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Steps, samples or squares held together: bounds memory.", min=1, show_default="8"),
     ] = None,
-    seed: SeedOption = 0,
-    category: Annotated[str, typer.Option(help="What they show; only class-aware runs care.")] = "object",
-    domain: Domain = None,
-    run: RunOption = None,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
-    out: OutOption = OUT,
+    seed: options.Seed = 0,
+    category: options.Category = "object",
+    domain: options.Domain = None,
+    run: options.Run = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    follow_links: options.FollowLinks = False,
+    weights: options.Weights = None,
+    device: options.Device = None,
+    out: options.Out = options.OUT,
 ) -> None:
     """Explain a score by the image's pixels: signed maps, in the score's own unit, nothing rescaled.
 

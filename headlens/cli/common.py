@@ -7,15 +7,16 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
 
+from headlens.cli import options
 from headlens.errors import ConfigError
-from headlens.files import MAX_PIXELS, read_text
+from headlens.files import read_text
 from headlens.launch import launched, place
 
 if TYPE_CHECKING:
@@ -24,41 +25,6 @@ if TYPE_CHECKING:
 
     from headlens.data import DataSet
     from headlens.training.run import Run
-
-Domain = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        help="industrial or medical: what the images are, and whose run and images are meant where none are named.",
-        show_default="industrial; of a data set, by the names of its folders",
-    ),
-]
-DataDomain = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="industrial or medical: what the images are.", show_default="by the names of folders"),
-]
-RunOption = Annotated[Optional[str], typer.Option(help="A run folder, or a shipped run.", show_default="mini-DOMAIN")]  # noqa: UP045
-DataOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="A folder, a listing, or a procedural set.", show_default="procedural:DOMAIN"),
-]
-PerCategory = Annotated[int, typer.Option(help="Images of each category of a procedural set.", min=2)]
-BatchOption = Annotated[int, typer.Option(help="Images at once.", min=1)]
-FullBatchOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="Images at once.", min=1, show_default="8, and more on CUDA"),
-]
-MaxPixelsOption = Annotated[int, typer.Option(help="Images with more pixels are not decoded.", min=1)]
-"""Its default is ``headlens.files.MAX_PIXELS``."""
-FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Links may lead out of a data set's folder.")]
-SeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
-WeightsOption = Annotated[Optional[str], typer.Option(help="The backbone's weight file.")]  # noqa: UP045
-DeviceOption = Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best there is.")]  # noqa: UP045
-PrecisionOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="float32, tf32, float16, bfloat16.", show_default="the fastest that serves, by device"),
-]
-OutOption = Annotated[Path, typer.Option(help="A folder for tables and figures.", file_okay=False)]
-OUT = Path("lens")
 
 
 def run_of(domain: str | None, run: str | None, weights: str | None, device: str | None) -> Run:
@@ -78,7 +44,7 @@ def run_of(domain: str | None, run: str | None, weights: str | None, device: str
 def data_of(
     data: str,
     per_category: int,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = options.MAX_PIXELS,
     domain: str | None = None,
     follow_links: bool = False,
     seed: int = 0,
@@ -86,23 +52,22 @@ def data_of(
     """The data set of that name; ``domain`` where the names of its folders do not tell it, or tell another."""
     import headlens.data
 
-    world = {"per_category": per_category, "seed": seed}
-    options: dict[str, Any] = world if data.startswith("procedural:") else {}
-    return headlens.data.open(data, domain=domain, max_pixels=max_pixels, follow_links=follow_links, **options)
+    world: dict[str, Any] = {"per_category": per_category, "seed": seed} if data.startswith("procedural:") else {}
+    return headlens.data.open(data, domain=domain, max_pixels=max_pixels, follow_links=follow_links, **world)
 
 
 @dataclass(frozen=True)
 class Source:
     """Which run a verb looks into, and at which images, as its options say."""
 
-    domain: Domain = None
-    run: RunOption = None
-    data: DataOption = None
-    per_category: PerCategory = 10
-    weights: WeightsOption = None
-    device: DeviceOption = None
-    max_pixels: MaxPixelsOption = MAX_PIXELS
-    follow_links: FollowLinks = False
+    domain: options.Domain = None
+    run: options.Run = None
+    data: options.Data = None
+    per_category: options.PerCategory = 10
+    weights: options.Weights = None
+    device: options.Device = None
+    max_pixels: options.MaxPixels = options.MAX_PIXELS
+    follow_links: options.FollowLinks = False
 
     def load(self) -> Run:
         """The run."""
@@ -112,8 +77,11 @@ class Source:
         """Another set than ``data``, opened in the same way."""
         return data_of(name, self.per_category, self.max_pixels, self.domain, self.follow_links)
 
-    def open(self) -> tuple[Run, DataSet]:
-        """The run and the images; says which backbone and which images they are."""
+    def open(self, precision: str | None) -> tuple[Run, DataSet]:
+        """The run and the images, if there is such a precision; says which backbone and which images they are."""
+        from headlens.precision import check_precision
+
+        check_precision(precision)
         run, images = self.load(), self.data_set(self.data or f"procedural:{self.domain or 'industrial'}")
         typer.echo(f"{run.detector.backbone}\n{run.folder.name}, on {images}\n")
         return run, images
@@ -125,21 +93,33 @@ SOURCE = Source()
 def sourced(verb: Callable[..., None]) -> Callable[..., None]:
     """A verb with a parameter ``source``: at the shell the fields of ``Source`` are options, with its defaults."""
     signature, hints = inspect.signature(verb, eval_str=True), get_type_hints(Source, include_extras=True)
-    names, parameters = [field.name for field in fields(Source)], []
+    parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         if parameter.name == "source":
-            defaults = [(name, getattr(parameter.default, name)) for name in names]
+            defaults = vars(parameter.default).items()
             parameters += [parameter.replace(name=n, default=value, annotation=hints[n]) for n, value in defaults]
         else:
             parameters.append(parameter)
 
     @functools.wraps(verb)
     def run(**given: Any) -> None:
-        verb(source=Source(**{name: given.pop(name) for name in names}), **given)
+        verb(source=Source(**{name: given.pop(name) for name in hints}), **given)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+@contextlib.contextmanager
+def measuring(
+    run: Run, images: DataSet, description: str | None = None, *, precision: str | None, gradients: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Options of a computation over ``images``: its precision, the device's default where None, and its progress."""
+    from headlens.precision import default_precision
+
+    precision = precision or default_precision(run.detector.device, gradients=gradients)
+    with bar(len(images), description) as done:
+        yield {"precision": precision, "progress": done.update}
 
 
 def tables(path: Path | None) -> dict[str, dict[str, Any]]:

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headlens.cli.common import (
-    OUT,
-    BatchOption,
-    DataDomain,
-    DataOption,
-    DeviceOption,
-    FollowLinks,
-    MaxPixelsOption,
-    OutOption,
-    PerCategory,
-    WeightsOption,
-    data_of,
-)
-from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
+from headlens.cli import options
+from headlens.cli.common import bar, data_of, device_of
+from headlens.cli.results import data_fact, other_than, run_fact, save, stem, tell
 from headlens.errors import ConfigError
-from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
@@ -35,27 +23,21 @@ _RUNS = "Run folders, or shipped runs; a shipped name without a seed means all i
 
 
 def compare(
-    industrial: Annotated[
-        Optional[list[str]],  # noqa: UP045 typer reads this at run time on Python 3.10
-        typer.Option(help=_RUNS, show_default="mini-industrial"),
-    ] = None,
-    medical: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help=_RUNS, show_default="mini-medical"),
-    ] = None,
+    industrial: Annotated[list[str] | None, typer.Option(help=_RUNS, show_default="mini-industrial")] = None,
+    medical: Annotated[list[str] | None, typer.Option(help=_RUNS, show_default="mini-medical")] = None,
     of: Annotated[str, typer.Option(help="What is compared: learned head weights, or importance on images.")] = OF[0],
-    data: DataOption = None,
-    domain: DataDomain = None,
-    per_category: PerCategory = 4,
+    data: options.Data = None,
+    domain: options.DataDomain = None,
+    per_category: options.PerCategory = 4,
     k: Annotated[int, typer.Option(help="Of how many top heads the overlap is taken.", min=1)] = 20,
     level: Annotated[float, typer.Option(help="The false discovery rate up to which heads differ.")] = 0.05,
     rows: Annotated[int, typer.Option(help="Heads that are printed; the frame has all.", min=1)] = 10,
-    batch: BatchOption = 8,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
-    out: OutOption = OUT,
+    batch: options.Batch = 8,
+    weights: options.Weights = None,
+    device: options.Device = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    follow_links: options.FollowLinks = False,
+    out: options.Out = options.OUT,
 ) -> None:
     """Compare what the industrial and the medical domain make of the same heads, with seeds as the unit of uncertainty.
 
@@ -64,10 +46,8 @@ def compare(
     out, and the exit status is then 1.
     """
     from headlens import heads
-    from headlens.cli.common import device_of
     from headlens.data.notes import KINDS
     from headlens.heads.store import discard
-    from headlens.results import write_figure
     from headlens.training.run import load_runs
 
     if of not in OF:
@@ -80,9 +60,8 @@ def compare(
     device = device_of(device)
     runs = {domain: load_runs(*names, weights=weights, device=device) for domain, names in asked.items()}
     first = next(run for several in runs.values() for run in several)
-    typer.echo(
-        f"{first.detector.backbone}\n" + "\n".join(f"{d}: {', '.join(map(_named, each))}" for d, each in runs.items())
-    )
+    names = {domain: [run.folder.name for run in several] for domain, several in runs.items()}
+    typer.echo("\n".join([str(first.detector.backbone), *(f"{d}: {', '.join(each)}" for d, each in names.items())]))
     sets: dict[str, DataSet] = {}
     if of == "importance":
         named = {name: data or f"procedural:{name}" for name in runs}
@@ -105,8 +84,7 @@ def compare(
     parts = out / f"{name}.parts"
     steep = measured(runs, sets, batch, parts) if sets else {}
     result = heads.compare(steep or runs, k=k, level=level)
-    saved = result.save(out / f"{name}.parquet")
-    figure = write_figure(out / f"{name}.png", result.plot()[0])
+    saved, figure = save(result, out / f"{name}.parquet")
     discard(*parts.glob("*/*"))
     if not any(parts.glob("*/*")):
         shutil.rmtree(parts, ignore_errors=True)
@@ -121,24 +99,22 @@ def measured(
     runs: dict[str, list[Run]], sets: dict[str, DataSet], batch: int, parts: Path
 ) -> dict[str, list[Importance]]:
     """Importance of every head for the joint margin of every run, on the images of its side."""
-    from tqdm import tqdm
-
     from headlens.heads import importance
 
-    found: dict[str, list[Importance]] = {}
+    results: dict[str, list[Importance]] = {}
     for domain, several in runs.items():
-        with tqdm(total=len(sets[domain]) * len(several), unit="image", disable=None, desc=domain) as bar:
-            found[domain] = [
+        with bar(len(sets[domain]) * len(several), domain) as done:
+            results[domain] = [
                 importance(
                     run,
                     sets[domain],
                     batch=batch,
                     out=parts / domain / f"{number}-{run.folder.name}",
-                    progress=bar.update,
+                    progress=done.update,
                 )
                 for number, run in enumerate(several)
             ]
-    return found
+    return results
 
 
 def agreement(result: Comparison) -> str:
@@ -180,7 +156,3 @@ def differing(result: Comparison, rows: int) -> str:
         else "Not tested: that takes two runs in each domain, or better three"
     )
     return f"Heads that differ most, {second} minus {first}.\n{about}\n\n{text}"
-
-
-def _named(run: Run) -> str:
-    return run.folder.name

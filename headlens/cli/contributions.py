@@ -5,22 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headlens.cli.common import (
-    OUT,
-    SOURCE,
-    BatchOption,
-    OutOption,
-    PrecisionOption,
-    Source,
-    bar,
-    shared,
-    sourced,
-)
-from headlens.cli.results import data_fact, free_name, other_than, run_fact, stem, tell
+from headlens.cli import options
+from headlens.cli.common import SOURCE, Source, measuring, shared, sourced
+from headlens.cli.results import free_name, other_than, save, stem_of, tell
 from headlens.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,20 +24,20 @@ if TYPE_CHECKING:
 @sourced
 def contributions(
     images: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Argument(
             help="Files, folders, listings or patterns: a figure of the heads that draw each one's map.",
             metavar="[IMAGES]...",
         ),
     ] = None,
     top: Annotated[int, typer.Option(help="Heads of each sign in such a figure.", min=1)] = 4,
-    tap: Annotated[Optional[int], typer.Option(help="At one tap alone.", show_default="mean over taps")] = None,  # noqa: UP045
+    tap: Annotated[int | None, typer.Option(help="At one tap alone.", show_default="mean over taps")] = None,
     source: Source = SOURCE,
     rows: Annotated[int, typer.Option(help="Of each table that is printed; the frame has all.", min=1)] = 12,
     check: Annotated[bool, typer.Option("--check", help="Verify for every patch that the parts add up.")] = False,
-    batch: BatchOption = 8,
-    precision: PrecisionOption = None,
-    out: OutOption = OUT,
+    batch: options.Batch = 8,
+    precision: options.Precision = None,
+    out: options.Out = options.OUT,
 ) -> None:
     """Split the margins into what every head writes straight into them. Exact in sum.
 
@@ -57,7 +48,7 @@ def contributions(
     from headlens import heads, parallel
     from headlens.cli.images import find_images
     from headlens.heads.store import discard
-    from headlens.precision import check_precision, default_precision
+    from headlens.precision import check_precision
     from headlens.results import write_figure
 
     check_precision(precision)
@@ -66,27 +57,12 @@ def contributions(
             _of_images(find_images(images, source.follow_links), source.load(), top, tap, source.max_pixels, out)
         return
 
-    loaded, opened_set = source.open()
-    name = stem(
-        "contributions",
-        loaded.folder.name,
-        other_than(source.per_category, 10, "{}-each"),
-        precision or "",
-        opened_set.name,
-        run=run_fact(loaded),
-        data=data_fact(opened_set),
-    )
+    loaded, opened_set = source.open(precision)
+    each = other_than(source.per_category, 10, "{}-each")
+    name = stem_of("contributions", loaded, opened_set, each, precision or "")
     parts = out / f"{name}{'.checked' if check else ''}.parts"
-    with bar(len(opened_set), "contributions") as done:
-        result = heads.contributions(
-            loaded,
-            opened_set,
-            check_sums=check,
-            batch=batch,
-            precision=precision or default_precision(loaded.detector.device),
-            out=parts,
-            progress=done.update,
-        )
+    with measuring(loaded, opened_set, "contributions", precision=precision) as settings:
+        result = heads.contributions(loaded, opened_set, check_sums=check, batch=batch, out=parts, **settings)
     if not parallel.current().main:
         return
     last = f"tap_margin_{max(loaded.detector.plan.taps)}"
@@ -105,7 +81,6 @@ def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: i
     from headlens.cli.result_names import name_slug, result_names, slug
     from headlens.data import read_image
     from headlens.printing import printable, unicode
-    from headlens.results import write_figure
 
     typer.echo(f"{run.detector.backbone}\n{printable(run.folder.name)}\n")
     for path, name in zip(found.files, result_names(found.files, spell=name_slug), strict=True):
@@ -119,7 +94,7 @@ def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: i
         parts = replace(parts, provenance=parts.provenance | about)
         base = slug("contributions", run.folder.name, name, "" if tap is None else f"tap{tap}")
         base = free_name(out, base, {".parquet": parts.provenance})
-        written = [parts.save(out / f"{base}.parquet"), write_figure(out / f"{base}.png", parts.plot(top=top)[0])]
+        written = save(parts, out / f"{base}.parquet", top=top)
         typer.echo(f"{printable(str(path))}\n{shares(parts, top)}\n  {', '.join(map(str, written))}\n")
     found.finish(out / "contributions-left_out.txt")
 

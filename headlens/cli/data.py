@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from headlens.cli.common import MaxPixelsOption
-from headlens.files import MAX_PIXELS
+from headlens.cli import options
 from headlens.printing import printable
 
 data = typer.Typer(help="Data sets: layouts, a checker, protocols, the procedural worlds.", no_args_is_help=True)
 
-Text = Optional[str]  # noqa: UP045 typer reads this at run time on Python 3.10
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
-
 
 @data.command("list")
-def list_(as_json: AsJson = False) -> None:
+def list_(as_json: options.Json = False) -> None:
     """The layouts that can be read, and the procedural sets with their categories and flaws."""
     from headlens.data import layouts
     from headlens.data.procedural import SPECS, World
@@ -45,12 +41,12 @@ def list_(as_json: AsJson = False) -> None:
 @data.command()
 def check(
     path: Annotated[Path, typer.Argument(help="A folder with a data set in it, or a listing.")],
-    layout: Annotated[Text, typer.Option(help="One of `headlens data list`.", show_default="found out")] = None,
-    category: Annotated[Text, typer.Option(help="Only this one.", show_default="all")] = None,
+    layout: Annotated[str | None, typer.Option(help="One of `headlens data list`.", show_default="found out")] = None,
+    category: Annotated[str | None, typer.Option(help="Only this one.", show_default="all")] = None,
     split: Annotated[str, typer.Option(help="test, train, valid or all.")] = "all",
-    root: Annotated[Optional[Path], typer.Option(help="Where the paths of a listing begin.")] = None,  # noqa: UP045
+    root: Annotated[Path | None, typer.Option(help="Where the paths of a listing begin.")] = None,
     follow_links: Annotated[bool, typer.Option("--follow-links", help="Links may lead out of the folder.")] = False,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
     most: Annotated[int, typer.Option(help="Problems of each kind to show.", min=0)] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="For machines: every problem.")] = False,
 ) -> None:
@@ -106,7 +102,7 @@ def check(
 
 
 @data.command()
-def protocols(as_json: AsJson = False) -> None:
+def protocols(as_json: options.Json = False) -> None:
     """Who trains on what and tests on what in the literature, and on the procedural worlds."""
     from headlens.data.protocol import PROTOCOLS
 

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal
 
 import typer
 
+from headlens.cli import options
 from headlens.printing import printable
 
 _PUBLISHED = ("ViT-L-14-336-quickgelu", "openai")  # what the literature uses
@@ -29,9 +30,9 @@ class Finding:
 
 
 def doctor(
-    data: Annotated[Optional[str], typer.Option(help="A data set to open: a folder, or a procedural set.")] = None,  # noqa: UP045
-    run: Annotated[Optional[str], typer.Option(help="A run to load: a folder, or a shipped one.")] = None,  # noqa: UP045
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    data: Annotated[str | None, typer.Option(help="A data set to open: a folder, or a procedural set.")] = None,
+    run: Annotated[str | None, typer.Option(help="A run to load: a folder, or a shipped one.")] = None,
+    as_json: options.Json = False,
 ) -> None:
     """Look at the installation, devices, weights and runs, and at what --data and --run name. Seconds, and no network.
 

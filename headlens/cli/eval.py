@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headlens.cli.common import DataDomain, FollowLinks, FullBatchOption, MaxPixelsOption, PrecisionOption, shared
+from headlens.cli import options
+from headlens.cli.common import shared
 from headlens.errors import ConfigError
-from headlens.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 def eval_(
     run: Annotated[list[str], typer.Option(help="Run folders, or shipped runs; seeds become mean and interval.")],
     data: Annotated[list[str], typer.Option(help="Data sets: folders, listings, procedural sets.")],
-    domain: DataDomain = None,
-    per_category: Annotated[int, typer.Option(help="Images of each category of a procedural set.", min=2)] = 80,
-    weights: Annotated[Optional[str], typer.Option(help="The backbone's weight file.")] = None,  # noqa: UP045
-    batch: FullBatchOption = None,
+    domain: options.DataDomain = None,
+    per_category: options.PerCategory = 80,
+    weights: options.Weights = None,
+    batch: options.FullBatch = None,
     exact: Annotated[bool, typer.Option("--exact", help="Exact pixel metrics; keeps all maps of a category.")] = False,
-    precision: PrecisionOption = None,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps; the best available.")] = None,  # noqa: UP045
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
+    precision: options.Precision = None,
+    device: options.Device = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    follow_links: options.FollowLinks = False,
     json_: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--json", help="A file for machines; never written over another question's.", dir_okay=False),
     ] = None,
 ) -> None:

@@ -6,21 +6,12 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headlens.cli.common import (
-    BatchOption,
-    DeviceOption,
-    FollowLinks,
-    MaxPixelsOption,
-    SeedOption,
-    WeightsOption,
-    data_of,
-    device_of,
-)
-from headlens.files import MAX_PIXELS
+from headlens.cli import options
+from headlens.cli.common import data_of, device_of
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
@@ -36,15 +27,14 @@ _DATA = "Its images: a folder, a listing, a procedural set."
 
 def figures(
     context: typer.Context,
-    names: Annotated[Optional[list[str]], typer.Argument(help="Which figures.", show_default="all")] = None,  # noqa: UP045
+    names: Annotated[list[str] | None, typer.Argument(help="Which figures.", show_default="all")] = None,
     out: Annotated[Path, typer.Option(help="A folder for figures; long results are kept in its data.")] = Path(
         "figures"
     ),
     industrial: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help=_RUNS, show_default="those that ship, of both domains, if no run is named"),
+        list[str] | None, typer.Option(help=_RUNS, show_default="those that ship, of both domains, if no run is named")
     ] = None,
-    medical: Annotated[Optional[list[str]], typer.Option(help="The same of the other domain.")] = None,  # noqa: UP045
+    medical: Annotated[list[str] | None, typer.Option(help="The same of the other domain.")] = None,
     industrial_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:industrial",
     medical_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:medical",
     per_category: Annotated[
@@ -54,12 +44,12 @@ def figures(
         int, typer.Option(help="Images of each category of a procedural set, for metrics of whole runs.", min=2)
     ] = 24,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again, whatever is kept.")] = False,
-    batch: BatchOption = 8,
-    seed: SeedOption = 0,
-    weights: WeightsOption = None,
-    device: DeviceOption = None,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
+    batch: options.Batch = 8,
+    seed: options.Seed = 0,
+    weights: options.Weights = None,
+    device: options.Device = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    follow_links: options.FollowLinks = False,
 ) -> None:
     """Make the paper's figures as PDF and PNG, each with its caption and the command that makes it again.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -12,11 +12,10 @@ def import_(
     file: Annotated[Path, typer.Argument(help="A .pth file of AnomalyCLIP's or Crane's prompts.", dir_okay=False)],
     out: Annotated[Path, typer.Option(help="The run folder.", file_okay=False)],
     trained_on: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The set that its authors trained on, for the card.", show_default="not said"),
+        str | None, typer.Option(help="The set that its authors trained on, for the card.", show_default="not said")
     ] = None,
     backbone: Annotated[str, typer.Option(help="The CLIP that they were learned on.")] = "ViT-L-14-336-quickgelu",
-    weights: Annotated[Optional[str], typer.Option(help="Its tag or weight file.")] = "openai",  # noqa: UP045
+    weights: Annotated[str | None, typer.Option(help="Its tag or weight file.")] = "openai",
     size: Annotated[int, typer.Option(help="Pixels along a side.", min=1)] = 518,
 ) -> None:
     """Make a run of a published checkpoint, to score, evaluate and analyse it like any other.

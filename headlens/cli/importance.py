@@ -6,20 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headlens.cli.common import (
-    OUT,
-    SOURCE,
-    FullBatchOption,
-    OutOption,
-    PrecisionOption,
-    SeedOption,
-    Source,
-    at_once,
-    bar,
-    shared,
-    sourced,
-)
-from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
+from headlens.cli import options
+from headlens.cli.common import SOURCE, Source, at_once, measuring, shared, sourced
+from headlens.cli.results import other_than, save, stem_of, tell
 
 if TYPE_CHECKING:
     from headlens.heads import Importance, Screen
@@ -31,15 +20,15 @@ def importance(
     metric: Annotated[str, typer.Option(help="image_margin, joint_margin, or joint_score.")] = "joint_margin",
     screen: Annotated[int, typer.Option(help="Ablate so many of the first, and as many drawn at random.", min=0)] = 16,
     source: Source = SOURCE,
-    rows: Annotated[int, typer.Option(help="Of the table that is printed; the frame has all.", min=1)] = 24,
-    batch: FullBatchOption = None,
-    seed: SeedOption = 0,
-    precision: PrecisionOption = None,
+    rows: options.Rows = 24,
+    batch: options.FullBatch = None,
+    seed: options.Seed = 0,
+    precision: options.Precision = None,
     deterministic: Annotated[
         bool,
         typer.Option("--deterministic", help="The same bits every time, on a GPU too; up to a half slower."),
     ] = False,
-    out: OutOption = OUT,
+    out: options.Out = options.OUT,
 ) -> None:
     """Rank all heads by the gradient of the score by their gates, and hold the ranking against exact ablation.
 
@@ -49,72 +38,48 @@ def importance(
     """
     from headlens import heads, parallel
     from headlens.heads.store import discard
-    from headlens.precision import check_precision, default_precision
-    from headlens.results import write_figure
 
-    check_precision(precision)
-    loaded, images = source.open()
-    name = stem(
+    loaded, images = source.open(precision)
+    name = stem_of(
         "importance",
-        loaded.folder.name,
+        loaded,
+        images,
         other_than(metric, "joint_margin"),
         other_than(screen, 16, "screen{}"),
         other_than(source.per_category, 10, "{}-each"),
         other_than(seed, 0, "seed{}"),
         precision or "",
         "deterministic" if deterministic else "",
-        images.name,
-        run=run_fact(loaded),
-        data=data_fact(images),
     )
     count = at_once(batch, loaded.detector.device, 16)
-    with bar(len(images), "gradients") as done:
-        found = heads.importance(
-            loaded,
-            images,
-            metrics=[metric],
-            batch=count,
-            precision=precision or default_precision(loaded.detector.device, gradients=True),
-            deterministic=deterministic,
-            out=out / f"{name}.parts",
-            progress=done.update,
+    parts = [out / f"{name}.parts", out / f"{name}.screen.parts"]
+    with measuring(loaded, images, "gradients", precision=precision, gradients=True) as settings:
+        slopes = heads.importance(
+            loaded, images, metrics=[metric], batch=count, deterministic=deterministic, out=parts[0], **settings
         )
     exact = None
     if screen:
-        with bar(len(images), "ablations") as done:
+        with measuring(loaded, images, "ablations", precision=precision) as settings:
             exact = heads.screen(
-                loaded,
-                images,
-                found,
-                screen,
-                screen,
-                seed=seed,
-                batch=count,
-                precision=precision or default_precision(loaded.detector.device),
-                out=out / f"{name}.screen.parts",
-                progress=done.update,
+                loaded, images, slopes, screen, screen, seed=seed, batch=count, out=parts[1], **settings
             )
     if not parallel.current().main:
         return
-    written = [found.save(out / f"{name}.parquet"), write_figure(out / f"{name}.png", found.plot()[0])]
+    written = save(slopes, out / f"{name}.parquet")
     if exact is not None:
-        written += [
-            exact.save(out / f"{name}.screen.parquet"),
-            write_figure(out / f"{name}.screen.png", exact.plot()[0]),
-        ]
-    discard(*(out / f"{name}.{parts}" for parts in ("parts", "screen.parts")))
-    typer.echo(table(found, exact, rows))
-    typer.echo(f"\n{', '.join(map(str, written))}")
-    tell(found.provenance, images.name)
+        written += save(exact, out / f"{name}.screen.parquet")
+    discard(*parts)
+    typer.echo(f"{table(slopes, exact, rows)}\n\n{', '.join(map(str, written))}")
+    tell(slopes.provenance, images.name)
 
 
-def table(found: Importance, exact: Screen | None, rows: int) -> str:
+def table(slopes: Importance, exact: Screen | None, rows: int) -> str:
     """The first ``rows`` heads, what their ablation did where it was done, and how far the two agree."""
     import pandas as pd
 
     from headlens.heads import Head
 
-    ranked = found.summary.sort_values("importance", ascending=False)
+    ranked = slopes.summary.sort_values("importance", ascending=False)
     known = {} if exact is None else exact.frame.set_index("variant").to_dict("index")
     lines = []
     for row in ranked.head(rows).itertuples():
@@ -132,7 +97,7 @@ def table(found: Importance, exact: Screen | None, rows: int) -> str:
         lines.append(cells)
     left = f"\n… and {len(ranked) - rows} more in the frame" if len(ranked) > rows else ""
     text = (
-        f"Importance: mean over {found.frame['image'].nunique()} images of |d {ranked['metric'].iloc[0]} / d gate|;\n"
+        f"Importance: mean over {slopes.frame['image'].nunique()} images of |d {ranked['metric'].iloc[0]} / d gate|;\n"
         f"'in layer': over the layer's L2 norm.\n\n{pd.DataFrame(lines).to_string(index=False)}{left}"
     )
     if exact is None:

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headlens.cli.common import (
-    OUT,
-    BatchOption,
-    OutOption,
-    PrecisionOption,
-    SeedOption,
-    Source,
-    bar,
-    layers_of,
-    shared,
-    sourced,
-)
-from headlens.cli.results import data_fact, digest, other_than, run_fact, stem, tell
+from headlens.cli import options
+from headlens.cli.common import Source, layers_of, measuring, shared, sourced
+from headlens.cli.results import digest, other_than, save, stem_of, tell
 
 if TYPE_CHECKING:
     from headlens.heads.naming import Naming
@@ -41,24 +31,19 @@ class Streams(str, Enum):
 @sourced
 def name(
     layer: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="22, several, or 20-23.", show_default="the last quarter"),
+        list[str] | None, typer.Option(help="22, several, or 20-23.", show_default="the last quarter")
     ] = None,
-    head: Annotated[
-        Optional[list[int]],  # noqa: UP045
-        typer.Option(help="Only these heads.", show_default="all"),
-    ] = None,
+    head: options.Heads = None,
     stream: Annotated[Streams, typer.Option(help="Whose heads.")] = Streams.GLOBAL,
     source: Source = _SOURCE,
     pool: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="A file of phrases, one a line.", dir_okay=False, show_default="built in"),
+        Path | None, typer.Option(help="A file of phrases, one a line.", dir_okay=False, show_default="built in")
     ] = None,
     phrases: Annotated[int, typer.Option(help="Of each head, at most.", min=1)] = 5,
-    batch: BatchOption = 8,
-    seed: SeedOption = 0,
-    precision: PrecisionOption = None,
-    out: OutOption = OUT,
+    batch: options.Batch = 8,
+    seed: options.Seed = 0,
+    precision: options.Precision = None,
+    out: options.Out = options.OUT,
 ) -> None:
     """Name heads by the phrases that explain most of what they write into the joint space (TextSpan).
 
@@ -70,19 +55,17 @@ def name(
     from headlens.heads.naming import last_quarter, name_heads
     from headlens.heads.phrases import read_phrases
     from headlens.heads.store import discard
-    from headlens.precision import check_precision, default_precision
-    from headlens.results import write_figure
 
-    check_precision(precision)
     given = None if pool is None else read_phrases(pool)
-    loaded, images = source.open()
+    loaded, images = source.open(precision)
     streams = STREAMS if stream is Streams.BOTH else (stream.value,)
     asked = heads.heads_of(
         loaded.detector, last_quarter(loaded.detector) if layer is None else layers_of(layer), head or None, streams
     )
-    where = stem(
+    where = stem_of(
         "name",
-        loaded.folder.name,
+        loaded,
+        images,
         "" if layer is None else "L" + "+".join(layer).replace(",", "+"),
         "H" + "+".join(map(str, head)) if head else "",
         other_than(stream.value, Streams.GLOBAL.value),
@@ -91,32 +74,18 @@ def name(
         other_than(source.per_category, 20, "{}-each"),
         other_than(seed, 0, "seed{}"),
         precision or "",
-        images.name,
-        run=run_fact(loaded),
-        data=data_fact(images),
         pool=None if given is None else digest(given),
     )
     parts = out / f"{where}.parts"
-    with bar(len(images)) as done:
+    with measuring(loaded, images, precision=precision) as settings:
         named = name_heads(
-            loaded,
-            images,
-            asked,
-            pool=given,
-            phrases=phrases,
-            seed=seed,
-            batch=batch,
-            precision=precision or default_precision(loaded.detector.device),
-            out=parts,
-            progress=done.update,
+            loaded, images, asked, pool=given, phrases=phrases, seed=seed, batch=batch, out=parts, **settings
         )
     if not parallel.current().main:
         return
-    saved = named.save(out / f"{where}.parquet")
-    figure = write_figure(saved.with_suffix(".png"), named.plot()[0])
+    saved, figure = save(named, out / f"{where}.parquet")
     discard(parts)
-    typer.echo(blocks(named))
-    typer.echo(f"\n{saved} (all heads), {figure}")
+    typer.echo(f"{blocks(named)}\n\n{saved} (all heads), {figure}")
     tell(named.provenance, images.name)
 
 

@@ -16,6 +16,7 @@ from headlens.files import is_result, read_text
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
+    from headlens.results import Result
     from headlens.training.run import Run
 
 ABOUT = "question"
@@ -37,6 +38,18 @@ def stem(*parts: object, **facts: object) -> str:
     """
     known = {name: value for name, value in facts.items() if value is not None}
     return slug(*parts, digest([list(map(str, parts)), known])[:8] if known else "")
+
+
+def stem_of(verb: str, run: Run, data: DataSet, *settings: object, **facts: object) -> str:
+    """The stem of what a verb's settings ask of a run on a data set."""
+    return stem(verb, run.folder.name, *settings, data.name, run=run_fact(run), data=data_fact(data), **facts)
+
+
+def save(result: Result, path: Path, **options: Any) -> list[Path]:
+    """Writes a result's Parquet to ``path``, and its figure next to it, drawn with ``options``; returns both."""
+    from headlens.results import write_figure
+
+    return [result.save(path), write_figure(path.with_suffix(".png"), result.plot(**options)[0])]
 
 
 def free_name(out: Path, name: str, abouts: Mapping[str, dict[str, Any]]) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headlens.cli.common import BatchOption, DeviceOption, FollowLinks, MaxPixelsOption, WeightsOption
-from headlens.files import MAX_PIXELS
+from headlens.cli import options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,23 +31,19 @@ class MapFormat(str, Enum):
 
 
 def score(
-    images: Annotated[
-        list[str],
-        typer.Argument(help="Files, folders, listings, or patterns such as 'parts/*.png'.", metavar="IMAGES..."),
-    ],
+    images: options.Images,
     run: Annotated[str, typer.Option(help="A run folder, or a shipped run such as mini-industrial.")],
     out: Annotated[Path, typer.Option(help="Where results go.", file_okay=False)] = Path("scores"),
     threshold: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Of the joint score, in its unit; the run's when not given."),
+        float | None, typer.Option(help="Of the joint score, in its unit; the run's when not given.")
     ] = None,
-    weights: WeightsOption = None,
-    category: Annotated[str, typer.Option(help="What they show; only class-aware runs care.")] = "object",
+    weights: options.Weights = None,
+    category: options.Category = "object",
     maps: Annotated[MapFormat, typer.Option(help="Of the raw maps: numpy, or 32-bit float TIFF.")] = MapFormat.NPY,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
-    batch: BatchOption = 8,
-    device: DeviceOption = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    follow_links: options.FollowLinks = False,
+    batch: options.Batch = 8,
+    device: options.Device = None,
     force: Annotated[bool, typer.Option("--force", help="Start anew, whatever --out holds.")] = False,
 ) -> None:
     """Score images. Writes scores.csv, and for each image its float map and an overlay (png).

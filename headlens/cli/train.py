@@ -8,12 +8,12 @@ import sys
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from headlens.cli.common import DataDomain, FollowLinks, MaxPixelsOption, shared
-from headlens.files import MAX_PIXELS
+from headlens.cli import options
+from headlens.cli.common import shared
 
 
 class Positions(str, Enum):
@@ -31,26 +31,26 @@ def train(
         str, typer.Option(help="A method with its settings: headclip, anomalyclip, anomalyclip-published, crane.")
     ] = "headclip",
     backbone: Annotated[str, typer.Option(help="mini, mini-captions, or an open_clip name.")] = "mini",
-    weights: Annotated[Optional[str], typer.Option(help="A tag, such as openai, or a weight file.")] = None,  # noqa: UP045
+    weights: Annotated[str | None, typer.Option(help="A tag, such as openai, or a weight file.")] = None,
     config: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             help="A TOML file; its tables detector and training change settings.", exists=True, dir_okay=False
         ),
     ] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Passes over the set.", min=1)] = None,  # noqa: UP045
-    batch: Annotated[Optional[int], typer.Option(help="Images of one step on each device.", min=1)] = None,  # noqa: UP045
-    size: Annotated[Optional[int], typer.Option(help="Pixels along a side.", min=1)] = None,  # noqa: UP045
-    seed: Annotated[Optional[int], typer.Option(help="Of initial values and order of images.", min=0)] = None,  # noqa: UP045
+    epochs: Annotated[int | None, typer.Option(help="Passes over the set.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Images of one step on each device.", min=1)] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels along a side.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of initial values and order of images.", min=0)] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 in the forward pass.")] = False,
     positions: Annotated[
         Positions, typer.Option(help="How positions reach another size: open_clip's way, or AnomalyCLIP's.")
     ] = Positions.BICUBIC,
-    per_category: Annotated[int, typer.Option(help="Images of each category of a procedural set.", min=2)] = 40,
+    per_category: options.PerCategory = 40,
     data_seed: Annotated[int, typer.Option(help="Of a procedural set's images.", min=0)] = 0,
-    domain: DataDomain = None,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
+    domain: options.DataDomain = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    follow_links: options.FollowLinks = False,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
 ) -> None:
     """Train a detector. Ctrl-C saves; the same command goes on, and ends with the same weights.

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 
 def verify(
     names: Annotated[
-        Optional[list[str]],  # noqa: UP045 typer reads this at run time on Python 3.10
+        list[str] | None,
         typer.Argument(help="Architectures by their open_clip names, mini or mini-captions.", show_default="mini"),
     ] = None,
     weights: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             help="A weight file for the (one) architecture, or a folder with one. Without it: random weights; of "
             "mini and mini-captions, their own.",

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headlens.cli.common import (
-    OUT,
-    BatchOption,
-    DataDomain,
-    DeviceOption,
-    FollowLinks,
-    MaxPixelsOption,
-    OutOption,
-    PerCategory,
-    PrecisionOption,
-    bar,
-    data_of,
-    device_of,
-    shared,
-)
-from headlens.cli.results import data_fact, other_than, run_fact, stem, tell
-from headlens.files import MAX_PIXELS
+from headlens.cli import options
+from headlens.cli.common import data_of, device_of, measuring, shared
+from headlens.cli.results import other_than, run_fact, save, stem, stem_of, tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,21 +20,17 @@ if TYPE_CHECKING:
 def weights(
     run: Annotated[str, typer.Option(help="A run folder, or a shipped run.")] = "mini-industrial",
     data: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Also write down what heads do on these: a folder, a listing, a procedural set."),
+        str | None, typer.Option(help="Also write down what heads do on these: a folder, a listing, a procedural set.")
     ] = None,
-    domain: DataDomain = None,
-    per_category: PerCategory = 10,
-    batch: BatchOption = 8,
-    backbone_weights: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--weights", help="The backbone's weight file."),
-    ] = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    follow_links: FollowLinks = False,
-    out: OutOption = OUT,
+    domain: options.DataDomain = None,
+    per_category: options.PerCategory = 10,
+    batch: options.Batch = 8,
+    backbone_weights: options.Weights = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    follow_links: options.FollowLinks = False,
+    out: options.Out = options.OUT,
 ) -> None:
     """Print and draw the grid of learned head weights.
 
@@ -57,7 +39,7 @@ def weights(
     then 1.
     """
     from headlens import heads, parallel
-    from headlens.precision import check_precision, default_precision
+    from headlens.precision import check_precision
     from headlens.results import write_figure
     from headlens.training.run import load_run
 
@@ -67,24 +49,17 @@ def weights(
     captured = None
     if data is not None:
         images = data_of(data, per_category, max_pixels, domain, follow_links)
-        each, facts = other_than(per_category, 10, "{}-each"), {"run": run_fact(loaded), "data": data_fact(images)}
-        folder = out / stem("capture", loaded.folder.name, each, precision or "", images.name, **facts)
-        with bar(len(images), "capture") as done:
-            captured = heads.capture(
-                loaded,
-                images,
-                folder,
-                batch=batch,
-                precision=precision or default_precision(loaded.detector.device),
-                progress=done.update,
-            )
+        each = other_than(per_category, 10, "{}-each")
+        folder = out / stem_of("capture", loaded, images, each, precision or "")
+        with measuring(loaded, images, "capture", precision=precision) as settings:
+            captured = heads.capture(loaded, images, folder, batch=batch, **settings)
     if not parallel.current().main:
         return
     written = []
     if data is None or loaded.detector.head_weights():
         learned = heads.weights(loaded, loaded.folder.name)
         name = stem("weights", loaded.folder.name, run=run_fact(loaded))
-        written += [learned.save(out / f"{name}.parquet"), write_figure(out / f"{name}.png", learned.plot()[0])]
+        written += save(learned, out / f"{name}.parquet")
         for stream, rows in learned.frame.groupby("stream", sort=False):
             typer.echo(f"{loaded.folder.name}: weights of {stream} heads, from 1; layers downwards\n{grid(rows)}\n")
     if captured is not None:
