@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headlens import data
-from headlens.metrics.threads import one_thread
+from headlens.devices import one_thread
 
 HERE = Path(__file__).parent
 LONGEST = ("notebooks", "parallel", "test_cli_detector.py", "data/test_worlds.py", "test_cli_lens.py", "figures")

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from headlens import HeadlensError, cli
-from headlens.cli.streams import forgiving
+from headlens.cli.ending import forgiving
 
 
 @contextmanager

@@ -16,14 +16,13 @@ from headlens.cli.contributions import contributions
 from headlens.cli.data import data
 from headlens.cli.demo import demo
 from headlens.cli.doctor import doctor
-from headlens.cli.ending import Verb
+from headlens.cli.ending import Verb, forgiving
 from headlens.cli.eval import eval_
 from headlens.cli.figures import figures
 from headlens.cli.import_ import import_
 from headlens.cli.importance import importance
 from headlens.cli.name import name
 from headlens.cli.score import score
-from headlens.cli.streams import forgiving
 from headlens.cli.train import train
 from headlens.cli.verify import verify
 from headlens.cli.weights import weights

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import run_of
+from headlens.cli.common import bar, run_of
+from headlens.cli.results import about_image, free_name
 from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,11 +77,9 @@ def attribute(
         raise ConfigError(f"--inside reads a map, and {target} is none: take --target map_margin, or a local head")
 
     import pandas as pd
-    from tqdm import tqdm
 
     from headlens import attribution
     from headlens.cli.result_names import name_slug, result_names, slug
-    from headlens.cli.results import free_name
     from headlens.data import Preprocess
     from headlens.errors import DataError, ShapeError
     from headlens.heads import Head
@@ -91,19 +90,19 @@ def attribute(
     whole = attribution.target_of(loaded.detector, target)
     given: dict[str, Any] = {"baseline": baseline, "steps": steps, "batch": batch, "seed": seed or None}
     given["heads"] = [Head.of(name) for name in head] if head else None
-    options = options_of(methods_of(method or list(METHOD), whole), given)
+    settings_of = options_of(methods_of(method or list(METHOD), whole), given)
     typer.echo(f"{loaded.detector.backbone}\n{printable(loaded.folder.name)}, {target.replace('_', ' ')}\n")
 
     frames, done = [], []
     used: dict[str, Any] = {}  # of each method, all its options
     how_asked = (target, "inside" if inside else "", baseline or "", f"{steps} steps" if steps else "", *(head or []))
-    with tqdm(total=len(found.files) * len(options), unit="map", disable=None) as bar:
+    with bar(len(found.files) * len(settings_of), unit="map") as maps_done:
         for path, name in zip(found.files, result_names(found.files, spell=name_slug), strict=True):
-            before, results = bar.n, {}
+            before, results = maps_done.n, {}
             try:
                 pixels = _pixels(path, masks.get(path), max_pixels, inside)
                 outline = Preprocess(loaded.size)(pixels).mask
-                for how, settings in options.items():
+                for how, settings in settings_of.items():
                     results[how] = attribution.attribute(
                         loaded.detector,
                         pixels.image,
@@ -114,11 +113,11 @@ def attribute(
                         category=category,
                         **settings,
                     )
-                    bar.update()
+                    maps_done.update()
             except (DataError, ShapeError) as error:
                 known = f"{path}" + (f" with {masks[path]}" if path in masks else "")
                 found.left_out.add(error if str(path) in str(error) else f"{known}: {error}")
-                bar.update(len(options) - (bar.n - before))
+                maps_done.update(len(settings_of) - (maps_done.n - before))
                 continue
             results = {how: _about(result, path) for how, result in results.items()}
             stem = slug("attribute", loaded.folder.name, name, *how_asked)
@@ -131,9 +130,9 @@ def attribute(
             rows = [result.frame.assign(image=unicode(str(path))) for result in results.values()]
             frames.append(pd.concat(rows, ignore_index=True))
             done.append(unicode(str(path)))
-            bar.write(f"{printable(str(path))}\n{table(frames[-1])}\n  {out / stem}-METHOD.png, .npz\n")
+            maps_done.write(f"{printable(str(path))}\n{table(frames[-1])}\n  {out / stem}-METHOD.png, .npz\n")
     if frames:
-        about = result.provenance | {"method": list(options), "options": used, "images": done}
+        about = result.provenance | {"method": list(settings_of), "options": used, "images": done}
         about |= {"skipped": found.left_out.reasons}
         name = free_name(out, slug("attribute", loaded.folder.name, *how_asked), {".parquet": about})
         saved = save_frame(out / f"{name}.parquet", pd.concat(frames, ignore_index=True), about)
@@ -161,9 +160,7 @@ def _pixels(path: Path, mask: Path | MaskSource | None, max_pixels: int, inside:
 
 def _about(result: Attribution, path: Path) -> Attribution:
     """With what it is about in its provenance: the image and, where the map was read inside a region, that."""
-    from headlens.printing import unicode
-
-    about = {"picture": unicode(str(path)), "image_sha256": sha256(result.images.tobytes()).hexdigest()}
+    about = about_image(path, result.images)
     if result.region is not None:
         about["region_sha256"] = sha256(result.region.tobytes()).hexdigest()
     return replace(result, provenance=result.provenance | about)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import SOURCE, Source, measuring, shared, sourced
-from headlens.cli.results import free_name, other_than, save, stem_of, tell
+from headlens.cli.results import about_image, free_name, other_than, save, stem_of, tell
 from headlens.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: i
     from headlens import heads
     from headlens.cli.result_names import name_slug, result_names, slug
     from headlens.data import read_image
-    from headlens.printing import printable, unicode
+    from headlens.printing import printable
 
     typer.echo(f"{run.detector.backbone}\n{printable(run.folder.name)}\n")
     for path, name in zip(found.files, result_names(found.files, spell=name_slug), strict=True):
@@ -90,8 +89,7 @@ def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: i
             found.left_out.add(error)
             continue
         parts = heads.map_parts(run.detector, image, tap=tap, size=run.size)
-        about = {"picture": unicode(str(path)), "image_sha256": sha256(parts.image.tobytes()).hexdigest()}
-        parts = replace(parts, provenance=parts.provenance | about)
+        parts = replace(parts, provenance=parts.provenance | about_image(path, parts.image))
         base = slug("contributions", run.folder.name, name, "" if tap is None else f"tap{tap}")
         base = free_name(out, base, {".parquet": parts.provenance})
         written = save(parts, out / f"{base}.parquet", top=top)

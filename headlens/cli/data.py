@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from headlens.cli import options
+from headlens.cli.common import bar
 from headlens.printing import printable
 
 data = typer.Typer(help="Data sets: layouts, a checker, protocols, the procedural worlds.", no_args_is_help=True)
@@ -54,44 +55,34 @@ def check(
 
     Exits with 0 if nothing is, or warnings alone; 1 if there are errors; 2 if no data set could be opened at all.
     """
-    from tqdm import tqdm
-
     from headlens.data import open
     from headlens.data.checking import check
     from headlens.errors import DataError
 
     refused: list[DataError] = []
+    about: dict[str, Any] = {"category": category, "split": split, "root": root}
+    about |= {"follow_links": follow_links, "max_pixels": max_pixels}
     try:
-        dataset = open(
-            path,
-            layout,
-            category=category,
-            split=split,
-            root=root,
-            refuse=refused.append,
-            follow_links=follow_links,
-            max_pixels=max_pixels,
-        )
+        dataset = open(path, layout, refuse=refused.append, **about)
     except DataError as error:
         if as_json:
-            typer.echo(
-                json.dumps({"ok": False, "error": str(error), "refused": [str(one) for one in refused]}, indent=1)
-            )
+            about = {"ok": False, "error": str(error), "refused": list(map(str, refused))}
+            typer.echo(json.dumps(about, indent=1))
         else:
             for line in [*refused[:most], error]:
                 typer.echo(f"headlens: {printable(str(line))}")
         raise typer.Exit(2) from error
-    with tqdm(total=len(dataset), unit="image", disable=None) as bar:
+    with bar(len(dataset)) as done:
 
         def advance() -> None:
-            bar.update()
-            if bar.n == bar.total:
-                bar.set_description("looking for duplicates")
+            done.update()
+            if done.n == done.total:
+                done.set_description("looking for duplicates")
 
         report = check(dataset, refused, progress=advance)
     if as_json:
         rows = [{"severity": problem.severity, **vars(problem)} for problem in report.problems]
-        about: dict[str, Any] = {"ok": report.ok, "name": report.name, "domain": dataset.domain}
+        about = {"ok": report.ok, "name": report.name, "domain": dataset.domain}
         about |= {"layout": getattr(dataset, "layout", None), "pictures": report.pictures}
         about |= {"metrics": dataset.metrics, "counts": report.counts}
         typer.echo(json.dumps({**about, "problems": rows}, indent=1, default=str))
@@ -123,11 +114,9 @@ def make(
     seed: Annotated[int, typer.Option(help="Another seed is another set of the same kind.")] = 0,
 ) -> None:
     """Write a procedural set in MVTec's layout, with captions and severities in samples.csv."""
-    from tqdm import tqdm
-
     from headlens.data.procedural import World, write
 
     world = World(spec, per_category, size, seed)
-    with tqdm(total=len(world), unit="image", disable=None) as bar:
-        count = write(world, out, progress=bar.update)
+    with bar(len(world)) as done:
+        count = write(world, out, progress=done.update)
     typer.echo(f"{count} images of {len(world.categories)} categories in {out} ({spec}, {size} px, seed {seed})")

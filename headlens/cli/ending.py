@@ -1,10 +1,14 @@
-"""How a verb ends that did not come to its end: interrupted, or out of memory. One line, and what to do about it."""
+"""What a verb says, whatever the terminal can show, and how it ends when interrupted, out of memory, or not read on."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import re
-from typing import Any
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperCommand
@@ -77,3 +81,44 @@ def _finished(name: str, given: dict[str, Any]) -> str:
         return ""
     goes_on = "; the same command goes on" if name in _GOES_ON else ""
     return f"; what was finished is kept in {out}{goes_on}"
+
+
+class _PipeWriter(io.FileIO):
+    """A descriptor whose reader may leave, as ``| head`` does: what is written after that goes nowhere."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content) or 0
+        except BrokenPipeError:
+            return memoryview(content).nbytes
+
+
+@contextlib.contextmanager
+def forgiving() -> Iterator[None]:
+    """Within it printing stops no command, so that work that has begun is finished and saved.
+
+    A character that the terminal's encoding has not is escaped, and a closed pipe is written to without an error.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_forgiving(stream) for stream in before)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _forgiving(stream: TextIO) -> TextIO:
+    try:
+        number = stream.fileno()
+    except (AttributeError, OSError, ValueError):  # none, or one that a program has put in its place
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_PipeWriter(number, "wb", closefd=False)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering if isinstance(stream, io.TextIOWrapper) else True,
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import data_of, device_of
+from headlens.cli.common import bar, data_of, device_of
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
@@ -58,8 +58,6 @@ def figures(
     do not allow is left out, and said. A figure of other runs, images or settings is never written over. An image that
     cannot be read is named and left out, and the exit status is then 1.
     """
-    from tqdm import tqdm
-
     from headlens.data.notes import lines
     from headlens.errors import ConfigError, HeadlensError
     from headlens.figures import FigureContext, chosen, make
@@ -67,8 +65,8 @@ def figures(
     wanted = chosen(names or ())  # before anything that takes long
 
     @contextmanager
-    def bar(what: str, total: int) -> Iterator[Callable[[int], object]]:
-        with tqdm(total=total, unit="image", disable=None, desc=what) as done:
+    def progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
+        with bar(total, what) as done:
             yield done.update
 
     given = {"industrial": industrial, "medical": medical}
@@ -83,7 +81,7 @@ def figures(
         if runs:
             images = data_of(data[domain], painted, max_pixels, domain, follow_links)
             domains.append(domain_of(domain, runs, images, per_category, weights, device_of(device)))
-    paper = FigureContext(domains, out / "data", seed=seed, batch=batch, fresh=fresh, progress=bar)
+    paper = FigureContext(domains, out / "data", seed=seed, batch=batch, fresh=fresh, progress=progress)
     options = typed(context)
     failed: list[HeadlensError] = []
     for spec, made in make(paper, out, names or (), lambda name: shlex.join(["headlens", "figures", name, *options])):

@@ -13,8 +13,11 @@ import typer
 from headlens.cli.result_names import slug, with_digest
 from headlens.errors import RunError
 from headlens.files import is_result, read_text
+from headlens.printing import unicode
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from headlens.data import DataSet
     from headlens.results import Result
     from headlens.training.run import Run
@@ -69,6 +72,11 @@ def free_name(out: Path, name: str, abouts: Mapping[str, dict[str, Any]]) -> str
     return with_digest(name, "".join(questions.values()))
 
 
+def about_image(path: Path, image: np.ndarray) -> dict[str, str]:
+    """What the provenance of a result says of the one image that it is of."""
+    return {"picture": unicode(str(path)), "image_sha256": sha256(image.tobytes()).hexdigest()}
+
+
 def _is_free(path: Path, question: str) -> bool:
     figure = path.with_suffix(".png")
     if figure.exists() and not is_result(figure):
@@ -82,7 +90,6 @@ def _question(about: dict[str, Any]) -> str:
 
 def _provenance(path: Path) -> dict[str, Any]:
     from headlens.attribution.attribute import read_provenance
-    from headlens.errors import RunError
     from headlens.results import read_parquet
 
     try:

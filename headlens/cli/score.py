@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
+from headlens.cli.common import bar, device_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headlens.cli.left_out import LeftOut
+    from headlens.cli.images import LeftOut
     from headlens.cli.score_table import Scored
     from headlens.training.run import Run
 
@@ -55,11 +56,8 @@ def score(
     """
     from headlens.cli.images import find_images
 
-    listed = find_images(images, follow_links)
+    listed = find_images(images, follow_links)  # before torch is imported
 
-    from tqdm import tqdm
-
-    from headlens.cli.common import device_of
     from headlens.cli.score_table import ScoreTable
     from headlens.locking import locked
     from headlens.printing import printable
@@ -72,10 +70,10 @@ def score(
     with locked(out):
         table = ScoreTable(out, question(loaded, limit, category, maps), force)
         waiting = table.missing(listed.files)
-        with tqdm(total=len(waiting), unit="image", disable=None) as bar:
+        with bar(len(waiting)) as done:
             for part in _batches(waiting, batch, max_pixels, listed.left_out):
                 table.add(_scored(loaded, part, category))
-                bar.update(len(part))
+                done.update(len(part))
     before = len(listed.files) - len(waiting)
     earlier = f", {before} {'was' if before == 1 else 'were'} scored before" if before else ""
     typer.echo(

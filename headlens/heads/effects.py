@@ -16,11 +16,10 @@ from torch import Tensor
 
 from headlens import metrics
 from headlens.errors import ConfigError
-from headlens.metrics.bootstrap import PerImage
-from headlens.metrics.curve import Groups, bounds
+from headlens.metrics.bootstrap import PerImage, histograms, joined_metrics
+from headlens.metrics.curve import Groups
 from headlens.metrics.table import IMAGE, PIXEL
 from headlens.metrics.truth import Truth
-from headlens.metrics.variants import histograms, joined_metrics
 from headlens.units import Unit, check_unit, logit
 
 METRICS = IMAGE + PIXEL
@@ -100,10 +99,7 @@ def _rank_replicates(scores: Tensor, labels: Tensor, times: Tensor) -> dict[str,
         times.new_zeros(len(times), len(levels)).index_add_(1, place[which], times[:, which])
         for which in (labels, ~labels)
     )
-    through = others.cumsum(1)
-    tied = torch.ones(1, dtype=torch.bool)
-    groups = Groups(hits=hits, above=through - others, through=through, negatives=through[:, -1], tied=tied)
-    return {name: low for name, (low, _) in bounds(groups).items()}
+    return Groups.of_bins(hits, others, torch.ones(len(levels), dtype=torch.bool)).metrics()
 
 
 def of_pixels(

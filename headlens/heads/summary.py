@@ -13,12 +13,12 @@ from torch import Tensor
 from headlens import parallel
 from headlens.data import Batch, DataSet, Record
 from headlens.detectors.detector import Detector
+from headlens.devices import one_thread
 from headlens.heads.effects import Effects, draws, of_images, of_pixels, of_ranks, over_categories
 from headlens.heads.response import Kind
 from headlens.heads.variants import Variant
 from headlens.metrics import Truth
 from headlens.metrics.table import MEAN
-from headlens.metrics.threads import one_thread
 from headlens.results import ordered, per_image
 
 CONTINUOUS = {

@@ -1,23 +1,29 @@
-"""Intervals over images, almost for free: counters of every image, and sums of the images drawn again."""
+"""Intervals over images, almost for free: counters of every image, and sums of the images drawn again.
+
+On an accelerator one histogram of 65,536 bins for every image and variant serves both: summed over images it gives the
+values, its bins put together by 64 the bootstrap over images. All pixels of a bin are read as tied, which is exact for
+bins that are one value, and within ``PixelMetrics.bounds`` of 65,536 bins for others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from headlens.devices import one_thread
 from headlens.errors import MetricError
 from headlens.metrics.binning import Binning
 from headlens.metrics.checks import checked_scores, same_shape
-from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
+from headlens.metrics.curve import Groups
 from headlens.metrics.streaming import in_lanes, where_float64
-from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import FIXED_POINT, Truth
 
 AT_ONCE = 32  # replicates: their counters stay in the cache
+BINS, TOGETHER = 2**16, 2**6
 
 
 class Histograms(NamedTuple):
@@ -113,30 +119,21 @@ class PerImage:
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
     @one_thread()
-    def metrics(self, times: Tensor, limit: float = AUPRO_LIMIT) -> dict[str, Tensor]:
+    def metrics(self, times: Tensor) -> dict[str, Tensor]:
         """AUROC, AP, F1max and AUPRO with each image counted ``times`` [R, B] times; [R] float64 each, on the CPU.
 
         All pixels of a bin are read as tied.
         """
         parts = []
-        some = self.hits.sum(0) > 0  # other bins only push negatives along
+        some = self.hits.sum(0) > 0
         at_once = AT_ONCE if self.hits.device.type == "cpu" else len(times)
         for block in times.double().to(self.hits.device).split(at_once):
-            through = (block @ self.negatives).cumsum(1)
-            inside = block @ self.negatives[:, some]
-            regions = block @ self.regions
-            groups = Groups(
-                hits=block @ self.hits[:, some],
-                above=through[:, some] - inside,
-                through=through[:, some],
-                negatives=through[:, -1],
-                tied=torch.ones(1, dtype=torch.bool, device=block.device),
-                weight=(block @ self.weight[:, some]) / regions[:, None],
-            )
-            parts.append({name: lower for name, (lower, _) in bounds(groups, limit).items()})
+            share = (block @ self.weight[:, some]) / (block @ self.regions)[:, None]
+            groups = Groups.of_bins(block @ self.hits, block @ self.negatives, some, weight=share)
+            parts.append(groups.metrics())
         return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
-    def bootstrap(self, replicates: int = 1000, seed: int = 0, limit: float = AUPRO_LIMIT) -> dict[str, Tensor]:
+    def bootstrap(self, replicates: int = 1000, seed: int = 0) -> dict[str, Tensor]:
         """The metrics of ``replicates`` sets of B images drawn with replacement; [replicates] float64 each.
 
         The draws depend on ``seed`` and B alone: with the same seed the replicates of two variants of the same images
@@ -151,4 +148,46 @@ class PerImage:
         drawn = torch.randint(count, (replicates, count), generator=torch.Generator().manual_seed(seed))
         times = torch.zeros(replicates, count, dtype=torch.float64)
         times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
-        return self.metrics(times, limit)
+        return self.metrics(times)
+
+
+def histograms(maps: Tensor, truth: Truth, score_range: tuple[float, float]) -> Histograms:
+    """Counts maps [B, H, W] on the device of ``truth``.
+
+    Raises:
+        MetricError: a NaN or infinite score.
+        ShapeError: shapes that differ.
+    """
+    same_shape(maps, truth.shape, "maps and masks", 3)
+    return Histograms.of(checked_scores(maps, "maps"), truth, Binning(BINS, *score_range).checked())
+
+
+def joined_metrics(
+    parts: Iterable[Histograms], regions: Tensor, times: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One variant's metrics, [] each, and their replicates, [R] each; float64 on the CPU.
+
+    Args:
+        parts: of all its images, asked for one after the other: 1 MB an image, of which 25 kB are held.
+        regions: [B] float64, of each image.
+        times: [R, B], how often each image is drawn.
+    """
+    sums: list[Tensor] = []
+    each: list[list[Tensor]] = []
+    for part in parts:
+        total = [fine.sum(0) for fine in part]
+        sums = [a.add_(b) for a, b in zip(sums, total, strict=True)] if sums else total
+        each.append([_coarse(fine) for fine in part])
+    pixels, hits, weight = sums
+    some = hits > 0
+    share = weight[some] / (regions.sum() * FIXED_POINT)
+    whole = Groups.of_bins(hits, pixels - hits, some, weight=share).metrics()
+    pixels, hits, weight = (torch.cat(column) for column in zip(*each, strict=True))
+    values = {name: value.cpu() for name, value in whole.items()}
+    return values, PerImage(pixels - hits, hits, weight / FIXED_POINT, regions).metrics(times)
+
+
+def _coarse(fine: Tensor) -> Tensor:
+    """[B, K] to [B, K'] float64: the outer two bins as they are, all others by 64."""
+    inner = fine[:, 1:-1].unflatten(1, (-1, TOGETHER)).sum(2)
+    return torch.cat([fine[:, :1], inner, fine[:, -1:]], 1).double()

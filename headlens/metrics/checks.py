@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from headlens.devices import one_thread
 from headlens.errors import MetricError, ShapeError
-from headlens.metrics.threads import one_thread
 
 
 def checked_scores(scores: Tensor, what: str = "scores") -> Tensor:

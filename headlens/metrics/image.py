@@ -11,7 +11,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from headlens.errors import ShapeError
 from headlens.metrics.checks import checked_labels, checked_scores, same_shape
-from headlens.metrics.exact import exact_metrics
+from headlens.metrics.curve import exact_metrics
 
 
 class ImageMetrics(Metric):

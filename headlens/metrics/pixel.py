@@ -11,14 +11,13 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from headlens.devices import one_thread
 from headlens.errors import MetricError, ShapeError
 from headlens.metrics.binning import Binning
 from headlens.metrics.cflow import stepwise_aupro
 from headlens.metrics.checks import checked_scores, same_shape
-from headlens.metrics.curve import AUPRO_LIMIT
-from headlens.metrics.exact import exact_metrics
+from headlens.metrics.curve import AUPRO_LIMIT, exact_metrics
 from headlens.metrics.streaming import AT_ONCE, Counters, tally, values
-from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import Truth
 from headlens.units import Unit
 

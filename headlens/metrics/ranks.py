@@ -60,7 +60,7 @@ def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[n
     first = queries[np.flatnonzero(np.diff(asked, prepend=-1))]  # the lowest query of each bin that was asked about
     bins = binning.constants(queries.dtype)
 
-    def work(share: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    def work(share: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         outside, equal, contested = np.zeros(slots, np.int64), np.zeros(len(first), np.int64), []
         for part in share:
             part = part if binning.bins <= CACHED else grouped(part, bins, CACHED.bit_length() - 1)
@@ -69,8 +69,8 @@ def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[n
             contested.append(room)
         return outside, equal, contested
 
-    total = sum(map(len, scores))
-    shares = _shares(scores, threads_for(total), total)
+    threads = threads_for(sum(map(len, scores)))
+    shares = list(zip(*(np.array_split(part, threads) for part in scores), strict=True))
     outside, equal = np.zeros(slots, np.int64), np.zeros(len(first), np.int64)
     unsorted = [queries[:0]]
     for counted, ties, contested in in_threads(work, shares):
@@ -88,20 +88,6 @@ def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[n
         )
 
     return above("right"), above("left")
-
-
-def _shares(scores: Sequence[np.ndarray], count: int, total: int) -> list[list[np.ndarray]]:
-    """All of ``scores``, cut into ``count`` equal shares, each of as many pieces as it takes."""
-    size, at = max(1, -(-total // count)), 0
-    shares: list[list[np.ndarray]] = [[] for _ in range(count)]
-    for part in scores:
-        start = 0
-        while start < len(part):
-            share, used = divmod(at, size)
-            piece = part[start : start + size - used]
-            shares[share].append(piece)
-            start, at = start + len(piece), at + len(piece)
-    return shares
 
 
 def _from_here_on(counts: np.ndarray) -> np.ndarray:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headlens.devices import one_thread
 from headlens.errors import MetricError
 from headlens.metrics.binning import Binning
 from headlens.metrics.checks import checked_scores, same_shape
 from headlens.metrics.curve import AUPRO_LIMIT, Groups, bounds
-from headlens.metrics.threads import one_thread
 from headlens.metrics.truth import FIXED_POINT, Truth
 
 AT_ONCE = 4  # maps enlarged before they are counted: few enough to stay in the cache
@@ -46,18 +46,9 @@ class Counters:
     @classmethod
     def empty(cls, slots: int, device: torch.device | str | None = None) -> Counters:
         """Nothing counted yet, in ``slots`` bins."""
-
-        def filled(value: float, dtype: torch.dtype, *shape: int) -> Tensor:
-            return torch.full(shape, value, dtype=dtype, device=device)
-
-        return cls(
-            pixels=filled(0, torch.int64, slots),
-            hits=filled(0, torch.int64, slots),
-            weight=filled(0, torch.int64, slots),
-            regions=filled(0, torch.int64),
-            low=filled(torch.inf, torch.float32, slots),
-            high=filled(-torch.inf, torch.float32, slots),
-        )
+        pixels, hits, weight = (torch.zeros(slots, dtype=torch.int64, device=device) for _ in range(3))
+        low = torch.full((slots,), torch.inf, dtype=torch.float32, device=device)
+        return cls(pixels, hits, weight, pixels.new_zeros(()), low, -low)
 
     @one_thread()
     def add(self, other: Counters) -> None:
@@ -78,17 +69,9 @@ class Counters:
         pixels, hits, weight, tied = (
             part.to(device).flip(0) for part in (self.pixels, self.hits, self.weight, self.tied)
         )
-        through = (pixels - hits).cumsum(0)
         regions, some = self.regions.to(device).double(), hits > 0
-        groups = Groups(
-            hits=hits[some],
-            above=(through - (pixels - hits))[some],
-            through=through[some],
-            negatives=through[-1],
-            tied=tied[some],
-            weight=weight[some] / (regions * FIXED_POINT),
-        )
-        limits = bounds(groups, limit)
+        share = weight[some] / (regions * FIXED_POINT)
+        limits = bounds(Groups.of_bins(hits, pixels - hits, some, tied[some], share), limit)
         rounding = hits.sum() / (2 * regions * FIXED_POINT)  # of the weights: half a unit for every defect pixel
         lower, upper = limits["aupro"]
         limits["aupro"] = (lower - rounding).clamp(min=0), (upper + rounding).clamp(max=1)
@@ -221,9 +204,5 @@ class _Lanes:
                 pixels += lane
             hits += self.hits[thread]
             weight += self.weight[thread]
-            mixed, empty = np.isnan(value), value == np.inf
-            value[mixed] = -np.inf
-            np.minimum(low, value, out=low)
-            value[mixed] = np.inf
-            value[empty] = -np.inf
-            np.maximum(high, value, out=high)
+            np.minimum(low, np.where(np.isnan(value), -np.inf, value), out=low)  # NaN: several values, infinity: none
+            np.maximum(high, np.where(np.isnan(value), np.inf, np.where(value == np.inf, -np.inf, value)), out=high)

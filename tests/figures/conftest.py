@@ -13,8 +13,8 @@ from headlens.backbone import Backbone
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.detectors.stages import TrainingConfig
+from headlens.devices import one_thread
 from headlens.figures import Domain, FigureContext, grouped
-from headlens.metrics.threads import one_thread
 from headlens.training.run import Run
 from tests.tiny import SMALL
 from tests.tiny import clip as tiny_clip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from headlens.metrics import PerImage, PixelMetrics, Truth
-from headlens.metrics.variants import histograms, joined_metrics
+from headlens.metrics.bootstrap import histograms, joined_metrics
 
 
 def test_they_are_the_metrics_of_all_images_and_of_images_drawn_again():

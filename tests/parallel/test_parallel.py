@@ -19,9 +19,9 @@ from torch.multiprocessing import start_processes
 
 from headlens import parallel
 from headlens.cli.common import device_of
+from headlens.devices import one_thread
 from headlens.errors import ConfigError
 from headlens.heads import ablation
-from headlens.metrics.threads import one_thread
 from headlens.parallel import Ranks
 from headlens.training.run import load_run
 from tests.metrics import test_merging as merging
