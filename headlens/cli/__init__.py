@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -42,21 +43,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its formatting would be imported for every --help, and takes longer than all else
 )
-app.command()(demo)
-app.command()(train)
-app.command("eval")(eval_)
-app.command()(score)
-app.command()(weights)
-app.command()(ablate)
-app.command()(importance)
-app.command()(contributions)
-app.command()(attribute)
-app.command()(compare)
-app.command()(name)
-app.command()(figures)
-app.command("import")(import_)
-app.command()(verify)
-app.command()(doctor)
+_VERBS: list[Callable[..., None]] = [demo, train, eval_, score, weights, ablate, importance, contributions]
+_VERBS += [attribute, compare, name, figures, import_, verify, doctor]
+for verb in _VERBS:
+    app.command(verb.__name__.rstrip("_"))(verb)
 app.add_typer(data, name="data")
 for info in (*app.registered_commands, *data.registered_commands):
     info.cls = Verb
@@ -84,7 +74,12 @@ def _top(
 def main() -> None:
     """Run the command; an error made for people is printed as one line, without a traceback."""
     with forgiving():
-        _main()
+        warnings.showwarning = _warn
+        try:
+            app()
+        except HeadlensError as error:
+            typer.echo(f"headlens: {printable(str(error))}", err=True)
+            sys.exit(1)
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
@@ -96,12 +91,3 @@ def _warn(message: Warning | str, category: type[Warning], *where: Any, **option
 
 
 _SHOW = warnings.showwarning
-
-
-def _main() -> None:
-    warnings.showwarning = _warn
-    try:
-        app()
-    except HeadlensError as error:
-        typer.echo(f"headlens: {printable(str(error))}", err=True)
-        sys.exit(1)

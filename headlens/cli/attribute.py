@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import bar, run_of
-from headlens.cli.results import about_image, free_name
+from headlens.cli.common import Source, bar
+from headlens.cli.results import free_name, of_image
 from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from headlens.attribution import Attribution, Target
+    from headlens.attribution import Target
     from headlens.data import Pixels
     from headlens.data.mask_sources import MaskSource
 
@@ -86,7 +84,7 @@ def attribute(
     from headlens.printing import printable, unicode
     from headlens.results import save_frame, write_figure
 
-    loaded = run_of(domain, run, weights, device)
+    loaded = Source(domain, run, weights=weights, device=device).load()
     whole = attribution.target_of(loaded.detector, target)
     given: dict[str, Any] = {"baseline": baseline, "steps": steps, "batch": batch, "seed": seed or None}
     given["heads"] = [Head.of(name) for name in head] if head else None
@@ -119,7 +117,7 @@ def attribute(
                 found.left_out.add(error if str(path) in str(error) else f"{known}: {error}")
                 maps_done.update(len(settings_of) - (maps_done.n - before))
                 continue
-            results = {how: _about(result, path) for how, result in results.items()}
+            results = {how: of_image(r, path, r.images, r.region) for how, r in results.items()}
             stem = slug("attribute", loaded.folder.name, name, *how_asked)
             stem = free_name(out, stem, {f"-{how}.npz": result.provenance for how, result in results.items()})
             for how, result in results.items():
@@ -156,14 +154,6 @@ def _pixels(path: Path, mask: Path | MaskSource | None, max_pixels: int, inside:
     if mask is not None and pixels.mask is None:
         raise DataError(pixels.mask_note)
     return pixels
-
-
-def _about(result: Attribution, path: Path) -> Attribution:
-    """With what it is about in its provenance: the image and, where the map was read inside a region, that."""
-    about = about_image(path, result.images)
-    if result.region is not None:
-        about["region_sha256"] = sha256(result.region.tobytes()).hexdigest()
-    return replace(result, provenance=result.provenance | about)
 
 
 def masks_of(files: list[Path], given: list[Path]) -> dict[Path, Path | MaskSource]:

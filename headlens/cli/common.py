@@ -27,20 +27,6 @@ if TYPE_CHECKING:
     from headlens.training.run import Run
 
 
-def run_of(domain: str | None, run: str | None, weights: str | None, device: str | None) -> Run:
-    """The run that options name; where none is named, the one that ships for the domain.
-
-    Raises:
-        ConfigError: a domain without a shipped run, where one is needed.
-    """
-    from headlens.training.run import load_run
-
-    domain = domain or "industrial"
-    if run is None and domain not in ("industrial", "medical"):
-        raise ConfigError(f"no run ships for --domain {domain!r}; there are industrial and medical, or name a --run")
-    return load_run(run or f"mini-{domain}", weights=weights, device=device_of(device))
-
-
 def data_of(
     data: str,
     per_category: int,
@@ -70,8 +56,18 @@ class Source:
     follow_links: options.FollowLinks = False
 
     def load(self) -> Run:
-        """The run."""
-        return run_of(self.domain, self.run, self.weights, self.device)
+        """The run; where none is named, the one that ships for the domain.
+
+        Raises:
+            ConfigError: a domain without a shipped run, where one is needed.
+        """
+        from headlens.training.run import load_run
+
+        domain = self.domain or "industrial"
+        if self.run is None and domain not in ("industrial", "medical"):
+            shipped = "there are industrial and medical, or name a --run"
+            raise ConfigError(f"no run ships for --domain {domain!r}; {shipped}")
+        return load_run(self.run or f"mini-{domain}", weights=self.weights, device=device_of(self.device))
 
     def data_set(self, name: str) -> DataSet:
         """Another set than ``data``, opened in the same way."""

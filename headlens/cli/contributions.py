@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import SOURCE, Source, measuring, shared, sourced
-from headlens.cli.results import about_image, free_name, other_than, save, stem_of, tell
+from headlens.cli.results import free_name, of_image, other_than, save, stem_of, tell
 from headlens.errors import DataError
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: i
             found.left_out.add(error)
             continue
         parts = heads.map_parts(run.detector, image, tap=tap, size=run.size)
-        parts = replace(parts, provenance=parts.provenance | about_image(path, parts.image))
+        parts = of_image(parts, path, parts.image)
         base = slug("contributions", run.folder.name, name, "" if tap is None else f"tap{tap}")
         base = free_name(out, base, {".parquet": parts.provenance})
         written = save(parts, out / f"{base}.parquet", top=top)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import shared
+from headlens.cli.common import at_once, bar, data_of, device_of, shared
 from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ def eval_(
     counts for image metrics.
     """
     from headlens import parallel
-    from headlens.cli.common import at_once, bar, device_of
     from headlens.cli.results import ABOUT, check_free, data_fact, digest, run_fact
     from headlens.data.protocol import canonical
     from headlens.precision import check_precision, default_precision
@@ -69,9 +68,9 @@ def eval_(
     for loaded in runs:
         with bar(sum(map(len, sets)), loaded.folder.name) as done:
             where = loaded.detector.device
-            finest, count = precision or default_precision(where), at_once(batch, where, 32)
-            options: dict[str, Any] = {"batch": count, "exact": exact, "cache": len(runs) > 1, "precision": finest}
-            parts = [evaluate(loaded, one, size=loaded.size, progress=done.update, **options) for one in sets]
+            how: dict[str, Any] = {"precision": precision or default_precision(where), "progress": done.update}
+            how |= {"batch": at_once(batch, where, 32), "size": loaded.size, "exact": exact, "cache": len(runs) > 1}
+            parts = [evaluate(loaded, one, **how) for one in sets]
         results_of[loaded.folder] = Evaluation.joined(parts)
 
     if not parallel.current().main:
@@ -115,7 +114,6 @@ def sets_of(
     Raises:
         ConfigError: one set twice.
     """
-    from headlens.cli.common import data_of
     from headlens.printing import unicode
 
     sets = [data_of(spec, per_category, max_pixels, domain, follow_links) for spec in specs]

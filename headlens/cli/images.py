@@ -122,26 +122,12 @@ def find_images(arguments: list[str], follow_links: bool = False) -> Images:
     return images
 
 
-def _matched(given: str) -> list[Path]:
-    """What matches the pattern, by name.
-
-    Raises:
-        DataError: nothing.
-    """
-    from glob import glob, has_magic
-
-    matches = sorted(map(Path, glob(given, recursive=True))) if has_magic(given) else []  # noqa: PTH207
-    if not matches:
-        raise DataError(f"{given}: no such file, folder or pattern")
-    return matches
-
-
 def _take_argument(given: str, images: Images) -> None:
     try:
         path = Path(given).expanduser()
         mode = path.stat().st_mode
     except FileNotFoundError:
-        _take_matches(_matched(str(path)), _folder_of(path), images)
+        _take_matches(path, images)
     except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
         raise DataError(f"{given}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
     else:
@@ -155,19 +141,18 @@ def _take_argument(given: str, images: Images) -> None:
             _take_file(path, images)
 
 
-def _folder_of(pattern: Path) -> Path:
-    """The folder in front of what is not plain in a pattern."""
-    from glob import has_magic
+def _take_matches(pattern: Path, images: Images) -> None:
+    from glob import glob, has_magic
 
-    return next(folder for folder in pattern.parents if not has_magic(str(folder)))
-
-
-def _take_matches(matches: list[Path], folder: Path, images: Images) -> None:
     from headlens.data.images import SUFFIXES, UNREAD
     from headlens.data.readers import Root
     from headlens.data.readers.contents import is_mask
     from headlens.data.readers.tree import is_junk
 
+    matches = sorted(map(Path, glob(str(pattern), recursive=True))) if has_magic(str(pattern)) else []  # noqa: PTH207
+    if not matches:
+        raise DataError(f"{pattern}: no such file, folder or pattern")
+    folder = next(parent for parent in pattern.parents if not has_magic(str(parent)))
     root = Root(folder, lambda error: None, images.follow_links)
     for path in matches:
         if any(map(is_junk, path.relative_to(folder).parts)):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -18,9 +19,13 @@ from headlens.printing import unicode
 if TYPE_CHECKING:
     import numpy as np
 
+    from headlens.attribution import Attribution
     from headlens.data import DataSet
+    from headlens.heads import MapParts
     from headlens.results import Result
     from headlens.training.run import Run
+
+Single = TypeVar("Single", "Attribution", "MapParts")
 
 ABOUT = "question"
 _NO_QUESTION = ("versions", "picture", "skipped")  # of a result's provenance: they do not change the result
@@ -72,9 +77,12 @@ def free_name(out: Path, name: str, abouts: Mapping[str, dict[str, Any]]) -> str
     return with_digest(name, "".join(questions.values()))
 
 
-def about_image(path: Path, image: np.ndarray) -> dict[str, str]:
-    """What the provenance of a result says of the one image that it is of."""
-    return {"picture": unicode(str(path)), "image_sha256": sha256(image.tobytes()).hexdigest()}
+def of_image(result: Single, path: Path, image: np.ndarray, region: np.ndarray | None = None) -> Single:
+    """``result`` with the image it is of in its provenance and, where it is of a region alone, that."""
+    about = {"picture": unicode(str(path)), "image_sha256": sha256(image.tobytes()).hexdigest()}
+    if region is not None:
+        about["region_sha256"] = sha256(region.tobytes()).hexdigest()
+    return replace(result, provenance=result.provenance | about)
 
 
 def _is_free(path: Path, question: str) -> bool:

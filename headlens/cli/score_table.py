@@ -22,17 +22,7 @@ if TYPE_CHECKING:
 
     from headlens.units import Unit
 
-COLUMNS = (
-    "file",
-    "image_score",
-    "map_max",
-    "joint_score",
-    "anomalous",
-    "map",
-    "overlay",
-    "bytes",
-    "modified",
-)
+COLUMNS = ("file", "image_score", "map_max", "joint_score", "anomalous", "map", "overlay", "bytes", "modified")
 _Row = dict[str, str]
 
 
@@ -122,11 +112,10 @@ class ScoreTable:
     def _done(self, path: Path) -> bool:
         row = self.rows.get(_key(path))
         try:
-            return row is not None and state_of(path) == (row["bytes"], row["modified"]) and self._there(row)
+            if row is None or state_of(path) != (row["bytes"], row["modified"]):
+                return False
         except OSError:
             return False
-
-    def _there(self, row: _Row) -> bool:
         return all((self.out / row[name]).is_file() for name in ("map", "overlay"))
 
     def _name(self, files: list[Path]) -> None:
