@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -52,6 +52,7 @@ class Result:
     Args:
         frame: long; see ``COLUMNS``.
         provenance: backbone and its weight hash, hash of what was learned, data set, seed, versions, settings.
+        TABLES: fields of a kind of result that are frames, too; each has a file ``NAME.FIELD.SUFFIX``.
 
     >>> import tempfile
     >>> result = Result(pd.DataFrame({"layer": [18], "value": [0.5]}), {"seed": 0})
@@ -60,6 +61,8 @@ class Result:
     >>> again.provenance, again.frame.equals(result.frame)
     ({'seed': 0}, True)
     """
+
+    TABLES: ClassVar[tuple[str, ...]] = ()
 
     frame: pd.DataFrame
     provenance: dict[str, Any]
@@ -104,7 +107,10 @@ class Result:
             ConfigError: another suffix.
             RunError: the file cannot be written.
         """
-        return save_frame(Path(path), self.frame, self.provenance)
+        path = save_frame(Path(path), self.frame, self.provenance)
+        for name in self.TABLES:
+            save_frame(beside(path, name), getattr(self, name), self.provenance)
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -113,7 +119,9 @@ class Result:
         Raises:
             RunError: no such file, a damaged one, or one without provenance.
         """
-        return cls(*read_parquet(Path(path)))
+        path = Path(path)
+        tables = {name: read_parquet(beside(path, name))[0] for name in cls.TABLES}
+        return cls(*read_parquet(path), **tables)
 
 
 def made_by(about: Mapping[str, Any]) -> str:

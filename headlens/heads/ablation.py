@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import pandas as pd
 import torch
@@ -30,7 +30,7 @@ from headlens.heads.sweep import finite, sweep
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
 from headlens.parallel import Arrays
-from headlens.results import Result, beside, read_parquet
+from headlens.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +54,8 @@ class Ablation(Result):
             each quantity, the largest first; ``low`` and ``high`` are the 95 % bootstrap interval of the effect,
             ``noise`` the probe's magnitude. A mean is over the ``n`` categories of ``of`` where the metric is defined.
     """
+
+    TABLES: ClassVar = ("summary",)
 
     summary: pd.DataFrame
 
@@ -91,14 +93,7 @@ class Ablation(Result):
         path = Path(path)
         if path.suffix in (".md", ".tex"):
             return Result(self.summary, self.provenance).save(path)
-        Result(self.summary, self.provenance).save(beside(path, "summary"))
         return super().save(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Ablation:
-        """What ``save`` wrote as Parquet."""
-        path = Path(path)
-        return cls(*read_parquet(path), read_parquet(beside(path, "summary"))[0])
 
 
 @alone

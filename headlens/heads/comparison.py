@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from headlens.heads.permutation import agreement, differences, kendall, overlap,
 from headlens.heads.variants import Head, names_of
 from headlens.heads.weights import weights
 from headlens.provenance import learned_sha256, versions
-from headlens.results import Result, beside, ordered, read_parquet
+from headlens.results import Result, ordered
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -67,6 +67,8 @@ class Comparison(Result):
             ``chance``, what heads in random order would give.
     """
 
+    TABLES: ClassVar = ("agreement",)
+
     agreement: pd.DataFrame
 
     @property
@@ -108,18 +110,6 @@ class Comparison(Result):
         level = self.provenance["level"]
         fig, axes = plots.comparison(self.frame, self.domains, ax, label=LABELS[of], centre=centre, level=level)
         return (plots.signed(fig, self.made_by) if ax is None else fig), axes
-
-    def save(self, path: str | Path) -> Path:
-        """As ``Result.save``; the agreement goes into a second file, ``NAME.agreement.SUFFIX``."""
-        path = super().save(path)
-        Result(self.agreement, self.provenance).save(beside(path, "agreement"))
-        return path
-
-    @classmethod
-    def load(cls, path: str | Path) -> Comparison:
-        """What ``save`` wrote as Parquet."""
-        path = Path(path)
-        return cls(*read_parquet(path), read_parquet(beside(path, "agreement"))[0])
 
 
 def compare(

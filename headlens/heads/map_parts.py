@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from headlens.heads.exactness import check_unhooked, held
 from headlens.heads.variants import Head, names_of
 from headlens.predict import Image, as_bytes
 from headlens.provenance import detector_provenance
-from headlens.results import Result, beside, read_parquet, save_frame, write
+from headlens.results import Result, beside, read_parquet, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +45,8 @@ class MapParts(Result):
         image: the image as it was seen, [S, S, 3] uint8.
     """
 
+    TABLES: ClassVar = ("shares",)
+
     shares: pd.DataFrame
     image: np.ndarray
 
@@ -63,7 +65,6 @@ class MapParts(Result):
     def save(self, path: str | Path) -> Path:
         """As ``Result.save``; shares and image stand beside it, ``NAME.shares.SUFFIX`` and ``NAME.picture.png``."""
         path = super().save(path)
-        save_frame(beside(path, "shares"), self.shares, self.provenance)
         sink = io.BytesIO()
         about = PngInfo()
         about.add_text("Software", SOFTWARE)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from headlens.heads.ablation import ablate
 from headlens.heads.importance import TARGETS, Importance
 from headlens.heads.variants import Head, single_heads
 from headlens.provenance import provenance
-from headlens.results import Result, beside, read_parquet
+from headlens.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +45,8 @@ class Screen(Result):
             with the 95 % bootstrap interval over heads, and ``factor``, the median of magnitude over importance.
     """
 
+    TABLES: ClassVar = ("agreement",)
+
     agreement: pd.DataFrame
 
     def _parts(self) -> list[str]:
@@ -53,18 +55,6 @@ class Screen(Result):
             html.table(self.agreement, "Importance against exact ablation, over the heads drawn at random"),
             html.table(self.frame[columns], "The heads that were ablated"),
         ]
-
-    def save(self, path: str | Path) -> Path:
-        """As ``Result.save``; the agreement goes into a second file, ``NAME.agreement.SUFFIX``."""
-        path = super().save(path)
-        Result(self.agreement, self.provenance).save(beside(path, "agreement"))
-        return path
-
-    @classmethod
-    def load(cls, path: str | Path) -> Screen:
-        """What ``save`` wrote as Parquet."""
-        path = Path(path)
-        return cls(*read_parquet(path), read_parquet(beside(path, "agreement"))[0])
 
     def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """A scatter on logarithmic scales; on the diagonal the first order is exact."""

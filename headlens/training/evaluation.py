@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -26,14 +25,13 @@ from headlens.metrics import MetricTable, image_metrics
 from headlens.metrics.streaming import values
 from headlens.metrics.table import KEYS
 from headlens.provenance import computed, provenance, together
-from headlens.results import Result, beside, read_parquet, save_frame
+from headlens.results import Result
 from headlens.training.counting import Bounds, PixelCounts, truths
 from headlens.units import Unit, check_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from typing_extensions import Self
 
     from headlens.training.run import Run
 
@@ -55,6 +53,8 @@ class Evaluation(Result):
         notes: one row for each image of which there is something to say: dataset, name, kind, reason. ``skipped`` could
             not be read, ``unmasked`` has no mask that could be used, ``adjusted`` one that is not as it is stored.
     """
+
+    TABLES: ClassVar = ("scores", "notes")
 
     scores: pd.DataFrame
     notes: pd.DataFrame = field(default_factory=partial(pd.DataFrame, columns=NOTES))
@@ -138,20 +138,6 @@ class Evaluation(Result):
     def plot(self, ax: Axes | None = None, **options: Any) -> tuple[Figure, Axes]:
         """The table of the joint score as points; see ``MetricTable.plot``."""
         return self.table().plot(ax, **options)
-
-    def save(self, path: str | Path) -> Path:
-        """Writes the frame, and beside it ``NAME.scores.SUFFIX`` and ``NAME.notes.SUFFIX``; see ``Result.save``."""
-        path = super().save(path)
-        save_frame(beside(path, "scores"), self.scores, self.provenance)
-        save_frame(beside(path, "notes"), self.notes, self.provenance)
-        return path
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """What ``save`` wrote as Parquet; see ``Result.load``."""
-        path = Path(path)
-        scores, notes = (read_parquet(beside(path, what))[0] for what in ("scores", "notes"))
-        return cls(*read_parquet(path), scores, notes)
 
     @classmethod
     def joined(cls, parts: Iterable[Evaluation]) -> Evaluation:
