@@ -12,12 +12,11 @@ What is read weighs as the target's derivative by each margin says, in all 1: fo
 tokens that are pooled, by their weights; for the map margin the region's patches at every tap, and for the joint margin
 a share of both. ``Ã`` tells methods apart:
 
-    rollout     ½ mean_h A, and what stays counts ½ (arXiv 2005.00928): where information may come from. It knows
-                nothing of the target but what is read.
-    relevance   mean_h (∂target/∂A ⊙ A)⁺ (arXiv 2103.15679): what speaks for the target.
+    rollout     ½ mean_h A, and what stays counts ½: where information may come from, whatever the target is
+    relevance   mean_h (∂target/∂A ⊙ A)⁺: what speaks for the target
 
-``legrad`` walks no row: Σ_l mean_h mean_q (∂target/∂A)⁺ over both streams, after LeGrad (arXiv 2404.03214), whose
-gradients are of a score read after each layer; ours are of the target itself, for our score cannot be read in between.
+``legrad`` walks no row: Σ_l mean_h mean_q (∂target/∂A)⁺ over both streams. LeGrad's gradients are of a score read after
+each layer; ours are of the target itself, for our score cannot be read in between.
 
 MLPs are not in any of these. Maps are [B, h, w]: patches are enlarged as anomaly maps are, and keep their sum. CLS as
 a source is left out. One image's matrices are held at once, [H, T, T] a block and stream: 8 GB at ViT-L/14, 518 px.
@@ -70,17 +69,16 @@ def attend(target: Target, image: Tensor) -> Attention:
     """One forward and one backward of an image [1, 3, h, w] with every attention matrix in view."""
     vision, reading = target.detector.backbone.vision, target.reading(image)
     patterns: dict[tuple[str, int], Tensor] = {}
+    places = {f"blocks.{layer}.attn.hook_pattern": ("global", layer) for layer in range(vision.cfg.n_layers)}
+    places |= {f"blocks.{layer}.attn.hook_local_pattern": ("local", layer) for layer in reading.plan.local_layers}
 
     def store(pattern: Tensor, *, hook: Any) -> Tensor:
-        stream = "local" if hook.name.endswith("hook_local_pattern") else "global"
         if not pattern.requires_grad:  # the first: all above it then have a gradient by themselves
             pattern.requires_grad_()
-        patterns[stream, int(hook.name.split(".")[1])] = pattern
+        patterns[places[hook.name]] = pattern
         return pattern
 
-    points = [f"blocks.{layer}.attn.hook_pattern" for layer in range(vision.cfg.n_layers)]
-    points += [f"blocks.{layer}.attn.hook_local_pattern" for layer in reading.plan.local_layers]
-    with torch.enable_grad(), vision.hooks([(point, store) for point in points]):
+    with torch.enable_grad(), vision.hooks([(point, store) for point in places]):
         forward = target.forward(image.detach(), reading, hooked=True)
         cls, taps = _read(target, forward)
         gradients = torch.autograd.grad(
@@ -134,15 +132,10 @@ def relevance(target: Target, images: Tensor, *, heads: Iterable[Head | str] | N
     """Gradient-weighted relevance (arXiv 2103.15679) from what the target reads down to the patches, [B, h, w].
 
     Args:
-        target: one of ``SCORES``.
-        images: normalised, [B, 3, h, w].
+        target, images: as for ``rollout``, and so are errors.
         heads: others count as if they moved nothing; each has 1 / H of its layer, so that single heads of one layer
             add up to the layer, but for patches that are read: those count as themselves each time. All when None.
             Large models are said to be less noisy with upper layers only: ``heads_of(detector, range(12, 24))``.
-
-    Raises:
-        ConfigError: a head as a target.
-        ShapeError: a head that does not exist, or none at all.
     """
 
     def step(attention: Attention, place: tuple[str, int], numbers: Sequence[int]) -> Tensor:
@@ -166,13 +159,12 @@ def legrad(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None
     chosen, maps = _chosen(target, heads), []
     for image in images.split(1):
         attention = attend(target, image)
-        patches = slice(1, 1 + attention.grid[0] * attention.grid[1])
-        # (H, T, T) -> mean over queries (H, T) -> the chosen heads' share (N)
-        parts = [
-            attention.gradients[place].clamp(min=0).mean(1)[numbers].sum(0)[patches] / len(attention.gradients[place])
-            for place, numbers in chosen.items()
-        ]
-        maps.append(torch.stack(parts).sum(0).view(attention.grid))
+        rows, columns = attention.grid
+        parts = []
+        for place, numbers in chosen.items():
+            received = attention.gradients[place].clamp(min=0).mean(1)  # over queries: (H, T)
+            parts.append(received[numbers].sum(0)[1 : 1 + rows * columns] / len(received))
+        maps.append(torch.stack(parts).sum(0).view(rows, columns))
     return enlarged(torch.stack(maps), images)
 
 
@@ -278,8 +270,8 @@ def _row(attention: Attention, chosen: dict[tuple[str, int], list[int]], step: A
 def _chosen(target: Target, heads: Iterable[Head | str] | None) -> dict[tuple[str, int], list[int]]:
     """The numbers of the heads of each stream and layer."""
     every = heads_of(target.detector)
-    given = every if heads is None else [Head.of(head) if isinstance(head, str) else head for head in heads]
-    asked = list(dict.fromkeys(given))
+    asked = every if heads is None else [Head.of(head) if isinstance(head, str) else head for head in heads]
+    asked = list(dict.fromkeys(asked))
     if unknown := set(asked) - set(every):
         name, last = min(map(str, unknown)), every[-1]
         raise ShapeError(f"head {name} does not exist, or is not read; the first is {every[0]}, the last {last}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Region = np.ndarray | Tensor
+ARRAYS = ("map", "images", "anomaly_map", "region", "native")
+"""Of an ``Attribution``, and of the ``.npz`` that it is saved as."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,11 @@ class Attribution(Result):
         )
 
     def save(self, path: str | Path) -> Path:
-        """The frame, as every result; or with ``.npz`` the arrays: map, images, anomaly map, region, native.
-
-        Either holds the provenance: in an ``.npz`` it is JSON.
-        """
+        """The frame, as every result; or with ``.npz`` the ``ARRAYS``, and the provenance as JSON."""
         path = Path(path)
         if path.suffix != ".npz":
             return super().save(path)
-        arrays = {"map": self.map, "images": self.images, "anomaly_map": self.anomaly_map}
-        return save_arrays(path, self.provenance, {**arrays, "region": self.region, "native": self.native})
+        return save_arrays(path, self.provenance, {name: getattr(self, name) for name in ARRAYS})
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
@@ -219,7 +218,7 @@ def attribute(
     if how.gradients:
         check_gradients(detector, precision)
     rows: list[dict[str, Any]] = []
-    maps, anomaly_maps, resized, marked, native = [], [], [], [], []
+    arrays: dict[str, list[Tensor]] = defaultdict(list)
     with at_precision(detector, precision) as lowered:
         for number, (image, place) in enumerate(zip(several, regions, strict=True)):
             given = as_bytes(image)
@@ -228,36 +227,27 @@ def attribute(
             normalised = preprocess.normalise(pixels.image[None].to(detector.device))
             row, attribution, anomaly_map = _attributed(how, of_image, normalised, settings)
             rows.append({"image": number, **row})
-            maps.append(attribution)
-            anomaly_maps.append(anomaly_map)
-            resized.append(pixels.image.permute(1, 2, 0))
-            marked.append(torch.ones(attribution.shape, dtype=torch.bool) if pixels.mask is None else pixels.mask)
-            native.append(given.shape[1:])
+            read = torch.ones(attribution.shape, dtype=torch.bool) if pixels.mask is None else pixels.mask
+            made = (attribution, pixels.image.permute(1, 2, 0), anomaly_map, read, torch.tensor(given.shape[1:]))
+            for name, array in zip(ARRAYS, made, strict=True):
+                arrays[name].append(array)
             progress(1)
+    if all(place is None for place in regions):
+        del arrays["region"]
     about = detector_provenance(
         detector,
         what="attribution",
         method=method,
         target=target,
-        options={
-            name: list(map(str, value)) if name == "heads" and value else value for name, value in settings.items()
-        },
+        options=settings | ({"heads": list(map(str, settings["heads"]))} if settings.get("heads") else {}),
         baseline=None if "baseline" not in settings else BASELINES[settings["baseline"]],
         size=preprocess.size,
         category=category,
         held=held(detector) if method == "contributions" or target not in SCORES else [],
         **computed(detector, precision),
     )
-    return Attribution(
-        ordered(pd.DataFrame(rows)),
-        about,
-        torch.stack(maps).numpy(),
-        torch.stack(resized).numpy(),
-        torch.stack(anomaly_maps).numpy(),
-        torch.stack(marked).numpy() if any(place is not None for place in regions) else None,
-        np.array(native),
-        detector.scoring.unit,
-    )
+    stacked = {name: torch.stack(parts).numpy() for name, parts in arrays.items()}
+    return Attribution(ordered(pd.DataFrame(rows)), about, **stacked, unit=detector.scoring.unit)
 
 
 def _attributed(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from headlens import html, plots
 from headlens.attribution.measures import deletion, infidelity, insertion, pointing, sensitivity
-from headlens.attribution.methods import METHODS, Method, method_of
+from headlens.attribution.methods import METHODS, method_of
 from headlens.attribution.sanity import CHECKS, UNCHANGED, random_head_weights, rank_correlation, with_random_blocks
 from headlens.attribution.targets import Target, target_of
 from headlens.data import Batch, DataSet
@@ -27,7 +28,7 @@ from headlens.heads.exactness import check_gradients
 from headlens.heads.images import Images
 from headlens.metrics import PerImage, Truth
 from headlens.provenance import computed, provenance
-from headlens.results import Result, beside, ordered, read_parquet, save_frame
+from headlens.results import Result, ordered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,6 +49,8 @@ class Faithfulness(Result):
     Args:
         images: the rows of single images that ``frame`` sums up.
     """
+
+    TABLES: ClassVar = ("images",)
 
     images: pd.DataFrame = field(repr=False)
 
@@ -79,17 +82,10 @@ class Faithfulness(Result):
         return (plots.signed(fig, self.made_by) if ax is None else fig), axes
 
     def save(self, path: str | Path) -> Path:
-        """As ``Result.save``. Parquet and CSV have the rows of single images in a second file."""
-        path = Path(path)
-        if path.suffix in (".parquet", ".csv"):
-            save_frame(beside(path, "images"), self.images, self.provenance)
+        """As ``Result.save``; Markdown and LaTeX have ``frame`` alone."""
+        if Path(path).suffix in (".md", ".tex"):
+            return Result(self.frame, self.provenance).save(path)
         return super().save(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Faithfulness:
-        """What ``save`` wrote as Parquet."""
-        path = Path(path)
-        return cls(*read_parquet(path), read_parquet(beside(path, "images"))[0])
 
     @property
     def verdicts(self) -> pd.DataFrame:
@@ -179,12 +175,11 @@ def faithfulness(
                 about |= {"image": record.name, "anomalous": record.anomalous}
                 targets = {name: replace(model, category=record.category) for name, model in models.items()}
                 for name, chosen in settings.items():
-                    attributed = _Attributed(method_of(name), chosen, targets, image)
+                    attribute = partial(METHODS[name], **chosen)
+                    attribution, values = _measured(measures, attribute, targets, image, mask, seed)
                     if mask is not None:
-                        maps[one.domain, name].append(attributed.map.cpu())
-                    for metric in (measure for measure in measures if measure != "aupro"):
-                        value = attributed.measure(metric, mask, seed)
-                        rows.append({**about, "kind": name, "metric": metric, "value": value})
+                        maps[one.domain, name].append(attribution.cpu())
+                    rows += [{**about, "kind": name, "metric": key, "value": value} for key, value in values.items()]
                 progress(1)
             skipped |= {f"{one.name}: {name}": reason for name, reason in loader.notes()["skipped"].items()}
     if not rows and not maps:
@@ -216,28 +211,26 @@ def _settings(
     return chosen
 
 
-class _Attributed:
-    """What one method says of one image [1, 3, h, w], of the detector and of randomised ones."""
-
-    def __init__(self, method: Method, settings: dict[str, Any], targets: dict[str, Target], image: Tensor) -> None:
-        self._attribute = lambda which, images: method(targets[which], images, **settings)
-        self._targets, self._image = targets, image
-        self.map = self._attribute("", image)[0]
-
-    def measure(self, name: str, mask: Tensor | None, seed: int) -> float:
-        """One of ``MEASURES`` but AUPRO; NaN where it is undefined: pointing where nothing is marked."""
-        target, image = self._targets[""], self._image
-        if name == "pointing":
-            return float("nan") if mask is None else pointing(self.map.cpu(), mask)
-        if name == "deletion":
-            return deletion(target, image, self.map)
-        if name == "insertion":
-            return insertion(target, image, self.map)
-        if name == "infidelity":
-            return infidelity(target, image, self.map, seed=seed)
-        if name == "sensitivity":
-            return sensitivity(lambda images: self._attribute("", images), image, seed=seed)
-        return rank_correlation(self.map, self._attribute(name, image)[0])
+def _measured(
+    measures: Sequence[str],
+    attribute: Callable[[Target, Tensor], Tensor],
+    targets: Mapping[str, Target],
+    image: Tensor,
+    mask: Tensor | None,
+    seed: int,
+) -> tuple[Tensor, dict[str, float]]:
+    """The map [h, w] of ``image`` [1, 3, h, w], and all of it but AUPRO; pointing is NaN where nothing is marked."""
+    target, of = targets[""], attribute(targets[""], image)[0]
+    how: dict[str, Callable[[], float]] = {
+        "deletion": lambda: deletion(target, image, of),
+        "insertion": lambda: insertion(target, image, of),
+        "pointing": lambda: float("nan") if mask is None else pointing(of.cpu(), mask),
+        "infidelity": lambda: infidelity(target, image, of, seed),
+        "sensitivity": lambda: sensitivity(partial(attribute, target), image, seed=seed),
+        "head_weights": lambda: rank_correlation(of, attribute(targets["head_weights"], image)[0]),
+        "upper_blocks": lambda: rank_correlation(of, attribute(targets["upper_blocks"], image)[0]),
+    }
+    return of, {name: how[name]() for name in measures if name in how}
 
 
 def _mask(part: Batch) -> Tensor | None:

@@ -52,22 +52,21 @@ def replacement_curve(
     return torch.cat(values)
 
 
-def deletion(target: Target, image: Tensor, attribution: Tensor, baseline: str = "blur", steps: int = 16) -> float:
-    """The area under the curve from the image to its baseline, in the target's units; see above.
+def deletion(target: Target, image: Tensor, attribution: Tensor, steps: int = 16) -> float:
+    """The area under the curve from the image [1, 3, h, w] to its blur, in the target's units; see above.
 
     Args:
         target: what the attribution [h, w] is of.
-        image: [1, 3, h, w].
+        image: normalised.
         attribution: the map.
-        baseline: what pixels become.
         steps: of the curve.
     """
-    return _area(replacement_curve(target, image, baseline_of(target, image, baseline), attribution, steps))
+    return _area(replacement_curve(target, image, baseline_of(target, image), attribution, steps))
 
 
-def insertion(target: Target, image: Tensor, attribution: Tensor, baseline: str = "blur", steps: int = 16) -> float:
-    """The same from the baseline to the image."""
-    return _area(replacement_curve(target, baseline_of(target, image, baseline), image, attribution, steps))
+def insertion(target: Target, image: Tensor, attribution: Tensor, steps: int = 16) -> float:
+    """The same from the blur to the image."""
+    return _area(replacement_curve(target, baseline_of(target, image), image, attribution, steps))
 
 
 def pointing(attribution: Tensor, mask: Tensor) -> float:
@@ -81,26 +80,16 @@ def pointing(attribution: Tensor, mask: Tensor) -> float:
     return float(mask.flatten()[attribution.argmax()] > 0) if bool(mask.any()) else float("nan")
 
 
-def infidelity(
-    target: Target,
-    image: Tensor,
-    attribution: Tensor,
-    baseline: str = "blur",
-    samples: int = 16,
-    seed: int = 0,
-    batch: int = 8,
-) -> float:
-    """Captum's infidelity with squares of random place and size that take the baseline's pixels.
+def infidelity(target: Target, image: Tensor, attribution: Tensor, seed: int = 0) -> float:
+    """Captum's infidelity with 16 squares of random place and size, of a tenth to half of a side, that are blurred.
 
     Args:
-        target, image, attribution, baseline: as for ``deletion``.
-        samples: squares, a forward each. Their sides are a tenth to a half of the shorter side.
-        seed: of the squares.
-        batch: forwards held together.
+        target, image, attribution: as for ``deletion``.
+        seed: of the squares, a forward each.
     """
     from captum.metrics import infidelity as measured
 
-    base, (height, width) = baseline_of(target, image, baseline), attribution.shape
+    base, (height, width) = baseline_of(target, image), attribution.shape
     generator = torch.Generator().manual_seed(seed)
 
     def square() -> Tensor:
@@ -115,16 +104,8 @@ def infidelity(
         return gone, torch.where(gone > 0, base, images)  # the map is in units of the target: a square holds its sum
 
     spread = attribution.expand_as(image) / image.shape[1]
-    error = measured(
-        target,
-        perturb,
-        image,
-        spread,
-        n_perturb_samples=samples,
-        max_examples_per_batch=batch,
-        normalize=True,
-    )
-    return float(error)
+    options = {"n_perturb_samples": 16, "max_examples_per_batch": 8, "normalize": True}
+    return float(measured(target, perturb, image, spread, **options))
 
 
 def sensitivity(

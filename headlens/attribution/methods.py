@@ -53,6 +53,8 @@ class Method:
         if unknown := sorted(set(options) - set(self.options)):
             known = ", ".join(self.options) or "none"
             raise ConfigError(f"{self.name} has no option {unknown[0]!r}; it has {known}")
+        if options.get("heads") is not None:
+            options["heads"] = list(options["heads"])  # every image asks for them, an iterator has them once
         return self.options | options
 
     def takes(self, target: Target) -> bool:

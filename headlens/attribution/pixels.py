@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -90,62 +90,50 @@ def integrated_gradients(
     _positive(steps=steps, most=most, batch=batch)
     nodes, maps = min(_NODES, steps), []
     for image in images.split(1):
-        path = _Path(target, baseline_of(target, image, baseline), image, nodes, batch)
-        segments = path.segments(torch.linspace(0, 1, 1 - (-steps // nodes)))
+        divided = partial(_segments, target, baseline_of(target, image, baseline), image, nodes=nodes, batch=batch)
+        segments = divided(torch.linspace(0, 1, 1 - (-steps // nodes)))
         made, first, last = len(segments) * nodes, segments[0].first, segments[-1].last
         rounding = 100 * torch.finfo(image.dtype).eps * max(1.0, abs(first), abs(last))  # of the whole network
         enough = tolerance * abs(last - first) + rounding
         while abs(sum(segment.residual for segment in segments)) > enough and made + 2 * nodes <= most:
             worst = max(segments, key=lambda segment: abs(segment.residual))
-            segments.remove(worst)
-            segments += path.segments(torch.linspace(worst.start, worst.stop, 3))
+            segments = [segment for segment in segments if segment is not worst]
+            segments += divided(torch.linspace(worst.start, worst.stop, 3))
             made += 2 * nodes
         maps.append(torch.stack([segment.map for segment in segments]).sum(0))
     return torch.stack(maps).sum(1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Segment:
-    """A segment of a path, ``start`` to ``stop`` of 0 to 1: the target ``first`` and ``last``, and the integral."""
+class _Segment(NamedTuple):
+    """A segment of a path, ``start`` to ``stop`` of 0 to 1: the target at its ends, and the integral [3, h, w]."""
 
     start: float
     stop: float
     first: float
     last: float
-    map: Tensor  # (3, h, w)
-
-    @cached_property
-    def residual(self) -> float:
-        return self.last - self.first - float(self.map.cpu().double().sum())  # not every device has float64
+    map: Tensor
+    residual: float
 
 
-class _Path:
-    """The straight path from a baseline to an image, [1, 3, h, w] each."""
+def _segments(target: Target, base: Tensor, image: Tensor, places: Tensor, *, nodes: int, batch: int) -> list[_Segment]:
+    """Those of the straight path from ``base`` to ``image`` between rising ``places`` [P + 1], by Captum."""
+    from captum.attr import IntegratedGradients
 
-    def __init__(self, target: Target, base: Tensor, image: Tensor, nodes: int, batch: int) -> None:
-        from captum.attr import IntegratedGradients
-
-        self.target, self.base, self.image = target, base, image
-        self.method, self.nodes, self.batch = IntegratedGradients(target), nodes, batch
-
-    def segments(self, places: Tensor) -> list[_Segment]:
-        """Those between neighbours of rising ``places`` [P + 1], by Captum, each with its quadrature."""
-        at = torch.lerp(self.base, self.image, places.to(self.image)[:, None, None, None])  # (P + 1, 3, h, w)
-        with torch.no_grad():
-            values = [float(value) for part in at.split(self.batch) for value in self.target(part)]
-        integrals = [
-            integral.detach()
-            for start, stop in zip(at[:-1].split(self.batch), at[1:].split(self.batch), strict=True)
-            for integral in self.method.attribute(
-                _leaf(stop),
-                baselines=start,
-                n_steps=self.nodes,
-                method="gausslegendre",
-                internal_batch_size=self.batch,
-            )
-        ]
-        ends = [float(place) for place in places]
-        return [_Segment(*each) for each in zip(ends[:-1], ends[1:], values[:-1], values[1:], integrals, strict=True)]
+    method = IntegratedGradients(target)
+    at = torch.lerp(base, image, places.to(image)[:, None, None, None])  # (P + 1, 3, h, w)
+    with torch.no_grad():
+        values = [float(value) for part in at.split(batch) for value in target(part)]
+    options = {"n_steps": nodes, "method": "gausslegendre", "internal_batch_size": batch}
+    integrals = [
+        integral.detach()
+        for start, stop in zip(at[:-1].split(batch), at[1:].split(batch), strict=True)
+        for integral in method.attribute(_leaf(stop), baselines=start, **options)
+    ]
+    ends = places.tolist()
+    sums = [float(integral.cpu().double().sum()) for integral in integrals]  # not every device has float64
+    residuals = [last - first - total for first, last, total in zip(values[:-1], values[1:], sums, strict=True)]
+    columns = (ends[:-1], ends[1:], values[:-1], values[1:], integrals, residuals)
+    return [_Segment(*segment) for segment in zip(*columns, strict=True)]
 
 
 def gradient_shap(

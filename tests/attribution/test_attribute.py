@@ -173,6 +173,8 @@ def test_heads_go_by_their_names(small, photos):
         attribute(small, photos[0], "legrad", heads=[own], size=32) for own in ("L2H1/local", Head("local", 2, 1))
     )
     assert np.array_equal(named.map, meant.map)
+    every = attribute(small, photos[:2], "legrad", heads=iter(["L2H1/local"]), size=32)  # for every image, not for one
+    assert np.array_equal(every.map[:1], named.map) and every.provenance["options"] == {"heads": ["L2H1/local"]}
     with pytest.raises(ShapeError, match="head L9H9 does not exist, or is not read; the first is L0H0"):
         attribute(small, photos[0], "legrad", heads=["L9H9"], size=32)
 
