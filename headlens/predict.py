@@ -119,16 +119,8 @@ def predict(
 
 def joined(parts: Sequence[Prediction]) -> Prediction:
     """Predictions of several batches as one, on the CPU."""
-
-    def together(name: str) -> Tensor:
-        return torch.cat([getattr(part, name).cpu() for part in parts])
-
     taps = {tap: torch.cat([part.tap_margins[tap].cpu() for part in parts]) for tap in parts[0].tap_margins}
-    return Prediction(
-        anomaly_map=together("anomaly_map"),
-        image_score=together("image_score"),
-        joint_score=together("joint_score"),
-        image_margin=together("image_margin"),
-        tap_margins=taps,
-        unit=parts[0].unit,
-    )
+    tensors: dict[str, Any] = {
+        name: torch.cat([getattr(part, name).cpu() for part in parts]) for name in Prediction.TENSORS
+    }
+    return replace(parts[0], tap_margins=taps, **tensors)

@@ -166,8 +166,6 @@ def per_image(data: DataSet, records: Sequence[Record], keys: pd.DataFrame, **co
         keys: K rows: stream, layer, head, kind, metric, or some of these.
         **columns: [B, K] each: value, baseline, effect, or some of these.
     """
-    count, each = len(records), len(keys)
-    which = np.repeat(np.arange(count), each)
     images = pd.DataFrame(
         {
             "category": [r.category for r in records],
@@ -176,13 +174,7 @@ def per_image(data: DataSet, records: Sequence[Record], keys: pd.DataFrame, **co
         }
     )
     quantities = keys.astype({name: "Int64" for name in ("layer", "head") if name in keys})
-    frame = pd.concat(
-        [
-            images.iloc[which].reset_index(drop=True),
-            quantities.iloc[np.tile(np.arange(each), count)].reset_index(drop=True),
-        ],
-        axis=1,
-    ).assign(domain=data.domain, dataset=data.name)
+    frame = images.merge(quantities, how="cross").assign(domain=data.domain, dataset=data.name)
     for name, values in columns.items():
         frame[name] = values.detach().cpu().reshape(-1).numpy()
     return ordered(frame)

@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from headlens.errors import ConfigError
 
@@ -36,7 +36,7 @@ class Settings:
             ConfigError: a field that does not exist, or must be there and is not, or a value of another type.
         """
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{cls.__name__} is read from a table, not from {_short(values)}")
+            raise ConfigError(f"{cls.__name__} is read from a table, not from {reprlib.repr(values)}")
         known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         if unknown := [name for name in values if name not in known]:
             raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; there are {', '.join(known)}")
@@ -59,33 +59,23 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     Traceback (most recent call last):
     headlens.errors.ConfigError: alpha is nan; it is a finite number
     """
-    number = not isinstance(value, bool)
-    if hint is bool:
-        if isinstance(value, bool):
-            return value
-        raise ConfigError(f"{name} is {_short(value)}; it is true or false")
+    args, number = get_args(hint), not isinstance(value, bool)
+    if get_origin(hint) is tuple:
+        if isinstance(value, list | tuple) and (args[-1] is ... or len(value) == len(args)):
+            return tuple(_typed(name, one, args[0]) for one in value)
+        fits, what = False, "it is a list" if args[-1] is ... else f"it is a list of {len(args)}"
+    elif hint is bool:
+        fits, what = isinstance(value, bool), "it is true or false"
+    elif hint is int:
+        fits, what = number and isinstance(value, Integral) and abs(int(value)) <= _LARGEST, "it is a whole number"
+    elif hint is float:  # NaN is not
+        fits, what = number and isinstance(value, Real) and abs(value) <= _LARGEST_FLOAT, "it is a finite number"  # type: ignore[operator]
+    elif hint is str:
+        fits, what = isinstance(value, str), "it is text"
+    else:
+        fits, what = isinstance(value, str) and value in args, f"it can be {', '.join(args)}"
+    if not fits:
+        raise ConfigError(f"{name} is {reprlib.repr(value)}; {what}")
     if hint is int:
-        if number and isinstance(value, Integral) and abs(int(value)) <= _LARGEST:
-            return int(value)
-        raise ConfigError(f"{name} is {_short(value)}; it is a whole number")
-    if hint is float:
-        if number and isinstance(value, Real) and abs(value) <= _LARGEST_FLOAT:  # type: ignore[operator]  # not NaN
-            return value if isinstance(value, int | float) else float(value)
-        raise ConfigError(f"{name} is {_short(value)}; it is a finite number")
-    if hint is str:
-        if isinstance(value, str):
-            return value
-        raise ConfigError(f"{name} is {_short(value)}; it is text")
-    if get_origin(hint) is Literal:
-        if isinstance(value, str) and value in get_args(hint):
-            return value
-        raise ConfigError(f"{name} is {_short(value)}; it can be {', '.join(get_args(hint))}")
-    each = get_args(hint)
-    if not isinstance(value, list | tuple) or (each[-1] is not ... and len(value) != len(each)):
-        many = "a list" if each[-1] is ... else f"a list of {len(each)}"
-        raise ConfigError(f"{name} is {_short(value)}; it is {many}")
-    return tuple(_typed(name, one, each[0]) for one in value)
-
-
-def _short(value: Any) -> str:
-    return reprlib.repr(value)
+        return int(value)
+    return float(value) if hint is float and not isinstance(value, int | float) else value

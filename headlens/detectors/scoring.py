@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class Prediction:
         tap_margins: {tap: [B, rows, columns]}, the same of every patch.
         unit: of map and scores: a ``probability`` lies in 0..1, a ``logit`` is any finite number.
     """
+
+    TENSORS: ClassVar = ("anomaly_map", "image_score", "joint_score", "image_margin")
 
     anomaly_map: Tensor
     image_score: Tensor
@@ -108,7 +110,7 @@ class Prediction:
 
         if Path(path).suffix != ".npz":
             return save_frame(Path(path), self.frame.reset_index(), self.provenance)
-        arrays = {name: getattr(self, name) for name in ("anomaly_map", "image_score", "joint_score", "image_margin")}
+        arrays = {name: getattr(self, name) for name in self.TENSORS}
         arrays |= {f"tap_margin_{tap}": margins for tap, margins in self.tap_margins.items()}
         numbers = {name: values.detach().cpu().numpy() for name, values in arrays.items()}
         return save_arrays(Path(path), {**self.provenance, "unit": self.unit}, numbers)

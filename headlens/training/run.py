@@ -85,7 +85,7 @@ class Run:
 
     def predict(self, images: Image | Iterable[Image], *, batch: int = 8, category: str = "object") -> Prediction:
         """Scores of one image or several: paths, PIL images, arrays, tensors; see ``headlens.predict``."""
-        return predict(self.detector, images, size=self.size, batch=batch, category=category)
+        return predict(self.detector, images, batch=batch, category=category)
 
     def changed(self, folder: str | Path, **changes: Any) -> Run:
         """A new run of the same learned tensors, read in another way: ``alpha``, ``pool``, ``sigma``, ``taps``, ...
