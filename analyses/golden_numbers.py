@@ -21,6 +21,7 @@ import headlens
 from headlens import attribution, heads
 from headlens.data import DataSet, Pixels, Preprocess, Record
 from headlens.detectors import Detector, build
+from headlens.heads.phrases import BUILT_IN
 from headlens.training.run import load_run
 from headlens.training.shipped import NAMES
 
@@ -97,7 +98,7 @@ def frames(name: str, detector: Detector) -> Iterator[tuple[str, np.ndarray]]:
     yield f"{name}/importance", _numbers(heads.importance(detector, dataset, metrics=some, size=SIZE).frame, "value")
     yield f"{name}/contributions", _numbers(heads.contributions(detector, dataset, size=SIZE).frame, "value")
     late = [head for head in chosen if head.stream == "global" and head.layer > 20]
-    named = heads.name_heads(detector, dataset, late, size=SIZE)
+    named = heads.name_heads(detector, dataset, late, pool=heads.read_phrases(BUILT_IN)[::10], size=SIZE)
     yield f"{name}/name_heads", named.frame.select_dtypes("number").to_numpy(float)
     for method in ("legrad", "relevance", "contributions"):
         maps = attribution.attribute(detector, list(dataset.images[:2]), method, "image_margin", size=SIZE).map
