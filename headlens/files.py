@@ -66,7 +66,7 @@ def open_regular(path: Path, most: int | None = None) -> BinaryIO:
 
 
 def read_regular(path: Path, most: int | None = None) -> bytes:
-    """The bytes of a regular file; see ``open_regular``."""
+    """The bytes of a regular file; arguments and errors are those of ``open_regular``."""
     with open_regular(path, most) as file:
         return file.read(-1 if most is None else most)
 

@@ -19,19 +19,12 @@ _OTHERS = ("OMPI_COMM_WORLD_", "PMI_", "MV2_COMM_WORLD_", "PALS_")  # of MPI's l
 
 @dataclass(frozen=True)
 class Place:
-    """This process among others.
+    """This process among others."""
 
-    Args:
-        rank: which it is, from 0.
-        size: how many there are.
-        local: its number on this machine, from 0; None where nobody says.
-        meeting: where they meet, ``ADDRESS:PORT``.
-    """
-
-    rank: int
-    size: int
-    local: int | None
-    meeting: str
+    rank: int  # from 0
+    size: int  # how many there are
+    local: int | None  # its number on this machine, from 0; None where the environment does not say
+    meeting: str  # where they meet, ADDRESS:PORT
 
 
 def place() -> Place | None:

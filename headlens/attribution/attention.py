@@ -46,23 +46,14 @@ from headlens.precision import full_precision, wide
 
 @dataclass(frozen=True)
 class Attention:
-    """What the target made of one image's attention.
-
-    Args:
-        plan: how the image tower was run.
-        patterns: ``{(stream, layer): [H, T, T]}``, query by key; rows sum to 1 but for summed local attention.
-        gradients: the target's by each of them, the same shapes.
-        cls: how much of CLS the target reads, [].
-        taps: how much of every patch, ``{tap: [N]}``.
-        grid: rows and columns of patches.
-    """
+    """What the target made of one image's attention."""
 
     plan: VisionPlan
-    patterns: dict[tuple[str, int], Tensor]
-    gradients: dict[tuple[str, int], Tensor]
-    cls: Tensor
-    taps: dict[int, Tensor]
-    grid: tuple[int, int]
+    patterns: dict[tuple[str, int], Tensor]  # {(stream, layer): [H, T, T]}, query by key
+    gradients: dict[tuple[str, int], Tensor]  # the target's by each of them
+    cls: Tensor  # how much of CLS the target reads, []
+    taps: dict[int, Tensor]  # how much of every patch, {tap: [N]}
+    grid: tuple[int, int]  # rows and columns of patches
 
 
 def attend(target: Target, image: Tensor) -> Attention:

@@ -40,22 +40,14 @@ SCORES = ("joint_margin", "joint_score", "image_margin", "map_margin")
 
 @dataclass(frozen=True)
 class Forward:
-    """Images of one ``size`` through the detector, as targets read them.
-
-    Args:
-        reading: how they were read.
-        out: what the image tower gave.
-        features, margins: what the reading made of it.
-        size: height and width of the images.
-        written: [B, T, d], what a head that is the target wrote, weighted; None of other targets.
-    """
+    """Images of one ``size`` (height, width) through the detector, as targets read them."""
 
     reading: Reading
     out: VisionOutput
     features: Features
     margins: Margins
     size: tuple[int, int]
-    written: Tensor | None = None
+    written: Tensor | None = None  # [B, T, d], of a head that is the target, weighted
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,8 @@ def calibrate(
     Ranks (``headlens.parallel``) score batches in turn.
 
     Args:
-        predict: a batch and its normalised images [B, 3, h, w] on the device to their scores.
-        loader: of the auxiliary set.
-        which: images that can be read.
+        predict: a batch and its normalised images [B, 3, h, w] on ``device`` to their scores.
+        loader, which: the auxiliary set, and its images that can be read.
         device: of the detector.
 
     Returns:

@@ -70,20 +70,12 @@ class BackboneTable(Settings):
 
 @dataclass(frozen=True)
 class Description:
-    """What the files of a run say, but for its learned tensors.
-
-    Args:
-        folder: of the run.
-        backbone: table ``backbone`` of ``config.toml``.
-        config: of the detector.
-        training: how it was trained; None where that is unknown.
-        card: of ``card.json``.
-    """
+    """What the files of a run say, but for its learned tensors."""
 
     folder: Path
     backbone: BackboneTable
     config: MethodConfig
-    training: TrainingConfig | None
+    training: TrainingConfig | None  # where it is known how it was trained
     card: dict[str, Any]
 
 

@@ -31,15 +31,12 @@ def save_state(
     same: Mapping[str, Any],
     stage: int,
 ) -> None:
-    """Writes ``out/state.safetensors``.
+    """Writes ``out/state.safetensors``: what is trained, and the optimiser, log and number of the present stage.
 
     Args:
         out: the run folder.
-        module: what is trained.
-        optimizer: of the present stage.
-        log: a row for each step so far.
+        module, optimizer, log, stage: see above; the log has a row for each step so far.
         same: what a run that goes on from it must have in common.
-        stage: number of the present stage.
 
     Raises:
         RunError: the folder cannot be written.
@@ -54,26 +51,15 @@ def save_state(
 
 @dataclass(frozen=True)
 class State:
-    """How far an unfinished run had come.
-
-    Args:
-        path: of the file.
-        log: a row for each step.
-        stage: number of the stage that it was in.
-        tensors: learned tensors and the optimiser's.
-    """
+    """How far an unfinished run had come."""
 
     path: Path
-    log: list[dict[str, Any]]
-    stage: int
-    tensors: dict[str, Tensor]
+    log: list[dict[str, Any]]  # a row for each step
+    stage: int  # the number of that which it was in
+    tensors: dict[str, Tensor]  # learned ones and the optimiser's
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Puts learned tensors and the optimiser's moments back.
-
-        Raises:
-            RunError: they are of other shapes.
-        """
+        """Puts learned tensors and the optimiser's moments back; raises RunError where they are of other shapes."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moved = [i for i in range(len(parameters)) if f"optimizer/{i}/step" in self.tensors]  # which had a gradient
         shapes = {f"model/{name}": value.shape for name, value in module.state_dict().items()}

@@ -34,13 +34,7 @@ _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 class Objective(nn.Module):
-    """The detector and the loss of a stage as one module, so that gradients are averaged over processes.
-
-    Args:
-        detector: what is trained.
-        stage: of its training.
-        images: how many there are.
-    """
+    """A detector and the loss of a stage on so many images as one module: gradients are averaged over processes."""
 
     def __init__(self, detector: Detector, stage: Stage, images: int) -> None:
         super().__init__()
@@ -176,24 +170,15 @@ def train(
 
 @dataclass(frozen=True)
 class _Span:
-    """Where a stage lies in the training.
+    """Where a stage lies in the training."""
 
-    Args:
-        batch: images of a process at once.
-        at_once: images of a step, of all processes.
-        per_epoch: steps of an epoch.
-        epochs: of the stage.
-        steps_before, epochs_before: of earlier stages.
-        name: of the stage; empty where there is only one.
-    """
-
-    batch: int
-    at_once: int
-    per_epoch: int
+    batch: int  # images of a process at once
+    at_once: int  # images of a step, of all processes
+    per_epoch: int  # steps
     epochs: int
-    steps_before: int
+    steps_before: int  # of earlier stages
     epochs_before: int
-    name: str
+    name: str  # empty where there is only one stage
 
     @property
     def end(self) -> int:
@@ -293,7 +278,7 @@ def _steps(
 def _batches(
     loader: Loader, readable: list[int], span: _Span, config: TrainingConfig, accelerator: Accelerator, done: int
 ) -> Iterator[Batch]:
-    """This process's share of a stage's batches from step ``done`` on, every epoch in an order of its own."""
+    """This process's share of a stage's batches from step ``done`` on; every epoch has another order."""
     rank, world, done = accelerator.process_index, accelerator.num_processes, done - span.steps_before
     for epoch in range(done // span.per_epoch, span.epochs):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + span.epochs_before + epoch)

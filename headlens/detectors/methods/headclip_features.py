@@ -21,20 +21,12 @@ LOCAL = STREAMS[1]
 
 @dataclass(frozen=True)
 class LocalParts:
-    """Of ``B`` images of ``size``, unweighted.
+    """Of ``B`` images of ``size`` (height, width), unweighted."""
 
-    Args:
-        cls: [B, d_e].
-        fixed: {tap: [B, N, d_e]}, of taps that no weight changes.
-        z: {block: [B, N, H, d]}, what every weighted head reads.
-        start: [B, N, D], the patches of the global stream where the local one begins; None where no head is weighted.
-        size: height and width of the images.
-    """
-
-    cls: Tensor
-    fixed: dict[int, Tensor]
-    z: dict[int, Tensor]
-    start: Tensor | None
+    cls: Tensor  # [B, d_e]
+    fixed: dict[int, Tensor]  # {tap: [B, N, d_e]}, of taps that no weight changes
+    z: dict[int, Tensor]  # {block: [B, N, H, d]}, what every weighted head reads
+    start: Tensor | None  # [B, N, D], patches where the local stream begins; None where no head is weighted
     size: tuple[int, int]
 
 

@@ -36,23 +36,14 @@ _CRANE_PLUS = (
 
 @dataclass(frozen=True)
 class PublishedPrompts:
-    """What such a checkpoint holds.
+    """What such a checkpoint holds."""
 
-    Args:
-        preset: how its authors score with it, ``anomalyclip-published`` or ``crane``.
-        context: [2, n, D], normal and abnormal.
-        deep: [k, D] each, of text blocks 1, 2, ...
-        words: {``pos``, ``neg``: [m, D]}, embeddings of start-of-text and of what follows the context.
-        sha256: of the file.
-        not_taken: what may be missing from its authors' detector; empty where nothing is.
-    """
-
-    preset: str
-    context: Tensor
-    deep: tuple[Tensor, ...]
-    words: dict[str, Tensor]
-    sha256: str
-    not_taken: str
+    preset: str  # how its authors score with it, anomalyclip-published or crane
+    context: Tensor  # [2, n, D], normal and abnormal
+    deep: tuple[Tensor, ...]  # [k, D] each, of text blocks 1, 2, ...
+    words: dict[str, Tensor]  # {pos, neg: [m, D]}, embeddings of start-of-text and of what follows the context
+    sha256: str  # of the file
+    not_taken: str  # what may be missing from its authors' detector; empty where nothing is
 
 
 def read_prompts(path: str | Path) -> PublishedPrompts:
