@@ -71,7 +71,7 @@ def table(frame: pd.DataFrame, caption: str = "", most: int = MOST) -> str:
 
 
 def figure(fig: Figure, about: str) -> str:
-    """A figure as a PNG in the page itself; ``about`` is read out where pictures are not seen."""
+    """A figure as a PNG in the page itself; ``about`` is read out where images are not seen."""
     sink = io.BytesIO()
     fig.savefig(sink, format="png", dpi=_DPI)
     content = base64.b64encode(sink.getvalue()).decode()

@@ -1,7 +1,7 @@
 """Whether this process is one of several; a question that must not cost an import of torch.
 
 ``torchrun`` and ``accelerate launch`` say so in the environment. What they leave there, or a pod of a training job has
-from the start, looks the same: whoever waits for the others says for whom, and for how long.
+from the start, looks the same: a process that waits for others says for which, and for how long.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class _Lazy(ModuleType):
         if module is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         inner = module == self.__name__
-        found = importlib.import_module(f"{module}.{name}" if inner else module)
-        self.__dict__[name] = value = found if inner else getattr(found, name)
+        loaded = importlib.import_module(f"{module}.{name}" if inner else module)
+        self.__dict__[name] = value = loaded if inner else getattr(loaded, name)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 ``torchrun --nproc-per-node 2 -m -- headlens ablate …`` starts the same command twice. Within ``ranks()`` the work is
 dealt by batches of images, rank r of W taking batches r, r + W, …, and afterwards every rank holds the results of
-all, so that all return the same frame. Outside of it there is one rank, which has everything and waits for nobody.
+all, so that all return the same frame. Outside of it there is one rank, which has everything and waits for no other.
 
 What travels are arrays, over gloo: nothing is pickled, and a rank that dies is noticed by those that wait for it.
 """
@@ -111,15 +111,15 @@ class Ranks:
         if self.size == 1:
             return dict(arrays)
         here = source == self.rank
-        own = {name: np.require(array, None, ["C", "W"]) for name, array in arrays.items()} if here else {}
+        held = {name: np.require(array, None, ["C", "W"]) for name, array in arrays.items()} if here else {}
         about = np.frombuffer(
-            bytearray(json.dumps([[name, a.dtype.str, a.shape] for name, a in own.items()]).encode()), np.uint8
+            bytearray(json.dumps([[name, a.dtype.str, a.shape] for name, a in held.items()]).encode()), np.uint8
         )
         length = self._sent(source, np.array([about.size]))
         about = self._sent(source, about if here else np.empty(length[0], np.uint8))
         for name, dtype, shape in json.loads(about.tobytes()):
-            own[name] = self._sent(source, own[name] if here else np.empty(shape, dtype))
-        return own
+            held[name] = self._sent(source, held[name] if here else np.empty(shape, dtype))
+        return held
 
     def _sent(self, source: int, array: np.ndarray) -> np.ndarray:
         """``array`` as it is on rank ``source``; it has this shape and type on all."""
@@ -147,8 +147,8 @@ def ranks() -> Iterator[Ranks]:
         ConfigError: an environment that contradicts itself; see ``headlens.launch.place``.
         RunError: another process has not come in five minutes, has ended, or cannot be reached.
 
-    >>> with ranks() as own:
-    ...     own.rank, own.size
+    >>> with ranks() as process:
+    ...     process.rank, process.size
     (0, 1)
     """
     global _current
@@ -205,8 +205,7 @@ def _noticed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        told = str(error)
-        if not (isinstance(error, distributed.DistError) or "gloo" in told):
+        if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
         raise RunError(
             "another process of this run has ended, or cannot be reached; look for its message, mend that, and run the "

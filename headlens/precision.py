@@ -44,7 +44,7 @@ def check_precision(name: str | None, device: torch.device | None = None) -> Non
 
 
 def default_precision(device: str | torch.device, gradients: bool = False) -> str | None:
-    """What is taken when nobody says: float16 on CUDA, bfloat16 there for gradients; elsewhere as it was loaded.
+    """What is taken when none is asked for: float16 on CUDA, bfloat16 there for gradients; elsewhere as it was loaded.
 
     >>> default_precision(torch.device("cuda")), default_precision("cpu")
     ('float16', None)
@@ -109,7 +109,7 @@ def repeatable(device: torch.device, wanted: bool = True) -> Iterator[None]:
 @contextmanager
 def allow_tf32(allowed: bool, device: torch.device) -> Iterator[None]:
     """Whether products of float32 numbers may be rounded to TF32 on a CUDA device meanwhile."""
-    if device.type != "cuda":  # nowhere else is there TF32, and a setting of torch that nobody needs stays untouched
+    if device.type != "cuda":  # nowhere else is there TF32, and a setting of torch without effect stays untouched
         yield
         return
     places, name = _tf32_places()
@@ -129,6 +129,6 @@ def _tf32_places() -> tuple[tuple[Any, ...], str]:
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
     try:
         _ = matmul.allow_tf32, convolution.allow_tf32
-    except RuntimeError:  # the two must not be mixed, and somebody has set the newer
+    except RuntimeError:  # the two must not be mixed, and the newer are set
         return (matmul, convolution.conv), "fp32_precision"  # type: ignore[attr-defined]
     return (matmul, convolution), "allow_tf32"

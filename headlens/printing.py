@@ -42,8 +42,8 @@ def brief(error: object, most: int = 200) -> str:
     line = printable(said.splitlines()[0].strip()) if said else type(error).__name__
     if len(line) <= most:
         return line
-    kept = line[: most - 1]
-    return (kept.rsplit(" ", 1)[0] if " " in kept else kept) + " …"
+    start = line[: most - 1]
+    return (start.rsplit(" ", 1)[0] if " " in start else start) + " …"
 
 
 def did_you_mean(word: str, names: Iterable[str], cutoff: float = 0.6) -> str:
@@ -86,7 +86,7 @@ def cell(value: object) -> str:
     >>> cell(0.123456), cell(float("nan")), cell(None), cell("L18H7")
     ('0.1235', '-', '-', 'L18H7')
     """
-    if value is None or str(value) == "<NA>":  # pandas' own, without importing pandas
+    if value is None or str(value) == "<NA>":  # pandas' NA, without importing pandas
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if value == value else "-"

@@ -39,8 +39,8 @@ def grouped(runs: Sequence[Run]) -> Group:
         ConfigError: no run, two whose folders have the same name, which figures could not tell apart, or one run twice.
 
     >>> import headlens
-    >>> found = grouped(headlens.runs("mini-industrial", "mini-industrial-anomalyclip-1"))
-    >>> len(found.whole), [run.folder.name for run in found.without["head weights"]]
+    >>> group = grouped(headlens.runs("mini-industrial", "mini-industrial-anomalyclip-1"))
+    >>> len(group.whole), [run.folder.name for run in group.without["head weights"]]
     (3, ['mini-industrial-anomalyclip-1'])
     """
     if not runs:

@@ -242,13 +242,11 @@ class HeadCLIP(Detector):
         if torch.is_grad_enabled() or listening:
             return self._text(things)
         learned = list(self.prompts.parameters()) if self.prompts is not None else []
-        known = (*things, *((p.data_ptr(), p._version) for p in (*learned, self.backbone.text.proj)))
-        found = self._texts.get(known)
-        if found is None:
+        key = (*things, *((p.data_ptr(), p._version) for p in (*learned, self.backbone.text.proj)))
+        if key not in self._texts:
             with full_precision(self.device):
-                found = self._text(things)
-            self._texts = {known: found}
-        return found
+                self._texts = {key: self._text(things)}
+        return self._texts[key]
 
     def _text(self, things: Sequence[str]) -> Tensor:
         if self.prompts is not None:
