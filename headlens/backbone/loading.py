@@ -16,7 +16,6 @@ from torch import Tensor
 from headlens.backbone.checkpoint import NOT_WEIGHTS
 from headlens.backbone.clip import Backbone, Provenance, init_random
 from headlens.backbone.config import Activation, Architecture, PositionRule
-from headlens.backbone.download import PLAIN
 from headlens.backbone.layouts import Names, replaced
 from headlens.backbone.weights import ACTIVATIONS, find_weights, twin
 from headlens.devices import device_of
@@ -224,5 +223,5 @@ def _preprocess(size: tuple[int, int], recipe: Mapping[str, Any]) -> Callable[[A
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     given = {key: recipe[key] for key in ("mean", "std", "interpolation") if key in recipe}
-    config = PreprocessCfg(**{**PLAIN, **given, "size": size, "resize_mode": "squash"})
+    config = PreprocessCfg(size=size, resize_mode="squash", **given)
     return image_transform_v2(config, is_train=False)

@@ -190,7 +190,7 @@ def _published() -> Iterator[Finding]:
     """Whether the weights of the literature are here, and if not, from where and to where they would be fetched."""
     from huggingface_hub import constants
 
-    from headlens.backbone.download import cached, sought
+    from headlens.backbone.weights import cached, sought
 
     name, tag = _PUBLISHED
     if found := cached(name, tag):
