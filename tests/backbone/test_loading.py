@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 import headlens
-from headlens.backbone import architecture, architecture_from_config, assemble, load, weights
+from headlens.backbone import architecture, architecture_from_config, assemble, load
 from headlens.backbone.checkpoint import OPENAI_SCALARS
 from headlens.backbone.loading import tower_name
 from headlens.backbone.parity import stirred_state
+from headlens.backbone.weights import cached, published_as, tag_config
 from headlens.errors import ArchitectureError, CheckpointError, DownloadError, ShapeError
 from tests.backbone.models import close, random_clip, tiny_config
 
@@ -212,12 +213,12 @@ def test_the_config_beside_a_file_is_believed(weights, tmp_path):
 
 
 def test_a_published_file_is_recognised_by_its_hash():
-    if not weights.tag_config("ViT-L-14-336-quickgelu", "openai").get("url"):
+    if not tag_config("ViT-L-14-336-quickgelu", "openai").get("url"):
         pytest.skip("this open_clip no longer lists addresses that tell a hash")
     openai = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
-    assert weights.published_as("ViT-L-14-336-quickgelu", openai) == "openai"
-    assert weights.published_as("ViT-B-16-plus-240", "8fb26589" + "0" * 56) == "laion400m_e31"
-    assert weights.published_as("ViT-B-16", "0" * 64) is None
+    assert published_as("ViT-L-14-336-quickgelu", openai) == "openai"
+    assert published_as("ViT-B-16-plus-240", "8fb26589" + "0" * 56) == "laion400m_e31"
+    assert published_as("ViT-B-16", "0" * 64) is None
 
 
 @pytest.mark.parametrize(
@@ -309,14 +310,14 @@ def test_no_network_is_one_error_that_names_the_local_way(monkeypatch, tmp_path)
 
 def test_a_tag_in_the_hub_cache_needs_no_network(monkeypatch, weights, tmp_path):
     """What a first download leaves behind, in the hub client's own layout."""
-    repository = weights.tag_config(SMALL_TAGGED, "openai")["hf_hub"].rsplit("/", 1)[0]
+    repository = tag_config(SMALL_TAGGED, "openai")["hf_hub"].rsplit("/", 1)[0]
     snapshot = tmp_path / f"models--{repository.replace('/', '--')}" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("0123")
     save_file(numbers(SMALL_TAGGED), snapshot / "open_clip_model.safetensors")
-    assert weights.cached(SMALL_TAGGED, "openai", tmp_path) == snapshot / "open_clip_model.safetensors"
-    assert weights.cached("ViT-B-16-quickgelu", "openai", tmp_path) is None
+    assert cached(SMALL_TAGGED, "openai", tmp_path) == snapshot / "open_clip_model.safetensors"
+    assert cached("ViT-B-16-quickgelu", "openai", tmp_path) is None
     clip = load(SMALL_TAGGED, "openai", cache_dir=tmp_path)
     assert clip.provenance.weights == "openai"
 
