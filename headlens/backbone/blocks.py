@@ -139,13 +139,13 @@ class Attention(nn.Module):
     def pattern(self, q: Tensor, k: Tensor, v: Tensor, attention: tuple[str, ...] | AttentionMatrix) -> Tensor:
         """The attention matrix, [B, H, T, T] (query, key): rows sum to 1, or to the number of matrices summed."""
         if callable(attention):
-            own = attention(q, k, v)
-            if own.shape != (q.shape[0], self.heads, q.shape[1], k.shape[1]):
+            pattern = attention(q, k, v)
+            if pattern.shape != (q.shape[0], self.heads, q.shape[1], k.shape[1]):
                 raise ShapeError(
-                    f"the attention function made {tuple(own.shape)} of q, k, v {tuple(k.shape)} ([B, T, H, d]); "
+                    f"the attention function made {tuple(pattern.shape)} of q, k, v {tuple(k.shape)} ([B, T, H, d]); "
                     f"expected [B, H, T, T] = {(q.shape[0], self.heads, q.shape[1], k.shape[1])}"
                 )
-            return own
+            return pattern
         of = {"q": q, "k": k, "v": v}
         matrices = []
         for pair in attention:
@@ -222,7 +222,7 @@ class Step(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each added to the residual stream; beside it, when there is one, the local stream."""
+    """Attention and MLP, each added to the residual stream; next to it, when there is one, the local stream."""
 
     def __init__(self, cfg: TransformerConfig, *, causal: bool = False, local: bool = False) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ from headlens.printing import brief
 Format = Literal["safetensors", "pytorch", "torchscript"]
 
 OPENAI_SCALARS = {"input_resolution", "context_length", "vocab_size"}
-"""What OpenAI's archives, and state dicts taken from them, hold beside the weights."""
+"""What OpenAI's archives, and state dicts taken from them, hold next to the weights."""
 NOT_WEIGHTS = {"attn_mask", *OPENAI_SCALARS}
 
 
@@ -113,7 +113,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Format, tuple[str, ...]]:
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index names, beside it."""
+    """The files that an index names, next to it."""
     try:
         names = sorted({str(name) for name in json.loads(read_text(index))["weight_map"].values()})
         "".join(names).encode()  # refuses halves of letters, which no name has and nothing can print
@@ -153,7 +153,7 @@ def _format(path: Path, file: BinaryIO) -> Format:
 
 
 def _tensors(loaded: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict in what a file holds, by the file's own names, and names of what is beside it."""
+    """The state dict in what a file holds, by the file's own names, and names of what is next to it."""
     wrapped = [name for name in ("state_dict", "prompt_learner") if isinstance(loaded, dict) and name in loaded]
     state = loaded[wrapped[0]] if wrapped else loaded
     entries = list(state.items()) if isinstance(state, dict) else []

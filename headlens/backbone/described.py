@@ -35,7 +35,7 @@ _SIZES = ("n_layers", "n_heads", "d_model", "d_mlp", "d_embed", "eps", "patch_si
 
 @dataclass(frozen=True)
 class Description:
-    """What a config says of the weights beside it.
+    """What a config says of the weights next to it.
 
     Args:
         path: the config.

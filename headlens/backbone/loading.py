@@ -51,7 +51,7 @@ def load(
 
     Args:
         name: ``"mini"`` or ``"mini-captions"``, the embedded backbones, which need no network and have seen procedural
-            images only, the first with masks of flaws, the second with sentences alone; or a plain ViT of open_clip:
+            images only, the first with masks of anomalies, the second with sentences; or a plain ViT of open_clip:
             ViT-B-32, ViT-B-16, ViT-B-16-plus-240, ViT-L-14, ViT-L-14-336, their ``-quickgelu`` forms, and their kin.
             OpenAI's weights need the ``-quickgelu`` form. Or, alone, a folder or file beside which a config says what
             it is, as those that transformers and open_clip write.

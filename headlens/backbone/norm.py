@@ -133,7 +133,7 @@ def _launch(name: str, *args: Any) -> None:
 
 @cache
 def _works(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether Triton is there, knows the card and this precision, and finds the compiler that it needs."""
+    """Whether Triton is installed, knows the card and this precision, and finds the compiler that it needs."""
     x, weight = torch.zeros(1, 1, 16, device=device), torch.ones(16, device=device)
     try:
         normed(weight, weight, 1e-5, summed(x, x.to(dtype)), x.to(dtype))
@@ -160,15 +160,15 @@ def _kernels() -> dict[str, Any]:
         weight, bias, eps, add: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
     ):
         token, row, at = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.arange(0, block)
-        there = at < width
-        own = tl.load(x + row * x_row + token * x_token + at, there, 0.0)
+        inside = at < width
+        values = tl.load(x + row * x_row + token * x_token + at, inside, 0.0)
         if add:
-            own += tl.load(out + row * out_row + token * out_token + at, there, 0.0).to(tl.float32)
-            tl.store(added + row * added_row + token * added_token + at, own, there)
-        away = tl.where(there, own - tl.sum(own) / width, 0.0)
+            values += tl.load(out + row * out_row + token * out_token + at, inside, 0.0).to(tl.float32)
+            tl.store(added + row * added_row + token * added_token + at, values, inside)
+        away = tl.where(inside, values - tl.sum(values) / width, 0.0)
         unit = away * tl.rsqrt(tl.sum(away * away) / width + eps)
-        unit = unit * tl.load(weight + at, there, 0.0) + tl.load(bias + at, there, 0.0)
-        tl.store(result + row * result_row + token * result_token + at, unit, there)
+        unit = unit * tl.load(weight + at, inside, 0.0) + tl.load(bias + at, inside, 0.0)
+        tl.store(result + row * result_row + token * result_token + at, unit, inside)
 
     @triton.jit
     def backward(  # type: ignore[no-untyped-def]
@@ -176,15 +176,15 @@ def _kernels() -> dict[str, Any]:
         weight, eps, width: tl.constexpr, block: tl.constexpr,
     ):
         token, row, at = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.arange(0, block)
-        there = at < width
-        own = tl.load(x + row * x_row + token * x_token + at, there, 0.0)
-        away = tl.where(there, own - tl.sum(own) / width, 0.0)
+        inside = at < width
+        values = tl.load(x + row * x_row + token * x_token + at, inside, 0.0)
+        away = tl.where(inside, values - tl.sum(values) / width, 0.0)
         scale = tl.rsqrt(tl.sum(away * away) / width + eps)
         unit = away * scale
-        up = tl.load(grad + row * grad_row + token * grad_token + at, there, 0.0).to(tl.float32)
-        up *= tl.load(weight + at, there, 0.0)
+        up = tl.load(grad + row * grad_row + token * grad_token + at, inside, 0.0).to(tl.float32)
+        up *= tl.load(weight + at, inside, 0.0)
         down = scale * (up - tl.sum(up) / width - unit * (tl.sum(up * unit) / width))
-        tl.store(result + row * result_row + token * result_token + at, down, there)
+        tl.store(result + row * result_row + token * result_token + at, down, inside)
 
     @triton.jit
     def plus(  # type: ignore[no-untyped-def]
@@ -192,10 +192,10 @@ def _kernels() -> dict[str, Any]:
         width: tl.constexpr, block: tl.constexpr,
     ):
         token, row, at = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.arange(0, block)
-        there = at < width
-        own = tl.load(x + row * x_row + token * x_token + at, there, 0.0)
-        own += tl.load(out + row * out_row + token * out_token + at, there, 0.0).to(tl.float32)
-        tl.store(added + row * added_row + token * added_token + at, own, there)
+        inside = at < width
+        values = tl.load(x + row * x_row + token * x_token + at, inside, 0.0)
+        values += tl.load(out + row * out_row + token * out_token + at, inside, 0.0).to(tl.float32)
+        tl.store(added + row * added_row + token * added_token + at, values, inside)
     # fmt: on
 
     return {"forward": forward, "backward": backward, "sum": plus}

@@ -103,7 +103,7 @@ class VisionPlan:
 
     @property
     def beside(self) -> LocalStream | None:
-        """The rule of a local stream that runs beside the global one; None where there is no second stream."""
+        """The rule of a local stream that runs next to the global one; None where there is no second stream."""
         return self.local if self.local is not None and self.local.mode == "beside" else None
 
     @property

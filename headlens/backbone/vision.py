@@ -140,7 +140,7 @@ class VisionTower(HookedTower):
             images: normalised images [B, 3, h, w]; with ``start_at``, the global stream [B, T, D] entering that block.
             plan: taps, local stream, head weights, adapters and extra tokens; with ``start_at``, taps before it are
                 skipped.
-            gates: analysis multipliers ``{stream: [B, L, H]}`` of heads, beside the head weights; [1, L, H] serves
+            gates: analysis multipliers ``{stream: [B, L, H]}`` of heads, next to the head weights; [1, L, H] serves
                 every image, and one image may meet any number of gates.
             start_at: the prefix restart: go on at this block, from what its ``hook_resid_pre`` shows, extra tokens
                 included; ``n_layers`` only reads the CLS token out.
@@ -165,9 +165,9 @@ class VisionTower(HookedTower):
             x = self.embed(images)
             x = self.hook_embed(x) if hooked else x
         n_patches = x.shape[1] - 1
-        there = [block for block in plan.tokens if start_at is not None and block <= start_at]
-        if there:
-            n_patches -= plan.tokens[max(there)].shape[-2]
+        present = [block for block in plan.tokens if start_at is not None and block <= start_at]
+        if present:
+            n_patches -= plan.tokens[max(present)].shape[-2]
 
         # After the last block nobody needs the global stream's patches, unless somebody looks.
         last = self.cfg.n_layers - 1
@@ -177,7 +177,7 @@ class VisionTower(HookedTower):
         for number in range(first, last + 1):
             here = local if local is not None and number >= local.start else None
             if number in plan.tokens:
-                x = x if number in there else replace_extra(x, n_patches, plan.tokens[number])
+                x = x if number in present else replace_extra(x, n_patches, plan.tokens[number])
                 y = None if y is None else replace_extra(y, n_patches, plan.tokens[number])
             x, y = self.blocks[number](
                 x,
@@ -268,5 +268,5 @@ def replace_extra(stream: Tensor, n_patches: int, tokens: Tensor) -> Tensor:
         raise ShapeError(
             f"extra tokens have shape {tuple(tokens.shape)}; expected [n, {width}] or [{batch}, n, {width}]"
         )
-    kept = stream[:, : 1 + n_patches]
-    return torch.cat([kept, tokens.to(kept).expand(kept.shape[0], -1, -1)], dim=1)
+    patches = stream[:, : 1 + n_patches]
+    return torch.cat([patches, tokens.to(patches).expand(patches.shape[0], -1, -1)], dim=1)

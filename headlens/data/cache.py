@@ -1,4 +1,4 @@
-"""Where a loader keeps pictures it has resized: in memory up to a budget, or in a folder that outlives the run."""
+"""Where a loader keeps images it has resized: in memory up to a budget, or in a folder that outlives the run."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class MemoryCache:
 
 
 class FolderCache:
-    """One safetensors file for each picture, in a folder that several runs may use at the same time.
+    """One safetensors file for each image, in a folder that several runs may use at the same time.
 
     An entry appears whole or not at all, and is read only if its checksum holds: a damaged one, or that of another
-    picture, counts as absent. When the folder cannot be written any more (a full disk), the run goes on without it.
+    image, counts as absent. When the folder cannot be written any more (a full disk), the run goes on without it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,7 +102,7 @@ class FolderCache:
 def key_of(record: Record, preprocess: Preprocess) -> str | None:
     """What an entry depends on: the record, its files' paths, sizes and times, and the preprocessing.
 
-    None when there is no file to tell that by: a picture that is made, or one that is missing.
+    None when there is no file to tell that by: an image that is made, or one that is missing.
     """
     if record.image is None:
         return None

@@ -177,12 +177,12 @@ def check(
 
     masks = []
     with ThreadPoolExecutor(workers) as pool:
-        for found, mask in pool.map(look, range(len(dataset))):  # whose end, also by Ctrl-C, cancels what still waits
-            problems += found
+        for noted, mask in pool.map(look, range(len(dataset))):  # whose end, also by Ctrl-C, cancels what still waits
+            problems += noted
             masks += [mask] if mask else []
             progress()
     content = contents(file for record in dataset.records for file in record.files)
-    problems += [Problem(*found) for found in of_set(masks, content)]
+    problems += [Problem(*finding) for finding in of_set(masks, content)]
     problems += [*_names(dataset.records), *_duplicates(dataset.records, content), *_normals(dataset)]
     return Report(dataset.name, len(dataset), tuple(problems))
 

@@ -58,14 +58,14 @@ def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
             raise DataError(f"{path}: the file is empty; copy it again")
         file.seek(0)
         try:
-            with _OWN_LIMIT, Image.open(file, formats=FORMATS) as picture:
-                if _many_bits(picture):
+            with _OWN_LIMIT, Image.open(file, formats=FORMATS) as image:
+                if _many_bits(image):
                     try:
                         return _by_tifffile(file, path, max_pixels, alpha)
                     except _UnknownToTifffileError:
-                        if head[:2] == b"MM" and picture.mode in ("I", "F"):  # whose bytes PIL would take in disorder
+                        if head[:2] == b"MM" and image.mode in ("I", "F"):  # whose bytes PIL would take in disorder
                             raise
-                return _by_pil(picture, file, path, max_pixels, alpha)
+                return _by_pil(image, file, path, max_pixels, alpha)
         except Image.UnidentifiedImageError as error:
             if head not in _TIFF:
                 raise DataError(f"{path}: not an image in any of the formats {', '.join(FORMATS)}") from error
@@ -84,15 +84,15 @@ def _give_memory_back() -> None:
         Image.core.set_block_size(_PIECE)
 
 
-def _by_pil(picture: Image, file: BinaryIO, path: Path, max_pixels: int, alpha: bool) -> Stored:
-    _allow(path, picture.size, max_pixels)
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":  # MPO: phones put a preview behind the image
+def _by_pil(image: Image, file: BinaryIO, path: Path, max_pixels: int, alpha: bool) -> Stored:
+    _allow(path, image.size, max_pixels)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # MPO: phones put a preview behind the image
         raise _several(path, frames)
-    tiles = getattr(picture, "tile", ())
+    tiles = getattr(image, "tile", ())
     twice = bool(tiles) and all(_rawmode(tile).startswith(_TWICE) for tile in tiles)
-    lossy = picture.format in _LOSSY or picture.info.get("compression") in _LOSSY_TIFF
-    upper = of_picture(picture, alpha)
+    lossy = image.format in _LOSSY or image.info.get("compression") in _LOSSY_TIFF
+    upper = of_picture(image, alpha)
     values = _with_lower(upper, file) if twice else upper.values
     return Stored(values, upper.alpha, upper.white_is_zero, lossy, upper.orientation)
 
@@ -102,11 +102,11 @@ def _with_lower(upper: Stored, file: BinaryIO) -> np.ndarray:
     from PIL import Image
 
     file.seek(0)
-    with Image.open(file, formats=FORMATS) as picture:
+    with Image.open(file, formats=FORMATS) as image:
         # a version of PIL has named tuples
-        picture.tile = [getattr(type(tile), "_make", tuple)((*tile[:3], _lower(tile[3]))) for tile in picture.tile]
-        grey = _rawmode(picture.tile[0]) == "RGBA"
-        lower = of_picture(picture).values
+        image.tile = [getattr(type(tile), "_make", tuple)((*tile[:3], _lower(tile[3]))) for tile in image.tile]
+        grey = _rawmode(image.tile[0]) == "RGBA"
+        lower = of_picture(image).values
     if grey:
         lower = lower[..., 1:2]
     values = upper.values.astype(np.uint16)
@@ -129,9 +129,9 @@ def _lower(arguments: str | tuple) -> str | tuple:
     return (_lower(arguments[0]), *arguments[1:])
 
 
-def _many_bits(picture: Image) -> bool:
+def _many_bits(image: Image) -> bool:
     """Whether it is a TIFF of numbers with a sign, a fraction, or more than 8 bits, of which PIL misreads some."""
-    tags = getattr(picture, "tag_v2", {})
+    tags = getattr(image, "tag_v2", {})
     return max(tags.get(258, (1,))) > 8 or set(tags.get(339, (1,))) != {1}
 
 

@@ -20,7 +20,7 @@ class FileSet(DataSet):
     Args:
         name, domain, records: see ``DataSet``.
         layout: the reader that found the records.
-        max_pixels: pictures with more are refused.
+        max_pixels: images with more are refused.
         root: the folder that was opened; without it the innermost one that all the files are in.
         notes: what users should know of how the folder was read, a line each.
     """

@@ -52,11 +52,11 @@ def read_upright(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, int]
 
 
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """The mask in ``path`` as [H, W] bool, upright: true where there is a flaw.
+    """The mask in ``path`` as [H, W] bool, upright: true where there is an anomaly.
 
-    Anything above 0 in any channel is a flaw, as published: a label of 1 in 255 counts. Not so where 0 is not kept
+    Anything above 0 in any channel is an anomaly, as published: a label of 1 in 255 counts. Not so where 0 is not kept
     exactly, in lossy files (JPEG) and in files whose values look like those of black and white that went through
-    one, or was smoothed: there a flaw is what is above half of the range, if anything is. Palettes count by their
+    one, or was smoothed: there an anomaly is what is above half of the range, if anything is. Palettes count by their
     colours, what one sees, since the order of a palette is the whim of the program that wrote it. A constant alpha
     channel is ignored; one that varies lies on black, so that what is transparent is not marked.
 

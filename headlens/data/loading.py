@@ -31,13 +31,13 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Batch:
-    """``B`` pictures of one set.
+    """``B`` images of one set.
 
     Args:
         images: [B, 3, S, S], float32 and normalised, or uint8.
         masks: [B, S, S] bool; with native masks a list of [H, W]; None in a set without masks. Nothing is marked in
-            normal pictures, and nothing in anomalous ones without an outline: see ``has_mask``.
-        has_mask: [B] bool: the mask is the truth, so that pixel metrics may count the picture.
+            normal images, and nothing in anomalous ones without an outline: see ``has_mask``.
+        has_mask: [B] bool: the mask is the truth, so that pixel metrics may count the image.
         inside: [B, S, S] bool, False on padding; None where nothing is padded.
         labels: [B] int64: 1 anomalous, 0 normal, -1 when nobody says.
         index: [B] int64, positions in the set.
@@ -86,17 +86,17 @@ class Loader:
     Args:
         dataset: what to read.
         preprocess: size, fit and masks.
-        batch: pictures in each but the last; pictures that are left out do not make batches smaller.
+        batch: images in each but the last; images that are left out do not make batches smaller.
         workers: threads; None takes one for each core, up to 16; 0 reads in the caller's thread.
-        cache: ``"memory"``, or a folder, or None: a picture that is kept is never read or resized again. A folder
-            serves later runs too; pictures that are made rather than read are kept in memory even then.
+        cache: ``"memory"``, or a folder, or None: an image that is kept is never read or resized again. A folder
+            serves later runs too; images that are made rather than read are kept in memory even then.
         cache_bytes: how much may be kept in memory; what comes after is read each time.
         on_error: ``"raise"``, or ``"skip"`` to go on: images that cannot be read are left out, and are in ``skipped``;
             those whose mask cannot be used come without it, and are in ``unmasked``.
         normalise: give float32 with CLIP's statistics; else uint8, a quarter of the bytes on the way to a GPU, where
             ``preprocess.normalise`` does the rest.
-        device: a GPU that pictures are resized on, to the same bytes, and that ``images`` of a batch are on then; masks
-            stay on the CPU. Kept pictures are resized before.
+        device: a GPU that images are resized on, to the same bytes, and that ``images`` of a batch are on then; masks
+            stay on the CPU. Kept images are resized before.
 
     Raises:
         DataError: at an image that cannot be read or a mask that cannot be used, or, with ``"skip"``, when no image was
@@ -188,7 +188,7 @@ class Loader:
         return "\n".join(map(printable, lines))
 
     def batches(self, order: Sequence[int]) -> Iterator[Batch]:
-        """The pictures numbered in ``order``: some of them, or all of them shuffled."""
+        """The images numbered in ``order``: some of them, or all of them shuffled."""
         rows: list[tuple[int, Prepared]] = []
         with closing(self._ahead(order)) as results:
             for row in results:
@@ -198,11 +198,11 @@ class Loader:
                     rows = []
         if rows:
             yield self._together(rows)
-        if len(order) and not self._read_any:  # one batch of bad pictures says nothing about the others
+        if len(order) and not self._read_any:  # one batch of bad images says nothing about the others
             raise self.nothing(order)
 
     def numbered(self, numbers: Sequence[int]) -> Generator[tuple[int, Batch], None, None]:
-        """Batches ``numbers`` of the set, cut into pieces of ``batch`` pictures, each with its number.
+        """Batches ``numbers`` of the set, cut into pieces of ``batch`` images, each with its number.
 
         What cannot be read makes its own batch smaller and no other one different, so that batches may be dealt out
         to processes that do not read each other's; a batch with nothing in it is left out.
@@ -226,7 +226,7 @@ class Loader:
         return rows
 
     def nothing(self, asked: Sequence[int] | None = None) -> DataError:
-        """The error that none of the pictures, or of those ``asked`` for, could be read, with a reason."""
+        """The error that none of the images, or of those ``asked`` for, could be read, with a reason."""
         asked = range(len(self.dataset)) if asked is None else asked
         reason = next((f"; {self._skipped[i]}" for i in asked if i in self._skipped), "")
         return DataError(f"none of {len(asked)} pictures of {self.dataset.name} could be read{reason}")

@@ -16,7 +16,7 @@ from headlens.data.preprocess import Preprocess
 from headlens.data.samples import Record
 
 _FEW, _NEARLY_ALL = 3, 0.9  # masks that say nothing of a habit; their share that does
-_LABELS = 64  # more kinds of flaw have no names
+_LABELS = 64  # more kinds of anomaly have no names
 _AT = Preprocess()
 Finding = tuple[str, str, Path | None, str]
 """The kind of a problem, the record or category it is about, a file to look at, and a message."""
@@ -97,15 +97,15 @@ def _labels(masks: Sequence[Seen]) -> Iterator[Finding]:
     """What counts as one although it is many: labels of kinds, and 255 for what is to be ignored."""
     several = [mask for mask in masks if len(mask.labels) > 1]
     void = [mask for mask in several if mask.labels[-1] == 255 and mask.labels[-2] <= _LABELS]
-    for kind, found, advice in (
+    for kind, labelled, advice in (
         ("ignore-label", void, "255 often stands for what is to be ignored, but counts as anomalous: make it 0"),
         ("mask-labels", [mask for mask in several if mask not in void], "all count as anomalous: make others 0"),
     ):
-        if found:
-            values = sorted({label for mask in found for label in mask.labels})
+        if labelled:
+            values = sorted({label for mask in labelled for label in mask.labels})
             few = ", ".join([*(f"{value:g}" for value in values[:8]), *(["..."] if len(values) > 8 else [])])
-            file = _file(found[0])
-            yield kind, "", file, f"{len(found)} masks have the labels {few}, such as {file}; {advice}"
+            file = _file(labelled[0])
+            yield kind, "", file, f"{len(labelled)} masks have the labels {few}, such as {file}; {advice}"
 
 
 def _copies(masks: Sequence[Seen], content: Mapping[Path, str]) -> Iterator[Finding]:

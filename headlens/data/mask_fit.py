@@ -20,8 +20,8 @@ def fitted(pixels: Pixels, record: Record) -> Pixels:
     - A mask of the image's shape to within a pixel (of the smaller one) and up to 8 times as large or small is resized
       to it, by the nearest pixel: published sets have many that are off by one, or drawn on a smaller copy.
     - Any other size belongs to another image, or to another crop of it: the mask is set aside.
-    - So is an empty mask in the file of an anomalous image: it would make its flaw normal. In images that are made,
-      nothing is forgotten: what is too small for a pixel is no flaw of any pixel.
+    - So is an empty mask in the file of an anomalous image: it would make its anomaly normal. In images that are made,
+      nothing is forgotten: what is too small for a pixel is no anomaly of any pixel.
 
     >>> image = torch.zeros(3, 20, 30, dtype=torch.uint8)
     >>> half, other = torch.ones(10, 15, dtype=torch.bool), torch.ones(30, 20, dtype=torch.bool)

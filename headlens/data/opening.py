@@ -29,7 +29,7 @@ SPLITS = ("test", "train", "valid", "all")
 _DEEP = 3  # archives unpack into a folder in a folder
 _LOOKED = 300  # folders that one of which could be meant is looked for in
 _SHOWN = 5  # of the folders that could be meant
-_FEW_UNUSED = 1 / 10  # of the images of a folder: a picture of the set, or of its makers
+_FEW_UNUSED = 1 / 10  # of the images of a folder: an image of the set, or of its makers
 _FAR_MORE = 2
 _WORLD = ("per_category", "size", "seed")
 
@@ -38,7 +38,7 @@ class ProceduralSet(DataSet):
     """A procedural world as a data set: names, families, pixels and masks are those of the folder it is written to.
 
     Args:
-        world: what is painted.
+        world: what is generated.
         domain: overrides the world's.
         which: numbers of the samples; all by default.
     """
@@ -55,7 +55,7 @@ class ProceduralSet(DataSet):
 
     @property
     def has_masks(self) -> bool:
-        """Every flaw has its outline, though in no file."""
+        """Every anomaly has its outline, though in no file."""
         return any(record.anomalous for record in self.records)
 
     @property
@@ -100,19 +100,19 @@ def open(
     """The data set that ``spec`` names.
 
     Args:
-        spec: a folder (a set, or one category of it), a file (a listing, or one picture), or a procedural set such as
+        spec: a folder (a set, or one category of it), a file (a listing, or one image), or a procedural set such as
             ``procedural:industrial``.
         layout: one of ``layouts()``; without it the first that fits.
         domain: ``industrial`` or ``medical``; without it a guess by the names of folders and categories, or empty.
-        category: only this one. Where the layout tells none, how to call what the pictures show.
+        category: only this one. Where the layout tells none, how to call what the images show.
         split: ``test`` (what zero-shot methods are tested on and, of another set, trained on), ``train``, ``valid``,
             ``all``.
         root: where the paths in a listing begin, if not in the folder that it is in.
         refuse: called with a ``DataError`` for everything that is left out (a path outside the root, a label that is
-            no label), which by default is raised; and for every mask that belongs to no picture, which by default is
+            no label), which by default is raised; and for every mask that belongs to no image, which by default is
             raised only if none does. Without it, what is in ``notes`` of the set is warned of, too.
         follow_links: whether symbolic links may lead out of the root.
-        max_pixels: pictures with more are not decoded.
+        max_pixels: images with more are not decoded.
         world: ``per_category``, ``size`` and ``seed`` of a procedural set.
 
     Raises:
@@ -202,9 +202,9 @@ def _better(reader: Layout, base: Root, records: list[Record]) -> tuple[Layout, 
             continue
         tried = base.within(base.path, quiet=True)
         with suppress(DataError):
-            found = list(other.read(tried, base.path)) if other.fits(tried, base.path) else []
-            if len(found) > _FAR_MORE * len(best[2]):
-                best = other, base.within(base.path), found
+            others = list(other.read(tried, base.path)) if other.fits(tried, base.path) else []
+            if len(others) > _FAR_MORE * len(best[2]):
+                best = other, base.within(base.path), others
     return best if best[0] is reader else (best[0], best[1], list(best[0].read(best[1], best[1].path)))
 
 
@@ -264,7 +264,7 @@ def _named(layout: str) -> Layout:
 def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
     """The first layout that fits, here or in the only folder that there is."""
     top, whole = path, base
-    images: tuple[Layout, Root, Path] | None = None  # what says least: a picture of a set can lie beside the set
+    images: tuple[Layout, Root, Path] | None = None  # what says least: an image of a set can lie next to the set
     for _ in range(_DEEP):
         if reader := _fitting(base, path):
             if reader.name != "images":
@@ -301,7 +301,7 @@ def _fitting(base: Root, path: Path) -> Layout | None:
 
 
 def _unique(records: list[Record]) -> Iterator[Record]:
-    """Pictures that differ only in their suffix keep it; a picture that is listed again gets a number."""
+    """Images that differ only in their suffix keep it; an image that is listed again gets a number."""
     names = Counter(record.name for record in records)
     taken: set[str] = set()
     numbers: Counter[str] = Counter()

@@ -121,29 +121,29 @@ def levels(stored: Stored) -> tuple[float, ...]:
     return tuple(map(float, different)) if len(different) <= 4 * _MANY else ()
 
 
-def of_picture(picture: Image, alpha: bool = False) -> Stored:
+def of_picture(image: Image, alpha: bool = False) -> Stored:
     """What a PIL image holds: its colours whatever they are stored as, or the numbers of a grey one with many bits.
 
     Args:
-        picture: of any mode.
+        image: of any mode.
         alpha: its transparency, too.
 
     Raises:
         ValueError: colours that PIL cannot convert.
     """
-    tags = getattr(picture, "tag_v2", {})
-    stored_as = orientation(picture)
-    picture.load()
-    left = orientation(picture)  # PIL turns a TIFF when it loads it
-    if picture.mode.startswith("I") or picture.mode == "F":  # ``convert`` would clip them
-        values = np.asarray(picture)
+    tags = getattr(image, "tag_v2", {})
+    stored_as = orientation(image)
+    image.load()
+    left = orientation(image)  # PIL turns a TIFF when it loads it
+    if image.mode.startswith("I") or image.mode == "F":  # ``convert`` would clip them
+        values = np.asarray(image)
         if values.dtype == np.int32 and tags.get(258) == (32,) and tags.get(339, (1,)) == (1,):
             values = values.view(np.uint32)
         return Stored(turned(values, left), None, tags.get(262) == 0, orientation=stored_as)
-    if picture.mode in ("1", "L"):  # most masks: other ways take ten times as long
-        grey = picture if picture.mode == "L" else picture.convert("L")
+    if image.mode in ("1", "L"):  # most masks: other ways take ten times as long
+        grey = image if image.mode == "L" else image.convert("L")
         return Stored(turned(np.asarray(grey), left), orientation=stored_as)
-    colours = _as_rgb(picture)
+    colours = _as_rgb(image)
     values = _colours(colours if colours.mode == "RGB" else colours.convert("RGB"))
     transparency = None
     if alpha and (colours.mode.endswith(("A", "a")) or "transparency" in colours.info):
@@ -171,10 +171,10 @@ def of_array(array: np.ndarray) -> Stored:
     return Stored(array)
 
 
-def orientation(picture: Image) -> int:
+def orientation(image: Image) -> int:
     """The orientation that EXIF or TIFF tells, 1 to 8; 1 where it tells none, or no valid one."""
     try:
-        value = picture.getexif().get(_ORIENTATION, 1)
+        value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged note on an image is no damage of the image
         return 1
     return value if value in range(2, 9) else 1
@@ -193,24 +193,24 @@ def turned(values: np.ndarray, orientation: int) -> np.ndarray:
     return values[:, ::-1] if orientation in (2, 3, 6, 7) else values
 
 
-def _as_rgb(picture: Image) -> Image:
+def _as_rgb(image: Image) -> Image:
     """In a mode from which PIL can convert to RGB, with transparency as it is."""
-    if picture.mode in ("La", "RGBa"):
-        return picture.convert(picture.mode.upper())
-    if picture.mode == "LAB":
+    if image.mode in ("La", "RGBa"):
+        return image.convert(image.mode.upper())
+    if image.mode == "LAB":
         from PIL import ImageCms
 
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.applyTransform(picture, ImageCms.buildTransform(*profiles, "LAB", "RGB")) or picture
-    return picture
+        return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB")) or image
+    return image
 
 
-def _colours(picture: Image) -> np.ndarray:
+def _colours(image: Image) -> np.ndarray:
     """[H, W, 3] of an RGB image, in memory as [3, H, W]; PIL would make two more copies of all of it."""
-    width, height = picture.size
+    width, height = image.size
     channels = np.empty((3, height, width), np.uint8)
     for top, below in _blocks(height, width):
-        channels[:, top:below] = np.asarray(picture.crop((0, top, width, below))).transpose(2, 0, 1)
+        channels[:, top:below] = np.asarray(image.crop((0, top, width, below))).transpose(2, 0, 1)
     return channels.transpose(1, 2, 0)
 
 
@@ -274,7 +274,7 @@ def _softened(values: np.ndarray) -> bool:
     """Whether a mask of uint8 was black and white until it was compressed or smoothed.
 
     Compression leaves 1 and 254 next to the two; smoothing leaves many values on either side, where labels are few.
-    Both leave less in the middle than there is white: not so the numbers of hundreds of flaws.
+    Both leave less in the middle than there is white: not so the numbers of hundreds of anomalies.
     """
     counts = _counts(values)
     near_black, middle, near_white = counts[1:32], counts[32:224], counts[224:255]

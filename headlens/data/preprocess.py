@@ -24,7 +24,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class Prepared:
-    """One picture as a model wants it, before normalisation, which doubles as what a cache keeps.
+    """One image as a model wants it, before normalisation, which doubles as what a cache keeps.
 
     Args:
         image: [3, S, S] uint8.
@@ -41,13 +41,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resizes pictures and masks to a square of ``size`` pixels.
+    """Resizes images and masks to a square of ``size`` pixels.
 
     Args:
         size: S, pixels along a side. Whether a backbone can take it is the backbone's to say.
         fit: ``"squash"`` resizes both sides to S whatever the shape, as all published figures do; ``"pad"`` resizes
-            the longer side to S and centres the picture on the mean colour, which normalises to about zero. There is
-            no crop: it could cut a flaw away.
+            the longer side to S and centres the image on the mean colour, which normalises to about zero. There is
+            no crop: it could cut an anomaly away.
         masks: ``"resized"`` brings masks to S x S, where published metrics are computed; ``"native"`` leaves them,
             and ``restore`` brings maps to them.
         mean, std: of the three channels, for ``normalise``; CLIP's own.
@@ -114,19 +114,19 @@ class Preprocess:
     def mask(self, mask: Tensor) -> Tensor:
         """[H, W] bool to [S, S] bool: PIL's bilinear filter on 0 and 255, then above a half, as published code does.
 
-        A flaw much smaller than a pixel of the result is lost; ``masks="native"`` loses nothing.
+        An anomaly much smaller than a pixel of the result is lost; ``masks="native"`` loses nothing.
         """
         from PIL import Image
 
         top, left, height, width = self.frame(_size(mask))
-        picture = Image.fromarray(np.multiply(mask.numpy(), np.uint8(255)))
-        resized = np.array(picture.resize((width, height), Image.Resampling.BILINEAR)) > 127  # of 255: above a half
+        image = Image.fromarray(np.multiply(mask.numpy(), np.uint8(255)))
+        resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR)) > 127  # of 255: above a half
         whole = np.zeros((self.size, self.size), dtype=bool)
         whole[top : top + height, left : left + width] = resized
         return torch.from_numpy(whole)
 
     def same_on_device(self, native: tuple[int, int], device: torch.device) -> bool:
-        """Whether pictures of that height and width can be resized on ``device``, to the bytes of ``image``."""
+        """Whether images of that height and width can be resized on ``device``, to the bytes of ``image``."""
         square = (self.size, self.size)
         plain = self.fit == "squash" and self.masks == "resized"
         return plain and as_pil(native, square, "bicubic", device) and as_pil(native, square, "bilinear", device)

@@ -121,9 +121,9 @@ def refuse_overlap(train: Iterable[DataSet], test: Iterable[DataSet]) -> None:
     """
     trained, tested = tuple(train), tuple(test)
     content = contents(record.image for dataset in (*trained, *tested) for record in dataset.records if record.image)
-    found = [line for a in trained for b in tested for line in _overlap(a, b, content)]
-    if found:
-        raise DataError("training and test overlap, which makes the test worthless: " + "; ".join(found))
+    overlaps = [line for a in trained for b in tested for line in _overlap(a, b, content)]
+    if overlaps:
+        raise DataError("training and test overlap, which makes the test worthless: " + "; ".join(overlaps))
 
 
 def _overlap(train: DataSet, test: DataSet, content: dict[Path, str]) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _published_as(dataset: DataSet) -> str | None:
 
 
 def _root(dataset: DataSet) -> Path | None:
-    """Without links, which would make two folders of one; None for pictures that are made."""
+    """Without links, which would make two folders of one; None for images that are made."""
     try:
         return dataset.root and Path(os.path.realpath(dataset.root))
     except ValueError:  # bytes that no file system has

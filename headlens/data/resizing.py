@@ -1,9 +1,9 @@
-"""PIL's resizing on any device, to the same bytes: what a few cores cannot do as fast as a GPU looks at pictures.
+"""PIL's resizing on any device, to the same bytes: what a few cores cannot do as fast as a GPU looks at images.
 
 PIL weighs pixels by whole numbers, 22 bits of fraction, along one axis, then along the other, and rounds to bytes after
 each. As a matrix product that is exact in float32: weights are split into 11 bits and the rest, and no sum needs more
 than 24; on CUDA factors fit into half precision as they are. Which axis comes first is a version's own choice: PIL
-is asked once for every pair of sizes, by a picture of noise.
+is asked once for every pair of sizes, by an image of noise.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 Way = Literal["bilinear", "bicubic"]
 
 
-def resized(pictures: Tensor, size: tuple[int, int], way: Way) -> Tensor:
-    """[..., H, W] uint8 to [..., *size] uint8, as ``PIL.Image.resize`` does, on the device of ``pictures``.
+def resized(images: Tensor, size: tuple[int, int], way: Way) -> Tensor:
+    """[..., H, W] uint8 to [..., *size] uint8, as ``PIL.Image.resize`` does, on the device of ``images``.
 
     Args:
-        pictures: bytes.
+        images: bytes.
         size: height and width.
         way: ``bilinear`` or ``bicubic``.
 
     >>> resized(torch.tensor([[0, 90, 180, 255]], dtype=torch.uint8), (1, 2), "bilinear")
     tensor([[ 64, 199]], dtype=torch.uint8)
     """
-    native = (pictures.shape[-2], pictures.shape[-1])
-    return _in_turn(pictures, size, way, _first(native, size, way, pictures.device))
+    native = (images.shape[-2], images.shape[-1])
+    return _in_turn(images, size, way, _first(native, size, way, images.device))
 
 
 def as_pil(native: tuple[int, int], size: tuple[int, int], way: Way, device: torch.device) -> bool:
-    """Whether ``resized`` gives PIL's bytes for these sizes on ``device``, by a corner of a picture of noise."""
+    """Whether ``resized`` gives PIL's bytes for these sizes on ``device``, by a corner of an image of noise."""
     return _first(native, size, way, device) != 0
 
 
-def _in_turn(pictures: Tensor, size: tuple[int, int], way: Way, first: int, only: int | None = None) -> Tensor:
+def _in_turn(images: Tensor, size: tuple[int, int], way: Way, first: int, only: int | None = None) -> Tensor:
     """Along axis ``first`` (-1 or -2), then along the other; of the result ``only`` the first rows and columns."""
     for axis in (-2, -1) if first == -2 else (-1, -2):
-        pixels, wanted = pictures.shape[axis], size[axis]
-        turned = pictures.transpose(axis, -1)
+        pixels, wanted = images.shape[axis], size[axis]
+        turned = images.transpose(axis, -1)
         if pixels != wanted:
-            high, low = _matrix(pixels, wanted, way, pictures.device)
+            high, low = _matrix(pixels, wanted, way, images.device)
             turned = _along(turned, high[:, :only], low[:, :only])
-        pictures = turned[..., :only].transpose(axis, -1)
-    return pictures
+        images = turned[..., :only].transpose(axis, -1)
+    return images
 
 
 def _first(native: tuple[int, int], size: tuple[int, int], way: Way, device: torch.device) -> int:
@@ -79,23 +79,23 @@ def _asked(native: tuple[int, int], size: tuple[int, int], way: Way, device: tor
     return -1 if same[0] else -2 if same[1] else 0
 
 
-def _along(pictures: Tensor, high: Tensor, low: Tensor) -> Tensor:
+def _along(images: Tensor, high: Tensor, low: Tensor) -> Tensor:
     """The last axis of bytes [..., W] by weights [W, S]: whole multiples of 2^-11, and of 2^-22 times 2^11."""
-    carried = _product(pictures, low).floor_()  # what is left below changes no byte: a half is added, and cut off
-    sums = _product(pictures, high).add_(carried, alpha=2.0**-_LOW).add_(0.5)
+    carried = _product(images, low).floor_()  # what is left below changes no byte: a half is added, and cut off
+    sums = _product(images, high).add_(carried, alpha=2.0**-_LOW).add_(0.5)
     return sums.clamp_(0, 255).to(torch.uint8)
 
 
-def _product(pictures: Tensor, weights: Tensor) -> Tensor:
+def _product(images: Tensor, weights: Tensor) -> Tensor:
     """Bytes [..., W] by weights [W, S], exactly, [..., S]."""
-    with torch.autocast(pictures.device.type, enabled=False):
-        if pictures.is_cuda and weights.dtype == torch.float32 and _WIDE_SUMS:
-            flat, factors = pictures.reshape(-1, len(weights)).half(), weights.half()  # 11 bits each
-            return torch.mm(flat, factors, out_dtype=torch.float32).view(*pictures.shape[:-1], -1)
-        return pictures.to(weights.dtype) @ weights
+    with torch.autocast(images.device.type, enabled=False):
+        if images.is_cuda and weights.dtype == torch.float32 and _WIDE_SUMS:
+            flat, factors = images.reshape(-1, len(weights)).half(), weights.half()  # 11 bits each
+            return torch.mm(flat, factors, out_dtype=torch.float32).view(*images.shape[:-1], -1)
+        return images.to(weights.dtype) @ weights
 
 
-@lru_cache(maxsize=128)  # of up to 8 MB each, where pictures are large
+@lru_cache(maxsize=128)  # of up to 8 MB each, where images are large
 def _matrix(pixels: int, size: int, way: Way, device: torch.device) -> tuple[Tensor, Tensor]:
     """Weights of ``size`` pixels as PIL works them out, [pixels, size]: see ``_along``."""
     scale = pixels / size

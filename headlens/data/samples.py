@@ -1,4 +1,4 @@
-"""What a data set is: records that say where a picture and its mask are, and a way to get their pixels."""
+"""What a data set is: records that say where an image and its mask are, and a way to get their pixels."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def stat_of(path: Path) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Record:
-    """One picture, before anything of it is read.
+    """One image, before anything of it is read.
 
     Args:
         name: unique in its set, as a path without suffix: ``bottle/test/crack/003``.
         category: what is shown; ``bottle``.
-        anomalous: None when nobody says (a plain folder of pictures).
-        family: the kind of flaw, ``good`` when there is none, empty when not told.
+        anomalous: None when nobody says (a plain folder of images).
+        family: the kind of anomaly, ``good`` when there is none, empty when not told.
         split: ``train``, ``test`` or ``valid``.
         image: its file; None when it is made rather than read.
         mask: the file of its mask, or a ``MaskSource`` where it takes more; None when there is none. That of a normal
-            picture is not read.
-        crop: left, top, right and bottom in pixels, where the picture is a part of the file, turned upright.
+            image is not read.
+        crop: left, top, right and bottom in pixels, where the image is a part of the file, turned upright.
     """
 
     name: str
@@ -108,7 +108,7 @@ class DataSet(ABC):
         )
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: how many pictures of which kind there are."""
+        """What a notebook shows: how many images of which kind there are."""
         import pandas as pd
 
         kinds = {None: "not told", False: "normal", True: "anomalous"}
@@ -131,12 +131,12 @@ class DataSet(ABC):
 
     @property
     def has_masks(self) -> bool:
-        """Whether flaws have outlines: without, there are no pixel metrics."""
+        """Whether anomalies have outlines: without, there are no pixel metrics."""
         return any(record.anomalous and record.mask is not None for record in self.records)
 
     @property
     def has_normals(self) -> bool:
-        """Whether there are pictures without a flaw, and others with: without, there are no image metrics."""
+        """Whether there are images without an anomaly, and others with: without, there are no image metrics."""
         return len({record.anomalous for record in self.records} & {True, False}) == 2
 
     @property
@@ -147,7 +147,7 @@ class DataSet(ABC):
 
     @property
     def root(self) -> Path | None:
-        """The innermost folder that all its files are in; None for pictures that are made."""
+        """The innermost folder that all its files are in; None for images that are made."""
         parents = {os.path.abspath(record.image.parent) for record in self.records if record.image}  # noqa: PTH100
         return Path(os.path.commonpath(parents)) if parents else None
 
@@ -168,7 +168,7 @@ class DataSet(ABC):
 
     @abstractmethod
     def pixels(self, i: int) -> Pixels:
-        """Image and mask of record ``i`` in their own resolution. Normal pictures have an empty mask.
+        """Image and mask of record ``i`` in their own resolution. Normal images have an empty mask.
 
         Raises:
             DataError: it cannot be read; the message names the file.

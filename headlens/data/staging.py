@@ -1,4 +1,4 @@
-"""Pictures on their way to a GPU: copied and resized there, beside whatever else it is doing."""
+"""Images on their way to a GPU: copied and resized there, beside whatever else it is doing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import Pixels
 
-_SIZES = 16  # each must first be held against PIL: where all pictures differ in size, the CPU's threads are faster
-_PIXELS = 2**22  # of a picture: larger ones would take too much of the device, many at once
+_SIZES = 16  # each must first be held against PIL: where all images differ in size, the CPU's threads are faster
+_PIXELS = 2**22  # of an image: larger ones would take too much of the device, many at once
 
 
 class Stage:
-    """Brings the pictures of a batch to a CUDA device on a stream of its own, and waits for that stream alone.
+    """Brings the images of a batch to a CUDA device on a stream of its own, and waits for that stream alone.
 
     Args:
         device: where to.
@@ -30,7 +30,7 @@ class Stage:
         self._stream: torch.cuda.Stream | None = None
 
     def takes(self, pixels: Pixels) -> bool:
-        """Whether it can resize a picture as it was read, to the bytes that PIL would make of it."""
+        """Whether it can resize an image as it was read, to the bytes that PIL would make of it."""
         size = pixels.image.shape
         if size not in self._sizes and (len(self._sizes) >= _SIZES or size[1] * size[2] > _PIXELS):
             return False
@@ -38,7 +38,7 @@ class Stage:
         return self.preprocess.same_on_device((pixels.image.shape[1], pixels.image.shape[2]), self.device)
 
     def __call__(self, rows: Sequence[Prepared]) -> tuple[Tensor, list[Prepared]]:
-        """Pictures it takes, or resized ones, to images [B, 3, S, S] uint8 there, and rows whose masks are resized."""
+        """Images it takes, or resized ones, to images [B, 3, S, S] uint8 there, and rows whose masks are resized."""
         self._stream = self._stream or torch.cuda.Stream(self.device, priority=-1)  # little work, waited for
         images: list[Tensor] = []
         done: list[Prepared] = []

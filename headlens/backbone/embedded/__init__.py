@@ -1,7 +1,7 @@
 """Backbones that ship with headlens, trained on procedural images alone; none has ever seen a photograph.
 
-``mini`` was trained with masks of flaws and knows them; ``mini-captions`` was trained on sentences, which seldom name
-any. One folder each, in the layout that open_clip calls a local directory: ``open_clip_config.json``,
+``mini`` was trained with masks of anomalies; ``mini-captions`` was trained on sentences, which seldom name any. One
+folder each, in the layout that open_clip calls a local directory: ``open_clip_config.json``,
 ``open_clip_model.safetensors``, and ``card.md``, which says how it was made and what it is not.
 """
 

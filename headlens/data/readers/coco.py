@@ -95,7 +95,7 @@ def _shapes(annotation: Mapping[str, Any]) -> list[Shape]:
 
 
 class _Files:
-    """Where the images of a COCO file are: beside it, or in the folder in which most of them are found."""
+    """Where the images of a COCO file are: next to it, or in the folder in which most of them are found."""
 
     def __init__(self, root: Root, listing: Path, names: Sequence[str]) -> None:
         self.paths = Paths(root, names)

@@ -1,4 +1,4 @@
-"""What a folder of images holds: images, and masks, in folders called so or beside their images."""
+"""What a folder of images holds: images, and masks, in folders called so or next to their images."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def masks_among(files: Sequence[Path]) -> list[Path]:
 
 
 def is_truth(folder: Path) -> bool:
-    """Whether it is called as folders of masks are: what is in it shows no flaw, but where one is."""
+    """Whether it is called as folders of masks are: what is in it shows no anomaly, but where one is."""
     return folder.name.lower() in _TRUTH
 
 

@@ -1,4 +1,4 @@
-"""Pictures in one folder for each family, and their masks: in folders of masks, or right beside them."""
+"""Images in one folder for each family, and their masks: in folders of masks, or right beside them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def truth_of(root: Root, *at: Path) -> Path | None:
     """The only folder of masks in one of these folders.
 
     Raises:
-        DataError: there are several with pictures in them.
+        DataError: there are several with images in them.
     """
     truths = [folder for outer in at for folder in root.folders(outer) if is_truth(folder)]
     filled = [folder for folder in truths if any(root.below(folder))]
@@ -69,11 +69,11 @@ def refuse_below(root: Root, family: Path, folders: Sequence[Path]) -> None:
 
 
 def of_families(root: Root, families: Sequence[Family], category: str) -> Iterator[Record]:
-    """One record for each picture.
+    """One record for each image.
 
-    Its mask lies beside it (``003.png``, ``003_mask.png``), in the folder of the shared masks that is called as the
-    family, or among the shared masks themselves. Those are tried for anomalous pictures first, as normal ones of the
-    same names need none; a mask that could be that of several pictures is that of none. A folder called as a picture is
+    Its mask lies next to it (``003.png``, ``003_mask.png``), in the folder of the shared masks that is called as the
+    family, or among the shared masks themselves. Those are tried for anomalous images first, as normal ones of the
+    same names need none; a mask that could be that of several images is that of none. A folder called as an image is
     one mask in parts, as in MVTec LOCO.
     """
     mask_of: dict[Path, Path | MaskSource] = {}

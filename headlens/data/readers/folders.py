@@ -84,7 +84,7 @@ def bmad(root: Root, at: Path) -> Iterator[Record]:
 # images/, masks/
 def _pairs(root: Root, at: Path) -> list[tuple[Path, Path, str]]:
     """Folders ``images`` and ``masks``, or ``test-image`` and ``test-mask``, and the like, and the split of each."""
-    found = []
+    pairs = []
     for split, outer in [("test", root.path), *_splits(root, root.path)]:
         folders = [folder for folder in root.folders(outer) if root.images(folder)]  # also labels/ of text is about
         for word, images in _by_word(IMAGE_FOLDER, folders).items():
@@ -94,17 +94,17 @@ def _pairs(root: Root, at: Path) -> list[tuple[Path, Path, str]]:
                     names = f"{outer}: " + " and ".join(folder.name for folder in several)
                     raise DataError(f"{names} can both be meant by images/ and masks/; move the others elsewhere")
             if masks:
-                found.append((images[0], masks[0], split_of(word) or split))
-    return found
+                pairs.append((images[0], masks[0], split_of(word) or split))
+    return pairs
 
 
 def _by_word(pattern: re.Pattern[str], folders: list[Path]) -> dict[str, list[Path]]:
     """Folders whose names fit, by the split in front of them."""
-    found: dict[str, list[Path]] = {}
+    by_word: dict[str, list[Path]] = {}
     for folder in folders:
         if match := pattern.fullmatch(folder.name):
-            found.setdefault((match[1] or "").lower(), []).append(folder)
-    return found
+            by_word.setdefault((match[1] or "").lower(), []).append(folder)
+    return by_word
 
 
 @layout("pairs", "images/ and masks/, matched by name", _pairs)
@@ -117,14 +117,14 @@ def pairs(root: Root, at: Path) -> Iterator[Record]:
 # ISBI2016_ISIC_Part1_Test_Data, ISBI2016_ISIC_Part1_Test_GroundTruth
 def _isic_folders(root: Root, at: Path) -> list[tuple[Path, Path, str]]:
     """``…ISIC…_GroundTruth``, and ``…_Data`` or ``test`` next to it."""
-    found = []
+    pairs = []
     for truth in root.folders(root.path):
         prefix = truth.name.lower().removesuffix("groundtruth")
         if "isic" in prefix and prefix != truth.name.lower():
             split = "train" if "train" in prefix else "valid" if "valid" in prefix else "test"
             if images := root.find(root.path, f"{prefix}data", f"{prefix}input", split):
-                found.append((images, truth, split))
-    return found
+                pairs.append((images, truth, split))
+    return pairs
 
 
 @layout("isic", "ISIC: …_Data and …_GroundTruth", _isic_folders, "medical")

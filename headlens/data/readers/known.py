@@ -1,4 +1,4 @@
-"""What is known of public data sets by the names of their folders: the domain, and what the pictures show."""
+"""What is known of public data sets by the names of their folders: the domain, and what the images show."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def domain_of(categories: Iterable[str]) -> str:
     """
     from headlens.data.procedural.catalogue import CATEGORIES
 
-    painted = {name: category.domain for name, category in CATEGORIES.items()}
+    generated = {name: category.domain for name, category in CATEGORIES.items()}
     named = {*categories} - _EITHER
-    found = {"industrial" if _INDUSTRIAL.fullmatch(name) else painted.get(name, "") for name in named} - {""}
-    return found.pop() if len(found) == 1 else ""
+    domains = {"industrial" if _INDUSTRIAL.fullmatch(name) else generated.get(name, "") for name in named} - {""}
+    return domains.pop() if len(domains) == 1 else ""

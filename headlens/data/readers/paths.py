@@ -62,8 +62,8 @@ class Paths:
         climbing = ".." in parts
         if not (absolute or climbing) and (not parts or os.path.lexists(self.root.path / parts[0])):
             return []
-        own = {self.root.path.absolute().name, Path(self.root.real).name}
-        lengths = {n for n, part in enumerate(parts[:-1], 1) if part in own}
+        names = {self.root.path.absolute().name, Path(self.root.real).name}
+        lengths = {n for n, part in enumerate(parts[:-1], 1) if part in names}
         if absolute and not climbing:  # a file's name alone is not enough to know it by
             lengths |= {*range(1, len(parts) - 1)}
         return sorted(n for n in lengths if ".." not in parts[n:])

@@ -81,7 +81,7 @@ class Root:
         refuse: called with a ``DataError`` for everything that is left out; by default it is raised. ``tell`` is the
             same for what stops nothing: by default nobody hears of it.
         follow_links: whether links may lead out of the folder, as in stores that keep files elsewhere (DVC, git-annex).
-        max_pixels: pictures with more are not read.
+        max_pixels: images with more are not read.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Root:
     ) -> None:
         self.path, self.follow_links, self.max_pixels = path, follow_links, max_pixels
         self.refuse, self.tell = refuse or _raise, refuse or _pass
-        self.unpaired: list[Path] = []  # masks that no picture was found for
+        self.unpaired: list[Path] = []  # masks that no image was found for
         self.left: list[Path] = []  # folders of images that a reader leaves out on purpose
         self.notes: list[str] = []  # what users should know of how the set was read
         self.real = os.path.realpath(path)
@@ -119,7 +119,7 @@ class Root:
         return [path for path in self._look(at)[1] if path.suffix.lower() in suffixes]
 
     def images(self, at: Path) -> list[Path]:
-        """Pictures in ``at`` by name."""
+        """Images in ``at`` by name."""
         return self.files(at, *SUFFIXES)
 
     def split_of(self, path: Path) -> str:
@@ -136,7 +136,7 @@ class Root:
         return self._stems[at].get(path.stem)
 
     def below(self, at: Path) -> Iterator[Path]:
-        """Pictures in ``at`` and in all folders of it, however deep."""
+        """Images in ``at`` and in all folders of it, however deep."""
         return (image for folder in self.walk(at) for image in self.images(folder))
 
     def walk(self, at: Path, without: Callable[[Path], Sequence[Path]] = lambda folder: ()) -> Iterator[Path]:
