@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from headlens.backbone import VisionPlan
 from headlens.data import Preprocess
 from headlens.data.procedural import World
-from headlens.detectors.methods.headclip import Features
 from headlens.heads import Head, clean_forward, gate_gradients, heads_of, single_heads, source_maps
 from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.importance import target
@@ -44,7 +46,7 @@ def test_3_4_and_6_parts_are_the_residual_streams_the_embedding_and_the_margins(
     assert (detector.head_weights()["local"][5:] != 1).all()
     _, cache = cached(detector, images)
     close(clean.x[23], cache["resid_pre", 23])
-    for tap in detector.config.taps:
+    for tap in detector.plan.taps:
         close(clean.y[tap], cache[f"blocks.{tap}.hook_local_resid_post"])
         close(tap_parts(clean, tap).total, clean.margins.taps[tap])
     prediction = hooked(detector, images, [])
@@ -64,7 +66,6 @@ def test_5_attention_rows_sum_to_one_and_source_maps_to_heads_parts(detector, im
 def test_7_five_ways_to_switch_a_head_off(detector, images, clean):
     variants = single_heads(SOME)
     wavefront = measure(clean, [*variants, *single_heads(heads_of(detector, [4, 12], [0, 1]))])
-    vision, text = detector.backbone.vision, detector.text()[0]
     for row, (head, variant) in enumerate(zip(SOME, variants, strict=True)):
         by_hook = naive(detector, images, variant, "zero")
         restarted = measure(clean, [variant])
@@ -73,10 +74,10 @@ def test_7_five_ways_to_switch_a_head_off(detector, images, clean):
         weights = {stream: torch.ones(24, 16, dtype=torch.float64) for stream in ("global", "local")}
         weights["local"] = detector.head_weights()["local"].double().clone()
         weights[head.stream][head.layer, head.head] = 0
-        ways = []
-        for options in ({"head_weights": detector.head_weights(), "gates": gates}, {"head_weights": weights}):
-            out = vision(images, taps=detector.config.taps, local=detector.plan.local, **options)
-            ways.append(detector.score(Features(out.embedding, out.patches, (56, 56)), text))
+        reading = detector.reading(images)
+        weighed = replace(reading, plan=replace(reading.plan, head_weights=weights))
+        outputs = detector.see(images, reading, gates), detector.see(images, weighed)
+        ways = [detector.score(reading.margins(reading.features(out)), (56, 56)) for out in outputs]
         for way in ways:
             close(way.image_margin, by_hook.image_margin)
             close(way.anomaly_map, by_hook.anomaly_map)
@@ -116,9 +117,10 @@ def test_10_and_11_nothing_ablated_nothing_changed_and_images_are_by_themselves(
     plain = vision(images)
     ones = {"global": torch.ones(24, 16), "local": torch.ones(24, 16)}
     gates = {stream: torch.ones(1, 24, 16) for stream in ones}
-    weighed = vision(images, taps=(23,), local=detector.plan.local, head_weights=ones, gates=gates)
+    plan = VisionPlan((23,), detector.plan.local)
+    weighed = vision(images, replace(plan, head_weights=ones), gates=gates)
     close(weighed.embedding, plain.embedding)
-    close(weighed.patches[23], vision(images, taps=(23,), local=detector.plan.local).patches[23])
+    close(weighed.patches[23], vision(images, plan).patches[23])
     nothing = respond(clean, [Variant("none", ())])
     close(nothing.image[0], clean.margins.image)
     close(nothing.taps[23][0], clean.margins.taps[23])
