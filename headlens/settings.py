@@ -33,7 +33,7 @@ class Settings:
         """From a table of ``config.toml``.
 
         Raises:
-            ConfigError: a field that does not exist, or must be there and is not, or a value of another type.
+            ConfigError: a field that does not exist, one that is missing, or a value of another type.
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__} is read from a table, not from {reprlib.repr(values)}")
@@ -42,7 +42,7 @@ class Settings:
             raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; there are {', '.join(known)}")
         given = {*values, *(field.name for field in fields(cls) if field.default is not MISSING)}  # type: ignore[arg-type]
         if absent := [name for name in known if name not in given]:
-            raise ConfigError(f"{cls.__name__} has no {absent[0]}; it has {', '.join(known)}")
+            raise ConfigError(f"{cls.__name__} needs {absent[0]}; its fields are {', '.join(known)}")
         return cls(**values)
 
     def table(self) -> dict[str, Any]:

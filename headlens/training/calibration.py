@@ -48,7 +48,7 @@ def calibrate(
 
 
 def best_threshold(scores: Tensor, labels: Tensor) -> float | None:
-    """The score, halfway between two neighbours, above which calling an image anomalous has the highest F1.
+    """The score, halfway between two neighbours or below the lowest, above which calling an image anomalous has the highest F1.
 
     Args:
         scores: [B], higher is more anomalous.
@@ -70,5 +70,6 @@ def best_threshold(scores: Tensor, labels: Tensor) -> float | None:
     f1 = 2 * hits / (count + labels.sum())
     f1[:-1][scores[:-1] == scores[1:]] = -1  # a threshold cannot part equal scores
     best = int(f1.argmax())
-    below = scores[best + 1] if best + 1 < len(scores) else scores[best]
-    return round(float((scores[best] + below) / 2), 6)
+    below = scores[best + 1] if best + 1 < len(scores) else scores[best] - scores[best].abs()
+    middle = float((scores[best] + below) / 2)
+    return round(middle, 6) if below < round(middle, 6) < scores[best] else middle  # scores may be closer than that

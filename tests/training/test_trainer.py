@@ -388,6 +388,21 @@ def test_half_precision_trains_and_is_calibrated_in_full(changes, clip, pictures
     assert card["threshold"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-7, -10.0])
+def test_no_threshold_does_better(scale):
+    """Also of scores that are closer than it is rounded, and where all images are best called anomalous."""
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        scores, labels = scale * torch.rand(9, generator=generator), torch.rand(9, generator=generator) < 0.6
+        if labels.unique().numel() < 2:
+            continue
+
+        limits = torch.tensor([best_threshold(scores, labels.long()), -1e9, *scores.tolist()], dtype=torch.float64)
+        above = scores.double() > limits[:, None]
+        f1 = 2 * (above & labels).sum(1) / (above.sum(1) + labels.sum())
+        assert f1[0] == f1.max()
+
+
 def test_other_pictures_are_another_run(clip, pictures, headclip, tmp_path):
     about = {"painted": {"seed": 0}}
     with pytest.raises(KilledError):

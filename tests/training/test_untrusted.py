@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from hashlib import sha256
 from pathlib import Path
@@ -78,6 +79,16 @@ HOSTILE = {  # what is done to the folder, and what its error says
     "many deep prompts": (lambda f: agreed(f, "detector", deep=10**9), "config.toml: deep is 1000000000, but the"),
     "a size": (lambda f: agreed(f, "training", size=100_000), "config.toml: size is 100000: images have 14 px"),
     "an image size": (lambda f: agreed(f, "backbone", image_size=[10**9, 224]), "image_size is 1000000000: images"),
+    "half a size": (lambda f: agreed(f, "backbone", image_size=[224]), r"image_size is \[224\]; it is a list of 2"),
+    "a rule": (lambda f: agreed(f, "backbone", position_rule="day"), "config.toml: position_rule is 'day'; it can"),
+    "no weights": (
+        lambda f: written(f, config=FILES["config.toml"].replace(b"weights =", b"weight =")),
+        "config.toml: BackboneTable has no field 'weight'; there are name, weights",
+    ),
+    "less of a backbone": (
+        lambda f: written(f, config=re.sub(rb"(?m)^weights =.*\n", b"", FILES["config.toml"])),
+        "config.toml: BackboneTable needs weights; its fields are name, weights",
+    ),
     "a tap": (lambda f: agreed(f, "detector", taps=[99]), "config.toml: block 99 does not exist: mini has 24"),
     "a negative tap": (lambda f: agreed(f, "detector", taps=[-1]), r"config.toml: taps is \(-1,\), which makes no"),
     "a wide blur": (lambda f: agreed(f, "detector", sigma=1e9), "config.toml: sigma is 1000000000.0, which makes no"),
