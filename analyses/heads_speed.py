@@ -23,8 +23,8 @@ from headlens.detectors import Detector, build
 from headlens.heads import clean_forward, gate_gradients, heads_of, single_heads
 from headlens.heads.ablation import DEFAULT_METRICS
 from headlens.heads.direct import image_parts, tap_parts
+from headlens.heads.effects import category_effects, truths_of
 from headlens.heads.measuring import measure
-from headlens.heads.summary import category_effects, known_of
 from headlens.heads.variants import Variant
 
 
@@ -63,7 +63,15 @@ def share(detector: Detector, args: argparse.Namespace) -> str:
     grids = scores.pop("patch_map")
     start = time.perf_counter()
     category_effects(
-        detector, known_of(part), scores, DEFAULT_METRICS, 200, 0, args.size, lambda at: grids[:, list(at)]
+        detector,
+        part.records,
+        truths_of(part),
+        scores,
+        DEFAULT_METRICS,
+        200,
+        0,
+        args.size,
+        lambda at: grids[:, list(at)],
     )
     return f"{(time.perf_counter() - start) / swept:.3f}"
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -30,9 +30,6 @@ from headlens.predict import Image, as_bytes
 from headlens.printing import reason
 from headlens.provenance import computed, detector_provenance
 from headlens.results import Result, ordered, save_arrays
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Region = np.ndarray | Tensor
 ARRAYS = ("map", "images", "anomaly_map", "region", "native")
@@ -78,7 +75,7 @@ class Attribution(Result):
         about = f"Baseline {of}: {BASELINES[of]}" if of else "Without a baseline"
         return [html.figure(self.plot()[0], "image, anomaly map and attribution"), html.table(self.frame, about)]
 
-    def plot(self, ax: Any = None, image: int = 0, mask: np.ndarray | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, image: int = 0, mask: np.ndarray | None = None) -> tuple[plots.Figure, Any]:
         """One image, its anomaly map and its attribution, red where it speaks for the target, blue against.
 
         A quantity without a sign, such as positive gradients, is shown from 0 up.

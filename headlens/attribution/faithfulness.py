@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -29,9 +29,6 @@ from headlens.heads.images import Images
 from headlens.metrics import PerImage, Truth
 from headlens.provenance import computed, provenance
 from headlens.results import Result, ordered
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MEASURES = ("deletion", "insertion", "pointing", "aupro", "infidelity", "sensitivity", *CHECKS)
 """All that can be measured; the last two are rank correlations, see ``headlens.attribution.sanity``."""
@@ -61,7 +58,7 @@ class Faithfulness(Result):
         about = "Means over images; low is better but for insertion, pointing and aupro"
         return [html.table(table.reindex(order)[metrics].reset_index(), about, most=len(METHODS))]
 
-    def plot(self, ax: Any = None, metric: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None) -> tuple[plots.Figure, Any]:
         """One measure of every method, with its interval; each domain has a colour.
 
         Args:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import pandas as pd
 import torch
@@ -16,24 +17,28 @@ from headlens.backbone.plan import STREAMS
 from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError
-from headlens.heads.clean import CleanRun, clean_forward
-from headlens.heads.effects import check_metrics
+from headlens.heads.clean import CleanRun, Targets, clean_forward
+from headlens.heads.effects import (
+    category_effects,
+    check_metrics,
+    images_frame,
+    keys_of,
+    packed,
+    summarised,
+    truths_of,
+    unpacked,
+)
 from headlens.heads.exactness import check_follows, check_unhooked
 from headlens.heads.images import categories
-from headlens.heads.measures import Targets
 from headlens.heads.measuring import PROBES, measure
 from headlens.heads.replacement import Replacements
 from headlens.heads.response import Kind
-from headlens.heads.store import PatchMaps, alone
-from headlens.heads.summary import category_effects, images_frame, keys_of, known_of, packed, summarised, unpacked
+from headlens.heads.store import alone
 from headlens.heads.sweep import finite, sweep
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
 from headlens.parallel import Arrays
-from headlens.results import Result
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from headlens.results import Result, save_frame
 
 KINDS = ("zero", "mean", "resample", "revert")
 Text = Literal["held", "follows"]
@@ -56,7 +61,6 @@ class Ablation(Result):
     """
 
     TABLES: ClassVar = ("summary",)
-
     summary: pd.DataFrame
 
     def means(self, metric: str) -> pd.DataFrame:
@@ -82,7 +86,7 @@ class Ablation(Result):
         )
         return [html.table(rows, about)]
 
-    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
         """Effects as a figure; see ``headlens.plots.ablation``."""
         means = self.summary[self.summary["category"] == MEAN]
         fig, axes = plots.ablation(means, ax, metric, stream)
@@ -90,9 +94,8 @@ class Ablation(Result):
 
     def save(self, path: str | Path) -> Path:
         """As ``Result.save``. Parquet and CSV have the summary in a second file, Markdown and LaTeX are the summary."""
-        path = Path(path)
-        if path.suffix in (".md", ".tex"):
-            return Result(self.summary, self.provenance).save(path)
+        if Path(path).suffix in (".md", ".tex"):
+            return save_frame(Path(path), self.summary, self.provenance)
         return super().save(path)
 
 
@@ -132,14 +135,12 @@ def ablate(
         seed: of donors and of the bootstrap.
         metrics: names of ``headlens.metrics.table``.
         replicates: of the bootstrap.
-        size: images are resized to this square; the detector's own size when None.
-        batch: images at once.
+        size, batch, progress: as in ``contributions``.
         budget: bytes that ablated variants may take while a block is run; None chooses by the device.
-        precision: see ``headlens.precision``; as the backbone was loaded when None. The noise floor is that of the
-            precision: where effects come near it, choose a finer one.
-        out: a folder for finished batches: a sweep that was killed goes on from there, and ends with the same bits.
-            Patch maps then wait there; else in memory, V N rows columns float32 of them, if pixel metrics are asked.
-        progress: called with the number of images after every batch (of every rank's).
+        precision: as in ``contributions``. The noise floor is that of the precision: where effects come near it, choose
+            a finer one.
+        out: as in ``contributions``; what goes on ends with the same bits. Patch maps then wait there; else in memory,
+            V N rows columns float32 of them, if pixel metrics are asked.
 
     Raises:
         ShapeError: heads that do not exist.
@@ -187,7 +188,7 @@ def ablate(
         precision=precision,
         out=out,
         progress=progress,
-        truth=lambda part: packed(known_of(part)),
+        truth=lambda part: packed(truths_of(part)),
         waits=("patch_map",),
         seed=seed,
         kind=kind,
@@ -197,14 +198,16 @@ def ablate(
         budget=budget,
         pixel_metrics=pixels,
     )
-    known = [image for part in swept.parts for image in unpacked(part.records, part.arrays)]
+    truths = [truth for part in swept.parts for truth in unpacked(part.arrays)]
     scores = {name: swept.joined(name) for name in _SCORES}
     scores["joint_margin"] = detector.scoring.joint_margin(scores["joint_score"])
     keys = keys_of(every, kind)
     about = swept.provenance | {"reference_skipped": replacements.unread(), "replicates": replicates}
-    frame = images_frame(data, known, keys, scores)
-    maps = PatchMaps(swept.store, swept.parts).of if pixels else None
-    by_category = category_effects(detector, known, scores, metrics, replicates, seed, about["size"], maps)
+    frame = images_frame(data, swept.records, keys, scores)
+    maps = partial(swept.of_images, "patch_map") if pixels else None
+    by_category = category_effects(
+        detector, swept.records, truths, scores, metrics, replicates, seed, about["size"], maps
+    )
     return Ablation(frame, about, summarised(data, keys, by_category))
 
 

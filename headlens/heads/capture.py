@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,9 +36,6 @@ from headlens.heads.sweep import finite, sweep
 from headlens.parallel import Arrays
 from headlens.precision import wide
 from headlens.results import made_by, parquet, per_image, read_parquet, write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _KEYS = ["metric", "stream", "layer", "head"]
 
@@ -97,7 +94,7 @@ class Capture:
         facts = {"made by": made_by(self.provenance), "folder": self.folder.name, "files": len(self.files)}
         return html.card("Capture", facts, html.table(read_parquet(self.files[0])[0], "Of the first file"))
 
-    def plot(self, ax: Any = None, metric: str = "entropy", stream: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, metric: str = "entropy", stream: str | None = None) -> tuple[plots.Figure, Any]:
         """The mean of one quantity as a grid.
 
         Args:
@@ -166,10 +163,8 @@ def capture(
         detector: whose heads; a run's, too.
         data: which images.
         out: a folder for the files; what was killed goes on from there.
-        size: images are resized to this square; the detector's own size when None.
+        size, precision, progress: as in ``contributions``.
         batch: images at once. Attention matrices are held for one image and layer at a time.
-        precision: see ``headlens.precision``; as the backbone was loaded when None.
-        progress: called with the number of images after every batch (of every rank's).
 
     Raises:
         ConfigError: a hook that would not be called; an unknown precision.

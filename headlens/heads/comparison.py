@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 
 from headlens import html, plots
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, HasDetector
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.importance import Importance
 from headlens.heads.permutation import agreement, differences, kendall, overlap, spearman
@@ -25,9 +24,7 @@ from headlens.results import Result, ordered
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from matplotlib.figure import Figure
-
-    Item: TypeAlias = "TrainedRun | Detector | Importance | pd.DataFrame"
+    Item: TypeAlias = "HasDetector | Detector | Importance | pd.DataFrame"
 
 KEYS = ["stream", "layer", "head"]
 NEUTRAL = {"weight": 1.0, "importance": 0.0, "value": 0.0}
@@ -35,23 +32,6 @@ NEUTRAL = {"weight": 1.0, "importance": 0.0, "value": 0.0}
 LABELS = {"weight": "head weight", "importance": "importance (mean head = 1)", "value": "value"}
 _TAKEN = {*KEYS, "name", "size", "difference", "error", "p", "q_own", "q", "significant"}
 _SURE = 0.05  # p of the contrast up to which domains are said to agree less than seeds
-
-
-@runtime_checkable
-class TrainedRun(Protocol):
-    """What is asked of a run: its detector, and what was written down about it."""
-
-    @property
-    def detector(self) -> Detector:
-        """Whose head weights are compared."""
-
-    @property
-    def folder(self) -> Path:
-        """Whose name it is called by."""
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """Of ``card.json``: what was learned, by its hash, and on which images."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +48,6 @@ class Comparison(Result):
     """
 
     TABLES: ClassVar = ("agreement",)
-
     agreement: pd.DataFrame
 
     @property
@@ -96,7 +75,7 @@ class Comparison(Result):
             html.table(self.strongest[columns], "Heads, the smallest q first"),
         ]
 
-    def plot(self, ax: Any = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None) -> tuple[plots.Figure, Any]:
         """Both domains and their difference side by side, a row for each stream.
 
         Args:
@@ -212,8 +191,9 @@ def _sources(items: Sequence[Item], domain: str) -> list[_Source]:
             sources.append(_Source("value", item, {}, {"name": name}))
         elif isinstance(item, Detector):
             sources.append(_of_detector(item, {"name": name, "sha256": learned_sha256(item)}))
-        elif isinstance(item, TrainedRun):
-            sources.append(_of_run(item))
+        elif hasattr(item, "card") and hasattr(item, "folder"):  # a run, and what was written down about it
+            about = {"name": item.folder.name, "sha256": item.card.get("model_sha256")}
+            sources.append(_of_detector(item.detector, {**about, "trained_on": item.card.get("trained_on")}))
         else:
             raise ConfigError(
                 f"{domain}: {type(item).__name__} is no run; give headlens.runs, detectors, importance or frames"
@@ -221,11 +201,6 @@ def _sources(items: Sequence[Item], domain: str) -> list[_Source]:
     if not sources:
         raise ConfigError(f"{domain}: no run; give at least one, and three for intervals")
     return sources
-
-
-def _of_run(run: TrainedRun) -> _Source:
-    about = {"name": run.folder.name, "sha256": run.card.get("model_sha256"), "trained_on": run.card.get("trained_on")}
-    return _of_detector(run.detector, about)
 
 
 def _of_detector(detector: Detector, about: dict[str, Any]) -> _Source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,9 +25,6 @@ from headlens.heads.sweep import finite, sweep
 from headlens.heads.variants import names_of
 from headlens.parallel import Arrays
 from headlens.results import Result, per_image
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Contributions(Result):
         title = f"What heads write into the image margin (logits), the widest apart first. {self.held}"
         return [html.table(rows, title)]
 
-    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
         """Separation by every head as a grid, of one margin; its mean part where no image is labelled.
 
         Args:

@@ -273,14 +273,12 @@ def source_maps(clean: CleanRun, layer: int) -> Tensor:
     with full_precision(read.rest.device):
         reached, _ = _walk(clean, read)
         check_reached(reached, "global", layer)
-        covector = reached["global", layer]
-        by_channel = torch.einsum("hdm,bm->bhd", wide(block.attn.W_O), covector.direction[:, 0])
-        by_channel = by_channel * covector.scale[..., None]
     q, k, v = block.attn.project(block.ln1(clean.x[layer]), hooked=False)
     asking = q[:, :1] if attention == ("qk",) else q  # other matrices need every token
     pattern = wide(block.attn.pattern(asking, k, v, attention))[:, :, 0]  # (B, H, T)
-    weight = wide(clean.weights["global"][layer])[:, None]
-    return pattern * torch.einsum("bthd,bhd->bht", wide(v), by_channel) * weight
+    with full_precision(read.rest.device):
+        of_values = reached["global", layer].of_heads(v, block.attn.W_O)  # (B, T, H)
+    return pattern * (of_values * wide(clean.weights["global"][layer])).mT
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -30,9 +30,6 @@ from headlens.heads.variants import heads_of, names_of, stream_layers
 from headlens.parallel import Arrays
 from headlens.precision import repeatable, wide
 from headlens.results import Result, per_image
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TARGETS = ("image_margin", "joint_margin", "joint_score")
 
@@ -62,10 +59,8 @@ def target(
     margins = reading.margins(reading.features(detector.see(images, reading, gates)))
     if name == "image_margin":
         return margins.image
-    size, scoring = (images.shape[2], images.shape[3]), detector.scoring
-    maps = scoring.enlarge(scoring.patch_maps(margins.taps, detector.backbone.vision.grid(*size)), size)
-    score = scoring.joint(margins.image, maps)
-    return score if name == "joint_score" else scoring.joint_margin(score)
+    score = detector.score(margins, (images.shape[2], images.shape[3])).joint_score
+    return score if name == "joint_score" else detector.scoring.joint_margin(score)
 
 
 def _check_target(name: str) -> None:
@@ -114,7 +109,7 @@ class Importance(Result):
         rows = rows.assign(head=names_of(rows))[["head", "metric", "importance", "signed", "relative"]]
         return [html.table(rows, "Means over images, the most important first")]
 
-    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
         """``I`` of every head as a grid.
 
         Args:
@@ -162,12 +157,8 @@ def importance(
         detector: whose heads; a run's, too.
         data: which images.
         metrics: targets, some of ``TARGETS``.
-        size: images are resized to this square; the detector's own size when None.
-        batch: images at once.
-        precision: see ``headlens.precision``; as the backbone was loaded when None.
+        size, batch, precision, out, progress: as in ``contributions``.
         deterministic: the same bits every time on CUDA, too; see ``headlens.precision.repeatable``.
-        out: a folder for finished batches: what was killed goes on from there.
-        progress: called with the number of images after every batch (of every rank's).
 
     Raises:
         ConfigError: an unknown target or precision; float16.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,6 @@ from headlens.predict import Image, as_bytes
 from headlens.provenance import detector_provenance
 from headlens.results import Result, beside, read_parquet, write
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 _PEAK = 0.05  # of the patches are the peak: those where the margin is highest
 
 
@@ -46,7 +43,6 @@ class MapParts(Result):
     """
 
     TABLES: ClassVar = ("shares",)
-
     shares: pd.DataFrame
     image: np.ndarray
 
@@ -79,7 +75,7 @@ class MapParts(Result):
         image = read_image(path.with_name(f"{path.stem}.picture.png")).permute(1, 2, 0).numpy()
         return cls(*read_parquet(path), read_parquet(beside(path, "shares"))[0], image)
 
-    def plot(self, ax: Any = None, top: int = 4) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, top: int = 4) -> tuple[plots.Figure, Any]:
         """The image, its margin map, and the ``top`` heads of each sign, over their own means; the peak is outlined.
 
         Args:
@@ -184,20 +180,15 @@ def map_parts(
     shares = pd.DataFrame(list(heads), columns=["stream", "layer", "head"])
     shares = shares.assign(peak=(values[:, peak].mean(1) - values.mean(1)).numpy())
     rows, columns = np.divmod(np.arange(values.shape[1]), clean.grid[1])
-    every = [*heads, None]
-    frame = pd.DataFrame(
-        {
-            "stream": np.repeat([head and head.stream for head in every], len(rows)),
-            "layer": pd.array(np.repeat([head and head.layer for head in every], len(rows)), dtype="Int64"),
-            "head": pd.array(np.repeat([head.head if head else None for head in every], len(rows)), dtype="Int64"),
-            "kind": np.repeat(["head" if head else "rest" for head in every], len(rows)),
-            "metric": "tap_margin" if tap is None else f"tap_margin_{tap}",
-            "row": np.tile(rows, len(every)),
-            "column": np.tile(columns, len(every)),
-            "value": torch.cat([values, (total - values.sum(0))[None]]).flatten().numpy(),
-        }
+    every = [*((*head, "head") for head in heads), (None, None, None, "rest")]
+    keys = pd.DataFrame(every, columns=["stream", "layer", "head", "kind"]).astype({"layer": "Int64", "head": "Int64"})
+    frame = keys.loc[keys.index.repeat(len(rows))].assign(
+        metric="tap_margin" if tap is None else f"tap_margin_{tap}",
+        row=np.tile(rows, len(every)),
+        column=np.tile(columns, len(every)),
+        value=torch.cat([values, (total - values.sum(0))[None]]).flatten().numpy(),
     )
     native = list(given.shape[1:])
     about = {"what": "map parts", "picture": shown, "native": native, "tap": tap, "size": preprocess.size}
     about = detector_provenance(detector, **about, held=held(detector))
-    return MapParts(frame, about, shares, seen.permute(1, 2, 0).numpy())
+    return MapParts(frame.reset_index(drop=True), about, shares, seen.permute(1, 2, 0).numpy())

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from headlens.detectors.scoring import Margins
 from headlens.heads import closed_form
-from headlens.heads.clean import CleanRun
-from headlens.heads.measures import Targets, targets
+from headlens.heads.clean import CleanRun, Targets, targets
 from headlens.heads.response import Kind, Replacement, begin_of, respond
 from headlens.heads.variants import Variant
 

@@ -18,7 +18,6 @@ from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -43,10 +42,6 @@ from headlens.heads.variants import Head, check_variants, heads_of, names_of, si
 from headlens.parallel import Arrays
 from headlens.precision import full_precision, wide
 from headlens.results import Result, ordered
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _DRAWS = 20
 _MOMENTS = ("count", "mean", "scatter")
@@ -84,7 +79,7 @@ class Naming(Result):
             html.table(last.reset_index(), "Heads that write most first; beats near 0.5 means: no better than chance")
         ]
 
-    def plot(self, ax: Axes | None = None, most: int = 6) -> tuple[Figure, Axes]:
+    def plot(self, ax: plots.Axes | None = None, most: int = 6) -> tuple[plots.Figure, plots.Axes]:
         """Phrases of the ``most`` heads that write most; see ``headlens.plots.names``."""
         fig, axes = plots.names(self.frame, ax, most=most)
         return (plots.signed(fig, self.made_by) if ax is None else fig), axes
@@ -123,12 +118,8 @@ def name_heads(
         pool: phrases; the built-in ones when None. Those that the backbone cannot have learnt are left out.
         phrases: how many for each head, at most.
         seed: of the random mixtures that say what chance explains.
-        size: images are resized to this square; the detector's own size when None.
-        batch: images at once.
-        precision: see ``headlens.precision``; as the backbone was loaded when None.
-        out: a folder for finished batches: what was killed goes on from there. A batch takes 34 kB for each head that
-            has 64 channels.
-        progress: called with the number of images after every batch (of every rank's).
+        size, batch, precision, out, progress: as in ``contributions``; in ``out`` a batch takes 34 kB for each head
+            that has 64 channels.
 
     Raises:
         ShapeError: no head, one twice, or one that does not exist; fewer than one phrase a head.

@@ -78,24 +78,11 @@ def words(text: str) -> set[str]:
 
 @cache
 def caption_words(name: str = "mini") -> frozenset[str]:
-    """All words of the captions that an embedded backbone was trained on.
+    """All words of the captions that an embedded backbone was trained on; they ship with its weights.
 
-    Categories that were kept from it and flaws that were held out have never been named to it.
+    Categories that were kept from it and anomalies that were held out have never been named to it.
     """
-    if (listed := embedded.weights(name).with_name("words.txt")).is_file():
-        return frozenset(listed.read_text(encoding="utf-8").split())
-    from headlens.data.procedural.captions import TEMPLATES as CAPTIONS
-    from headlens.data.procedural.captions import kind, states
-    from headlens.data.procedural.catalogue import CATEGORIES, FAMILIES, FAMILY_WORDS, HELD_OUT, ROLES
-    from headlens.data.procedural.render import COLOURS, PLACES
-
-    seen = [category for name, category in CATEGORIES.items() if ROLES[name] != "unseen"]
-    flaws = {family for category in seen for family in category.flaws} - HELD_OUT
-    said = [*CAPTIONS, *COLOURS, *PLACES, "object", "an", "with", "slight", "obvious"]
-    said += [text for category in seen for text in (*category.words, kind(category))]
-    said += [text for flaw in flaws for text in FAMILY_WORDS[flaw]]
-    said += [text for domain in FAMILIES for anomalous in (False, True) for text in states(domain, anomalous)]
-    return frozenset().union(*map(words, said))
+    return frozenset(embedded.weights(name).with_name("words.txt").read_text(encoding="utf-8").split())
 
 
 def learnt(backbone: Backbone, phrases: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -112,11 +99,8 @@ def learnt(backbone: Backbone, phrases: Iterable[str]) -> tuple[list[str], list[
     if backbone.provenance.name not in embedded.NAMES:
         return phrases, []
     read = caption_words(backbone.provenance.name)
-    known = [words(phrase) <= read for phrase in phrases]
-    return (
-        [phrase for phrase, own in zip(phrases, known, strict=True) if own],
-        [phrase for phrase, own in zip(phrases, known, strict=True) if not own],
-    )
+    known = [phrase for phrase in phrases if words(phrase) <= read]
+    return known, [phrase for phrase in phrases if phrase not in known]
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import sha256
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -19,41 +20,37 @@ from headlens.heads.response import Kind, Replacement
 
 @torch.no_grad()
 def mean_heads(parts: Iterable[CleanRun]) -> dict[str, list[Tensor | None]]:
-    """Heads before weighting, averaged over images and patches, CLS kept apart: ``{stream: L tensors [1, T, H, d]}``.
+    """Heads before weighting, averaged over images and patches, CLS and extra tokens by themselves.
 
     Args:
         parts: clean runs of a reference set, of images of one size; none is kept.
 
+    Returns:
+        ``{stream: L tensors [1, T, H, d]}``.
+
     Raises:
         DataError: no part.
     """
-    sums: dict[str, list[Tensor | None]] = {}
+    sums: dict[tuple[str, int], Tensor] = {}  # over images: of CLS, of all patches, of each extra token
     images, template = 0, None
     for clean in parts:
-        found = {stream: [None if z is None else _sum(z) for z in clean.z[stream]] for stream in STREAMS}
-        sums = found if not sums else {stream: list(map(_added, sums[stream], found[stream])) for stream in STREAMS}
-        images, template = images + len(clean), clean
+        images, template, at = images + len(clean), clean, clean.patches
+        for stream, layer in product(STREAMS, range(len(clean.mid))):
+            if (z := clean.z[stream][layer]) is not None:
+                wide = z.cpu().double()  # not every device has float64
+                total = torch.cat([wide[:, :1].sum(0), wide[:, at].sum((0, 1))[None], wide[:, at.stop :].sum(0)])
+                sums[stream, layer] = sums[stream, layer] + total if (stream, layer) in sums else total
     if template is None:
         raise DataError("there is no image to take the mean of")
 
-    def mean(total: Tensor | None, z: Tensor | None) -> Tensor | None:
-        if total is None or z is None:
+    def mean(stream: str, layer: int, z: Tensor | None) -> Tensor | None:
+        if z is None:
             return None
-        patches = z.shape[1] - 1
-        rows = [total[:1] / images, (total[1:] / (images * max(1, patches))).expand(patches, -1, -1)]
-        return torch.cat(rows)[None].to(z)  # (1, T, H, d)
+        total, patches = sums[stream, layer], z[0, template.patches].shape[0]
+        patch = (total[1:2] / (images * max(1, patches))).expand(patches, -1, -1)
+        return torch.cat([total[:1] / images, patch, total[2:] / images])[None].to(z)  # (1, T, H, d)
 
-    return {stream: list(map(mean, sums[stream], template.z[stream])) for stream in STREAMS}
-
-
-def _sum(z: Tensor) -> Tensor:
-    """[B, T, H, d] to its sums over images, of CLS and of patches, [2, H, d]."""
-    wide = z.cpu().double()  # not every device has float64
-    return torch.stack([wide[:, 0].sum(0), wide[:, 1:].sum((0, 1))])
-
-
-def _added(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return None if a is None or b is None else a + b
+    return {stream: [mean(stream, *each) for each in enumerate(template.z[stream])] for stream in STREAMS}
 
 
 def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list[int]:

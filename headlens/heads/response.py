@@ -7,7 +7,7 @@ along. Given the heads of one layer this is the prefix restart of that layer; gi
 What an ablation does to one head's output, [B, T, H, d], with ``w`` its weight and ``r`` its replacement:
 
     zero     - w z            the head writes nothing
-    mean     w (r - z)        it writes what it writes on average over a reference set, CLS and patches apart
+    mean     w (r - z)        it writes what it writes on average over a reference set: CLS, patches, each extra token
     resample w (r - z)        it writes what it writes for another image
     revert   (1 - w) z        it writes what it wrote before its weight was learned
     none                      nothing is ablated, but the stream is perturbed by one more rounding: the noise floor
@@ -243,7 +243,8 @@ class _Rows:
 
     def _replace_tokens(self, tokens: Tensor) -> None:
         n_patches = self.clean.patches.stop - 1
-        rows = tokens if tokens.ndim == 2 else tokens.repeat(len(self.begins), 1, 1)[: len(self.xs)]
+        variants = len(self.xs) // self.batch
+        rows = tokens if tokens.ndim == 2 else tokens.expand(self.batch, -1, -1).repeat(variants, 1, 1)
         self.xs = replace_extra(self.xs, n_patches, rows)
         if self.ys is not None:
             self.ys = replace_extra(self.ys, n_patches, rows)

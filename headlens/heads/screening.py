@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,6 @@ from headlens.heads.importance import TARGETS, Importance
 from headlens.heads.variants import Head, single_heads
 from headlens.provenance import provenance
 from headlens.results import Result
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _REPLICATES = 1000
 
@@ -46,7 +42,6 @@ class Screen(Result):
     """
 
     TABLES: ClassVar = ("agreement",)
-
     agreement: pd.DataFrame
 
     def _parts(self) -> list[str]:
@@ -56,7 +51,7 @@ class Screen(Result):
             html.table(self.frame[columns], "The heads that were ablated"),
         ]
 
-    def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    def plot(self, ax: plots.Axes | None = None) -> tuple[plots.Figure, plots.Axes]:
         """A scatter on logarithmic scales; on the diagonal the first order is exact."""
         if self.frame.empty:
             raise ShapeError("no head to draw: the frame has no rows")

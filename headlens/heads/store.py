@@ -11,14 +11,10 @@ from contextlib import suppress
 from functools import wraps
 from hashlib import sha256
 from inspect import signature
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from headlens import parallel
 from headlens.data import Record
@@ -170,41 +166,6 @@ class Store:
         for array in arrays.values():
             digest.update(array.tobytes())
         return digest.hexdigest()
-
-
-class PatchMaps:
-    """The patch maps of a sweep, image by image: its largest part by far.
-
-    Where parts are in a folder the maps wait there, and no more than one category's are in memory: 5.5 kB for each
-    image and variant at 37 x 37 patches. Else all of them are held. Of several ranks (``headlens.parallel``) each has
-    those of the whole detector and of its share of the variants.
-
-    Args:
-        store: of the sweep's parts.
-        parts: all of them, in order.
-    """
-
-    def __init__(self, store: Store, parts: Sequence[Part]) -> None:
-        self._store, self._parts = store, parts
-        self._at = [(number, row) for number, part in enumerate(parts) for row in range(len(part.records))]
-
-    def of(self, images: Sequence[int]) -> Tensor:
-        """[V, n, rows, columns] of the images with these numbers, in rising order.
-
-        Raises:
-            RunError: a part is gone, or damaged.
-        """
-        rows = []
-        for number, places in groupby((self._at[i] for i in images), key=itemgetter(0)):
-            part = self._parts[number]
-            maps = part.arrays.get("patch_map")
-            if maps is None:
-                arrays = self._store.get(part.number, part.records)
-                if arrays is None:
-                    raise RunError(f"{self._store.folder}: part {part.number} is gone; begin again")
-                maps = parallel.current().rows(arrays["patch_map"])
-            rows.append(maps[:, [row for _, row in places]])
-        return torch.from_numpy(np.concatenate(rows, 1))
 
 
 def _short(value: object) -> str:

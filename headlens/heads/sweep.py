@@ -8,8 +8,10 @@ processes (``headlens.parallel``) share one, and the answer is the same to the b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from headlens import parallel
 from headlens.data import Batch, DataSet, Record
 from headlens.detectors.detector import Detector
 from headlens.detectors.precision import at_precision
-from headlens.errors import ConfigError
+from headlens.errors import ConfigError, RunError
 from headlens.heads.images import Images
 from headlens.heads.store import Part, Store
 from headlens.parallel import Arrays
@@ -53,6 +55,28 @@ class Swept:
     def joined(self, name: str) -> Tensor:
         """An array of all images, [V, N, ...]."""
         return torch.from_numpy(np.concatenate([part.arrays[name] for part in self.parts], 1))
+
+    def of_images(self, name: str, images: Sequence[int]) -> Tensor:
+        """Rows [V, n, ...] of n images, by their numbers in rising order, of a large array that waits.
+
+        Where parts are in a folder no more than these are in memory: of patch maps 5.5 kB for each image and variant at
+        37 x 37 patches. Of several ranks each has the first row, and its share of the others (``Ranks.rows``).
+
+        Raises:
+            RunError: a part is gone, or damaged.
+        """
+        places = [(number, row) for number, part in enumerate(self.parts) for row in range(len(part.records))]
+        pieces = []
+        for number, of_part in groupby((places[i] for i in images), key=itemgetter(0)):
+            part = self.parts[number]
+            array = part.arrays.get(name)
+            if array is None:
+                arrays = self.store.get(part.number, part.records)
+                if arrays is None:
+                    raise RunError(f"{self.store.folder}: part {part.number} is gone; begin again")
+                array = parallel.current().rows(arrays[name])
+            pieces.append(array[:, [row for _, row in of_part]])
+        return torch.from_numpy(np.concatenate(pieces, 1))
 
 
 def sweep(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -13,9 +13,6 @@ from headlens.errors import ConfigError
 from headlens.heads.variants import heads_of, names_of
 from headlens.provenance import detector_provenance
 from headlens.results import Result
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Weights(Result):
         rows = rows.assign(head=names_of(rows))[["head", "value"]].rename(columns={"value": "weight"})
         return [html.figure(self.plot()[0], "head weights"), html.table(rows, "Furthest from 1")]
 
-    def plot(self, ax: Any = None, stream: str | None = None) -> tuple[Figure, Any]:
+    def plot(self, ax: Any = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
         """The weights as a grid; red heads are turned up, blue ones down. Arguments as in ``Importance.plot``."""
         return plots.grids(self.frame, "value", ax, stream, label="head weight", centre=1, made_by=self.made_by)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from headlens.errors import ShapeError
 from headlens.predict import Image, as_bytes, predict
 from headlens.training.run import Run
 from headlens.units import with_unit
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Gallery:
@@ -89,7 +86,7 @@ class Gallery:
 
 def sheet(
     images: DataSet | Image | Sequence[Image], *, which: Sequence[int] | None = None, most: int = 5
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[plots.Figure, np.ndarray]:
     """Images side by side, their anomalies outlined where there are masks.
 
     Args:
@@ -118,7 +115,7 @@ def show(
     *,
     which: Sequence[int] | None = None,
     most: int = 5,
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[plots.Figure, np.ndarray]:
     """Images side by side, their anomalies outlined; below them their anomaly maps, with scores and decisions.
 
     Args:

@@ -25,8 +25,6 @@ from headlens.results import made_by
 from headlens.training.run import Run
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     Runs = Run | Detector | Sequence[Run | Detector]
 
 _KEPT = 4  # forwards; each keeps all streams of one image, 0.6 GB for ViT-L/14 at 518 px by their shapes
@@ -157,7 +155,9 @@ class HeadView:
         ]
         return pd.DataFrame(rows, columns=["domain", "run", "head", "value"])
 
-    def plot(self, image: int, head: Head | str, patch: tuple[int, int] | None = None) -> tuple[Figure, np.ndarray]:
+    def plot(
+        self, image: int, head: Head | str, patch: tuple[int, int] | None = None
+    ) -> tuple[plots.Figure, np.ndarray]:
         """The image and the weights of the layer; beside them, for each domain, attention above contribution.
 
         Args:

@@ -58,7 +58,7 @@ def plans(width: int):
         "replaced, with MLP": {"local": LocalStream(2, ("vv",), mode="replace", mlp=True)},
         "no local stream": {"local": None},
         "tokens": {"tokens": tokens},
-        "tokens of each image": {"tokens": {1: extra_tokens(width, 3, 2)}},
+        "tokens of each image": {"tokens": {1: extra_tokens(width, 3, 2), 3: extra_tokens(width, 1, 4)}},
         "tokens, adapters, local MLP": {"tokens": tokens, "adapters": adapters, "local": LocalStream(1, mlp=True)},
     }
 

@@ -7,6 +7,7 @@ import torch
 
 from headlens.heads.clean import clean_forward
 from headlens.heads.measuring import PROBES, measure
+from headlens.heads.replacement import mean_heads
 from headlens.heads.variants import Head, Variant, heads_of, single_heads
 from tests.heads.plans import PLANS
 
@@ -47,3 +48,12 @@ def test_the_probe_of_the_noise_floor_moves_by_rounding_alone(planned, images, n
     probed = measure(clean, [PROBES["global"], *single_heads([Head("global", 1, 0)])]).image_margin
     moved = (probed - clean.margins.image).abs()
     assert 0 < moved[0].max() < 1e-10 < moved[1].max()
+
+
+def test_extra_tokens_have_means_of_their_own(planned, images):
+    clean = clean_forward(planned("tokens"), images)
+    for layer in (2, 3):
+        z, mean = clean.z["local"][layer], mean_heads([clean])["local"][layer][0]
+        torch.testing.assert_close(mean[0], z[:, 0].mean(0))
+        torch.testing.assert_close(mean[clean.patches], z[:, clean.patches].mean((0, 1)).expand(len(mean) - 4, -1, -1))
+        torch.testing.assert_close(mean[-3:], z[:, -3:].mean(0))

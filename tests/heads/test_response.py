@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from headlens.backbone import LocalStream
-from headlens.heads.clean import clean_forward
+from headlens.heads.clean import clean_forward, targets
 from headlens.heads.closed_form import LocalTaps
 from headlens.heads.direct import tap_parts
-from headlens.heads.measures import targets
 from headlens.heads.replacement import mean_heads
 from headlens.heads.response import respond
 from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers

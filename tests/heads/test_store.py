@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from headlens.errors import RunError
-from headlens.heads.store import Part, PatchMaps, Store, discard
+from headlens.heads.store import Part, Store, discard
+from headlens.heads.sweep import Swept
 from headlens.locking import locked
 
 ABOUT = {"what": "test", "seed": 0}
@@ -157,12 +158,12 @@ def test_pipes_are_replaced_and_not_read(store):
 
 
 def test_maps_that_were_edited_while_they_waited_are_refused(store):
-    maps = PatchMaps(store, [Part(number, records, {}) for number, records in enumerate(RECORDS)])
+    swept = Swept([Part(number, records, {}) for number, records in enumerate(RECORDS)], store, {})
     expected = np.concatenate([arrays(0)["patch_map"][:, [2]], arrays(1)["patch_map"][:, [0]]], 1)
-    assert torch.equal(maps.of([2, 3]), torch.from_numpy(expected))
+    assert torch.equal(swept.of_images("patch_map", [2, 3]), torch.from_numpy(expected))
     rewritten(store.folder / "part-00001.parquet", edited)
     with pytest.raises(RunError, match=r"part-00001\.parquet"):
-        maps.of([2, 3])
+        swept.of_images("patch_map", [2, 3])
 
 
 def test_a_folder_of_parts_in_use_is_refused(store, make, pictures):
