@@ -15,8 +15,7 @@ from pathlib import Path
 from headlens.errors import ConfigError, HeadlensError
 from headlens.figures import ablation, difference, gallery, head_maps, importance, joint, layers, method, weights
 from headlens.figures.context import Domain, FigureContext
-from headlens.figures.spec import FigureSpec, RenderedFigure
-from headlens.figures.writing import check_free, save
+from headlens.figures.spec import FigureSpec, RenderedFigure, check_free, save
 from headlens.plots.style import paper
 from headlens.training.grouping import Group, grouped
 

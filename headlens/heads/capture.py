@@ -110,15 +110,8 @@ class Capture:
         if rows.empty:
             raise ConfigError(f"{metric!r} was not captured; there are {', '.join(summary['metric'].unique())}")
         centre = 0 if metric.endswith("margin") else 1 if metric == "cls_on_flaw" else None
-        return plots.grids(
-            rows,
-            "mean",
-            ax,
-            stream,
-            label=f"mean {plots.named(metric)}",
-            centre=centre,
-            made_by=made_by(self.provenance),
-        )
+        label = f"mean {plots.named(metric)}"
+        return plots.grids(rows, "mean", ax, stream, label=label, centre=centre, made_by=made_by(self.provenance))
 
     def save(self, path: str | Path) -> Path:
         """All of it as one Parquet file, batch by batch.

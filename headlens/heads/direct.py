@@ -202,14 +202,13 @@ def _before(clean: CleanRun, stream: str, layer: int) -> Tensor:
 
 def _mid(clean: CleanRun, stream: str, layer: int, tokens: slice) -> Tensor:
     """The same between attention and MLP; of the local stream it is made again."""
-    if stream == "global":
-        return clean.mid[layer][:, tokens]
-    return _into(clean, stream, layer)[:, tokens] + _attention(clean, stream, layer, tokens)
+    return clean.mid[layer][:, tokens] if stream == "global" else _attended(clean, stream, layer, tokens)
 
 
-def _attention(clean: CleanRun, stream: str, layer: int, tokens: slice) -> Tensor:
-    """What the heads of a block write together, with the bias, [B, n, D]."""
-    return clean.tower.blocks[layer].attn.out(clean.wrote(stream, layer)[:, tokens].flatten(2))
+def _attended(clean: CleanRun, stream: str, layer: int, tokens: slice) -> Tensor:
+    """A stream as it enters a block, and what the block's heads and bias write into it, [B, n, D]."""
+    heads = clean.wrote(stream, layer)[:, tokens].flatten(2)
+    return _into(clean, stream, layer)[:, tokens] + clean.tower.blocks[layer].attn.out(heads)
 
 
 def check(parts: Parts, margin: Tensor, what: str, precision: torch.dtype) -> None:
@@ -234,7 +233,7 @@ def check_streams(clean: CleanRun, precision: torch.dtype) -> None:
             adapter = clean.plan.adapter(stream, layer)
             after, before = _after(clean, stream, layer), _before(clean, stream, layer)
             tokens = slice(0, min(clean.patches.stop, before.shape[1]))
-            made = _into(clean, stream, layer)[:, tokens] + _attention(clean, stream, layer, tokens)
+            made = _attended(clean, stream, layer, tokens)
             terms = [("attention", made, clean.mid[layer][:, tokens])] if stream == "global" else []
             if clean.plan.has_mlp(stream, layer):
                 mid = _mid(clean, stream, layer, tokens)

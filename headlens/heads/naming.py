@@ -246,13 +246,8 @@ def _named(
     along = into @ span.axes.T  # (d, k)
     with np.errstate(invalid="ignore"):  # 0 / 0 where all labels are the same
         correlation = label @ along / np.sqrt(np.einsum("ik,ij,jk->k", along, inner, along) * spread)
-    columns = {
-        "phrase": span.chosen,
-        "share": span.share,
-        "cumulative": span.share.cumsum(),
-        "correlation": correlation,
-    }
-    return pd.DataFrame({"rank": np.arange(1, len(span.share) + 1), **columns}).assign(variance=variance)
+    rows = pd.DataFrame({"rank": np.arange(1, len(span.share) + 1), "phrase": span.chosen, "share": span.share})
+    return rows.assign(cumulative=span.share.cumsum(), correlation=correlation, variance=variance)
 
 
 def _by_chance(

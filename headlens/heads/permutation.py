@@ -85,11 +85,8 @@ def differences(
     if min((~second).sum(), second.sum()) < 2:
         nothing = np.full(values.shape[1], np.nan)
         apart = {"difference": values[second].mean(0) - values[~second].mean(0)}
-        return apart | dict.fromkeys(("error", "p", "q_own", "q"), nothing), {
-            "splits": 1,
-            "smallest_p": np.nan,
-            "any_p": np.nan,
-        }
+        untested = dict.fromkeys(("error", "p", "q_own", "q"), nothing)
+        return apart | untested, {"splits": 1, "smallest_p": np.nan, "any_p": np.nan}
     ways = splits(second, seed)
     difference, error = shifts(values, ways)
     size, spread = np.abs(difference), error + np.median(error[0])
@@ -175,12 +172,6 @@ def agreement(similarity: np.ndarray, second: np.ndarray, seed: int = 0) -> dict
     freedom = np.array([*sizes, sizes.min(), sizes.min()]) - 1
     half = scipy.stats.t.ppf(0.975, np.maximum(freedom, 1)) * np.sqrt(variance)
     contrast = np.array([pair_means(similarity, way)[3] for way in splits(second, seed)]).round(9)  # 0 is 0 in all
-    p = np.nan if np.isnan(value[3]) else float(p_value(-contrast))
+    p = np.array([np.nan] * 3 + [np.nan if np.isnan(value[3]) else float(p_value(-contrast))])
     pairs = np.array([comb(int(sizes[0]), 2), comb(int(sizes[1]), 2), sizes.prod(), comb(len(second), 2)])
-    return {
-        "value": value,
-        "low": value - half,
-        "high": value + half,
-        "count": pairs,
-        "p": np.array([np.nan, np.nan, np.nan, p]),
-    }
+    return {"value": value, "low": value - half, "high": value + half, "count": pairs, "p": p}

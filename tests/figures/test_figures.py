@@ -30,7 +30,7 @@ def all_made(context: FigureContext, out, names=()) -> dict[str, list]:
 
 
 def test_all_figures_are_made_and_made_again_from_what_is_kept(context, domains, tmp_path, monkeypatch):
-    monkeypatch.setattr("headlens.figures.writing.DPI", 100)
+    monkeypatch.setattr("headlens.figures.spec.DPI", 100)
     out = tmp_path / "figures"
     found = all_made(context, out)
     assert list(found) == NAMES and context.cache.reused.count("importance-industrial-industrial-0") == 1

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from headlens.figures.frames import FrameCache
+from headlens.figures.context import FrameCache
 from headlens.results import parquet, read_parquet
 
 FRAMES = {"": pd.DataFrame({"value": [0.5, 0.25]}), "summary": pd.DataFrame({"mean": [0.375]})}
