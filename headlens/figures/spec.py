@@ -1,4 +1,4 @@
-"""What every figure of the paper has: a drawing, a caption with its numbers, tables and what it was made of; and files."""
+"""What every figure of the paper has: a drawing, a caption with its numbers, tables, what it was made of; and files."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from headlens import metrics, parallel
 from headlens.data import Batch, DataSet, Record
 from headlens.detectors.detector import Detector
+from headlens.devices import one_thread
 from headlens.errors import ConfigError
 from headlens.heads.response import Kind
 from headlens.heads.variants import Variant
@@ -25,7 +26,6 @@ from headlens.metrics import Truth
 from headlens.metrics.bootstrap import PerImage, histograms, joined_metrics
 from headlens.metrics.curve import Groups
 from headlens.metrics.table import IMAGE, MEAN, PIXEL
-from headlens.metrics.threads import one_thread
 from headlens.results import ordered, per_image
 from headlens.units import Unit, check_unit, logit
 
