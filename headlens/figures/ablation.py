@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from headlens import heads
-from headlens.figures.context import Domain, FigureContext
+from headlens.figures.context import KEYS, Domain, FigureContext
 from headlens.figures.spec import FigureSpec, RenderedFigure, images_of, listed, made_on
 from headlens.plots.effects import curves
 from headlens.plots.style import COLUMN, named
@@ -38,7 +38,6 @@ def draw(context: FigureContext) -> RenderedFigure:
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
             ax.set(ylabel=label_of(metric), xlabel="heads taken away")
-            ax.spines[["top", "right"]].set_visible(False)
             ax.label_outer()
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     runs = [domain.run for domain in context]
@@ -59,7 +58,7 @@ def label_of(metric: str) -> str:
 def _grown(context: FigureContext, domain: Domain, metrics: tuple[str, ...]) -> pd.DataFrame:
     """Order, heads, metric, effect (the metric's own value), low, high, baseline; random orders are one."""
     ranked = context.importance(domain, domain.run).sort_values("importance", ascending=False, kind="stable")
-    order = [heads.Head(*row) for row in ranked[["stream", "layer", "head"]].itertuples(index=False)]
+    order = [heads.Head(*row) for row in ranked[KEYS].itertuples(index=False)]
     steps = sorted({round(step) for step in np.geomspace(1, len(order), STEPS)})
     variants = heads.growing(order, steps[:-1], names=(BEST, LEAST), random=RANDOM, seed=context.seed)
     orders = dict.fromkeys(variant.order for variant in variants)
@@ -71,9 +70,8 @@ def _grown(context: FigureContext, domain: Domain, metrics: tuple[str, ...]) -> 
     frame = pd.concat([frame, *(last.assign(order=name) for name in orders if name != BEST)])
     scale = np.where(frame["metric"].isin(METRICS), 100, 1)
     frame = frame.assign(**{name: (frame["baseline"] + frame[name]) * scale for name in ("effect", "low", "high")})
-    frame = frame.assign(baseline=frame["baseline"] * scale)[
-        ["order", "heads", "metric", "effect", "low", "high", "baseline"]
-    ]
+    frame = frame.assign(baseline=frame["baseline"] * scale)
+    frame = frame[["order", "heads", "metric", "effect", "low", "high", "baseline"]]
     random = frame["order"].str.startswith("random")
     drawn = frame[random].groupby(["heads", "metric"])["effect"].agg(effect="mean", low="min", high="max").reset_index()
     baseline = drawn["metric"].map(frame.groupby("metric")["baseline"].first())

@@ -267,22 +267,13 @@ class FigureContext:
         """Of the domain's first run, over categories: the rows ``mean`` of ``headlens.heads.Ablation.summary``."""
         run = domain.run
         named = [[variant.name, *map(str, variant.heads)] for variant in variants]
-        asked = self.asked(
-            run.detector, domain.subset, what=what, variants=named, metrics=list(metrics), seed=self.seed
-        )
+        asked_for = {"variants": named, "metrics": list(metrics), "seed": self.seed}
+        asked = self.asked(run.detector, domain.subset, what=what, **asked_for)
 
         def compute(parts: Path | None) -> Frames:
+            how: dict[str, Any] = {"metrics": metrics, "seed": self.seed, "batch": self.batch, "out": parts}
             with self.progress(f"{domain.name}: {len(variants)} ablations ({what})", len(domain.subset)) as update:
-                found = heads.ablate(
-                    run.detector,
-                    domain.subset,
-                    variants,
-                    metrics=metrics,
-                    seed=self.seed,
-                    batch=self.batch,
-                    out=parts,
-                    progress=update,
-                )
+                found = heads.ablate(run.detector, domain.subset, variants, **how, progress=update)
             means = found.summary[found.summary["category"] == "mean"]
             return {"": means, NOTES: _notes(domain.subset, found.provenance)}
 

@@ -72,16 +72,8 @@ def _attributed(context: FigureContext, domain: Domain, shown: list[Example]) ->
         with context.progress(f"{domain.name}: attributions", len(shown) * len(METHODS)) as update:
             for number, example in enumerate(shown):
                 for method, (target, options) in METHODS.items():
-                    found = attribute(
-                        run.detector,
-                        example.image,
-                        method,
-                        target,
-                        size=run.size,
-                        category=example.record.category,
-                        progress=update,
-                        **options,
-                    )
+                    how = {"size": run.size, "category": example.record.category, "progress": update, **options}
+                    found = attribute(run.detector, example.image, method, target, **how)
                     missed = np.nan
                     if found.residual is not None:
                         row = found.frame.iloc[0]

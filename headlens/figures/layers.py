@@ -35,7 +35,6 @@ def draw(context: FigureContext) -> RenderedFigure:
             ax.get_legend().remove()
             for line in ax.lines:
                 line.set_markersize(2)
-            ax.spines[["top", "right"]].set_visible(False)
             ax.label_outer()
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     runs, images = [domain.run for domain in context], [domain.subset for domain in context]

@@ -95,15 +95,12 @@ def images_of(context: FigureContext, subset: bool = True) -> str:
         context: all of it.
         subset: of those that heads are ablated on, else of all.
     """
-    sets = [domain.subset if subset else domain.images for domain in context]
-    return listed(
-        [f"{counted(len(one), 'image')} of {one.name} ({_categories(one)}{_without(one, context)})" for one in sets]
-    )
-
-
-def _without(data: DataSet, context: FigureContext) -> str:
-    unread = context.left_out.get(data.name, {}).keys() & {record.name for record in data.records}
-    return f"; {len(unread)} unread and left out" if unread else ""
+    words = []
+    for data in (domain.subset if subset else domain.images for domain in context):
+        unread = context.left_out.get(data.name, {}).keys() & {record.name for record in data.records}
+        without = f"; {len(unread)} unread and left out" if unread else ""
+        words.append(f"{counted(len(data), 'image')} of {data.name} ({_categories(data)}{without})")
+    return listed(words)
 
 
 def _categories(data: DataSet) -> str:

@@ -185,13 +185,7 @@ def capture(
 
 
 class _Frames(Store):
-    """Parts as frames that anything can read; what is in them does not come back.
-
-    Args:
-        folder, about: as of ``Store``.
-        data: the images' set.
-        keys: K rows, what the values of an image are of.
-    """
+    """Parts as frames that anything can read; what is in them does not come back. K ``keys`` say what values are of."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any], data: DataSet, keys: pd.DataFrame) -> None:
         super().__init__(folder, about)
@@ -264,13 +258,9 @@ def _measured(clean: CleanRun, anomalous: Tensor) -> Iterator[tuple[str, int, st
 
 
 def _attention(patterns: Iterable[Tensor], at: slice, stream: str, anomalous: Tensor) -> dict[str, Tensor]:
-    """Statistics of attention matrices [1, H, T, T] of B images, [B, H] each; rows are brought to a sum of 1.
+    """Statistics of attention matrices [1, H, T, T], image by image, [B, H] each; rows are brought to a sum of 1.
 
-    Args:
-        patterns: image by image.
-        at: where patches are among the tokens.
-        stream: which; of the local one CLS is not read.
-        anomalous: [B, N], which patches show the anomaly.
+    ``at`` says where patches are among the tokens, ``anomalous`` [B, N] which of them show the anomaly.
     """
     rows: dict[str, list[Tensor]] = {}
     for number, pattern in enumerate(patterns):

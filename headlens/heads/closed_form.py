@@ -48,11 +48,7 @@ class LocalTap(NamedTuple):
 
 
 class LocalTaps:
-    """What ``local_margins`` needs of a clean run at every layer; made once.
-
-    Args:
-        clean: a run whose reading ``applies``.
-    """
+    """What single local heads move, in a clean run whose reading ``applies``; what all layers need is made once."""
 
     def __init__(self, clean: CleanRun) -> None:
         reading, self.clean = clean.reading, clean

@@ -18,11 +18,7 @@ from headlens.detectors.detector import Detector
 class Images:
     """Iterates over batches in the order of the set; what cannot be read is left out and named in ``notes``.
 
-    Args:
-        detector: on whose device.
-        data: which images.
-        size: they are resized to this square; the detector's own size when None.
-        batch: images at once.
+    Images are resized to a square of ``size``, the detector's own when None, and go to its device.
     """
 
     def __init__(self, detector: Detector, data: DataSet, size: int | None = None, batch: int = 8) -> None:

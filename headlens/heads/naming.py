@@ -75,9 +75,8 @@ class Naming(Result):
         heads = rows.groupby("head", sort=False)
         last = heads[["cumulative", "chance", "beats", "variance"]].last()
         last.insert(0, "phrases", heads["phrase"].agg(", ".join))
-        return [
-            html.table(last.reset_index(), "Heads that write most first; beats near 0.5 means: no better than chance")
-        ]
+        about = "Heads that write most first; beats near 0.5 means: no better than chance"
+        return [html.table(last.reset_index(), about)]
 
     def plot(self, ax: plots.Axes | None = None, most: int = 6) -> tuple[plots.Figure, plots.Axes]:
         """Phrases of the ``most`` heads that write most; see ``headlens.plots.names``."""

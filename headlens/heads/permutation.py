@@ -11,6 +11,7 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
+import pandas as pd
 import scipy  # its parts are imported when they are used
 
 MOST = 2000  # splits that are enumerated; where there are more, so many are drawn
@@ -111,10 +112,7 @@ def spearman(values: np.ndarray) -> np.ndarray:
 
 def kendall(values: np.ndarray) -> np.ndarray:
     """Kendall's tau-b of every two runs, [R, R]; NaN with a run whose heads are all alike."""
-    tau = np.full((len(values), len(values)), np.nan)
-    for i, j in combinations(range(len(values)), 2):
-        tau[i, j] = tau[j, i] = scipy.stats.kendalltau(values[i], values[j]).statistic
-    return tau
+    return pd.DataFrame(values.T).corr("kendall").to_numpy()
 
 
 def overlap(values: np.ndarray, k: int) -> np.ndarray:

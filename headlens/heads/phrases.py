@@ -114,12 +114,7 @@ def directions(backbone: Backbone, phrases: list[str]) -> np.ndarray:
     tokens = backbone.tokenizer([template.format(phrase) for phrase in phrases for template in TEMPLATES])
     sentences = backbone.encode_text(tokens.to(backbone.logit_scale.device), normalize=True)
     means = sentences.cpu().double().unflatten(0, (len(phrases), -1)).mean(1)
-    return unit(centred(means.numpy()))
-
-
-def centred(rows: np.ndarray) -> np.ndarray:
-    """Rows [n, d] minus their mean."""
-    return rows - rows.mean(0)
+    return unit((means - means.mean(0)).numpy())
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

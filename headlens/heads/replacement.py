@@ -90,12 +90,9 @@ class Replacements:
     """What ablated heads write instead, batch by batch, for every kind of ablation.
 
     Args:
-        detector: whose heads.
         data: the images that are ablated.
-        kind: ``zero`` and ``revert`` need no replacement.
-        reference: of ``mean`` and ``resample``; the normal images of ``data`` when None.
+        reference: of ``mean`` and ``resample``, other kinds need none; the normal images of ``data`` when None.
         seed: of the donors.
-        size, batch: of the images.
 
     Raises:
         DataError: no image to take a mean of, or to be a donor.

@@ -134,10 +134,7 @@ class _Interventions:
 class _Rows:
     """Both residual streams of V variants of B images, row by row; variants that have begun come first.
 
-    Args:
-        clean: the images' clean run.
-        cut: what the variants do, in the order in which they begin.
-        begins: the layer where each begins; the number of layers for those that move the local stream alone.
+    ``begins`` has the layer where each does; the number of layers for those that move the local stream alone.
     """
 
     def __init__(self, clean: CleanRun, cut: _Interventions, begins: Sequence[int]) -> None:
@@ -253,13 +250,7 @@ class _Rows:
 
 
 class _Answers:
-    """Margins of V variants of B images, as their streams come by.
-
-    Args:
-        clean: the images' clean run.
-        variants: V.
-        follow: the text follows the ablated CLS.
-    """
+    """Margins of V variants of B images, as their streams come by; with ``follow`` the text follows the ablated CLS."""
 
     def __init__(self, clean: CleanRun, variants: int, follow: bool) -> None:
         self.clean, self.variants, self.follow = clean, variants, follow

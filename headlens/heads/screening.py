@@ -22,7 +22,7 @@ from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.ablation import ablate
 from headlens.heads.importance import TARGETS, Importance
-from headlens.heads.variants import Head, single_heads
+from headlens.heads.variants import Head, names_of, single_heads
 from headlens.provenance import provenance
 from headlens.results import Result
 
@@ -55,14 +55,10 @@ class Screen(Result):
         """A scatter on logarithmic scales; on the diagonal the first order is exact."""
         if self.frame.empty:
             raise ShapeError("no head to draw: the frame has no rows")
-        metric = plots.named(self.frame["metric"].iloc[0])
-        new = ax is None
-        fig, ax = plots.scatter(
-            self.frame, "importance", "magnitude", ax, marked="top", title="filled: first by importance; rings: random"
-        )
-        ax.set_xlabel(f"importance: mean |d {metric} / d gate|")
-        ax.set_ylabel(f"exact: mean |change of {metric}|")
-        return (plots.signed(fig, self.made_by) if new else fig), ax
+        metric, title = plots.named(self.frame["metric"].iloc[0]), "filled: first by importance; rings: random"
+        fig, axes = plots.scatter(self.frame, "importance", "magnitude", ax, marked="top", title=title)
+        axes.set(xlabel=f"importance: mean |d {metric} / d gate|", ylabel=f"exact: mean |change of {metric}|")
+        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
 
 
 def screen(
@@ -110,17 +106,13 @@ def screen(
         )
     if top < 0 or sample < 0 or top + sample == 0:
         raise ConfigError(f"top {top} and sample {sample} leave no head to ablate")
-    ranked = [
-        Head(*row)
-        for row in rows.sort_values("importance", ascending=False)[["stream", "layer", "head"]].itertuples(False)
-    ]
+    ranked = [Head.of(name) for name in names_of(rows.sort_values("importance", ascending=False))]
     first, drawn = ranked[:top], _drawn(ranked, sample, seed)
     chosen = sorted({*first, *drawn})
     options = {"kind": kind, "seed": seed, "size": size, "batch": batch, "precision": precision, "out": out}
     exact = ablate(detector, data, single_heads(chosen), metrics=(), progress=progress, **options)  # type: ignore[arg-type]
-    frame = exact.means(metric).merge(
-        rows[["stream", "layer", "head", "importance", "signed"]], on=["stream", "layer", "head"]
-    )
+    keys = ["stream", "layer", "head"]
+    frame = exact.means(metric).merge(rows[[*keys, "importance", "signed"]], on=keys)
     heads = [Head.of(name) for name in frame["variant"]]
     frame = frame.assign(top=[head in first for head in heads], sampled=[head in drawn for head in heads])
     frame = frame.sort_values("importance", ascending=False, ignore_index=True)

@@ -103,11 +103,7 @@ def sweep(
         data: which images.
         compute: arrays of one batch.
         what: name of the question, in the provenance.
-        size: images are resized to this square; the detector's own size when None.
-        batch: images at once.
-        precision: see ``headlens.precision``; as the backbone was loaded when None.
-        out: a folder for finished parts; in memory when None.
-        progress: called with the number of images after every batch (of every rank's).
+        size, batch, precision, out, progress: as in ``headlens.heads.contributions``.
         take: called with every part in order, instead of holding all of them. One process has them as they come; of
             several each holds its own until all are done.
         truth: more arrays of a batch, that are read again with the images and are not in the folder.

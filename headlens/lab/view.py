@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 
 from headlens import plots
-from headlens.data import DataSet, Pixels, Preprocess
+from headlens.data import DataSet, Preprocess
 from headlens.detectors.detector import Detector, detector_of
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import source_maps, tap_parts
-from headlens.heads.variants import Head, heads_of
+from headlens.heads.variants import Head, heads_of, stream_layers
 from headlens.lab.gallery import Gallery
 from headlens.precision import wide
 from headlens.predict import Image
@@ -62,7 +62,8 @@ class HeadView:
             raise ConfigError("these runs are on different backbones: their heads cannot be compared by number")
         if any(other.plan.local_layers != self._first.plan.local_layers for other in every):
             raise ConfigError("these runs read local heads of different layers; look at each by itself")
-        self._runs = [_titled(domain, _name(given)) for domain, given in domains.items()]
+        names = {domain: _name(given) for domain, given in domains.items()}
+        self._runs = [name if domain == name else f"{domain}: {name}" for domain, name in names.items()]
         self._gallery = Gallery(images)
         self._preprocess = Preprocess(size or self._first.image_size)
         self._clean = lru_cache(_KEPT)(self._forward)
@@ -85,8 +86,7 @@ class HeadView:
 
     def layers(self, stream: str) -> range:
         """Layers whose heads are read."""
-        layers = [head.layer for head in heads_of(self._first, heads=[0], streams=[stream])]
-        return range(layers[0], layers[-1] + 1)
+        return stream_layers(self._first)[stream]
 
     @property
     def heads(self) -> range:
@@ -172,7 +172,8 @@ class HeadView:
             domain: plots.Panel(self.attention(domain, image, head, at), self.contribution(domain, image, head))
             for domain in self.domains
         }
-        seen, native = self._seen(image), self._gallery.pixels(image).image.shape[1:]
+        given = self._gallery.pixels(image)
+        seen, native = self._preprocess(given), given.image.shape[1:]
         return plots.head_view(
             seen.image.permute(1, 2, 0).numpy(),
             None if seen.mask is None else seen.mask.numpy(),
@@ -185,16 +186,12 @@ class HeadView:
             made_by=self.made_by,
         )
 
-    def _seen(self, image: int) -> Pixels:
-        """As the detectors see it, [3, S, S], and its mask, where there is one."""
-        prepared = self._preprocess(self._gallery.pixels(image))
-        return Pixels(prepared.image, prepared.mask)
-
     def _forward(self, domain: str, image: int) -> CleanRun:
         if domain not in self.detectors:
             raise ConfigError(f"no domain is called {domain!r}; there are {', '.join(self.domains)}")
         detector = self.detectors[domain][0]
-        batch = self._preprocess.normalise(self._seen(image).image[None].to(detector.device))
+        seen = self._preprocess(self._gallery.pixels(image)).image
+        batch = self._preprocess.normalise(seen[None].to(detector.device))
         return clean_forward(detector, batch, [self._gallery.category(image)])
 
     def _head(self, head: Head | str) -> Head:
@@ -216,10 +213,6 @@ def _name(runs: Runs) -> str:
     """Of the first run; a detector has none."""
     first = runs[0] if isinstance(runs, list | tuple) and runs else runs
     return first.folder.name if isinstance(first, Run) else "a detector"
-
-
-def _titled(domain: str, name: str) -> str:
-    return domain if domain == name else f"{domain}: {name}"
 
 
 def _detectors(domain: str, runs: Runs) -> list[Detector]:

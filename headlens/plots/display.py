@@ -18,8 +18,6 @@ LONGEST = 1024
 """Pixels along a side that are drawn: figures have no more, and matplotlib takes a hundred bytes for each."""
 SLIMMEST = 8
 """The longer side over the shorter, at most: of one row of 3,000 pixels nothing would be seen."""
-
-
 _COARSE = 64  # rows and columns of a mask, below which its elements are outlined as squares
 _FLAT = 1.2  # inches: an image that is lower has its colour bar below
 
@@ -43,11 +41,8 @@ def smaller(array: np.ndarray, longest: int = LONGEST) -> np.ndarray:
             array = np.logical_or.reduceat(array, starts, axis)
             continue
         dtype = np.uint32 if array.dtype == np.uint8 else array.dtype
-        counts = (
-            np.diff(np.append(starts, length))
-            .astype(dtype)
-            .reshape([-1 if each == axis else 1 for each in range(array.ndim)])
-        )
+        shape = [-1 if each == axis else 1 for each in range(array.ndim)]
+        counts = np.diff(starts, append=length).astype(dtype).reshape(shape)
         sums = np.add.reduceat(array, starts, axis, dtype=dtype)
         array = ((sums + counts // 2) // counts).astype(np.uint8) if dtype == np.uint32 else sums / counts
     return array
@@ -100,8 +95,8 @@ def colour_bar(ax: Axes, colours: ScalarMappable, label: str, shape: tuple[int, 
     else:
         place = {"fraction": min(0.3, max(0.045, 0.05 * shape[0] / shape[1])), "pad": 0.03}
     bar = ax.figure.colorbar(colours, ax=ax, label=label, **{**place, **options})
-    bar.ax.yaxis.label.set_fontsize("small")
-    bar.ax.xaxis.label.set_fontsize("small")
+    for axis in (bar.ax.xaxis, bar.ax.yaxis):
+        axis.label.set_fontsize("small")
     bar.ax.tick_params(labelsize="small")
     if bar.solids is not None:
         bar.solids.set_alpha(1)
