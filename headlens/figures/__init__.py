@@ -14,10 +14,11 @@ from pathlib import Path
 
 from headlens.errors import ConfigError, HeadlensError
 from headlens.figures import ablation, difference, gallery, head_maps, importance, joint, layers, method, weights
-from headlens.figures.context import Domain, FigureContext
-from headlens.figures.spec import FigureSpec, RenderedFigure, check_free, save
+from headlens.figures.context import Domain as Domain
+from headlens.figures.context import FigureContext
+from headlens.figures.spec import FigureSpec, check_free, save
 from headlens.plots.style import paper
-from headlens.training.grouping import Group, grouped
+from headlens.training.grouping import grouped as grouped
 
 FIGURES: tuple[FigureSpec, ...] = (
     weights.SPEC,
@@ -31,19 +32,6 @@ FIGURES: tuple[FigureSpec, ...] = (
     method.SPEC,
 )
 """In the order of the paper."""
-
-__all__ = [
-    "FIGURES",
-    "Domain",
-    "FigureContext",
-    "FigureSpec",
-    "Group",
-    "RenderedFigure",
-    "chosen",
-    "grouped",
-    "make",
-    "save",
-]
 
 
 def chosen(names: Sequence[str] = ()) -> list[FigureSpec]:

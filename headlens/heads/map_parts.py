@@ -112,13 +112,12 @@ class MapParts(Result):
         """Maps [rows, columns] of the ``top`` heads that add most to the peak, then of those that take most from it."""
         ranked = self.shares.sort_values("peak", ascending=False)
         top = min(top, len(ranked) // 2)
-        shown = {}
-        for row in [*ranked.head(top).itertuples(), *ranked.tail(top).iloc[::-1].itertuples()]:
-            patches = self.frame[(self.frame["stream"] == row.stream) & (self.frame["layer"] == row.layer)]
-            patches = patches[patches["head"] == row.head]
-            name = str(Head(row.stream, row.layer, row.head))
-            shown[name] = patches.pivot(index="row", columns="column", values="value").to_numpy()
-        return shown
+        shown = pd.concat([ranked.head(top), ranked.tail(top)[::-1]])
+        maps = dict(list(self.frame.groupby(keys := ["stream", "layer", "head"])))
+        return {
+            str(Head(*key)): maps[key].pivot(index="row", columns="column", values="value").to_numpy()
+            for key in shown[keys].itertuples(index=False, name=None)
+        }
 
 
 def peak_of(margin: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from headlens.errors import ConfigError
 from headlens.plots.grid import grid
-from headlens.plots.style import COLOURS, GREY, PALETTE, axes_for, axes_of, finished, named
+from headlens.plots.style import COLOURS, GREY, PALETTE, axes_of, finished, named, panels
 from headlens.plots.text import plain
 
 MOST = 40  # bars that one figure can bear
@@ -135,19 +134,15 @@ def ablation(
     if stream is not None:
         summary = summary[summary["stream"] == stream]
     streams = list(rows["stream"].unique()) if kind == "grid" and stream is None else [stream]
-    panels = [(one, name) for one in streams for name in metrics]
-    names = [named(name) + (f", {one} heads" if one else "") for one, name in panels]
-    axes = axes_for(ax, names, "metric=, stream=" if len(streams) > 1 else "metric=")
-    if axes is None:
-        width, height = {
-            "grid": (5.0, 0.9 + 0.165 * max(6, rows["layer"].nunique())),
-            "bars": (4.2, 1.0 + 0.165 * min(MOST, max(6, len(rows)))),
-        }.get(kind, (4.6, 3.4))
-        fig = Figure(figsize=(width * len(metrics), height * len(streams)), layout="constrained")
-        array = fig.subplots(len(streams), len(metrics), squeeze=False)
-    else:
-        fig, array = axes_of(axes[0])[0], np.array(axes, dtype=object).reshape(len(streams), len(metrics))
-    for (one, name), panel in zip(panels, array.flat, strict=True):
+    shown_in = [(one, name) for one in streams for name in metrics]
+    names = [named(name) + (f", {one} heads" if one else "") for one, name in shown_in]
+    width, height = {
+        "grid": (5.0, 0.9 + 0.165 * max(6, rows["layer"].nunique())),
+        "bars": (4.2, 1.0 + 0.165 * min(MOST, max(6, len(rows)))),
+    }.get(kind, (4.6, 3.4))
+    choose = "metric=, stream=" if len(streams) > 1 else "metric="
+    fig, array = panels(ax, names, len(streams), (width * len(metrics), height * len(streams)), choose)
+    for (one, name), panel in zip(shown_in, array.flat, strict=True):
         shown = summary[(summary["metric"] == name) & ((summary["stream"] == one) | (one is None))]
         if kind == "grid":
             centre = None if name == "anomaly_map" else 0  # a distance has no sign

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from headlens.errors import ShapeError
-from headlens.plots.style import DIVERGING, RISING, axes_for, axes_of, colours, signed
+from headlens.plots.style import DIVERGING, RISING, axes_of, colours, panels, signed
 from headlens.plots.text import font, plain
 
 
@@ -110,14 +110,13 @@ def grids(
     *,
     label: str = "",
     centre: float | None = None,
-    marks: str | None = None,
     made_by: str = "",
 ) -> tuple[Figure, Any]:
     """A heat map for each stream, each on a scale of its own.
 
     Args:
         frame: as ``grid`` takes it, with a column stream.
-        value, label, centre, marks: as in ``grid``.
+        value, label, centre: as in ``grid``.
         ax: axes to draw on, one for each stream; a new figure when None.
         stream: which; all when None.
         made_by: a line at the foot of a new figure.
@@ -135,16 +134,12 @@ def grids(
     streams = [stream] if stream else there
     if not streams:
         raise ShapeError("no head to draw: the frame has no rows")
-    axes = axes_for(ax, [f"{name} heads" for name in streams], "stream=")
-    if axes is None:
-        height = 1.3 + 0.17 * max(5, frame["layer"].nunique())
-        fig = Figure(figsize=(5.2 * len(streams), height), layout="constrained")
-        axes = list(fig.subplots(1, len(streams), squeeze=False)[0])
-        signed(fig, made_by)
+    size = (5.2 * len(streams), 1.3 + 0.17 * max(5, frame["layer"].nunique()))
+    fig, (axes,) = panels(ax, [f"{name} heads" for name in streams], 1, size, "stream=")
     for name, panel in zip(streams, axes, strict=True):
         rows = frame[frame["stream"] == name]
-        fig, _ = grid(rows, value, panel, title=f"{name} heads", label=label, centre=centre, marks=marks)
-    return fig, np.array(axes, dtype=object) if len(axes) > 1 else axes[0]
+        grid(rows, value, panel, title=f"{name} heads", label=label, centre=centre)
+    return (signed(fig, made_by) if ax is None else fig), axes if len(axes) > 1 else axes[0]
 
 
 def comparison(
@@ -186,13 +181,9 @@ def comparison(
     if not streams:
         raise ShapeError("no head to draw: the frame has no rows")
     names = (plain(first, 40), plain(second, 40), plain(f"{second} − {first}", 60))
-    given = axes_for(ax, [f"{name}, {stream}" for stream in streams for name in names])
-    if given is None:
-        layers = frame.groupby("stream")["layer"].nunique().max()
-        fig = Figure(figsize=(11.5, (1.2 + 0.165 * max(6, layers)) * len(streams)), layout="constrained")
-        axes = fig.subplots(len(streams), 3, squeeze=False)
-    else:
-        fig, axes = axes_of(given[0])[0], np.array(given, dtype=object).reshape(len(streams), 3)
+    layers = frame.groupby("stream")["layer"].nunique().max()
+    size = (11.5, (1.2 + 0.165 * max(6, layers)) * len(streams))
+    fig, axes = panels(ax, [f"{name}, {stream}" for stream in streams for name in names], len(streams), size)
     for stream, (left, middle, right) in zip(streams, axes, strict=True):
         rows = frame[frame["stream"] == stream]
         values = rows[[first, second]].to_numpy()

@@ -68,8 +68,7 @@ def metric_points(
     Args:
         frame: columns domain, dataset, category, metric, value; and interval, half of one, where there are any.
         metrics: which; those that are undefined everywhere are left out.
-        ax: where to draw; a new figure when None.
-        title: above it.
+        ax, title: as in ``intervals``.
 
     >>> row = {"domain": "industrial", "dataset": "toys", "category": "car", "metric": "image_auroc", "value": 0.9}
     >>> fig, ax = metric_points(pd.DataFrame([row]), ["image_auroc"])

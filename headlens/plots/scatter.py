@@ -65,10 +65,8 @@ def by_layer(
 
     Args:
         frame: columns stream, layer, ``x`` and ``y``.
-        x, y: names of columns.
-        ax: where to draw; a new figure when None.
+        x, y, ax, title: as in ``scatter``.
         centre: of ``x``, where a dotted line stands.
-        title: above it.
 
     >>> rows = pd.DataFrame({"stream": "local", "layer": [5, 6], "weight": [1.0, 1.5], "importance": [0.1, 0.2]})
     >>> fig, ax = by_layer(rows, "weight", "importance", centre=1)
@@ -106,10 +104,9 @@ def score_plane(
 
     Args:
         scores: columns image, map and anomalous.
-        ax: where to draw; a new figure when None.
+        ax, title: as in ``scatter``.
         alpha: the map's share of the joint score.
         threshold: the joint score whose line is drawn full.
-        title: above it.
         pool: what was taken of the map.
         unit: of scores and maps.
 

@@ -127,6 +127,19 @@ def axes_for(ax: Any, panels: Sequence[str], choose: str = "") -> list[Axes] | N
     return given
 
 
+def panels(
+    ax: Any, names: Sequence[str], rows: int, size: tuple[float, float], choose: str = ""
+) -> tuple[Figure, np.ndarray]:
+    """Axes for panels of these names in so many rows: the given ones, or those of a new figure of that size in inches.
+
+    See ``axes_for`` for what is raised.
+    """
+    if (given := axes_for(ax, names, choose)) is not None:
+        return axes_of(given[0])[0], np.array(given, dtype=object).reshape(rows, -1)
+    fig = Figure(figsize=size, layout="constrained")
+    return fig, fig.subplots(rows, len(names) // rows, squeeze=False)
+
+
 def colours(values: Any, signed: bool = True, floor: float = 0.0, share: float = 1.0) -> dict[str, Any]:
     """Colours of a map, as ``imshow`` and a colour bar take them: even about 0 where values have a sign, else from 0.
 
