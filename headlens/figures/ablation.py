@@ -21,11 +21,11 @@ METRICS = ("image_auroc", "pixel_auroc")
 def draw(context: FigureContext) -> RenderedFigure:
     """A row for each metric, a column for each domain; heads on a logarithmic axis, for the first ones tell most."""
     metrics = metrics_of(context)
-    found = {domain.name: _grown(context, domain, metrics) for domain in context}
+    frames = {domain.name: _grown(context, domain, metrics) for domain in context}
     fig = Figure(figsize=(COLUMN, 0.45 + 1.25 * len(metrics)), layout="constrained")
-    axes = fig.subplots(len(metrics), len(found), squeeze=False, sharex=True, sharey="row")
+    axes = fig.subplots(len(metrics), len(frames), squeeze=False, sharex=True, sharey="row")
     for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
-        for (name, curves_of), ax in zip(found.items(), row, strict=True):
+        for (name, curves_of), ax in zip(frames.items(), row, strict=True):
             shown = curves_of[curves_of["metric"] == metric]
             curves(shown, ax, title="" if place else name)
             ax.get_legend().remove()
@@ -41,7 +41,7 @@ def draw(context: FigureContext) -> RenderedFigure:
             ax.label_outer()
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     runs = [domain.run for domain in context]
-    return RenderedFigure(fig, _caption(context, found, metrics), runs, [domain.subset for domain in context])
+    return RenderedFigure(fig, _caption(context, frames, metrics), runs, [domain.subset for domain in context])
 
 
 def metrics_of(context: FigureContext) -> tuple[str, ...]:
@@ -78,16 +78,16 @@ def _grown(context: FigureContext, domain: Domain, metrics: tuple[str, ...]) -> 
     return pd.concat([frame[~random], drawn.assign(order="random", baseline=baseline)], ignore_index=True)
 
 
-def _caption(context: FigureContext, found: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
-    count = max(frame["heads"].max() for frame in found.values())
-    steps = next(iter(found.values()))["heads"].nunique()
-    said = []
-    for name, frame in found.items():
+def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], metrics: tuple[str, ...]) -> str:
+    count = max(frame["heads"].max() for frame in frames.values())
+    steps = next(iter(frames.values()))["heads"].nunique()
+    facts = []
+    for name, frame in frames.items():
         first = frame[frame["metric"] == metrics[0]]
         table = first.pivot(index="heads", columns="order", values="effect")
         at = int(table.index[np.abs(np.log(table.index / (count / 10))).argmin()])
         row = table.loc[at]
-        said.append(
+        facts.append(
             f"{name}, without {at} heads: {row[BEST]:.1f} (the most important), {row['random']:.1f} (random ones), "
             f"{row[LEAST]:.1f} (the least important), whole {first['baseline'].iloc[0]:.1f}"
         )
@@ -97,7 +97,7 @@ def _caption(context: FigureContext, found: dict[str, pd.DataFrame], metrics: tu
         "that follows responds. Most and least important heads come first by gate gradients of the joint margin on the "
         f"same images; {RANDOM} orders are random (grey: their mean and range). Bands of the other two are 95 % "
         f"bootstrap intervals of the change over images; dotted: nothing taken away. {named(metrics[0])}: "
-        f"{'; '.join(said)}. One run a domain ({runs}), means over categories of {images_of(context)}. "
+        f"{'; '.join(facts)}. One run a domain ({runs}), means over categories of {images_of(context)}. "
         f"{made_on(context)}"
     )
 

@@ -79,9 +79,9 @@ class FrameCache:
         path = self.folder / f"{name}.parquet"
         paths = {key: beside(path, key) if key else path for key in which}
         sums = self.folder / f"{name}.sha256"
-        if not self.fresh and (found := _read(paths, sums, asked)) is not None:
+        if not self.fresh and (result := _read(paths, sums, asked)) is not None:
             self.reused.append(name)
-            return found
+            return result
         mark = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
         parts = self.folder / f"{name}.{mark}.parts"
         for old in self.folder.glob(f"{name}.*.parts"):
@@ -121,16 +121,16 @@ class CachedImages(DataSet):
     def __init__(self, data: DataSet) -> None:
         super().__init__(data.name, data.domain, data.records)
         self.data = data
-        self._kept: dict[int, Pixels] = {}
+        self._painted: dict[int, Pixels] = {}
 
     has_masks = property(lambda self: self.data.has_masks)
     fingerprint = property(lambda self: self.data.fingerprint)
 
     def pixels(self, i: int) -> Pixels:
         """As the set underneath."""
-        if i not in self._kept:
-            self._kept[i] = self.data.pixels(i)
-        return self._kept[i]
+        if i not in self._painted:
+            self._painted[i] = self.data.pixels(i)
+        return self._painted[i]
 
     def where(self, keep: Callable[[Record], bool]) -> DataSet:
         """As the set underneath."""
@@ -184,10 +184,10 @@ def first_of_each(data: DataSet, per_category: int) -> DataSet:
     >>> len(found), sum(bool(record.anomalous) for record in found.records)
     (20, 10)
     """
-    there = Counter((record.category, record.anomalous is True) for record in data.records)
+    counts = Counter((record.category, record.anomalous is True) for record in data.records)
     left: dict[tuple[str, bool], int] = {}
-    for category, anomalous in there:
-        other = there[category, not anomalous]
+    for category, anomalous in counts:
+        other = counts[category, not anomalous]
         left[category, anomalous] = max(per_category - other, (per_category + (not anomalous)) // 2)
 
     def keep(record: Record) -> bool:
@@ -256,8 +256,8 @@ class FigureContext:
         def compute(parts: Path | None) -> Frames:
             what = f"{domain.name}: gradients of {run.folder.name}"
             with self.progress(what, len(domain.subset)) as update:
-                found = heads.importance(run.detector, domain.subset, batch=self.batch, out=parts, progress=update)
-            return {"": found.summary, NOTES: _notes(domain.subset, found.provenance)}
+                result = heads.importance(run.detector, domain.subset, batch=self.batch, out=parts, progress=update)
+            return {"": result.summary, NOTES: _notes(domain.subset, result.provenance)}
 
         return self._of(f"importance-{domain.name}-{run.folder.name}", asked, compute)[""]
 
@@ -273,9 +273,9 @@ class FigureContext:
         def compute(parts: Path | None) -> Frames:
             how: dict[str, Any] = {"metrics": metrics, "seed": self.seed, "batch": self.batch, "out": parts}
             with self.progress(f"{domain.name}: {len(variants)} ablations ({what})", len(domain.subset)) as update:
-                found = heads.ablate(run.detector, domain.subset, variants, **how, progress=update)
-            means = found.summary[found.summary["category"] == "mean"]
-            return {"": means, NOTES: _notes(domain.subset, found.provenance)}
+                result = heads.ablate(run.detector, domain.subset, variants, **how, progress=update)
+            means = result.summary[result.summary["category"] == "mean"]
+            return {"": means, NOTES: _notes(domain.subset, result.provenance)}
 
         return self._of(f"{what}-{domain.name}-{run.folder.name}", asked, compute)[""]
 
@@ -286,9 +286,9 @@ class FigureContext:
 
         def compute(parts: Path | None) -> Frames:
             with self.progress(f"{domain.name}: scores of {run.folder.name}", len(domain.images)) as update:
-                found = evaluate(detector, domain.images, batch=self.batch, progress=update)
-            frame = found.frame.assign(half_width=found.half_width)
-            return {"": frame, "scores": found.scores, NOTES: found.notes}
+                result = evaluate(detector, domain.images, batch=self.batch, progress=update)
+            frame = result.frame.assign(half_width=result.half_width)
+            return {"": frame, "scores": result.scores, NOTES: result.notes}
 
         frames = self._of(f"evaluation-{domain.name}-{run.folder.name}", asked, compute, "scores")
         frame, half_width = frames[""].drop(columns="half_width"), float(frames[""]["half_width"].max())

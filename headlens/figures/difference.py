@@ -20,12 +20,15 @@ def draw(context: FigureContext) -> RenderedFigure:
     """Differences with a dot on significant ones, a row for each stream; below, rank correlations of runs."""
     domains = list(context)
     if len(domains) != 2:
-        there = ", ".join(context.domains)
-        raise ConfigError(f"a difference takes two domains; here is {there}: name runs of both")
+        names = ", ".join(context.domains)
+        raise ConfigError(f"a difference takes two domains; here is {names}: name runs of both")
     runs: dict[str, Any] = {domain.name: domain.weighed for domain in domains}
-    found = heads.compare(runs, k=1, seed=context.seed)  # overlaps of top heads are not shown
-    (first, second), frame = found.domains, found.frame
-    tested, level = bool(frame["q"].notna().any()), f"{found.provenance['level']:.3g}"  # one run says nothing of others
+    result = heads.compare(runs, k=1, seed=context.seed)  # overlaps of top heads are not shown
+    (first, second), frame = result.domains, result.frame
+    tested, level = (
+        bool(frame["q"].notna().any()),
+        f"{result.provenance['level']:.3g}",
+    )  # one run says nothing of others
     streams, layers = list(frame["stream"].unique()), frame.groupby("stream")["layer"].nunique().max()
     tall = 0.5 + 0.1 * max(10, layers)
     fig = Figure(figsize=(COLUMN, tall * len(streams) + 1.0), layout="constrained")
@@ -37,7 +40,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         of = f", {stream} stream" if len(streams) > 1 else ""
         dots = f" (dots: q ≤ {level})" if tested else ""
         ax.set_title(f"{second} − {first}{of}{dots}")
-    table = found.agreement[found.agreement["statistic"] == "spearman"]
+    table = result.agreement[result.agreement["statistic"] == "spearman"]
     rows = table[table["pairs"] != "between - within"].rename(columns={"pairs": "row"}).assign(group="pairs of runs")
     intervals(rows, axes[-1], label="rank correlation of two runs' weights")
     axes[-1].set_xlim(min(-0.05, float(np.nanmin([rows["value"].min(), rows["low"].min(), 0.0]))), 1.02)
@@ -47,7 +50,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         "correlation of two runs' weights over all heads, within a domain (other seeds) and between domains"
         f"{', with 95 % jackknife intervals over runs' if tested else ''}. Layers and heads count from 0. "
     )
-    return RenderedFigure(fig, about + found.paragraph, [run for several in runs.values() for run in several])
+    return RenderedFigure(fig, about + result.paragraph, [run for several in runs.values() for run in several])
 
 
 MARKS = "significant"

@@ -57,10 +57,10 @@ def examples(data: DataSet, count: int, size: int) -> list[Example]:
             first.setdefault(record.category, number)
     if not first:
         raise DataError(f"{data.name}: no image is known to be anomalous, so there is none to show")
-    found = []
+    chosen = []
     for number in list(first.values())[:count]:
         pixels = data.pixels(number)
         seen = Preprocess(size)(pixels)
         mask = None if seen.mask is None else seen.mask.numpy()
-        found.append(Example(data.records[number], pixels.image, seen.image.permute(1, 2, 0).numpy(), mask))
-    return found
+        chosen.append(Example(data.records[number], pixels.image, seen.image.permute(1, 2, 0).numpy(), mask))
+    return chosen

@@ -73,13 +73,13 @@ def _attributed(context: FigureContext, domain: Domain, shown: list[Example]) ->
             for number, example in enumerate(shown):
                 for method, (target, options) in METHODS.items():
                     how = {"size": run.size, "category": example.record.category, "progress": update, **options}
-                    found = attribute(run.detector, example.image, method, target, **how)
+                    result = attribute(run.detector, example.image, method, target, **how)
                     missed = np.nan
-                    if found.residual is not None:
-                        row = found.frame.iloc[0]
-                        missed = float(found.residual[0] / (row["value"] - row["baseline"]))
-                    rows.append({"image": number, "kind": method, "missed": missed, "map": found.map[0].ravel()})
-                shown_map = found.anomaly_map[0].ravel()
+                    if result.residual is not None:
+                        row = result.frame.iloc[0]
+                        missed = float(result.residual[0] / (row["value"] - row["baseline"]))
+                    rows.append({"image": number, "kind": method, "missed": missed, "map": result.map[0].ravel()})
+                shown_map = result.anomaly_map[0].ravel()
                 rows.append({"image": number, "kind": "anomaly_map", "missed": np.nan, "map": shown_map})
         return {"": pd.DataFrame(rows)}
 

@@ -23,15 +23,15 @@ def draw(context: FigureContext) -> RenderedFigure:
     """A part of the figure for each domain: the image, the sum of all parts, the strongest heads of either sign."""
     fig = Figure(figsize=(COLUMN, 1.9 * len(context.domains)), layout="constrained")
     parts = np.atleast_1d(np.asarray(fig.subfigures(len(context.domains), 1, squeeze=True)))
-    said = []
+    facts = []
     for domain, on in zip(context, parts, strict=True):
         run = domain.run
         shown = examples(domain.subset, CATEGORY_INDEX + 1, run.size)[-1]
-        found = heads.map_parts(run.detector, shown.image, size=run.size, category=shown.record.category)
-        where: dict[str, Any] = {"peak": peak_of(found.margin), "shape": found.native, "mask": shown.mask}
-        head_maps(found.image, found.margin, found.strongest(TOP), on=on, title=shown.title, **where)
-        ranked = found.shares["peak"].sort_values(ascending=False)
-        said.append(
+        result = heads.map_parts(run.detector, shown.image, size=run.size, category=shown.record.category)
+        where: dict[str, Any] = {"peak": peak_of(result.margin), "shape": result.native, "mask": shown.mask}
+        head_maps(result.image, result.margin, result.strongest(TOP), on=on, title=shown.title, **where)
+        ranked = result.shares["peak"].sort_values(ascending=False)
+        facts.append(
             f"{domain.name} ({shown.record.name}): {100 * ranked[:TOP].sum() / ranked[ranked > 0].sum():.0f} % of "
             f"all that heads add to the peak comes from the first {TOP}, and "
             f"{100 * ranked[-TOP:].sum() / ranked[ranked < 0].sum():.0f} % of what they take from it from the last"
@@ -43,7 +43,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         "that take most from it (below); the peak, outlined in every map, is the 5 % of patches where the sum is "
         "highest. Of every map its own mean over the image is taken off: white is the mean, not 0, and the number "
         "above a head's map is the mean of what is drawn within the peak, in logits. Heads of an image share a scale. "
-        f"{'; '.join(said)}. Each image is the first anomalous one of its category, whatever came of it. Runs: "
+        f"{'; '.join(facts)}. Each image is the first anomalous one of its category, whatever came of it. Runs: "
         f"{', '.join(domain.run.folder.name for domain in context)}. {made_on(context)}"
     )
     return RenderedFigure(fig, caption, [domain.run for domain in context], [domain.subset for domain in context])

@@ -15,11 +15,11 @@ from headlens.plots.style import COLUMN
 
 def draw(context: FigureContext) -> RenderedFigure:
     """A point for each weighted head: means over runs of both; a panel for each domain."""
-    found = {domain.name: _joined(context, domain) for domain in context}
+    frames_of = {domain.name: _joined(context, domain) for domain in context}
     fig = Figure(figsize=(COLUMN, 1.95), layout="constrained")
-    axes = fig.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
+    axes = fig.subplots(1, len(frames_of), squeeze=False, sharex=True, sharey=True)[0]
     correlations = {}
-    for (name, rows), ax in zip(found.items(), axes, strict=True):
+    for (name, rows), ax in zip(frames_of.items(), axes, strict=True):
         means = rows.groupby(KEYS, sort=False)[["weight", "importance"]].mean().reset_index()
         by_layer(means, "weight", "importance", ax, centre=1, title=f"{name} ({counted(rows['run'].nunique(), 'run')})")
         ax.set_xlabel("head weight")
@@ -28,7 +28,7 @@ def draw(context: FigureContext) -> RenderedFigure:
     bar = fig.colorbar(axes[-1].collections[0], ax=list(axes), label="layer", aspect=28, pad=0.02)
     bar.locator = MaxNLocator(integer=True)
     runs = [run for domain in context for run in domain.weighed]
-    return RenderedFigure(fig, _caption(context, found, correlations), runs, [domain.subset for domain in context])
+    return RenderedFigure(fig, _caption(context, frames_of, correlations), runs, [domain.subset for domain in context])
 
 
 def _joined(context: FigureContext, domain: Domain) -> pd.DataFrame:
@@ -45,18 +45,18 @@ def _correlations(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(ranks)
 
 
-def _caption(context: FigureContext, found: dict[str, pd.DataFrame], ranks: dict[str, pd.DataFrame]) -> str:
-    said = [
+def _caption(context: FigureContext, frames_of: dict[str, pd.DataFrame], ranks: dict[str, pd.DataFrame]) -> str:
+    facts = [
         f"{name} {with_interval(rank['weight'])} with the weight, {with_interval(rank['distance'])} with its distance "
         "from 1"
         for name, rank in ranks.items()
     ]
-    heads = len(next(iter(found.values())).drop_duplicates(KEYS))
+    heads = len(next(iter(frames_of.values())).drop_duplicates(KEYS))
     return (
         f"Importance against learned weight of {heads} heads, means over runs that differ in their seed; colours are "
         "layers. Importance is the mean over images of |d joint margin / d gate|, in logits; the gate multiplies "
         "what the head writes after its weight, so a larger weight makes a head more important by itself. Spearman's "
-        f"correlation (mean over runs ± 95 % interval by Student's t): {'; '.join(said)}. Gradients on "
+        f"correlation (mean over runs ± 95 % interval by Student's t): {'; '.join(facts)}. Gradients on "
         f"{images_of(context)}. {made_on(context)}"
     )
 

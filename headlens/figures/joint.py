@@ -65,7 +65,7 @@ def _mixed(context: FigureContext, domain: Domain) -> pd.DataFrame:
 
 
 def _caption(context: FigureContext, found: pd.DataFrame) -> str:
-    said = []
+    facts = []
     for domain in context:
         alpha = domain.run.detector.scoring.alpha
         table = found[found["domain"] == domain.name].pivot(index="run", columns="alpha", values="auroc")
@@ -74,7 +74,7 @@ def _caption(context: FigureContext, found: pd.DataFrame) -> str:
         best = table.mean().idxmax()
         scores = _pooled(context, domain)[domain.run.folder.name]
         between = scores.groupby("category")[["image", "map"]].corr(method="spearman").xs("image", level=1)["map"]
-        said.append(
+        facts.append(
             f"{domain.name}: CLS {with_interval(cls, 1)}, map {with_interval(map_, 1)}, joint "
             f"{with_interval(joint, 1)} (over CLS {with_interval(joint - cls, 1, signed=True)}); the mean is highest "
             f"at α = {best:.2f}; rank correlation of the two parts within a category {between.mean():.2f}"
@@ -88,7 +88,7 @@ def _caption(context: FigureContext, found: pd.DataFrame) -> str:
         "two parts (one run a domain); images on one dashed line have the same joint score, and the full line is the "
         "threshold that was calibrated on the training images. CLS alone would cut by a vertical line, the map "
         "alone by a horizontal one. Below: image AUROC of every mixture, mean over categories; thin: each run, thick: "
-        f"their mean; dotted: α. In percent, mean over runs ± 95 % interval by Student's t: {'; '.join(said)}. That "
+        f"their mean; dotted: α. In percent, mean over runs ± 95 % interval by Student's t: {'; '.join(facts)}. That "
         f"best α was read off the test images and is no choice for use. "
         f"{images_of(context, subset=False).capitalize()}. {made_on(context)}"
     )

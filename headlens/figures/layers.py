@@ -17,18 +17,18 @@ def draw(context: FigureContext) -> RenderedFigure:
     """How far the map moves, and what the image metric loses; a column for each domain, a line for each stream."""
     ranked = all("image_auroc" in domain.subset.metrics for domain in context)
     metrics = ("anomaly_map", "image_auroc" if ranked else "joint_margin")
-    found = {}
+    frames = {}
     for domain in context:
         detector = domain.run.detector
         variants = heads.whole_layers(heads.heads_of(detector, streams=detector.plan.streams))
         frame = context.ablation(domain, "layers", variants, metrics[1:] if ranked else ())
-        found[domain.name] = frame[frame["metric"].isin(metrics)]
+        frames[domain.name] = frame[frame["metric"].isin(metrics)]
     fig = Figure(figsize=(COLUMN, 2.9), layout="constrained")
-    axes = fig.subplots(2, len(found), squeeze=False, sharex=True, sharey="row")
+    axes = fig.subplots(2, len(frames), squeeze=False, sharex=True, sharey="row")
     for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
         scale = 1 if metric == "joint_margin" else 100
         unit = {"anomaly_map": "map moves by\n(% of its L1)", "image_auroc": "change of I-AUROC\n(points)"}
-        for (name, effects), ax in zip(found.items(), row, strict=True):
+        for (name, effects), ax in zip(frames.items(), row, strict=True):
             shown = effects[effects["metric"] == metric]
             shown = shown.assign(**{name: scale * shown[name] for name in ("effect", "low", "high")})
             profile(shown, ax, title="" if place else name, label=unit.get(metric, named(metric)))
@@ -38,17 +38,17 @@ def draw(context: FigureContext) -> RenderedFigure:
             ax.label_outer()
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     runs, images = [domain.run for domain in context], [domain.subset for domain in context]
-    return RenderedFigure(fig, _caption(context, found, metrics), runs, images)
+    return RenderedFigure(fig, _caption(context, frames, metrics), runs, images)
 
 
-def _caption(context: FigureContext, found: dict[str, pd.DataFrame], metrics: tuple[str, str]) -> str:
-    said = []
-    for name, effects in found.items():
+def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], metrics: tuple[str, str]) -> str:
+    facts = []
+    for name, effects in frames.items():
         for stream, rows in effects[effects["metric"] == "anomaly_map"].groupby("stream", sort=True):
             top = rows.loc[rows["effect"].idxmax()]
-            said.append(f"{name}, {stream}: layer {top['layer']}, {100 * top['effect']:.0f} %")
+            facts.append(f"{name}, {stream}: layer {top['layer']}, {100 * top['effect']:.0f} %")
     clear = []
-    for name, effects in found.items():
+    for name, effects in frames.items():
         rows = effects[effects["metric"] == metrics[1]]
         real = rows[rows["high"] > rows["low"]]  # of single images there is nothing to draw from
         apart = real[np.sign(real["low"]) * np.sign(real["high"]) > 0]
@@ -58,7 +58,7 @@ def _caption(context: FigureContext, found: dict[str, pd.DataFrame], metrics: tu
         "All heads of one layer and one stream set to zero together; exact, all that follows responds. Above: how far "
         "the anomaly map moves (L1 distance, relative to the larger of the two maps' L1 norms). Below: change of "
         f"{named(metrics[1])}{' of the joint score' if metrics[1] == 'image_auroc' else ''}. Bars are 95 % bootstrap "
-        f"intervals over images. The map moves most without {'; '.join(said)}. Intervals of the change below exclude "
+        f"intervals over images. The map moves most without {'; '.join(facts)}. Intervals of the change below exclude "
         f"0 in {listed(clear)} layers, no correction for their number. The local stream begins at a later layer; "
         f"layers count from 0. One run a domain ({runs}), means over categories of {images_of(context)}. "
         f"{made_on(context)}"

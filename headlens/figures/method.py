@@ -35,14 +35,14 @@ def draw(context: FigureContext) -> RenderedFigure:
     shown = frame[(frame["row"] != WHOLE) & ~_same_maps(frame)].rename(columns={"domain": "group"})
     half = shown["difference_interval"]
     shown = shown.assign(value=shown["difference"], low=shown["difference"] - half, high=shown["difference"] + half)
-    there = [row for row in ROWS if shown.loc[shown["row"] == row, "value"].notna().any()]
-    if not there:
+    defined = [row for row in ROWS if shown.loc[shown["row"] == row, "value"].notna().any()]
+    if not defined:
         raise ConfigError("nothing to compare the method with: its joint score is not there, nor runs without a part")
-    fig = Figure(figsize=(COLUMN, 0.75 + 0.25 * len(there)), layout="constrained")
+    fig = Figure(figsize=(COLUMN, 0.75 + 0.25 * len(defined)), layout="constrained")
     axes = fig.subplots(1, len(metrics), squeeze=False)[0]
     for metric, ax in zip(metrics, axes, strict=True):
         points = shown[shown["metric"] == metric]
-        intervals(points, ax, rows=there, title=named(metric), names=metric == metrics[0])
+        intervals(points, ax, rows=defined, title=named(metric), names=metric == metrics[0])
     fig.supxlabel("difference to the whole method (points)", fontsize="medium")
     if len(context.domains) > 1:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)

@@ -13,14 +13,14 @@ from headlens.plots.style import COLUMN
 
 def draw(context: FigureContext) -> RenderedFigure:
     """Means over runs; all panels share one scale, white at 1, where every weight began."""
-    found = {domain.name: _over_runs(context, domain) for domain in context}
-    streams = list(dict.fromkeys(stream for frame in found.values() for stream in frame["stream"]))
-    reach = max(float((frame["mean"] - 1).abs().max()) for frame in found.values()) or 1.0
-    layers = max(frame["layer"].nunique() for frame in found.values())
+    frames = {domain.name: _over_runs(context, domain) for domain in context}
+    streams = list(dict.fromkeys(stream for frame in frames.values() for stream in frame["stream"]))
+    reach = max(float((frame["mean"] - 1).abs().max()) for frame in frames.values()) or 1.0
+    layers = max(frame["layer"].nunique() for frame in frames.values())
     fig = Figure(figsize=(COLUMN, 0.75 + (0.35 + 0.085 * max(10, layers)) * len(streams)), layout="constrained")
-    axes = fig.subplots(len(streams), len(found), squeeze=False, sharey=True)
+    axes = fig.subplots(len(streams), len(frames), squeeze=False, sharey=True)
     for stream, row in zip(streams, axes, strict=True):
-        for (name, frame), ax in zip(found.items(), row, strict=True):
+        for (name, frame), ax in zip(frames.items(), row, strict=True):
             count = counted(len(context.domains[name].runs.whole), "run")
             title = f"{name} ({count})" + (f", {stream}" if len(streams) > 1 else "")
             shown = frame[frame["stream"] == stream]
@@ -32,7 +32,7 @@ def draw(context: FigureContext) -> RenderedFigure:
     bar = fig.colorbar(axes[0, 0].collections[0], ax=list(axes.flat), location="bottom", aspect=35, pad=0.02)
     bar.set_label("head weight (mean over runs)")
     runs = [run for domain in context for run in domain.weighed]
-    return RenderedFigure(fig, _caption(context, found, streams), runs)
+    return RenderedFigure(fig, _caption(context, frames, streams), runs)
 
 
 def _over_runs(context: FigureContext, domain: Domain) -> pd.DataFrame:
@@ -40,9 +40,9 @@ def _over_runs(context: FigureContext, domain: Domain) -> pd.DataFrame:
     return grouped.agg(mean="mean", spread="std").reset_index()
 
 
-def _caption(context: FigureContext, found: dict[str, pd.DataFrame], streams: list[str]) -> str:
-    said = []
-    for name, frame in found.items():
+def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], streams: list[str]) -> str:
+    facts = []
+    for name, frame in frames.items():
         weights, spread = frame["mean"], frame["spread"].median()
         text = (
             f"{name}: {weights.min():.2f} to {weights.max():.2f}, {100 * (weights > 1).mean():.0f} % of "
@@ -50,13 +50,13 @@ def _caption(context: FigureContext, found: dict[str, pd.DataFrame], streams: li
         )
         if spread == spread:
             text += f", standard deviation between runs {spread:.2f} (median over heads)"
-        said.append(text)
+        facts.append(text)
     runs = listed([counted(len(s.runs.whole), f"{s.name} run") for s in context])
     seeds = ", which differ in their seed" if any(len(s.runs.whole) > 1 for s in context) else ""
     return (
         f"Learned head weights of the {listed(streams)} stream, mean over {runs}{seeds}. A weight "
         "multiplies what a head writes, and began at 1 (white); red heads are turned up, blue ones down. Layers and "
-        f"heads count from 0; the first layer is at the bottom. {'; '.join(said)}. {made_on(context)}"
+        f"heads count from 0; the first layer is at the bottom. {'; '.join(facts)}. {made_on(context)}"
     )
 
 

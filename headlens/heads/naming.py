@@ -215,8 +215,8 @@ def _labels(part: Batch, clean: CleanRun, stream: str) -> Tensor:
         return torch.full((len(part) * rows * columns,), torch.nan, dtype=torch.float64)
     assert isinstance(part.masks, Tensor)
     edge = clean.tower.cfg.patch_size
-    flawed = avg_pool2d(part.masks.double()[:, None], edge)[:, 0, :rows, :columns].flatten(1)
-    return torch.where(part.has_mask[:, None], flawed, torch.nan).flatten()
+    anomalous = avg_pool2d(part.masks.double()[:, None], edge)[:, 0, :rows, :columns].flatten(1)
+    return torch.where(part.has_mask[:, None], anomalous, torch.nan).flatten()
 
 
 def _into(detector: Detector, reading: Reading, head: Head) -> np.ndarray:

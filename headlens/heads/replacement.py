@@ -72,7 +72,7 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
     for number, record in enumerate(pool.records):
         if record.anomalous is False:
             normal.setdefault(record.category, []).append(number)
-    found = []
+    chosen = []
     for record in dataset.records:
         others = [i for i in normal.get(record.category, []) if pool.records[i].name != record.name]
         if not others:
@@ -80,10 +80,10 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
                 f"{record.name}: {pool.name} has no other normal image of category {record.category!r} to resample "
                 "from; choose another kind or give a reference set that has"
             )
-        found.append(
+        chosen.append(
             min(others, key=lambda i: sha256(f"{seed}/{record.name}/{pool.records[i].name}".encode()).digest())
         )
-    return found
+    return chosen
 
 
 class Replacements:

@@ -91,9 +91,9 @@ class Explorer:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The widgets, and the figure for pages that cannot show them."""
-        found = self.box._repr_mimebundle_(**kwargs)
+        bundle = self.box._repr_mimebundle_(**kwargs)
         seen = {"image/png": base64.b64encode(self.figure.value).decode(), "text/plain": repr(self)}
-        return {**found, **seen}
+        return {**bundle, **seen}
 
     def __repr__(self) -> str:
         return f"Explorer({self.shown} at {self.view.names[self.image.value]!r})"

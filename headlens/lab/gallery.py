@@ -134,11 +134,11 @@ def show(
     chosen = gallery.chosen(which, most)
     maps, decisions = [], []
     for number in chosen:
-        found = predict(detector, gallery.pixels(number), category=gallery.category(number))
-        score = float(found.joint_score)
-        maps.append(found.anomaly_map[0].numpy())  # drawn stretched over the image
+        prediction = predict(detector, gallery.pixels(number), category=gallery.category(number))
+        score = float(prediction.joint_score)
+        maps.append(prediction.anomaly_map[0].numpy())  # drawn stretched over the image
         decision = "" if threshold is None else ": anomalous" if score > threshold else ": normal"
-        decisions.append(f"joint score {with_unit(f'{score:.2f}', found.unit)}{decision}")
+        decisions.append(f"joint score {with_unit(f'{score:.2f}', prediction.unit)}{decision}")
     about = detector.backbone.provenance
     at = "" if threshold is None else f", threshold {threshold:.2f}"
     made_by = f"{name} on backbone {about.name} ({about.weights}){at}"

@@ -195,9 +195,9 @@ class HeadView:
         return clean_forward(detector, batch, [self._gallery.category(image)])
 
     def _head(self, head: Head | str) -> Head:
-        found = Head.of(head) if isinstance(head, str) else head
-        heads_of(self._first, [found.layer], [found.head], [found.stream])  # raises where there is no such head
-        return found
+        asked = Head.of(head) if isinstance(head, str) else head
+        heads_of(self._first, [asked.layer], [asked.head], [asked.stream])  # raises where there is no such head
+        return asked
 
     def _looks(self, image: int, head: Head, patch: tuple[int, int] | None) -> tuple[int, int] | None:
         """The patch that looks; None is CLS."""

@@ -128,10 +128,10 @@ def grids(
         ShapeError: no head, or none of that stream.
         ConfigError: another number of axes than of streams.
     """
-    there = list(frame["stream"].unique())
-    if stream is not None and stream not in there:
-        raise ShapeError(f"no head of stream {stream!r} here; there are {', '.join(there) or 'none'}")
-    streams = [stream] if stream else there
+    existing = list(frame["stream"].unique())
+    if stream is not None and stream not in existing:
+        raise ShapeError(f"no head of stream {stream!r} here; there are {', '.join(existing) or 'none'}")
+    streams = [stream] if stream else existing
     if not streams:
         raise ShapeError("no head to draw: the frame has no rows")
     size = (5.2 * len(streams), 1.3 + 0.17 * max(5, frame["layer"].nunique()))

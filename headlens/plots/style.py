@@ -172,8 +172,8 @@ def finished(ax: Axes, x: str = "", y: str = "", title: str = "", legend: Any = 
 def signed(fig: Figure, made_by: str) -> Figure:
     """The figure with a small line at its foot that says which backbone and which images it is of."""
     between = "\n" if fig.get_figwidth() < _NARROW else " · "
-    said = between.join(plain(part, _FOOT) for part in made_by.split(" · "))
-    fig.supxlabel(said, fontsize=7, color="0.4", x=0.99, ha="right", **font())
+    line = between.join(plain(part, _FOOT) for part in made_by.split(" · "))
+    fig.supxlabel(line, fontsize=7, color="0.4", x=0.99, ha="right", **font())
     return fig
 
 

@@ -68,15 +68,15 @@ def font() -> dict[str, Any]:
 
 @cache
 def _installed() -> tuple[str, ...]:
-    there = {entry.name for entry in font_manager.fontManager.ttflist}
-    return tuple(name for name in _FALLBACKS if name in there)
+    names = {entry.name for entry in font_manager.fontManager.ttflist}
+    return tuple(name for name in _FALLBACKS if name in names)
 
 
 @cache
 def _glyphs(families: tuple[str, ...]) -> frozenset[int]:
     """The characters that those fonts, or the ones that stand in for them, can draw."""
-    found: set[int] = set()
+    characters: set[int] = set()
     for family in (*families, *_installed()):
         path = font_manager.findfont(FontProperties(family=[family]))
-        found |= set(font_manager.get_font(path).get_charmap())
-    return frozenset(found)
+        characters |= set(font_manager.get_font(path).get_charmap())
+    return frozenset(characters)
