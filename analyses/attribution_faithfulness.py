@@ -5,7 +5,7 @@
 
 Every method is measured in a process of its own. Low is better but for insertion, pointing and AUPRO; 'like random
 heads' and 'like random blocks' are rank correlations with the map of a model that knows less, and from 0.9 on a method
-is said to fail (``headlens.attribution.sanity``).
+is said to fail (``headlens.attribution.measures``).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import headlens
 
 PACKAGE = Path(headlens.__file__).parent
 ORDER = (
-    *("errors", "version", "lazily", "printing", "settings", "units", "overlap"),
+    *("errors", "version", "lazily", "printing", "settings", "units"),
     *("files", "html", "tables", "devices", "launch", "locking", "parallel", "precision", "maps"),
     *("data", "results", "plots", "metrics"),
     *("backbone", "detectors"),

@@ -16,9 +16,19 @@ import torch
 from torch import Tensor
 
 from headlens import html, plots
-from headlens.attribution.measures import deletion, infidelity, insertion, pointing, sensitivity
+from headlens.attribution.measures import (
+    CHECKS,
+    UNCHANGED,
+    deletion,
+    infidelity,
+    insertion,
+    pointing,
+    random_head_weights,
+    rank_correlation,
+    sensitivity,
+    with_random_blocks,
+)
 from headlens.attribution.methods import METHODS, method_of
-from headlens.attribution.sanity import CHECKS, UNCHANGED, random_head_weights, rank_correlation, with_random_blocks
 from headlens.attribution.targets import Target, target_of
 from headlens.data import Batch, DataSet
 from headlens.detectors.detector import detector_of
@@ -31,7 +41,7 @@ from headlens.provenance import computed, provenance
 from headlens.results import Result, ordered
 
 MEASURES = ("deletion", "insertion", "pointing", "aupro", "infidelity", "sensitivity", *CHECKS)
-"""All that can be measured; the last two are rank correlations, see ``headlens.attribution.sanity``."""
+"""All that can be measured; the last two are rank correlations, see ``headlens.attribution.measures``."""
 
 _COLUMNS = ["domain", "kind", "metric", "value", "low", "high", "n"]
 

@@ -83,10 +83,7 @@ METHODS = {
         Method("relevance", attention.relevance, targets=SCORES, quantity="relevance", sign=False),
         Method("legrad", attention.legrad, quantity="positive gradient", sign=False),
         Method(
-            "contributions",
-            attention.contributions,
-            targets=("image_margin", "map_margin", "head"),
-            gradients=False,
+            "contributions", attention.contributions, targets=("image_margin", "map_margin", "head"), gradients=False
         ),
         Method("edges", pixels.edges, control=True, quantity="edge strength", sign=False, gradients=False),
     )

@@ -162,11 +162,7 @@ class Detector(nn.Module, ABC):
         return [name for side, tower in towers.items() for name in hooked(tower, side)] + hooked(self, "detector")
 
     def see(
-        self,
-        images: Tensor,
-        reading: Reading,
-        gates: Mapping[str, Tensor] | None = None,
-        hooked: bool = False,
+        self, images: Tensor, reading: Reading, gates: Mapping[str, Tensor] | None = None, hooked: bool = False
     ) -> VisionOutput:
         """Normalised images [B, 3, h, w] through the image tower, as ``reading`` plans it.
 

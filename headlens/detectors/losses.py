@@ -13,18 +13,17 @@ from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import Answers
 
 _EPS = 1e-5
-GAMMA = 2.0
 
 
-def focal(abnormal: Tensor, mask: Tensor, gamma: float = GAMMA) -> Tensor:
-    """Focal loss (arXiv 1708.02002) of probabilities [B, H, W] against a bool mask, the mean over pixels.
+def focal(abnormal: Tensor, mask: Tensor) -> Tensor:
+    """Focal loss (arXiv 1708.02002) with γ = 2 of probabilities [B, H, W] against a bool mask, the mean over pixels.
 
     >>> round(float(focal(torch.full((1, 1, 1), 0.5), torch.ones(1, 1, 1, dtype=torch.bool))), 3)
     0.173
     """
     right = torch.where(mask, abnormal, 1 - abnormal)
     right = right * (1 - 2 * _EPS) + 2 * _EPS  # the labels are smoothed by 1e-5, and the logarithm kept finite
-    return -((1 - right) ** gamma * right.log()).mean()
+    return -((1 - right) ** 2 * right.log()).mean()
 
 
 def both_dice(abnormal: Tensor, mask: Tensor) -> Tensor:

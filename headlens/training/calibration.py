@@ -48,7 +48,7 @@ def calibrate(
 
 
 def best_threshold(scores: Tensor, labels: Tensor) -> float | None:
-    """The score, halfway between two neighbours or below the lowest, above which calling an image anomalous has the highest F1.
+    """The score, between two neighbours or below the lowest, above which calling an image anomalous has the highest F1.
 
     Args:
         scores: [B], higher is more anomalous.

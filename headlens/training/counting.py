@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,7 +13,6 @@ from headlens.data import Batch, DataSet
 from headlens.detectors.scoring import Prediction
 from headlens.errors import MetricError
 from headlens.metrics import PixelMetrics, Truth
-from headlens.overlap import Overlap
 from headlens.units import Unit, check_unit
 
 Bounds = dict[str, tuple[Tensor, Tensor]]
@@ -49,7 +49,7 @@ class PixelCounts:
         self._mode = "exact" if exact else "streaming"
         self._metrics: dict[str, PixelMetrics] = {}
         self._ends: Tensor | None = None  # of all maps so far: the lowest value, negated, and the highest
-        self._overlap = Overlap(device)
+        self._overlap = _Overlap(device)
 
     def add(self, prediction: Prediction, known: Truths) -> None:
         """Counts the maps of a batch, whose masks' ``truths`` are known.
@@ -105,3 +105,37 @@ class PixelCounts:
         if self._ends is not None and self.unit is not None:
             low, high = self._ends.tolist()
             check_unit(-low, high, self.unit, f"{self._who}'s map")
+
+
+class _Overlap:
+    """Runs work on a second stream of a CUDA device, so that its waits are not the next forward's; elsewhere at once.
+
+    Work is run when the next comes, or when all is done: by then the device has the next forward to go on with.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._next: tuple[Callable[[], None], torch.cuda.Event] | None = None
+
+    def __call__(self, work: Callable[[], None], reads: Tensor) -> None:
+        """Runs ``work``, which reads a tensor that the current stream makes."""
+        if self.stream is None:
+            work()
+            return
+        reads.record_stream(self.stream)
+        made = torch.cuda.current_stream(reads.device).record_event()
+        last, self._next = self._next, (work, made)
+        self._run(last)
+
+    def done(self) -> None:
+        """Runs what is left, and waits for it."""
+        last, self._next = self._next, None
+        self._run(last)
+        if self.stream is not None:
+            self.stream.synchronize()
+
+    def _run(self, item: tuple[Callable[[], None], torch.cuda.Event] | None) -> None:
+        if item is not None and self.stream is not None:
+            with torch.cuda.stream(self.stream):
+                self.stream.wait_event(item[1])
+                item[0]()

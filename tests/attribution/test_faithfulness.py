@@ -11,9 +11,18 @@ import torch
 from scipy.stats import spearmanr
 
 from headlens.attribution import MEASURES, METHODS, Faithfulness, faithfulness, target_of
-from headlens.attribution.measures import deletion, infidelity, insertion, pointing, replacement_curve, sensitivity
+from headlens.attribution.measures import (
+    deletion,
+    infidelity,
+    insertion,
+    pointing,
+    random_head_weights,
+    rank_correlation,
+    replacement_curve,
+    sensitivity,
+    with_random_blocks,
+)
 from headlens.attribution.pixels import baseline_of, edges
-from headlens.attribution.sanity import random_head_weights, rank_correlation, with_random_blocks
 from headlens.errors import ConfigError, ShapeError
 from headlens.metrics import Truth, pixel_metrics
 from tests.backbone.models import close

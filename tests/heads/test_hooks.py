@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from headlens import attribution, heads
-from headlens.attribution.sanity import with_random_blocks
+from headlens.attribution.measures import with_random_blocks
 from headlens.backbone.hooks import hooked
 from headlens.detectors.precision import at_precision
 from headlens.detectors.stages import TrainingConfig
