@@ -23,7 +23,7 @@ from headlens.data import Pixels, Preprocess
 from headlens.detectors.detector import detector_of
 from headlens.detectors.precision import at_precision
 from headlens.detectors.scoring import Unit
-from headlens.errors import RunError, ShapeError
+from headlens.errors import ConfigError, RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
 from headlens.heads.exactness import check_gradients, held
 from headlens.predict import Image, as_bytes
@@ -122,6 +122,11 @@ class Attribution(Result):
         if path.suffix != ".npz":
             return super().save(path)
         return save_arrays(path, self.provenance, {name: getattr(self, name) for name in ARRAYS})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Attribution:
+        """No file holds frame and maps: raises ConfigError, which says how either is read."""
+        raise ConfigError(f"{path}: give a frame to Result.load, and an .npz to numpy.load; no file holds both")
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

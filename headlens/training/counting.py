@@ -36,8 +36,7 @@ class PixelCounts:
     """Counts maps by the unit that their scorer gives them; on a CUDA device beside the next forward.
 
     Args:
-        data: the images' set.
-        size: height and width of maps.
+        data, size: the images' set, and height and width of their maps.
         device: where maps are.
         exact: keep every map instead of counting.
         who: whose maps, for messages.

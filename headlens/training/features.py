@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -35,41 +35,28 @@ class FeatureStore:
         """What ``compute`` makes of the normalised ``images`` [B, 3, h, w], which have these numbers [B] in the set."""
         numbers = index.tolist()
         if all(number in self._rows for number in numbers):
-            return _batch([self._rows[number] for number in numbers], images.device)
+            rows = [self._rows[number] for number in numbers]
+            return _mapped(lambda *parts: torch.stack(parts).to(images.device), *rows)
         features = self.compute(images)
         if not self._rows:
-            size = sum(part.numel() * part.element_size() for part in _tensors(features)) / len(numbers)
-            self.keeps = size * self.images <= self.budget
+            sizes: list[int] = []
+            _mapped(lambda part: sizes.append(part.nbytes), features)
+            self.keeps = sum(sizes) / len(numbers) * self.images <= self.budget
         if self.keeps:
             for row, number in enumerate(numbers):
-                self._rows.setdefault(number, _row(features, row))
+                if number not in self._rows:  # a view would keep the whole batch
+                    self._rows[number] = _mapped(lambda part, row=row: part[row].cpu().clone(), features)
         return features
 
 
-def _each(features: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same with every tensor changed."""
-    changed: dict[str, Any] = {}
-    for name, value in vars(features).items():
-        if isinstance(value, Tensor):
-            changed[name] = change(value)
-        elif isinstance(value, dict):
-            changed[name] = {key: change(part) for key, part in value.items()}
-    return replace(features, **changed)
-
-
-def _row(features: Any, row: int) -> Any:
-    return _each(features, lambda value: value[row].cpu().clone())  # a view would keep the whole batch
-
-
-def _tensors(features: Any) -> Iterator[Tensor]:
-    for value in vars(features).values():
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, dict):
-            yield from value.values()
-
-
-def _batch(rows: list[Any], device: torch.device) -> Any:
-    """Images one by one to a batch of them."""
-    columns = zip(*map(_tensors, rows), strict=True)
-    return _each(rows[0], lambda _: torch.stack(next(columns)).to(device))
+def _mapped(change: Callable[..., Any], *features: Any) -> Any:
+    """One like the first of ``features``, with ``change`` of their tensors in place of each tensor."""
+    first = features[0]
+    if isinstance(first, Tensor):
+        return change(*features)
+    if isinstance(first, dict):
+        return {key: _mapped(change, *(one[key] for one in features)) for key in first}
+    if is_dataclass(first) and not isinstance(first, type):
+        names = [field.name for field in fields(first)]
+        return replace(first, **{name: _mapped(change, *(getattr(one, name) for one in features)) for name in names})
+    return first

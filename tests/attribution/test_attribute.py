@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 import headlens
-from headlens.attribution import METHODS, attribute, target_of
+from headlens.attribution import METHODS, Attribution, attribute, target_of
 from headlens.attribution.attention import contributions
 from headlens.attribution.attribute import read_provenance
 from headlens.backbone import load
@@ -156,6 +156,8 @@ def test_figures_and_files(small, photos, tmp_path):
     with np.load(found.save(tmp_path / "deep" / "maps.npz"), allow_pickle=False) as arrays:
         assert np.array_equal(arrays["map"], found.map) and "region" not in arrays
     saved, about = read_parquet(found.save(tmp_path / "maps.parquet"))
+    with pytest.raises(ConfigError, match="give a frame to Result.load"):
+        Attribution.load(tmp_path / "maps.parquet")
     assert saved.equals(found.frame) and about == found.provenance
 
 
