@@ -86,25 +86,15 @@ class Summary(Result):
 def over_seeds(results: Sequence[Evaluation]) -> Summary:
     """The summary of evaluations of the same sets by runs that differ in their seed."""
     parts = []
-    for seed, result in enumerate(results):
-        joint = result.table("joint").frame
-        others = []
+    for result in results:
+        parts.append(result.table("joint").frame)
         for score, name in (("image", "cls_auroc"), ("map", "map_auroc")):
             frame = result.table(score).frame
-            others.append(frame[frame["metric"] == "image_auroc"].assign(metric=name))
-        parts.append(pd.concat([joint, *others]).assign(seed=seed))
-    keys = [*KEYS, "metric"]
-    rows = pd.concat(parts).groupby(keys, sort=False)
-    grouped = rows["value"]
-    count = grouped.count()
-    spread = grouped.std() / np.sqrt(count) * stats.t.ppf(0.975, np.maximum(count - 1, 1))
-    columns = {
-        "value": grouped.mean(),
-        "interval": spread,
-        "seeds": count,
-        "n": rows["n"].min(),
-        "of": rows["of"].max(),
-    }
+            parts.append(frame[frame["metric"] == "image_auroc"].assign(metric=name))
+    rows = pd.concat(parts).groupby([*KEYS, "metric"], sort=False)
+    values, count = rows["value"], rows["value"].count()
+    half = values.std() / np.sqrt(count) * stats.t.ppf(0.975, np.maximum(count - 1, 1))
+    columns = {"value": values.mean(), "interval": half, "seeds": count, "n": rows["n"].min(), "of": rows["of"].max()}
     return Summary(pd.DataFrame(columns).reset_index(), together([result.provenance for result in results]))
 
 

@@ -156,7 +156,7 @@ def test_figures_and_files(small, photos, tmp_path):
     with np.load(found.save(tmp_path / "deep" / "maps.npz"), allow_pickle=False) as arrays:
         assert np.array_equal(arrays["map"], found.map) and "region" not in arrays
     saved, about = read_parquet(found.save(tmp_path / "maps.parquet"))
-    with pytest.raises(ConfigError, match="give a frame to Result.load"):
+    with pytest.raises(ConfigError, match="give a frame to Result"):
         Attribution.load(tmp_path / "maps.parquet")
     assert saved.equals(found.frame) and about == found.provenance
 
