@@ -35,7 +35,7 @@ from headlens.detectors.detector import detector_of
 from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError, DataError, ShapeError
 from headlens.heads.exactness import check_gradients
-from headlens.heads.images import Images
+from headlens.heads.sweep import Images
 from headlens.metrics import PerImage, Truth
 from headlens.provenance import computed, provenance
 from headlens.results import Result, ordered

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from torch import Tensor
 
 from headlens import heads
-from headlens.data import DataSet, Pixels, ProceduralSet, Record
+from headlens.data import DataSet, Pixels, Preprocess, ProceduralSet, Record
 from headlens.detectors.detector import Detector
-from headlens.errors import ConfigError, RunError
+from headlens.errors import ConfigError, DataError, RunError
 from headlens.files import read_regular, read_text
 from headlens.provenance import computed, learned_sha256, provenance
 from headlens.results import beside, read_parquet, save_frame, write
@@ -31,6 +32,7 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 NOTES = "notes"
 KEYS = ["stream", "layer", "head"]
 Frames = dict[str, pd.DataFrame]
+RULE = "the first anomalous image of each of the first categories, with an outline where there is one"
 
 
 class FrameCache:
@@ -329,3 +331,56 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     if known.size > 1:
         half = float(stats.t.ppf(0.975, known.size - 1) * known.std(ddof=1) / known.size**0.5)
     return float(known.mean()), half
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image and what is known of it.
+
+    Args:
+        record: which.
+        image: as it is on disk, [3, H, W] uint8.
+        seen: as the detector sees it, [S, S, 3] uint8.
+        mask: the same of its outline, [S, S] bool; None where there is none.
+    """
+
+    record: Record
+    image: Tensor
+    seen: np.ndarray
+    mask: np.ndarray | None
+
+    @property
+    def title(self) -> str:
+        """Its category."""
+        return self.record.category.replace("_", " ")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width on disk."""
+        return self.image.shape[1], self.image.shape[2]
+
+
+def examples(data: DataSet, count: int, size: int) -> list[Example]:
+    """As ``RULE`` says.
+
+    Args:
+        data: of which set.
+        count: at most so many.
+        size: S, what the detector resizes images to.
+
+    Raises:
+        DataError: a set without any anomalous image.
+    """
+    first: dict[str, int] = {}
+    for number, record in enumerate(data.records):
+        if record.anomalous:
+            first.setdefault(record.category, number)
+    if not first:
+        raise DataError(f"{data.name}: no image is known to be anomalous, so there is none to show")
+    chosen = []
+    for number in list(first.values())[:count]:
+        pixels = data.pixels(number)
+        seen = Preprocess(size)(pixels)
+        mask = None if seen.mask is None else seen.mask.numpy()
+        chosen.append(Example(data.records[number], pixels.image, seen.image.permute(1, 2, 0).numpy(), mask))
+    return chosen

@@ -10,8 +10,7 @@ import pandas as pd
 
 from headlens.attribution import attribute
 from headlens.attribution.methods import method_of
-from headlens.figures.context import Domain, FigureContext, Frames
-from headlens.figures.examples import RULE, Example, examples
+from headlens.figures.context import RULE, Domain, Example, FigureContext, Frames, examples
 from headlens.figures.spec import FigureSpec, RenderedFigure, made_on
 from headlens.plots.gallery import Column, gallery
 from headlens.units import Unit

@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from headlens import heads
-from headlens.figures.context import FigureContext
-from headlens.figures.examples import examples
+from headlens.figures.context import FigureContext, examples
 from headlens.figures.spec import FigureSpec, RenderedFigure, made_on
 from headlens.heads.map_parts import peak_of
 from headlens.plots.head_maps import head_maps

@@ -29,12 +29,11 @@ from headlens.heads.effects import (
     unpacked,
 )
 from headlens.heads.exactness import check_follows, check_unhooked
-from headlens.heads.images import categories
 from headlens.heads.measuring import PROBES, measure
 from headlens.heads.replacement import Replacements
 from headlens.heads.response import Kind
 from headlens.heads.store import alone
-from headlens.heads.sweep import finite, sweep
+from headlens.heads.sweep import categories, finite, sweep
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
 from headlens.parallel import Arrays

@@ -30,9 +30,8 @@ from headlens.errors import ConfigError, RunError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.exactness import check_unhooked, held
-from headlens.heads.images import categories, one_patch
 from headlens.heads.store import Store, alone, part_path
-from headlens.heads.sweep import finite, sweep
+from headlens.heads.sweep import categories, finite, one_patch, sweep
 from headlens.parallel import Arrays
 from headlens.precision import wide
 from headlens.results import made_by, parquet, per_image, read_parquet, write

@@ -19,9 +19,8 @@ from headlens.errors import ConfigError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import Parts, check, check_streams, image_parts, tap_parts
 from headlens.heads.exactness import check_unhooked, held
-from headlens.heads.images import categories, one_patch
 from headlens.heads.store import alone
-from headlens.heads.sweep import finite, sweep
+from headlens.heads.sweep import categories, finite, one_patch, sweep
 from headlens.heads.variants import names_of
 from headlens.parallel import Arrays
 from headlens.results import Result, per_image

@@ -14,7 +14,7 @@ from headlens.backbone.plan import VisionPlan
 from headlens.detectors.detector import Detector
 from headlens.detectors.reading import Reading
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.images import one_patch
+from headlens.heads.sweep import one_patch
 
 
 @torch.no_grad()

@@ -23,9 +23,8 @@ from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.exactness import check_gradients, check_unhooked
-from headlens.heads.images import categories
 from headlens.heads.store import alone
-from headlens.heads.sweep import finite, sweep
+from headlens.heads.sweep import categories, finite, sweep
 from headlens.heads.variants import heads_of, names_of, stream_layers
 from headlens.parallel import Arrays
 from headlens.precision import repeatable, wide

@@ -33,11 +33,10 @@ from headlens.detectors.readout import Readout
 from headlens.errors import DataError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.exactness import blank_reading, check_straight, check_unhooked, held
-from headlens.heads.images import categories
 from headlens.heads.phrases import BUILT_IN, directions, distinct, learnt, read_phrases, unit
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
 from headlens.heads.store import alone
-from headlens.heads.sweep import finite, sweep
+from headlens.heads.sweep import categories, finite, sweep
 from headlens.heads.variants import Head, check_variants, heads_of, names_of, single_heads
 from headlens.parallel import Arrays
 from headlens.precision import full_precision, wide

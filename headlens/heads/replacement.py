@@ -14,8 +14,8 @@ from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector
 from headlens.errors import DataError
 from headlens.heads.clean import CleanRun, clean_forward
-from headlens.heads.images import Images, categories
 from headlens.heads.response import Kind, Replacement
+from headlens.heads.sweep import Images, categories
 
 
 @torch.no_grad()

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from headlens.plots.grid import comparison as comparison
     from headlens.plots.grid import grid as grid
     from headlens.plots.grid import grids as grids
+    from headlens.plots.head_maps import Panel as Panel
     from headlens.plots.head_maps import head_maps as head_maps
-    from headlens.plots.head_view import Panel as Panel
-    from headlens.plots.head_view import head_view as head_view
+    from headlens.plots.head_maps import head_view as head_view
     from headlens.plots.intervals import intervals as intervals
     from headlens.plots.names import names as names
     from headlens.plots.overlay import limits_of as limits_of

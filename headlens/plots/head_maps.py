@@ -1,22 +1,28 @@
-"""What single heads draw: an image, its margin map, and a small map for each head, on a scale that all heads share.
+"""What heads do at one image: small maps of several, on a scale that they share, or all about one head, for every domain.
 
-Of every map its own mean is taken off, so that the part that stands out is seen: a head's number is the mean of its map
-within the outlined peak, and can be read off the colour bar.
+Of every small map its own mean is taken off, so that the part that stands out is seen: a head's number is the mean of
+its map within the outlined peak, and can be read off the colour bar.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from headlens.plots.display import draw, outline, panel
-from headlens.plots.style import axes_of, colours, signed
-from headlens.plots.text import font, wrapped
+from headlens.plots.style import COLOURS, PALETTE, axes_of, colours, signed
+from headlens.plots.text import font, plain, wrapped
+
+_LOOKS = "#00e5ff"
 
 
 def head_maps(
@@ -88,3 +94,100 @@ def _map(
     draw(ax, values, shape, interpolation="nearest", **scale)
     outline(ax, peak, shape, width=0.5)
     ax.set_title(title, fontsize="small")
+
+
+class Panel(NamedTuple):
+    """What a domain's column shows, both [rows, columns]: attention, from 0, and contribution, in logits."""
+
+    attention: np.ndarray
+    contribution: np.ndarray
+
+
+def head_view(
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    panels: Mapping[str, Panel],
+    weights: pd.DataFrame,
+    head: tuple[str, int, int],
+    *,
+    looks: tuple[int, int] | None = None,
+    shape: tuple[int, int] | None = None,
+    name: str = "",
+    made_by: str = "",
+) -> tuple[Figure, np.ndarray]:
+    """The image above its layer's weights, and a column for each domain: attention above contribution.
+
+    Domains share one scale for attention and one for contributions.
+
+    Args:
+        image: [S, S, 3] uint8.
+        mask: [S, S], what to outline.
+        panels: by domain.
+        weights: columns domain, head, value: of all heads of the layer; several rows a head where there are seeds.
+        head: stream, layer and number of the one that is shown.
+        looks: row and column of the patch that looks; None is CLS.
+        shape: height and width of the image on disk, over which all are stretched; [S, S] when None.
+        name: of the image.
+        made_by: a line at the foot.
+
+    >>> panel = Panel(np.full((2, 2), 0.25), np.eye(2))
+    >>> weights = pd.DataFrame({"domain": "medical", "head": [0, 1], "value": [1.0, 1.2]})
+    >>> fig, axes = head_view(np.zeros((8, 8, 3), np.uint8), None, {"medical": panel}, weights, ("local", 5, 1))
+    >>> axes.shape
+    (2, 2)
+    """
+    stream, layer, number = head
+    shape = shape or (image.shape[0], image.shape[1])
+    width, height = panel(shape, 2.6)
+    size = (3.3 + max(width, 2.2) * 1.1 * len(panels), 3.2 + max(height, 0.9))
+    fig = Figure(figsize=size, layout="constrained")
+    axes = fig.subplots(2, 1 + len(panels), squeeze=False, height_ratios=[max(height, 0.9), max(height, 1.6)])
+    draw(axes[0, 0], image, shape)
+    axes[0, 0].set_title(wrapped(name, 2.6), fontsize="small", **font())
+    _weights(axes[1, 0], weights, stream, layer, number)
+    scales = (
+        colours(np.stack([panel.attention for panel in panels.values()]), signed=False),
+        colours(np.stack([panel.contribution for panel in panels.values()])),
+    )
+    for (top, below), (domain, panel_) in zip(axes[:, 1:].T, panels.items(), strict=True):
+        seen = draw(top, panel_.attention, shape, interpolation="nearest", **scales[0])
+        who = "CLS" if looks is None else "the patch"
+        top.set_title(plain(f"{domain}: {who} looks at", 40), fontsize=9, **font())
+        drawn = draw(below, panel_.contribution, shape, interpolation="nearest", **scales[1])
+        what = f"patches add up to {panel_.contribution.sum():+.3g}" if stream == "global" else "adds to each patch"
+        below.set_title(plain(f"{domain}: {what}", 40), fontsize=9, **font())
+    for ax in (axes[0, 0], *axes[:, 1:].flat):
+        outline(ax, mask, shape)
+        ax.set_axis_off()
+    if looks is not None:
+        rows, columns = next(iter(panels.values())).attention.shape
+        high, wide = shape[0] / rows, shape[1] / columns  # of a patch
+        for ax in axes[0]:
+            corner = (looks[1] * wide - 0.5, looks[0] * high - 0.5)
+            ax.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=_LOOKS, linewidth=1.5))
+    fig.colorbar(seen, ax=list(axes[0, 1:]), label="attention", shrink=0.9)
+    into = "image margin (logits)" if stream == "global" else "patch margins (logits)"
+    fig.colorbar(drawn, ax=list(axes[1, 1:]), label=f"part of {into}", shrink=0.9)
+    fig.suptitle(f"L{layer}H{number}, {stream} stream", fontsize=11)
+    return signed(fig, made_by), axes
+
+
+def _weights(ax: Axes, weights: pd.DataFrame, stream: str, layer: int, number: int) -> None:
+    """Weights of all heads of the layer, the shown one on a band."""
+    ax.set_title(f"weights of layer {layer}, {stream}", fontsize=9)
+    if weights.empty:
+        ax.text(0.5, 0.5, "not learned:\nall are 1", ha="center", va="center", transform=ax.transAxes, fontsize=9)
+        ax.set_axis_off()
+        return
+    ax.axvspan(number - 0.5, number + 0.5, color="0.88", zorder=0)
+    ax.axhline(1, color="black", linewidth=0.6)
+    others = iter(PALETTE[4:])
+    for domain, rows in weights.groupby("domain", sort=False):
+        colour = COLOURS.get(str(domain)) or next(others)
+        ax.scatter(rows["head"], rows["value"], s=14, color=[colour], alpha=0.8, label=plain(domain, 24))
+    ax.set_xlabel("head", fontsize=8)
+    ax.set_ylabel("head weight", fontsize=8)
+    ax.tick_params(labelsize=7)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handletextpad=0.1)
+    sns.despine(ax=ax)

@@ -141,7 +141,7 @@ def test_aupro_is_that_of_the_maps(make, pictures):
     detector, few = make(torch.float32), pictures.where(lambda record: record.category == "nut")
     found = faithfulness(detector, few, methods=["edges"], measures=["aupro"], size=32, replicates=20)
     maps, masks = [], []
-    from headlens.heads.images import Images
+    from headlens.heads.sweep import Images
 
     for part, image in Images(detector, few, 32, 1):
         maps.append(edges(target_of(detector), image))

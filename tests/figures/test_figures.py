@@ -16,8 +16,7 @@ from headlens import heads
 from headlens.attribution import pixels
 from headlens.errors import ConfigError, DataError, HeadlensError
 from headlens.figures import FIGURES, FigureContext, chosen, grouped, joint, make
-from headlens.figures.context import CachedImages, first_of_each, mean_and_interval
-from headlens.figures.examples import examples
+from headlens.figures.context import CachedImages, examples, first_of_each, mean_and_interval
 from headlens.plots.style import COLUMN
 
 NAMES = [spec.name for spec in FIGURES]

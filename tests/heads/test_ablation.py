@@ -19,9 +19,9 @@ from headlens.heads import ablation, response
 from headlens.heads.ablation import Ablation, ablate
 from headlens.heads.clean import clean_forward
 from headlens.heads.effects import CONTINUOUS
-from headlens.heads.images import Images
 from headlens.heads.measuring import PROBES, measure
 from headlens.heads.replacement import donors
+from headlens.heads.sweep import Images
 from headlens.heads.variants import Head, Variant, cumulative, heads_of, shuffled, single_heads, whole_layers
 from headlens.metrics import Truth, image_metrics, pixel_metrics
 from tests.heads.oracles import cached, hooked, naive, stand_ins

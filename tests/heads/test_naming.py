@@ -27,10 +27,10 @@ from headlens.detectors.parts.ensemble import TEMPLATES
 from headlens.detectors.readout import Readout
 from headlens.errors import ConfigError, DataError, ShapeError
 from headlens.heads import sweep
-from headlens.heads.images import Images
 from headlens.heads.naming import Naming, last_quarter, name_heads
 from headlens.heads.phrases import BUILT_IN, caption_words, directions, distinct, learnt, read_phrases, words
 from headlens.heads.span import Moments, row_space, text_span
+from headlens.heads.sweep import Images
 from headlens.heads.variants import Head, heads_of
 from headlens.plots.names import names
 from tests.heads.oracles import cached
