@@ -12,7 +12,7 @@ second moments are kept, d x d for each head (``headlens.heads.span``): memory d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -157,14 +157,15 @@ def name_heads(
     )
     if (count := len(data) - len(swept.provenance["skipped"])) < 2:
         raise DataError(f"{data.name}: {count} images could be read; a variance needs at least 2")
-    named: dict[Head, pd.DataFrame] = {}
-    spaces: dict[Head, tuple[np.ndarray, np.ndarray]] = {}
+    random, every = np.random.default_rng(seed), []
+    # As many as the phrases, and of their covariance, but none means what one phrase means.
+    mixtures = [unit(random.standard_normal((len(texts), len(texts))) @ texts) for _ in range(_DRAWS)]
     for head, mean, covariance in zip(heads, total.mean.numpy(), total.covariance.numpy(), strict=True):
         into = _into(detector, reading, head)
-        spaces[head] = row_space(covariance[:-1, :-1], into)
-        named[head] = _named(mean, covariance, into, spaces[head], texts, phrases)
-    by_chance = _by_chance(spaces, named, texts, seed)
-    frame = pd.concat([named[head].assign(**head._asdict(), **by_chance[head]) for head in heads], ignore_index=True)
+        space = row_space(covariance[:-1, :-1], into)
+        rows = _named(mean, covariance, into, space, texts, phrases)
+        every.append(rows.assign(**head._asdict(), **_by_chance(rows, space, mixtures)))
+    frame = pd.concat(every, ignore_index=True)
     frame["phrase"] = [known[number] if number >= 0 else None for number in frame["phrase"]]
     about = swept.provenance | {"seed": seed, "phrases": len(known), "left_out": left_out, "draws": _DRAWS}
     return Naming(ordered(frame.assign(domain=data.domain, dataset=data.name)), about)
@@ -249,28 +250,11 @@ def _named(
 
 
 def _by_chance(
-    spaces: Mapping[Head, tuple[np.ndarray, np.ndarray]],
-    frames: Mapping[Head, pd.DataFrame],
-    texts: np.ndarray,
-    seed: int,
-) -> dict[Head, dict[str, np.ndarray | float]]:
-    """What random mixtures of the phrases explain: ``chance`` and ``beats`` of each head's rows.
-
-    Mixtures have the pool's covariance and are as many as its phrases, but none means what one phrase means.
-    """
-    random = np.random.default_rng(seed)
-    named = [head for head, rows in frames.items() if rows["share"].notna().all()]
-    drawn: dict[Head, list[np.ndarray]] = {head: [] for head in named}
-    for _ in range(_DRAWS):
-        mixtures = unit(random.standard_normal((len(texts), len(texts))) @ texts)
-        for head in named:
-            wanted = len(frames[head])
-            shares = text_span(*spaces[head], mixtures, wanted).share
-            drawn[head].append(np.pad(shares, (0, wanted - len(shares))).cumsum())
-    return {
-        head: {
-            "chance": np.mean(drawn[head], axis=0) if head in drawn else np.nan,
-            "beats": np.mean(drawn[head] < rows["cumulative"].to_numpy(), axis=0) if head in drawn else np.nan,
-        }
-        for head, rows in frames.items()
-    }
+    rows: pd.DataFrame, space: tuple[np.ndarray, np.ndarray], mixtures: Iterable[np.ndarray]
+) -> dict[str, np.ndarray | float]:
+    """What random mixtures of the phrases explain: ``chance`` and ``beats`` of one head's rows."""
+    if rows["share"].isna().any():
+        return {"chance": np.nan, "beats": np.nan}
+    shares = [text_span(*space, each, len(rows)).share for each in mixtures]
+    drawn = np.stack([np.pad(share, (0, len(rows) - len(share))).cumsum() for share in shares])
+    return {"chance": drawn.mean(0), "beats": (drawn < rows["cumulative"].to_numpy()).mean(0)}

@@ -1,4 +1,4 @@
-"""What heads do at one image: small maps of several, on a scale that they share, or all about one head, for every domain.
+"""What heads do at one image: small maps of several on a scale that they share, or all about one head, by domains.
 
 Of every small map its own mean is taken off, so that the part that stands out is seen: a head's number is the mean of
 its map within the outlined peak, and can be read off the colour bar.
