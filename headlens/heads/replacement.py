@@ -99,14 +99,7 @@ class Replacements:
     """
 
     def __init__(
-        self,
-        detector: Detector,
-        data: DataSet,
-        kind: Kind,
-        reference: DataSet | None,
-        seed: int,
-        size: int,
-        batch: int,
+        self, detector: Detector, data: DataSet, kind: Kind, reference: DataSet | None, seed: int, size: int, batch: int
     ) -> None:
         self.kind, self._external = kind, reference is not None
         self.pool = data.where(lambda record: record.anomalous is False) if reference is None else reference
