@@ -97,9 +97,8 @@ class Capture:
         """The mean of one quantity as a grid.
 
         Args:
-            ax: axes to draw on, one for each stream; a new figure when None.
             metric: which quantity.
-            stream: which; all that have it when None.
+            ax, stream: as in ``Importance.plot``.
 
         Raises:
             ConfigError: a quantity that was not captured.

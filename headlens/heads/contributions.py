@@ -70,9 +70,8 @@ class Contributions(Result):
         """Separation by every head as a grid, of one margin; its mean part where no image is labelled.
 
         Args:
-            ax: axes to draw on, one for each stream; a new figure when None.
             metric: which margin; the image margin when None.
-            stream: which; all that write into the margin when None.
+            ax, stream: as in ``Importance.plot``.
 
         Raises:
             ConfigError: an unknown margin.
