@@ -1,4 +1,4 @@
-"""Phrases that heads are named with: the built-in pool, somebody's own, and which of them a backbone has learnt.
+"""Phrases that heads are named with: the built-in pool, a given one, and which of them a backbone has learnt.
 
 A phrase is a noun phrase that fits into "a photo of the {}.". Its direction is its mean embedding in
 ``headlens.detectors.parts.ensemble.TEMPLATES``, minus the mean of the pool, of unit length: what sets it apart from
@@ -89,7 +89,7 @@ def learnt(backbone: Backbone, phrases: Iterable[str]) -> tuple[list[str], list[
     """Phrases that ``backbone`` can have learnt, and those that it cannot.
 
     An embedded backbone knows the words of its captions alone: the token embeddings of others are as they were before
-    training, and a phrase with such a word points anywhere. Of published weights nobody can tell; they keep all.
+    training, and a phrase with such a word points anywhere. Of published weights it is not known; they keep all.
 
     >>> from headlens.backbone import load
     >>> learnt(load("mini"), ["damaged object", "rusty object"])
