@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,15 @@ NEUTRAL = {"weight": 1.0, "importance": 0.0, "value": 0.0}
 LABELS = {"weight": "head weight", "importance": "importance (mean head = 1)", "value": "value"}
 _TAKEN = {*KEYS, "name", "size", "difference", "error", "p", "q_own", "q", "significant"}
 _SURE = 0.05  # p of the contrast up to which domains are said to agree less than seeds
+
+
+@runtime_checkable
+class TrainedRun(Protocol):
+    """What is asked of a run: its detector, its folder's name, and what was written down about it in ``card.json``."""
+
+    detector: Detector
+    folder: Path
+    card: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -191,7 +201,7 @@ def _sources(items: Sequence[Item], domain: str) -> list[_Source]:
             sources.append(_Source("value", item, {}, {"name": name}))
         elif isinstance(item, Detector):
             sources.append(_of_detector(item, {"name": name, "sha256": learned_sha256(item)}))
-        elif hasattr(item, "card") and hasattr(item, "folder"):  # a run, and what was written down about it
+        elif isinstance(item, TrainedRun):
             about = {"name": item.folder.name, "sha256": item.card.get("model_sha256")}
             sources.append(_of_detector(item.detector, {**about, "trained_on": item.card.get("trained_on")}))
         else:
