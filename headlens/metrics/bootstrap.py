@@ -91,7 +91,9 @@ class PerImage:
             )
         binning = Binning(bins, *(score_range or (0.0, 1.0))).checked()
         if maps.device.type != "cpu":
-            return cls._on_device(maps, truth, binning)
+            counts, device = Histograms.of(maps, truth, binning), where_float64(maps.device)
+            pixels, hits, weight, regions = (part.to(device).double() for part in (*counts, truth.each))
+            return cls(pixels - hits, hits, weight / FIXED_POINT, regions)
         pixels, hits, weight = (maps.new_zeros(len(maps), binning.slots, dtype=torch.float64) for _ in range(3))
         regions = maps.new_zeros(len(maps), dtype=torch.float64)
         for image, scores in enumerate(maps.flatten(1)):
@@ -104,14 +106,6 @@ class PerImage:
             weight[image] = torch.bincount(hit, share, minlength=binning.slots)
             regions[image] = share.sum().round()
         return cls(pixels - hits, hits, weight, regions)
-
-    @classmethod
-    def _on_device(cls, maps: Tensor, truth: Truth, binning: Binning) -> PerImage:
-        pixels, hits, weight = Histograms.of(maps, truth, binning)
-        device = where_float64(maps.device)
-        counts = (part.to(device).double() for part in (pixels - hits, hits, weight, truth.each))
-        negatives, hits, weight, regions = counts
-        return cls(negatives, hits, weight / FIXED_POINT, regions)
 
     @classmethod
     def joined(cls, parts: Sequence[PerImage]) -> PerImage:

@@ -51,7 +51,9 @@ def stepwise_aupro(scores: Sequence[Tensor], hits: Tensor, area_at: Tensor, regi
     if not (np.isfinite(step) and step > 0):
         return undefined
     steps = np.arange(low, high, step)  # float64, also of float32 scores
-    thresholds = torch.from_numpy(_rounded_down(steps, precision)).to(hits.device)
+    near = steps.astype(precision)
+    down = np.where(near > steps, np.nextafter(near, precision(-np.inf)), near)  # the same scores exceed it as a step
+    thresholds = torch.from_numpy(down).to(hits.device)
     above, _ = counts_above([part.to(hits.dtype) for part in scores], thresholds)
     ordered, order = hits.sort()
     first = torch.searchsorted(ordered, thresholds, right=True)
@@ -65,9 +67,3 @@ def stepwise_aupro(scores: Sequence[Tensor], hits: Tensor, area_at: Tensor, regi
         return undefined
     rate = (rate - rate[-1]) / (rate[0] - rate[-1])  # falls from 1 to 0 as the thresholds rise
     return torch.trapezoid(overlap.flip(0), rate.flip(0))
-
-
-def _rounded_down(values: np.ndarray, precision: type[np.floating]) -> np.ndarray:
-    """The greatest numbers of ``precision`` that are not above ``values``: the same scores exceed them."""
-    near = values.astype(precision)
-    return np.where(near > values, np.nextafter(near, precision(-np.inf)), near)

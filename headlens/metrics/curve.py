@@ -44,17 +44,15 @@ class Groups:
     def of_bins(
         cls, hits: Tensor, negatives: Tensor, some: Tensor, tied: Tensor | None = None, weight: Tensor | None = None
     ) -> Groups:
-        """Of counts [..., K] of bins in falling order, those of ``some`` bins; ties, where ``tied`` does not say.
+        """Of the positives and negatives [..., K] of bins in falling order; ties, where ``tied`` does not say.
 
         Args:
-            hits, negatives: the positives and negatives of each bin.
-            some: [K] bool, all bins with a positive among them: the others only add negatives.
-            tied, weight: of ``some`` bins, as in ``Groups``.
+            hits, negatives: how many each bin has.
+            some: [K] bool: bins that become groups, all that have a positive. ``tied`` and ``weight`` are of these.
         """
         through = negatives.cumsum(-1)
         above = (through - negatives)[..., some]
-        if tied is None:
-            tied = torch.ones(1, dtype=torch.bool, device=hits.device)
+        tied = torch.ones(1, dtype=torch.bool, device=hits.device) if tied is None else tied
         return cls(hits[..., some], above, through[..., some], through[..., -1], tied, weight)
 
     def metrics(self, limit: float = AUPRO_LIMIT) -> dict[str, Tensor]:
@@ -173,9 +171,16 @@ def exact_metrics(
     tensor(0.7500, dtype=torch.float64)
     """
     scores = [part.to(hits.dtype) for part in scores]  # as float64 where any of them is
-    values, each, share = _distinct(hits, area_at)
+    with one_thread():
+        ordered, order = hits.sort()
+        values, each = ordered.unique_consecutive(return_counts=True)
+    each, share = each.cpu(), None
     greater, at_least = counts_above(scores, values)
     with one_thread():
+        if area_at is not None:
+            risen = torch.cat([torch.zeros(1, dtype=torch.float64), (1 / area_at[order].cpu().double()).cumsum(0)])
+            ends = each.cumsum(0)
+            share = (risen[ends] - risen[ends - each]) / regions
         higher = len(hits) - each.cumsum(0)  # positives above each value
         return Groups(
             hits=each.flip(0),
@@ -183,18 +188,5 @@ def exact_metrics(
             through=(at_least - higher - each).flip(0),
             negatives=torch.tensor(sum(part.numel() for part in scores) - len(hits)),
             tied=torch.ones(len(each), dtype=torch.bool),
-            weight=None if share is None else (share / regions).flip(0),
+            weight=None if share is None else share.flip(0),
         ).metrics(limit)
-
-
-@one_thread()
-def _distinct(hits: Tensor, area_at: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Distinct scores, rising; how many positives have each; and the sum of 1 / area over those. Counts on the CPU."""
-    ordered, order = hits.sort()
-    values, each = ordered.unique_consecutive(return_counts=True)
-    each = each.cpu()
-    if area_at is None:
-        return values, each, None
-    risen = torch.cat([torch.zeros(1, dtype=torch.float64), (1 / area_at[order].cpu().double()).cumsum(0)])
-    ends = each.cumsum(0)
-    return values, each, risen[ends] - risen[ends - each]

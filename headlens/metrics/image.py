@@ -51,8 +51,9 @@ class ImageMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``{"auroc", "ap", "f1max"}`` of all images so far, float64."""
         if not len(self.scores):
-            return _of(torch.zeros(0), torch.zeros(0, dtype=torch.bool))
-        return _of(dim_zero_cat(self.scores), dim_zero_cat(self.labels))
+            return exact_metrics([], torch.zeros(0))
+        scores = dim_zero_cat(self.scores)
+        return exact_metrics([scores], scores[dim_zero_cat(self.labels)])
 
 
 def image_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -77,9 +78,5 @@ def image_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
         raise ShapeError(
             f"scores and labels have shapes {tuple(scores.shape)} and {tuple(labels.shape)}; expected [V, B] and [B]"
         )
-    rows = [_of(row, labels) for row in (scores if scores.ndim == 2 else scores[None])]
+    rows = [exact_metrics([row], row[labels]) for row in (scores if scores.ndim == 2 else scores[None])]
     return {name: torch.stack([row[name] for row in rows]).reshape(scores.shape[:-1]) for name in rows[0]}
-
-
-def _of(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    return exact_metrics([scores], scores[labels])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numba import njit
 
+Array = np.ndarray
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 THREAD_FROM = 2**18  # scores; fewer are counted before a thread has started
@@ -22,7 +23,7 @@ LANES = 4  # a power of two
 
 
 @njit(nogil=True, cache=True)
-def count_bins(scores: np.ndarray, spaced: np.ndarray, bins: np.ndarray, pixels: np.ndarray, value: np.ndarray) -> bool:
+def count_bins(scores: Array, spaced: Array, bins: Array, pixels: Array, value: Array) -> bool:
     """Adds ``scores`` to the pixels of their bins; ``value`` of a bin is infinity while empty, a tied score, or NaN.
 
     ``spaced`` is ``Binning.spaced`` of the scores; ``bins`` here and below is ``Binning.constants`` in their precision.
@@ -47,15 +48,7 @@ def count_bins(scores: np.ndarray, spaced: np.ndarray, bins: np.ndarray, pixels:
 
 
 @njit(nogil=True, cache=True)
-def count_hits(
-    spaced: np.ndarray,
-    index: np.ndarray,
-    first: int,
-    share: np.ndarray,
-    bins: np.ndarray,
-    hits: np.ndarray,
-    weight: np.ndarray,
-) -> None:
+def count_hits(spaced: Array, index: Array, first: int, share: Array, bins: Array, hits: Array, weight: Array) -> None:
     """Adds the defect pixels ``spaced[index - first]``, and their ``share`` of a region, to their bins."""
     low, scale, one, top = bins
     for i in range(len(index)):
@@ -66,13 +59,7 @@ def count_hits(
 
 @njit(nogil=True, cache=True)
 def count_slots(
-    scores: np.ndarray,
-    bins: np.ndarray,
-    slot: np.ndarray,
-    first: np.ndarray,
-    outside: np.ndarray,
-    ties: np.ndarray,
-    contested: np.ndarray,
+    scores: Array, bins: Array, slot: Array, first: Array, outside: Array, ties: Array, contested: Array
 ) -> int:
     """Sorts ``scores`` into slots: even ones are only counted, in odd ones ties with their first query as well.
 
@@ -94,7 +81,7 @@ def count_slots(
 
 
 @njit(nogil=True, cache=True)
-def grouped(scores: np.ndarray, bins: np.ndarray, shift: int) -> np.ndarray:
+def grouped(scores: Array, bins: Array, shift: int) -> Array:
     """``scores`` ordered by ``bin >> shift``: who looks them up in a large table then finds it in the cache."""
     low, scale, one, top = bins
     ends = np.zeros((int(top) >> shift) + 2, np.int64)

@@ -23,8 +23,6 @@ MEMBERS = {"image_mad": IMAGE, "pixel_mad": PIXEL, "mad7": IMAGE + PIXEL}
 METRICS = (*IMAGE, "image_mad", *PIXEL, "pixel_mad", "mad7")
 KEYS = ("domain", "dataset", "category")
 MEAN = "mean"
-
-
 SHOWN = ("image_auroc", "pixel_auroc", "pixel_aupro")
 """What figures show, where nothing else is asked for."""
 
