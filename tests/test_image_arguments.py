@@ -33,7 +33,7 @@ def test_a_folder_holds_images_and_passes_over_what_nobody_meant(tmp_path):
     (folder / "weights.pt").write_bytes(b"0")
     found = find_images([str(folder)])
     assert [path.name for path in found.files] == ["000.png"]
-    assert found.passed == "passed over: masks (2)" and not str(found.left_out)
+    assert found.passed == "passed over: masks (2)" and not found.unread
     # named by themselves, they are meant
     assert names(folder / "ground_truth") == ["000.png"] and names(folder / "test/crack/000_mask.png") == [
         "000_mask.png"
@@ -73,7 +73,7 @@ def test_what_looks_like_an_image_and_is_not_read_is_named(tmp_path):
     (folder / "phone.HEIC").write_bytes(b"0")
     found = find_images([str(folder)])
     assert {"own.png", "x.png"} <= {path.name for path in found.files} <= {"own.png", "x.png", "itself.png"}
-    line = str(found.left_out)
+    line = found.unread
     assert "linked: a link that leads out" in line and "phone.HEIC: images in .heic" in line
 
 
@@ -85,7 +85,7 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path):
         found = find_images([str(tmp_path)])
     finally:
         (tmp_path / "closed").chmod(0o755)
-    assert [path.name for path in found.files] == ["a.png"] and "closed: cannot be listed" in str(found.left_out)
+    assert [path.name for path in found.files] == ["a.png"] and "closed: cannot be listed" in found.unread
 
 
 def test_what_headlens_wrote_is_no_image_wherever_it_lies(tmp_path):

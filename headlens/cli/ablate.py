@@ -94,19 +94,9 @@ def ablate(
 
     def swept(variants: list[Variant], metrics: tuple[str, ...], parts: str) -> Ablation:
         with measuring(loaded, images, f"{len(variants)} ablations", precision=precision) as settings:
-            return heads.ablate(
-                loaded,
-                images,
-                variants,
-                kind=kind,  # type: ignore[arg-type]  # checked there
-                reference=stand_ins,
-                seed=seed,
-                metrics=metrics,
-                batch=batch,
-                budget=memory and memory * 2**20,
-                out=out / f"{name}.{parts}",
-                **settings,
-            )
+            settings |= {"kind": kind, "reference": stand_ins, "seed": seed, "metrics": metrics, "batch": batch}
+            settings |= {"budget": memory and memory * 2**20, "out": out / f"{name}.{parts}"}
+            return heads.ablate(loaded, images, variants, **settings)
 
     if group:
         variants = [heads.Variant(text, tuple(heads.Head.of(one) for one in text.split("+"))) for text in group]

@@ -91,6 +91,7 @@ def attribute(
     settings_of = options_of(methods_of(method or list(METHOD), whole), given)
     typer.echo(f"{loaded.detector.backbone}\n{printable(loaded.folder.name)}, {target.replace('_', ' ')}\n")
 
+    common: dict[str, Any] = {"size": loaded.size, "category": category}
     frames, done = [], []
     used: dict[str, Any] = {}  # of each method, all its options
     how_asked = (target, "inside" if inside else "", baseline or "", f"{steps} steps" if steps else "", *(head or []))
@@ -99,22 +100,15 @@ def attribute(
             before, results = maps_done.n, {}
             try:
                 pixels = _pixels(path, masks.get(path), max_pixels, inside)
-                outline = Preprocess(loaded.size)(pixels).mask
+                outline, region = Preprocess(loaded.size)(pixels).mask, pixels.mask if inside else None
                 for how, settings in settings_of.items():
                     results[how] = attribution.attribute(
-                        loaded.detector,
-                        pixels.image,
-                        how,
-                        target,
-                        region=pixels.mask if inside else None,
-                        size=loaded.size,
-                        category=category,
-                        **settings,
+                        loaded.detector, pixels.image, how, target, region=region, **common, **settings
                     )
                     maps_done.update()
             except (DataError, ShapeError) as error:
                 known = f"{path}" + (f" with {masks[path]}" if path in masks else "")
-                found.left_out.add(error if str(path) in str(error) else f"{known}: {error}")
+                found.leave_out(error if str(path) in str(error) else f"{known}: {error}")
                 maps_done.update(len(settings_of) - (maps_done.n - before))
                 continue
             results = {how: of_image(r, path, r.images, r.region) for how, r in results.items()}
@@ -131,7 +125,7 @@ def attribute(
             maps_done.write(f"{printable(str(path))}\n{table(frames[-1])}\n  {out / stem}-METHOD.png, .npz\n")
     if frames:
         about = result.provenance | {"method": list(settings_of), "options": used, "images": done}
-        about |= {"skipped": found.left_out.reasons}
+        about |= {"skipped": found.left_out}
         name = free_name(out, slug("attribute", loaded.folder.name, *how_asked), {".parquet": about})
         saved = save_frame(out / f"{name}.parquet", pd.concat(frames, ignore_index=True), about)
         typer.echo(f"{saved}: values, sums and residuals of {len(frames)} image{'s' * (len(frames) != 1)}")

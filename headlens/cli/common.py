@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 
 
 def data_of(
-    data: str,
-    per_category: int,
-    max_pixels: int = options.MAX_PIXELS,
-    domain: str | None = None,
-    follow_links: bool = False,
-    seed: int = 0,
+    data: str, per_category: int, max_pixels: int, domain: str | None, follow_links: bool, seed: int = 0
 ) -> DataSet:
     """The data set of that name; ``domain`` where the names of its folders do not tell it, or tell another."""
     import headlens.data

@@ -101,19 +101,12 @@ def measured(
     """Importance of every head for the joint margin of every run, on the images of its side."""
     from headlens.heads import importance
 
-    results: dict[str, list[Importance]] = {}
+    results: dict[str, list[Importance]] = {domain: [] for domain in runs}
     for domain, several in runs.items():
         with bar(len(sets[domain]) * len(several), domain) as done:
-            results[domain] = [
-                importance(
-                    run,
-                    sets[domain],
-                    batch=batch,
-                    out=parts / domain / f"{number}-{run.folder.name}",
-                    progress=done.update,
-                )
-                for number, run in enumerate(several)
-            ]
+            for number, run in enumerate(several):
+                out = parts / domain / f"{number}-{run.folder.name}"
+                results[domain].append(importance(run, sets[domain], batch=batch, out=out, progress=done.update))
     return results
 
 

@@ -85,7 +85,7 @@ def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: i
         try:
             image = read_image(path, max_pixels)
         except DataError as error:
-            found.left_out.add(error)
+            found.leave_out(error)
             continue
         parts = heads.map_parts(run.detector, image, tap=tap, size=run.size)
         parts = of_image(parts, path, parts.image)

@@ -17,49 +17,6 @@ _LISTINGS = (".csv", ".tsv", ".json", ".jsonl")
 _SHOWN = 6  # reasons that a line gives; the file has all
 
 
-class LeftOut:
-    """Files that were not read, and why.
-
-    >>> left_out = LeftOut()
-    >>> for name in ("a.png", "b.png"):
-    ...     left_out.add(f"{name}: damaged or cut short; copy it again")
-    >>> print(left_out)
-    2 left out: a.png: damaged or cut short; copy it again (and 1 more like it)
-    """
-
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
-
-    def add(self, reason: object) -> None:
-        """A message that begins with the name of the file."""
-        self.reasons.append(printable(str(reason)))
-
-    def __str__(self) -> str:
-        groups = alike(self.reasons)
-        said = [group[0] + (f" (and {len(group) - 1} more like it)" if group[1:] else "") for group in groups[:_SHOWN]]
-        if others := sum(map(len, groups[_SHOWN:])):
-            said.append(f"{others} for other reasons")
-        return f"{len(self.reasons)} left out: {' | '.join(said)}" if said else ""
-
-    def finish(self, path: Path) -> None:
-        """Says what was left out, writes all of it to ``path``, and ends the verb with exit status 1; else nothing.
-
-        Raises:
-            Exit: something was left out.
-        """
-        try:
-            if not self.reasons:
-                path.unlink(missing_ok=True)  # of an earlier run
-                return
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f"{reason}\n" for reason in self.reasons), encoding="utf-8")
-            where = f" | all are named in {printable(str(path))}" if len(self.reasons) > 1 else ""
-        except OSError:  # the line is what matters
-            where = ""
-        typer.echo(f"{self}{where}", err=True)
-        raise typer.Exit(1)
-
-
 @dataclass
 class Images:
     """What arguments stand for.
@@ -67,20 +24,39 @@ class Images:
     Args:
         files: each once, in the order of the arguments, those of a folder by name.
         passed_over: how many files were not taken on purpose, by what they are.
-        left_out: images that cannot be read, with the reason.
+        left_out: of images that cannot be read, the name of the file and the reason.
         follow_links: whether links may lead out of a folder.
+
+    >>> images = Images()
+    >>> for name in ("a.png", "b.png"):
+    ...     images.leave_out(f"{name}: damaged or cut short; copy it again")
+    >>> print(images.unread)
+    2 left out: a.png: damaged or cut short; copy it again (and 1 more like it)
     """
 
     files: list[Path] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
-    left_out: LeftOut = field(default_factory=LeftOut)
+    left_out: list[str] = field(default_factory=list)
     follow_links: bool = False
+
+    def leave_out(self, reason: object) -> None:
+        """An image, for a reason that begins with the name of its file."""
+        self.left_out.append(printable(str(reason)))
 
     @property
     def passed(self) -> str:
         """A line on what was passed over; empty if nothing was."""
         kinds = ", ".join(f"{kind} ({count})" for kind, count in self.passed_over.items())
         return f"passed over: {kinds}" if kinds else ""
+
+    @property
+    def unread(self) -> str:
+        """A line on what was left out; empty if nothing was."""
+        groups = alike(self.left_out)
+        said = [group[0] + (f" (and {len(group) - 1} more like it)" if group[1:] else "") for group in groups[:_SHOWN]]
+        if others := sum(map(len, groups[_SHOWN:])):
+            said.append(f"{others} for other reasons")
+        return f"{len(self.left_out)} left out: {' | '.join(said)}" if said else ""
 
     def finish(self, path: Path) -> None:
         """Says what was passed over, and what was left out, in a line each; ``path`` names all that was left out.
@@ -90,7 +66,17 @@ class Images:
         """
         if self.passed:
             typer.echo(self.passed)
-        self.left_out.finish(path)
+        try:
+            if not self.left_out:
+                path.unlink(missing_ok=True)  # of an earlier run
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{reason}\n" for reason in self.left_out), encoding="utf-8")
+            where = f" | all are named in {printable(str(path))}" if len(self.left_out) > 1 else ""
+        except OSError:  # the line is what matters
+            where = ""
+        typer.echo(f"{self.unread}{where}", err=True)
+        raise typer.Exit(1)
 
 
 def find_images(arguments: list[str], follow_links: bool = False) -> Images:
@@ -114,7 +100,7 @@ def find_images(arguments: list[str], follow_links: bool = False) -> Images:
             raise DataError(f"{given}: no image in it{_instead(single)}")
         images.files += single.files
         images.passed_over += single.passed_over
-        images.left_out.reasons += single.left_out.reasons
+        images.left_out += single.left_out
     once: dict[str, Path] = {}
     for path in images.files:
         once.setdefault(os.path.abspath(path), path)  # noqa: PTH100  links are not resolved
@@ -179,13 +165,13 @@ def _take_file(path: Path, images: Images) -> None:
 
 
 def _leave_out(path: Path, images: Images) -> None:
-    images.left_out.add(f"{path}: images in {path.suffix.lower()} files are not read; save it as PNG, TIFF or JPEG")
+    images.leave_out(f"{path}: images in {path.suffix.lower()} files are not read; save it as PNG, TIFF or JPEG")
 
 
 def _take_listing(path: Path, images: Images) -> None:
     from headlens.data import open
 
-    records = open(path, split="all", refuse=images.left_out.add, follow_links=images.follow_links).records
+    records = open(path, split="all", refuse=images.leave_out, follow_links=images.follow_links).records
     images.files += dict.fromkeys(record.image for record in records if record.image is not None)
 
 
@@ -194,7 +180,7 @@ def _take_folder(path: Path, images: Images) -> None:
     from headlens.data.readers import Root
     from headlens.data.readers.contents import contents
 
-    root = Root(path, images.left_out.add, images.follow_links)
+    root = Root(path, images.leave_out, images.follow_links)
     for inside in contents(root, path):
         masks = len(inside.masks) + sum(1 for folder in inside.mask_folders for _ in root.below(folder))
         images.passed_over["masks"] += masks
@@ -207,5 +193,5 @@ def _take_folder(path: Path, images: Images) -> None:
 
 def _instead(images: Images) -> str:
     """What an argument holds that names no image to be read."""
-    there = [part for part in (images.passed, str(images.left_out)) if part]
+    there = [part for part in (images.passed, images.unread) if part]
     return f" that can be read ({'; '.join(there)})" if there else ""

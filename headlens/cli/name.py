@@ -19,12 +19,7 @@ _SOURCE = Source(per_category=20)
 SHOWN = 16  # blocks that are printed; the table has all heads
 
 
-class Streams(str, Enum):
-    """Whose heads."""
-
-    GLOBAL = "global"
-    LOCAL = "local"
-    BOTH = "both"
+Streams = Enum("Streams", {"GLOBAL": "global", "LOCAL": "local", "BOTH": "both"}, type=str)
 
 
 @shared

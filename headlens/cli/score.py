@@ -17,18 +17,14 @@ from headlens.cli.common import bar, device_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headlens.cli.images import LeftOut
+    from headlens.cli.images import Images
     from headlens.cli.score_table import Scored
     from headlens.training.run import Run
 
 _AT_ONCE = 2**25  # pixels of the images that are held together, if these are several
 
 
-class MapFormat(str, Enum):
-    """What raw maps are written as."""
-
-    NPY = "npy"
-    TIFF = "tiff"
+MapFormat = Enum("MapFormat", {"NPY": "npy", "TIFF": "tiff"}, type=str)
 
 
 def score(
@@ -71,7 +67,7 @@ def score(
         table = ScoreTable(out, question(loaded, limit, category, maps), force)
         waiting = table.missing(listed.files)
         with bar(len(waiting)) as done:
-            for part in _batches(waiting, batch, max_pixels, listed.left_out):
+            for part in _batches(waiting, batch, max_pixels, listed):
                 table.add(_scored(loaded, part, category))
                 done.update(len(part))
     before = len(listed.files) - len(waiting)
@@ -101,7 +97,7 @@ def question(run: Run, threshold: float | None, category: str, maps: MapFormat) 
 _Read = tuple[Path, tuple[str, str], "Tensor"]
 
 
-def _batches(files: list[Path], batch: int, max_pixels: int, left_out: LeftOut) -> Iterator[list[_Read]]:
+def _batches(files: list[Path], batch: int, max_pixels: int, listed: Images) -> Iterator[list[_Read]]:
     """Images that can be read, with their paths and the states of their files: few at once where they are large."""
     from headlens.cli.score_table import state_of
     from headlens.data import read_image
@@ -114,10 +110,10 @@ def _batches(files: list[Path], batch: int, max_pixels: int, left_out: LeftOut) 
             state = state_of(path)
             image = read_image(path, max_pixels)
         except DataError as error:
-            left_out.add(error)
+            listed.leave_out(error)
             continue
         except OSError as error:
-            left_out.add(f"{path}: cannot be read ({error.strerror})")
+            listed.leave_out(f"{path}: cannot be read ({error.strerror})")
             continue
         count = image.shape[1] * image.shape[2]
         if part and (len(part) == batch or pixels + count > _AT_ONCE):

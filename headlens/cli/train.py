@@ -15,12 +15,7 @@ import typer
 from headlens.cli import options
 from headlens.cli.common import shared
 
-
-class Positions(str, Enum):
-    """Of ``headlens.backbone.load``'s ``position_rule``."""
-
-    BICUBIC = "bicubic"
-    BILINEAR = "bilinear"
+Positions = Enum("Positions", {"BICUBIC": "bicubic", "BILINEAR": "bilinear"}, type=str)
 
 
 @shared
@@ -102,17 +97,11 @@ def train(
 
     try:
         with steps_done:
-            card = train_(
-                detector,
-                dataset,
-                training,
-                out,
-                about={"preset": preset, "painted": painted},
-                cpu=cpu,
-                begin=begin,
-                progress=progress,
-                notify=notify if parallel.current().main else lambda: None,
-            )
+            about = {"preset": preset, "painted": painted}
+            hooks: dict[str, Any] = {"begin": begin, "progress": progress}
+            if parallel.current().main:
+                hooks["notify"] = notify
+            card = train_(detector, dataset, training, out, about=about, cpu=cpu, **hooks)
     except Stopped as stopped:
         typer.echo(f"{stopped}; the same command goes on")
         raise typer.Exit(128 + stopped.number) from None
