@@ -68,6 +68,7 @@ def compare(
         opened = {spec: data_of(spec, per_category, max_pixels, domain, follow_links) for spec in named.values()}
         sets = {name: opened[spec] for name, spec in named.items()}
         typer.echo("\n".join(f"{name} runs on {images}" for name, images in sets.items()))
+    facts = {side: [[run.folder.name, run_fact(run)] for run in several] for side, several in runs.items()}
     name = stem(
         "compare",
         of,
@@ -76,9 +77,7 @@ def compare(
         other_than(level, 0.05, "level{}"),
         other_than(per_category if sets else 4, 4, "{}-each"),
         next(iter(sets.values())).name if data else "",
-        runs={side: [[run.folder.name, run_fact(run)] for run in several] for side, several in runs.items()}
-        if industrial or medical
-        else None,
+        runs=facts if industrial or medical else None,
         data=data_fact(next(iter(sets.values()))) if data else None,
     )
     parts = out / f"{name}.parts"
@@ -128,9 +127,9 @@ def agreement(result: Comparison) -> str:
             "p": table["p"].map(lambda p: "" if p != p else f"{p:.2g}"),
         }
     )
-    about = result.provenance
+    top = result.provenance["k"]
     return (
-        f"How alike two runs order {len(result.frame)} heads, and how many of their top {about['k']} they share "
+        f"How alike two runs order {len(result.frame)} heads, and how many of their top {top} they share "
         "[95 % jackknife interval over runs]\n\n" + shown.to_string(index=False)
     )
 

@@ -101,13 +101,10 @@ def shares(parts: MapParts, top: int) -> str:
     from headlens.heads import Head
 
     ranked = parts.shares.sort_values("peak", ascending=False)
-
-    def line(rows: object) -> str:
-        return ", ".join(f"{Head(r.stream, r.layer, r.head)} {r.peak:+.2f}" for r in rows)  # type: ignore[attr-defined]
-
+    each = [f"{Head(row.stream, row.layer, row.head)} {row.peak:+.2f}" for row in ranked.itertuples()]
     return (
         f"  margin {parts.margin.min():.2f} to {parts.margin.max():.2f} logits; what heads add to its peak:\n"
-        f"  {line(ranked.head(top).itertuples())}\n  {line(ranked.tail(top).iloc[::-1].itertuples())}"
+        f"  {', '.join(each[:top])}\n  {', '.join(each[::-1][:top])}"
     )
 
 

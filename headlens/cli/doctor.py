@@ -50,11 +50,10 @@ def doctor(
     if data is not None:
         looks["data"] = lambda: _data(data)
     findings = []
-    for what, look in looks.items():
-        for finding in _guarded(what, look):
-            findings.append(finding)
-            if not as_json:
-                typer.echo(f"{finding.status:8} {finding.what}: {printable(finding.detail)}")
+    for finding in (finding for what, look in looks.items() for finding in _guarded(what, look)):
+        findings.append(finding)
+        if not as_json:
+            typer.echo(f"{finding.status:8} {finding.what}: {printable(finding.detail)}")
     if as_json:
         typer.echo(json.dumps([vars(finding) for finding in findings], indent=1))
     if any(finding.status == "problem" for finding in findings):
@@ -82,22 +81,21 @@ def _packages() -> Iterator[Finding]:
     try:
         needed = [Requirement(text) for text in requires("headlens") or []]
     except PackageNotFoundError:
-        yield Finding(
-            "packages", "warning", "headlens is not installed, so what it needs is not known: pip install -e ."
-        )
+        unknown = "headlens is not installed, so what it needs is not known: pip install -e ."
+        yield Finding("packages", "warning", unknown)
         return
     for requirement in needed:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = version(requirement.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
             yield Finding(requirement.name, "problem", f"is missing: pip install '{requirement}'")
             continue
-        if requirement.specifier.contains(found, prereleases=True):
-            yield Finding(requirement.name, "ok", found)
+        if requirement.specifier.contains(installed, prereleases=True):
+            yield Finding(requirement.name, "ok", installed)
         else:
-            yield Finding(requirement.name, "problem", f"{found} does not fit: pip install '{requirement}'")
+            yield Finding(requirement.name, "problem", f"{installed} does not fit: pip install '{requirement}'")
 
 
 def _devices() -> Iterator[Finding]:
@@ -172,18 +170,13 @@ def _run(name: str) -> Iterator[Finding]:
 
     loaded = load_run(name)
     card = loaded.card
-    detail = f"{card.get('preset', 'a detector')} on {loaded.detector.backbone}, trained on "
-    detail += f"{card.get('trained_on', 'unknown')}"
-    yield Finding(
-        "run", "ok", f"{detail}, seed {card.get('seed', 'unknown')}, threshold {loaded.threshold}, {loaded.size} px"
-    )
+    trained = f"trained on {card.get('trained_on', 'unknown')}, seed {card.get('seed', 'unknown')}"
+    detail = f"{card.get('preset', 'a detector')} on {loaded.detector.backbone}, {trained}"
+    yield Finding("run", "ok", f"{detail}, threshold {loaded.threshold}, {loaded.size} px")
     about = loaded.detector.backbone.provenance
     if not about.act_fn_known:
-        yield Finding(
-            "activation",
-            "warning",
-            f"nothing says which one {about.weights} was trained with; {about.name} computes {about.act_fn}",
-        )
+        unknown = f"nothing says which one {about.weights} was trained with"
+        yield Finding("activation", "warning", f"{unknown}; {about.name} computes {about.act_fn}")
 
 
 def _published() -> Iterator[Finding]:
@@ -197,12 +190,9 @@ def _published() -> Iterator[Finding]:
         yield Finding(f"{name} {tag}", "ok", f"{found}, {found.stat().st_size / _GIB:.2f} GiB")
         return
     repository, files = sought(name, tag)
-    yield Finding(
-        f"{name} {tag}",
-        "warning",
-        f"no {' or '.join(files)} of {repository} in {constants.HF_HUB_CACHE} (HF_HOME moves it); fetched from the hub "
-        "when first used; without a network: load(name, pretrained=path of a file)",
-    )
+    missing = f"no {' or '.join(files)} of {repository} in {constants.HF_HUB_CACHE} (HF_HOME moves it)"
+    remedy = "fetched from the hub when first used; without a network: load(name, pretrained=path of a file)"
+    yield Finding(f"{name} {tag}", "warning", f"{missing}; {remedy}")
 
 
 def _data(spec: str) -> Iterator[Finding]:

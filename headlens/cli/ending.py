@@ -52,9 +52,8 @@ def memory_short(error: BaseException) -> str | None:
     "out of memory: can't allocate memory: 4 B"
     >>> memory_short(RuntimeError("shapes do not match"))
     """
-    short = (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    )  # torch's, without importing it
+    of_torch = type(error).__name__ == "OutOfMemoryError"  # without importing it
+    short = isinstance(error, MemoryError) or of_torch
     short |= isinstance(error, OSError) and error.errno == errno.ENOMEM
     text = " ".join(str(error).split())
     if not short and not (isinstance(error, RuntimeError) and _STATED.search(text)):

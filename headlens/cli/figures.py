@@ -95,10 +95,8 @@ def figures(
     unread = [line for name, reasons in paper.left_out.items() for line in lines({"skipped": reasons}, of=name)]
     for line in unread:
         typer.echo(line, err=True)
-    broken = bool(unread) or any(
-        not isinstance(why, ConfigError) for why in failed
-    )  # others are not for these runs or images
-    if broken or (failed and (names or len(failed) == len(wanted))):
+    broken = any(not isinstance(why, ConfigError) for why in failed)  # others are not for these runs or images
+    if unread or broken or (failed and (names or len(failed) == len(wanted))):
         raise typer.Exit(1)
 
 

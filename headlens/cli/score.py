@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from headlens.training.run import Run
 
 _AT_ONCE = 2**25  # pixels of the images that are held together, if these are several
-
-
 MapFormat = Enum("MapFormat", {"NPY": "npy", "TIFF": "tiff"}, type=str)
 
 
@@ -72,9 +70,8 @@ def score(
                 done.update(len(part))
     before = len(listed.files) - len(waiting)
     earlier = f", {before} {'was' if before == 1 else 'were'} scored before" if before else ""
-    typer.echo(
-        f"{table.count} {'image' if table.count == 1 else 'images'} scored{earlier}; {printable(str(table.path))}"
-    )
+    images_scored = f"{table.count} {'image' if table.count == 1 else 'images'} scored"
+    typer.echo(f"{images_scored}{earlier}; {printable(str(table.path))}")
     listed.finish(out / "scores.left_out.txt")
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,9 @@ class ScoreTable:
                 self._check()
                 self.rows = {_key(from_text(row["file"])): row for row in self._read()}
             elif self.path.exists():
-                self._clear()
+                with suppress(RunError):  # so that no result of another question lies among the new ones
+                    for row in self._read():
+                        self._remove(row)
             write_atomically(self.about, (json.dumps(question, indent=1) + "\n").encode())
             self._rewrite()
 
@@ -92,15 +94,6 @@ class ScoreTable:
 
     def _rewrite(self) -> None:
         write_atomically(self.path, _lines([dict(zip(COLUMNS, COLUMNS, strict=True)), *self.rows.values()]))
-
-    def _clear(self) -> None:
-        """Takes away what the table lists, so that no result of another question lies among the new ones."""
-        try:
-            rows = self._read()
-        except RunError:
-            return
-        for row in rows:
-            self._remove(row)
 
     def _remove(self, row: _Row) -> None:
         """Takes away a map and an overlay that headlens has written."""

@@ -84,16 +84,12 @@ def quantities(captured: Capture) -> str:
 
     lines = []
     for (metric, stream), rows in captured.summary.groupby(["metric", "stream"], sort=False):
-        cells = {
-            "": metric,
-            "heads": stream,
-            **{name: f"{rows[name].mean():.3f}" for name in ("mean", "normal", "anomalous")},
-        }
+        cells = {"": metric, "heads": stream}
+        cells |= {name: f"{rows[name].mean():.3f}" for name in ("mean", "normal", "anomalous")}
         apart = (rows["anomalous"] - rows["normal"]) / rows["std"].where(rows["std"] > 0)
         if apart.notna().any():
             row = rows.loc[apart.abs().idxmax()]
-            cells["furthest apart"] = (
-                f"{Head(str(stream), int(row['layer']), int(row['head']))} {apart.loc[row.name]:+.2f} sd"
-            )
+            head = Head(str(stream), int(row["layer"]), int(row["head"]))
+            cells["furthest apart"] = f"{head} {apart.loc[row.name]:+.2f} sd"
         lines.append(cells)
     return pd.DataFrame(lines).fillna("-").replace("nan", "-").to_string(index=False)
