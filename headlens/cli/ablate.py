@@ -133,20 +133,13 @@ def table(result: Ablation, rows: int) -> str:
         margin = margin.sort_values(["order", "heads"])
     shown = margin.index[: None if grown else rows]
     columns: dict[str, list[str]] = {"": ["whole", "noise floor", *shown]}
-    columns["moves by"] = [
-        "",
-        f"{margin['noise'].max():.0e}",
-        *(f"{size:.3f}" for size in margin.loc[shown, "magnitude"]),
-    ]
+    columns["moves by"] = ["", f"{margin['noise'].max():.0e}", *margin.loc[shown, "magnitude"].map("{:.3f}".format)]
     for name in metrics:
         effects, as_percent = result.means(name).set_index("variant"), name != "joint_margin"
         whole = "" if name == "anomaly_map" else _number(effects["baseline"].iloc[0], as_percent)
         noise = f"{effects['noise'].max() * (100 if as_percent else 1):.0e}"
-        columns[name.replace("_", " ") + fewer(*effects[["n", "of"]].iloc[0])] = [
-            whole,
-            noise,
-            *(_effect(effects.loc[one], as_percent) for one in shown),
-        ]
+        title = name.replace("_", " ") + fewer(*effects[["n", "of"]].iloc[0])
+        columns[title] = [whole, noise, *(_effect(effects.loc[one], as_percent) for one in shown)]
     text = pd.DataFrame(columns).to_string(index=False, justify="right")
     left, order = len(margin) - len(shown), "" if grown else ", in the order of 'moves by'"
     images, categories = len(result.frame["image"].unique()), len(result.summary["category"].unique()) - 1

@@ -215,9 +215,8 @@ def options_of(methods: list[str], given: dict[str, Any]) -> dict[str, dict[str,
     for name in asked:
         if not any(name in options_of for options_of in known.values()):
             flag = "head" if name == "heads" else name.replace("_", "-")
-            raise ConfigError(
-                f"--{flag} is no option of {', '.join(methods)}; leave it out, or add a --method that has it"
-            )
+            remedy = "leave it out, or add a --method that has it"
+            raise ConfigError(f"--{flag} is no option of {', '.join(methods)}; {remedy}")
     return {method: {name: value for name, value in asked.items() if name in of} for method, of in known.items()}
 
 

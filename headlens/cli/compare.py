@@ -114,23 +114,17 @@ def agreement(result: Comparison) -> str:
     import pandas as pd
 
     table = result.agreement
-    shown = pd.DataFrame(
-        {
-            "": table["statistic"],
-            "pairs of runs": table["pairs"],
-            "number": table["count"],
-            "value": [
-                ("-" if value != value else f"{value:.2f}") + ("" if low != low else f" [{low:.2f}, {high:.2f}]")
-                for value, low, high in table[["value", "low", "high"]].itertuples(index=False)
-            ],
-            "by chance": table["chance"].map("{:.2f}".format),
-            "p": table["p"].map(lambda p: "" if p != p else f"{p:.2g}"),
-        }
-    )
+    columns = {"": table["statistic"], "pairs of runs": table["pairs"], "number": table["count"]}
+    columns["value"] = [
+        ("-" if value != value else f"{value:.2f}") + ("" if low != low else f" [{low:.2f}, {high:.2f}]")
+        for value, low, high in table[["value", "low", "high"]].itertuples(index=False)
+    ]
+    columns["by chance"] = table["chance"].map("{:.2f}".format)
+    columns["p"] = table["p"].map(lambda p: "" if p != p else f"{p:.2g}")
     top = result.provenance["k"]
     return (
         f"How alike two runs order {len(result.frame)} heads, and how many of their top {top} they share "
-        "[95 % jackknife interval over runs]\n\n" + shown.to_string(index=False)
+        "[95 % jackknife interval over runs]\n\n" + pd.DataFrame(columns).to_string(index=False)
     )
 
 

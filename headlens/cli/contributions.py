@@ -17,17 +17,13 @@ if TYPE_CHECKING:
     from headlens.heads import Contributions, MapParts
     from headlens.training.run import Run
 
+_IMAGES = "Files, folders, listings or patterns: a figure of the heads that draw each one's map."
+
 
 @shared
 @sourced
 def contributions(
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Files, folders, listings or patterns: a figure of the heads that draw each one's map.",
-            metavar="[IMAGES]...",
-        ),
-    ] = None,
+    images: Annotated[list[str] | None, typer.Argument(help=_IMAGES, metavar="[IMAGES]...")] = None,
     top: Annotated[int, typer.Option(help="Heads of each sign in such a figure.", min=1)] = 4,
     tap: Annotated[int | None, typer.Option(help="At one tap alone.", show_default="mean over taps")] = None,
     source: Source = SOURCE,
@@ -127,9 +123,8 @@ def table(result: Contributions, rows: int) -> str:
         ]
         blocks.append(f"{metric} (logits)\n{pd.DataFrame(lines).to_string(index=False)}")
     n, of = result.summary[["n", "of"]].iloc[0]
-    paired = (
-        f"\nNormal, anomalous and separation are over {n} of {of} categories, which have both." if 0 < n < of else ""
-    )
+    both = f"\nNormal, anomalous and separation are over {n} of {of} categories, which have both."
+    paired = both if 0 < n < of else ""
     return (
         "Means over categories of what a head writes; 'separation': anomalous minus normal, the furthest first."
         f"{paired}\n\n" + "\n\n".join(blocks)

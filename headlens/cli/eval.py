@@ -118,10 +118,9 @@ def sets_of(
 
     sets = [data_of(spec, per_category, max_pixels, domain, follow_links) for spec in specs]
     names, prints = [one.name for one in sets], [one.fingerprint for one in sets]
-    for spec, one in zip(specs, sets, strict=True):
+    for spec, one, name in zip(specs, sets, names, strict=True):
         if prints.count(one.fingerprint) > 1:
             raise ConfigError(f"--data {spec}: this set, or a copy of it, is given twice; a set counts once")
-    for spec, one, name in zip(specs, sets, names, strict=True):
         if names.count(name) > 1:
             one.name = unicode(str(Path(spec).expanduser().absolute()))
     return sets

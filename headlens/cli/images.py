@@ -97,7 +97,8 @@ def find_images(arguments: list[str], follow_links: bool = False) -> Images:
         single = Images(follow_links=follow_links)
         _take_argument(given, single)
         if not single.files:
-            raise DataError(f"{given}: no image in it{_instead(single)}")
+            instead = "; ".join(line for line in (single.passed, single.unread) if line)
+            raise DataError(f"{given}: no image in it" + (f" that can be read ({instead})" if instead else ""))
         images.files += single.files
         images.passed_over += single.passed_over
         images.left_out += single.left_out
@@ -189,9 +190,3 @@ def _take_folder(path: Path, images: Images) -> None:
         for file in root.files(inside.folder, *UNREAD):
             _leave_out(file, images)
     images.passed_over += Counter()  # without zeros
-
-
-def _instead(images: Images) -> str:
-    """What an argument holds that names no image to be read."""
-    there = [part for part in (images.passed, images.unread) if part]
-    return f" that can be read ({'; '.join(there)})" if there else ""

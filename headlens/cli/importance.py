@@ -85,12 +85,8 @@ def table(slopes: Importance, exact: Screen | None, rows: int) -> str:
     for row in ranked.head(rows).itertuples():
         head = str(Head(row.stream, row.layer, row.head))
         ablated = known.get(head)
-        cells = {
-            "": head,
-            "importance": f"{row.importance:.4f}",
-            "signed": f"{row.signed:+.4f}",
-            "in layer": f"{row.relative:.2f}",
-        }
+        cells = {"": head, "importance": f"{row.importance:.4f}", "signed": f"{row.signed:+.4f}"}
+        cells["in layer"] = f"{row.relative:.2f}"
         if exact is not None:
             cells["ablated, moves by"] = f"{ablated['magnitude']:.4f}" if ablated else "-"
             cells["effect"] = "{effect:+.4f} [{low:+.4f}, {high:+.4f}]".format(**ablated) if ablated else "-"

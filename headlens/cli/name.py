@@ -92,9 +92,8 @@ def blocks(named: Naming, most: int = SHOWN) -> str:
     from headlens.printing import printable
 
     frame, about = named.frame, named.provenance
-    text = [
-        f"The strongest heads first, and which of {about['phrases']} phrases span what they write into {_rows(named)}."
-    ]
+    spanned = f"which of {about['phrases']} phrases span what they write into {_rows(named)}"
+    text = [f"The strongest heads first, and {spanned}."]
     if left := named.left_out:
         text.append(
             f"{len(left)} more were left out: {about['backbone']['name']} has only learnt its captions' words, and "

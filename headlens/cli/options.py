@@ -36,8 +36,7 @@ Seed = Annotated[int, Option(help="Of everything that is drawn.", min=0)]
 Weights = Annotated[str | None, Option("--weights", help="The backbone's weight file.")]
 Device = Annotated[str | None, Option(help="cpu, cuda, mps; the best available.")]
 Precision = Annotated[
-    str | None,
-    Option(help="float32, tf32, float16, bfloat16.", show_default="the fastest that serves, by device"),
+    str | None, Option(help="float32, tf32, float16, bfloat16.", show_default="the fastest that serves, by device")
 ]
 Out = Annotated[Path, Option(help="A folder for tables and figures.", file_okay=False)]
 OUT = Path("lens")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from enum import Enum
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +11,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import bar, device_of
+from headlens.cli.results import digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,12 +76,13 @@ def score(
 
 def question(run: Run, threshold: float | None, category: str, maps: MapFormat) -> dict[str, object]:
     """What decides the results, beside the images."""
+    backbone = run.detector.backbone.provenance
     return {
         "run": run.folder.name,
         "model_sha256": run.card.get("model_sha256"),
-        "detector_sha256": sha256(json.dumps(run.detector.config.table(), sort_keys=True).encode()).hexdigest(),
-        "backbone": run.detector.backbone.provenance.name,
-        "backbone_sha256": run.detector.backbone.provenance.sha256,
+        "detector_sha256": digest(run.detector.config.table()),
+        "backbone": backbone.name,
+        "backbone_sha256": backbone.sha256,
         "threshold": threshold,
         "unit": run.detector.scoring.unit,
         "size": run.size,
@@ -106,11 +106,8 @@ def _batches(files: list[Path], batch: int, max_pixels: int, listed: Images) -> 
         try:
             state = state_of(path)
             image = read_image(path, max_pixels)
-        except DataError as error:
-            listed.leave_out(error)
-            continue
-        except OSError as error:
-            listed.leave_out(f"{path}: cannot be read ({error.strerror})")
+        except (DataError, OSError) as error:
+            listed.leave_out(error if isinstance(error, DataError) else f"{path}: cannot be read ({error.strerror})")
             continue
         count = image.shape[1] * image.shape[2]
         if part and (len(part) == batch or pixels + count > _AT_ONCE):
