@@ -175,9 +175,9 @@ def joined_metrics(
     pixels, hits, weight = sums
     some = hits > 0
     share = weight[some] / (regions.sum() * FIXED_POINT)
-    whole = Groups.of_bins(hits, pixels - hits, some, weight=share).metrics()
+    whole = Groups.of_bins(hits, pixels - hits, some, weight=share)
     pixels, hits, weight = (torch.cat(column) for column in zip(*each, strict=True))
-    values = {name: value.cpu() for name, value in whole.items()}
+    values = {name: value.cpu() for name, value in whole.metrics().items()}
     return values, PerImage(pixels - hits, hits, weight / FIXED_POINT, regions).metrics(times)
 
 

@@ -40,15 +40,14 @@ def counts_above(scores: Sequence[Tensor], queries: Tensor) -> tuple[Tensor, Ten
         ordered = torch.cat([part.flatten() for part in scores]).sort().values
         right, left = (torch.searchsorted(ordered, queries, right=side) for side in (True, False))
         return (len(ordered) - right).cpu(), (len(ordered) - left).cpu()
-    greater, at_least = _counts_on_cpu([part.detach().reshape(-1).numpy() for part in scores], queries.numpy())
-    return torch.from_numpy(greater), torch.from_numpy(at_least)
+    return _counts_on_cpu([part.detach().reshape(-1).numpy() for part in scores], queries.numpy())
 
 
-def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[Tensor, Tensor]:
     from headlens.metrics.kernels import count_slots, grouped, in_threads, threads_for
 
     if not len(queries):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     binning = _binning(queries)
     asked = binning.place(queries).astype(np.int32)
     # Slots: gaps between bins that were asked about are even, bins that were asked about odd.
@@ -87,7 +86,7 @@ def _counts_on_cpu(scores: Sequence[np.ndarray], queries: np.ndarray) -> tuple[n
             + (len(rest) - np.searchsorted(rest, queries, side))
         )
 
-    return above("right"), above("left")
+    return torch.from_numpy(above("right")), torch.from_numpy(above("left"))
 
 
 def _from_here_on(counts: np.ndarray) -> np.ndarray:

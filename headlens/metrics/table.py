@@ -149,9 +149,8 @@ def _long(values: pd.DataFrame, counts: pd.DataFrame, of: int) -> pd.DataFrame:
 
 def _mean(entries: pd.DataFrame, domain: object, dataset: object) -> pd.DataFrame:
     index = pd.MultiIndex.from_tuples([(domain, dataset, MEAN)], names=KEYS)
-    values, counts = (
-        pd.DataFrame([row.to_numpy()], index, entries.columns) for row in (entries.mean(), entries.count())
-    )
+    both = entries.mean(), entries.count()
+    values, counts = (pd.DataFrame([row.to_numpy()], index, entries.columns) for row in both)
     return _long(values, counts, len(entries))
 
 
