@@ -8,7 +8,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import SOURCE, Source, layers_of, measuring, shared, sourced
-from headlens.cli.results import data_fact, other_than, save, stem_of, tell
+from headlens.cli.results import data_fact, other_than, report_notes, save, stem_of
 from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def ablate(
     discard(*(out / f"{name}.{parts}" for parts in ("order", "parts")))
     summary = saved.with_suffix(".summary.parquet")
     typer.echo(f"{table(result, rows)}\n\n{saved} (each image), {summary} (this table), {figure}")
-    tell(result.provenance, images.name)
+    report_notes(result.provenance, images.name)
 
 
 def table(result: Ablation, rows: int) -> str:

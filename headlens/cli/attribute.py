@@ -67,8 +67,8 @@ def attribute(
     """
     from headlens.cli.images import find_images
 
-    found = find_images(images, follow_links)
-    masks = masks_of(found.files, mask or [])
+    listed = find_images(images, follow_links)
+    masks = masks_of(listed.files, mask or [])
     if inside and not masks:
         raise ConfigError("--inside reads the map inside a mask: give it with --mask")
     if inside and not (target == "map_margin" or target.endswith("/local")):
@@ -95,8 +95,8 @@ def attribute(
     frames, done = [], []
     used: dict[str, Any] = {}  # of each method, all its options
     how_asked = (target, "inside" if inside else "", baseline or "", f"{steps} steps" if steps else "", *(head or []))
-    with bar(len(found.files) * len(settings_of), unit="map") as maps_done:
-        for path, name in zip(found.files, result_names(found.files, spell=name_slug), strict=True):
+    with bar(len(listed.files) * len(settings_of), unit="map") as maps_done:
+        for path, name in zip(listed.files, result_names(listed.files, spell=name_slug), strict=True):
             before, results = maps_done.n, {}
             try:
                 pixels = _pixels(path, masks.get(path), max_pixels, inside)
@@ -108,7 +108,7 @@ def attribute(
                     maps_done.update()
             except (DataError, ShapeError) as error:
                 known = f"{path}" + (f" with {masks[path]}" if path in masks else "")
-                found.leave_out(error if str(path) in str(error) else f"{known}: {error}")
+                listed.leave_out(error if str(path) in str(error) else f"{known}: {error}")
                 maps_done.update(len(settings_of) - (maps_done.n - before))
                 continue
             results = {how: of_image(r, path, r.images, r.region) for how, r in results.items()}
@@ -125,11 +125,11 @@ def attribute(
             maps_done.write(f"{printable(str(path))}\n{table(frames[-1])}\n  {out / stem}-METHOD.png, .npz\n")
     if frames:
         about = result.provenance | {"method": list(settings_of), "options": used, "images": done}
-        about |= {"skipped": found.left_out}
+        about |= {"skipped": listed.left_out}
         name = free_name(out, slug("attribute", loaded.folder.name, *how_asked), {".parquet": about})
         saved = save_frame(out / f"{name}.parquet", pd.concat(frames, ignore_index=True), about)
         typer.echo(f"{saved}: values, sums and residuals of {len(frames)} image{'s' * (len(frames) != 1)}")
-    found.finish(out / "attribute-left_out.txt")
+    listed.finish(out / "attribute-left_out.txt")
 
 
 def _pixels(path: Path, mask: Path | MaskSource | None, max_pixels: int, inside: bool) -> Pixels:
@@ -167,16 +167,16 @@ def masks_of(files: list[Path], given: list[Path]) -> dict[Path, Path | MaskSour
     if len(given) == 1 and given[0].is_dir():
         images = {file.resolve() for file in files}
         free = [path for path in Root(given[0]).images(given[0]) if path.resolve() not in images]
-        found = {file: mask for file, mask in zip(files, pair(files, free), strict=True) if mask is not None}
-        taken = {path for mask in found.values() for path in files_of(mask)}
+        masks = {file: mask for file, mask in zip(files, pair(files, free), strict=True) if mask is not None}
+        taken = {path for mask in masks.values() for path in files_of(mask)}
         called = {file.stem.casefold(): file for file in files}
         for mask in free:
             if mask not in taken and (image := called.get(stem(mask).casefold())):
                 why = f"either {image} is not the only image of that name, or this not its only mask"
                 raise DataError(f"{mask}: {why}; take the others away, or give masks one by one, in order")
-        if not found:
+        if not masks:
             raise DataError(f"{given[0]}: no mask in it has the name of an image, such as {files[0].stem}.png")
-        return found
+        return masks
     if given and len(given) != len(files):
         raise ConfigError(f"{len(given)} masks for {len(files)} images; give one for each, in order, or one folder")
     return dict(zip(files, given, strict=False))
@@ -194,8 +194,8 @@ def methods_of(names: list[str], target: Target) -> list[str]:
         return [name for name, method in METHODS.items() if method.takes(target) and not method.control]
     for name in names:
         if not method_of(name).takes(target):
-            there = ", ".join(method_of(name).targets)
-            raise ConfigError(f"--method {name} does not take --target {target.name}; it takes {there}")
+            targets = ", ".join(method_of(name).targets)
+            raise ConfigError(f"--method {name} does not take --target {target.name}; it takes {targets}")
     return list(dict.fromkeys(names))
 
 

@@ -142,7 +142,7 @@ def layers_of(given: list[str] | None) -> list[int] | None:
     >>> layers_of(["3", "5-7,9"])
     [3, 5, 6, 7, 9]
     """
-    found: list[int] = []
+    layers: list[int] = []
     for part in (part for one in given or [] for part in one.split(",")):
         if part.strip() == "all":
             return None
@@ -151,8 +151,8 @@ def layers_of(given: list[str] | None) -> list[int] | None:
             raise ConfigError(f"--layer {part!r}: expected a number, a range such as 3-6, or all")
         if int(last or first) < int(first):
             raise ConfigError(f"--layer {part!r}: a range goes upwards, such as {last}-{first}")
-        found += range(int(first), int(last or first) + 1)
-    return list(dict.fromkeys(found)) or None
+        layers += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(layers)) or None
 
 
 def at_once(given: int | None, device: torch.device, on_cuda: int) -> int:

@@ -10,7 +10,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import bar, data_of, device_of
-from headlens.cli.results import data_fact, other_than, run_fact, save, stem, tell
+from headlens.cli.results import data_fact, other_than, report_notes, run_fact, save, stem
 from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def compare(
     typer.echo(f"\n{saved} (each head), {saved.with_suffix('.agreement.parquet')} (the first table), {figure}")
     every = [one.provenance for results in steep.values() for one in results]
     notes = {kind: {name: why for about in every for name, why in about[kind].items()} for kind in KINDS}
-    tell(notes, " and ".join(dict.fromkeys(images.name for images in sets.values())))
+    report_notes(notes, " and ".join(dict.fromkeys(images.name for images in sets.values())))
 
 
 def measured(

@@ -9,7 +9,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import SOURCE, Source, measuring, shared, sourced
-from headlens.cli.results import free_name, of_image, other_than, save, stem_of, tell
+from headlens.cli.results import free_name, of_image, other_than, report_notes, save, stem_of
 from headlens.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def contributions(
     ]
     discard(parts)
     typer.echo(f"{table(result, rows)}\n\n{result.held}\n\n{', '.join(map(str, written))}")
-    tell(result.provenance, opened_set.name)
+    report_notes(result.provenance, opened_set.name)
 
 
-def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: int, out: Path) -> None:
+def _of_images(listed: Images, run: Run, top: int, tap: int | None, max_pixels: int, out: Path) -> None:
     """Tables and a figure for each image."""
     from headlens import heads
     from headlens.cli.result_names import name_slug, result_names, slug
@@ -77,11 +77,11 @@ def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: i
     from headlens.printing import printable
 
     typer.echo(f"{run.detector.backbone}\n{printable(run.folder.name)}\n")
-    for path, name in zip(found.files, result_names(found.files, spell=name_slug), strict=True):
+    for path, name in zip(listed.files, result_names(listed.files, spell=name_slug), strict=True):
         try:
             image = read_image(path, max_pixels)
         except DataError as error:
-            found.leave_out(error)
+            listed.leave_out(error)
             continue
         parts = heads.map_parts(run.detector, image, tap=tap, size=run.size)
         parts = of_image(parts, path, parts.image)
@@ -89,7 +89,7 @@ def _of_images(found: Images, run: Run, top: int, tap: int | None, max_pixels: i
         base = free_name(out, base, {".parquet": parts.provenance})
         written = save(parts, out / f"{base}.parquet", top=top)
         typer.echo(f"{printable(str(path))}\n{shares(parts, top)}\n  {', '.join(map(str, written))}\n")
-    found.finish(out / "contributions-left_out.txt")
+    listed.finish(out / "contributions-left_out.txt")
 
 
 def shares(parts: MapParts, top: int) -> str:

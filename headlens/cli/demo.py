@@ -107,8 +107,8 @@ def _layer(run: Run, images: DataSet, path: Path) -> str:
         run.detector, few, heads.single_heads(heads.heads_of(run.detector, [LAYER])), metrics=(), replicates=200
     )
     result.save(path)
-    found = result.summary
-    effects = found[(found["category"] == "mean") & (found["metric"] == "anomaly_map")]
+    summary = result.summary
+    effects = summary[(summary["category"] == "mean") & (summary["metric"] == "anomaly_map")]
     lines = [f"Layer {LAYER} on {len(few)} images: how far the anomaly map moves (relative L1) without one head"]
     for row in effects.sort_values("effect", ascending=False).head(5).itertuples():
         name = f"L{LAYER}H{row.head}" + ("/local" if row.stream == "local" else "")

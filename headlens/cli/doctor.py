@@ -186,8 +186,8 @@ def _published() -> Iterator[Finding]:
     from headlens.backbone.weights import cached, sought
 
     name, tag = _PUBLISHED
-    if found := cached(name, tag):
-        yield Finding(f"{name} {tag}", "ok", f"{found}, {found.stat().st_size / _GIB:.2f} GiB")
+    if file := cached(name, tag):
+        yield Finding(f"{name} {tag}", "ok", f"{file}, {file.stat().st_size / _GIB:.2f} GiB")
         return
     repository, files = sought(name, tag)
     missing = f"no {' or '.join(files)} of {repository} in {constants.HF_HUB_CACHE} (HF_HOME moves it)"

@@ -8,7 +8,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import SOURCE, Source, at_once, measuring, shared, sourced
-from headlens.cli.results import other_than, save, stem_of, tell
+from headlens.cli.results import other_than, report_notes, save, stem_of
 
 if TYPE_CHECKING:
     from headlens.heads import Importance, Screen
@@ -70,7 +70,7 @@ def importance(
         written += save(exact, out / f"{name}.screen.parquet")
     discard(*parts)
     typer.echo(f"{table(slopes, exact, rows)}\n\n{', '.join(map(str, written))}")
-    tell(slopes.provenance, images.name)
+    report_notes(slopes.provenance, images.name)
 
 
 def table(slopes: Importance, exact: Screen | None, rows: int) -> str:

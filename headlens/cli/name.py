@@ -10,7 +10,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import Source, layers_of, measuring, shared, sourced
-from headlens.cli.results import digest, other_than, save, stem_of, tell
+from headlens.cli.results import digest, other_than, report_notes, save, stem_of
 
 if TYPE_CHECKING:
     from headlens.heads.naming import Naming
@@ -81,7 +81,7 @@ def name(
     saved, figure = save(named, out / f"{where}.parquet")
     discard(parts)
     typer.echo(f"{blocks(named)}\n\n{saved} (all heads), {figure}")
-    tell(named.provenance, images.name)
+    report_notes(named.provenance, images.name)
 
 
 def blocks(named: Naming, most: int = SHOWN) -> str:

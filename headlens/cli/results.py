@@ -151,7 +151,7 @@ def check_free(path: Path, question: Mapping[str, object]) -> None:
         raise RunError(f"{path} is there already and answers another question; name another file, or take it away")
 
 
-def tell(notes: Mapping[str, Any], of: str = "") -> None:
+def report_notes(notes: Mapping[str, Any], of: str = "") -> None:
     """Says on standard error which images did not count, and why; ends with status 1 where some were left out.
 
     Args:

@@ -75,7 +75,7 @@ def score(
 
 
 def question(run: Run, threshold: float | None, category: str, maps: MapFormat) -> dict[str, object]:
-    """What decides the results, beside the images."""
+    """What decides the results, besides the images."""
     backbone = run.detector.backbone.provenance
     return {
         "run": run.folder.name,

@@ -52,7 +52,7 @@ class ScoreTable:
 
     Args:
         out: made if need be.
-        question: what decides the results beside the images: run, threshold, size, the scores' unit, and so on; in
+        question: what decides the results besides the images: run, threshold, size, the scores' unit, and so on; in
             JSON.
         force: start anew, whatever ``out`` holds.
 

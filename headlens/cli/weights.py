@@ -8,7 +8,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import data_of, device_of, measuring, shared
-from headlens.cli.results import other_than, run_fact, save, stem, stem_of, tell
+from headlens.cli.results import other_than, report_notes, run_fact, save, stem, stem_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ def weights(
         typer.echo(f"{images}\n\n{quantities(captured)}\n")
     typer.echo(", ".join(map(str, written)))
     if captured is not None:
-        tell(captured.notes, images.name)
+        report_notes(captured.notes, images.name)
 
 
 def grid(frame: pd.DataFrame) -> str:
