@@ -44,13 +44,16 @@ def test_refusals_of_detectors(detector):
         pytest.raises(ConfigError, match=r"a thing would not call the hook at vision\.ln_final\.hook_scale: remove it"),
     ):
         exactness.check_unhooked(detector, "a thing")
+    with pytest.raises(ConfigError, match="text"):
+        exactness.check_follows(detector)
 
 
 def test_no_refusal_is_without_a_test():
     assert {name for name in vars(exactness) if name.startswith("check_")} == {
         *REFUSALS,
-        "check_unhooked",
+        "check_follows",
         "check_gradients",
+        "check_unhooked",
     }
 
 
