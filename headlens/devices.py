@@ -51,7 +51,6 @@ def device_of(given: str | torch.device | None) -> torch.device:
 
 
 def _works(device: torch.device) -> bool:
-    """Whether a tensor can be made there."""
     try:
         torch.zeros((), device=device)
     except Exception:  # each back end of torch has errors of its own

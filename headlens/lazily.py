@@ -42,11 +42,9 @@ class _Lazy(ModuleType):
 
 
 def lazily(package: str, *others: str) -> None:
-    """Makes a package import names from their modules on first use, and lists them in ``__all__``.
+    """Makes the package of that ``__name__`` import names from their modules on first use; lists them in ``__all__``.
 
-    Args:
-        package: its ``__name__``. Its source says which names: those that it imports for type checkers as themselves.
-        *others: names that it has already.
+    Its source says which: those that it imports for type checkers as themselves. ``others`` are names that it has.
     """
     here = sys.modules[package]
     source = here.__spec__.loader.get_source(package)  # type: ignore[union-attr]

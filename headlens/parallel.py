@@ -171,11 +171,7 @@ def ranks() -> Iterator[Ranks]:
 
 @contextmanager
 def holding(folder: Path | None) -> Iterator[None]:
-    """Has ``folder`` for the processes of this run, and for no other; see ``headlens.locking``. None is no folder.
-
-    Raises:
-        RunError: another run has it, or it cannot be written.
-    """
+    """Has ``folder``, where it is not None, for the processes of this run alone; raises RunError as ``locked`` does."""
     with locked(folder) if folder is not None and _current.main else nullcontext():
         _current.each({})  # none begins before the main one has it
         yield

@@ -73,7 +73,6 @@ class Result:
         return made_by(self.provenance)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: which backbone and images, and the most telling rows or a figure."""
         about = self.provenance
         facts = {
             "made by": self.made_by,

@@ -133,11 +133,7 @@ def attribute(
 
 
 def _pixels(path: Path, mask: Path | MaskSource | None, max_pixels: int, inside: bool) -> Pixels:
-    """An image with its mask, if it has any, as data sets read them: upright, and the mask brought over the image.
-
-    Raises:
-        DataError: one cannot be read, the mask cannot be the image's, or there is no mask to look inside of.
-    """
+    """An image with its mask, if it has any, as data sets read them: upright, and the mask brought over the image."""
     from headlens.data import FileSet, Record
     from headlens.errors import DataError
 

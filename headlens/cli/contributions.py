@@ -70,7 +70,6 @@ def contributions(
 
 
 def _of_images(listed: Images, run: Run, top: int, tap: int | None, max_pixels: int, out: Path) -> None:
-    """Tables and a figure for each image."""
     from headlens import heads
     from headlens.cli.result_names import name_slug, result_names, slug
     from headlens.data import read_image

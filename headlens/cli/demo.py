@@ -98,7 +98,6 @@ def _maps(run: Run, images: DataSet, path: Path) -> Path:
 
 
 def _layer(run: Run, images: DataSet, path: Path) -> str:
-    """What each head of one layer does, the strongest first."""
     from headlens import heads
 
     some = {record.name for record in images.records[:: max(1, len(images) // 16)]}

@@ -109,11 +109,7 @@ def eval_(
 def sets_of(
     specs: list[str], per_category: int, max_pixels: int, domain: str | None, follow_links: bool
 ) -> list[DataSet]:
-    """The data sets of these names; where two are called the same, each is called by its path.
-
-    Raises:
-        ConfigError: one set twice.
-    """
+    """The data sets of these names, two of one name each called by its path; raises ConfigError for one set twice."""
     from headlens.printing import unicode
 
     sets = [data_of(spec, per_category, max_pixels, domain, follow_links) for spec in specs]

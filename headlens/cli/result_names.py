@@ -78,12 +78,8 @@ def result_names(
 ) -> list[str]:
     """A name for the results of each file: its own, with as many folders in front as it takes to tell them apart.
 
-    Where folders do not tell them apart either, or a name is ``taken``, a digest of the whole path stands behind it.
-
-    Args:
-        files: different ones.
-        taken: names that belong to others.
-        spell: makes a legal name of any.
+    Where folders do not tell them apart either, or a name is ``taken`` by others, a digest of the whole path stands
+    behind it. ``spell`` makes a legal name of any.
 
     >>> result_names([Path("a/x.png"), Path("b/x.png"), Path("b/y.png")])
     ['a-x.png', 'b-x.png', 'y.png']

@@ -65,11 +65,7 @@ def free_name(out: Path, name: str, abouts: Mapping[str, dict[str, Any]]) -> str
 
     What a result is about is read from its own file, Parquet or npz. Versions of software make no other question, nor
     do the names that the same image has. A figure in its place that headlens did not make is another's, too.
-
-    Args:
-        out: where they go.
-        name: the beginning of their files' names.
-        abouts: the provenance of each, by how its name ends.
+    ``abouts`` are the provenance of each result, by how its file's name ends.
     """
     questions = {end: _question(about) for end, about in abouts.items()}
     if all(_is_free(out / f"{name}{end}", question) for end, question in questions.items()):
@@ -154,9 +150,7 @@ def check_free(path: Path, question: Mapping[str, object]) -> None:
 def report_notes(notes: Mapping[str, Any], of: str = "") -> None:
     """Says on standard error which images did not count, and why; ends with status 1 where some were left out.
 
-    Args:
-        notes: a result's provenance, or ``headlens.data.notes.Notes``.
-        of: what the images are of.
+    ``notes`` are a result's provenance, or ``headlens.data.notes.Notes``; ``of`` is what the images are of.
     """
     from headlens.data.notes import lines
 

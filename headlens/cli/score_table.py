@@ -130,11 +130,7 @@ class ScoreTable:
         return (overlay.exists() or native.exists()) and not is_result(overlay)
 
     def add(self, batch: Iterable[Scored]) -> None:
-        """Writes maps, overlays, and then their rows.
-
-        Raises:
-            RunError: no room, or no permission.
-        """
+        """Writes maps, overlays, and then their rows; raises as ``append``."""
         self.append([self._write(scored) for scored in batch])
 
     def append(self, rows: list[_Row]) -> None:

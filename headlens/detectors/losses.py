@@ -45,11 +45,7 @@ def objective(prediction: Prediction, answers: Answers) -> dict[str, Tensor]:
     """The two terms, unweighted: ``image`` is cross-entropy, ``pixel`` the sum over taps of focal and two Dice losses.
 
     Images without a label count for nothing in ``image``, those without a mask for nothing in ``pixel``. Where labels
-    and ``has_mask`` are on the CPU, no GPU is waited for to know what counts.
-
-    Args:
-        prediction: of B images.
-        answers: for them; masks are where the prediction is.
+    and ``has_mask`` are on the CPU, no GPU is waited for to know what counts. Masks are where the prediction is.
     """
     labelled, masked = (answers.labels >= 0).cpu(), answers.has_mask.cpu()
     margin = prediction.image_margin

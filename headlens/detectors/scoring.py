@@ -80,11 +80,7 @@ class Prediction:
         return pd.DataFrame(values).rename_axis("image")
 
     def plot(self, ax: Axes | None = None, image: int = 0) -> tuple[Figure, Axes]:
-        """The anomaly map of one image; ``headlens.lab.show`` draws it over the image.
-
-        Args:
-            ax: where to draw; a new figure when None.
-            image: its number.
+        """The anomaly map of image number ``image``; ``headlens.lab.show`` draws it over the image.
 
         Raises:
             ShapeError: there is no such image.
@@ -116,7 +112,6 @@ class Prediction:
         return save_arrays(Path(path), {**self.provenance, "unit": self.unit}, numbers)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
         size = " x ".join(map(str, self.anomaly_map.shape[-2:]))
         scores = "0 to 1" if self.unit == "probability" else "logits"
         facts = {"images": len(self), "maps": f"{size} px", "scores": f"{scores}, higher is more anomalous"}

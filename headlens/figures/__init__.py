@@ -58,7 +58,6 @@ def make(
     """Draws and writes figures one by one; one that cannot be made does not keep the others from being made.
 
     Args:
-        context: of what.
         out: a folder for the files.
         names: which; all by default.
         command: what makes the figure of that name again; it stands below its caption.

@@ -38,9 +38,7 @@ RULE = "the first anomalous image of each of the first categories, with an outli
 class FrameCache:
     """Frames by name in a folder, each with everything that it was asked with: detector, images, settings, versions.
 
-    Args:
-        folder: where; nothing is kept without one.
-        fresh: compute everything again.
+    Without a folder nothing is kept; if ``fresh``, everything is computed again.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +142,6 @@ class Domain:
     """One domain.
 
     Args:
-        name: of it.
         runs: what was trained for it.
         images: what metrics are measured on.
         subset: those of them that heads are ablated and differentiated on.
@@ -168,11 +165,7 @@ class Domain:
 
     @property
     def weighed(self) -> list[Run]:
-        """The runs whose head weights are shown.
-
-        Raises:
-            ConfigError: they have learned none.
-        """
+        """The runs whose head weights are shown; raises ConfigError where they have learned none."""
         if not self.run.detector.head_weights():
             raise ConfigError(f"{self.run.folder.name} has learned no head weights: name runs that have")
         return self.runs.whole
@@ -361,12 +354,7 @@ class Example:
 
 
 def examples(data: DataSet, count: int, size: int) -> list[Example]:
-    """As ``RULE`` says.
-
-    Args:
-        data: of which set.
-        count: at most so many.
-        size: S, what the detector resizes images to.
+    """At most ``count`` examples of a set, as ``RULE`` says, as a detector sees them that resizes images to ``size``.
 
     Raises:
         DataError: a set without any anomalous image.

@@ -117,8 +117,6 @@ def _markdown(frame: pd.DataFrame, metrics: list[str]) -> str:
 
 
 def _latex(frame: pd.DataFrame, metrics: list[str]) -> str:
-    """For booktabs; a block for each domain, differences in parentheses."""
-
     def maths(text: str) -> str:
         return "$" + text.replace("±", r"\pm") + "$" if any(c.isdigit() for c in text) else text
 

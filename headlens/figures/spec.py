@@ -89,12 +89,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def images_of(context: FigureContext, subset: bool = True) -> str:
-    """Of which images something is.
-
-    Args:
-        context: all of it.
-        subset: of those that heads are ablated on, else of all.
-    """
+    """Of which images something is: of those that heads are ablated on (``subset``), else of all."""
     words = []
     for data in (domain.subset if subset else domain.images for domain in context):
         unread = context.left_out.get(data.name, {}).keys() & {record.name for record in data.records}
@@ -129,7 +124,6 @@ def save(rendered: RenderedFigure, name: str, title: str, out: Path, command: st
     """Writes ``NAME.pdf``, ``NAME.png``, ``NAME.md`` (the caption and what it was made of) and tables into ``out``.
 
     Args:
-        rendered: what.
         name, title: of the figure.
         out: a folder, made if need be.
         command: what makes it again.

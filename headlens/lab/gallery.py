@@ -18,10 +18,7 @@ from headlens.units import with_unit
 
 
 class Gallery:
-    """A data set, one image or a list of them, asked by number.
-
-    Args:
-        images: see ``headlens.predict`` for what a image can be.
+    """A data set, one image or a list of them (see ``headlens.predict``), asked by number.
 
     Raises:
         ShapeError: there is none.
@@ -37,7 +34,7 @@ class Gallery:
         return len(self._source)
 
     def check(self, number: int) -> int:
-        """The number, where there is such a image; raises ShapeError."""
+        """The number, where there is such an image; raises ShapeError."""
         if number not in range(len(self)):
             raise ShapeError(f"image {number} does not exist; there are {len(self)}, counted from 0")
         return number

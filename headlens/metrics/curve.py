@@ -67,7 +67,6 @@ def bounds(groups: Groups, limit: float = AUPRO_LIMIT) -> dict[str, tuple[Tensor
     With one class only, all are NaN. The lower limit of F1max is attained, by a threshold between two groups.
 
     Args:
-        groups: see there.
         limit: the false positive rate up to which AUPRO integrates.
     """
     hits = groups.hits.double()

@@ -171,11 +171,7 @@ class _Lanes:
         self.hits, self.weight = ([np.zeros(slots, np.int64) for _ in range(count)] for _ in range(2))
 
     def count(self, maps: Tensor, first: int) -> None:
-        """Counts ``maps`` [n, H, W], the images from ``first`` on.
-
-        Raises:
-            MetricError: a NaN or infinite score.
-        """
+        """Counts ``maps`` [n, H, W], the images from ``first`` on."""
         from headlens.metrics.kernels import count_bins, count_hits, in_threads
 
         index, share, starts = self.truth.index.numpy(), self.truth.weight.numpy(), self.truth.starts

@@ -82,7 +82,6 @@ class MetricTable(Result):
         return cls(pd.concat(parts, ignore_index=True), dict(provenance or {}))
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the same as ``markdown``."""
         return html.card("MetricTable", {}, self.rendered())
 
     def plot(self, ax: Axes | None = None, *, metrics: Iterable[str] = SHOWN, title: str = "") -> tuple[Figure, Axes]:
@@ -155,7 +154,6 @@ def _mean(entries: pd.DataFrame, domain: object, dataset: object) -> pd.DataFram
 
 
 def _known(metrics: Iterable[str]) -> list[str]:
-    """Themselves; raises MetricError for one that does not exist."""
     metrics = list(metrics)
     if unknown := [name for name in metrics if name not in METRICS]:
         raise MetricError(f"unknown metric {unknown[0]!r}: there are {', '.join(METRICS)}")

@@ -33,8 +33,7 @@ def grid(
         frame: columns layer, head and ``value``, a row for each head; layers between that have none stay empty.
         value: of which column.
         ax: where to draw; a new figure when None.
-        title: above it.
-        label: of the colour bar.
+        title, label: above it, and of the colour bar.
         centre: what is neither red nor blue; colours rise from light to dark when None.
         limits: of the colours; the values' own by default, symmetric about ``centre``.
         marks: a column of booleans whose cells get a dot.

@@ -29,10 +29,8 @@ def intervals(
             has no interval.
         ax: where to draw; a new figure when None.
         rows: which, from top to bottom; all of ``frame`` when None.
-        label: of the axis of values.
-        title: above it.
-        names: write the rows' names.
-        zero: draw a line at 0.
+        label, title: of the axis of values, and above it.
+        names, zero: whether to write the rows' names, and to draw a line at 0.
 
     >>> rows = [("without a", "industrial", -1.0, -2.0, 0.0), ("without a", "medical", 0.5, 0.0, 1.0)]
     >>> fig, ax = intervals(pd.DataFrame(rows, columns=["row", "group", "value", "low", "high"]))

@@ -100,8 +100,7 @@ def sheet(
         images: [H, W, 3] uint8 each.
         masks: [H, W] each, what to outline; None where there is nothing.
         maps: [H, W] each.
-        titles: above images.
-        map_titles: above maps.
+        titles, map_titles: above images, and above maps.
         unit: of the maps.
         made_by: a line at the foot.
 

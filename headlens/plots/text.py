@@ -35,9 +35,7 @@ _FALLBACKS = (  # of scripts that matplotlib's own font has not; taken where the
 def plain(text: object, most: int = 72) -> str:
     r"""What ``text`` says, for any text of a figure: no mathematics, no line ends, no letters that have no glyph.
 
-    Args:
-        text: any; what cannot be drawn is escaped, as in ``\u6c49``.
-        most: characters; of longer ones the middle is left out.
+    What cannot be drawn is escaped, as in ``\u6c49``; of more than ``most`` characters the middle is left out.
 
     >>> plain("part_$1$\n" + 90 * "x", most=20)
     'part_\\$1\\$\\nx…xxxxxxxx'

@@ -26,7 +26,6 @@ def calibrate(
     Args:
         predict: a batch and its normalised images [B, 3, h, w] on ``device`` to their scores.
         loader, which: the auxiliary set, and its images that can be read.
-        device: of the detector.
 
     Returns:
         ``threshold`` of ``best_threshold``, and ``metrics``: the image metrics on these images, None if undefined.

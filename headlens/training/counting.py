@@ -127,7 +127,6 @@ class _Overlap:
         self._run(last)
 
     def done(self) -> None:
-        """Runs what is left, and waits for it."""
         last, self._next = self._next, None
         self._run(last)
         if self.stream is not None:

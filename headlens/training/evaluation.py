@@ -114,7 +114,6 @@ class Evaluation(Result):
         return lines
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the table of the joint score."""
         facts = {
             "made by": self.made_by,
             "images": len(self.scores),
@@ -279,7 +278,6 @@ def _metrics(data: DataSet, scored: pd.DataFrame, certified: dict[str, Bounds]) 
 
 
 def _reason(images: pd.DataFrame, pixel: bool) -> str:
-    """Why metrics of the images of one category are undefined."""
     labels = images["anomalous"]
     if images.empty:
         return "no image could be read"

@@ -71,7 +71,6 @@ class Run:
         return self.training.seed if self.training is not None else None
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
         card = self.card
         limit = None if self.threshold is None else with_unit(f"{self.threshold:.3f}", self.detector.scoring.unit)
         facts = {
@@ -120,11 +119,7 @@ class Run:
 
 @contextmanager
 def new_run(folder: Path) -> Iterator[None]:
-    """Has ``folder`` for this process alone, to write a run in it.
-
-    Raises:
-        RunError: it has one, is in use, or cannot be written.
-    """
+    """Has ``folder`` alone, to write a run in it; raises RunError where it has one, is in use, or cannot be written."""
     with locked(folder):
         if exists(folder / CONFIG):
             raise RunError(f"{folder} holds a finished run; name another folder")
@@ -142,8 +137,7 @@ def save_run(
 
     Args:
         folder: made if need be.
-        detector: what was trained.
-        training: how; None if that is not known.
+        detector, training: what was trained and how; None if that is not known.
         about: what else the card says: training set, selection, threshold, metrics.
         log: rows of ``log.csv``, one for each step.
 
@@ -220,12 +214,7 @@ def load_runs(
 ) -> list[Run]:
     """The runs that names mean: folders, shipped runs, all seeds of a shipped one. Those of one backbone share it.
 
-    Args:
-        *names: of which runs.
-        weights, device: as in ``load_run``.
-
-    Raises:
-        RunError, CheckpointError: as ``load_run``.
+    See ``load_run`` for ``weights`` and ``device``, and for what is raised.
 
     >>> [run.folder.name for run in load_runs("mini-medical")]
     ['mini-medical-0', 'mini-medical-1', 'mini-medical-2']

@@ -49,19 +49,12 @@ class Summary(Result):
     """
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the same as ``markdown``."""
         seeds = int(self.frame["seeds"].max()) if len(self.frame) else 0
         facts = {"made by": self.made_by, "seeds": seeds, "metrics": "in percent"}
         return html.card("Summary", facts, html.table(self._wide(), most=20))
 
     def plot(self, ax: Axes | None = None, *, metrics: Iterable[str] = SHOWN, title: str = "") -> tuple[Figure, Axes]:
-        """A row for each category and each mean, and in it a point for each metric, in percent, with its interval.
-
-        Args:
-            ax: where to draw; a new figure when None.
-            metrics: which of ``COLUMNS``; those that are undefined everywhere are left out.
-            title: above it.
-        """
+        """As ``MetricTable.plot``, with intervals; metrics are any of ``COLUMNS``."""
         from headlens.plots.intervals import metric_points
         from headlens.plots.style import signed
 

@@ -48,8 +48,7 @@ class HeadCLIPConfig(MethodConfig):
         context: learned tokens of each of the two prompts.
         deep: text blocks 1..deep have learned tokens of their own; 0 is shallow prompts only.
         deep_tokens: how many each.
-        head_weights: how ``w[stream, layer, head]`` is parametrised: not at all, ``free``, ``sigmoid`` (2σ(a)), or
-            ``softmax`` (H softmax(a) over the heads of a layer). All begin at 1.
+        head_weights: how ``w[stream, layer, head]`` is parametrised, as in ``HeadWeights``; ``none``: not at all.
         streams: those that are weighted.
         local_start: block at which the local stream begins; -1: patches are read from the global stream.
         local_attention: what attends to what in it: any of ``qq``, ``kk``, ``vv``, ``qk``, whose softmaxes are summed.
@@ -57,10 +56,7 @@ class HeadCLIPConfig(MethodConfig):
         cls_norm: False leaves ``ln_post`` out for CLS, as AnomalyCLIP's published code does.
         score_pooling: share of the patches' mean, weighted by their anomaly, in the image feature beside CLS (Crane).
         temperature: of both softmaxes.
-        sigma: of the Gaussian on maps, in pixels at 518 px, and in proportion elsewhere.
-        alpha: share of the map in the joint score; 0 is the image score.
-        pool: the map's ``max``, or the mean of its ``top`` fraction.
-        top: that fraction.
+        sigma, alpha, pool, top: as in ``Scoring``.
 
     Raises:
         ConfigError: a value that does not exist.
