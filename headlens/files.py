@@ -19,7 +19,6 @@ MAX_PIXELS = 2**28 // 3
 """Pixels of the largest image that is decoded, unless a caller says otherwise: a quarter of a GiB as RGB."""
 SOFTWARE = "headlens"
 """What images that verbs write name as their software, so that they are not taken for a user's."""
-_SEEN = 4096  # bytes at the beginning of an image that say what wrote it
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -30,13 +29,9 @@ _KINDS = {
 
 
 def open_regular(path: Path, most: int | None = None) -> BinaryIO:
-    """The regular file ``path``, open for reading bytes.
+    """The regular file ``path``, or the one that it links to, open for reading bytes; of ``most`` bytes if not None.
 
     A pipe would block until something is written to it, and a device may never end: neither is opened.
-
-    Args:
-        path: a file, or a link to one.
-        most: bytes that the file may have; any number when None.
 
     Raises:
         OSError: missing, not readable, not a regular file, or larger than ``most``.
@@ -119,7 +114,7 @@ def is_result(path: Path) -> bool:
     """
     try:
         with open_regular(path) as file:
-            head = file.read(_SEEN)
+            head = file.read(4096)
     except OSError:
         return False
     tiff = head.startswith((b"II*\0", b"MM\0*")) and f"\0{SOFTWARE}\0".encode() in head

@@ -18,16 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 8  # rows of a frame that are shown
-_DPI = 72  # of figures: as wide as a cell's output
 
 
 def card(title: str, facts: Mapping[str, object], *parts: str) -> str:
-    """A name, facts under it, and whatever else there is.
-
-    Args:
-        title: what it is.
-        facts: by their names; those that are None or empty are left out.
-        *parts: HTML, as the functions below make it.
+    """A name, under it the facts that are not None or empty, and parts: HTML, as the functions below make it.
 
     >>> card("Run", {"trained on": "<mine>", "seed": None})
     '<div><b>Run</b><br><small>trained on: &lt;mine&gt;</small></div>'
@@ -48,12 +42,7 @@ def paragraph(words: str) -> str:
 
 
 def table(frame: pd.DataFrame, caption: str = "", most: int = MOST) -> str:
-    """The first rows of a frame, and how many more there are; its index is not shown.
-
-    Args:
-        frame: any, also an empty one.
-        caption: above it.
-        most: how many rows.
+    """The first ``most`` rows of a frame under a caption, and how many more there are; its index is not shown.
 
     >>> import pandas as pd
     >>> table(pd.DataFrame({"head": ["L18H7", "L18H8"], "effect": [0.5, 0.25]}), most=1)
@@ -73,7 +62,7 @@ def table(frame: pd.DataFrame, caption: str = "", most: int = MOST) -> str:
 def figure(fig: Figure, about: str) -> str:
     """A figure as a PNG in the page itself; ``about`` is read out where images are not seen."""
     sink = io.BytesIO()
-    fig.savefig(sink, format="png", dpi=_DPI)
+    fig.savefig(sink, format="png", dpi=72)  # as wide as a cell's output
     content = base64.b64encode(sink.getvalue()).decode()
     return f'<br><img alt="{text(about)}" src="data:image/png;base64,{content}">'
 

@@ -18,8 +18,6 @@ from headlens.detectors.scoring import Scorer
 from headlens.precision import rounding_unit
 from headlens.version import __version__
 
-_PACKAGES = ("torch", "open_clip_torch", "transformer-lens")
-
 
 def provenance(scorer: Scorer, dataset: DataSet, **settings: Any) -> dict[str, Any]:
     """Which detector, data and software made a result; all of it fits into JSON.
@@ -74,7 +72,7 @@ def detector_provenance(detector: Detector, **settings: Any) -> dict[str, Any]:
         "detector": {"method": detector.method, **detector.config.table()},
         "learned_sha256": learned_sha256(detector),
         **({"hooks": hooks} if (hooks := detector.hooks) else {}),
-        "versions": versions(*_PACKAGES),
+        "versions": versions("torch", "open_clip_torch", "transformer-lens"),
         **settings,
     }
     return json.loads(json.dumps(about))

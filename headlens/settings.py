@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _LARGEST = 2**53  # beyond it not every whole number is one of JSON's
-_LARGEST_FLOAT = 1e38  # of float32, in which a detector computes
 
 
 class Settings:
@@ -68,8 +67,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         fits, what = isinstance(value, bool), "it is true or false"
     elif hint is int:
         fits, what = number and isinstance(value, Integral) and abs(int(value)) <= _LARGEST, "it is a whole number"
-    elif hint is float:  # NaN is not
-        fits, what = number and isinstance(value, Real) and abs(value) <= _LARGEST_FLOAT, "it is a finite number"  # type: ignore[operator]
+    elif hint is float:  # of float32's, in which a detector computes; NaN is not
+        fits, what = number and isinstance(value, Real) and abs(value) <= 1e38, "it is a finite number"  # type: ignore[operator]
     elif hint is str:
         fits, what = isinstance(value, str), "it is text"
     else:

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-_SPECIAL = "&%$#_{}"
-
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
-    """A Markdown table.
-
-    Args:
-        header: a name for each column.
-        rows: as many cells each.
-        numbers: how many columns at the end are set flush right.
+    """A Markdown table of rows with a cell for each name in the header; the last ``numbers`` columns are flush right.
 
     >>> print(markdown(["method", "AUROC"], [["HeadCLIP", "90.0"]], numbers=1))
     | method | AUROC |
@@ -58,4 +51,4 @@ def escaped(cell: str) -> str:
     >>> escaped("50 %_x")
     '50 \\%\\_x'
     """
-    return "".join("\\" + letter if letter in _SPECIAL else letter for letter in cell)
+    return "".join("\\" + letter if letter in "&%$#_{}" else letter for letter in cell)

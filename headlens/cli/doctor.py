@@ -16,7 +16,6 @@ import typer
 from headlens.cli import options
 from headlens.printing import printable
 
-_PUBLISHED = ("ViT-L-14-336-quickgelu", "openai")  # what the literature uses
 _GIB = 2**30
 
 
@@ -69,7 +68,6 @@ def _guarded(what: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findi
 
 
 def _packages() -> Iterator[Finding]:
-    """What the package's own metadata asks for, against what is installed."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
     from packaging.requirements import Requirement
@@ -185,7 +183,7 @@ def _published() -> Iterator[Finding]:
 
     from headlens.backbone.weights import cached, sought
 
-    name, tag = _PUBLISHED
+    name, tag = "ViT-L-14-336-quickgelu", "openai"  # what the literature uses
     if file := cached(name, tag):
         yield Finding(f"{name} {tag}", "ok", f"{file}, {file.stat().st_size / _GIB:.2f} GiB")
         return

@@ -21,7 +21,6 @@ DOMAINS = ("industrial", "medical")
 _RUNS = (
     "Runs of the domain: folders, shipped runs; the first is the method, others its seeds or the method without parts."
 )
-_SHIPPED = ("mini-{}", "mini-{}-anomalyclip", "mini-{}-shallow")
 _DATA = "Its images: a folder, a listing, a procedural set."
 
 
@@ -104,7 +103,7 @@ def shipped(domain: str) -> list[str]:
     """Names of the shipped runs of a domain: the method, and the method without parts, as far as they are there."""
     from headlens.training.shipped import folders
 
-    return [name for name in (spelling.format(domain) for spelling in _SHIPPED) if folders(name)]
+    return [name for part in ("", "-anomalyclip", "-shallow") if folders(name := f"mini-{domain}{part}")]
 
 
 def domain_of(

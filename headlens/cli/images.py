@@ -13,7 +13,6 @@ import typer
 from headlens.errors import DataError
 from headlens.printing import alike, printable
 
-_LISTINGS = (".csv", ".tsv", ".json", ".jsonl")
 _SHOWN = 6  # reasons that a line gives; the file has all
 
 
@@ -122,8 +121,11 @@ def _take_argument(given: str, images: Images) -> None:
             _take_folder(path, images)
         elif not stat.S_ISREG(mode):
             raise DataError(f"{path}: is a pipe, a socket or a device, not a file; save the image to a file first")
-        elif path.suffix.lower() in _LISTINGS:
-            _take_listing(path, images)
+        elif path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl"):
+            from headlens.data import open
+
+            listing = open(path, split="all", refuse=images.leave_out, follow_links=images.follow_links)
+            images.files += dict.fromkeys(record.image for record in listing.records if record.image is not None)
         else:
             _take_file(path, images)
 
@@ -167,13 +169,6 @@ def _take_file(path: Path, images: Images) -> None:
 
 def _leave_out(path: Path, images: Images) -> None:
     images.leave_out(f"{path}: images in {path.suffix.lower()} files are not read; save it as PNG, TIFF or JPEG")
-
-
-def _take_listing(path: Path, images: Images) -> None:
-    from headlens.data import open
-
-    records = open(path, split="all", refuse=images.leave_out, follow_links=images.follow_links).records
-    images.files += dict.fromkeys(record.image for record in records if record.image is not None)
 
 
 def _take_folder(path: Path, images: Images) -> None:

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
     from headlens.backbone.config import TextConfig, VisionConfig
 
-LARGEST = 16
-"""Times the side that a backbone was made for: no larger image is scored. A wrong number is larger by far."""
-
 
 class MethodConfig(Settings):
     """A method's settings: a frozen dataclass inherits from it, and names its fields of three kinds.
@@ -137,7 +134,6 @@ class Detector(nn.Module, ABC):
         }
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
         return html.card("Detector", self.facts)
 
     @property
@@ -238,6 +234,6 @@ def detector_of(given: object) -> Detector:
 
 def check_size(size: int, vision: VisionConfig, what: str = "size") -> None:
     """Raises ConfigError for images smaller than a patch, or much larger than the backbone was made for."""
-    least, most = vision.patch_size, LARGEST * max(vision.image_size)
+    least, most = vision.patch_size, 16 * max(vision.image_size)  # a wrong number is larger by far
     if not least <= size <= most:
         raise ConfigError(f"{what} is {size}: images have {least} px, one patch, to {most} px along a side")

@@ -25,10 +25,8 @@ def draw(context: FigureContext) -> RenderedFigure:
     runs: dict[str, Any] = {domain.name: domain.weighed for domain in domains}
     result = heads.compare(runs, k=1, seed=context.seed)  # overlaps of top heads are not shown
     (first, second), frame = result.domains, result.frame
-    tested, level = (
-        bool(frame["q"].notna().any()),
-        f"{result.provenance['level']:.3g}",
-    )  # one run says nothing of others
+    tested = bool(frame["q"].notna().any())  # one run says nothing of others
+    level = f"{result.provenance['level']:.3g}"
     streams, layers = list(frame["stream"].unique()), frame.groupby("stream")["layer"].nunique().max()
     tall = 0.5 + 0.1 * max(10, layers)
     fig = Figure(figsize=(COLUMN, tall * len(streams) + 1.0), layout="constrained")

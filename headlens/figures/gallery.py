@@ -15,7 +15,6 @@ from headlens.figures.spec import FigureSpec, RenderedFigure, made_on
 from headlens.plots.gallery import Column, gallery
 from headlens.units import Unit
 
-IMAGES_PER_DOMAIN = 2  # images of a domain
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "integrated_gradients": ("joint_margin", {}),
     "occlusion": ("joint_margin", {"cells": 8}),
@@ -30,7 +29,7 @@ def draw(context: FigureContext) -> RenderedFigure:
     """A column for each image: itself, its anomaly map, and a row for each method."""
     columns, missed = [], 0.0
     for domain in context:
-        shown = examples(domain.subset, IMAGES_PER_DOMAIN, domain.run.size)
+        shown = examples(domain.subset, 2, domain.run.size)
         frame = _attributed(context, domain, shown)
         missed = max(missed, float(frame["missed"].abs().max()))
         side = domain.run.size

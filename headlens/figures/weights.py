@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from headlens.figures.context import KEYS, Domain, FigureContext
+from headlens.figures.context import KEYS, FigureContext
 from headlens.figures.spec import FigureSpec, RenderedFigure, counted, listed, made_on
 from headlens.plots.grid import grid
 from headlens.plots.style import COLUMN
@@ -13,7 +13,8 @@ from headlens.plots.style import COLUMN
 
 def draw(context: FigureContext) -> RenderedFigure:
     """Means over runs; all panels share one scale, white at 1, where every weight began."""
-    frames = {domain.name: _over_runs(context, domain) for domain in context}
+    weights = {domain.name: context.weights(domain).groupby(KEYS, sort=False)["value"] for domain in context}
+    frames = {name: each.agg(mean="mean", spread="std").reset_index() for name, each in weights.items()}
     streams = list(dict.fromkeys(stream for frame in frames.values() for stream in frame["stream"]))
     reach = max(float((frame["mean"] - 1).abs().max()) for frame in frames.values()) or 1.0
     layers = max(frame["layer"].nunique() for frame in frames.values())
@@ -33,11 +34,6 @@ def draw(context: FigureContext) -> RenderedFigure:
     bar.set_label("head weight (mean over runs)")
     runs = [run for domain in context for run in domain.weighed]
     return RenderedFigure(fig, _caption(context, frames, streams), runs)
-
-
-def _over_runs(context: FigureContext, domain: Domain) -> pd.DataFrame:
-    grouped = context.weights(domain).groupby(KEYS, sort=False)["value"]
-    return grouped.agg(mean="mean", spread="std").reset_index()
 
 
 def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], streams: list[str]) -> str:

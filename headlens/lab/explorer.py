@@ -17,16 +17,11 @@ if TYPE_CHECKING:
     from headlens.lab.view import Runs
     from headlens.predict import Image
 
-_DPI = 80
-
 
 class Explorer:
     """Controls for image, stream, layer, head and the patch that looks, above the view's figure.
 
     In a page without a live kernel, the figure that was drawn last is all that is seen.
-
-    Args:
-        view: what is drawn.
 
     Raises:
         ConfigError: ipywidgets is not installed.
@@ -86,7 +81,7 @@ class Explorer:
             self.message.value = paragraph(str(error))
             return
         sink = io.BytesIO()
-        fig.savefig(sink, format="png", dpi=_DPI)
+        fig.savefig(sink, format="png", dpi=80)
         self.message.value, self.figure.value = "", sink.getvalue()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
@@ -104,11 +99,8 @@ def explore(
 ) -> Explorer:
     """Walk through images, layers and heads: ``explore({"industrial": run, "medical": other}, images)``.
 
-    Args:
-        runs, images, size: as for ``headlens.lab.HeadView``.
-
     Raises:
-        ConfigError: ipywidgets is not installed; see also ``HeadView``.
+        ConfigError: ipywidgets is not installed; see also ``headlens.lab.HeadView``, which has the same arguments.
     """
     return Explorer(HeadView(runs, images, size=size))
 

@@ -27,8 +27,6 @@ from headlens.training.run import Run
 if TYPE_CHECKING:
     Runs = Run | Detector | Sequence[Run | Detector]
 
-_KEPT = 4  # forwards; each keeps all streams of one image, 0.6 GB for ViT-L/14 at 518 px by their shapes
-
 
 class HeadView:
     """Images under the detectors of one or several domains; an image goes through each detector once.
@@ -66,7 +64,8 @@ class HeadView:
         self._runs = [name if domain == name else f"{domain}: {name}" for domain, name in names.items()]
         self._gallery = Gallery(images)
         self._preprocess = Preprocess(size or self._first.image_size)
-        self._clean = lru_cache(_KEPT)(self._forward)
+        # Each forward keeps all streams of one image, 0.6 GB for ViT-L/14 at 518 px by their shapes.
+        self._clean = lru_cache(4)(self._forward)
         self.names = [self._gallery.name(number) for number in range(len(self._gallery))]
 
     @property
@@ -130,10 +129,8 @@ class HeadView:
         """What the head writes into the margin, in logits, [rows, columns]; direct effects, exact in sum.
 
         Of a global head: its part of the image margin, by the patches that CLS takes it from (what it takes from itself
-        is left out). Of a local head: its part of every patch's margin, the mean over taps.
-
-        Args:
-            domain, image, head: as for ``attention``.
+        is left out). Of a local head: its part of every patch's margin, the mean over taps. Arguments are those of
+        ``attention``.
         """
         head, clean = self._head(head), self._clean(domain, self._gallery.check(image))
         if head.stream == "global":
@@ -160,11 +157,7 @@ class HeadView:
     ) -> tuple[plots.Figure, np.ndarray]:
         """The image and the weights of the layer; beside them, for each domain, attention above contribution.
 
-        Args:
-            image, head, patch: as for ``attention``.
-
-        Returns:
-            The figure, and its axes [2, 1 + domains].
+        Arguments are those of ``attention``. Returns the figure, and its axes [2, 1 + domains].
         """
         head = self._head(head)
         at = self._looks(image, head, patch)

@@ -18,7 +18,6 @@ Array = np.ndarray
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 THREAD_FROM = 2**18  # scores; fewer are counted before a thread has started
-MOST_THREADS = 4  # each has counters of its own
 LANES = 4  # a power of two
 
 
@@ -98,8 +97,8 @@ def grouped(scores: Array, bins: Array, shift: int) -> Array:
 
 
 def threads_for(count: int) -> int:
-    """How many threads ``count`` scores are worth."""
-    return 1 if count < THREAD_FROM else max(1, min(torch.get_num_threads(), MOST_THREADS))
+    """How many threads ``count`` scores are worth: 4 at most, for each has counters of its own."""
+    return 1 if count < THREAD_FROM else max(1, min(torch.get_num_threads(), 4))
 
 
 def in_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:

@@ -21,7 +21,6 @@ from headlens.metrics.streaming import AT_ONCE, Counters, tally, values
 from headlens.metrics.truth import Truth
 from headlens.units import Unit
 
-_UNSURE = 0.02
 Mode = Literal["exact", "streaming"]
 
 
@@ -154,7 +153,7 @@ class PixelMetrics(Metric):
         certified = counters.bounds(self.limit)
         outside = int(counters.pixels[0] + counters.pixels[-1])
         width = max((float(high - low) for low, high in certified.values() if not low.isnan()), default=0.0)
-        if outside and width > _UNSURE:
+        if outside and width > 0.02:
             warnings.warn(
                 f"{outside} of {int(counters.pixels.sum())} scores are outside of {self.binning}: metrics are only "
                 f"known to within {100 * width / 2:.2g} points; say with score_range= where scores lie, or take "

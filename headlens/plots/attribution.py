@@ -17,10 +17,7 @@ from headlens.units import Unit
 
 PANELS = ("image", "anomaly map", "attribution")
 _REACH = 0.995  # of the pixels lie within the colours; single ones beyond would leave all others pale
-_WIDE = 2.5  # widths of an image in its heights, from which on panels stand one above the other
-_POWER = 3  # of ten, from which on ticks leave it to the label
 _ROOM = 3.0  # inches that a panel has at least, for its title
-_BAR = 0.9  # inches of a colour bar and its label, at the side
 
 
 def overlaid(
@@ -46,9 +43,8 @@ def overlaid(
         sign: whether the map's quantity has one.
         floor: where the scale ends at least.
         mask: [h, w], what to outline.
-        title: above it.
-        label: of the colour bar.
-        bar: draw it; without it, ``ax.images[-1].get_clim()`` has the ends of the scale.
+        title, label: above it, and of the colour bar.
+        bar: draw that; without it, ``ax.images[-1].get_clim()`` has the ends of the scale.
 
     >>> fig, ax = overlaid(np.zeros((8, 9, 3), np.uint8), np.eye(8, 9))
     >>> ax.images[-1].get_clim()
@@ -66,7 +62,7 @@ def overlaid(
         beyond = np.nanmax(np.abs(values), initial=0.0) > reach
         options: dict[str, Any] = {"extend": ("both" if sign else "max") if beyond else "neither"}
         power = math.floor(math.log10(reach))
-        if abs(power) >= _POWER:  # in the label: at the end of the bar it would cover the title
+        if abs(power) >= 3:  # in the label: at the end of the bar it would cover the title
             label = f"{label}\n(times 1e{power})"
             options["format"] = FuncFormatter(lambda value, _: f"{value / 10.0**power:.3g}")
         colour_bar(ax, shades, label, shape, **options)
@@ -92,14 +88,11 @@ def attribution_panels(
     """The image, its anomaly map, and its attribution: side by side, or one above the other.
 
     Args:
-        image: [h, w, 3] uint8.
+        image, values, shape: as in ``overlaid``.
         anomaly_map: [h, w].
-        values: [h, w], the attribution.
         axes: three, to draw on; a new figure when None.
-        shape: height and width of the image as it was given, over which all are stretched; [h, w] when None.
         mask: [h, w], what to outline in all three.
-        limits: of the anomaly map's colours.
-        unit: of the anomaly map.
+        limits, unit: of the anomaly map's colours, as in ``overlay``.
         made_by: a line at the foot of a new figure.
         **options: of the attribution, as in ``overlaid``.
 
@@ -109,7 +102,7 @@ def attribution_panels(
     """
     shape = shape or (values.shape[0], values.shape[1])
     if axes is None:
-        if shape[1] > _WIDE * shape[0]:  # one above the other
+        if shape[1] > 2.5 * shape[0]:  # one above the other
             width, height = panel(shape, 6.0)
             fig = Figure(figsize=(width + 0.3, 3 * height + 3.4), layout="compressed")
             axes = fig.subplots(3, 1)
@@ -117,7 +110,7 @@ def attribution_panels(
             width, height = panel(shape, 3.1)
             across = 3 * max(width, _ROOM) + 1.8
             fig = Figure(figsize=(across, height + 1.1), layout="constrained")
-            right = max(0.0, (_ROOM - width) / 2 - _BAR)  # for a title that is wider than a narrow image and its bar
+            right = max(0.0, (_ROOM - width) / 2 - 0.9)  # for a title that is wider than a narrow image and its bar
             fig.get_layout_engine().set(rect=(0, 0, 1 - right / across, 1 - 0.1 / (height + 1.1)))  # type: ignore[union-attr,call-arg]
             axes = fig.subplots(1, 3)
         signed(fig, made_by)

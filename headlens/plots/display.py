@@ -18,8 +18,6 @@ LONGEST = 1024
 """Pixels along a side that are drawn: figures have no more, and matplotlib takes a hundred bytes for each."""
 SLIMMEST = 8
 """The longer side over the shorter, at most: of one row of 3,000 pixels nothing would be seen."""
-_COARSE = 64  # rows and columns of a mask, below which its elements are outlined as squares
-_FLAT = 1.2  # inches: an image that is lower has its colour bar below
 
 
 def smaller(array: np.ndarray, longest: int = LONGEST) -> np.ndarray:
@@ -90,7 +88,7 @@ def colour_bar(ax: Axes, colours: ScalarMappable, label: str, shape: tuple[int, 
         **options: of ``Figure.colorbar``.
     """
     box, dpi = ax.get_window_extent(), ax.get_figure(root=True).dpi  # type: ignore[union-attr]
-    if shape[1] > 2 * shape[0] or min(box.height, box.width * shape[0] / shape[1]) / dpi < _FLAT:
+    if shape[1] > 2 * shape[0] or min(box.height, box.width * shape[0] / shape[1]) / dpi < 1.2:
         place: dict[str, Any] = {"location": "bottom", "aspect": 40}
     else:
         place = {"fraction": min(0.3, max(0.045, 0.05 * shape[0] / shape[1])), "pad": 0.03}
@@ -115,7 +113,7 @@ def outline(ax: Axes, mask: np.ndarray | None, shape: tuple[int, int] | None = N
     if mask is None or not mask.any() or mask.all():
         return
     shown = smaller(np.asarray(mask) > 0)
-    if max(shown.shape) < _COARSE:  # patches have corners; and a line of pixels has no contour
+    if max(shown.shape) < 64:  # patches have corners; and a line of pixels has no contour
         shown = shown.repeat(8, 0).repeat(8, 1)
     elif min(shown.shape) < 2:
         shown = shown.repeat(2, int(shown.shape[1] < 2))

@@ -16,7 +16,6 @@ from headlens.plots.text import plain
 
 MOST = 40  # bars that one figure can bear
 _FEW = 2  # layers whose heads are named; more are a grid
-_OVERVIEW = ("joint_margin", "anomaly_map")
 
 
 def bars(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect") -> tuple[Figure, Axes]:
@@ -26,8 +25,7 @@ def bars(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label:
         frame: columns variant, stream, effect, low, high, noise; rows in the order of drawing. Of more than 40 the
             first are drawn.
         ax: where to draw; a new figure when None.
-        title: above it.
-        label: of the axis of effects.
+        title, label: above it, and of the axis of effects.
 
     >>> row = {"variant": "L18H7", "stream": "global", "effect": -0.5, "low": -0.6, "high": -0.4, "noise": 0.01}
     >>> fig, ax = bars(pd.DataFrame([row]))
@@ -124,7 +122,7 @@ def ablation(
     >>> ax.get_xlabel()
     'change of joint margin (logits)'
     """
-    metrics = [metric] if metric else [name for name in _OVERVIEW if name in set(summary["metric"])]
+    metrics = [metric] if metric else [m for m in ("joint_margin", "anomaly_map") if m in set(summary["metric"])]
     rows = summary[summary["metric"].isin(metrics[:1])]
     if rows.empty or (stream is not None and stream not in set(rows["stream"])):
         metrics_there, streams_there = (", ".join(summary[name].unique()) for name in ("metric", "stream"))

@@ -22,8 +22,6 @@ from headlens.plots.display import draw, outline, panel
 from headlens.plots.style import COLOURS, PALETTE, axes_of, colours, signed
 from headlens.plots.text import font, plain, wrapped
 
-_LOOKS = "#00e5ff"
-
 
 def head_maps(
     image: np.ndarray,
@@ -120,13 +118,11 @@ def head_view(
     Domains share one scale for attention and one for contributions.
 
     Args:
-        image: [S, S, 3] uint8.
-        mask: [S, S], what to outline.
+        image, mask, shape: as in ``head_maps``.
         panels: by domain.
         weights: columns domain, head, value: of all heads of the layer; several rows a head where there are seeds.
         head: stream, layer and number of the one that is shown.
         looks: row and column of the patch that looks; None is CLS.
-        shape: height and width of the image on disk, over which all are stretched; [S, S] when None.
         name: of the image.
         made_by: a line at the foot.
 
@@ -164,7 +160,7 @@ def head_view(
         high, wide = shape[0] / rows, shape[1] / columns  # of a patch
         for ax in axes[0]:
             corner = (looks[1] * wide - 0.5, looks[0] * high - 0.5)
-            ax.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=_LOOKS, linewidth=1.5))
+            ax.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor="#00e5ff", linewidth=1.5))
     fig.colorbar(seen, ax=list(axes[0, 1:]), label="attention", shrink=0.9)
     into = "image margin (logits)" if stream == "global" else "patch margins (logits)"
     fig.colorbar(drawn, ax=list(axes[1, 1:]), label=f"part of {into}", shrink=0.9)
@@ -173,7 +169,6 @@ def head_view(
 
 
 def _weights(ax: Axes, weights: pd.DataFrame, stream: str, layer: int, number: int) -> None:
-    """Weights of all heads of the layer, the shown one on a band."""
     ax.set_title(f"weights of layer {layer}, {stream}", fontsize=9)
     if weights.empty:
         ax.text(0.5, 0.5, "not learned:\nall are 1", ha="center", va="center", transform=ax.transAxes, fontsize=9)

@@ -15,8 +15,6 @@ from headlens.plots.style import COLOURS, DEPTH, PALETTE, axes_of, finished
 from headlens.plots.text import plain
 from headlens.units import Unit
 
-_NAMED = 3
-
 
 def scatter(
     frame: pd.DataFrame, x: str, y: str, ax: Axes | None = None, *, marked: str | None = None, title: str = ""
@@ -49,7 +47,7 @@ def scatter(
     ax.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    off = np.abs(np.log(shown[y] / shown[x])).nlargest(_NAMED).index
+    off = np.abs(np.log(shown[y] / shown[x])).nlargest(3).index
     for place, row in enumerate(shown.loc[off].sort_values(y).itertuples()):  # staggered: neighbours stay readable
         at = (getattr(row, x), getattr(row, y))
         ax.annotate(row.variant, at, (-7, 4 + 6 * place), textcoords="offset points", ha="right", fontsize=7)
@@ -85,9 +83,6 @@ def by_layer(
     return fig, finished(ax, title=title)
 
 
-_MANY = 2000  # points that a vector graphic bears
-
-
 def score_plane(
     scores: pd.DataFrame,
     ax: Axes | None = None,
@@ -119,7 +114,7 @@ def score_plane(
     for anomalous, look in ((False, {"facecolors": "none", "edgecolors": "0.45"}), (True, {"color": PALETTE[4]})):
         points = scores[scores["anomalous"].eq(anomalous)]
         marker, name = ("+", "anomalous") if anomalous else ("o", "normal")
-        many = len(scores) > _MANY
+        many = len(scores) > 2000  # points that a vector graphic bears
         x, y = points["image"], points["map"]
         ax.scatter(x, y, s=9, marker=marker, linewidths=0.6, label=name, rasterized=many, **look)
     logits = " (logits)" if unit == "logit" else ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
@@ -17,13 +17,8 @@ from headlens.errors import ConfigError
 from headlens.plots.text import font, plain
 
 PALETTE = sns.color_palette("colorblind")
-COLOURS = {
-    "global": PALETTE[0],
-    "local": PALETTE[1],
-    "both": PALETTE[2],
-    "industrial": PALETTE[0],
-    "medical": PALETTE[3],
-}
+COLOURS = {"global": PALETTE[0], "local": PALETTE[1], "both": PALETTE[2]}
+COLOURS |= {"industrial": PALETTE[0], "medical": PALETTE[3]}
 GREY = "0.55"
 DIVERGING, RISING = "vlag", "rocket_r"  # of values around a centre, and of values from 0 up
 DEPTH = "viridis"  # of layers, the first dark
@@ -46,49 +41,34 @@ COLUMN = 3.3
 PAPER: dict[Any, Any] = {
     "font.size": 7.5,  # "medium", of titles and names of axes; "small", of ticks and legends, is 6.25
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
-    "axes.titlesize": "medium",
-    "axes.labelsize": "medium",
-    "xtick.labelsize": "small",
-    "ytick.labelsize": "small",
-    "legend.fontsize": "small",
-    "figure.titlesize": "medium",
-    "axes.linewidth": 0.6,
+    **dict.fromkeys(("axes.titlesize", "axes.labelsize", "figure.titlesize"), "medium"),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), "small"),
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+    **dict.fromkeys(("axes.labelpad", "xtick.major.size", "ytick.major.size"), 2.0),
+    **dict.fromkeys(("xtick.major.pad", "ytick.major.pad"), 1.5),
+    **dict.fromkeys(("figure.constrained_layout.h_pad", "figure.constrained_layout.w_pad"), 0.02),
     "axes.titlepad": 3.0,
-    "axes.labelpad": 2.0,
-    "xtick.major.size": 2.0,
-    "ytick.major.size": 2.0,
     "xtick.minor.size": 1.2,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
     "xtick.minor.width": 0.4,
-    "xtick.major.pad": 1.5,
-    "ytick.major.pad": 1.5,
     "lines.linewidth": 1.0,
     "legend.handlelength": 1.4,
     "legend.columnspacing": 1.2,
     "legend.borderpad": 0.1,
-    "figure.constrained_layout.h_pad": 0.02,
-    "figure.constrained_layout.w_pad": 0.02,
-    "pdf.fonttype": 42,  # TrueType: text stays text, which reviewers can search and editors can change
-    "ps.fonttype": 42,
+    # TrueType: text stays text, which reviewers can search and editors can change
+    **dict.fromkeys(("pdf.fonttype", "ps.fonttype"), 42),
     "svg.fonttype": "none",
 }
 """Of figures for print, at the size at which they are printed."""
 
-_NARROW = 6.0  # inches; in narrower figures the line at the foot is broken
-_FOOT = 90  # characters of a part of it
 
-
-@contextmanager
-def paper() -> Iterator[None]:
+def paper() -> AbstractContextManager[None]:
     """Within, figures are drawn and written as ``PAPER`` says; outside nothing changes.
 
     >>> with paper():
     ...     mpl.rcParams["pdf.fonttype"]
     42
     """
-    with mpl.rc_context(PAPER):
-        yield
+    return mpl.rc_context(PAPER)
 
 
 def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[Figure, Axes]:
@@ -102,12 +82,9 @@ def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[F
 
 
 def axes_for(ax: Any, panels: Sequence[str], choose: str = "") -> list[Axes] | None:
-    """One of the given axes for each panel; None where there are none and a new figure is made.
+    """One of the given axes for each of the named panels; None where there are none and a new figure is made.
 
-    Args:
-        ax: axes, a sequence or an array of them, or None.
-        panels: what is drawn, by name.
-        choose: how fewer are asked for.
+    ``ax`` is axes, a sequence or an array of them, or None; ``choose`` says how fewer are asked for.
 
     Raises:
         ConfigError: another number of axes than of panels: none is left out without a word.
@@ -171,8 +148,8 @@ def finished(ax: Axes, x: str = "", y: str = "", title: str = "", legend: Any = 
 
 def signed(fig: Figure, made_by: str) -> Figure:
     """The figure with a small line at its foot that says which backbone and which images it is of."""
-    between = "\n" if fig.get_figwidth() < _NARROW else " · "
-    line = between.join(plain(part, _FOOT) for part in made_by.split(" · "))
+    between = "\n" if fig.get_figwidth() < 6 else " · "
+    line = between.join(plain(part, 90) for part in made_by.split(" · "))
     fig.supxlabel(line, fontsize=7, color="0.4", x=0.99, ha="right", **font())
     return fig
 

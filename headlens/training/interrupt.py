@@ -10,18 +10,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_SAME = 1.0
-"""Seconds within which a second signal is the same request: Ctrl-C comes from the terminal and from ``torchrun``."""
+_SAME = 1.0  # seconds within which a second signal is the same request: Ctrl-C, from the terminal and from ``torchrun``
 
 
 class Stopped(KeyboardInterrupt):
-    """Training has ended early as it was asked to, with its state saved.
-
-    Args:
-        step: of how many steps the state is.
-        steps: how many there would be.
-        number: of the signal.
-    """
+    """Training has ended early as signal ``number`` asked it to, with its state after ``step`` of ``steps`` saved."""
 
     def __init__(self, step: int, steps: int, number: int) -> None:
         super().__init__(f"stopped at step {step} of {steps}")
@@ -32,11 +25,8 @@ class Stopped(KeyboardInterrupt):
 def stop_requested(notify: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int]]:
     """Gives what returns the number of the first SIGINT or SIGTERM that has come within the block, 0 before.
 
-    The next one does what it did before. Signals that were ignored stay so. Outside of the main thread, where Python
-    allows no handlers of signals, none is noticed.
-
-    Args:
-        notify: called at the first.
+    The first calls ``notify``, the next one does what it did before. Signals that were ignored stay so. Outside of the
+    main thread, where Python allows no handlers of signals, none is noticed.
 
     >>> with stop_requested() as requested:
     ...     signal.raise_signal(signal.SIGINT)

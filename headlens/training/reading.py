@@ -40,7 +40,6 @@ else:
 
 FORMAT = 2
 CONFIG, MODEL, CARD, LOG = "config.toml", "model.safetensors", "card.json", "log.csv"
-_MOST_CONFIG = 2**20  # bytes
 _TABLES = ("backbone", "detector", "training")
 _CARD: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(
@@ -100,10 +99,9 @@ def read_description(folder: Path) -> Description:
 
 
 def _read_config(path: Path) -> tuple[BackboneTable, MethodConfig, TrainingConfig | None]:
-    """The tables ``backbone``, ``detector`` and ``training``."""
     _check_shipped(path)
     try:
-        tables = tomllib.loads(read_text(path, _MOST_CONFIG))
+        tables = tomllib.loads(read_text(path, 2**20))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged ({reason(error)}); copy the run again, or train again") from error
     try:
@@ -187,11 +185,7 @@ def _check_threshold(described: Description) -> None:
 
 
 def read_tensors(folder: Path, digest: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """``model.safetensors``, if it is the one of the card, and holds tensors of these shapes, float32 and finite.
-
-    Raises:
-        RunError: it does not.
-    """
+    """``model.safetensors``; raises RunError unless it is the card's, and of these shapes, float32 and finite."""
     path = folder / MODEL
     most = sum(4 * int(torch.Size(shape).numel()) for shape in shapes.values()) + 2**20  # and a header
     try:

@@ -56,9 +56,8 @@ def assemble(vision: VisionTower, reading: Reading, parts: LocalParts) -> Featur
     y, patches = parts.start, dict(parts.fixed)
     for block, z in parts.z.items():
         assert y is not None
-        weighted = (z * reading.plan.head_weights[LOCAL][block, :, None]).to(
-            vision.proj.dtype
-        )  # z may have been kept in another precision
+        weighted = z * reading.plan.head_weights[LOCAL][block, :, None]
+        weighted = weighted.to(vision.proj.dtype)  # z may have been kept in another precision
         y = y + vision.blocks[block].attn.out(weighted.flatten(2))  # [B, N, D]
         if block in reading.plan.taps:
             patches[block] = reading.taps[block](y)

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from headlens.backbone import Backbone
 from headlens.precision import wide
 
-_STD = 0.02
-
 
 class LearnedPrompts(nn.Module):
     """A normal and an abnormal prompt: ``[V1]..[Vn] object.`` and ``[W1]..[Wn] damaged object.`` (arXiv 2310.18961).
@@ -22,9 +20,7 @@ class LearnedPrompts(nn.Module):
 
     Args:
         backbone: whose text tower reads them.
-        context: learned tokens of each of the two prompts.
-        deep: text blocks 1..deep have learned tokens.
-        deep_tokens: how many each.
+        context, deep, deep_tokens: as in ``HeadCLIPConfig``.
         seed: of the initial values, N(0, 0.02), the same on every device.
     """
 
@@ -35,7 +31,7 @@ class LearnedPrompts(nn.Module):
         device = backbone.logit_scale.device
 
         def normal(*shape: int) -> nn.Parameter:
-            return nn.Parameter((torch.randn(shape, generator=generator) * _STD).to(device))
+            return nn.Parameter((torch.randn(shape, generator=generator) * 0.02).to(device))
 
         self.context = normal(2, context, width)  # normal, abnormal
         self.deep = nn.ParameterList([normal(deep_tokens, width) for _ in range(deep)])
