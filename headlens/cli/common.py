@@ -51,11 +51,7 @@ class Source:
     follow_links: options.FollowLinks = False
 
     def load(self) -> Run:
-        """The run; where none is named, the one that ships for the domain.
-
-        Raises:
-            ConfigError: a domain without a shipped run, where one is needed.
-        """
+        """The run; where none is named, the one that ships for the domain; raises ConfigError where none does."""
         from headlens.training.run import load_run
 
         domain = self.domain or "industrial"
