@@ -24,17 +24,9 @@ from torch import Tensor
 
 _LEGACY = (0x1950A86A20F9469CFC6C, 1001)
 """The first two pickles of a file that torch saved before 1.6: its mark, and the version of the format."""
-_DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+_DTYPES = {"CharStorage": torch.int8, "ByteStorage": torch.uint8} | {
+    f"{name}Storage": getattr(torch, name.lower())
+    for name in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Bool")
 }
 _PLAIN = (str, bytes, int, float, type(None))
 
@@ -132,8 +124,6 @@ _CALLABLE: dict[tuple[str, str], Any] = {
     ("torch.jit._pickle", "restore_type_tag"): ITSELF,
     **{("torch.jit._pickle", f"build_{kind}list"): ITSELF for kind in ("int", "double", "bool", "tensor")},
 }
-
-
 _STEPS: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch  # by their code
 
 
@@ -237,17 +227,13 @@ def read_legacy(file: BinaryIO) -> Any:
         Exception: whatever a damaged file provokes.
     """
     storages: dict[Any, Storage] = {}
-
-    def storage(key: Any, dtype: torch.dtype, count: int) -> Storage:
-        return storages.setdefault(key, Storage(dtype, count))
-
     # Mapped, a file gives no more bytes than it has, however many are asked for.
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         if tuple(_Reader(mapped, _no_storage).load() for _ in _LEGACY) != _LEGACY:
             raise RefusedError("it is a pickle, and not of torch's making")
         if not _Reader(mapped, _no_storage).load().get("little_endian", True):
             raise RefusedError("its numbers have the byte order of another machine; save it again on this one")
-        loaded = _Reader(mapped, storage).load()
+        loaded = _Reader(mapped, lambda key, *claimed: storages.setdefault(key, Storage(*claimed))).load()
         keys = _Reader(mapped, _no_storage).load()
         _check_keys(keys)
         for key in keys:

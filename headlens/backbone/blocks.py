@@ -140,11 +140,9 @@ class Attention(nn.Module):
         """The attention matrix, [B, H, T, T] (query, key): rows sum to 1, or to the number of matrices summed."""
         if callable(attention):
             pattern = attention(q, k, v)
-            if pattern.shape != (q.shape[0], self.heads, q.shape[1], k.shape[1]):
-                raise ShapeError(
-                    f"the attention function made {tuple(pattern.shape)} of q, k, v {tuple(k.shape)} ([B, T, H, d]); "
-                    f"expected [B, H, T, T] = {(q.shape[0], self.heads, q.shape[1], k.shape[1])}"
-                )
+            if pattern.shape != (expected := (q.shape[0], self.heads, q.shape[1], k.shape[1])):
+                made = f"{tuple(pattern.shape)} of q, k, v {tuple(k.shape)} ([B, T, H, d])"
+                raise ShapeError(f"the attention function made {made}; expected [B, H, T, T] = {expected}")
             return pattern
         of = {"q": q, "k": k, "v": v}
         matrices = []

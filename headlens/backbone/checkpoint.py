@@ -146,10 +146,9 @@ def _format(path: Path, file: BinaryIO) -> Format:
         return "safetensors"
     if head[:1] == b"\x80":
         return "pytorch"  # before torch 1.6: a bare pickle
-    raise CheckpointError(
-        f"{path} is no weight file headlens knows: expected safetensors, PyTorch's .pt/.bin, or OpenAI's archive; "
-        f"it has {path.stat().st_size:,} bytes and begins with {head!r}"
-    )
+    expected = "expected safetensors, PyTorch's .pt/.bin, or OpenAI's archive"
+    has = f"it has {path.stat().st_size:,} bytes and begins with {head!r}"
+    raise CheckpointError(f"{path} is no weight file headlens knows: {expected}; {has}")
 
 
 def _tensors(loaded: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:

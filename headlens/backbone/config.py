@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -148,9 +148,11 @@ def architecture(name: str) -> Architecture:
     config = None if ":" in name else open_clip.get_model_config(name)
     if config is None:
         known = open_clip.list_models()
-        near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or ["ViT-B-16", "ViT-L-14-336-quickgelu"]
-        what = f"no architecture is called {name!r}; near it: {', '.join(near)}"
-        raise ArchitectureError(f"{what}. A file or tag is the second argument.")
+        near = ", ".join(
+            difflib.get_close_matches(name, known, n=4, cutoff=0.4) or ["ViT-B-16", "ViT-L-14-336-quickgelu"]
+        )
+        what = f"no architecture is called {name!r}; near it: {near}. A file or tag is the second argument."
+        raise ArchitectureError(what)
     return architecture_from_config(config, name)
 
 
@@ -161,21 +163,17 @@ def architecture_from_config(config: Mapping[str, Any], name: str = "custom") ->
         ArchitectureError: naming every part of the config that the towers do not have.
     """
     vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
-    missing = [
-        _WHY.get(key, key)
-        for key in config
-        if key not in _TOP_KEYS and config[key] is not None and config[key] is not False
-    ]
+    others = {key: value for key, value in config.items() if key not in _TOP_KEYS}
+    missing = [_WHY.get(key, key) for key, value in others.items() if value is not None and value is not False]
     if not isinstance(vision.get("layers", 12), int):
         missing.append("a ResNet image tower")
         vision["layers"] = 12
     v, beyond = _filled(vision, "CLIPVisionCfg", _VISION_KEYS)
     t, more = _filled(text, "CLIPTextCfg", _TEXT_KEYS)
     if missing := [*missing, *beyond, *more]:
-        raise ArchitectureError(
-            f"{name} needs what the headlens towers do not have: {'; '.join(dict.fromkeys(missing))}. "
-            "They follow open_clip's plain ViTs (ViT-B-32, ViT-B-16, ViT-L-14, ViT-L-14-336 and their kin)."
-        )
+        what = f"{name} needs what the headlens towers do not have: {'; '.join(dict.fromkeys(missing))}"
+        kin = "ViT-B-32, ViT-B-16, ViT-L-14, ViT-L-14-336 and their kin"
+        raise ArchitectureError(f"{what}. They follow open_clip's plain ViTs ({kin}).")
 
     def shared(part: SimpleNamespace, heads: int) -> dict[str, Any]:
         return {
@@ -205,7 +203,6 @@ _TRANSFORMERS = (  # keys of transformers' CLIPModel, our names, and what stands
 )
 _VISION_ALONE = {"num_channels": 3, "image_size": 224, "patch_size": 32}
 _TEXT_ALONE = {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407}
-_NOT_COUNTED = {"hidden_act", "layer_norm_eps", "eos_token_id"}
 _OLD_EOS = 2  # what transformers wrote for years, and then reads prompts at their highest id, as the tower does
 
 
@@ -227,7 +224,7 @@ def architecture_from_transformers(config: Mapping[str, Any], name: str = "custo
         raise ArchitectureError(f"{name}: vision_config and text_config are no tables")
     v: dict[str, Any] = {key: default for key, _, default, _ in _TRANSFORMERS} | _VISION_ALONE
     t: dict[str, Any] = {key: default for key, _, _, default in _TRANSFORMERS} | _TEXT_ALONE
-    counted = {*v, *t} - _NOT_COUNTED
+    counted = {*v, *t} - {"hidden_act", "layer_norm_eps", "eos_token_id"}
     v, t = v | dict(parts[0]), t | dict(parts[1])
     sizes = {f"{part}.{key}": of[key] for part, of in (("vision", v), ("text", t)) for key in of if key in counted}
     sizes["projection_dim"] = config.get("projection_dim", 512)
@@ -271,8 +268,7 @@ def _filled(config: Mapping[str, Any], plain: str, known: set[str]) -> tuple[Sim
     return SimpleNamespace(**defaults | dict(config)), names
 
 
-def check_blocks(blocks: Mapping[int, Any] | tuple[int, ...] | list[int], n_layers: int, what: str) -> None:
+def check_blocks(blocks: Iterable[int], n_layers: int, what: str) -> None:
     """Raises ShapeError unless every block number lies in 0..n_layers-1."""
-    wrong = [block for block in blocks if not 0 <= block < n_layers]
-    if wrong:
+    if wrong := [block for block in blocks if not 0 <= block < n_layers]:
         raise ShapeError(f"{what}: block {wrong[0]} does not exist; blocks are 0..{n_layers - 1}")

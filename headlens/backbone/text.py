@@ -98,9 +98,8 @@ class TextTower(HookedTower):
         n_ctx = self.cfg.n_ctx
         whole = tokens.ndim == 2 and len(tokens) and 0 < tokens.shape[1] <= n_ctx
         if not whole or tokens.is_floating_point():
-            raise ShapeError(
-                f"tokens have shape {tuple(tokens.shape)}, {tokens.dtype}; expected integers [P, up to {n_ctx}]"
-            )
+            given = f"tokens have shape {tuple(tokens.shape)}, {tokens.dtype}"
+            raise ShapeError(f"{given}; expected integers [P, up to {n_ctx}]")
         ids = tokens.cpu()
         if int(ids.min()) < 0 or int(ids.max()) >= self.cfg.d_vocab:
             raise ShapeError(f"token ids must lie in 0..{self.cfg.d_vocab - 1}; got up to {int(ids.max())}")
@@ -152,10 +151,8 @@ def _on_device_of(like: Tensor, numbers: Tensor) -> Tensor:
 def _overwrite(x: Tensor, prompt: Tensor, room: int) -> Tensor:
     """The residual stream [P, n, D] with a deep prompt [k, D] or [P, k, D] at positions 1..k, k <= room."""
     if prompt.ndim not in (2, 3) or prompt.shape[-1] != x.shape[-1] or prompt.shape[-2] > room:
-        raise ShapeError(
-            f"deep prompt has shape {tuple(prompt.shape)}; expected [k, {x.shape[-1]}] with k <= {room}, "
-            "the room between start and end of the shortest prompt"
-        )
+        expected = f"[k, {x.shape[-1]}] with k <= {room}, the room between start and end of the shortest prompt"
+        raise ShapeError(f"deep prompt has shape {tuple(prompt.shape)}; expected {expected}")
     k = prompt.shape[-2]
     return torch.cat([x[:, :1], prompt.to(x).expand(x.shape[0], -1, -1), x[:, 1 + k :]], dim=1)
 

@@ -67,8 +67,8 @@ class HookedTower(HookedRootModule):
         super().__init__()
         self.cfg = cfg
         self._options = tuple(inspect.signature(self.forward).parameters)[1:]  # the first is its input
-        blocks = nn.ModuleList(Block(cfg, causal=causal, local=local) for _ in range(cfg.n_layers))
-        self.blocks = blocks  # type: ignore[assignment]  # a ModuleList of one type, for readers and checkers
+        blocks: Any = nn.ModuleList(Block(cfg, causal=causal, local=local) for _ in range(cfg.n_layers))
+        self.blocks = blocks
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """``forward``; raises ShapeError for an option that it does not have."""
@@ -104,13 +104,11 @@ class HookedTower(HookedRootModule):
         options = {"remove_batch_dim": remove_batch_dim, "device": device, "pos_slice": pos_slice}
         out, cache = super().run_with_cache(*args, names_filter=wanted, **options, **kwargs)
         named = (
-            [] if names_filter is None or callable(wanted) else [wanted] if isinstance(wanted, str) else wanted or []
+            [wanted] if isinstance(wanted, str) else [] if names_filter is None or callable(wanted) else wanted or []
         )
         if missing := [name for name in named if name not in cache]:
-            raise ShapeError(
-                f"{missing[0]} was not reached: the local stream's points exist from its start block on, where one "
-                "stands beside; blocks below start_at are not run"
-            )
+            local = "the local stream's points exist from its start block on, where one stands beside"
+            raise ShapeError(f"{missing[0]} was not reached: {local}; blocks below start_at are not run")
         return out, Cache(cache, self, has_batch_dim=not remove_batch_dim)
 
     def run_with_hooks(
@@ -178,10 +176,8 @@ class HookedTower(HookedRootModule):
         if not any(map(is_changed, self.mod_dict.values())):
             return False
         if missed := [name for name in hooked(self) if name.endswith(self.bypassed)]:
-            raise ConfigError(
-                f"a forward takes the weights of {missed[0]} without calling it, so that the hook there would not run: "
-                "hook a block instead, or one of the points in hook_dict"
-            )
+            why = f"a forward takes the weights of {missed[0]} without calling it, so that the hook there would not run"
+            raise ConfigError(f"{why}: hook a block instead, or one of the points in hook_dict")
         return True
 
     @property

@@ -111,9 +111,8 @@ class VisionTower(HookedTower):
         if not images.is_floating_point():
             raise ShapeError(f"images are {images.dtype}; expected normalised floating point, as preprocess returns")
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < self.cfg.patch_size:
-            raise ShapeError(
-                f"images have shape {tuple(images.shape)}; expected [B, 3, h, w] with h, w >= {self.cfg.patch_size}"
-            )
+            expected = f"[B, 3, h, w] with h, w >= {self.cfg.patch_size}"
+            raise ShapeError(f"images have shape {tuple(images.shape)}; expected {expected}")
         x = self.conv1(images.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, D, r, c) -> (B, N, D)
         x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)
         x = self.ln_pre(x + self.positions(self.grid(images.shape[2], images.shape[3])))
@@ -155,13 +154,12 @@ class VisionTower(HookedTower):
         weights = self._multipliers("global", plan, gates, images.shape[0])
         local_weights = self._multipliers("local", plan, gates, images.shape[0])
 
-        first, x, y = 0, images, local_resid
+        first, x, y = start_at or 0, images, local_resid
         if start_at is not None:
-            first = start_at
             self._check_restart(x, y, first, local)
+        elif y is not None:
+            raise ShapeError("local_resid goes with start_at")
         else:
-            if y is not None:
-                raise ShapeError("local_resid goes with start_at")
             x = self.embed(images)
             x = self.hook_embed(x) if hooked else x
         n_patches = x.shape[1] - 1
@@ -197,11 +195,7 @@ class VisionTower(HookedTower):
         return VisionOutput(embedding, x[:, 0].clone(), tapped, self.readout)  # a view would keep the whole stream
 
     def _multipliers(
-        self,
-        stream: str,
-        plan: VisionPlan,
-        gates: Mapping[str, Tensor] | None,
-        batch: int,
+        self, stream: str, plan: VisionPlan, gates: Mapping[str, Tensor] | None, batch: int
     ) -> Tensor | None:
         """Head weights times gates of one stream, [B or 1, L, H], or None where there is neither."""
         grid = (self.cfg.n_layers, self.cfg.n_heads)
@@ -218,9 +212,8 @@ class VisionTower(HookedTower):
                 continue
             value = given[stream]
             if value.ndim != (2 if what == "head_weights" else 3) or value.shape[-2:] != grid:
-                raise ShapeError(
-                    f"{what}[{stream!r}] has shape {tuple(value.shape)}; expected {shape} with L, H = {grid}"
-                )
+                expected = f"{shape} with L, H = {grid}"
+                raise ShapeError(f"{what}[{stream!r}] has shape {tuple(value.shape)}; expected {expected}")
             value = value[None] if value.ndim == 2 else value
             if value.shape[0] not in (1, batch) and batch != 1:
                 raise ShapeError(f"{what}[{stream!r}] holds {value.shape[0]} gates for a batch of {batch} images")
@@ -247,16 +240,13 @@ class VisionTower(HookedTower):
         if not 0 <= start_at <= depth:
             raise ShapeError(f"start_at={start_at} does not exist; blocks are 0..{depth - 1}, and {depth} reads out")
         if x.ndim != 3 or x.shape[-1] != self.cfg.d_model:
-            raise ShapeError(
-                f"with start_at={start_at} the input is a residual stream [B, T, {self.cfg.d_model}], "
-                f"not {tuple(x.shape)}"
-            )
+            stream = f"a residual stream [B, T, {self.cfg.d_model}]"
+            raise ShapeError(f"with start_at={start_at} the input is {stream}, not {tuple(x.shape)}")
         running = local is not None and local.mode == "beside" and local.start < start_at
         if running and (y is None or y.ndim != 3 or y.shape[::2] != x.shape[::2]):
-            raise ShapeError(
-                f"start_at={start_at} lies above the local stream's start {local.start if local else None}: "
-                f"local_resid must have the shape {tuple(x.shape)}, not {None if y is None else tuple(y.shape)}"
-            )
+            where = f"start_at={start_at} lies above the local stream's start {local.start if local else None}"
+            shapes = f"{tuple(x.shape)}, not {None if y is None else tuple(y.shape)}"
+            raise ShapeError(f"{where}: local_resid must have the shape {shapes}")
         if y is not None and not running:
             raise ShapeError(f"local_resid given, but no local stream is running before block {start_at}")
 
@@ -265,8 +255,7 @@ def replace_extra(stream: Tensor, n_patches: int, tokens: Tensor) -> Tensor:
     """The stream [B, 1 + N + old, D] with ``tokens`` [n, D] or [B, n, D] as its extra tokens."""
     batch, width = stream.shape[0], stream.shape[2]
     if tokens.ndim not in (2, 3) or tokens.shape[-1] != width or tokens.shape[:-2] not in ((), (1,), (batch,)):
-        raise ShapeError(
-            f"extra tokens have shape {tuple(tokens.shape)}; expected [n, {width}] or [{batch}, n, {width}]"
-        )
+        expected = f"[n, {width}] or [{batch}, n, {width}]"
+        raise ShapeError(f"extra tokens have shape {tuple(tokens.shape)}; expected {expected}")
     patches = stream[:, : 1 + n_patches]
     return torch.cat([patches, tokens.to(patches).expand(patches.shape[0], -1, -1)], dim=1)

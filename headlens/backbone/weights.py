@@ -70,10 +70,8 @@ def find_weights(
         file = weight_file(alone)
         about = described(file)
         if about is None or about.arch is None:
-            raise ArchitectureError(
-                f"no config beside {file} says which architecture it is of: load(NAME, {str(name)!r}), with "
-                "open_clip's name of it"
-            )
+            what = f"no config beside {file} says which architecture it is of"
+            raise ArchitectureError(f"{what}: load(NAME, {str(name)!r}), with open_clip's name of it")
         named = deduced(about)
         arch = replace(about.arch, name=alone.name) if named is None else architecture(named)
         return _of_file(_ruled(arch, position_rule, act_fn), file, about, act_fn)
@@ -92,10 +90,8 @@ def find_weights(
         return Weights(arch, None, f"random (seed {seed})")
     checkpoint = read_checkpoint(embedded.weights(name))
     if checkpoint.sha256 != embedded.SHA256[name]:
-        raise CheckpointError(
-            f"{embedded.weights(name)} is not the file that headlens ships (SHA-256 {checkpoint.sha256}): install "
-            "headlens again"
-        )
+        what = f"{embedded.weights(name)} is not the file that headlens ships (SHA-256 {checkpoint.sha256})"
+        raise CheckpointError(f"{what}: install headlens again")
     return _fitted(arch, checkpoint, embedded.TRAINED_ON[name], embedded.config(name)["preprocess_cfg"])
 
 
@@ -159,10 +155,8 @@ def _fitted(
         grids = [(r, c) for r, c in (trained, (side, side)) if r * c and len(positions) == 1 + r * c]
         patches, named = f"{grid[0]} x {grid[1]} patches", f"{label}: {checkpoint.names.of(_POSITIONS)}"
         if not grids or not positions.is_floating_point():
-            raise CheckpointError(
-                f"{named} has {len(positions)} positions, which are neither CLS and the {patches} of {arch.name}, nor "
-                "CLS and a square of patches"
-            )
+            ways = f"neither CLS and the {patches} of {arch.name}, nor CLS and a square of patches"
+            raise CheckpointError(f"{named} has {len(positions)} positions, which are {ways}")
         resized = grids[0]
         if grid[0] * grid[1] > _ENLARGED * len(positions):
             which = f"{checkpoint.names.of(_POSITIONS)} is for {resized[0]} x {resized[1]}"
@@ -258,11 +252,9 @@ def download(name: str, tag: str, cache_dir: str | Path | None = None) -> Path:
     except Exception as error:  # the hub's client raises whatever its transport does
         if file is not None:
             raise DownloadError(f"{file} of {repository} could not be fetched and stored: {brief(error)}") from error
-        raise DownloadError(
-            f"the weights {tag!r} of {name} are not on this machine, and {repository} cannot be reached "
-            f"({brief(error)}). Where there is a network, fetch {candidates[0]} from that repository; then "
-            f"load({name!r}, pretrained='path/to/{candidates[0]}')."
-        ) from error
+        what = f"the weights {tag!r} of {name} are not on this machine, and {repository} cannot be reached"
+        way = f"fetch {candidates[0]} from that repository; then load({name!r}, pretrained='path/to/{candidates[0]}')."
+        raise DownloadError(f"{what} ({brief(error)}). Where there is a network, {way}") from error
 
 
 def _exists(repository: str, filename: str) -> bool:

@@ -63,11 +63,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
 
 # Layouts with a place for them.
 _HAS_NORMALS = {"mvtec", "visa", "realiad", "bmad", "classes", "dagm", "ksdd", "headct"}
-_ACROSS = {
-    "duplicate-across-splits": "split",
-    "duplicate-across-categories": "category",
-    "duplicate-across-labels": "anomalous",
-}
+_ACROSS = {"splits": "split", "categories": "category", "labels": "anomalous"}
 
 
 @dataclass(frozen=True)
@@ -183,11 +179,14 @@ def check(
             progress()
     content = contents(file for record in dataset.records for file in record.files)
     problems += [Problem(*finding) for finding in of_set(masks, content)]
-    problems += [*_names(dataset.records), *_duplicates(dataset.records, content), *_normals(dataset)]
+    named = Counter(record.name for record in dataset.records)
+    twice = [(name, f"{name}: {count} records have this name") for name, count in named.items() if count > 1]
+    problems += [Problem("same-name", name, None, message) for name, message in twice]
+    problems += [*_duplicates(dataset.records, content), *_normals(dataset)]
     return Report(dataset.name, len(dataset), tuple(problems))
 
 
-def contents(paths: Iterable[Path], workers: int | None = None) -> dict[Path, str]:
+def contents(paths: Iterable[Path]) -> dict[Path, str]:
     """A text for each file that is there, equal for two files exactly if their bytes are.
 
     It is the SHA-256 where several files have the same number of bytes; a file that is alone with its size differs
@@ -204,7 +203,7 @@ def contents(paths: Iterable[Path], workers: int | None = None) -> dict[Path, st
         with suppress(OSError):
             texts[path] = sha256_of(path)
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor() as pool:
         list(pool.map(digest, (path for alike in sizes.values() if len(alike) > 1 for path in alike)))
     return texts
 
@@ -216,11 +215,6 @@ def several(names: Sequence[str], most: int = 5) -> str:
     'a, b and 1 more'
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _absent(path: Path) -> bool:
-    """Whether there is nothing, or a folder: anything else is there, but may be no image."""
-    return not os.path.exists(path) or os.path.isdir(path)  # noqa: PTH110, PTH112  (which raise nothing)
 
 
 def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem], Seen | None]:
@@ -236,16 +230,16 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem
         try:
             return reader()
         except DataError as error:
-            missing = next((file for file in files if _absent(file)), None)
+            # Nothing, or a folder, by functions that raise nothing: anything else is there, but may be no image.
+            absent = (file for file in files if not os.path.exists(file) or os.path.isdir(file))  # noqa: PTH110, PTH112
+            missing = next(absent, None)
             note(f"{'missing' if missing else 'unreadable'}-{what}", missing or files[0], str(error))
             return None
 
     size, orientation = None, 1
     mask: Tensor | None = None
-    if (file := record.image) is not None:
-        image = read("image", lambda: read_upright(file, max_pixels), (file,))
-        if image is not None:
-            size, orientation = (image[0].shape[1], image[0].shape[2]), image[1]
+    if (file := record.image) and (image := read("image", lambda: read_upright(file, max_pixels), (file,))):
+        size, orientation = (image[0].shape[1], image[0].shape[2]), image[1]
     if (marks := record.mask) is not None:
         mask = read("mask", lambda: read_marked(marks, size or (1, 1), max_pixels), files_of(marks))
         mask = mask if size or isinstance(marks, Path) else None  # others may be drawn in the image's size
@@ -268,12 +262,6 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem
     return problems, seen(record, mask, max_pixels) if record.anomalous and mask is not None else None
 
 
-def _names(records: Sequence[Record]) -> Iterator[Problem]:
-    for name, count in Counter(record.name for record in records).items():
-        if count > 1:
-            yield Problem("same-name", name, None, f"{name}: {count} records have this name")
-
-
 def _duplicates(records: Sequence[Record], content: Mapping[Path, str]) -> Iterator[Problem]:
     """One problem for each image that occurs more than once, of the worst kind that applies."""
     alike: dict[tuple[str, object], list[Record]] = defaultdict(list)
@@ -282,8 +270,8 @@ def _duplicates(records: Sequence[Record], content: Mapping[Path, str]) -> Itera
             alike[content[record.image], record.crop].append(record)
     for copies in alike.values():
         if len(copies) > 1:
-            kinds = (kind for kind, of in _ACROSS.items() if len({getattr(record, of) for record in copies}) > 1)
-            kind = next(kinds, "duplicate")
+            across = (kind for kind, of in _ACROSS.items() if len({getattr(record, of) for record in copies}) > 1)
+            kind = next((f"duplicate-across-{kind}" for kind in across), "duplicate")
             first, *others = (f"{record.name} ({record.split})" for record in copies)
             yield Problem(kind, copies[0].name, copies[0].image, f"{first}: the same image as {several(others)}")
 

@@ -40,7 +40,6 @@ _PIECE = 2**26  # bytes: twice the largest piece that glibc may keep
 _SLACK = 4096  # bytes by which a compressed piece may be larger than an unpacked one
 _MOST_PER_PIXEL = 3  # times four bytes, of max_pixels: RGB in single precision
 _GREY_ALPHA = "LA;16B"
-_TWICE = ("RGB;16", "RGBA;16", "RGBX;16", _GREY_ALPHA)
 
 
 def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
@@ -90,7 +89,8 @@ def _by_pil(image: Image, file: BinaryIO, path: Path, max_pixels: int, alpha: bo
     if frames > 1 and image.format != "MPO":  # MPO: phones put a preview behind the image
         raise _several(path, frames)
     tiles = getattr(image, "tile", ())
-    twice = bool(tiles) and all(_rawmode(tile).startswith(_TWICE) for tile in tiles)
+    deep = ("RGB;16", "RGBA;16", "RGBX;16", _GREY_ALPHA)
+    twice = bool(tiles) and all(_rawmode(tile).startswith(deep) for tile in tiles)
     lossy = image.format in _LOSSY or image.info.get("compression") in _LOSSY_TIFF
     upper = of_picture(image, alpha)
     values = _with_lower(upper, file) if twice else upper.values
@@ -168,8 +168,8 @@ def _by_tifffile(file: BinaryIO, path: Path, max_pixels: int, alpha: bool) -> St
     elif channels > 1:
         values = values[..., :3] if way == "RGB" else values[..., 0]
     turn = orientation.value if orientation is not None and orientation.value in range(2, 9) else 1
-    upright = turned(of_array(values).values, turn), None if seen is None else turned(seen, turn)
-    return Stored(*upright, way == "MINISWHITE", orientation=turn)
+    seen = None if seen is None else turned(seen, turn)
+    return Stored(turned(of_array(values).values, turn), seen, way == "MINISWHITE", orientation=turn)
 
 
 def _refuse_bombs(page: TiffPage, file: BinaryIO, path: Path) -> None:
@@ -194,10 +194,8 @@ def _allow(path: Path, size: tuple[int, int], max_pixels: int, width: int = 4) -
     ``max_pixels`` are of four bytes, or more in proportion to ``width``, the bytes of a pixel.
     """
     if size[0] * size[1] > max_pixels:
-        raise DataError(
-            f"{path}: {size[0]}x{size[1]} pixels are more than max_pixels = {max_pixels}; allow more with --max-pixels "
-            "at a shell, max_pixels= in Python"
-        )
+        way = "allow more with --max-pixels at a shell, max_pixels= in Python"
+        raise DataError(f"{path}: {size[0]}x{size[1]} pixels are more than max_pixels = {max_pixels}; {way}")
     large = size[0] * size[1] * max(1, -(-width // 4))
     if large > _MOST_PER_PIXEL * max_pixels:
         raise DataError(f"{path}: {size[0]}x{size[1]} pixels of {width} bytes are too large; save it with 8 bits")
@@ -223,13 +221,10 @@ def _named_errors(path: Path) -> Iterator[None]:
     except Exception as error:  # a decoder of damaged bytes can raise anything
         if isinstance(error, OSError) and error.errno is not None:  # those of decoders have no number
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        raise DataError(f"{path}: damaged or cut short ({_reason(error)}); copy it again") from error
-
-
-def _reason(error: Exception) -> str:
-    """What a decoder says, where it says it on purpose: others stumble over headers that contradict themselves."""
-    on_purpose = isinstance(error, OSError | ValueError | SyntaxError | EOFError | zlib.error)
-    return next(iter(str(error).splitlines()), "") if on_purpose else "its header contradicts itself"
+        # Other errors are of decoders that stumble, over headers that contradict themselves.
+        on_purpose = isinstance(error, OSError | ValueError | SyntaxError | EOFError | zlib.error)
+        reason = next(iter(str(error).splitlines()), "") if on_purpose else "its header contradicts itself"
+        raise DataError(f"{path}: damaged or cut short ({reason}); copy it again") from error
 
 
 class _OwnLimit:

@@ -25,8 +25,6 @@ from headlens.errors import DataError
 from headlens.printing import printable
 
 Item = TypeVar("Item")
-_MOST_WORKERS = 16
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,8 @@ class Batch:
         """The same with every tensor on ``device``."""
         # The host need not wait for a copy to a device; for one back it must, as it may read it at once.
         options: dict[str, Any] = {"device": device, "non_blocking": torch.device(device).type != "cpu"}
-        moved: dict[str, Any] = {
-            name: value.to(**options) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: tensor.to(**options) for name, tensor in tensors.items()}
         if isinstance(self.masks, list):
             moved["masks"] = [mask.to(**options) for mask in self.masks]
         return replace(self, **moved)
@@ -121,20 +118,20 @@ class Loader:
         workers: int | None = None,
         cache: Literal["memory"] | Path | None = None,
         *,
-        cache_bytes: int = 4 * _GIB,
+        cache_bytes: int = 2**32,
         on_error: Literal["raise", "skip"] = "raise",
         normalise: bool = True,
         device: torch.device | None = None,
     ) -> None:
         if batch < 1 or (workers is not None and workers < 0) or on_error not in ("raise", "skip"):
-            raise DataError(
-                f"batch={batch}, workers={workers}, on_error={on_error!r}: a batch holds at least 1, workers are not "
-                "negative, on_error is 'raise' or 'skip'"
-            )
+            rule = "a batch holds at least 1, workers are not negative, on_error is 'raise' or 'skip'"
+            raise DataError(f"batch={batch}, workers={workers}, on_error={on_error!r}: {rule}")
         if not (cache is None or cache == "memory" or isinstance(cache, Path)):
             raise DataError(f"cache={cache!r} is none of None, 'memory' and a pathlib.Path")
         self.dataset, self.preprocess, self.batch = dataset, preprocess or Preprocess(), batch
-        self.workers = min(_cores(), _MOST_WORKERS) if workers is None else workers
+        # a container often has fewer cores than the machine
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.workers = min(cores, 16) if workers is None else workers
         self.on_error, self.normalise = on_error, normalise
         self._stage = Stage(device, self.preprocess) if device is not None and device.type == "cuda" else None
         self._memory = MemoryCache(cache_bytes) if cache is not None else None
@@ -320,12 +317,9 @@ class Loader:
         return True
 
     def _masks_of(self, prepared: list[Prepared]) -> Tensor | list[Tensor]:
-        square = (self.preprocess.size, self.preprocess.size)
-        native = self.preprocess.masks == "native"
-        masks = [
-            torch.zeros(row.native if native else square, dtype=torch.bool) if row.mask is None else row.mask
-            for row in prepared
-        ]
+        native, square = self.preprocess.masks == "native", (self.preprocess.size, self.preprocess.size)
+        empty = [torch.zeros(row.native if native else square, dtype=torch.bool) for row in prepared]
+        masks = [blank if row.mask is None else row.mask for blank, row in zip(empty, prepared, strict=True)]
         # Copies either way: what a caller does to a batch must not reach the cache.
         return [mask.clone() for mask in masks] if native else torch.stack(masks)
 
@@ -349,8 +343,3 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
         pool.shutdown(wait=True, cancel_futures=True)
         if isinstance(left, Generator):
             left.close()
-
-
-def _cores() -> int:
-    """Those this process may use: a container often has fewer than the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

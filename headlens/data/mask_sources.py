@@ -1,8 +1,4 @@
-"""Masks that are not one image file of black and white: several files of one image, colours with a meaning, outlines.
-
-``Record.mask`` is a ``Path`` almost always. Where it is not, it is a ``MaskSource``: which files it is made of, for
-checks of whether they exist or have changed, and how to read it.
-"""
+"""Masks that are not one image file of black and white: several files, colours with a meaning, outlines."""
 
 from __future__ import annotations
 
@@ -117,11 +113,8 @@ class Coloured(MaskSource):
         marked = np.isin(codes, [_code(colour) for colour in self.anomalous])
         other = ~(marked | np.isin(codes, [_code(colour) for colour in self.normal]))
         if other.any():
-            colour = int(codes[other][0])
-            raise DataError(
-                f"{self.file}: {int(other.sum())} pixels have colours without a meaning, such as #{colour:06x}; "
-                "add them to the table of colours"
-            )
+            what = f"{int(other.sum())} pixels have colours without a meaning, such as #{int(codes[other][0]):06x}"
+            raise DataError(f"{self.file}: {what}; add them to the table of colours")
         return torch.from_numpy(marked)
 
 

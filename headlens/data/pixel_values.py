@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 _RANGES = (2**8 - 1, 2**12 - 1, 2**16 - 1, 2**31 - 1, 2**32 - 1)  # white, in the types and scanners that there are
 _DEEP = (2**16, 2**27)  # between: so far below the white of 31 bits that it would be black
 _OVERSHOOT = 0.15  # of the range: what bicubic resizing leaves above white and below black
-_LEAST_WHITE = 16.0  # of 255: fractions below it are black to the eye, if they are of 255 at all
 _BLOCK = 2**20  # values that are scaled at once: in 64 bits they take eight times what they are stored in
 _MANY = 8  # different values where labels would be one or two
-_ORIENTATION = 0x0112  # the tag of EXIF and TIFF
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ def of_array(array: np.ndarray) -> Stored:
 def orientation(image: Image) -> int:
     """The orientation that EXIF or TIFF tells, 1 to 8; 1 where it tells none, or no valid one."""
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = image.getexif().get(0x0112, 1)
     except Exception:  # a damaged note on an image is no damage of the image
         return 1
     return value if value in range(2, 9) else 1
@@ -250,13 +248,12 @@ def _white(values: np.ndarray, low: float, high: float, name: str) -> float:
         return next(white for white in _RANGES if high <= white)
     if low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT:
         return 1
-    bytes_ = high >= _LEAST_WHITE or (low >= 0 and _whole(values))
+    # of 255, fractions below 16 are black to the eye, if they are of 255 at all
+    bytes_ = high >= 16 or (low >= 0 and _whole(values))
     if bytes_ and low >= -_OVERSHOOT * high and high <= 255 * (1 + _OVERSHOOT):
         return 255
-    raise DataError(
-        f"{name}: floating point values from {low:g} to {high:g}, neither 0 to 1 nor 0 to 255; scale them to 0 to 1, "
-        "or save it with 8 bits"
-    )
+    given, way = f"values from {low:g} to {high:g}", "scale them to 0 to 1, or save it with 8 bits"
+    raise DataError(f"{name}: floating point {given}, neither 0 to 1 nor 0 to 255; {way}")
 
 
 def _scaled(values: np.ndarray, full: float, white_is_zero: bool) -> np.ndarray:

@@ -73,10 +73,8 @@ class Preprocess:
     def __post_init__(self) -> None:
         whole = isinstance(self.size, int) and self.size >= 1
         if not whole or self.fit not in ("squash", "pad") or self.masks not in ("resized", "native"):
-            raise DataError(
-                f"size={self.size!r}, fit={self.fit!r}, masks={self.masks!r}: the size is a whole number of pixels, "
-                "fit is 'squash' or 'pad', masks are 'resized' or 'native'"
-            )
+            rule = "the size is a whole number of pixels, fit is 'squash' or 'pad', masks are 'resized' or 'native'"
+            raise DataError(f"size={self.size!r}, fit={self.fit!r}, masks={self.masks!r}: {rule}")
 
     def __call__(self, pixels: Pixels) -> Prepared:
         """One image and its mask, resized.
@@ -106,8 +104,8 @@ class Preprocess:
         resized = torch.from_numpy(channels)
         if (height, width) == (self.size, self.size):
             return resized
-        canvas = torch.tensor([round(255 * level) for level in self.mean], dtype=torch.uint8)[:, None, None]
-        canvas = canvas.repeat(1, self.size, self.size)
+        colour = torch.tensor([round(255 * level) for level in self.mean], dtype=torch.uint8)
+        canvas = colour[:, None, None].repeat(1, self.size, self.size)
         canvas[:, top : top + height, left : left + width] = resized
         return canvas
 
@@ -149,10 +147,9 @@ class Preprocess:
     def inside(self, native: tuple[int, int]) -> Tensor:
         """[S, S] bool: where the image is, and padding is not. Metrics count these pixels only."""
         top, left, height, width = self.frame(native)
-        return F.pad(
-            torch.ones(height, width, dtype=torch.bool),
-            (left, self.size - left - width, top, self.size - top - height),
-        )
+        inside = torch.zeros(self.size, self.size, dtype=torch.bool)
+        inside[top : top + height, left : left + width] = True
+        return inside
 
     def restore(self, maps: Tensor, native: tuple[int, int]) -> Tensor:
         """[..., S, S] floating point, such as an anomaly map, back to [..., H, W]: without padding, bilinear.

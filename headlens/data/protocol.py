@@ -103,10 +103,9 @@ class Protocol:
                     raise DataError(f"protocol {self.name!r} {verb} {', '.join(named)}, not {dataset.name}{alias}")
         for dataset in trained:
             if other := {record.split for record in dataset.records} - {self.train_split}:
-                raise DataError(
-                    f"protocol {self.name!r} trains on the split {self.train_split!r}; {dataset.name} has records of "
-                    f"{', '.join(sorted(other))}: open it with split={self.train_split!r}"
-                )
+                others = f"{', '.join(sorted(other))}: open it with split={self.train_split!r}"
+                rule = f"protocol {self.name!r} trains on the split {self.train_split!r}"
+                raise DataError(f"{rule}; {dataset.name} has records of {others}")
         refuse_overlap(trained, tested)
 
 
