@@ -22,8 +22,7 @@ from typing import Any, BinaryIO, ClassVar
 import torch
 from torch import Tensor
 
-_LEGACY = (0x1950A86A20F9469CFC6C, 1001)
-"""The first two pickles of a file that torch saved before 1.6: its mark, and the version of the format."""
+_LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # how torch began files before 1.6: a mark, and the version of the format
 _DTYPES = {"CharStorage": torch.int8, "ByteStorage": torch.uint8} | {
     f"{name}Storage": getattr(torch, name.lower())
     for name in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Bool")

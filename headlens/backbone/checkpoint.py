@@ -1,8 +1,7 @@
 """Reading weight files without ever running what is in them.
 
-Three formats, told apart by content: safetensors, PyTorch's own (open_clip's .pt and .bin), and the TorchScript archive
-in which OpenAI published CLIP. The first goes through its library, the others through ``headlens.backbone.archive``,
-which takes tensors out of pickles and runs nothing.
+Three formats, told apart by content: safetensors, through its library; PyTorch's own (open_clip's .pt and .bin) and the
+TorchScript archive in which OpenAI published CLIP, through ``headlens.backbone.archive``.
 """
 
 from __future__ import annotations

@@ -18,10 +18,8 @@ from headlens.errors import ArchitectureError, ShapeError
 
 Activation = Literal["gelu", "quick_gelu"]
 PositionRule = Literal["bicubic", "bilinear"]
-_DEEPEST = 512
-"""Layers: a config that asks for more is damaged, and each takes memory before any weight is looked at."""
-_LARGEST = 2**20
-"""Of every other size."""
+# A config that asks for more is damaged, and each layer takes memory before any weight is looked at.
+_DEEPEST, _LARGEST = 512, 2**20
 POSITION_RULES: tuple[PositionRule, ...] = ("bicubic", "bilinear")
 
 

@@ -28,8 +28,6 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 _OPEN_CLIP, _TRANSFORMERS, _IMAGES = "open_clip_config.json", "config.json", "preprocessor_config.json"
-_RESAMPLING = {2: "bilinear", 3: "bicubic"}  # as Pillow counts
-_MOST = 2**20  # bytes of a config
 _SIZES = ("n_layers", "n_heads", "d_model", "d_mlp", "d_embed", "eps", "patch_size", "n_ctx", "d_vocab")
 
 
@@ -58,9 +56,8 @@ def weight_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    for name in _WEIGHTS:
-        if (path / name).is_file():
-            return path / name
+    if file := next((path / name for name in _WEIGHTS if (path / name).is_file()), None):
+        return file
     raise CheckpointError(f"no weight file in {path}; expected one of {', '.join(_WEIGHTS)}")
 
 
@@ -113,7 +110,7 @@ def differing(one: Architecture, other: Architecture) -> list[tuple[str, Any, An
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(read_text(path, _MOST))
+        table = json.loads(read_text(path, 2**20))  # no config is longer
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no config that can be read: {brief(error)}") from error
     return table if isinstance(table, dict) else {}
@@ -134,8 +131,8 @@ def _transformers_recipe(config: Mapping[str, Any], path: Path) -> dict[str, Any
     names = {"image_mean": "mean", "image_std": "std", "resample": "interpolation"}
     try:
         recipe = {new: config[old] for old, new in names.items() if old in config}
-        if "resample" in config:
-            recipe["interpolation"] = _RESAMPLING.get(config["resample"], config["resample"])
+        if "resample" in config:  # as Pillow counts
+            recipe["interpolation"] = {2: "bilinear", 3: "bicubic"}.get(config["resample"], config["resample"])
         return _recipe(recipe)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is no image processor's config: {error!r}") from error

@@ -1,7 +1,4 @@
-"""Names of weights: whatever a file calls them, and what open_clip calls them.
-
-Where something does not fit, it is named as the file names it.
-"""
+"""Names of weights: whatever a file calls them, and what open_clip calls them."""
 
 from __future__ import annotations
 
@@ -36,7 +33,6 @@ _PARTS = (  # of both towers, transformers' CLIPModel to open_clip; what is not 
 _TURNED = {"visual_projection.weight": "visual.proj", "text_projection.weight": "text_projection"}
 """Linear maps there, matrices that are multiplied from the right in open_clip."""
 _ONE_OF_THREE = re.compile(r"(?<=\.self_attn\.)[qkv](?=_proj\.)")
-_BUFFERS = "embeddings.position_ids"
 
 
 @dataclass(frozen=True)
@@ -61,9 +57,7 @@ class Names:
         >>> Names(wrapped="module.").of("text_projection")
         'module.text_projection'
         """
-        if name in self.known:
-            return self.known[name]
-        return self.wrapped + (_transformers(name) if self.transformers else name)
+        return self.known.get(name, self.wrapped + (_transformers(name) if self.transformers else name))
 
 
 def open_clip_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Names]:
@@ -81,7 +75,7 @@ def open_clip_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Nam
     plain = {name.removeprefix(wrapped): value for name, value in state.items()}
     transformers = any(name.startswith(tuple(_TOWERS)) for name in plain)
     if transformers:
-        plain = _joined({name: value for name, value in plain.items() if not name.endswith(_BUFFERS)})
+        plain = _joined({name: value for name, value in plain.items() if not name.endswith("embeddings.position_ids")})
         ours = {name: _TURNED.get(name) or _open_clip(name) for name in plain}
         plain = {name: value.T if name in _TURNED and value.ndim == 2 else value for name, value in plain.items()}
     else:  # open_clip's CustomTextCLIP keeps the text tower under "text."

@@ -111,12 +111,10 @@ def summed(x: Tensor, out: Tensor, in_place: bool = False) -> Tensor:
 
 
 def _new(like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Contiguous, whatever ``like`` is a view of."""
-    return torch.empty(like.shape, dtype=dtype, device=like.device)
+    return torch.empty(like.shape, dtype=dtype, device=like.device)  # contiguous, whatever ``like`` is a view of
 
 
 def _dense(x: Tensor) -> Tensor:
-    """Channels side by side; tokens and rows may lie anywhere."""
     return x if x.stride(2) == 1 else x.contiguous()
 
 

@@ -113,7 +113,6 @@ def open_clip_model(
 
 
 def _config(name: str) -> dict[str, Any]:
-    """open_clip's config of an architecture, or the one that ships with an embedded backbone."""
     import open_clip
 
     return dict(embedded.config(name)["model_cfg"] if name in embedded.NAMES else open_clip.get_model_config(name))

@@ -68,9 +68,9 @@ class LocalStream:
     def __post_init__(self) -> None:
         if self.mode not in ("beside", "replace"):
             raise ShapeError(f"local stream mode {self.mode!r}: choose 'beside' or 'replace'")
-        if callable(self.attention):
-            return
         pairs = self.attention
+        if callable(pairs):
+            return
         if isinstance(pairs, str) or not pairs or any(pair not in ("qq", "kk", "vv", "qk") for pair in pairs):
             raise ShapeError(f"local attention {pairs!r}: give a tuple of 'qq', 'kk', 'vv', 'qk', or a function")
 
@@ -127,13 +127,8 @@ class VisionPlan:
 
     def local_at(self, layer: int) -> LocalStream | None:
         """The local rule in a block; None before its start, and for a stream beside, above the last tap."""
-        if (
-            self.local is None
-            or layer < self.local.start
-            or (self.beside is not None and layer not in self.local_layers)
-        ):
-            return None
-        return self.local
+        started = self.local is not None and layer >= self.local.start
+        return self.local if started and (self.beside is None or layer in self.local_layers) else None
 
     def writers(self, tap: int) -> dict[str, range]:
         """Layers of each stream whose heads write into what is read at a tap: the local stream begins as the global.

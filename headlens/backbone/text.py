@@ -184,7 +184,7 @@ class PromptCache:
             (torch.is_grad_enabled() and any(t.requires_grad for t in (*learned, *weights)))
             or options.get("extensions") is not None
             or torch.is_autocast_enabled(tower.proj.device.type)
-            or any(has_hooks(module) for module in tower.modules())
+            or any(map(has_hooks, tower.modules()))
             or any(weight.is_inference() for weight in weights)
         ):
             return tower(tokens, **options)
@@ -204,7 +204,6 @@ class PromptCache:
 
 
 def _content(tensor: Tensor) -> tuple:
-    """All of a small tensor."""
     raw = tensor.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes()
     return raw, tensor.dtype, tensor.device, tuple(tensor.shape)
 

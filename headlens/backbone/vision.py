@@ -221,7 +221,6 @@ class VisionTower(HookedTower):
         return None if product is None else product.to(self.proj.dtype)  # learned in float32, used in the tower's
 
     def _check(self, plan: VisionPlan) -> None:
-        """Raises ShapeError for blocks and streams that do not exist."""
         depth = self.cfg.n_layers
         check_blocks(plan.taps, depth, "taps")
         if plan.local is not None:
@@ -235,7 +234,6 @@ class VisionTower(HookedTower):
         check_blocks(list(plan.tokens), depth, "extra tokens")
 
     def _check_restart(self, x: Tensor, y: Tensor | None, start_at: int, local: LocalStream | None) -> None:
-        """Raises ShapeError when the given residual streams cannot enter block ``start_at``."""
         depth = self.cfg.n_layers
         if not 0 <= start_at <= depth:
             raise ShapeError(f"start_at={start_at} does not exist; blocks are 0..{depth - 1}, and {depth} reads out")

@@ -21,11 +21,8 @@ from headlens.errors import ArchitectureError, CheckpointError, DownloadError
 from headlens.printing import brief
 
 ACTIVATIONS = ("GELU", "QuickGELU")
-_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_PATIENCE = 5.0  # seconds to wait for the hub's first answer
 _POSITIONS = "visual.positional_embedding"
-_ENLARGED = 256
-"""Times as many positions as a file has, at most: a config that asks for more is damaged, and they take memory."""
+_ENLARGED = 256  # times as many positions as a file has: a config that asks for more is damaged
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,7 @@ class Weights:
     """Weights that were found for an architecture, and what is known of them.
 
     Args:
-        arch: what they are for.
-        state: by open_clip's names, as the architecture has them; None for random ones.
+        state: by open_clip's names, as ``arch`` has them; None for random ones.
         names: what their file calls them.
         label: how people are told of them.
         sha256: of their file.
@@ -175,7 +171,6 @@ def check_activation(arch: Architecture, trained_quick: bool, what: str) -> None
 
 
 def _is_tag(name: str, tag: str) -> bool:
-    """Whether it is published under that tag: a folder of that name is then not meant."""
     import open_clip
 
     return bool(open_clip.get_pretrained_cfg(name, tag))
@@ -222,7 +217,7 @@ def sought(name: str, tag: str) -> tuple[str, tuple[str, ...]]:
     ('timm/vit_base_patch32_clip_224.openai', ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin'))
     """
     repository, filename = tag_config(name, tag)["hf_hub"].rsplit("/", 1)
-    return repository, (filename,) if filename else _FILES
+    return repository, (filename,) if filename else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def cached(name: str, tag: str, cache_dir: str | Path | None = None) -> Path | None:
@@ -262,7 +257,7 @@ def _exists(repository: str, filename: str) -> bool:
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
-    answer = get_session().head(hf_hub_url(repository, filename), headers=build_hf_headers(), timeout=_PATIENCE)
+    answer = get_session().head(hf_hub_url(repository, filename), headers=build_hf_headers(), timeout=5.0)
     return answer.status_code < 400
 
 

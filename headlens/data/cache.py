@@ -20,7 +20,6 @@ from headlens.data.samples import Record, stat_of
 from headlens.files import write_atomically
 
 _FORMAT = 4  # part of every key: raise it when entries are written in another way
-_ABANDONED = 3600.0  # seconds after which a half-written file belongs to a process that was killed
 
 
 class MemoryCache:
@@ -58,8 +57,8 @@ class FolderCache:
         self.folder = folder
         self._writable = True
         with suppress(OSError):  # no folder yet, or somebody else cleans up at the same time
-            for half in folder.glob("*/.*.safetensors.*"):  # left by ``write_atomically`` where a process was killed
-                if time.time() - half.stat().st_mtime > _ABANDONED:
+            for half in folder.glob("*/.*.safetensors.*"):  # of ``write_atomically``
+                if time.time() - half.stat().st_mtime > 3600:  # seconds: its process was killed
                     half.unlink()
 
     def get(self, key: str) -> Prepared | None:

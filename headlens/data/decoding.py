@@ -37,8 +37,6 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LOWER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # by the order in which bytes are stored
 _COMPRESSIONS = {"NONE", "ADOBE_DEFLATE", "DEFLATE", "PIXTIFF", "PACKBITS"}  # what tifffile unpacks by itself
 _PIECE = 2**26  # bytes: twice the largest piece that glibc may keep
-_SLACK = 4096  # bytes by which a compressed piece may be larger than an unpacked one
-_MOST_PER_PIXEL = 3  # times four bytes, of max_pixels: RGB in single precision
 _GREY_ALPHA = "LA;16B"
 
 
@@ -58,7 +56,9 @@ def decoded(path: Path, max_pixels: int, alpha: bool = False) -> Stored:
         file.seek(0)
         try:
             with _OWN_LIMIT, Image.open(file, formats=FORMATS) as image:
-                if _many_bits(image):
+                tags = getattr(image, "tag_v2", {})
+                if max(tags.get(258, (1,))) > 8 or set(tags.get(339, (1,))) != {1}:
+                    # a TIFF of numbers with a sign, a fraction, or more than 8 bits, of which PIL misreads some
                     try:
                         return _by_tifffile(file, path, max_pixels, alpha)
                     except _UnknownToTifffileError:
@@ -121,18 +121,11 @@ def _rawmode(tile: tuple) -> str:
 
 
 def _lower(arguments: str | tuple) -> str | tuple:
-    """The arguments of a decoder, for the byte that it would leave out."""
     if arguments == _GREY_ALPHA:  # as if its four bytes were colours, of which green is the one
         return "RGBA"
     if isinstance(arguments, str):
         return arguments[:-1] + _LOWER[arguments[-1]]
     return (_lower(arguments[0]), *arguments[1:])
-
-
-def _many_bits(image: Image) -> bool:
-    """Whether it is a TIFF of numbers with a sign, a fraction, or more than 8 bits, of which PIL misreads some."""
-    tags = getattr(image, "tag_v2", {})
-    return max(tags.get(258, (1,))) > 8 or set(tags.get(339, (1,))) != {1}
 
 
 class _UnknownToTifffileError(DataError):
@@ -184,7 +177,7 @@ def _refuse_bombs(page: TiffPage, file: BinaryIO, path: Path) -> None:
         if "DEFLATE" in page.compression.name:
             file.seek(at)
             unpacked = len(zlib.decompressobj().decompress(file.read(count), most + 1))
-        if unpacked > most + most // 8 + _SLACK or (unpacked > most and unpacked != count):
+        if unpacked > most + most // 8 + 4096 or (unpacked > most and unpacked != count):
             raise DataError(f"{path}: damaged (a piece of it is larger than its part of the image); copy it again")
 
 
@@ -197,7 +190,7 @@ def _allow(path: Path, size: tuple[int, int], max_pixels: int, width: int = 4) -
         way = "allow more with --max-pixels at a shell, max_pixels= in Python"
         raise DataError(f"{path}: {size[0]}x{size[1]} pixels are more than max_pixels = {max_pixels}; {way}")
     large = size[0] * size[1] * max(1, -(-width // 4))
-    if large > _MOST_PER_PIXEL * max_pixels:
+    if large > 3 * max_pixels:  # RGB in single precision
         raise DataError(f"{path}: {size[0]}x{size[1]} pixels of {width} bytes are too large; save it with 8 bits")
     GATE.enter(large)
 

@@ -263,7 +263,6 @@ class Loader:
             raise named from error
 
     def _cached(self, i: int) -> Prepared:
-        """From the cache where one is allowed, else made and put there."""
         key = key_of(self.dataset.records[i], self.preprocess) if self._folder else None
         cache = self._folder if key else self._memory
         key = key or str(i)
@@ -308,11 +307,9 @@ class Loader:
             if reason := row.mask_note or ("anomalous, without a mask in a category that has masks" if bare else ""):
                 self._unmasked[i] = f"{record.name}: {reason}"
             return record.anomalous is False
-        notes = [row.mask_note] if row.mask_note else []
-        if record.anomalous and not row.mask.numpy().any():
-            size = self.preprocess.size
-            notes.append(f"nothing of its mask is left at {size}x{size} pixels: all of it counts as normal")
-        if notes:
+        size, lost = self.preprocess.size, record.anomalous and not row.mask.numpy().any()
+        left = f"nothing of its mask is left at {size}x{size} pixels: all of it counts as normal" if lost else ""
+        if notes := [note for note in (row.mask_note, left) if note]:
             self._adjusted[i] = f"{record.name}: {'; '.join(notes)}"
         return True
 

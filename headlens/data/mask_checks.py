@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from torch import Tensor
@@ -16,7 +17,6 @@ from headlens.data.preprocess import Preprocess
 from headlens.data.samples import Record
 
 _FEW, _NEARLY_ALL = 3, 0.9  # masks that say nothing of a habit; their share that does
-_LABELS = 64  # more kinds of anomaly have no names
 _AT = Preprocess()
 Finding = tuple[str, str, Path | None, str]
 """The kind of a problem, the record or category it is about, a file to look at, and a message."""
@@ -76,9 +76,7 @@ def of_marks(record: Record, mask: Tensor) -> Iterator[tuple[str, str]]:
 
 def of_set(masks: Sequence[Seen], content: Mapping[Path, str]) -> Iterator[Finding]:
     """Problems of the masks of all anomalous images; ``content`` is a text for each file, equal where bytes are."""
-    yield from _inverted(masks)
-    yield from _labels(masks)
-    yield from _copies(masks, content)
+    return chain(_inverted(masks), _labels(masks), _copies(masks, content))
 
 
 def _inverted(masks: Sequence[Seen]) -> Iterator[Finding]:
@@ -96,7 +94,7 @@ def _inverted(masks: Sequence[Seen]) -> Iterator[Finding]:
 def _labels(masks: Sequence[Seen]) -> Iterator[Finding]:
     """What counts as one although it is many: labels of kinds, and 255 for what is to be ignored."""
     several = [mask for mask in masks if len(mask.labels) > 1]
-    void = [mask for mask in several if mask.labels[-1] == 255 and mask.labels[-2] <= _LABELS]
+    void = [mask for mask in several if mask.labels[-1] == 255 and mask.labels[-2] <= 64]
     for kind, labelled, advice in (
         ("ignore-label", void, "255 often stands for what is to be ignored, but counts as anomalous: make it 0"),
         ("mask-labels", [mask for mask in several if mask not in void], "all count as anomalous: make others 0"),

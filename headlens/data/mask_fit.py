@@ -11,8 +11,6 @@ from torch import Tensor
 from headlens.data.pixel_values import turned
 from headlens.data.samples import Pixels, Record
 
-_MOST_SCALE = 8  # between a mask and its image: beyond, a pixel more or less is a different shape
-
 
 def fitted(pixels: Pixels, record: Record) -> Pixels:
     """``pixels`` with a mask of the size of the image, or without, and a note that says why.
@@ -69,7 +67,7 @@ def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
     (h, w), (height, width) = sorted((one, other), key=lambda size: size[0] * size[1])
     # Some scale s has |width / s - w| <= 1 and |height / s - h| <= 1.
     least, most = max(width / (w + 1), height / (h + 1)), min(width / max(w - 1, 1), height / max(h - 1, 1))
-    return least <= most and max(height / h, width / w) <= _MOST_SCALE
+    return least <= most and max(height / h, width / w) <= 8  # beyond, a pixel more or less is a different shape
 
 
 def nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:

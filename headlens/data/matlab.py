@@ -18,7 +18,6 @@ from headlens.files import read_regular
 
 MOST_BYTES = 2**26
 """Of a file, and of all variables in it once unpacked."""
-_CRACK = 2  # the region of CrackForest that is crack; 1 is the pavement, 3 and more what cracks close off of it
 _MATRIX, _COMPRESSED = 14, 15
 _STRUCT, _NUMERIC = 2, range(6, 16)  # classes of arrays
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -44,13 +43,15 @@ def read_matlab(path: Path, max_pixels: int) -> np.ndarray:
     truth = variables.get("groundTruth")
     arrays = [value for value in variables.values() if isinstance(value, np.ndarray)]
     if isinstance(truth, dict) and isinstance(truth.get("Segmentation"), np.ndarray):
-        values, marked = truth["Segmentation"], truth["Segmentation"] == _CRACK
+        values = truth["Segmentation"]
+        marked = values == 2  # the crack; 1 is the pavement, 3 and more what cracks close off of it
     elif len(arrays) == 1:
         values, marked = arrays[0], arrays[0] != 0
     else:
-        names = (", ".join(variables) or "nothing")[:200]
-        wanted = "where a mask is one array, or groundTruth with Segmentation"
-        raise DataError(f"{path}: holds {names}, {wanted}; save it as png")
+        holds = (
+            f"{(', '.join(variables) or 'nothing')[:200]}, where a mask is one array, or groundTruth with Segmentation"
+        )
+        raise DataError(f"{path}: holds {holds}; save it as png")
     if values.ndim != 2 or not 0 < values.size <= max_pixels:
         shape = "x".join(map(str, values.shape))
         raise DataError(f"{path}: the mask is {shape}, where two sides and at most max_pixels = {max_pixels} are read")

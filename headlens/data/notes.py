@@ -32,10 +32,8 @@ def notes_of(loader: Loader) -> Notes:
     """What a loader has met so far on every rank; all ranks must ask."""
     from headlens import parallel
 
-    joined: Notes = {kind: {} for kind in KINDS}
-    for part in parallel.current().gathered(notes_here(loader)):
-        for kind, reasons in part.items():
-            joined[kind] |= reasons
+    parts = parallel.current().gathered(notes_here(loader))
+    joined = {kind: {name: why for part in parts for name, why in part[kind].items()} for kind in KINDS}
     order = {record.name: place for place, record in enumerate(loader.dataset.records)}
     return {kind: dict(sorted(reasons.items(), key=lambda item: order[item[0]])) for kind, reasons in joined.items()}
 

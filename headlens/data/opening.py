@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "train", "valid", "all")
 _DEEP = 3  # archives unpack into a folder in a folder
-_LOOKED = 300  # folders that one of which could be meant is looked for in
-_SHOWN = 5  # of the folders that could be meant
 _FEW_UNUSED = 1 / 10  # of the images of a folder: an image of the set, or of its makers
-_FAR_MORE = 2
 _WORLD = ("per_category", "size", "seed")
 
 
@@ -152,22 +149,20 @@ def open(
 
 
 def _read(
-    spec: str | Path,
-    layout: str | None,
-    domain: str | None,
-    category: str | None,
-    root: str | Path | None,
-    options: Root,
+    spec: str | Path, layout: str | None, domain: str | None, category: str | None, root: str | Path | None, base: Root
 ) -> FileSet:
     path = _path(spec)
     where = _path(root) if root is not None else path if path.is_dir() else path.parent
     if not where.is_dir():
         raise DataError(f"root {where} is not a folder")
-    base = options.within(where)
+    base = base.within(where)
     if layout is None:
         reader, base, path = _recognised(base, path)
     else:
-        reader = _named(layout)
+        if layout not in layouts():
+            there = f"there are {', '.join(layouts())}{did_you_mean(layout, layouts())}"
+            raise DataError(f"unknown layout {layout!r}: {there}")
+        reader = next(reader for reader in LAYOUTS if reader.name == layout)
         if root is not None and path.is_dir() and not reader.listing:
             why = f"only a listing can lie elsewhere, {path} is read as {layout}"
             raise DataError(f"root={root}: {why}; leave root out")
@@ -203,7 +198,7 @@ def _better(reader: Layout, base: Root, records: list[Record]) -> tuple[Layout, 
         tried = base.within(base.path, quiet=True)
         with suppress(DataError):
             others = list(other.read(tried, base.path)) if other.fits(tried, base.path) else []
-            if len(others) > _FAR_MORE * len(best[2]):
+            if len(others) > 2 * len(best[2]):
                 best = other, base.within(base.path), others
     return best if best[0] is reader else (best[0], best[1], list(best[0].read(best[1], best[1].path)))
 
@@ -254,13 +249,6 @@ def _path(spec: str | Path) -> Path:
     raise DataError(f"{path}: no such folder or file{did_you_mean(path.name, names)}")
 
 
-def _named(layout: str) -> Layout:
-    for reader in LAYOUTS:
-        if reader.name == layout:
-            return reader
-    raise DataError(f"unknown layout {layout!r}: there are {', '.join(layouts())}{did_you_mean(layout, layouts())}")
-
-
 def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
     """The first layout that fits, here or in the only folder that there is."""
     top, whole = path, base
@@ -277,7 +265,7 @@ def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
     if images:
         return images
     looked = "; ".join(f"{name} ({about})" for name, about in layouts().items())
-    fitting = [f"{inner} ({reader.name})" for inner, reader in islice(_inner_sets(whole, top), _SHOWN)]
+    fitting = [f"{inner} ({reader.name})" for inner, reader in islice(_inner_sets(whole, top), 5)]
     what = "no layout fits. " + (f"Open one of these: {', '.join(fitting)}. " if fitting else "")
     raise DataError(f"{top}: {what}Looked for: {looked}. Name one with layout=, or list images in a csv file")
 
@@ -285,7 +273,7 @@ def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
 def _inner_sets(base: Root, top: Path) -> Iterator[tuple[Path, Layout]]:
     """Folders in a folder that could be opened, those further down after those further up, as far as one would look."""
     waiting = [(top, 0)] if top.is_dir() else []
-    for folder, deep in islice(waiting, _LOOKED):
+    for folder, deep in islice(waiting, 300):
         reader = None
         with suppress(DataError):
             reader = _fitting(base.within(folder, quiet=True), folder) if deep else None

@@ -25,7 +25,6 @@ from headlens.errors import DataError
 LINE_WIDTH, POINT_RADIUS = 10, 5
 """In pixels, of lines and points, which have no area: those that labelme itself draws."""
 _MOST_POINTS, _MOST_SHAPES = 100_000, 10_000
-_FAR = 1e7  # pixels from the corner
 _Points = list[tuple[float, float]]
 
 
@@ -87,7 +86,7 @@ def _points(shape: Shape, least: int) -> _Points:
     points = [(float(x), float(y)) for x, y in shape.points]
     if not least <= len(points) <= _MOST_POINTS:
         raise DataError(f"a {shape.kind} has {len(points)} points, where {least} to {_MOST_POINTS} are expected")
-    if not (np.abs(points) <= _FAR).all():  # nor where it is no number
+    if not (np.abs(points) <= 1e7).all():  # nor where it is no number
         raise DataError(f"a {shape.kind} has a point far outside of any image")
     return points
 
@@ -123,7 +122,6 @@ def _fill(marked: np.ndarray, points: _Points) -> bool:
 
 
 def _trace(marked: np.ndarray, points: _Points) -> None:
-    """Marks the pixels that a path goes through."""
     height, width = marked.shape
     for one, other in pairwise(points):
         steps = min(2 * math.ceil(max(abs(one[0] - other[0]), abs(one[1] - other[1]))) + 1, 4 * (height + width))

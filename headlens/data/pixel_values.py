@@ -1,8 +1,4 @@
-"""What stored numbers mean: any type, depth and range as the bytes of an image, or as what a mask marks.
-
-Everything that becomes an image or a mask comes through here, from files as from PIL images, arrays and tensors, so
-that the same content gives the same bytes by every road.
-"""
+"""What stored numbers mean, of files as of PIL images, arrays and tensors: the bytes of an image, or what is marked."""
 
 from __future__ import annotations
 
@@ -122,9 +118,7 @@ def levels(stored: Stored) -> tuple[float, ...]:
 def of_picture(image: Image, alpha: bool = False) -> Stored:
     """What a PIL image holds: its colours whatever they are stored as, or the numbers of a grey one with many bits.
 
-    Args:
-        image: of any mode.
-        alpha: its transparency, too.
+    Its transparency is left out unless ``alpha`` is set.
 
     Raises:
         ValueError: colours that PIL cannot convert.

@@ -39,7 +39,6 @@ _SETS: dict[str, tuple[str, ...]] = {  # name: other names, as they are spelt in
 _KNOWN = {other: name for name, others in _SETS.items() for other in (name, *others)}
 _INDUSTRIAL = ("mvtec", "visa", "mpdd", "btad", "sdd", "dagm", "dtd")
 _MEDICAL = ("headct", "brainmri", "br35h", "covid19", "isic", "colondb", "clinicdb", "kvasir", "endo", "tn3k")
-_ALL = _INDUSTRIAL + _MEDICAL
 _EVERYDAY = {"brain", "endo", "liver", "retina"}  # no sign of a published set when a parent folder is called so
 
 
@@ -173,7 +172,7 @@ def published(name: str) -> tuple[Protocol, ...]:
     return protocols
 
 
-def _others(*train: str, among: tuple[str, ...] = _ALL) -> tuple[str, ...]:
+def _others(*train: str, among: tuple[str, ...] = _INDUSTRIAL + _MEDICAL) -> tuple[str, ...]:
     return tuple(name for name in among if name not in train)
 
 

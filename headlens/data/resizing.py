@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 _BITS, _LOW = 22, 11
-_MOST_TAPS = 32  # pixels that one is made of, for the sums above; more are summed in float64
 _LOOK = 32  # rows and columns of noise that are compared
 _ASKING = Lock()
 _WIDE_SUMS = torch.__version__ >= "2.8"  # half precision factors, sums in float32
@@ -28,11 +27,6 @@ Way = Literal["bilinear", "bicubic"]
 
 def resized(images: Tensor, size: tuple[int, int], way: Way) -> Tensor:
     """[..., H, W] uint8 to [..., *size] uint8, as ``PIL.Image.resize`` does, on the device of ``images``.
-
-    Args:
-        images: bytes.
-        size: height and width.
-        way: ``bilinear`` or ``bicubic``.
 
     >>> resized(torch.tensor([[0, 90, 180, 255]], dtype=torch.uint8), (1, 2), "bilinear")
     tensor([[ 64, 199]], dtype=torch.uint8)
@@ -112,7 +106,7 @@ def _matrix(pixels: int, size: int, way: Way, device: torch.device) -> tuple[Ten
     total = weights.cumsum(0)[-1]  # in PIL's order
     whole = (weights / total * 2**_BITS + torch.where(weights < 0, -0.5, 0.5)).trunc().long()
     table = torch.zeros(pixels, size, dtype=torch.int64).scatter_add_(0, at.long().clamp(max=pixels - 1), whole)
-    dtype = torch.float32 if taps <= _MOST_TAPS else torch.float64
+    dtype = torch.float32 if taps <= 32 else torch.float64  # more pixels than the sums above have room for
     high, part = table >> _LOW, 2.0**-_LOW
     # All but the copy on the CPU: what is kept is then there for every stream that takes it.
     return (high.to(dtype) * part).to(device), ((table - (high << _LOW)).to(dtype) * part).to(device)

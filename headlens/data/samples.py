@@ -112,9 +112,8 @@ class DataSet(ABC):
         import pandas as pd
 
         kinds = {None: "not told", False: "normal", True: "anomalous"}
-        frame = pd.DataFrame(
-            [(record.category, kinds[record.anomalous]) for record in self.records], columns=["category", "label"]
-        )
+        rows = [(record.category, kinds[record.anomalous]) for record in self.records]
+        frame = pd.DataFrame(rows, columns=["category", "label"])
         counts = pd.crosstab(frame["category"], frame["label"]).reindex(list(self.categories))
         facts = {
             "domain": self.domain or "not told",

@@ -13,16 +13,10 @@ from headlens.data.preprocess import Prepared, Preprocess
 from headlens.data.samples import Pixels
 
 _SIZES = 16  # each must first be held against PIL: where all images differ in size, the CPU's threads are faster
-_PIXELS = 2**22  # of an image: larger ones would take too much of the device, many at once
 
 
 class Stage:
-    """Brings the images of a batch to a CUDA device on a stream of its own, and waits for that stream alone.
-
-    Args:
-        device: where to.
-        preprocess: how they are resized, where they are not yet.
-    """
+    """Resizes the images of a batch on a CUDA device, on a stream of its own, and waits for that stream alone."""
 
     def __init__(self, device: torch.device, preprocess: Preprocess) -> None:
         self.device, self.preprocess = device, preprocess
@@ -32,10 +26,10 @@ class Stage:
     def takes(self, pixels: Pixels) -> bool:
         """Whether it can resize an image as it was read, to the bytes that PIL would make of it."""
         size = pixels.image.shape
-        if size not in self._sizes and (len(self._sizes) >= _SIZES or size[1] * size[2] > _PIXELS):
-            return False
+        if size not in self._sizes and (len(self._sizes) >= _SIZES or size[1] * size[2] > 2**22):
+            return False  # many sizes, or many large images at once, which would take too much of the device
         self._sizes.add(size)
-        return self.preprocess.same_on_device((pixels.image.shape[1], pixels.image.shape[2]), self.device)
+        return self.preprocess.same_on_device((size[1], size[2]), self.device)
 
     def __call__(self, rows: Sequence[Prepared]) -> tuple[Tensor, list[Prepared]]:
         """Images it takes, or resized ones, to images [B, 3, S, S] uint8 there, and rows whose masks are resized."""

@@ -72,7 +72,6 @@ def _objects(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str,
 
 
 def _by_id(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[int | str, dict[str, Any]]]:
-    """Rows with what stands under ``key``, where that can be an identifier."""
     return [(row[key], row) for row in rows if isinstance(row.get(key), int | str)]
 
 
@@ -84,7 +83,6 @@ def _name(names: Mapping[Any, str], annotation: Mapping[str, Any]) -> str:
 
 
 def _shapes(annotation: Mapping[str, Any]) -> list[Shape]:
-    """The outline of one annotation, empty where it has only a box."""
     drawn = annotation.get("segmentation")
     if isinstance(drawn, dict):
         return [Shape("runs", drawn.get("size"), drawn.get("counts"))]

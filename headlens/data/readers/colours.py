@@ -40,7 +40,6 @@ def coloured(root: Root, records: list[Record]) -> Iterator[Record]:
 
 
 def _meanings(path: Path) -> dict[Colour, bool]:
-    """Whether each colour is anomalous."""
     columns, rows = table(path, Root(path.parent).refuse)
     if not {"colour", "color"} & {*columns} or "label" not in columns:
         raise DataError(f"{path}: has the columns {', '.join(columns)[:200]}; colour and label are needed")

@@ -19,14 +19,7 @@ _LABELS = re.compile(r"(?i)(labels?|anno(tation)?s?)$")
 
 @dataclass(frozen=True)
 class Contents:
-    """One folder.
-
-    Args:
-        folder: its path.
-        images: those right in it that are no masks.
-        masks: those right in it that are.
-        mask_folders: folders in it that hold masks of its images, or of those in other folders of it.
-    """
+    """One folder: images and masks right in it, and folders in it that hold masks of its images, or of its folders'."""
 
     folder: Path
     images: list[Path]
@@ -50,7 +43,6 @@ def is_mask(root: Root, path: Path) -> bool:
 
 
 def _masks_in(root: Root, folder: Path) -> set[Path]:
-    """Those right in a folder."""
     return {*masks_among(root.images(folder)), *magnetic_masks(root, folder)}
 
 

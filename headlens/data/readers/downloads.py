@@ -16,11 +16,9 @@ from headlens.data.readers.contents import magnetic_masks
 from headlens.data.readers.layout import layout
 from headlens.data.readers.paths import Paths
 from headlens.data.readers.tables import columns, table, text
-from headlens.data.readers.tree import Root, records, split_of
+from headlens.data.readers.tree import Root, needed, records, split_of
 from headlens.data.samples import Record
 from headlens.errors import DataError
-
-_PARTS = 3  # of an image of KolektorSDD, along its height
 
 
 def _judged(record: Record, anomalous: bool) -> Record:
@@ -94,8 +92,8 @@ def ksdd(root: Root, at: Path) -> Iterator[Record]:
     for folder in _kos_folders(root, at):
         for whole, label in _commutators(root, folder, "*_label.bmp"):
             height, width = label.shape
-            for part in range(_PARTS):
-                top, bottom = (height * k // _PARTS for k in (part, part + 1))
+            for part in range(3):
+                top, bottom = (height * k // 3 for k in (part, part + 1))
                 cut = replace(whole, name=f"{whole.name}_{part}", crop=(0, top, width, bottom))
                 yield _judged(cut, bool(label[top:bottom].any()))
 
@@ -115,7 +113,6 @@ def ksdd2(root: Root, at: Path) -> Iterator[Record]:
 
 # head_ct/NNN.png, labels.csv
 def _hemorrhages(root: Root, at: Path) -> Path | None:
-    """A ``labels.csv`` with the columns ``id`` and ``hemorrhage``."""
     listing = root.find_file(root.path, "labels.csv")
     return listing if listing and columns(listing)[:2] == ["id", "hemorrhage"] else None
 
@@ -123,9 +120,7 @@ def _hemorrhages(root: Root, at: Path) -> Path | None:
 @layout("headct", "HeadCT: labels.csv with id and hemorrhage", _hemorrhages, "medical")
 def headct(root: Root, at: Path) -> Iterator[Record]:
     """The number in the table is the name of the image, which has zeros in front."""
-    listing = _hemorrhages(root, at)
-    if listing is None:
-        raise DataError(f"{at}: has no labels.csv with the columns id and hemorrhage")
+    listing = needed(_hemorrhages(root, at), f"{at}: has no labels.csv with the columns id and hemorrhage")
     images = [image for image in root.below(root.path) if image.stem.isdecimal()]
     numbered = defaultdict(list)  # other folders, of overlays for instance, count only where there is no head_ct
     for image in [image for image in images if image.parent.name.lower() == "head_ct"] or images:
@@ -149,7 +144,6 @@ def headct(root: Root, at: Path) -> Iterator[Record]:
 
 # MT_<Flaw>/Imgs/*.jpg, and a mask of the same name as png next to each
 def _magnetic_folders(root: Root, at: Path) -> list[tuple[Path, Path]]:
-    """Folders of a defect, and of its images and masks."""
     defects = [folder for folder in [root.path, *root.folders(root.path)] if re.match(r"(?i)mt_[a-z]", folder.name)]
     inner = [(defect, root.find(defect, "imgs")) for defect in defects]
     return [(defect, folder) for defect, folder in inner if folder and root.images(folder)]
@@ -187,7 +181,6 @@ def crackforest(root: Root, at: Path) -> Iterator[Record]:
 
 # images/cell0001.png  0.3333333333333333  mono; in src/elpv_dataset/data since the repository is a package
 _ELPV = re.compile(r"(\S+)[\s,;]+([01](?:\.\d+)?)[\s,;]+(mono|poly)")
-_SURE = {0.0: "good", 1.0: "defective"}
 
 
 def _elpv_listing(root: Root, at: Path) -> Path | None:
@@ -209,9 +202,7 @@ def _is_elpv(root: Root, at: Path) -> bool:
 @layout("elpv", "ELPV: labels.csv of images, probabilities, mono or poly", _is_elpv, "industrial", listing=True)
 def elpv(root: Root, at: Path) -> Iterator[Record]:
     """More likely defective than not (2/3 and 1) is anomalous, as published; families tell who is sure."""
-    listing = _elpv_listing(root, at)
-    if listing is None:
-        raise DataError(f"{at}: has no labels.csv")
+    listing = needed(_elpv_listing(root, at), f"{at}: has no labels.csv")
     rows = [(number, line.strip()) for number, line in enumerate(text(listing).splitlines(), 1) if line.strip()]
     matches = [(number, line, _ELPV.fullmatch(line)) for number, line in rows]
     paths = Paths(root.within(listing.parent) if at.is_dir() else root, (match[1] for *_, match in matches if match))
@@ -225,6 +216,7 @@ def elpv(root: Root, at: Path) -> Iterator[Record]:
             continue
         probability = float(match[2])
         anomalous = probability > 0.5
-        family = _SURE.get(probability, "probably defective" if anomalous else "probably good")
+        sure = {0.0: "good", 1.0: "defective"}
+        family = sure.get(probability, "probably defective" if anomalous else "probably good")
         category = f"{match[3]}crystalline solar cell"
         yield Record(paths.root.name(image), category, anomalous, family, "test", image)

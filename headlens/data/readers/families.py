@@ -23,8 +23,7 @@ class Family:
     Args:
         folder: its name is that of the anomaly.
         files: all images in it.
-        anomalous: whether they have one.
-        split: ``train``, ``test`` or ``valid``.
+        anomalous, split: of its images; see ``Record``.
         truth: the folder of masks that it shares with others, if there is one.
     """
 
@@ -125,5 +124,4 @@ def _drawn(root: Root, images: Sequence[Path]) -> dict[Path, Path | MaskSource]:
 
 
 def _paired(images: Sequence[Path], masks: Sequence[Path]) -> dict[Path, Path | MaskSource]:
-    """Images with their masks, without those that have none."""
     return {image: mask for image, mask in zip(images, pair(images, masks), strict=True) if mask is not None}

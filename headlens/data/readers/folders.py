@@ -27,7 +27,6 @@ def _here_or_below(root: Root, fits: Callable[[Path], bool]) -> list[Path]:
 
 
 def _inner(root: Root, at: Path) -> list[Path]:
-    """Folders of images rather than masks."""
     return [folder for folder in root.folders(at) if not is_truth(folder)]
 
 

@@ -63,11 +63,9 @@ def defects(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def outlines(path: Path, image: Path, content: Mapping[str, Any]) -> Outlines:
     """Those shapes as the mask of ``image``."""
-    drawn = (
-        Shape(str(shape.get("shape_type") or "polygon"), shape.get("points"), shape.get("mask"))
-        for shape in defects(content)
-    )
-    return Outlines(path, image.name, size_of(content.get("imageHeight"), content.get("imageWidth")), tuple(drawn))
+    drawn = [(one.get("shape_type") or "polygon", one.get("points"), one.get("mask")) for one in defects(content)]
+    shapes = tuple(Shape(str(kind), points, mask) for kind, points, mask in drawn)
+    return Outlines(path, image.name, size_of(content.get("imageHeight"), content.get("imageWidth")), shapes)
 
 
 def json_files(root: Root, at: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from headlens.data.readers import coco, labelme
 from headlens.data.readers.layout import layout
 from headlens.data.readers.paths import Paths
 from headlens.data.readers.tables import MASK_COLOURS, columns, key, names_keys, parsed, table, text
-from headlens.data.readers.tree import SPLITS, Root, is_normal, split_of
+from headlens.data.readers.tree import SPLITS, Root, is_normal, needed, split_of
 from headlens.data.samples import Record
 from headlens.errors import DataError
 
@@ -36,7 +36,6 @@ _ANOMALOUS = re.compile(
 _NORMAL = re.compile(r"none|io|pass(ed)?|false|falsch|faux|falso")
 _EMPTY = {"", "-", "nan", "none", "null", "n/a", "#n/a"}
 _NUMBERS = {"0", "1", "0.0", "1.0", "0,0", "1,0", "true", "false"}
-_DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d+)$")
 _MOST_ROWS = 500_000
 
 Listed = tuple[str, Any, dict[str, str]]
@@ -69,7 +68,7 @@ def _meaning(value: Any) -> bool | None:
     if _ANOMALOUS.fullmatch(word):
         return True
     try:
-        return {0.0: False, 1.0: True}.get(float(_DECIMAL_COMMA.sub(r"\1.\2", word)))
+        return {0.0: False, 1.0: True}.get(float(re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", word)))
     except ValueError:
         return None
 
@@ -80,8 +79,7 @@ def label_of(value: Any) -> bool:
     >>> label_of("NG"), label_of("1,0"), label_of(0.0)
     (True, True, False)
     """
-    meant = _meaning(value)
-    if meant is None:
+    if (meant := _meaning(value)) is None:
         raise DataError(f"the label {value!r} is neither 0 nor 1 (kinds of flaw go into a column `family`)")
     return meant
 
@@ -138,7 +136,6 @@ def _records(root: Root, listing: Path, listed: Iterable[Listed]) -> Iterator[Re
 
 
 def _lower(row: Any) -> Any:
-    """With its keys as they are looked for."""
     return {key(str(name)): value for name, value in row.items()} if isinstance(row, dict) else row
 
 
@@ -153,17 +150,14 @@ def _meta_file(root: Root, at: Path) -> Path | None:
 @layout("meta", "meta.json of AnomalyCLIP and its kin", _meta_file, listing=True)
 def meta(root: Root, at: Path) -> Iterator[Record]:
     """``{"train": {category: [record, …]}, "test": …}``, keys in any case; either split may be missing."""
-    path = _meta_file(root, at)
-    if path is None:
-        raise DataError(f"{at}: has no meta.json")
+    path = needed(_meta_file(root, at), f"{at}: has no meta.json")
     content = parsed(path)
     if not any(split_of(key) for key in content):
         raise DataError(f"{path}: has the keys {', '.join(content)[:200]}, neither train nor test")
 
     def rows() -> Iterator[Listed]:
         for word, classes in content.items():
-            split = split_of(word)
-            if split is None:
+            if (split := split_of(word)) is None:
                 continue
             if not isinstance(classes, dict) or not all(isinstance(rows, list) for rows in classes.values()):
                 raise DataError(f"{path}: under {word!r}, each category must have a list of records")
@@ -233,9 +227,8 @@ def _is_visa(root: Root, at: Path) -> bool:
 @layout("visa", "VisA as released: split_csv/1cls.csv", _is_visa, "industrial")
 def visa(root: Root, at: Path) -> Iterator[Record]:
     """The official split of each category into its training and test images."""
-    path = _visa_table(root)
-    if path is None:
-        raise DataError(f"{at}: looks like VisA without split_csv/1cls.csv, which says what is test; copy it there")
+    lacks = f"{at}: looks like VisA without split_csv/1cls.csv, which says what is test; copy it there"
+    path = needed(_visa_table(root), lacks)
     _, rows = table(path, root.refuse)
     one = root.path.absolute().name if root.find(root.path, "data") else None
     listed = ((place, row, _TEST) for place, row in rows if one in (None, row.get("object")))
@@ -262,9 +255,7 @@ def _is_csv(root: Root, at: Path) -> bool:
 @layout("csv", "a table of images", _is_csv, listing=True)
 def csv_table(root: Root, at: Path) -> Iterator[Record]:
     """Columns as in ``KEYS``; only the image is a must."""
-    path = _listing(root, at, ".csv", ".tsv")
-    if path is None:
-        raise DataError(f"{at}: not a csv file, and not a folder with exactly one")
+    path = needed(_listing(root, at, ".csv", ".tsv"), f"{at}: not a csv file, and not a folder with exactly one")
     head, rows = table(path, root.refuse)
     if {*head}.isdisjoint(KEYS["image"]):
         raise DataError(f"{path}: has the columns {', '.join(head)[:200]}; one of {', '.join(KEYS['image'])} is needed")
@@ -296,8 +287,6 @@ def _parsed_line(line: str) -> Any:
 @layout("jsonl", "one JSON record on each line, as AA-CLIP's", _is_jsonl, listing=True)
 def json_lines(root: Root, at: Path) -> Iterator[Record]:
     """One record on each line, with the keys of a csv; AA-CLIP's labels are floats and its masks may be missing."""
-    path = _listing(root, at, ".jsonl")
-    if path is None:
-        raise DataError(f"{at}: not a jsonl file, and not a folder with exactly one")
+    path = needed(_listing(root, at, ".jsonl"), f"{at}: not a jsonl file, and not a folder with exactly one")
     lines = _filled_lines(text(path))
     yield from _records(root, path, ((f"line {number}", _parsed_line(line), _TEST) for number, line in lines))

@@ -14,10 +14,9 @@ from headlens.errors import DataError
 class Paths:
     """The files that one listing names: relative to the root, with either kind of slash.
 
-    Published listings also hold paths of the machine they were written on, with that machine's root in front. What
-    stands in front is found from all paths of the listing together: a prefix counts if without it some path leads to
-    a file, and of several the shortest. It may be any folders of an absolute path, or what ends in the root's own name.
-    So a file that is missing stays missing, though another one may be called the same further up.
+    Published listings also hold paths of the machine they were written on, with that machine's root in front. That is
+    found from all paths together: a prefix counts if without it some path leads to a file, and of several the shortest.
+    It may be any folders of an absolute path, or what ends in the root's own name.
 
     Args:
         root: where the files are.

@@ -43,6 +43,13 @@ def _pass(error: DataError) -> None:
     """Nobody asked."""
 
 
+def needed(path: Path | None, otherwise: str) -> Path:
+    """The file without which a layout cannot be read; a DataError that says ``otherwise`` where it is missing."""
+    if path is None:
+        raise DataError(otherwise)
+    return path
+
+
 def is_normal(word: str) -> bool:
     """Whether a folder or a label of this name says that nothing is wrong.
 
@@ -147,9 +154,9 @@ class Root:
             folder = waiting.pop()
             try:
                 about = os.stat(folder)  # noqa: PTH116 a name can be too long, which Path raises
+                same = about.st_dev, about.st_ino
             except OSError:
-                about = None
-            same = (about.st_dev, about.st_ino) if about else (-1, len(seen))
+                same = -1, len(seen)
             if same not in seen:
                 seen.add(same)
                 yield folder
@@ -188,8 +195,7 @@ class Root:
 
     def holds(self, path: Path) -> bool:
         """Whether what is called ``path`` in the root lies in it, or links may lead out."""
-        folder = str(path.parent)
-        if folder not in self._inside:
+        if (folder := str(path.parent)) not in self._inside:
             self._inside[folder] = self._contained(path.parent)
         leads_on = os.path.islink(path)  # noqa: PTH114 a name can be too long, which Path raises
         return self._inside[folder] and (not leads_on or self._contained(path))
@@ -217,10 +223,8 @@ def records(root: Root, images: Sequence[Path], masks: Sequence[Path], **facts: 
 
 def outside(what: object, root: Path, how: str) -> DataError:
     """The error for something that is not in the root."""
-    return DataError(
-        f"{what}: {how} {root}; copy it in, name the folder that holds it all (root=, --root), or let links lead out "
-        "(follow_links=, --follow-links)"
-    )
+    way = "name the folder that holds it all (root=, --root), or let links lead out (follow_links=, --follow-links)"
+    return DataError(f"{what}: {how} {root}; copy it in, {way}")
 
 
 def stem(path: Path) -> str:
