@@ -146,11 +146,9 @@ def architecture(name: str) -> Architecture:
     config = None if ":" in name else open_clip.get_model_config(name)
     if config is None:
         known = open_clip.list_models()
-        near = ", ".join(
-            difflib.get_close_matches(name, known, n=4, cutoff=0.4) or ["ViT-B-16", "ViT-L-14-336-quickgelu"]
-        )
-        what = f"no architecture is called {name!r}; near it: {near}. A file or tag is the second argument."
-        raise ArchitectureError(what)
+        near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or ["ViT-B-16", "ViT-L-14-336-quickgelu"]
+        what = f"no architecture is called {name!r}; near it: {', '.join(near)}"
+        raise ArchitectureError(f"{what}. A file or tag is the second argument.")
     return architecture_from_config(config, name)
 
 

@@ -115,6 +115,7 @@ def _new(like: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _dense(x: Tensor) -> Tensor:
+    """Channels side by side; tokens and rows may lie anywhere."""
     return x if x.stride(2) == 1 else x.contiguous()
 
 

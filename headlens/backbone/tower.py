@@ -67,8 +67,8 @@ class HookedTower(HookedRootModule):
         super().__init__()
         self.cfg = cfg
         self._options = tuple(inspect.signature(self.forward).parameters)[1:]  # the first is its input
-        blocks: Any = nn.ModuleList(Block(cfg, causal=causal, local=local) for _ in range(cfg.n_layers))
-        self.blocks = blocks
+        blocks = nn.ModuleList(Block(cfg, causal=causal, local=local) for _ in range(cfg.n_layers))
+        self.blocks = blocks  # type: ignore[assignment]  # a ModuleList of one type, for readers and checkers
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """``forward``; raises ShapeError for an option that it does not have."""

@@ -171,6 +171,7 @@ def check_activation(arch: Architecture, trained_quick: bool, what: str) -> None
 
 
 def _is_tag(name: str, tag: str) -> bool:
+    """Whether it is published under that tag: a folder of that name is then not meant."""
     import open_clip
 
     return bool(open_clip.get_pretrained_cfg(name, tag))

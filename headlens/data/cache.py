@@ -57,8 +57,8 @@ class FolderCache:
         self.folder = folder
         self._writable = True
         with suppress(OSError):  # no folder yet, or somebody else cleans up at the same time
-            for half in folder.glob("*/.*.safetensors.*"):  # of ``write_atomically``
-                if time.time() - half.stat().st_mtime > 3600:  # seconds: its process was killed
+            for half in folder.glob("*/.*.safetensors.*"):  # left by ``write_atomically`` where a process was killed
+                if time.time() - half.stat().st_mtime > 3600:  # seconds: else it may be at work
                     half.unlink()
 
     def get(self, key: str) -> Prepared | None:

@@ -177,6 +177,7 @@ def _refuse_bombs(page: TiffPage, file: BinaryIO, path: Path) -> None:
         if "DEFLATE" in page.compression.name:
             file.seek(at)
             unpacked = len(zlib.decompressobj().decompress(file.read(count), most + 1))
+        # a compressed piece may be a little larger than an unpacked one
         if unpacked > most + most // 8 + 4096 or (unpacked > most and unpacked != count):
             raise DataError(f"{path}: damaged (a piece of it is larger than its part of the image); copy it again")
 

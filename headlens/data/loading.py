@@ -315,8 +315,10 @@ class Loader:
 
     def _masks_of(self, prepared: list[Prepared]) -> Tensor | list[Tensor]:
         native, square = self.preprocess.masks == "native", (self.preprocess.size, self.preprocess.size)
-        empty = [torch.zeros(row.native if native else square, dtype=torch.bool) for row in prepared]
-        masks = [blank if row.mask is None else row.mask for blank, row in zip(empty, prepared, strict=True)]
+        masks = [
+            torch.zeros(row.native if native else square, dtype=torch.bool) if row.mask is None else row.mask
+            for row in prepared
+        ]
         # Copies either way: what a caller does to a batch must not reach the cache.
         return [mask.clone() for mask in masks] if native else torch.stack(masks)
 

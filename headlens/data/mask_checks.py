@@ -94,7 +94,7 @@ def _inverted(masks: Sequence[Seen]) -> Iterator[Finding]:
 def _labels(masks: Sequence[Seen]) -> Iterator[Finding]:
     """What counts as one although it is many: labels of kinds, and 255 for what is to be ignored."""
     several = [mask for mask in masks if len(mask.labels) > 1]
-    void = [mask for mask in several if mask.labels[-1] == 255 and mask.labels[-2] <= 64]
+    void = [mask for mask in several if mask.labels[-1] == 255 and mask.labels[-2] <= 64]  # more kinds have no names
     for kind, labelled, advice in (
         ("ignore-label", void, "255 often stands for what is to be ignored, but counts as anomalous: make it 0"),
         ("mask-labels", [mask for mask in several if mask not in void], "all count as anomalous: make others 0"),

@@ -48,10 +48,9 @@ def read_matlab(path: Path, max_pixels: int) -> np.ndarray:
     elif len(arrays) == 1:
         values, marked = arrays[0], arrays[0] != 0
     else:
-        holds = (
-            f"{(', '.join(variables) or 'nothing')[:200]}, where a mask is one array, or groundTruth with Segmentation"
-        )
-        raise DataError(f"{path}: holds {holds}; save it as png")
+        names = (", ".join(variables) or "nothing")[:200]
+        wanted = "where a mask is one array, or groundTruth with Segmentation"
+        raise DataError(f"{path}: holds {names}, {wanted}; save it as png")
     if values.ndim != 2 or not 0 < values.size <= max_pixels:
         shape = "x".join(map(str, values.shape))
         raise DataError(f"{path}: the mask is {shape}, where two sides and at most max_pixels = {max_pixels} are read")

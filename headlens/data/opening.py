@@ -273,7 +273,7 @@ def _recognised(base: Root, path: Path) -> tuple[Layout, Root, Path]:
 def _inner_sets(base: Root, top: Path) -> Iterator[tuple[Path, Layout]]:
     """Folders in a folder that could be opened, those further down after those further up, as far as one would look."""
     waiting = [(top, 0)] if top.is_dir() else []
-    for folder, deep in islice(waiting, 300):
+    for folder, deep in islice(waiting, 300):  # more would take long
         reader = None
         with suppress(DataError):
             reader = _fitting(base.within(folder, quiet=True), folder) if deep else None

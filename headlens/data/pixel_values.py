@@ -166,7 +166,7 @@ def of_array(array: np.ndarray) -> Stored:
 def orientation(image: Image) -> int:
     """The orientation that EXIF or TIFF tells, 1 to 8; 1 where it tells none, or no valid one."""
     try:
-        value = image.getexif().get(0x0112, 1)
+        value = image.getexif().get(0x0112, 1)  # the tag of EXIF and TIFF
     except Exception:  # a damaged note on an image is no damage of the image
         return 1
     return value if value in range(2, 9) else 1

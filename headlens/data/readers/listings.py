@@ -227,8 +227,8 @@ def _is_visa(root: Root, at: Path) -> bool:
 @layout("visa", "VisA as released: split_csv/1cls.csv", _is_visa, "industrial")
 def visa(root: Root, at: Path) -> Iterator[Record]:
     """The official split of each category into its training and test images."""
-    lacks = f"{at}: looks like VisA without split_csv/1cls.csv, which says what is test; copy it there"
-    path = needed(_visa_table(root), lacks)
+    why = "looks like VisA without split_csv/1cls.csv, which says what is test; copy it there"
+    path = needed(_visa_table(root), f"{at}: {why}")
     _, rows = table(path, root.refuse)
     one = root.path.absolute().name if root.find(root.path, "data") else None
     listed = ((place, row, _TEST) for place, row in rows if one in (None, row.get("object")))

@@ -16,7 +16,8 @@ class Paths:
 
     Published listings also hold paths of the machine they were written on, with that machine's root in front. That is
     found from all paths together: a prefix counts if without it some path leads to a file, and of several the shortest.
-    It may be any folders of an absolute path, or what ends in the root's own name.
+    It may be any folders of an absolute path, or what ends in the root's own name. So a file that is missing stays
+    missing, though another one may be called the same further up.
 
     Args:
         root: where the files are.
