@@ -98,8 +98,8 @@ class TextTower(HookedTower):
         n_ctx = self.cfg.n_ctx
         whole = tokens.ndim == 2 and len(tokens) and 0 < tokens.shape[1] <= n_ctx
         if not whole or tokens.is_floating_point():
-            given = f"tokens have shape {tuple(tokens.shape)}, {tokens.dtype}"
-            raise ShapeError(f"{given}; expected integers [P, up to {n_ctx}]")
+            shape = f"tokens have shape {tuple(tokens.shape)}, {tokens.dtype}"
+            raise ShapeError(f"{shape}; expected integers [P, up to {n_ctx}]")
         ids = tokens.cpu()
         if int(ids.min()) < 0 or int(ids.max()) >= self.cfg.d_vocab:
             raise ShapeError(f"token ids must lie in 0..{self.cfg.d_vocab - 1}; got up to {int(ids.max())}")

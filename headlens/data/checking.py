@@ -238,8 +238,10 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem
 
     size, orientation = None, 1
     mask: Tensor | None = None
-    if (file := record.image) and (image := read("image", lambda: read_upright(file, max_pixels), (file,))):
-        size, orientation = (image[0].shape[1], image[0].shape[2]), image[1]
+    if (file := record.image) is not None:
+        image = read("image", lambda: read_upright(file, max_pixels), (file,))
+        if image is not None:
+            size, orientation = (image[0].shape[1], image[0].shape[2]), image[1]
     if (marks := record.mask) is not None:
         mask = read("mask", lambda: read_marked(marks, size or (1, 1), max_pixels), files_of(marks))
         mask = mask if size or isinstance(marks, Path) else None  # others may be drawn in the image's size
