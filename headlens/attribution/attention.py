@@ -72,9 +72,8 @@ def attend(target: Target, image: Tensor) -> Attention:
     with torch.enable_grad(), vision.hooks([(point, store) for point in places]):
         forward = target.forward(image.detach(), reading, hooked=True)
         cls, taps = _read(target, forward)
-        gradients = torch.autograd.grad(
-            target.read(forward).sum(), list(patterns.values()), allow_unused=True, materialize_grads=True
-        )
+        value = target.read(forward).sum()
+        gradients = torch.autograd.grad(value, [*patterns.values()], allow_unused=True, materialize_grads=True)
     return Attention(
         reading.plan,
         {place: wide(pattern.detach()[0]) for place, pattern in patterns.items()},

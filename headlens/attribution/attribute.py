@@ -236,18 +236,12 @@ def attribute(
             progress(1)
     if all(place is None for place in regions):
         del arrays["region"]
-    about = detector_provenance(
-        detector,
-        what="attribution",
-        method=method,
-        target=target,
-        options=settings | ({"heads": list(map(str, settings["heads"]))} if settings.get("heads") else {}),
-        baseline=None if "baseline" not in settings else BASELINES[settings["baseline"]],
-        size=preprocess.size,
-        category=category,
-        held=held(detector) if method == "contributions" or target not in SCORES else [],
-        **computed(detector, precision),
-    )
+    named = settings | ({"heads": list(map(str, settings["heads"]))} if settings.get("heads") else {})
+    of_heads = method == "contributions" or target not in SCORES
+    about: dict[str, Any] = {"what": "attribution", "method": method, "target": target, "options": named}
+    about |= {"baseline": BASELINES.get(settings.get("baseline", "")), "size": preprocess.size, "category": category}
+    about |= {"held": held(detector) if of_heads else [], **computed(detector, precision)}
+    about = detector_provenance(detector, **about)
     stacked = {name: torch.stack(parts).numpy() for name, parts in arrays.items()}
     return Attribution(ordered(pd.DataFrame(rows)), about, **stacked, unit=detector.scoring.unit)
 

@@ -30,7 +30,7 @@ from headlens.attribution.measures import (
 )
 from headlens.attribution.methods import METHODS, method_of
 from headlens.attribution.targets import Target, target_of
-from headlens.data import Batch, DataSet
+from headlens.data import DataSet
 from headlens.detectors.detector import detector_of
 from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError, DataError, ShapeError
@@ -175,7 +175,8 @@ def faithfulness(
         for one in sets:
             loader = Images(lowered, one, size, 1)
             for part, image in loader:
-                record, mask = part.records[0], _mask(part)
+                record = part.records[0]
+                mask = part.masks[0] if part.masks is not None and bool(part.has_mask[0]) else None
                 if mask is not None:
                     masks[one.domain].append(mask)
                 about: dict[str, Any] = {"domain": one.domain, "dataset": one.name, "category": record.category}
@@ -238,11 +239,6 @@ def _measured(
         "upper_blocks": lambda: rank_correlation(of, attribute(targets["upper_blocks"], image)[0]),
     }
     return of, {name: how[name]() for name in measures if name in how}
-
-
-def _mask(part: Batch) -> Tensor | None:
-    """The image's mask [h, w], where it is the truth."""
-    return part.masks[0] if part.masks is not None and bool(part.has_mask[0]) else None
 
 
 def _means(images: pd.DataFrame, replicates: int, seed: int) -> pd.DataFrame:

@@ -65,14 +65,7 @@ def replacement_curve(
 
 
 def deletion(target: Target, image: Tensor, attribution: Tensor, steps: int = 16) -> float:
-    """The area under the curve from the image [1, 3, h, w] to its blur, in the target's units; see above.
-
-    Args:
-        target: what the attribution [h, w] is of.
-        image: normalised.
-        attribution: the map.
-        steps: of the curve.
-    """
+    """The area under the curve from the image [1, 3, h, w] to its blur, in the target's units; the map is [h, w]."""
     return _area(replacement_curve(target, image, baseline_of(target, image), attribution, steps))
 
 
@@ -93,11 +86,9 @@ def pointing(attribution: Tensor, mask: Tensor) -> float:
 
 
 def infidelity(target: Target, image: Tensor, attribution: Tensor, seed: int = 0) -> float:
-    """Captum's infidelity with 16 squares of random place and size, of a tenth to half of a side, that are blurred.
+    """Captum's infidelity of a map [h, w] of an image [1, 3, h, w], with 16 squares that are blurred.
 
-    Args:
-        target, image, attribution: as for ``deletion``.
-        seed: of the squares, a forward each.
+    Their place and size, a tenth to half of a side, are random, by ``seed``; each takes a forward.
     """
     from captum.metrics import infidelity as measured
 
@@ -128,9 +119,8 @@ def sensitivity(
     Args:
         attribute: images [n, 3, h, w] to maps [n, h, w].
         image: [1, 3, h, w].
-        radius: of the noise; images have a standard deviation of about 1.
+        radius, seed: of the noise; images have a standard deviation of about 1.
         samples: noisy copies, given to ``attribute`` together.
-        seed: of the noise.
     """
     from captum.metrics import sensitivity_max
 

@@ -161,13 +161,11 @@ def gradient_shap(
     _positive(samples=samples, batch=batch)
     method, maps = GradientShap(target), []
     for image in images.split(1):  # together, Captum would draw the baseline of one for another
-        total = torch.zeros_like(image)
+        base, total = baseline_of(target, image, baseline), torch.zeros_like(image)
         with seeded(seed):
             for first in range(0, samples, batch):
                 count = min(batch, samples - first)
-                part = method.attribute(
-                    _leaf(image), baselines=baseline_of(target, image, baseline), n_samples=count, stdevs=noise
-                )
+                part = method.attribute(_leaf(image), baselines=base, n_samples=count, stdevs=noise)
                 total += count * part.detach()
         maps.append(total / samples)
     return torch.cat(maps).sum(1)
@@ -193,16 +191,10 @@ def smooth_grad(
 
     _positive(samples=samples, batch=batch)
     method, maps = NoiseTunnel(InputXGradient(target)), []
+    options = {"nt_samples": samples, "nt_samples_batch_size": min(batch, samples), "stdevs": noise}
     for image in images.split(1):
         with seeded(seed):
-            attribution = method.attribute(
-                _leaf(image),
-                nt_type="smoothgrad",
-                nt_samples=samples,
-                nt_samples_batch_size=min(batch, samples),
-                stdevs=noise,
-            )
-        maps.append(attribution.detach())
+            maps.append(method.attribute(_leaf(image), nt_type="smoothgrad", **options).detach())
     return torch.cat(maps).sum(1)
 
 
@@ -219,12 +211,8 @@ def patch_ablation(target: Target, images: Tensor, *, baseline: str = "blur", ce
     side = _side(target, images, cells, batch)
     rows, columns = (torch.arange(length, device=images.device) // side for length in images.shape[2:])
     squares = rows[:, None] * (columns[-1] + 1) + columns  # (h, w)
-    lost = FeatureAblation(target).attribute(
-        images,
-        baselines=baseline_of(target, images, baseline),
-        feature_mask=squares[None, None],
-        perturbations_per_eval=batch,
-    )
+    options = {"baselines": baseline_of(target, images, baseline), "perturbations_per_eval": batch}
+    lost = FeatureAblation(target).attribute(images, feature_mask=squares[None, None], **options)
     return _each(lost, squares.flatten().bincount()[squares])
 
 
@@ -240,13 +228,8 @@ def occlusion(target: Target, images: Tensor, *, baseline: str = "blur", cells: 
 
     side = _side(target, images, cells, batch)
     window = [min(2 * side, length) for length in images.shape[2:]]
-    lost = Occlusion(target).attribute(
-        images,
-        sliding_window_shapes=(3, *window),
-        strides=(3, side, side),
-        baselines=baseline_of(target, images, baseline),
-        perturbations_per_eval=batch,
-    )
+    options = {"baselines": baseline_of(target, images, baseline), "perturbations_per_eval": batch}
+    lost = Occlusion(target).attribute(images, (3, *window), strides=(3, side, side), **options)
     return _each(lost, torch.tensor(window[0] * window[1], device=images.device))
 
 

@@ -17,7 +17,7 @@ from headlens.backbone.plan import STREAMS
 from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError
-from headlens.heads.clean import CleanRun, Targets, clean_forward
+from headlens.heads.clean import clean_forward
 from headlens.heads.effects import (
     category_effects,
     check_metrics,
@@ -174,29 +174,17 @@ def ablate(
 
     def measured(lowered: Detector, part: Batch, images: Tensor) -> Arrays:
         clean = clean_forward(lowered, images, categories(part))
-        heads = replacements.of(lowered, part)
-        return _arrays(clean, measure(clean, every, kind, heads, budget, text == "follows"), names)
+        ablated = measure(clean, every, kind, replacements.of(lowered, part), budget, text == "follows")
+        # Scores [V + 1, B], patch maps [V + 1, B, rows, columns]; the first row is the whole detector.
+        pairs = {name: (getattr(clean.targets, name)[None], getattr(ablated, name)) for name in names}
+        return finite({name: torch.cat(pair).cpu().numpy() for name, pair in pairs.items()})
 
-    swept = sweep(
-        detector,
-        data,
-        measured,
-        what="ablation",
-        size=size,
-        batch=batch,
-        precision=precision,
-        out=out,
-        progress=progress,
-        truth=lambda part: packed(truths_of(part)),
-        waits=("patch_map",),
-        seed=seed,
-        kind=kind,
-        text=text,
-        variants=[[variant.name, *map(str, variant.heads)] for variant in every],
-        reference=replacements.about,
-        budget=budget,
-        pixel_metrics=pixels,
-    )
+    options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "out": out, "progress": progress}
+    options |= {"truth": lambda part: packed(truths_of(part)), "waits": ("patch_map",)}
+    options |= {"seed": seed, "kind": kind, "text": text}
+    options |= {"variants": [[variant.name, *map(str, variant.heads)] for variant in every]}
+    options |= {"reference": replacements.about, "budget": budget, "pixel_metrics": pixels}
+    swept = sweep(detector, data, measured, what="ablation", **options)
     truths = [truth for part in swept.parts for truth in unpacked(part.arrays)]
     scores = {name: swept.joined(name) for name in _SCORES}
     scores["joint_margin"] = detector.scoring.joint_margin(scores["joint_score"])
@@ -208,9 +196,3 @@ def ablate(
         detector, swept.records, truths, scores, metrics, replicates, seed, about["size"], maps
     )
     return Ablation(frame, about, summarised(data, keys, by_category))
-
-
-def _arrays(clean: CleanRun, ablated: Targets, names: Sequence[str]) -> Arrays:
-    """Scores [V + 1, B], patch maps [V + 1, B, rows, columns] where asked for; the first row is the whole detector."""
-    pairs = {name: (getattr(clean.targets, name)[None], getattr(ablated, name)) for name in names}
-    return finite({name: torch.cat(pair).cpu().numpy() for name, pair in pairs.items()})

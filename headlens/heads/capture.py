@@ -165,19 +165,9 @@ def capture(
     detector = detector_of(detector)
     check_unhooked(detector, "a capture")
     keys = _keys(detector)
-    swept = sweep(
-        detector,
-        data,
-        _rows,
-        what="capture",
-        size=size,
-        batch=batch,
-        precision=precision,
-        progress=progress,
-        waits=("value",),
-        store=lambda about: _Frames(out, about, data, keys),
-        held=held(detector),
-    )
+    options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "progress": progress}
+    options |= {"waits": ("value",), "store": lambda about: _Frames(out, about, data, keys)}
+    swept = sweep(detector, data, _rows, what="capture", held=held(detector), **options)
     files = tuple(part_path(out, part.number) for part in swept.parts)
     return Capture(out, files, {kind: swept.provenance[kind] for kind in KINDS})
 
@@ -237,9 +227,8 @@ def _measured(clean: CleanRun, anomalous: Tensor) -> Iterator[tuple[str, int, st
             yield stream, layer, "z_norm_patches", norms[:, clean.patches].mean(1)  # NaN where they are not read
             if stream == "global":
                 yield stream, layer, "z_norm", norms[:, 0]
-            patterns = (
-                block.attn.pattern(*one, attention) for one in zip(q.split(1), k.split(1), v.split(1), strict=True)
-            )
+            each = zip(q.split(1), k.split(1), v.split(1), strict=True)
+            patterns = (block.attn.pattern(*one, attention) for one in each)
             for metric, values in _attention(patterns, clean.patches, stream, anomalous).items():
                 yield stream, layer, metric, values
     for (kind, stream, layer), part in image_parts(clean).terms.items():

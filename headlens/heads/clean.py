@@ -171,11 +171,6 @@ def targets(
     return Targets(margins.image, scoring.joint_margin(score), score, torch.cat(changes), small)
 
 
-def reads_last(plan: VisionPlan, depth: int) -> bool:
-    """Whether patches of the last block's global stream are needed: read at a tap, or by an adapter."""
-    return (plan.beside is None and depth - 1 in plan.taps) or plan.adapter("global", depth - 1) is not None
-
-
 @torch.no_grad()
 def clean_forward(
     detector: Detector, images: Tensor, categories: Sequence[str] = (), reading: Reading | None = None
@@ -200,6 +195,8 @@ def clean_forward(
     check_unhooked(detector, "a clean run, which keeps every head,")
     vision, reading = detector.backbone.vision, reading or detector.reading(images, categories)
     plan, depth = reading.plan, vision.cfg.n_layers
+    # Whether patches of the last block's global stream are needed: read at a tap, or by an adapter.
+    reads_last = (plan.beside is None and depth - 1 in plan.taps) or plan.adapter("global", depth - 1) is not None
     ones = vision.proj.new_ones(depth, vision.cfg.n_heads)
     weights = {stream: plan.head_weights.get(stream, ones).to(ones) for stream in STREAMS}
     x, y = vision.embed(images), None
@@ -217,7 +214,7 @@ def clean_forward(
             local_weight=clean.weight("local", layer),
             adapter=plan.adapter("global", layer),
             local_adapter=plan.adapter("local", layer),
-            cls_only=layer == depth - 1 and not reads_last(plan, depth),
+            cls_only=layer == depth - 1 and not reads_last,
         )
         clean.x.append(x)
         clean.mid.append(done.mid)

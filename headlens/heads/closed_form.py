@@ -89,9 +89,9 @@ class LocalTaps:
                 result[tap] = before.expand(w_o.shape[0], -1, -1)
                 continue
             folded, local = self.taps[tap]
-            added = by_readout.get(id(folded))
-            if added is None:
-                added = by_readout[id(folded)] = _added(delta, w_o, folded, self.u)
+            if id(folded) not in by_readout:
+                by_readout[id(folded)] = _added(delta, w_o, folded, self.u)
+            added = by_readout[id(folded)]
             # Both products of every head's channels at once: (B, N, D) @ (D, H d).
             cross = (local.centred @ w_o.flatten(0, 1).T).unflatten(-1, delta.shape[2:]) * delta
             cross_norm = (local.embedded @ added.into.flatten(0, 1).T).unflatten(-1, delta.shape[2:]) * delta

@@ -130,10 +130,8 @@ def compare(
         got = ", ".join(domains) or "none"
         raise ConfigError(f"two domains are compared, named like no column, got {got}; give a dict of names and runs")
     first, second = domains
-    sources = {
-        name: _sources(list(runs) if isinstance(runs, (list, tuple)) else [runs], name)
-        for name, runs in domains.items()
-    }
+    several = {name: list(runs) if isinstance(runs, (list, tuple)) else [runs] for name, runs in domains.items()}
+    sources = {name: _sources(runs, name) for name, runs in several.items()}
     every = [source for each in sources.values() for source in each]
     _check(every)
     keys, values = _table(every)
@@ -145,22 +143,13 @@ def compare(
     statistics, tests = differences(values, labels, seed)
     frame = keys.assign(**{first: values[~labels].mean(0), second: values[labels].mean(0)}, **statistics)
     frame["significant"] = frame["q"] <= level
-    about = {
-        "what": "comparison",
-        "of": of,
-        "backbone": every[0].backbone,
-        "runs": {name: [source.about for source in each] for name, each in sources.items()},
-        "k": k,
-        "level": level,
-        "seed": seed,
-        "tests": tests,
-        "versions": versions("numpy", "scipy", "torch"),
-    }
+    about: dict[str, Any] = {"what": "comparison", "of": of, "backbone": every[0].backbone}
+    about["runs"] = {name: [source.about for source in each] for name, each in sources.items()}
+    about |= {"k": k, "level": level, "seed": seed, "tests": tests, "versions": versions("numpy", "scipy", "torch")}
     if (dataset := every[0].about.get("dataset")) and all(source.about["dataset"] == dataset for source in every):
         about["dataset"] = dataset
-    return Comparison(
-        ordered(frame), json.loads(json.dumps(about)), _agreement(values, labels, (first, second), k, of, seed)
-    )
+    alike = _agreement(values, labels, (first, second), k, of, seed)
+    return Comparison(ordered(frame), json.loads(json.dumps(about)), alike)
 
 
 def _agreement(
@@ -223,12 +212,8 @@ def _of_importance(result: Importance, name: str) -> _Source:
     made, frame = result.provenance, result.summary
     if frame["metric"].nunique() != 1:
         raise ConfigError(f"{name}: importance for {', '.join(frame['metric'].unique())}; compare one target at a time")
-    about = {
-        "name": name,
-        "sha256": made["learned_sha256"],
-        "dataset": made["dataset"],
-        "metric": frame["metric"].iat[0],
-    }
+    about = {"name": name, "sha256": made["learned_sha256"], "dataset": made["dataset"]}
+    about["metric"] = frame["metric"].iat[0]
     size = frame["importance"].mean() or 1.0  # where nothing matters, nothing is divided
     return _Source("importance", frame.assign(value=frame["importance"] / size), made["backbone"], about)
 

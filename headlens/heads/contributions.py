@@ -134,24 +134,14 @@ def contributions(
         for metric, parts, margin in _margins(clean):
             if check_sums:
                 check(parts, margin, metric, dtype)
-            values.append(_values(parts, margin))
+            every = torch.cat([v if part.kind == "head" else v[..., None] for part, v in parts.terms.items()], -1)
+            values.append(every.mean(1) if margin.ndim == 2 else every)  # (B, K), means over patches
             baselines.append(margin.reshape(len(margin), -1).mean(1, keepdim=True).expand_as(values[-1]))
         columns = {"value": torch.cat(values, 1), "baseline": torch.cat(baselines, 1)}
         return finite({name: column.T.cpu().numpy() for name, column in columns.items()})
 
-    swept = sweep(
-        detector,
-        data,
-        parts_of,
-        what="contributions",
-        size=size,
-        batch=batch,
-        precision=precision,
-        out=out,
-        progress=progress,
-        checked=check_sums,
-        held=held(detector),
-    )
+    options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "out": out, "progress": progress}
+    swept = sweep(detector, data, parts_of, what="contributions", checked=check_sums, held=held(detector), **options)
     clean = clean_forward(detector, one_patch(detector), ["object"])  # the same parts, whatever the images
     keys = pd.concat([_keys(parts).assign(metric=metric) for metric, parts, _ in _margins(clean)], ignore_index=True)
     columns = {name: swept.joined(name).T for name in ("value", "baseline")}
@@ -165,12 +155,6 @@ def _keys(parts: Parts) -> pd.DataFrame:
         heads = range(value.shape[-1]) if kind == "head" else [None]
         rows += [(stream or None, layer if layer >= 0 else None, head, kind) for head in heads]
     return pd.DataFrame(rows, columns=["stream", "layer", "head", "kind"])
-
-
-def _values(parts: Parts, margin: Tensor) -> Tensor:
-    """K parts of B images, [B, K], means over patches where there are any."""
-    every = torch.cat([v if part.kind == "head" else v[..., None] for part, v in parts.terms.items()], -1)
-    return every.mean(1) if margin.ndim == 2 else every
 
 
 def _margins(clean: CleanRun) -> Iterator[tuple[str, Parts, Tensor]]:

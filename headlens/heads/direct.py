@@ -92,9 +92,8 @@ class _Read(NamedTuple):
 
     def times(self, weight: Tensor) -> _Read:
         """Each token so many times, [B, n]."""
-        return self._replace(
-            covector=self.covector._replace(scale=self.covector.scale * weight), rest=self.rest * weight
-        )
+        covector = self.covector._replace(scale=self.covector.scale * weight)
+        return self._replace(covector=covector, rest=self.rest * weight)
 
 
 @torch.no_grad()
@@ -164,8 +163,7 @@ def _terms(clean: CleanRun, read: _Read) -> dict[Part, Tensor]:
         reached, terms = _walk(clean, read)
         terms[Part("bias")] = torch.zeros_like(read.rest)
         for (stream, layer), covector in reached.items():
-            attn = clean.tower.blocks[layer].attn
-            z = clean.z[stream][layer]
+            attn, z = clean.tower.blocks[layer].attn, clean.z[stream][layer]
             assert z is not None
             weight = wide(clean.weights[stream][layer])  # multiplies the parts, which are fewer than the channels of z
             terms[Part("head", stream, layer)] = covector.of_heads(z[:, read.tokens], attn.W_O) * weight
@@ -179,12 +177,6 @@ def _terms(clean: CleanRun, read: _Read) -> dict[Part, Tensor]:
 
 def _in_order(terms: Mapping[Part, Tensor]) -> dict[Part, Tensor]:
     return dict(sorted(terms.items(), key=lambda item: (KINDS.index(item[0].kind), *item[0][1:])))
-
-
-def _into(clean: CleanRun, stream: str, layer: int) -> Tensor:
-    """A stream as it enters a block; the local one begins as the global one."""
-    before = clean.y[layer - 1] if stream == "local" and layer else None
-    return clean.x[layer] if before is None else before
 
 
 def _after(clean: CleanRun, stream: str, layer: int) -> Tensor:
@@ -207,8 +199,9 @@ def _mid(clean: CleanRun, stream: str, layer: int, tokens: slice) -> Tensor:
 
 def _attended(clean: CleanRun, stream: str, layer: int, tokens: slice) -> Tensor:
     """A stream as it enters a block, and what the block's heads and bias write into it, [B, n, D]."""
-    heads = clean.wrote(stream, layer)[:, tokens].flatten(2)
-    return _into(clean, stream, layer)[:, tokens] + clean.tower.blocks[layer].attn.out(heads)
+    before = clean.y[layer - 1] if stream == "local" and layer else None  # it begins as the global one
+    into = clean.x[layer] if before is None else before
+    return into[:, tokens] + clean.tower.blocks[layer].attn.out(clean.wrote(stream, layer)[:, tokens].flatten(2))
 
 
 def check(parts: Parts, margin: Tensor, what: str, precision: torch.dtype) -> None:

@@ -31,12 +31,7 @@ from headlens.units import Unit, check_unit, logit
 
 METRICS = IMAGE + PIXEL
 MAPS_AT_ONCE = 128
-CONTINUOUS = {
-    "image_margin": "image_margin",
-    "joint_margin": "joint_margin",
-    "joint_score": "joint_score",
-    "anomaly_map": "map_change",
-}
+CONTINUOUS = {name: name for name in ("image_margin", "joint_margin", "joint_score")} | {"anomaly_map": "map_change"}
 """Measured in every image, and where from. ``anomaly_map``: the relative L1 distance from the whole detector's map."""
 
 
@@ -56,12 +51,6 @@ class Effects:
     effect: np.ndarray
     magnitude: np.ndarray
     replicates: np.ndarray
-
-    @classmethod
-    def undefined(cls, variants: int, replicates: int) -> Effects:
-        """Of a metric that has nothing to be computed from."""
-        nothing = np.full(variants, np.nan)
-        return cls(nothing, np.nan, nothing, nothing, np.full((replicates, variants), np.nan))
 
 
 def check_metrics(names: Sequence[str]) -> None:
@@ -96,13 +85,13 @@ def of_ranks(scores: Tensor, labels: Tensor, times: Tensor, names: Sequence[str]
     names = [name for name in names if name in IMAGE]
     if not names:
         return {}
-    short = [name.removeprefix("image_") for name in names]
     measured = metrics.image_metrics(scores, labels)
     drawn = [_rank_replicates(row, labels, times) for row in scores]
-    return {
-        name: _differences(measured[key].numpy(), torch.stack([replicate[key] for replicate in drawn], 1).numpy())
-        for name, key in zip(names, short, strict=True)
-    }
+
+    def effects(key: str) -> Effects:
+        return _differences(measured[key].numpy(), torch.stack([replicate[key] for replicate in drawn], 1).numpy())
+
+    return {name: effects(name.removeprefix("image_")) for name in names}
 
 
 def _rank_replicates(scores: Tensor, labels: Tensor, times: Tensor) -> dict[str, Tensor]:
@@ -215,10 +204,8 @@ def over_categories(parts: Sequence[Effects], level: float = 0.95) -> dict[str, 
 def truths_of(part: Batch) -> list[Truth | None]:
     """Of the masks of a batch, where its images have any: no more than where their pixels are."""
     masks = part.masks if isinstance(part.masks, Tensor) else [None] * len(part)
-    return [
-        Truth.of(mask[None]) if mask is not None and bool(has) else None
-        for mask, has in zip(masks, part.has_mask, strict=True)
-    ]
+    pairs = zip(masks, part.has_mask, strict=True)
+    return [Truth.of(mask[None]) if mask is not None and bool(has) else None for mask, has in pairs]
 
 
 def packed(truths: Sequence[Truth | None]) -> dict[str, np.ndarray]:
@@ -243,29 +230,24 @@ def unpacked(arrays: Mapping[str, np.ndarray]) -> list[Truth | None]:
     outlined = arrays["outlined"]
     if not outlined.any():
         return [None] * len(outlined)
-    whole = Truth(
-        tuple(arrays["truth_shape"].tolist()),
-        *(torch.from_numpy(arrays[f"truth_{name}"]) for name in ("index", "region", "area")),
-    )
+    numbers = (torch.from_numpy(arrays[f"truth_{name}"]) for name in ("index", "region", "area"))
+    whole = Truth(tuple(arrays["truth_shape"].tolist()), *numbers)
     place = np.cumsum(outlined).tolist()  # the image's place among those with an outline, from 1
     return [whole.images(at - 1, at) if has else None for has, at in zip(outlined, place, strict=True)]
 
 
 def keys_of(variants: Sequence[Variant], kind: Kind) -> pd.DataFrame:
     """Stream, layer, head, variant, order, heads (how many), kind of V variants; probes have 0 and kind ``none``."""
-    rows = [
-        (
-            variant.stream if variant.heads else variant.name.partition("/")[2] or "global",
-            variant.layer,
-            variant.head,
-            variant.name,
-            variant.order,
-            len(variant.heads),
-            kind if variant.heads else "none",
-        )
-        for variant in variants
-    ]
-    keys = pd.DataFrame(rows, columns=["stream", "layer", "head", "variant", "order", "heads", "kind"])
+    columns = {
+        "stream": [each.stream if each.heads else each.name.partition("/")[2] or "global" for each in variants],
+        "layer": [each.layer for each in variants],
+        "head": [each.head for each in variants],
+        "variant": [each.name for each in variants],
+        "order": [each.order for each in variants],
+        "heads": [len(each.heads) for each in variants],
+        "kind": [kind if each.heads else "none" for each in variants],
+    }
+    keys = pd.DataFrame(columns)
     return keys.astype({"layer": "Int64", "head": "Int64"})
 
 
@@ -308,6 +290,8 @@ def category_effects(
     effects: dict[str, dict[str, Effects]] = {}
     ranked: dict[str, dict[str, Effects]] = {}  # of this rank's variants
     joint = parallel.current().rows(scores["joint_score"])
+    nothing = np.full(len(joint) - 1, np.nan)  # of a metric that has nothing to be computed from
+    undefined = Effects(nothing, np.nan, nothing, nothing, np.tile(nothing, (replicates, 1)))
 
     def enlarge(maps: Tensor) -> Tensor:
         return detector.scoring.enlarge(maps, (size, size))
@@ -319,8 +303,7 @@ def category_effects(
             name: of_images(scores[s][1:, here], scores[s][0, here], times) for name, s in CONTINUOUS.items()
         }
         of_metrics: dict[str, Effects] = {}
-        labelled = [j for j, i in enumerate(here) if records[i].anomalous is not None]
-        if labelled:
+        if labelled := [j for j, i in enumerate(here) if records[i].anomalous is not None]:
             at = [here[j] for j in labelled]
             labels = torch.tensor([records[i].anomalous is True for i in at])
             of_metrics |= of_ranks(joint[:, at], labels, times[:, labelled], metrics)
@@ -330,7 +313,6 @@ def category_effects(
             truth = Truth.joined([truth for _, truth in masked]).to(detector.device)
             at_masked = times[:, [j for j, _ in masked]]
             of_metrics |= of_pixels(maps, enlarge, truth, at_masked, metrics, detector.scoring.unit)
-        undefined = Effects.undefined(len(joint) - 1, replicates)
         ranked[category] = {name: of_metrics.get(name, undefined) for name in metrics}
     return {category: effects[category] | of_metrics for category, of_metrics in _of_all_ranks(ranked).items()}
 

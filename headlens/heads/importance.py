@@ -183,21 +183,11 @@ def importance(
             arrays[metric] = torch.cat([wide(value)[None], *rows]).cpu().numpy()  # (1 + K, B)
         return finite(arrays)
 
-    settings: dict[str, Any] = {"deterministic": True} if deterministic else {}
+    options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "out": out, "progress": progress}
+    if deterministic:
+        options["deterministic"] = True
     with repeatable(detector.device, deterministic):
-        swept = sweep(
-            detector,
-            data,
-            steep,
-            what="importance",
-            size=size,
-            batch=batch,
-            precision=precision,
-            out=out,
-            progress=progress,
-            targets=list(metrics),
-            **settings,
-        )
+        swept = sweep(detector, data, steep, what="importance", targets=list(metrics), **options)
     joined = [swept.joined(metric) for metric in metrics]
     frame = per_image(
         data,

@@ -53,16 +53,13 @@ class MapParts(Result):
 
     def _parts(self) -> list[str]:
         rows = self.shares.sort_values("peak", ascending=False).assign(head=names_of)[["head", "peak"]]
-        return [
-            html.figure(self.plot()[0], "maps of single heads"),
-            html.table(rows, "What heads add to the peak (logits)"),
-        ]
+        table = html.table(rows, "What heads add to the peak (logits)")
+        return [html.figure(self.plot()[0], "maps of single heads"), table]
 
     def save(self, path: str | Path) -> Path:
         """As ``Result.save``; shares and image stand beside it, ``NAME.shares.SUFFIX`` and ``NAME.picture.png``."""
         path = super().save(path)
-        sink = io.BytesIO()
-        about = PngInfo()
+        sink, about = io.BytesIO(), PngInfo()
         about.add_text("Software", SOFTWARE)
         PIL.Image.fromarray(self.image).save(sink, "png", pnginfo=about)
         write(path.with_name(f"{path.stem}.picture.png"), sink.getvalue())
@@ -88,19 +85,11 @@ class MapParts(Result):
         """
         if self.frame.empty or self.shares.empty:
             raise ShapeError("no head to draw: the frame has no rows")
-        shown = self.strongest(top)
-        names = list(shown)
-        across = len(names) // 2
-        panels = ["image", *names[:across], "margin", *names[across:]]
-        return plots.head_maps(
-            self.image,
-            self.margin,
-            shown,
-            made_by=self.made_by,
-            axes=plots.axes_for(ax, panels),
-            peak=peak_of(self.margin),
-            shape=self.native,
-        )
+        shown, margin = self.strongest(top), self.margin
+        names, across = list(shown), len(shown) // 2
+        axes = plots.axes_for(ax, ["image", *names[:across], "margin", *names[across:]])
+        peak = peak_of(margin)
+        return plots.head_maps(self.image, margin, shown, self.made_by, axes=axes, peak=peak, shape=self.native)
 
     @property
     def native(self) -> tuple[int, int]:

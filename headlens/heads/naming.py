@@ -18,6 +18,7 @@ from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,27 +142,18 @@ def name_heads(
         )
     texts = directions(detector.backbone, known)
     total = Moments()
-    swept = sweep(
-        detector,
-        data,
-        partial(_moments, heads=heads),
-        what="naming",
-        size=size,
-        batch=batch,
-        precision=precision,
-        out=out,
-        progress=progress,
-        take=lambda part: total.add(Moments(*(torch.from_numpy(part.arrays[name][0]) for name in _MOMENTS))),
-        heads=list(map(str, heads)),
-        held=held(detector),
-    )
+    options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "out": out, "progress": progress}
+    options["take"] = lambda part: total.add(Moments(*(torch.from_numpy(part.arrays[name][0]) for name in _MOMENTS)))
+    options |= {"heads": list(map(str, heads)), "held": held(detector)}
+    swept = sweep(detector, data, partial(_moments, heads=heads), what="naming", **options)
     if (count := len(data) - len(swept.provenance["skipped"])) < 2:
         raise DataError(f"{data.name}: {count} images could be read; a variance needs at least 2")
     random, every = np.random.default_rng(seed), []
     # As many as the phrases, and of their covariance, but none means what one phrase means.
     mixtures = [unit(random.standard_normal((len(texts), len(texts))) @ texts) for _ in range(_DRAWS)]
     for head, mean, covariance in zip(heads, total.mean.numpy(), total.covariance.numpy(), strict=True):
-        into = _into(detector, reading, head)
+        w_o = detector.backbone.vision.blocks[head.layer].attn.W_O[head.head].cpu().double()
+        into = (w_o @ _readout(reading, head.stream).folded.matrix.detach().cpu().double()).numpy()  # W
         space = row_space(covariance[:-1, :-1], into)
         rows = _named(mean, covariance, into, space, texts, phrases)
         every.append(rows.assign(**head._asdict(), **_by_chance(rows, space, mixtures)))
@@ -179,7 +171,9 @@ def _moments(detector: Detector, part: Batch, images: Tensor, heads: Sequence[He
         read = {s: (_scale(clean, s), _labels(part, clean, s)) for s in {head.stream for head in heads}}
         for (stream, layer), group in groupby(sorted(heads), key=itemgetter(0, 1)):
             chosen, (scale, labels) = list(group), read[stream]
-            rows = _written(clean, stream, layer, scale)[:, [head.head for head in chosen]]
+            tokens = slice(0, 1) if stream == "global" else clean.patches
+            rows = (wide(clean.wrote(stream, layer)[:, tokens]) * scale[..., None, None]).flatten(0, 1)  # (rows, H, d)
+            rows = rows[:, [head.head for head in chosen]]
             column = labels.to(rows)[:, None, None].expand(-1, len(chosen), 1)
             moments = Moments.of(torch.cat([rows, column], 2))
             for i, head in enumerate(chosen):
@@ -200,12 +194,6 @@ def _readout(reading: Reading, stream: str) -> Readout:
     return reading.image if stream == "global" else reading.taps[max(reading.plan.taps)]
 
 
-def _written(clean: CleanRun, stream: str, layer: int, scale: Tensor) -> Tensor:
-    """``r`` of every head of a layer at the tokens that are read, [rows, H, d]; ``scale`` multiplies, [B, n]."""
-    tokens = slice(0, 1) if stream == "global" else clean.patches
-    return (wide(clean.wrote(stream, layer)[:, tokens]) * scale[..., None, None]).flatten(0, 1)
-
-
 def _labels(part: Batch, clean: CleanRun, stream: str) -> Tensor:
     """Of the same rows: 1 for anomalous images, or the anomalous share of a patch; NaN where not known. [rows]."""
     if stream == "global":
@@ -217,12 +205,6 @@ def _labels(part: Batch, clean: CleanRun, stream: str) -> Tensor:
     edge = clean.tower.cfg.patch_size
     anomalous = avg_pool2d(part.masks.double()[:, None], edge)[:, 0, :rows, :columns].flatten(1)
     return torch.where(part.has_mask[:, None], anomalous, torch.nan).flatten()
-
-
-def _into(detector: Detector, reading: Reading, head: Head) -> np.ndarray:
-    """``W``, from a head's channels to the joint space, [d, d_e] float64."""
-    w_o = detector.backbone.vision.blocks[head.layer].attn.W_O[head.head]
-    return (w_o.cpu().double() @ _readout(reading, head.stream).folded.matrix.detach().cpu().double()).numpy()
 
 
 def _named(

@@ -1,8 +1,6 @@
 """Phrases that heads are named with: the built-in pool, a given one, and which of them a backbone has learnt.
 
-A phrase is a noun phrase that fits into "a photo of the {}.". Its direction is its mean embedding in
-``headlens.detectors.parts.ensemble.TEMPLATES``, minus the mean of the pool, of unit length: what sets it apart from
-the rest.
+A phrase is a noun phrase that fits into ``headlens.detectors.parts.ensemble.TEMPLATES``: "a photo of the {}.".
 """
 
 from __future__ import annotations
@@ -105,7 +103,7 @@ def learnt(backbone: Backbone, phrases: Iterable[str]) -> tuple[list[str], list[
 
 @torch.no_grad()
 def directions(backbone: Backbone, phrases: list[str]) -> np.ndarray:
-    """Unit directions of P phrases in the joint space, each against the mean of all, [P, d_e] float64.
+    """Unit directions of P phrases, their mean embeddings in ``TEMPLATES`` minus the mean of all, [P, d_e] float64.
 
     >>> from headlens.backbone import load
     >>> directions(load("mini"), ["red object", "wood", "brain MRI"]).shape

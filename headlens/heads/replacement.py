@@ -80,9 +80,8 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
                 f"{record.name}: {pool.name} has no other normal image of category {record.category!r} to resample "
                 "from; choose another kind or give a reference set that has"
             )
-        chosen.append(
-            min(others, key=lambda i: sha256(f"{seed}/{record.name}/{pool.records[i].name}".encode()).digest())
-        )
+        prefix = f"{seed}/{record.name}/"
+        chosen.append(min(others, key=lambda i: sha256(f"{prefix}{pool.records[i].name}".encode()).digest()))
     return chosen
 
 
@@ -124,16 +123,15 @@ class Replacements:
         """
         if self.kind == "mean":
             if self._mean is None:
-                self._mean = mean_heads(
-                    clean_forward(detector, images, categories(batch)) for batch, images in self._images
-                )
+                runs = (clean_forward(detector, images, categories(batch)) for batch, images in self._images)
+                self._mean = mean_heads(runs)
             return self._mean
         if self.kind == "resample":
             numbers = [self._donors[i] for i in part.index.tolist()]  # no more than a batch
-            runs = [clean_forward(detector, images, categories(batch)) for batch, images in self._images.of(numbers)]
+            donated = [clean_forward(detector, images, categories(batch)) for batch, images in self._images.of(numbers)]
             if unread := self._images.unread:
                 raise DataError(f"{unread[0]} cannot be read, and is a donor; leave it out of the reference")
-            return runs[0].z
+            return donated[0].z
         return None
 
     def unread(self) -> dict[str, str]:

@@ -239,8 +239,7 @@ class _Rows:
         return slice(first, self.running), slice(first * self.batch, self.running * self.batch)
 
     def _replace_tokens(self, tokens: Tensor) -> None:
-        n_patches = self.clean.patches.stop - 1
-        variants = len(self.xs) // self.batch
+        n_patches, variants = self.clean.patches.stop - 1, len(self.xs) // self.batch
         rows = tokens if tokens.ndim == 2 else tokens.expand(self.batch, -1, -1).repeat(variants, 1, 1)
         self.xs = replace_extra(self.xs, n_patches, rows)
         if self.ys is not None:
@@ -314,9 +313,13 @@ def respond(
         follow: recompute a text that depends on CLS (``Reading.follow``); otherwise it is held.
     """
     batch, depth = len(clean), len(clean.tower.blocks)
-    order, begins = _order(variants, depth, lowest, clean.plan.local_is_linear)
+    begins = [begin_of(variant, depth, clean.plan.local_is_linear) for variant in variants]
+    if lowest is None:
+        lowest = min(begins) if min(begins) < depth else 0
+    begins = [begin if variant.heads else lowest for begin, variant in zip(begins, variants, strict=True)]
+    order = sorted(range(len(variants)), key=begins.__getitem__)  # in which variants begin
     cut = _Interventions(clean, [variants[i] for i in order], kind, replacement)
-    rows, answers = _Rows(clean, cut, begins), _Answers(clean, len(variants), follow)
+    rows, answers = _Rows(clean, cut, [begins[i] for i in order]), _Answers(clean, len(variants), follow)
     for layer in range(depth):
         rows.through(layer)
         if layer in clean.plan.taps:
@@ -332,16 +335,6 @@ def respond(
 
     taps = {tap: in_order(margins.taps[tap], before.taps[tap]) for tap in before.taps}
     return Margins(in_order(margins.image, before.image), taps)
-
-
-def _order(variants: Sequence[Variant], depth: int, lowest: int | None, linear: bool) -> tuple[list[int], list[int]]:
-    """Variants in the order in which they begin, and the layers where they do; ``depth`` where no block is run."""
-    begins = [begin_of(variant, depth, linear) for variant in variants]
-    if lowest is None:
-        lowest = min(begins) if min(begins) < depth else 0
-    begins = [begin if variant.heads else lowest for begin, variant in zip(begins, variants, strict=True)]
-    order = sorted(range(len(variants)), key=begins.__getitem__)
-    return order, [begins[i] for i in order]
 
 
 def begin_of(variant: Variant, depth: int, linear: bool = True) -> int:

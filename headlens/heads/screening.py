@@ -26,8 +26,6 @@ from headlens.heads.variants import Head, names_of, single_heads
 from headlens.provenance import provenance
 from headlens.results import Result
 
-_REPLICATES = 1000
-
 
 @dataclass(frozen=True)
 class Screen(Result):
@@ -141,7 +139,7 @@ def agreement(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         value = low = high = np.nan
         if len(rows) > 2 and np.ptp(slope) > 0 and np.ptp(exact) > 0:
             value = scipy.stats.spearmanr(slope, exact).statistic
-            draws = np.random.default_rng(seed).integers(len(rows), size=(_REPLICATES, len(rows)))
+            draws = np.random.default_rng(seed).integers(len(rows), size=(1000, len(rows)))
             ranks = [scipy.stats.rankdata(values[draws], axis=1) for values in (slope, exact)]
             centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
             norms = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))

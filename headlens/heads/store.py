@@ -142,19 +142,12 @@ class Store:
             return
         columns = {}
         for name, array in arrays.items():
-            flat = pa.array(array.reshape(-1))
-            each = int(np.prod(array.shape[2:]))
+            flat, each = pa.array(array.reshape(-1)), int(np.prod(array.shape[2:]))
             columns[name] = flat if array.ndim == 2 else pa.FixedSizeListArray.from_arrays(flat, each)
-        names = [record.name for record in records]
-        about = {
-            b"shapes": {name: array.shape for name, array in arrays.items()},
-            b"names": names,
-            b"sha256": self._digest(number, names, arrays),
-        }
-        sink = io.BytesIO()
-        table = pa.table(columns).replace_schema_metadata(
-            {key: json.dumps(value).encode() for key, value in about.items()}
-        )
+        names, shapes = [record.name for record in records], {name: array.shape for name, array in arrays.items()}
+        about = {b"shapes": shapes, b"names": names, b"sha256": self._digest(number, names, arrays)}
+        encoded = {key: json.dumps(value).encode() for key, value in about.items()}
+        sink, table = io.BytesIO(), pa.table(columns).replace_schema_metadata(encoded)
         # As they are: such numbers hardly compress, and a small file that unfolds to a large one is not of these.
         pq.write_table(table, sink, compression="none", use_dictionary=False)
         write(part_path(self.folder, number), sink.getvalue())

@@ -105,7 +105,6 @@ def heads_of(
         ConfigError: the local stream of a detector that has none.
 
     >>> from headlens.backbone import load
-
     >>> from headlens.detectors import HeadCLIP
     >>> [str(head) for head in heads_of(HeadCLIP(load("mini")), [18], [7])]
     ['L18H7', 'L18H7/local']

@@ -50,8 +50,7 @@ def weights(detector: Detector | HasDetector, name: str = "this detector") -> We
         raise ConfigError(
             f"{name} has no head weights (head_weights = 'none'); HeadCLIP has, such as the run mini-industrial"
         )
-    rows = [
-        (*head, float(learned[head.stream][head.layer, head.head])) for head in heads_of(detector, streams=[*learned])
-    ]
+    heads = heads_of(detector, streams=[*learned])
+    rows = [(*head, float(learned[head.stream][head.layer, head.head])) for head in heads]
     frame = pd.DataFrame(rows, columns=["stream", "layer", "head", "value"]).assign(kind="weight", baseline=1.0)
     return Weights(frame.assign(effect=frame["value"] - 1), detector_provenance(detector, what="weights"))
