@@ -61,6 +61,36 @@ class TrainingConfig(Settings):
 
 
 @dataclass(frozen=True)
+class Schedule(Settings):
+    """Learning rates that fall in steps, as ``torch.optim.lr_scheduler.MultiStepLR`` stepped after every step.
+
+    Args:
+        milestones: steps of the stage after each of which all rates are multiplied by ``factor``.
+        factor: above 0.
+
+    Raises:
+        ConfigError: milestones that do not rise from 1 on, or a factor that is not above 0.
+
+    >>> [Schedule((2, 3), 0.5).after(steps) for steps in range(5)]
+    [1.0, 1.0, 0.5, 0.25, 0.25]
+    """
+
+    milestones: tuple[int, ...]
+    factor: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if [*self.milestones] != sorted({*self.milestones}) or min(self.milestones, default=1) < 1:
+            raise ConfigError(f"milestones are {self.milestones}; they are steps, from 1 on, each after the one before")
+        if not self.factor > 0:
+            raise ConfigError(f"factor is {self.factor!r}; it is above 0")
+
+    def after(self, steps: int) -> float:
+        """What the rates of the stage's groups are multiplied by when so many steps have been taken."""
+        return float(self.factor ** sum(steps >= milestone for milestone in self.milestones))
+
+
+@dataclass(frozen=True)
 class Answers:
     """What a training set says of ``B`` images.
 
@@ -82,7 +112,8 @@ class Stage:
     Parameters of the detector that are in none of its groups get no gradient.
 
     Args:
-        groups: parameter groups for the optimiser, ``{"params": [...], "lr": ...}``.
+        groups: parameter groups for the optimiser, ``{"params": [...], "lr": ...}``; ``weight_decay`` and ``betas`` may
+            be in them, too, which are 0 (0.01 of ``adamw``) and those of the training's settings else.
         see: normalised images [B, 3, h, w] and their categories to what the loss reads, differentiable.
         loss: what ``see`` made, and the answers, to named terms, each a scalar.
         weights: what each term is multiplied by before they are added up; 1 where it is not named.
@@ -92,6 +123,7 @@ class Stage:
         see_kept: the same as ``see``, from what ``keep`` made of the batch, and the categories.
         optimiser: which.
         epochs, batch: as the training's settings say when None.
+        schedule: how the groups' learning rates change from step to step; None leaves them as they are.
 
     >>> from headlens.backbone import load
     >>> from headlens.detectors import build
@@ -110,3 +142,4 @@ class Stage:
     optimiser: Literal["adam", "adamw"] = "adam"
     epochs: int | None = None
     batch: int | None = None
+    schedule: Schedule | None = None

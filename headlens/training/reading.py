@@ -47,6 +47,7 @@ _CARD: dict[str, tuple[type | tuple[type, ...], str]] = {
     ),
     **dict.fromkeys(("format", "seed", "images", "steps", "processes"), (int, "a whole number")),
     **dict.fromkeys(("model_sha256", "trained_on", "domain", "preset", "selection"), (str, "text")),
+    "stages": (list, "a list"),
     "skipped": ((list, dict), "names of images, with reasons"),
     **dict.fromkeys(("unmasked", "adjusted"), (dict, "names of images, with reasons")),
 }

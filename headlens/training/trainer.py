@@ -156,6 +156,7 @@ def train(
             "images": len(readable),
             **notes_here(loader),
             "steps": steps,
+            "stages": [_about(stage, span) for stage, span in zip(stages, spans, strict=True)],
             "processes": world,
             "selection": "the last step; nothing was selected",
             **calibrate(_predict(detector, objective, config), loader, readable, accelerator.device),
@@ -198,6 +199,19 @@ def _spans(stages: Sequence[Stage], config: TrainingConfig, world: int, images: 
         span = _Span(batch, at_once, per_epoch, stage.epochs or config.epochs, steps, epochs, name)
         yield span
         steps, epochs = span.end, epochs + span.epochs
+
+
+def _about(stage: Stage, span: _Span) -> dict[str, Any]:
+    """What the card says of a stage."""
+    return {
+        "name": stage.name,
+        "optimiser": stage.optimiser,
+        "groups": [{name: value for name, value in group.items() if name != "params"} for group in stage.groups],
+        "epochs": span.epochs,
+        "batch": span.batch,
+        "steps": span.epochs * span.per_epoch,
+        "schedule": stage.schedule.table() if stage.schedule is not None else None,
+    }
 
 
 @contextmanager
@@ -248,10 +262,14 @@ def _steps(
     device = accelerator.device
     module, optimizer = accelerator.prepare(objective, optimizer)
     before, start = log[-1]["seconds"] if log else 0.0, time.monotonic()
-    weights = objective.stage.weights
+    weights, schedule = objective.stage.weights, objective.stage.schedule
+    rates = [group["lr"] for group in optimizer.param_groups]
     totals: dict[str, Tensor] = {}
     for batch in ahead(_batches(loader, readable, span, config, accelerator, len(log))):
         images = loader.preprocess.normalise(batch.images.to(device, non_blocking=device.type != "cpu"))
+        factor = schedule.after(len(log) - span.steps_before) if schedule is not None else 1.0
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = factor * rate
         with accelerator.accumulate(module):
             with accelerator.autocast():
                 terms = module(batch, images)
@@ -265,6 +283,7 @@ def _steps(
         *values, stopping = accelerator.reduce(torch.stack([*totals.values(), stop]), "mean").tolist()
         row: dict[str, Any] = {"step": len(log) + 1, **({"stage": span.name} if span.name else {})}
         row |= {"seconds": round(before + time.monotonic() - start, 2), **dict(zip(totals, values, strict=True))}
+        row |= {"lr_factor": factor} if schedule is not None else {}
         totals = {}
         if not all(map(math.isfinite, values)):
             raise RunError(

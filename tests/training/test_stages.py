@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from headlens.detectors.methods.registry import METHODS
-from headlens.detectors.stages import TrainingConfig
+from headlens.detectors.stages import Schedule, TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.training.run import load_run
 from headlens.training.state import STATE, _read
 from headlens.training.trainer import train
 from tests.training.conftest import tiny_clip
 from tests.training.test_trainer import KilledError, killed_after, learned
-from tests.training.two_stages import KNOWN, TwoStages
+from tests.training.two_stages import KNOWN, TwoStages, TwoStagesConfig
 
 CONFIG = TrainingConfig(epochs=2, batch=4, save_every=1, lr=0.01)  # 5 steps of the first stage, 4 of the second
 
@@ -78,6 +78,60 @@ def test_killed_in_any_stage_it_ends_with_the_same_weights(at, whole, clip, pict
     assert all(torch.equal(one[name], two[name]) for name in one)
     cards = [json.loads((folder / "card.json").read_text()) for folder in (whole, cut)]
     assert cards[0]["threshold"] == cards[1]["threshold"]
+
+
+def test_a_schedule_is_that_of_torch(clip, pictures, two_stages, tmp_path, monkeypatch):
+    """Of a stage alone, in its steps; both the log and the card say so."""
+    rates, step = [], torch.optim.Adam.step
+
+    def noted(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.Adam, "step", noted)  # the first stage's is AdamW's
+        card = train(two_stages(clip, TwoStagesConfig(milestones=(1, 3))), pictures, CONFIG, tmp_path / "run", cpu=True)
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=CONFIG.lr)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 3], 0.5)
+    expected = []
+    for _ in range(4):
+        expected += theirs.get_last_lr()
+        optimizer.step()
+        theirs.step()
+    assert rates[-4:] == expected == [0.01, 0.005, 0.005, 0.0025]
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    assert log["lr_factor"].isna().tolist() == [True] * 5 + [False] * 4
+    assert log["lr_factor"][5:].tolist() == [1, 0.5, 0.5, 0.25]
+    text, image = card["stages"]
+    assert text["schedule"] is None and image["schedule"] == {"milestones": (1, 3), "factor": 0.5}
+    assert text["groups"] == [{"lr": 0.01, "weight_decay": 0.1}] and image["groups"] == [{"lr": 0.01}]
+    assert [stage["steps"] for stage in card["stages"]] == [5, 4]
+
+
+@pytest.mark.parametrize("at", [7, 8])
+def test_a_schedule_goes_on_where_it_was(at, clip, pictures, two_stages, tmp_path):
+    config = TwoStagesConfig(milestones=(1, 3))
+    train(two_stages(clip, config), pictures, CONFIG, tmp_path / "whole", cpu=True)
+    with pytest.raises(KilledError):
+        train(two_stages(clip, config), pictures, CONFIG, tmp_path / "cut", cpu=True, progress=killed_after(at))
+    train(two_stages(clip, config), pictures, CONFIG, tmp_path / "cut", cpu=True)
+    one, two = learned(tmp_path / "whole", clip), learned(tmp_path / "cut", clip)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (((3, 2), 0.5), r"milestones are \(3, 2\)"),
+        (((2, 2), 0.5), r"milestones are \(2, 2\)"),
+        (((0,), 0.5), r"milestones are \(0,\); they are steps, from 1 on"),
+        (((1.5,), 0.5), r"milestones is 1\.5; it is a whole number"),
+        (((1,), 0.0), r"factor is 0\.0; it is above 0"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_named(values, named):
+    with pytest.raises(ConfigError, match=named):
+        Schedule(*values)
 
 
 def test_a_state_of_more_stages_is_refused(clip, pictures, two_stages, tmp_path, monkeypatch):

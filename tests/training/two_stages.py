@@ -17,7 +17,7 @@ from headlens.detectors.parts.ensemble import ensemble
 from headlens.detectors.reading import Features, Reading
 from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Prediction, Scoring
-from headlens.detectors.stages import Answers, Stage, TrainingConfig
+from headlens.detectors.stages import Answers, Schedule, Stage, TrainingConfig
 from headlens.detectors.text import Pair
 from headlens.precision import wide
 
@@ -30,6 +30,7 @@ class TwoStagesConfig(MethodConfig):
         tap: block after which patches are read.
         shift: standard deviation of what is added to the prompts before training.
         text_batch: images of a step of the first stage on each device.
+        milestones: steps of the second stage after which its learning rate is halved.
     """
 
     LEARNED: ClassVar = frozenset({"shift"})
@@ -38,6 +39,7 @@ class TwoStagesConfig(MethodConfig):
     tap: int = 3
     shift: float = 0.01
     text_batch: int = 2
+    milestones: tuple[int, ...] = ()
 
     def learned_shapes(self, vision, text) -> dict[str, tuple[int, ...]]:
         return {"shift": (2, text.d_embed), "matrix": (vision.d_model, vision.d_embed)}
@@ -101,6 +103,7 @@ class TwoStages(Detector):
                 name="image",
                 keep=self.keep,
                 see_kept=self.see_kept,
+                schedule=Schedule(self.config.milestones, 0.5) if self.config.milestones else None,
             ),
         )
 
