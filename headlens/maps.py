@@ -12,17 +12,18 @@ from headlens.errors import ShapeError
 from headlens.precision import full_precision
 
 
-def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None) -> Tensor:
+def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None, corners: bool = False) -> Tensor:
     """Maps [B, rows, columns] to [B, *size], bilinear, then smoothed by a Gaussian.
 
-    Both steps are linear and treat the axes apart, so a map is ``U X Vᵀ``: equal to ``F.interpolate`` (corners not
-    aligned) and torchvision's ``gaussian_blur`` (cut off at 4 sigma, or where the shorter side ends; reflecting at the
-    border) up to rounding. Differentiable; half precision is computed in float32 and comes back as it was.
+    Both steps are linear and treat the axes apart, so a map is ``U X Vᵀ``: equal to ``F.interpolate`` and
+    torchvision's ``gaussian_blur`` (cut off at 4 sigma, or where the shorter side ends; reflecting at the border) up to
+    rounding. Differentiable; half precision is computed in float32 and comes back as it was.
 
     Args:
         maps: patch-wise.
         size: height and width in pixels.
         sigma: in pixels; 4 at 518 px, and in proportion elsewhere, when None.
+        corners: the corners of the grid are those of the map (``align_corners``), not half a patch inside it.
 
     Raises:
         ShapeError: maps that have not three axes, or an empty size.
@@ -36,7 +37,7 @@ def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None) ->
     radius = min(round(4 * sigma), min(size) - 1)
     dtype = torch.float64 if maps.dtype == torch.float64 else torch.float32
     rows, columns = (
-        _matrix(patches, pixels, sigma, radius, dtype, maps.device)
+        _matrix(patches, pixels, sigma, radius, corners, dtype, maps.device)
         for patches, pixels in zip(maps.shape[1:], size, strict=True)
     )
     with full_precision(maps.device):  # anything else would round every pixel
@@ -45,11 +46,13 @@ def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None) ->
 
 
 @lru_cache(maxsize=64)
-def _matrix(patches: int, pixels: int, sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _matrix(
+    patches: int, pixels: int, sigma: float, radius: int, corners: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """[pixels, patches]: what one axis of the map is made of."""
     with torch.inference_mode(False):  # an inference tensor in the cache would fail the next one who differentiates
         unit = torch.eye(patches, dtype=torch.float64)[None]
-        spread = F.interpolate(unit, size=pixels, mode="linear", align_corners=False)  # [1, patches, pixels]
+        spread = F.interpolate(unit, size=pixels, mode="linear", align_corners=corners)  # [1, patches, pixels]
         if radius:
             kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
             padded = F.pad(spread, (radius, radius), mode="reflect")

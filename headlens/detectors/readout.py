@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from headlens.backbone.norm import Norm
 from headlens.backbone.vision import VisionTower
@@ -85,6 +85,14 @@ class Readout:
     def of(cls, tower: VisionTower, norm: bool = True) -> Readout:
         """The tower's ``ln_final`` and ``proj``; the projection alone without ``norm``."""
         return cls(tower.proj, tower.ln_final if norm else None, of_tower=norm)
+
+    @classmethod
+    def linear(cls, layer: nn.Linear, tower: VisionTower, norm: bool = False) -> Readout:
+        """A linear layer [D -> d_e] in place of the tower's ``proj``, behind its ``ln_final`` with ``norm``.
+
+        Learned in float32, it is used in the tower's precision.
+        """
+        return cls(layer.weight.T.to(tower.proj.dtype), tower.ln_final if norm else None, layer.bias)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Tokens [..., D] to embeddings [..., d_e], at least float32."""

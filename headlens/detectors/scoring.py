@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from headlens import html
-from headlens.errors import ShapeError
+from headlens.errors import ConfigError, ShapeError
 from headlens.maps import upsample
 from headlens.units import Unit, logit
 
@@ -142,9 +142,11 @@ class Scoring:
     """How margins become scores; knows no tower.
 
     Args:
-        fuse: ``mean of probabilities``: over taps, of every patch; scores are probabilities. ``mean margin``: scores
-            are logits.
-        sigma: of the Gaussian on maps, in pixels at 518 px, and in proportion elsewhere.
+        fuse: ``mean of probabilities`` over taps; scores are probabilities. ``mean margin``: scores are logits.
+        fuse_at: taps become one map on the ``grid`` of patches, which is then enlarged; or every tap's margins are
+            enlarged, and then fused, at ``pixels``.
+        corners: maps are enlarged with corners aligned.
+        sigma: of the Gaussian on maps, in pixels at 518 px, and in proportion elsewhere; 0 is none.
         alpha: share of the map in the joint score; 0 is the image score.
         pool: the map's ``max``, or the mean of its ``top`` fraction of pixels.
         top: that fraction.
@@ -159,6 +161,15 @@ class Scoring:
     alpha: float = 0.5
     pool: Pool = "max"
     top: float = 0.01
+    fuse_at: Literal["grid", "pixels"] = "grid"
+    corners: bool = False
+
+    def __post_init__(self) -> None:
+        limits = {"sigma": 0 <= self.sigma <= 518, "alpha": 0 <= self.alpha <= 1, "top": 0 < self.top <= 1}
+        if wrong := [name for name, fits in limits.items() if not fits]:
+            raise ConfigError(f"{wrong[0]} is {getattr(self, wrong[0])!r}, which makes no scores; see Scoring")
+        if self.fuse_at == "pixels" and self.fuse == "mean margin":
+            raise ConfigError("a mean margin is the same map wherever taps are fused: leave fuse_at at 'grid'")
 
     @property
     def unit(self) -> Unit:
@@ -166,7 +177,12 @@ class Scoring:
         return "probability" if self.fuse == "mean of probabilities" else "logit"
 
     def patch_maps(self, taps: Mapping[int, Tensor], grid: tuple[int, int]) -> Tensor:
-        """Margins of the patches {tap: [R, N]} as one small map, [R, rows, columns]."""
+        """Margins of the patches {tap: [R, N]} as what is enlarged: one small map, [R, rows, columns].
+
+        Where taps are fused at pixels, the margins themselves, [R, taps, rows, columns].
+        """
+        if self.fuse_at == "pixels":
+            return torch.stack(list(taps.values()), 1).unflatten(-1, grid)
         each = [self.score(margins) for margins in taps.values()]
         return torch.stack(each).mean(0).unflatten(-1, grid)
 
@@ -175,8 +191,18 @@ class Scoring:
         return margins.sigmoid() if self.unit == "probability" else margins
 
     def enlarge(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Patch maps [R, rows, columns] to anomaly maps [R, h, w]."""
-        return upsample(maps, size, self.sigma * max(size) / 518)
+        """What ``patch_maps`` made, of R images, to anomaly maps [R, h, w]."""
+        sigma = self.sigma * max(size) / 518
+        if self.fuse_at == "grid":
+            return upsample(maps, size, sigma, self.corners)
+        large = upsample(maps.flatten(0, 1), size, 0.0, self.corners).unflatten(0, maps.shape[:2])
+        fused = self.score(large).mean(1)
+        return upsample(fused, size, sigma) if sigma else fused
+
+    def bounds(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Between which every pixel of anomaly maps lies, [V] each: of patch maps of V variants, [V, ...]."""
+        low, high = maps.flatten(1).aminmax(dim=1)
+        return (low, high) if self.fuse_at == "grid" else (self.score(low), self.score(high))
 
     def joint(self, image_margin: Tensor, maps: Tensor) -> Tensor:
         """Image margins [R] and anomaly maps [R, h, w] to joint scores [R]."""

@@ -139,7 +139,8 @@ def ablate(
         precision: as in ``contributions``. The noise floor is that of the precision: where effects come near it, choose
             a finer one.
         out: as in ``contributions``; what goes on ends with the same bits. Patch maps then wait there; else in memory,
-            V N rows columns float32 of them, if pixel metrics are asked.
+            V N rows columns float32 of them (of each tap, where those are fused at pixels), if pixel metrics are
+            asked.
 
     Raises:
         ShapeError: heads that do not exist.
@@ -175,7 +176,7 @@ def ablate(
     def measured(lowered: Detector, part: Batch, images: Tensor) -> Arrays:
         clean = clean_forward(lowered, images, categories(part))
         ablated = measure(clean, every, kind, replacements.of(lowered, part), budget, text == "follows")
-        # Scores [V + 1, B], patch maps [V + 1, B, rows, columns]; the first row is the whole detector.
+        # Scores [V + 1, B], patch maps [V + 1, B, ...]; the first row is the whole detector.
         pairs = {name: (getattr(clean.targets, name)[None], getattr(ablated, name)) for name in names}
         return finite({name: torch.cat(pair).cpu().numpy() for name, pair in pairs.items()})
 
@@ -192,7 +193,5 @@ def ablate(
     about = swept.provenance | {"reference_skipped": replacements.unread(), "replicates": replicates}
     frame = images_frame(data, swept.records, keys, scores)
     maps = partial(swept.of_images, "patch_map") if pixels else None
-    by_category = category_effects(
-        detector, swept.records, truths, scores, metrics, replicates, seed, about["size"], maps
-    )
+    by_category = category_effects(detector, swept.records, truths, scores, metrics, replicates, seed, maps)
     return Ablation(frame, about, summarised(data, keys, by_category))

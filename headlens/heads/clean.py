@@ -30,7 +30,7 @@ class Targets:
         image_margin, joint_margin, joint_score: [R].
         map_change: [R], the anomaly map's L1 distance from that of the whole detector, relative to the larger of their
             L1 norms: 0 to 2, also where the whole map is nearly empty; 0 where there is nothing to compare with.
-        patch_map: [R, rows, columns], what the anomaly map is enlarged from.
+        patch_map: [R, ...], what the anomaly map is enlarged from, as ``Scoring.patch_maps`` has it.
     """
 
     image_margin: Tensor

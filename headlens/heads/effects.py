@@ -18,6 +18,7 @@ from torch import Tensor
 from headlens import metrics, parallel
 from headlens.data import Batch, DataSet, Record
 from headlens.detectors.detector import Detector
+from headlens.detectors.scoring import Scoring
 from headlens.devices import one_thread
 from headlens.errors import ConfigError
 from headlens.heads.response import Kind
@@ -27,7 +28,7 @@ from headlens.metrics.bootstrap import PerImage, histograms, joined_metrics
 from headlens.metrics.curve import Groups
 from headlens.metrics.table import IMAGE, MEAN, PIXEL
 from headlens.results import ordered, per_image
-from headlens.units import Unit, check_unit, logit
+from headlens.units import check_unit, logit
 
 METRICS = IMAGE + PIXEL
 MAPS_AT_ONCE = 128
@@ -105,26 +106,18 @@ def _rank_replicates(scores: Tensor, labels: Tensor, times: Tensor) -> dict[str,
     return Groups.of_bins(hits, others, torch.ones(len(levels), dtype=torch.bool)).metrics()
 
 
-def of_pixels(
-    grids: Tensor,
-    enlarge: Callable[[Tensor], Tensor],
-    truth: Truth,
-    times: Tensor,
-    names: Sequence[str],
-    unit: Unit = "probability",
-) -> dict[str, Effects]:
+def of_pixels(grids: Tensor, scoring: Scoring, truth: Truth, times: Tensor, names: Sequence[str]) -> dict[str, Effects]:
     """Pixel metrics of anomaly maps, the baseline's first; names as ``pixel_aupro``. Counted where ``truth`` is.
 
     Values come from 65,536 bins of the logit, replicates from 1,024: over the baseline's range and some more, and as
     far as a variant's maps go beyond it.
 
     Args:
-        grids: [V + 1, n, rows, columns], anywhere; some maps of one variant are enlarged at a time.
-        enlarge: what makes maps [m, h, w] of [m, rows, columns], by averaging: none leaves the range of its grid.
+        grids: [V + 1, n, ...], patch maps of ``scoring``, anywhere; some of one variant are enlarged at a time.
+        scoring: how they become maps of the masks' size.
         truth: of the n masks.
         times: [R, n].
         names: which.
-        unit: of the maps.
 
     Raises:
         MetricError: maps that are not of this unit, or not finite.
@@ -137,7 +130,7 @@ def of_pixels(
     device, count = truth.index.device, grids.shape[1]
     parts = [(slice(i, i + MAPS_AT_ONCE), truth.images(i, i + MAPS_AT_ONCE)) for i in range(0, count, MAPS_AT_ONCE)]
     regions = torch.cat([some.each.double() for _, some in parts]) if device.type == "cuda" else None
-    ends = [end(grids.float().flatten(1), 1) for end in (torch.amin, torch.amax)]
+    ends, unit = scoring.bounds(grids.float()), scoring.unit
     check_unit(float(ends[0].min()), float(ends[1].max()), unit, "the anomaly map, whole or ablated,")
 
     def logits(maps: Tensor) -> Tensor:
@@ -148,7 +141,7 @@ def of_pixels(
     room += 0.1 if unit == "probability" else 1e-6 * max(abs(lows[0]), abs(highs[0])) + 1e-30  # of any scale
     for grid, low, high in zip(grids, lows, highs, strict=True):
         span = (min(low, lows[0] - room), max(high, highs[0] + room))
-        maps = ((logits(enlarge(grid[rows].to(device))), some) for rows, some in parts)
+        maps = ((logits(scoring.enlarge(grid[rows].to(device), truth.shape[1:])), some) for rows, some in parts)
         if regions is not None:
             counted = (histograms(large, some, span) for large, some in maps)
             measured, replicates = joined_metrics(counted, regions, times)
@@ -271,7 +264,6 @@ def category_effects(
     metrics: Sequence[str],
     replicates: int,
     seed: int,
-    size: int,
     grids: Callable[[Sequence[int]], Tensor] | None = None,
 ) -> dict[str, dict[str, Effects]]:
     """``{category: {quantity or metric: effects of V variants}}``.
@@ -283,8 +275,7 @@ def category_effects(
         scores: [V + 1, N] of each continuous quantity.
         metrics: which.
         replicates, seed: of the bootstrap.
-        size: of the anomaly maps, a square.
-        grids: for pixel metrics: numbers of n images to their patch maps [·, n, rows, columns], those of the whole
+        grids: for pixel metrics: numbers of n images to their patch maps [·, n, ...], those of the whole
             detector and of this rank's share of the variants: metrics are shared among ranks by variants.
     """
     effects: dict[str, dict[str, Effects]] = {}
@@ -292,9 +283,6 @@ def category_effects(
     joint = parallel.current().rows(scores["joint_score"])
     nothing = np.full(len(joint) - 1, np.nan)  # of a metric that has nothing to be computed from
     undefined = Effects(nothing, np.nan, nothing, nothing, np.tile(nothing, (replicates, 1)))
-
-    def enlarge(maps: Tensor) -> Tensor:
-        return detector.scoring.enlarge(maps, (size, size))
 
     for category in dict.fromkeys(record.category for record in records):
         here = [i for i, record in enumerate(records) if record.category == category]
@@ -312,7 +300,7 @@ def category_effects(
             maps = grids([here[j] for j, _ in masked])
             truth = Truth.joined([truth for _, truth in masked]).to(detector.device)
             at_masked = times[:, [j for j, _ in masked]]
-            of_metrics |= of_pixels(maps, enlarge, truth, at_masked, metrics, detector.scoring.unit)
+            of_metrics |= of_pixels(maps, detector.scoring, truth, at_masked, metrics)
         ranked[category] = {name: of_metrics.get(name, undefined) for name in metrics}
     return {category: effects[category] | of_metrics for category, of_metrics in _of_all_ranks(ranked).items()}
 

@@ -42,7 +42,7 @@ def measure(
     budget: int | None = None,
     follow: bool = False,
 ) -> Targets:
-    """Scores of V variants of B images, [V, B] each; ``patch_map`` [V, B, rows, columns].
+    """Scores of V variants of B images, [V, B] each; ``patch_map`` [V, B, ...].
 
     Args:
         clean: the images' clean run.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from headlens.detectors import Scoring
 from headlens.errors import MetricError
 from headlens.heads.effects import draws, of_pixels
-from headlens.maps import upsample
 from headlens.metrics import PixelMetrics, Truth
 from headlens.metrics.table import PIXEL
 
 SIZE = (32, 32)
-ENLARGE = partial(upsample, size=SIZE, sigma=1.0)
+SIGMA = 518 / 32  # one pixel at that size
+MARGINS, PROBABILITIES = Scoring("mean margin", SIGMA), Scoring("mean of probabilities", SIGMA)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def exact(grids, truth):
     rows = []
     for grid in grids:
         metric = PixelMetrics()
-        metric.update(ENLARGE(grid), truth)
+        metric.update(MARGINS.enlarge(grid, SIZE), truth)
         rows.append(metric.compute())
     return {name: np.array([float(row[name.removeprefix("pixel_")]) for row in rows]) for name in PIXEL}
 
@@ -45,11 +45,11 @@ def exact(grids, truth):
 def test_maps_of_logits_are_measured_wherever_they_lie(scale, shift, measured):
     margins, truth, times = measured
     grids = scale * margins + shift
-    effects = of_pixels(grids, ENLARGE, truth, times, PIXEL, "logit")
+    effects = of_pixels(grids, MARGINS, truth, times, PIXEL)
     for name, values in exact(grids, truth).items():
         assert effects[name].baseline == pytest.approx(values[0], abs=2e-3)
         assert effects[name].value == pytest.approx(values[1:], abs=2e-3)
-    plain = of_pixels(margins, ENLARGE, truth, times, PIXEL, "logit")
+    plain = of_pixels(margins, MARGINS, truth, times, PIXEL)
     for name in PIXEL:  # replicates are of 1,024 bins
         assert effects[name].replicates == pytest.approx(plain[name].replicates, abs=5e-3, nan_ok=True)
 
@@ -58,25 +58,44 @@ def test_probabilities_that_nothing_but_float32_tells_from_0_are_ranked(measured
     margins, truth, times = measured
     grids = (2 * margins - 60).sigmoid()
     assert grids.min() > 1e-38 and grids.max() < 1e-20
-    effects = of_pixels(grids, ENLARGE, truth, times, PIXEL)
+    effects = of_pixels(grids, PROBABILITIES, truth, times, PIXEL)
     for name, values in exact(grids, truth).items():
         assert effects[name].baseline == pytest.approx(values[0], abs=2e-3)
 
 
-@pytest.mark.parametrize("unit", ["probability", "logit"])
-def test_constant_maps_are_one_tie(unit, measured):
+class Constant(Scoring):
+    """Enlarges without rounding."""
+
+    def enlarge(self, maps, size):
+        return maps.new_full((len(maps), *size), 0.3)
+
+
+@pytest.mark.parametrize("fuse", ["mean of probabilities", "mean margin"])
+def test_constant_maps_are_one_tie(fuse, measured):
     _, truth, times = measured
-    effects = of_pixels(
-        torch.full((2, 5, 8, 8), 0.3), lambda maps: maps.new_full((len(maps), *SIZE), 0.3), truth, times, PIXEL, unit
-    )
+    effects = of_pixels(torch.full((2, 5, 8, 8), 0.3), Constant(fuse), truth, times, PIXEL)
     assert effects["pixel_auroc"].baseline == effects["pixel_auroc"].value[0] == 0.5
 
 
 def test_maps_of_another_unit_are_an_error(measured):
     margins, truth, times = measured
     with pytest.raises(MetricError, match=r"the anomaly map, whole or ablated, gives values from .* calls them prob"):
-        of_pixels(margins, ENLARGE, truth, times, PIXEL)
+        of_pixels(margins, PROBABILITIES, truth, times, PIXEL)
     margins = margins.clone()
     margins[1, 0, 0, 0] = torch.nan
     with pytest.raises(MetricError, match="not a number, or infinite"):
-        of_pixels(margins, ENLARGE, truth, times, PIXEL, "logit")
+        of_pixels(margins, MARGINS, truth, times, PIXEL)
+
+
+def test_taps_fused_at_pixels_are_measured_as_they_are_shown(measured):
+    margins, truth, times = measured
+    scoring = Scoring(sigma=0.0, fuse_at="pixels", corners=True)
+    taps = torch.stack([8 * margins, -2 * margins.flip(1) - 3], 2)  # [3, 5, 2, 8, 8]
+    effects = of_pixels(taps, scoring, truth, times, PIXEL)
+    large = [F.interpolate(taps[:, :, tap], SIZE, mode="bilinear", align_corners=True) for tap in (0, 1)]
+    for row, maps in enumerate((large[0].sigmoid() + large[1].sigmoid()) / 2):
+        metric = PixelMetrics()
+        metric.update(maps, truth)
+        for name, value in metric.compute().items():
+            found = effects[f"pixel_{name}"]
+            assert [found.baseline, *found.value][row] == pytest.approx(float(value), abs=2e-3)

@@ -11,9 +11,9 @@ from headlens.errors import ShapeError
 from headlens.maps import upsample
 
 
-def two_steps(maps, size, sigma=None):
+def two_steps(maps, size, sigma=None, corners=False):
     """Interpolation, then torchvision's blur: the oracle."""
-    large = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)
+    large = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=corners)
     sigma = 4.0 * max(size) / 518 if sigma is None else sigma
     radius = min(round(4 * sigma), min(size) - 1)
     return gaussian_blur(large, [2 * radius + 1] * 2, [sigma, sigma])[:, 0] if radius else large[:, 0]
@@ -24,13 +24,13 @@ def two_steps(maps, size, sigma=None):
     grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     size=st.tuples(st.integers(1, 45), st.integers(1, 45)),
     sigma=st.sampled_from([None, 0.1, 0.7, 3.0, 40.0]),
+    corners=st.booleans(),
 )
-def test_one_matrix_an_axis_equals_interpolation_and_blur(grid, size, sigma):
+def test_one_matrix_an_axis_equals_interpolation_and_blur(grid, size, sigma, corners):
     maps = torch.rand(3, *grid, generator=torch.Generator().manual_seed(0))
-    exact = two_steps(maps.double(), size, sigma)
-    torch.testing.assert_close(upsample(maps, size, sigma).double(), exact, rtol=0, atol=5e-7)
-    double = maps.double()
-    torch.testing.assert_close(upsample(double, size, sigma), two_steps(double, size, sigma), rtol=0, atol=1e-13)
+    exact = two_steps(maps.double(), size, sigma, corners)
+    torch.testing.assert_close(upsample(maps, size, sigma, corners).double(), exact, rtol=0, atol=5e-7)
+    torch.testing.assert_close(upsample(maps.double(), size, sigma, corners), exact, rtol=0, atol=1e-13)
 
 
 def test_at_the_size_papers_use():

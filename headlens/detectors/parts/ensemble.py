@@ -1,11 +1,12 @@
 """Hand-written prompts: many sentences for each of the two states, averaged into one embedding each.
 
-The states and templates are those CLIP-based anomaly detection has in common (Jeong et al., WinCLIP, arXiv 2303.14814).
+The states are those CLIP-based anomaly detection has in common (Jeong et al., WinCLIP, arXiv 2303.14814).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -31,22 +32,62 @@ TEMPLATES = (
     "an image of the {}.",
     "{}",
 )
+PHOTOS = (
+    *(
+        f"a {look}photo of {article} {{}}."
+        for look in (
+            *("", "bad ", "low resolution ", "cropped ", "bright ", "dark ", "close-up ", "black and white "),
+            *("jpeg corrupted ", "blurry ", "good "),
+        )
+        for article in ("a", "the")
+    ),
+    *(f"a photo of {article} {kind} {{}}." for kind in ("cool", "large", "small") for article in ("a", "the")),
+    *("a photo of my {}.", "a photo of one {}."),
+    *("there is a {} in the scene.", "there is the {} in the scene."),
+    *(f"this is {article} {{}} in the scene." for article in ("a", "the", "one")),
+)
+"""The 35 of APRIL-GAN (arXiv 2305.17382)."""
 
 
-def ensemble(backbone: Backbone, things: Sequence[str] = ("object",)) -> Tensor:
+@dataclass(frozen=True)
+class Wording:
+    """Sentences for a thing in two states: every state of it in every template.
+
+    Args:
+        normal, abnormal: states, such as ``flawless {}``.
+        templates: sentences about a thing in a state, such as ``a photo of the {}.``.
+
+    >>> Wording(("{}",), ("broken {}",), ("a photo of a {}.",)).sentences("cup")
+    (['a photo of a cup.'], ['a photo of a broken cup.'])
+    """
+
+    normal: tuple[str, ...] = NORMAL
+    abnormal: tuple[str, ...] = ABNORMAL
+    templates: tuple[str, ...] = TEMPLATES
+
+    def sentences(self, thing: str) -> tuple[list[str], list[str]]:
+        """Of the normal and of the abnormal thing."""
+        normal, abnormal = (
+            [template.format(state.format(thing)) for state in states for template in self.templates]
+            for states in (self.normal, self.abnormal)
+        )
+        return normal, abnormal
+
+
+def ensemble(backbone: Backbone, things: Sequence[str] = ("object",), wording: Wording = Wording()) -> Tensor:
     """The normal and the abnormal prompt embedding, [2, d], of unit length.
 
     Args:
         backbone: whose text tower reads them.
         things: what the sentences are about, averaged; ``object`` is what object-agnostic methods say.
+        wording: states and templates.
 
     >>> from headlens.backbone import load
     >>> ensemble(load("mini"), ["bottle cap"]).shape
     torch.Size([2, 128])
     """
     pair = []
-    for states in (NORMAL, ABNORMAL):
-        sentences = [t.format(state.format(thing)) for thing in things for state in states for t in TEMPLATES]
-        tokens = backbone.tokenizer(sentences)
+    for sentences in zip(*map(wording.sentences, things), strict=True):
+        tokens = backbone.tokenizer([sentence for of_thing in sentences for sentence in of_thing])
         pair.append(F.normalize(backbone.encode_text(tokens, normalize=True).mean(0), dim=-1))
     return stack(pair)
