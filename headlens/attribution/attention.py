@@ -37,7 +37,7 @@ from headlens.backbone.plan import STREAMS, VisionPlan
 from headlens.detectors.scoring import Margins
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
-from headlens.heads.direct import Part, source_maps, tap_parts
+from headlens.heads.direct import Part, Parts, pooled_parts, source_maps, tap_parts
 from headlens.heads.exactness import check_reached
 from headlens.heads.variants import Head, heads_of
 from headlens.maps import upsample
@@ -92,7 +92,7 @@ def _read(target: Target, forward: Forward) -> tuple[Tensor, dict[int, Tensor]]:
     taps = dict(zip(forward.margins.taps, margins[1:], strict=True))
     value = target.read(replace(forward, margins=Margins(margins[0], taps)))
     image, *patches = torch.autograd.grad(value.sum(), margins, allow_unused=True, materialize_grads=True)
-    of_cls, of_patches = forward.reading.pooling.held(forward.features.cls, forward.features.taps, forward.margins.taps)
+    of_cls, of_patches = forward.reading.weights(forward.features, forward.margins.taps)
     read = dict(zip(taps, patches, strict=True))
     read |= {tap: read[tap] + image * weight.detach() for tap, weight in of_patches.items()}
     return (image * of_cls.detach())[0], {tap: weight[0] for tap, weight in read.items()}
@@ -184,22 +184,21 @@ def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str]
     chosen = _chosen(target, heads)
     clean = clean_forward(target.detector, images, reading=target.reading(images))
     if name == "map_margin":
-        maps = [_drawn(clean, chosen, tap) / len(clean.plan.taps) for tap in clean.plan.taps]
+        taps = clean.plan.taps
+        maps = [_drawn(clean, chosen, tap, tap_parts(clean, tap)) / len(taps) for tap in taps]
         total = torch.stack(maps).sum(0) * target.share(clean.size)
     else:
-        features = clean.features
-        _, weights = clean.reading.pooling.held(features.cls, features.taps, clean.margins.taps)
-        maps = [weight * _drawn(clean, chosen, tap) for tap, weight in weights.items()]
+        maps = [_drawn(clean, chosen, tap, parts) for tap, parts in pooled_parts(clean).items()]
         for (stream, layer), numbers in chosen.items():
-            if stream == "global":
+            if stream == "global" and clean.reading.pooling.reads_cls:
                 maps.append(source_maps(clean, layer)[:, numbers, clean.patches].sum(1))
         total = torch.stack(maps).sum(0)
     return enlarged(total.unflatten(1, clean.grid), images)
 
 
-def _drawn(clean: CleanRun, chosen: dict[tuple[str, int], list[int]], tap: int) -> Tensor:
-    """What the heads draw together into a tap's map of margins, [B, N]."""
-    parts, writers = tap_parts(clean, tap).terms, clean.plan.writers(tap)
+def _drawn(clean: CleanRun, chosen: dict[tuple[str, int], list[int]], tap: int, of: Parts) -> Tensor:
+    """What the heads draw together at the patches of a tap, whose parts are given, [B, N]."""
+    parts, writers = of.terms, clean.plan.writers(tap)
     total = torch.zeros_like(clean.margins.taps[tap])
     for (stream, layer), numbers in chosen.items():
         if layer in writers.get(stream, ()):

@@ -30,6 +30,7 @@ from headlens.detectors.detector import Detector, detector_of
 from headlens.detectors.reading import Features, Reading
 from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Margins
+from headlens.detectors.text import Contrast
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.exactness import check_unadapted, check_unhooked
 from headlens.heads.variants import Head, heads_of
@@ -156,25 +157,31 @@ class HeadTarget(Target):
     def read(self, forward: Forward) -> Tensor:
         """The direct effect in every image, [B]."""
         reading = forward.reading
-        check_unadapted(reading.plan, self.name)
+        check_unadapted(reading.plan, self.head)
         with full_precision(forward.margins.image.device):
             if self.head.stream == "local":
-                drawn = torch.stack([self._drawn(forward, tap) for tap in reading.plan.taps]).mean(0)
+                taps, text = reading.plan.taps, reading.text
+                drawn = torch.stack([self._drawn(forward, tap, reading.taps[tap], text) for tap in taps]).mean(0)
                 return drawn @ self.share(forward.size)
-            of_cls, of_patches = reading.pooling.held(forward.features.cls, forward.features.taps, forward.margins.taps)
-            effect = of_cls * self._part(forward, reading.image, forward.out.cls[:, None], 0)[:, 0]
-            return sum(((weight * self._drawn(forward, tap)).sum(1) for tap, weight in of_patches.items()), effect)
+            text = reading.image_contrast
+            of_cls, of_patches = reading.weights(forward.features, forward.margins.taps)
+            effect = torch.zeros_like(of_cls)
+            if reading.pooling.reads_cls:
+                effect = of_cls * self._part(forward, reading.image, text, forward.out.cls[:, None], 0)[:, 0]
+            for tap, weight in of_patches.items():
+                effect = effect + (weight * self._drawn(forward, tap, reading.patches_of_image(tap), text)).sum(1)
+            return effect
 
-    def _drawn(self, forward: Forward, tap: int) -> Tensor:
-        """The head's part of the margins at a tap, [B, N]; 0 where nothing of it is read."""
+    def _drawn(self, forward: Forward, tap: int, readout: Readout, text: Contrast) -> Tensor:
+        """The head's part of the margins of patches at a tap, [B, N]; 0 where nothing of it is read."""
         if self.head.layer not in forward.reading.plan.writers(tap).get(self.head.stream, ()):
             return torch.zeros_like(forward.margins.taps[tap])
-        return self._part(forward, forward.reading.taps[tap], forward.out.tapped[tap], 1)
+        return self._part(forward, readout, text, forward.out.tapped[tap], 1)
 
-    def _part(self, forward: Forward, readout: Readout, tokens: Tensor, first: int) -> Tensor:
+    def _part(self, forward: Forward, readout: Readout, text: Contrast, tokens: Tensor, first: int) -> Tensor:
         """The head's part of the margins of raw ``tokens`` [B, n, D], which stand from ``first`` on: [B, n]."""
         assert forward.written is not None
-        covector, _ = readout.held(tokens, forward.reading.text.held(forward.features.cls))
+        covector, _ = readout.held(tokens, text.held(forward.features.cls))
         w_o = self.detector.backbone.vision.blocks[self.head.layer].attn.W_O[self.head.head]
         written = forward.written[:, first : first + tokens.shape[1], None]  # (B, n, 1, d)
         return covector.of_heads(written, w_o[None])[..., 0]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headlens.detectors.methods.registry import build as build
     from headlens.detectors.methods.registry import preset as preset
     from headlens.detectors.pooling import CLSToken as CLSToken
+    from headlens.detectors.pooling import PatchMean as PatchMean
     from headlens.detectors.pooling import Pooling as Pooling
     from headlens.detectors.pooling import ScorePooled as ScorePooled
     from headlens.detectors.reading import Reading as Reading
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from headlens.detectors.stages import Schedule as Schedule
     from headlens.detectors.stages import Stage as Stage
     from headlens.detectors.stages import TrainingConfig as TrainingConfig
+    from headlens.detectors.text import AbnormalAlone as AbnormalAlone
     from headlens.detectors.text import Contrast as Contrast
     from headlens.detectors.text import Pair as Pair
 

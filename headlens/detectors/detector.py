@@ -110,6 +110,10 @@ class Detector(nn.Module, ABC):
         """How it is trained."""
         return ()
 
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids of sentences [P, n] to unit embeddings [P, d_e], in the space that image tokens are read into."""
+        return self.backbone.encode_text(tokens, normalize=True)
+
     def head_weights(self) -> dict[str, Tensor]:
         """Learned head weights {stream: [layers, heads]}; empty where none are learned."""
         return {}

@@ -1,10 +1,10 @@
-"""Which tokens make the image feature: CLS, or CLS and the patches that look anomalous."""
+"""Which tokens make the image feature: CLS, or CLS and the patches that look anomalous, or the patches alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,16 @@ class Pooling(Protocol):
     """Embeddings of CLS and of tapped patches to the feature that the image margin is read from."""
 
     @property
+    def reads_cls(self) -> bool:
+        """Whether CLS has a part in the feature."""
+
+    @property
     def reads_patches(self) -> bool:
-        """Whether patches have a part in the feature."""
+        """Whether patches have."""
+
+    @property
+    def image_taps(self) -> tuple[int, ...]:
+        """Taps whose patches it reads by the read-out of the image, not by that of the tap."""
 
     def __call__(self, cls: Tensor, taps: Taps, margins: Taps) -> Tensor:
         """The image feature [R, d_e], of any length.
@@ -30,7 +38,7 @@ class Pooling(Protocol):
         """
 
     def held(self, cls: Tensor, taps: Taps, margins: Taps) -> tuple[Tensor, dict[int, Tensor]]:
-        """Weights ``w`` with ``feature / |feature| = w_cls cls / |cls| + Σ w_tap,n e_tap,n / |e_tap,n|``.
+        """Weights ``w`` with ``feature = w_cls cls / |cls| + Σ w_tap,n e_tap,n / |e_tap,n|``.
 
         Returns:
             Of CLS [R], and of the patches ``{tap: [R, N]}``, for the embeddings as they are.
@@ -41,15 +49,17 @@ class Pooling(Protocol):
 class CLSToken:
     """CLS alone."""
 
-    reads_patches: bool = False
+    reads_cls: ClassVar[bool] = True
+    reads_patches: ClassVar[bool] = False
+    image_taps: ClassVar[tuple[int, ...]] = ()
 
     def __call__(self, cls: Tensor, taps: Taps, margins: Taps) -> Tensor:
         """CLS as it is, [R, d_e]."""
         return cls
 
     def held(self, cls: Tensor, taps: Taps, margins: Taps) -> tuple[Tensor, dict[int, Tensor]]:
-        """One for CLS, and no patch."""
-        return cls.new_ones(len(cls)), {}
+        """The length of CLS, and no patch."""
+        return cls.norm(dim=-1), {}
 
 
 @dataclass(frozen=True)
@@ -62,19 +72,47 @@ class ScorePooled:
         share: of the patches; 0 is CLS.
     """
 
+    reads_cls: ClassVar[bool] = True
+    reads_patches: ClassVar[bool] = True
+    image_taps: ClassVar[tuple[int, ...]] = ()
     share: float
-    reads_patches: bool = True
 
     def __call__(self, cls: Tensor, taps: Taps, margins: Taps) -> Tensor:
         """The image feature, [R, d_e]."""
         return (1 - self.share) * F.normalize(cls, dim=-1) + self.share * F.normalize(_anomalous(taps, margins), dim=-1)
 
     def held(self, cls: Tensor, taps: Taps, margins: Taps) -> tuple[Tensor, dict[int, Tensor]]:
-        """Weights of CLS [R] and of the patches ``{tap: [R, N]}``, with the norms of the sums held, too."""
-        length = self(cls, taps, margins).norm(dim=-1)  # (R)
-        anomalous = _anomalous(taps, margins).norm(dim=-1)
-        patch = _weights(margins) * (self.share / (len(taps) * length * anomalous))[:, None]  # (R, N)
-        return (1 - self.share) / length, dict.fromkeys(taps, patch)
+        """Weights of CLS [R] and of the patches ``{tap: [R, N]}``, with the norm of their sum held, too."""
+        anomalous = _anomalous(taps, margins).norm(dim=-1)  # (R)
+        patch = _weights(margins) * (self.share / (len(taps) * anomalous))[:, None]  # (R, N)
+        return cls.new_full((len(cls),), 1 - self.share), dict.fromkeys(taps, patch)
+
+
+@dataclass(frozen=True)
+class PatchMean:
+    """AA-CLIP's (arXiv 2503.06661): the mean of unit patch embeddings of one tap, which is at most as long as they are.
+
+    Args:
+        tap: whose patches are read, by the read-out of the image.
+    """
+
+    reads_cls: ClassVar[bool] = False
+    reads_patches: ClassVar[bool] = True
+    tap: int
+
+    @property
+    def image_taps(self) -> tuple[int, ...]:
+        """That tap."""
+        return (self.tap,)
+
+    def __call__(self, cls: Tensor, taps: Taps, margins: Taps) -> Tensor:
+        """The image feature, [R, d_e], of length 0 to 1."""
+        return F.normalize(taps[self.tap], dim=-1).mean(1)
+
+    def held(self, cls: Tensor, taps: Taps, margins: Taps) -> tuple[Tensor, dict[int, Tensor]]:
+        """Nothing of CLS, and as much of every patch."""
+        count = taps[self.tap].shape[1]
+        return cls.new_zeros(len(cls)), {self.tap: cls.new_full((len(cls), count), 1 / count)}
 
 
 def _weights(margins: Taps) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +16,15 @@ TEMPERATURE = 0.07
 class Contrast(Protocol):
     """What an embedding is compared with; constant once it is made."""
 
+    @property
+    def unit(self) -> bool:
+        """Whether embeddings are compared at unit length; if not, their length counts."""
+
     def margin(self, embeddings: Tensor) -> Tensor:
         """Abnormal minus normal logit, before softmax: [R, d_e] or [R, N, d_e], of any length, to [R] or [R, N]."""
 
     def held(self, like: Tensor) -> Tensor:
-        """``u`` with ``margin(e) = <e / |e|, u>``, [1 or R, d_e], in the precision of ``like``."""
+        """``u`` with ``margin(e) = <e / |e|, u>``, or ``<e, u>`` where length counts: [1 or R, d_e], as ``like`` is."""
 
     def rows(self, variants: int) -> Contrast:
         """The same for so many variants of every image, variant by variant."""
@@ -38,6 +42,7 @@ class Pair:
     tensor([1.])
     """
 
+    unit: ClassVar[bool] = True
     text: Tensor
     temperature: float = TEMPERATURE
 
@@ -56,3 +61,32 @@ class Pair:
     def rows(self, variants: int) -> Pair:
         """The same, each image's prompts again for each variant."""
         return self if self.text.ndim == 2 else replace(self, text=self.text.repeat(variants, 1, 1))
+
+
+@dataclass(frozen=True)
+class AbnormalAlone:
+    """The abnormal prompt alone, and a dot product: an embedding's length counts (AA-CLIP, arXiv 2503.06661).
+
+    Args:
+        text: [d_e], the same for every image, or [B, d_e]; of unit length.
+
+    >>> AbnormalAlone(torch.tensor([0.0, 1.0])).margin(torch.tensor([[3.0, 0.5]]))
+    tensor([0.5000])
+    """
+
+    unit: ClassVar[bool] = False
+    text: Tensor
+
+    def margin(self, embeddings: Tensor) -> Tensor:
+        """The product with the prompt: [R] or [R, N]."""
+        with full_precision(embeddings.device):
+            u = self.held(embeddings).expand(len(embeddings), -1)
+            return torch.einsum("b...d,bd->b...", embeddings, u)
+
+    def held(self, like: Tensor) -> Tensor:
+        """The prompt, [1 or B, d_e]."""
+        return (self.text if self.text.ndim == 2 else self.text[None]).to(like)
+
+    def rows(self, variants: int) -> AbnormalAlone:
+        """The same, each image's prompt again for each variant."""
+        return self if self.text.ndim == 1 else replace(self, text=self.text.repeat(variants, 1))

@@ -8,7 +8,7 @@ written into the residual stream; no part is left out and none is counted twice:
     at each block       heads <z W_O, r>, bias <b_O, r>, MLP <its output, r>
     at the bottom       <embedding, r>; or <stream, r> below an adapter that has no pull
 
-The local stream begins as the global one, so the walk goes on there. The image margin is that of CLS, and of patches
+The local stream begins as the global one, so the walk goes on there. The image margin is that of CLS, and of patches,
 where the pooling reads them, each times its weight, which is held, too. A part is a *direct* effect: what would really
 happen without the head is asked of ``headlens.heads.ablation``.
 """
@@ -25,9 +25,10 @@ from torch import Tensor
 
 from headlens.detectors.detector import Detector
 from headlens.detectors.readout import Covector, Readout
+from headlens.detectors.text import Contrast
 from headlens.errors import IdentityError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
-from headlens.heads.exactness import check_reached, check_tap
+from headlens.heads.exactness import check_reached, check_reads_cls, check_tap
 from headlens.precision import full_precision, rounding_unit, wide
 
 KINDS = ("head", "mlp", "bias", "adapter", "embedding", "below", "readout")
@@ -100,10 +101,16 @@ class _Read(NamedTuple):
 def image_parts(clean: CleanRun) -> Parts:
     """The image margins of B images, part by part; of both streams where the pooling reads patches."""
     terms: dict[Part, Tensor] = {}
-    for read in _image(clean):
+    for read in _image(clean).values():
         for part, value in _terms(clean, read).items():
             terms[part] = terms.get(part, 0) + value.sum(1)
     return Parts(_in_order(terms))
+
+
+@torch.no_grad()
+def pooled_parts(clean: CleanRun) -> dict[int, Parts]:
+    """What every patch has of the image margin, part by part, ``{tap: parts [B, N]}``; empty where none is read."""
+    return {tap: Parts(_in_order(_terms(clean, read))) for tap, read in _image(clean).items() if tap is not None}
 
 
 @torch.no_grad()
@@ -114,27 +121,31 @@ def tap_parts(clean: CleanRun, tap: int) -> Parts:
         ShapeError: a tap that the detector does not read.
     """
     check_tap(clean.plan, tap)
-    return Parts(_in_order(_terms(clean, _patches(clean, tap))))
+    return Parts(_in_order(_terms(clean, _patches(clean, tap, clean.reading.taps[tap], clean.reading.text))))
 
 
-def _image(clean: CleanRun) -> list[_Read]:
-    """What the image margin reads: CLS, then patches of each tap where the pooling has weights for them."""
-    reading = clean.reading
-    cls = _read(clean, slice(0, 1), clean.x[-1][:, :1], reading.image, {"global": range(len(clean.mid))})
+def _image(clean: CleanRun) -> dict[int | None, _Read]:
+    """What the image margin reads: CLS (None), and patches of each tap, where the pooling has weights for them."""
+    reading, text = clean.reading, clean.reading.image_contrast
+    reads: dict[int | None, _Read] = {}
+    if reading.pooling.reads_cls:
+        every = {"global": range(len(clean.mid))}
+        reads[None] = _read(slice(0, 1), clean.x[-1][:, :1], reading.image, text, every)
     if not reading.pooling.reads_patches:
-        return [cls]
-    features = clean.features
-    weight, weights = reading.pooling.held(features.cls, features.taps, clean.margins.taps)
-    return [cls.times(weight[:, None]), *(_patches(clean, tap).times(each) for tap, each in weights.items())]
+        return reads
+    of_cls, of_patches = reading.weights(clean.features, clean.margins.taps)
+    for tap in of_patches:
+        reads[tap] = _patches(clean, tap, reading.patches_of_image(tap), text)
+    return {tap: read.times(of_cls[:, None] if tap is None else of_patches[tap]) for tap, read in reads.items()}
 
 
-def _patches(clean: CleanRun, tap: int) -> _Read:
-    return _read(clean, clean.patches, clean.tapped(tap), clean.reading.taps[tap], clean.plan.writers(tap))
+def _patches(clean: CleanRun, tap: int, readout: Readout, text: Contrast) -> _Read:
+    return _read(clean.patches, clean.tapped(tap), readout, text, clean.plan.writers(tap))
 
 
-def _read(clean: CleanRun, tokens: slice, raw: Tensor, readout: Readout, writers: Mapping[str, range]) -> _Read:
+def _read(tokens: slice, raw: Tensor, readout: Readout, text: Contrast, writers: Mapping[str, range]) -> _Read:
     with full_precision(raw.device):
-        return _Read(tokens, *readout.held(raw, clean.reading.text.held(wide(raw))), writers)
+        return _Read(tokens, *readout.held(raw, text.held(wide(raw))), writers)
 
 
 def _walk(clean: CleanRun, read: _Read) -> tuple[dict[tuple[str, int], Covector], dict[Part, Tensor]]:
@@ -255,13 +266,14 @@ def source_maps(clean: CleanRun, layer: int) -> Tensor:
 
     Raises:
         ShapeError: a layer that does not exist.
-        ConfigError: one below an adapter that has no pull.
+        ConfigError: one below an adapter that has no pull; an image feature without CLS.
     """
+    check_reads_cls(clean.reading)
     blocks, attention = clean.tower.blocks, clean.plan.attention("global", layer) or ("qk",)
     if layer not in range(len(blocks)):
         raise ShapeError(f"layer {layer} does not exist; layers are 0..{len(blocks) - 1}")
     block = blocks[layer]
-    read = _image(clean)[0]
+    read = _image(clean)[None]
     with full_precision(read.rest.device):
         reached, _ = _walk(clean, read)
         check_reached(reached, "global", layer)

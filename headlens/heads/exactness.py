@@ -72,6 +72,15 @@ def check_local(plan: VisionPlan) -> None:
         raise ConfigError("this detector has no local stream: its taps read the global one; take its global heads")
 
 
+def check_reads_cls(reading: Reading) -> None:
+    """Raises ConfigError where CLS has no part in the image feature."""
+    if not reading.pooling.reads_cls:
+        raise ConfigError(
+            "CLS has no part in this detector's image feature, which is made of patches: where CLS attends to does not "
+            "reach the image margin; map_parts has what heads draw at patches"
+        )
+
+
 def check_reached(reached: Container[tuple[str, int]], stream: str, layer: int) -> None:
     """Raises ConfigError for a layer below an adapter that has no ``pull``."""
     if (stream, layer) not in reached:
@@ -95,9 +104,9 @@ def check_straight(plan: VisionPlan, heads: Iterable[tuple[str, int, int]], what
             )
 
 
-def check_unadapted(plan: VisionPlan, head: str) -> None:
-    """Raises ConfigError for a head as a target of attribution where adapters change what it writes."""
-    if any(plan.adapters.values()):
+def check_unadapted(plan: VisionPlan, head: tuple[str, int, int]) -> None:
+    """Raises ConfigError for a head as a target of attribution below an adapter, which changes what it writes."""
+    if any(block >= head[1] for adapters in plan.adapters.values() for block in adapters):
         raise ConfigError(
             f"{head} as a target is read where the head writes, and an adapter changes that before the margin is read: "
             "attribute a score; contributions has the head's direct effect itself, and ablate its total effect"

@@ -6,7 +6,8 @@ at what they are, a head adds ``c = r W`` to the unit embedding:
     r = z / (σ |e|)        its own d channels, weighted, at the token that is read
     W = W_O^h Ĝ            [d, d_e]; see headlens.detectors.readout
 
-One row is an image's CLS for a global head, and every patch of it at the last tap for a local head. Of the rows only
+One row is an image's CLS for a global head, and every patch of it at the last tap for a local head, and for a global
+one where the image feature is made of patches alone. Of the rows only
 second moments are kept, d x d for each head (``headlens.heads.span``): memory does not depend on how many there are.
 """
 
@@ -140,7 +141,7 @@ def name_heads(
             f"{detector.backbone.provenance.name} knows the words of {len(known)} of {len(known) + len(left_out)} "
             f"phrases, such as not {left_out[0]!r}; at least 2 are needed: it has only learnt its captions' words"
         )
-    texts = directions(detector.backbone, known)
+    texts = directions(detector.backbone, known, detector.encode_text)
     total = Moments()
     options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "out": out, "progress": progress}
     options["take"] = lambda part: total.add(Moments(*(torch.from_numpy(part.arrays[name][0]) for name in _MOMENTS)))
@@ -153,7 +154,7 @@ def name_heads(
     mixtures = [unit(random.standard_normal((len(texts), len(texts))) @ texts) for _ in range(_DRAWS)]
     for head, mean, covariance in zip(heads, total.mean.numpy(), total.covariance.numpy(), strict=True):
         w_o = detector.backbone.vision.blocks[head.layer].attn.W_O[head.head].cpu().double()
-        into = (w_o @ _readout(reading, head.stream).folded.matrix.detach().cpu().double()).numpy()  # W
+        into = (w_o @ _read_at(reading, head.stream)[0].folded.matrix.detach().cpu().double()).numpy()  # W
         space = row_space(covariance[:-1, :-1], into)
         rows = _named(mean, covariance, into, space, texts, phrases)
         every.append(rows.assign(**head._asdict(), **_by_chance(rows, space, mixtures)))
@@ -171,7 +172,7 @@ def _moments(detector: Detector, part: Batch, images: Tensor, heads: Sequence[He
         read = {s: (_scale(clean, s), _labels(part, clean, s)) for s in {head.stream for head in heads}}
         for (stream, layer), group in groupby(sorted(heads), key=itemgetter(0, 1)):
             chosen, (scale, labels) = list(group), read[stream]
-            tokens = slice(0, 1) if stream == "global" else clean.patches
+            tokens = clean.patches if _read_at(clean.reading, stream)[1] else slice(0, 1)
             rows = (wide(clean.wrote(stream, layer)[:, tokens]) * scale[..., None, None]).flatten(0, 1)  # (rows, H, d)
             rows = rows[:, [head.head for head in chosen]]
             column = labels.to(rows)[:, None, None].expand(-1, len(chosen), 1)
@@ -185,18 +186,21 @@ def _moments(detector: Detector, part: Batch, images: Tensor, heads: Sequence[He
 
 def _scale(clean: CleanRun, stream: str) -> Tensor:
     """What multiplies a head's output where it is read, 1 / (σ |e|): CLS [B, 1], or patches at the last tap [B, N]."""
-    tokens = clean.x[-1][:, :1] if stream == "global" else clean.tapped(max(clean.plan.taps))
-    covector, _ = _readout(clean.reading, stream).held(tokens, clean.reading.text.held(wide(tokens)))
+    readout, at_patches = _read_at(clean.reading, stream)
+    tokens = clean.tapped(max(clean.plan.taps)) if at_patches else clean.x[-1][:, :1]
+    covector, _ = readout.held(tokens, clean.reading.text.held(wide(tokens)))
     return covector.scale
 
 
-def _readout(reading: Reading, stream: str) -> Readout:
-    return reading.image if stream == "global" else reading.taps[max(reading.plan.taps)]
+def _read_at(reading: Reading, stream: str) -> tuple[Readout, bool]:
+    """How heads of a stream are read, and whether at the patches of the last tap; otherwise at CLS."""
+    at_patches = stream == "local" or not reading.pooling.reads_cls
+    return (reading.taps[max(reading.plan.taps)] if at_patches else reading.image), at_patches
 
 
 def _labels(part: Batch, clean: CleanRun, stream: str) -> Tensor:
     """Of the same rows: 1 for anomalous images, or the anomalous share of a patch; NaN where not known. [rows]."""
-    if stream == "global":
+    if not _read_at(clean.reading, stream)[1]:
         return torch.where(part.labels >= 0, part.labels.double(), torch.nan)
     rows, columns = clean.grid
     if part.masks is None:

@@ -6,12 +6,13 @@ A phrase is a noun phrase that fits into ``headlens.detectors.parts.ensemble.TEM
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from headlens.backbone import Backbone, embedded
 from headlens.detectors.parts.ensemble import TEMPLATES
@@ -102,15 +103,18 @@ def learnt(backbone: Backbone, phrases: Iterable[str]) -> tuple[list[str], list[
 
 
 @torch.no_grad()
-def directions(backbone: Backbone, phrases: list[str]) -> np.ndarray:
+def directions(backbone: Backbone, phrases: list[str], encode: Callable[[Tensor], Tensor] | None = None) -> np.ndarray:
     """Unit directions of P phrases, their mean embeddings in ``TEMPLATES`` minus the mean of all, [P, d_e] float64.
+
+    ``encode`` makes unit embeddings of token ids; the backbone does when None.
 
     >>> from headlens.backbone import load
     >>> directions(load("mini"), ["red object", "wood", "brain MRI"]).shape
     (3, 128)
     """
     tokens = backbone.tokenizer([template.format(phrase) for phrase in phrases for template in TEMPLATES])
-    sentences = backbone.encode_text(tokens.to(backbone.logit_scale.device), normalize=True)
+    encode = encode or partial(backbone.encode_text, normalize=True)
+    sentences = encode(tokens.to(backbone.logit_scale.device))
     means = sentences.cpu().double().unflatten(0, (len(phrases), -1)).mean(1)
     return unit((means - means.mean(0)).numpy())
 

@@ -257,20 +257,28 @@ class _Answers:
         # Where the image feature has patches in it, or the text is not known before the end, embeddings are kept.
         self.features = clean.features if follow or clean.reading.pooling.reads_patches else None
         self.embedded: dict[int, Tensor] = {}
+        self.pooled: dict[int, Tensor] = {}
 
     def read(self, tap: int, tokens: Tensor) -> None:
         """Takes the tapped stream [n B, T, D] of the first n variants; the others' is clean."""
         clean, first = self.clean, len(tokens)
         embedded = clean.reading.taps[tap](tokens) if first else None
         if self.features is not None:
-            self.embedded[tap] = self.features.taps[tap].repeat(self.variants, 1, 1)
-            if embedded is not None:
-                self.embedded[tap][:first] = embedded[:, clean.patches]
+            self.embedded[tap] = self._rows(self.features.taps[tap], embedded)
+            if tap in self.features.pooled:
+                self.pooled[tap] = self._rows(self.features.pooled[tap], clean.reading.image(tokens) if first else None)
             return
         self.taps[tap] = clean.margins.taps[tap].repeat(self.variants, 1)
         if embedded is not None:
             text = clean.reading.rows(first // len(clean)).text
             self.taps[tap][:first] = text.margin(embedded)[:, clean.patches]
+
+    def _rows(self, before: Tensor, embedded: Tensor | None) -> Tensor:
+        """Embeddings of the patches of all rows, of all tokens of the first; the others' are clean."""
+        rows = before.repeat(self.variants, 1, 1)
+        if embedded is not None:
+            rows[: len(embedded)] = embedded[:, self.clean.patches]
+        return rows
 
     def margins(self, cls: Tensor) -> Margins:
         """Of all V B rows; ``cls`` [n B, D], raw, is that of the first n variants, the others' is clean."""
@@ -279,7 +287,7 @@ class _Answers:
             image = clean.margins.image.repeat(self.variants)
             if first:
                 rows = clean.reading.rows(first // len(clean))
-                image[:first] = rows.text.margin(rows.image(cls))
+                image[:first] = rows.image_contrast.margin(rows.image(cls))
             return Margins(image, self.taps)
         embedding, reading = self.features.cls.repeat(self.variants, 1), clean.reading.rows(self.variants)
         embedding[:first] = reading.image(cls)
@@ -287,7 +295,7 @@ class _Answers:
             raw = clean.x[-1][:, 0].repeat(self.variants, 1)
             raw[:first] = cls
             reading = replace(reading, text=reading.follow(raw))
-        return reading.margins(Features(embedding, self.embedded))
+        return reading.margins(Features(embedding, self.embedded, self.pooled))
 
 
 @torch.no_grad()

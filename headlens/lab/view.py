@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from headlens import plots
 from headlens.data import DataSet, Preprocess
 from headlens.detectors.detector import Detector, detector_of
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
-from headlens.heads.direct import source_maps, tap_parts
+from headlens.heads.direct import Part, Parts, pooled_parts, source_maps, tap_parts
 from headlens.heads.variants import Head, heads_of, stream_layers
 from headlens.lab.gallery import Gallery
 from headlens.precision import wide
@@ -129,16 +130,17 @@ class HeadView:
         """What the head writes into the margin, in logits, [rows, columns]; direct effects, exact in sum.
 
         Of a global head: its part of the image margin, by the patches that CLS takes it from (what it takes from itself
-        is left out). Of a local head: its part of every patch's margin, the mean over taps. Arguments are those of
-        ``attention``.
+        is left out); where the image feature is made of patches alone, at these. Of a local head: its part of every
+        patch's margin, the mean over taps. Arguments are those of ``attention``.
         """
         head, clean = self._head(head), self._clean(domain, self._gallery.check(image))
-        if head.stream == "global":
+        if head.stream == "global" and clean.reading.pooling.reads_cls:
             values = source_maps(clean, head.layer)[0, head.head, clean.patches]
+        elif head.stream == "global":
+            values = _drawn(head, pooled_parts(clean))
         else:
-            above = [tap_parts(clean, tap) for tap in clean.plan.taps if tap >= head.layer]
-            each = [parts.heads["local"][0, :, parts.layers["local"].index(head.layer), head.head] for parts in above]
-            values = torch.stack(each).sum(0) / len(clean.plan.taps)
+            taps = clean.plan.taps
+            values = _drawn(head, {tap: tap_parts(clean, tap) for tap in taps}) / len(taps)
         return values.unflatten(0, self.grid).cpu().numpy()
 
     def weights(self, stream: str, layer: int) -> pd.DataFrame:
@@ -213,3 +215,10 @@ def _detectors(domain: str, runs: Runs) -> list[Detector]:
     if not several:
         raise ConfigError(f"{domain}: no run; give at least one")
     return [detector_of(given) for given in several]
+
+
+def _drawn(head: Head, of: Mapping[int, Parts]) -> Tensor:
+    """What a head has at the patches of one image, summed over taps, [N]."""
+    part = Part("head", head.stream, head.layer)
+    written = [parts.terms[part][0, :, head.head] for parts in of.values() if part in parts.terms]
+    return sum(written, torch.zeros_like(next(iter(of.values())).rest[0]))

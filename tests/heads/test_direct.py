@@ -213,7 +213,7 @@ def test_parts_under_adapters_are_what_is_left_of_them_behind_those(planned, ima
             close(effect, of_cls)
             continue
         features = clean.features
-        weight, weights = clean.reading.pooling.held(features.cls, features.taps, margins.taps)
+        weight, weights = clean.reading.weights(features, margins.taps)
         close(effect, weight * of_cls)  # of the global stream's patches those below block 1 are read alone
         first = read(risen("local", 1, head, 2)[:, patches], clean.y[1][:, patches])
         close(image_parts(clean).heads["local"][:, 0, head], (weights[3] * of_patches + weights[1] * first).sum(1))
@@ -286,7 +286,7 @@ def test_where_cls_is_pooled_with_patches_a_source_map_is_its_share(make, images
     clean = clean_forward(make(score_pooling=0.5), images)
     alone = clean_forward(make(), images)
     features = clean.features
-    weight, _ = clean.reading.pooling.held(features.cls, features.taps, clean.margins.taps)
+    weight, _ = clean.reading.weights(features, clean.margins.taps)
     for layer in range(4):
         close(source_maps(clean, layer), weight[:, None, None] * source_maps(alone, layer))
         if layer:  # patches read the global stream's first layer alone

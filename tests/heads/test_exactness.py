@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headlens.backbone import LocalStream, VisionPlan
+from headlens.detectors import PatchMean, Reading
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads import exactness
 from headlens.heads.variants import Head
@@ -23,7 +24,16 @@ REFUSALS = {
         ConfigError,
         r"a name for L2H1: the adapter after block 2.*name heads above block 2",
     ),
-    "check_unadapted": (lambda check: check(BESIDE, "L3H0"), ConfigError, "L3H0 as a target.*attribute a score"),
+    "check_unadapted": (
+        lambda check: check(BESIDE, Head("global", 3, 0)),
+        ConfigError,
+        "L3H0 as a target.*attribute a score",
+    ),
+    "check_reads_cls": (
+        lambda check: check(Reading(VisionPlan((3,)), None, {}, None, PatchMean(3))),
+        ConfigError,
+        "CLS has no part in this detector's image feature.*map_parts",
+    ),
 }
 
 
@@ -59,6 +69,7 @@ def test_no_refusal_is_without_a_test():
 
 def test_what_no_adapter_changes_is_not_refused():
     exactness.check_straight(BESIDE, [Head("local", 2, 0), Head("global", 3, 0)], "a name")
-    exactness.check_unadapted(VisionPlan((1, 3), LocalStream(1), adapters={"global": {}}), "L3H0")
+    exactness.check_unadapted(VisionPlan((1, 3), adapters={"global": {2: abs}}), Head("global", 3, 0))
+    exactness.check_reads_cls(Reading(BESIDE, None, {}, None))
     exactness.check_local(BESIDE)
     exactness.check_tap(BESIDE, 3)
