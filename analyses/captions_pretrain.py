@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from captions_scenes import NAMES, SceneBatch, Scenes
+from captions_scenes import NAMES, SHAPES, SHARP, SceneBatch, Scenes
 from captions_words import Scribe
 from mini_pretrain import LOCAL, Recipe, Task, contrastive_loss, main, normalised
 from mini_stream import sent
@@ -40,11 +40,14 @@ class Captioned(Recipe):
     named: float = 0.12  # share of sentences that name a state or a flaw
     flawed: float = 0.3  # share of images with a flaw, named or not
     rich: float = 0.35  # share of images with a second thing, and of those with marks
+    shapes: int = SHARP  # of marks: the first six have sharp edges, three more are soft and may be faint
     names: tuple[str, ...] = NAMES
 
 
 _ALIGNED = Captioned()
 _COMPARED = replace(_ALIGNED, names=tuple(name for name in NAMES if name not in VALIDATION))
+_MORE = replace(_ALIGNED, named=0.03, small_until=0.0, warmup=100)
+_MARKS = replace(_MORE, shapes=len(SHAPES))
 RECIPES = {
     "aligned": replace(_ALIGNED, named=0.03),  # chosen
     # The four that are compared, on fewer categories.
@@ -52,6 +55,11 @@ RECIPES = {
     "compared-rare": replace(_COMPARED, named=0.03),
     "compared-seldom": _COMPARED,
     "compared-often": replace(_COMPARED, named=0.4),
+    # A second cycle on the chosen one's weights (--init): full size, every severity.
+    "more": _MORE,
+    "more-marks": _MARKS,
+    "more-seldom": replace(_MARKS, named=0.2, flawed=0.5, rich=0.25),
+    "more-often": replace(_MARKS, named=0.5, flawed=0.5, rich=0.25),
 }
 
 
@@ -96,7 +104,7 @@ def losses(
 
 def scenes(recipe: Captioned, size: int, seed: int, device: torch.device) -> Scenes:
     """The recipe's images."""
-    options = {"flawed": recipe.flawed, "names": recipe.names, "rich": recipe.rich}
+    options = {"flawed": recipe.flawed, "names": recipe.names, "rich": recipe.rich, "shapes": recipe.shapes}
     return Scenes(size, recipe.pool, recipe.fresh, seed, device, **options)
 
 

@@ -24,7 +24,8 @@ THINGS = {name: CATEGORIES[name] for name in SEEN} | SCANS
 NAMES = tuple(THINGS)
 KINDS = tuple(dict.fromkeys(kind(category) for category in THINGS.values()))
 FLAWS = tuple(dict.fromkeys(f for category in THINGS.values() for f in category.flaws if f not in HELD_OUT))
-SHAPES = ("dot", "ring", "square", "triangle", "cross", "line")
+SHAPES = ("dot", "ring", "square", "triangle", "cross", "line", "spot", "streak", "cloud")
+SHARP = 6  # of the shapes; the others have soft edges, and may be faint
 TONES = ("black and white", "dark", "bright", "blurred")
 # What a caption may state of a image, one column each; -1 is "none", or "unknown".
 CATEGORY, KIND, COLOUR, STATE, FLAW, SECOND, SECOND_PLACE, MARK, MARK_COLOUR, MARK_PLACE, COUNT, NEAR, TONE = range(13)
@@ -90,11 +91,15 @@ def strokes(shapes: Tensor, counts: Tensor, at: Tensor, size: int) -> Tensor:
             *(torch.maximum(u.abs() * 0.866 + v * 0.5, -v) - 0.5, bars),
             torch.maximum(v.abs() - 0.14, u.abs() - 1.25),
         )
+        wave, turn = v + 0.3 * (2 * u + along).sin(), torch.atan2(v, u)
+        ragged = radius * (1 + 0.3 * (3 * turn + along).sin() + 0.2 * (5 * turn - along).sin())
+        forms += (radius - 0.7, torch.maximum(wave.abs() - 0.12, u.abs() - 1.25), ragged - 0.7)
         form = torch.full_like(radius, 9.0)
         for number, distance in enumerate(forms):
             form = torch.where(shapes[:, None, None] == number, distance, form)
         nearest = torch.minimum(nearest, torch.where(copy < counts[:, None, None], form * scale, 9.0))
-    return (0.5 - nearest * size / 2).clamp(0, 1)[:, None]
+    soft = torch.where(shapes[:, None, None] < SHARP, 2 / size, 0.6 * scale)  # width of an edge
+    return (0.5 - nearest / soft).clamp(0, 1)[:, None]
 
 
 def _plane(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -110,6 +115,7 @@ class Scenes(Pool):
         flawed: share of images with a flaw.
         names: categories, of ``NAMES``.
         rich: share of images with a second thing, and share of those with marks.
+        shapes: how many of ``SHAPES`` marks have.
     """
 
     def __init__(
@@ -123,10 +129,11 @@ class Scenes(Pool):
         flawed: float = 0.3,
         names: tuple[str, ...] = NAMES,
         rich: float = 0.35,
+        shapes: int = len(SHAPES),
     ) -> None:
         often = [name for name in names for _ in range(_OFTEN.get(name, 1))]
         super().__init__(size, pool, fresh, seed, device, 5, often)
-        self.flawed, self.rich = flawed, rich
+        self.flawed, self.rich, self.shapes = flawed, rich, shapes
 
     def refresh(self, ease: float = 0.0) -> None:
         """Replace the oldest images by some of one category, with flaws of one family of severity ``ease``..1."""
@@ -166,15 +173,15 @@ class Scenes(Pool):
         plan = {name: sent(tensor, self.device) for name, tensor in plan.items()}
         first, other, u = _first(n), plan["other"], plan["u"]
         cover = areas(plan["part"], plan["part_at"], self.size) * plan["has_part"][:, None, None, None]
-        mark = strokes(plan["shape"], plan["count"], plan["mark_at"], self.size) * (
-            0.75 + 0.25 * u[:, 4, None, None, None]
-        )
+        mark = strokes(plan["shape"], plan["count"], plan["mark_at"], self.size)
+        faintest = torch.where(plan["shape"] < SHARP, 0.75, 0.2)
+        opacity = (faintest + (1 - faintest) * u[:, 4])[:, None, None, None]
         images = self._seen(plan["pick"], plan["theta"], plan["order"])
         images = images + (images[other] - images) * cover
         u = u[:, :, None, None]
         gain = 0.8 + 0.4 * u[:, 5:6] + 0.1 * (u[:, 6:9] - 0.5)
         images = images * gain + 0.15 * (u[:, 9:10] - 0.5)
-        images = images + (plan["rgb"][:, :, None, None] - images) * mark
+        images = images + (plan["rgb"][:, :, None, None] - images) * mark * opacity
         images = _toned(images, plan["tone"][:, None, None, None])
         grain = torch.randn_like(images) * 0.03 * u[:, 10:11] * (u[:, 11:12] < 0.4)
         parts = [tensor[:first] for tensor in (plan["pick"], plan["theta"], other, cover, mark)]
@@ -235,9 +242,11 @@ class Scenes(Pool):
     def _mark(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Shape, count, colour and place of marks."""
         v = torch.rand(len(u), 7, generator=self._generator)
-        shape, colour = (v[:, 0] * len(SHAPES)).long(), (v[:, 1] * len(COLOURS)).long()
+        shape, colour = (v[:, 0] * self.shapes).long(), (v[:, 1] * len(COLOURS)).long()
         count = torch.where(v[:, 2] < 0.6, 1, torch.where(v[:, 2] < 0.8, 2, 3))
-        scale = (0.05 + 0.17 * v[:, 3].square()) / (0.5 + 0.5 * count) * torch.where(shape == 5, 1.8, 1.0)
+        scale = (
+            (0.05 + 0.17 * v[:, 3].square()) / (0.5 + 0.5 * count) * torch.where((shape == 5) | (shape == 7), 1.8, 1.0)
+        )
         at = torch.stack([1.7 * u[:, 23] - 0.85, 1.7 * v[:, 4] - 0.85, scale, 6.2832 * v[:, 5], 6.2832 * v[:, 6]], 1)
         return shape, count, colour, at
 

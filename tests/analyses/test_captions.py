@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from captions_detectors import METHODS, Mapped, compare, trained
 from captions_pretrain import RECIPES, SENTENCES, VALIDATION, Captioned, alignment, losses, scribe
-from captions_recipes import chosen, score, table
+from captions_recipes import chosen, chosen_second, recipe_of, score, table
 from captions_scans import SCANS
 from captions_scenes import (
     CATEGORY,
@@ -227,6 +228,27 @@ def test_the_rule():
         chosen(rows[2:])
     assert score(rows[0]) == pytest.approx((0.66 + 0.8 + 0.7) / 3)
     assert len(table(rows).splitlines()) == 5
+
+
+def test_the_rule_of_the_second_cycle():
+    rows = [row("rare", 0.03, 0.9), row("seldom", 0.25, 0.5), row("often", 0.6, 0.5)]
+    assert chosen_second(rows)["recipe"] == "rare"
+    rows[0]["images"], rows[2]["images"] = {"industrial": 0.6, "medical": 0.7}, {"industrial": 0.75, "medical": 0.7}
+    assert chosen_second(rows)["recipe"] == "often"  # .025 above the next
+    rows[2]["floor"] = {"industrial": 0.65, "medical": 0.71}
+    assert chosen_second(rows)["recipe"] == "seldom"
+    with pytest.raises(SystemExit, match="reach the floor"):
+        chosen_second(rows[2:])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_says_which_recipe_it_had(name):
+    assert recipe_of(json.loads(json.dumps({"recipe": asdict(replace(RECIPES[name], pool=9, fresh=9))}))) == name
+
+
+def test_a_run_of_another_recipe_is_refused():
+    with pytest.raises(SystemExit, match="no recipe"):
+        recipe_of({"recipe": asdict(RECIPES["aligned"]) | {"named": 0.07}})
 
 
 def test_detectors_learn_what_they_say(tokenizer):
