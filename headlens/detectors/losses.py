@@ -1,9 +1,11 @@
-"""What is minimised: AnomalyCLIP's objective (arXiv 2310.18961), one term for the image and three for each tap.
+"""What is minimised: of the image cross-entropy, of every tap's map focal and Dice losses.
 
 Maps are probabilities of the abnormal prompt, [B, H, W]; the normal one's is the rest, also after interpolation.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -41,26 +43,64 @@ def both_dice(abnormal: Tensor, mask: Tensor) -> Tensor:
     return 2 - ((2 * common + 1) / (ps + ts + 1) + (2 * normal_common + 1) / (normal_sums + 1)).mean()
 
 
-def objective(prediction: Prediction, answers: Answers) -> dict[str, Tensor]:
-    """The two terms, unweighted: ``image`` is cross-entropy, ``pixel`` the sum over taps of focal and two Dice losses.
+def abnormal_dice(abnormal: Tensor, mask: Tensor) -> Tensor:
+    """The Dice loss of the abnormal class alone, as in ``both_dice``.
 
-    Images without a label count for nothing in ``image``, those without a mask for nothing in ``pixel``. Where labels
-    and ``has_mask`` are on the CPU, no GPU is waited for to know what counts. Masks are where the prediction is.
+    >>> float(abnormal_dice(torch.ones(2, 4, 4), torch.ones(2, 4, 4, dtype=torch.bool)))
+    0.0
     """
-    labelled, masked = (answers.labels >= 0).cpu(), answers.has_mask.cpu()
-    margin = prediction.image_margin
-    zero = margin.sum() * 0
-    image = pixel = zero
-    if labelled.any():
-        labels = answers.labels.to(margin, non_blocking=True)
-        image = F.binary_cross_entropy_with_logits(_of(margin, labelled), _of(labels, labelled))
-    if masked.any():
-        masks = _of(answers.masks, masked)
-        for logits in prediction.tap_margins.values():
-            p = _of(logits, masked).sigmoid()[:, None]
-            p = F.interpolate(p, size=masks.shape[1:], mode="bilinear", align_corners=False)[:, 0]
-            pixel = pixel + focal(p, masks) + both_dice(p, masks)
-    return {"image": image, "pixel": pixel}
+    p, t = abnormal.flatten(1), mask.flatten(1).to(abnormal.dtype)
+    return 1 - ((2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)).mean()
+
+
+def image_loss(margin: Tensor, answers: Answers) -> Tensor:
+    """Cross-entropy of image margins [B]; images without a label count for nothing.
+
+    Where labels are on the CPU, no GPU is waited for to know which count.
+    """
+    labelled = (answers.labels >= 0).cpu()
+    if not labelled.any():
+        return margin.sum() * 0
+    labels = answers.labels.to(margin, non_blocking=True)
+    return F.binary_cross_entropy_with_logits(_of(margin, labelled), _of(labels, labelled))
+
+
+def pixel_loss(
+    taps: Mapping[int, Tensor],
+    answers: Answers,
+    *,
+    corners: bool = False,
+    dice: Callable[[Tensor, Tensor], Tensor] = both_dice,
+) -> Tensor:
+    """The sum over taps of focal and Dice losses; images without a mask count for nothing.
+
+    Where ``has_mask`` is on the CPU, no GPU is waited for to know which count.
+
+    Args:
+        taps: margins of the patches, ``{tap: [B, rows, columns]}``.
+        answers: masks are where the margins are.
+        corners: margins are enlarged, with corners aligned, and are then probabilities (APRIL-GAN, AA-CLIP);
+            else probabilities are enlarged, and corners are not (AnomalyCLIP).
+        dice: ``both_dice``, or ``abnormal_dice``.
+    """
+    masked = answers.has_mask.cpu()
+    total = torch.stack([margins.sum() for margins in taps.values()]).sum() * 0
+    if not masked.any():
+        return total
+    masks = _of(answers.masks, masked)
+    for margins in taps.values():
+        p = _of(margins, masked)[:, None]
+        p = p if corners else p.sigmoid()
+        p = F.interpolate(p, size=masks.shape[1:], mode="bilinear", align_corners=corners)[:, 0]
+        p = p.sigmoid() if corners else p
+        total = total + focal(p, masks) + dice(p, masks)
+    return total
+
+
+def objective(prediction: Prediction, answers: Answers) -> dict[str, Tensor]:
+    """AnomalyCLIP's two terms (arXiv 2310.18961), unweighted: ``image`` and ``pixel``."""
+    image, taps = prediction.image_margin, prediction.tap_margins
+    return {"image": image_loss(image, answers), "pixel": pixel_loss(taps, answers)}
 
 
 def _of(values: Tensor, which: Tensor) -> Tensor:

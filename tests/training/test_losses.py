@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from headlens.detectors.losses import both_dice, focal, objective
+from headlens.detectors.losses import abnormal_dice, both_dice, focal, image_loss, objective, pixel_loss
 from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import Answers
 
@@ -33,12 +34,25 @@ def test_dice_is_a_mean_over_images():
         common, both = float((probability * truth).sum()), float(probability.sum() + truth.sum())
         each.append(1 - (2 * common + 1) / (both + 1))
     assert float(both_dice(p, mask)) == pytest.approx(sum(each) / 3)
+    assert float(abnormal_dice(p, mask)) == pytest.approx(sum(each[:3]) / 3)
     assert float(both_dice(mask.double(), mask)) == pytest.approx(0)
 
 
 def prediction(margins: torch.Tensor, taps: torch.Tensor) -> Prediction:
     none = torch.zeros(len(margins))
     return Prediction(none, none, none, margins, {5: taps, 11: -taps})
+
+
+def test_margins_are_enlarged_before_they_are_probabilities_where_corners_are_aligned():
+    taps, masks = {5: 9 * maps(2, 3, 4) - 4, 11: 9 * maps(2, 3, 4, seed=3) - 4}, maps(2, 12, 9, seed=1) > 0.6
+    answers = Answers(torch.tensor([0, 1]), masks, torch.ones(2, dtype=torch.bool))
+    expected = 0.0
+    for margins in taps.values():
+        both = F.interpolate(torch.stack([0 * margins, margins], 1), (12, 9), mode="bilinear", align_corners=True)
+        p = both.softmax(1)[:, 1]
+        expected += float(focal(p, masks) + abnormal_dice(p, masks))
+    assert float(pixel_loss(taps, answers, corners=True, dice=abnormal_dice)) == pytest.approx(expected, rel=1e-12)
+    assert float(pixel_loss(taps, answers, dice=abnormal_dice)) != pytest.approx(expected, rel=1e-3)
 
 
 def test_unknown_labels_and_masks_count_for_nothing():
@@ -53,6 +67,10 @@ def test_unknown_labels_and_masks_count_for_nothing():
     none = Answers(torch.full((4,), -1), masks, torch.zeros(4, dtype=torch.bool))
     nothing = objective(prediction(margins, taps), none)
     assert float(nothing["image"]) == float(nothing["pixel"]) == 0
+    taps.requires_grad_()
+    pixel_loss({5: taps}, none).backward()
+    assert taps.grad is not None and not taps.grad.any(), "several processes wait for every gradient"
+    assert float(image_loss(margins, Answers(labels, masks, known))) == pytest.approx(float(some["image"]))
 
 
 def test_terms_fall_towards_the_truth():
