@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -205,7 +205,12 @@ class Loader:
         to processes that do not read each other's; a batch with nothing in it is left out.
         """
         count = len(self.dataset)
-        pieces = {number: range(number * self.batch, min((number + 1) * self.batch, count)) for number in numbers}
+        return self.pieces(
+            {number: range(number * self.batch, min((number + 1) * self.batch, count)) for number in numbers}
+        )
+
+    def pieces(self, pieces: Mapping[int, Sequence[int]]) -> Generator[tuple[int, Batch], None, None]:
+        """For each number in ``pieces`` a batch of these images, of any length, as ``numbered`` gives them."""
         with closing(self._ahead([i for piece in pieces.values() for i in piece])) as results:
             for number, piece in pieces.items():
                 if rows := self._usable(islice(results, len(piece))):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from headlens.detectors.scoring import Prediction as Prediction
     from headlens.detectors.scoring import Scorer as Scorer
     from headlens.detectors.scoring import Scoring as Scoring
+    from headlens.detectors.stages import Augment as Augment
     from headlens.detectors.stages import Schedule as Schedule
     from headlens.detectors.stages import Stage as Stage
     from headlens.detectors.stages import TrainingConfig as TrainingConfig

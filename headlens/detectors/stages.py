@@ -91,6 +91,60 @@ class Schedule(Settings):
 
 
 @dataclass(frozen=True)
+class Augment(Settings):
+    """What is done to images and their masks in training, each with a probability: none of it unless one is given.
+
+    It happens in the order of the fields, and follows from the seed, the epoch and the image's number in the set.
+
+    Args:
+        mosaic: probability that four images of the same category stand in place of one, each a quarter: of a random
+            kind of anomaly or of none, as APRIL-GAN (arXiv 2305.17382) draws them. Anomalous where one of them is.
+        colour: probability of each: brightness, contrast and saturation are changed, in this order.
+        strength: their factors are between 1 - ``strength`` and 1 + ``strength``.
+        rotation: probability that it is turned.
+        degrees: at most so far, either way.
+        translation: probability that it is moved.
+        share: at most so much of a side, either way.
+        flip: probability of each: left and right are exchanged, top and bottom are.
+
+    Pixels are the nearest ones, those from outside have the mean colour, and are not anomalous. The other defaults are
+    AA-CLIP's (arXiv 2503.06661).
+
+    Raises:
+        ConfigError: a probability or a share that is not within 0 and 1, or more than 180 degrees.
+
+    >>> Augment(mosaic=0.2).on, Augment(degrees=90).on
+    (True, False)
+    """
+
+    mosaic: float = 0.0
+    colour: float = 0.0
+    strength: float = 0.5
+    rotation: float = 0.0
+    degrees: float = 30.0
+    translation: float = 0.0
+    share: float = 0.15
+    flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in self.table().items():
+            most = 180 if name == "degrees" else 1
+            if not 0 <= value <= most:
+                raise ConfigError(f"{name} is {value!r}; it is from 0 to {most}")
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels may change their places."""
+        return max(self.rotation, self.translation, self.flip) > 0
+
+    @property
+    def on(self) -> bool:
+        """Whether anything may happen."""
+        return self.moves or max(self.mosaic, self.colour) > 0
+
+
+@dataclass(frozen=True)
 class Answers:
     """What a training set says of ``B`` images.
 
@@ -111,6 +165,9 @@ class Stage:
 
     Parameters of the detector that are in none of its groups get no gradient.
 
+    Raises:
+        ConfigError: both ``keep`` and ``augment``.
+
     Args:
         groups: parameter groups for the optimiser, ``{"params": [...], "lr": ...}``; ``weight_decay`` and ``betas`` may
             be in them, too, which are 0 (0.01 of ``adamw``) and those of the training's settings else.
@@ -124,6 +181,7 @@ class Stage:
         optimiser: which.
         epochs, batch: as the training's settings say when None.
         schedule: how the groups' learning rates change from step to step; None leaves them as they are.
+        augment: what is done to its images; nothing by default.
 
     >>> from headlens.backbone import load
     >>> from headlens.detectors import build
@@ -143,3 +201,11 @@ class Stage:
     epochs: int | None = None
     batch: int | None = None
     schedule: Schedule | None = None
+    augment: Augment = Augment()
+
+    def __post_init__(self) -> None:
+        if self.keep is not None and self.augment.on:
+            raise ConfigError(
+                f"stage {self.name!r} has both keep and augment, but an augmented image is another one each time: "
+                "leave out one of them"
+            )

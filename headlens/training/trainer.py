@@ -24,9 +24,11 @@ from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import Answers, Stage, TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.launch import alone, launched
+from headlens.training.augmenting import augmented
 from headlens.training.calibration import calibrate
 from headlens.training.features import FeatureStore
 from headlens.training.interrupt import Stopped, stop_requested
+from headlens.training.mosaics import Mosaics
 from headlens.training.run import new_run, save_run
 from headlens.training.state import STATE, read_state, save_state
 
@@ -211,6 +213,7 @@ def _about(stage: Stage, span: _Span) -> dict[str, Any]:
         "batch": span.batch,
         "steps": span.epochs * span.per_epoch,
         "schedule": stage.schedule.table() if stage.schedule is not None else None,
+        "augment": stage.augment.table() if stage.augment.on else None,
     }
 
 
@@ -262,18 +265,21 @@ def _steps(
     device = accelerator.device
     module, optimizer = accelerator.prepare(objective, optimizer)
     before, start = log[-1]["seconds"] if log else 0.0, time.monotonic()
-    weights, schedule = objective.stage.weights, objective.stage.schedule
+    stage = objective.stage
+    mosaics = Mosaics(loader, readable, stage.augment.mosaic, config.seed) if stage.augment.mosaic else None
     rates = [group["lr"] for group in optimizer.param_groups]
     totals: dict[str, Tensor] = {}
-    for batch in ahead(_batches(loader, readable, span, config, accelerator, len(log))):
-        images = loader.preprocess.normalise(batch.images.to(device, non_blocking=device.type != "cpu"))
-        factor = schedule.after(len(log) - span.steps_before) if schedule is not None else 1.0
+    for batch in ahead(_batches(loader, readable, span, config, accelerator, len(log), mosaics)):
+        done = len(log) - span.steps_before
+        epoch = span.epochs_before + done // span.per_epoch
+        batch, images = augmented(batch, stage.augment, loader.preprocess, device, config.seed, epoch)
+        factor = stage.schedule.after(done) if stage.schedule is not None else 1.0
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = factor * rate
         with accelerator.accumulate(module):
             with accelerator.autocast():
                 terms = module(batch, images)
-            accelerator.backward(sum(weights.get(name, 1.0) * term for name, term in terms.items()))
+            accelerator.backward(sum(stage.weights.get(name, 1.0) * term for name, term in terms.items()))
             optimizer.step()
             optimizer.zero_grad()
         totals = {name: totals.get(name, 0) + term.detach() / config.accumulate for name, term in terms.items()}
@@ -283,7 +289,7 @@ def _steps(
         *values, stopping = accelerator.reduce(torch.stack([*totals.values(), stop]), "mean").tolist()
         row: dict[str, Any] = {"step": len(log) + 1, **({"stage": span.name} if span.name else {})}
         row |= {"seconds": round(before + time.monotonic() - start, 2), **dict(zip(totals, values, strict=True))}
-        row |= {"lr_factor": factor} if schedule is not None else {}
+        row |= {"lr_factor": factor} if stage.schedule is not None else {}
         totals = {}
         if not all(map(math.isfinite, values)):
             raise RunError(
@@ -295,13 +301,24 @@ def _steps(
 
 
 def _batches(
-    loader: Loader, readable: list[int], span: _Span, config: TrainingConfig, accelerator: Accelerator, done: int
+    loader: Loader,
+    readable: list[int],
+    span: _Span,
+    config: TrainingConfig,
+    accelerator: Accelerator,
+    done: int,
+    mosaics: Mosaics | None,
 ) -> Iterator[Batch]:
     """This process's share of a stage's batches from step ``done`` on; every epoch has another order."""
     rank, world, done = accelerator.process_index, accelerator.num_processes, done - span.steps_before
     for epoch in range(done // span.per_epoch, span.epochs):
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + span.epochs_before + epoch)
+        number = span.epochs_before + epoch
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + number)
         order = torch.randperm(len(readable), generator=generator)[: span.per_epoch * span.at_once]
         share = order.unflatten(0, (-1, world, span.batch))[:, rank]  # (micro-steps, batch)
         taken = max(0, done - epoch * span.per_epoch) * config.accumulate
-        yield from loader.batches([readable[i] for i in share[taken:].flatten().tolist()])
+        rows = [[readable[i] for i in row] for row in share[taken:].tolist()]
+        if mosaics is not None:
+            yield from mosaics.batches(rows, number)
+        else:
+            yield from loader.batches([i for row in rows for i in row])

@@ -11,15 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
+from headlens.data import Loader, Preprocess
 from headlens.detectors.methods.registry import METHODS
-from headlens.detectors.stages import Schedule, TrainingConfig
+from headlens.detectors.stages import Augment, Schedule, Stage, TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.training.run import load_run
 from headlens.training.state import STATE, _read
-from headlens.training.trainer import train
+from headlens.training.trainer import Objective, train
 from tests.training.conftest import tiny_clip
 from tests.training.test_trainer import KilledError, killed_after, learned
-from tests.training.two_stages import KNOWN, TwoStages, TwoStagesConfig
+from tests.training.two_stages import ALL, KNOWN, TwoStages, TwoStagesConfig
 
 CONFIG = TrainingConfig(epochs=2, batch=4, save_every=1, lr=0.01)  # 5 steps of the first stage, 4 of the second
 
@@ -109,14 +110,42 @@ def test_a_schedule_is_that_of_torch(clip, pictures, two_stages, tmp_path, monke
 
 
 @pytest.mark.parametrize("at", [7, 8])
-def test_a_schedule_goes_on_where_it_was(at, clip, pictures, two_stages, tmp_path):
-    config = TwoStagesConfig(milestones=(1, 3))
-    train(two_stages(clip, config), pictures, CONFIG, tmp_path / "whole", cpu=True)
+def test_schedule_and_augmented_images_go_on_where_they_were(at, clip, pictures, two_stages, tmp_path):
+    """The state is that of the step before: of the first step of the second stage, and of its middle."""
+    config = TwoStagesConfig(milestones=(1, 3), augmented=True)
+    card = train(two_stages(clip, config), pictures, CONFIG, tmp_path / "whole", cpu=True)
+    assert card["stages"][0]["augment"] is None and card["stages"][1]["augment"] == ALL.table()
     with pytest.raises(KilledError):
         train(two_stages(clip, config), pictures, CONFIG, tmp_path / "cut", cpu=True, progress=killed_after(at))
     train(two_stages(clip, config), pictures, CONFIG, tmp_path / "cut", cpu=True)
     one, two = learned(tmp_path / "whole", clip), learned(tmp_path / "cut", clip)
     assert all(torch.equal(one[name], two[name]) for name in one)
+    losses = [pd.read_csv(tmp_path / name / "log.csv")["pixel"].dropna().tolist() for name in ("whole", "cut")]
+    assert losses[0] == losses[1]
+
+
+def test_augmented_images_are_others_in_every_epoch(clip, pictures, two_stages, tmp_path, monkeypatch):
+    seen, forward = {}, Objective.forward
+
+    def noted(self, batch, images):
+        for number, image in zip(batch.index.tolist(), images, strict=True):
+            seen.setdefault((self.stage.name, number), []).append(image)
+        return forward(self, batch, images)
+
+    monkeypatch.setattr(Objective, "forward", noted)
+    detector = two_stages(clip, TwoStagesConfig(text_batch=10, augmented=True))
+    train(detector, pictures, replace(CONFIG, batch=5), tmp_path / "run", cpu=True)
+    plain = {batch.index.item(): batch.images[0] for batch in Loader(pictures, Preprocess(32), 1)}
+    assert all(torch.equal(seen["text", number][0], image) for number, image in plain.items())
+    three = [[image, *seen["image", number]] for number, image in plain.items()]
+    assert sum(torch.equal(one[i], one[i + 1]) for one in three for i in (0, 1)) <= 1
+    assert len(three) == 10 and all(len(one) == 3 for one in three)
+
+
+def test_what_is_computed_once_and_augmented_images_do_not_go_together():
+    with pytest.raises(ConfigError, match=r"stage 'image' has both keep and augment, but .* leave out one of them"):
+        Stage([], see=lambda *_: None, loss=lambda *_: {}, name="image", keep=lambda _: None, augment=ALL)
+    Stage([], see=lambda *_: None, loss=lambda *_: {}, keep=lambda _: None, augment=Augment(degrees=90))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from headlens.detectors.parts.ensemble import ensemble
 from headlens.detectors.reading import Features, Reading
 from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Prediction, Scoring
-from headlens.detectors.stages import Answers, Schedule, Stage, TrainingConfig
+from headlens.detectors.stages import Answers, Augment, Schedule, Stage, TrainingConfig
 from headlens.detectors.text import Pair
 from headlens.precision import wide
 
@@ -31,6 +31,7 @@ class TwoStagesConfig(MethodConfig):
         shift: standard deviation of what is added to the prompts before training.
         text_batch: images of a step of the first stage on each device.
         milestones: steps of the second stage after which its learning rate is halved.
+        augmented: whether images of the second stage are mosaics, of other colours, and moved.
     """
 
     LEARNED: ClassVar = frozenset({"shift"})
@@ -40,6 +41,7 @@ class TwoStagesConfig(MethodConfig):
     shift: float = 0.01
     text_batch: int = 2
     milestones: tuple[int, ...] = ()
+    augmented: bool = False
 
     def learned_shapes(self, vision, text) -> dict[str, tuple[int, ...]]:
         return {"shift": (2, text.d_embed), "matrix": (vision.d_model, vision.d_embed)}
@@ -101,9 +103,10 @@ class TwoStages(Detector):
                 loss=objective,
                 weights={"pixel": 0.5},
                 name="image",
-                keep=self.keep,
+                keep=None if self.config.augmented else self.keep,
                 see_kept=self.see_kept,
                 schedule=Schedule(self.config.milestones, 0.5) if self.config.milestones else None,
+                augment=ALL if self.config.augmented else Augment(),
             ),
         )
 
@@ -121,5 +124,6 @@ class TwoStages(Detector):
         return self.score(type(margins)(kept.margin, margins.taps), kept.size)
 
 
+ALL = Augment(mosaic=0.3, colour=0.7, rotation=0.5, translation=0.5, flip=0.5)
 KNOWN = {TwoStages.method: (TwoStages, TwoStagesConfig)}
 """What ``METHODS`` has to have."""
