@@ -45,6 +45,8 @@ def train(folder: Path, batch: int) -> None:
 def train_stages(folder: Path, share: int) -> None:
     """Two stages on a tiny CLIP: ``folder/stages/whole/run``, and ``folder/stages/cut/run``, which is killed in both.
 
+    The second one has a schedule, and augments its images.
+
     Args:
         folder: that they are written to.
         share: images of a step of the first stage on this process, half as many as of the second.
@@ -56,7 +58,8 @@ def train_stages(folder: Path, share: int) -> None:
             clip = assemble(
                 architecture_from_config(tiny_config(vocab_size=49408, context_length=32), "tiny"), None, seed=4
             )
-            detector, out = TwoStages(clip, TwoStagesConfig(text_batch=share)), folder / "stages" / name / "run"
+            settings = TwoStagesConfig(text_batch=share, milestones=(1,), augmented=True)
+            detector, out = TwoStages(clip, settings), folder / "stages" / name / "run"
 
             def progress(row: dict[str, object], last: int = last) -> None:
                 if row["step"] == last:

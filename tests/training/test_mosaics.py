@@ -149,3 +149,10 @@ def test_what_can_no_longer_be_read_is_left_out(shelf):
     tiles = {number: mosaics.tiles(number, 0) for number in range(18)}
     left = [number for number in range(18) if not {8, 17} & {*tiles[number]}]
     assert list(of_all(mosaics, [range(9), [8], range(9, 18)])) == left and 8 < len(left) < 18
+
+
+def test_without_masks_images_are_the_same(shelf):
+    whole, shelf.has_masks = of_all(mosaics_of(shelf)), False
+    for number, (image, mask, has_mask, label, _) in of_all(mosaics_of(shelf)).items():
+        assert torch.equal(image, whole[number][0]) and label == whole[number][3]
+        assert mask is None and not has_mask
