@@ -23,7 +23,10 @@ def train(
     data: Annotated[str, typer.Option(help="The training set: a folder, a listing, or procedural:industrial/aux.")],
     out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on.", file_okay=False)],
     preset: Annotated[
-        str, typer.Option(help="A method with its settings: headclip, anomalyclip, anomalyclip-published, crane.")
+        str,
+        typer.Option(
+            help="A method with its settings: headclip, anomalyclip, anomalyclip-published, crane, april-gan."
+        ),
     ] = "headclip",
     backbone: Annotated[str, typer.Option(help="mini, mini-captions, or an open_clip name.")] = "mini",
     weights: Annotated[str | None, typer.Option(help="A tag, such as openai, or a weight file.")] = None,
@@ -69,7 +72,10 @@ def train(
     settings = given["training"] | {name: value for name, value in flags.items() if value is not None}
     try:
         training = TrainingConfig.of(settings)
-        chosen = config_of(table_of(preset_(preset)) | given["detector"])
+        table = table_of(preset_(preset))
+        if given["detector"].get("method", table["method"]) != table["method"]:
+            table = {}  # of another method than the preset, whose settings it has not
+        chosen = config_of(table | given["detector"])
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}" if config is not None else str(error)) from error
     painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None

@@ -11,6 +11,8 @@ from headlens.lazily import lazily
 if TYPE_CHECKING:
     from headlens.detectors.detector import Detector as Detector
     from headlens.detectors.detector import MethodConfig as MethodConfig
+    from headlens.detectors.methods.april_gan import APRILGAN as APRILGAN
+    from headlens.detectors.methods.april_gan import APRILGANConfig as APRILGANConfig
     from headlens.detectors.methods.headclip import HeadCLIP as HeadCLIP
     from headlens.detectors.methods.headclip import HeadCLIPConfig as HeadCLIPConfig
     from headlens.detectors.methods.registry import METHODS as METHODS

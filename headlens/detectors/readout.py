@@ -92,7 +92,8 @@ class Readout:
 
         Learned in float32, it is used in the tower's precision.
         """
-        return cls(layer.weight.T.to(tower.proj.dtype), tower.ln_final if norm else None, layer.bias)
+        weight, bias = layer.weight.T.to(tower.proj.dtype), layer.bias
+        return cls(weight, tower.ln_final if norm else None, None if bias is None else bias.to(wide(tower.proj).dtype))
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Tokens [..., D] to embeddings [..., d_e], at least float32."""

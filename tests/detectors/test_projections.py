@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,8 +19,7 @@ from tests.tiny import clip as tiny
 def test_a_linear_readout_is_the_layer_behind_the_norm(norm, bias):
     tower, tokens = tiny().vision, torch.randn(2, 7, 32, dtype=torch.float64)
     projections = TapProjections((1, 3), tower, bias=bias)
-    readout = projections.readouts(tower, norm)[3]
-    layer = projections["3"].double()
+    readout, layer = projections.readouts(tower, norm)[3], deepcopy(projections["3"]).double()
     expected = layer(F.layer_norm(tokens, (32,), tower.ln_final.weight, tower.ln_final.bias) if norm else tokens)
     close(readout(tokens), expected, 1e-12)
     close(readout.in_full_precision(tokens), expected, 1e-12)

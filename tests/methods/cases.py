@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headlens.detectors import Detector, build
+from tests.methods.lens import LENS
 from tests.tiny import clip
 
 SIZES = [(32, 40), (32, 32)]
@@ -39,6 +40,7 @@ CASES: dict[str, Callable[[], Detector]] = {
     "anomalyclip-published": partial(made, "anomalyclip-published", **LAST, **PROMPTS),
     "clip": partial(made, "clip", **TAPS),
     "crane": partial(made, "crane", **LAST, **PROMPTS),
+    "april-gan": partial(made, "april-gan", taps=(1, 3), head_weights="free"),
 }
 """A method joins by one line; ``REFUSALS`` then says what the lens cannot do with it."""
 
@@ -50,20 +52,34 @@ PLAIN: dict[str, dict[str, object]] = {
     "anomalyclip-published": CLIP | {"cls_norm": True},
     "clip": CLIP,
     "crane": CLIP | {"score_pooling": 0.0},
+    "april-gan": {"class_aware": False, "taps": (3,), "temperature": 0.07},
 }
-"""What switches every part of a method off, so that plain CLIP is left."""
+"""What switches every part of a method off, so that plain CLIP is left, once ``projected_as_clip``."""
+
+
+@torch.no_grad()
+def projected_as_clip(detector: Detector) -> Detector:
+    """The detector with the tower's projection in place of every linear map that it has learned, in its precision."""
+    for layer in detector.double().modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.copy_(detector.backbone.vision.proj.T)
+            layer.bias.zero_()
+    return detector
+
 
 NOTHING_LEARNED = {
     "weights": "has no head weights",
     "compare": "has no head weights",
     "ablate, revert": "kind 'revert' sets learned head weights back to 1, but this detector has none",
 }
-FOLLOWS = {"ablate, text follows": "the text of headclip does not depend on what is ablated"}
+FOLLOWS = {"ablate, text follows": "the text of .* does not depend on what is ablated"}
+ONE_STREAM = {name: "this detector has no local stream" for name in LENS if name.endswith("/local")}
 REFUSALS: dict[str, dict[str, str]] = {
     "headclip": FOLLOWS,
     "anomalyclip": FOLLOWS | NOTHING_LEARNED,
     "anomalyclip-published": FOLLOWS | NOTHING_LEARNED,
     "clip": FOLLOWS | NOTHING_LEARNED,
     "crane": FOLLOWS | NOTHING_LEARNED,
+    "april-gan": FOLLOWS | ONE_STREAM,
 }
 """What the lens cannot do with a method, by the names of ``tests.methods.lens.LENS``, and what it says then."""

@@ -1,4 +1,4 @@
-"""Predictions against the formula of their method, written down apart from the package, in float64."""
+"""Predictions against the formula of HeadCLIP and its kin, written down apart from the package, in float64."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import scipy.ndimage
 import torch
 import torch.nn.functional as F
 
+from headlens.detectors import PRESETS, HeadCLIPConfig
 from tests.backbone.models import close
-from tests.methods.cases import SIZES, images
+from tests.methods.cases import CASES, SIZES, images
 from tests.methods.formula import predicted, smooth
 
 READINGS = {
@@ -22,7 +23,11 @@ READINGS = {
 }
 
 
+HEADCLIPS = [name for name in CASES if isinstance(PRESETS[name], HeadCLIPConfig)]
+
+
 @torch.no_grad()
+@pytest.mark.parametrize("case", HEADCLIPS)
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_prediction_is_its_formula(detector, reading, size):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from headlens.backbone import load
 from headlens.cli import app
-from headlens.detectors.methods.registry import PRESETS, build
+from headlens.detectors.methods.registry import PRESETS, build, preset
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError
 from headlens.training.interrupt import Stopped
@@ -70,6 +70,9 @@ def test_a_config_may_name_the_method(tmp_path, monkeypatch):
     config.write_text('[detector]\nmethod = "headclip"\nalpha = 0.25\n')
     CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run"), "--config", str(config)], catch_exceptions=False)
     assert built[0].alpha == 0.25
+    config.write_text('[detector]\nmethod = "april-gan"\ntaps = [11]\n')
+    CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run"), "--config", str(config)], catch_exceptions=False)
+    assert built[1] == preset("april-gan", taps=(11,))
     config.write_text('[detector]\nmethod = "daydream"\n')
     with pytest.raises(ConfigError, match=r"mine\.toml: method is 'daydream'; this headlens has headclip"):
         CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run"), "--config", str(config)], catch_exceptions=False)

@@ -9,10 +9,14 @@ from typing import Any
 
 from headlens.backbone import Backbone
 from headlens.detectors.detector import Detector, MethodConfig
+from headlens.detectors.methods.april_gan import APRILGAN, APRILGANConfig
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
 from headlens.errors import ConfigError
 
-METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {"headclip": (HeadCLIP, HeadCLIPConfig)}
+METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
+    "headclip": (HeadCLIP, HeadCLIPConfig),
+    "april-gan": (APRILGAN, APRILGANConfig),
+}
 """Of each method by name, what makes its detector of backbone, settings and seed; and its settings."""
 
 _HEADCLIP = HeadCLIPConfig()
@@ -23,10 +27,12 @@ PRESETS = {
     "anomalyclip-published": replace(_ANOMALYCLIP, taps=(23,), cls_norm=False),
     "crane": replace(_ANOMALYCLIP, taps=(23,), local_attention=("qq", "kk", "vv"), score_pooling=0.5),
     "clip": replace(_ANOMALYCLIP, prompts="ensemble"),
+    "april-gan": APRILGANConfig(),
 }
 """HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
 AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; Crane (arXiv 2504.11055) without its second
-backbone, whose scripts name four taps, but all of them show the last one; and CLIP with hand-written prompts."""
+backbone, whose scripts name four taps, but all of them show the last one; CLIP with hand-written prompts; APRIL-GAN
+(arXiv 2305.17382)."""
 
 
 def preset(name: str, **changes: Any) -> MethodConfig:
