@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from headlens.backbone import load
 from headlens.detectors import PRESETS, APRILGANConfig, Detector, TrainingConfig, build
 from headlens.detectors.stages import Answers
 from headlens.errors import ConfigError
+from headlens.training.run import load_run
+from headlens.training.trainer import train
 from tests.backbone.models import close, random_clip
 from tests.methods.cases import images, made
 from tests.tiny import SENTENCES, clip
@@ -115,7 +118,24 @@ def test_training_keeps_what_it_cannot_change():
     for name in ("anomaly_map", "joint_score", "image_margin"):
         close(getattr(kept, name), getattr(expected, name), 1e-12)
     (weighted,) = made("april-gan", taps=(1, 3), head_weights="sigmoid").stages(TrainingConfig(lr=0.5, lr_heads=0.25))
+    (tiled,) = made("april-gan", taps=(1, 3), mosaic=0.2).stages(TrainingConfig())
+    assert stage.keep is not None and tiled.keep is None and tiled.augment.mosaic == 0.2
     assert weighted.keep is None and [group["lr"] for group in weighted.groups] == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("changes", [{}, {"mosaic": 0.5}, {"head_weights": "free"}])
+def test_a_training_moves_what_is_learned_and_its_run_gives_the_same_bits(changes, dataset, tmp_path):
+    detector = build(clip(torch.float32), "april-gan", taps=(1, 3), **changes)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    card = train(detector, dataset, TrainingConfig(epochs=4, batch=4, lr=0.01), tmp_path / "run", cpu=True)
+    moved = {name for name, tensor in detector.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == before.keys() and card["steps"] == 4
+    losses = pd.read_csv(tmp_path / "run" / "log.csv")["pixel"]
+    assert losses.iloc[-1] < losses.iloc[0] or changes.get("mosaic"), "mosaics are other images at every step"
+    given = images().float()
+    run = load_run(tmp_path / "run", clip(torch.float32))
+    assert torch.equal(run.detector(given, CATEGORIES).anomaly_map, detector(given, CATEGORIES).anomaly_map)
+    assert run.detector.config == detector.config
 
 
 @torch.no_grad()
@@ -136,6 +156,7 @@ def test_head_weights_of_one_change_nothing_and_others_do():
         ({"taps": (-1,)}, r"taps is \(-1,\)"),
         ({"taps": (1, 4)}, "block 4 does not exist: tiny has 4"),
         ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"mosaic": 1.5}, "mosaic is 1.5"),
         ({"sigma": -1.0}, "sigma is -1.0"),
         ({"alpha": 2.0}, "alpha is 2.0"),
         ({"pool": "mean"}, "pool is 'mean'"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -26,7 +27,7 @@ from headlens.detectors.parts.projections import TapProjections
 from headlens.detectors.reading import Reading
 from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Pool, Prediction, Scoring
-from headlens.detectors.stages import Answers, Stage, TrainingConfig
+from headlens.detectors.stages import Answers, Augment, Stage, TrainingConfig
 from headlens.detectors.text import Pair
 from headlens.errors import ConfigError
 from headlens.precision import full_precision
@@ -45,6 +46,7 @@ class APRILGANConfig(MethodConfig):
         taps: blocks after which patches are read, counted from 0; each has its linear map.
         class_aware: the category in the prompts, as it is written; ``object`` for every image without.
         head_weights: how ``w[layer, head]`` of the image tower is parametrised, as in ``HeadWeights``; not APRIL-GAN's.
+        mosaic: as in ``Augment``, in training; the authors take 0.2 on MVTec AD, and none on VisA.
         temperature: of both softmaxes.
         sigma, alpha, pool, top: as in ``Scoring``; the authors do not smooth, and their image score is that of CLS.
 
@@ -55,13 +57,17 @@ class APRILGANConfig(MethodConfig):
     (5, 11, 17, 23)
     """
 
-    LEARNED: ClassVar = frozenset({"taps", "class_aware", "head_weights"})
+    LEARNED: ClassVar = frozenset({"taps", "class_aware", "head_weights", "mosaic"})
     READING: ClassVar = frozenset({"alpha", "pool", "top", "sigma"})
-    WITHOUT: ClassVar = {"head weights": ("head_weights", "none", frozenset({"head_weights", "lr_heads"}))}
+    WITHOUT: ClassVar = {
+        "head weights": ("head_weights", "none", frozenset({"head_weights", "lr_heads"})),
+        "mosaics": ("mosaic", 0.0, frozenset({"mosaic"})),
+    }
 
     taps: tuple[int, ...] = (5, 11, 17, 23)
     class_aware: bool = True
     head_weights: Weighting = "none"
+    mosaic: float = 0.0
     temperature: float = 0.01
     sigma: float = 0.0
     alpha: float = 0.0
@@ -77,12 +83,17 @@ class APRILGANConfig(MethodConfig):
         for name, fits in limits.items():
             if not fits:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see APRILGANConfig")
-        self.scoring  # noqa: B018  # raises where its fields do not fit
+        self.scoring, self.augment  # noqa: B018  # raise where their fields do not fit
 
     @property
     def scoring(self) -> Scoring:
         """Margins of every tap are enlarged, corners aligned, and then probabilities, whose mean is the map."""
         return Scoring("mean of probabilities", self.sigma, self.alpha, self.pool, self.top, "pixels", corners=True)
+
+    @property
+    def augment(self) -> Augment:
+        """What is done to images in training."""
+        return Augment(mosaic=self.mosaic)
 
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError for a tap that does not exist."""
@@ -162,8 +173,10 @@ class APRILGAN(Detector):
         groups = [{"params": list(self.projections.parameters()), "lr": training.lr}]
         if self.weights is not None:
             groups.append({"params": list(self.weights.parameters()), "lr": training.lr_heads})
-            return (Stage(groups, self.forward, self._loss),)
-        return (Stage(groups, self.forward, self._loss, keep=self._keep, see_kept=self._see_kept),)
+        stage, augment = partial(Stage, groups, self.forward, self._loss), self.config.augment
+        if self.weights is not None or augment.on:
+            return (stage(augment=augment),)
+        return (stage(keep=self._keep, see_kept=self._see_kept),)
 
     @property
     def about(self) -> dict[str, object]:
