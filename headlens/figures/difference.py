@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from headlens import heads
 from headlens.errors import ConfigError
 from headlens.figures.context import FigureContext
-from headlens.figures.spec import FigureSpec, RenderedFigure
+from headlens.figures.spec import FigureSpec, RenderedFigure, counted, listed
 from headlens.plots.grid import grid
 from headlens.plots.intervals import intervals
 from headlens.plots.style import COLUMN
@@ -34,22 +34,24 @@ def draw(context: FigureContext) -> RenderedFigure:
     reach = float(frame["difference"].abs().max()) or 1.0
     for stream, ax in zip(streams, axes[:-1], strict=True):
         rows = frame[frame["stream"] == stream]
-        grid(rows, "difference", ax, label="difference of head weight", centre=0, limits=(-reach, reach), marks=MARKS)
+        scale: dict[str, Any] = {"centre": 0, "limits": (-reach, reach), "every": 4}
+        grid(rows, "difference", ax, label="difference of head weight", marks="significant", **scale)
         of = f", {stream} stream" if len(streams) > 1 else ""
         dots = f" (dots: q ≤ {level})" if tested else ""
         ax.set_title(f"{second} − {first}{of}{dots}")
     table = result.agreement[result.agreement["statistic"] == "spearman"]
-    rows = table[table["pairs"] != "between - within"].rename(columns={"pairs": "row"}).assign(group="pairs of runs")
+    table = table[table["pairs"] != "between - within"]
+    rows = table.rename(columns={"pairs": "row"}).assign(group="pairs of runs")
     intervals(rows, axes[-1], label="rank correlation of two runs' weights")
     axes[-1].set_xlim(min(-0.05, float(np.nanmin([rows["value"].min(), rows["low"].min(), 0.0]))), 1.02)
     marked = f"; dots mark heads with q ≤ {level} by a permutation of runs whose null is pooled over heads"
     about = (
         f"Difference of the mean head weights, {second} minus {first}{marked if tested else ''}. Below: Spearman's "
-        "correlation of two runs' weights over all heads, within a domain (other seeds) and between domains"
+        "correlation of two runs' weights over all heads, within a domain (other seeds) and between domains "
+        f"({listed([counted(count, 'pair') for count in table['count']])})"
         f"{', with 95 % jackknife intervals over runs' if tested else ''}. Layers and heads count from 0. "
     )
     return RenderedFigure(fig, about + result.paragraph, [run for several in runs.values() for run in several])
 
 
-MARKS = "significant"
 SPEC = FigureSpec("difference", "Difference of the domains' head weights, with significance", draw)

@@ -11,7 +11,7 @@ import pandas as pd
 from headlens.attribution import attribute
 from headlens.attribution.methods import method_of
 from headlens.figures.context import RULE, Domain, Example, FigureContext, Frames, examples
-from headlens.figures.spec import FigureSpec, RenderedFigure, made_on
+from headlens.figures.spec import FigureSpec, RenderedFigure, listed, made_on
 from headlens.plots.gallery import Column, gallery
 from headlens.units import Unit
 
@@ -27,10 +27,11 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def draw(context: FigureContext) -> RenderedFigure:
     """A column for each image: itself, its anomaly map, and a row for each method."""
-    columns, missed = [], 0.0
+    columns, missed, names = [], 0.0, []
     for domain in context:
         shown = examples(domain.subset, 2, domain.run.size)
         frame = _attributed(context, domain, shown)
+        names.append(f"{listed([example.title for example in shown])} ({domain.name})")
         missed = max(missed, float(frame["missed"].abs().max()))
         side = domain.run.size
         for number, example in enumerate(shown):
@@ -48,10 +49,10 @@ def draw(context: FigureContext) -> RenderedFigure:
         "Attributions to pixels of the joint margin (contributions: of the image margin, the exact sum of what heads "
         "carry from each patch to CLS). Red speaks for the target, blue against it, 0 shows the "
         "image. Every attribution has a scale of its own: its end, which 99.5 % of the pixels lie within, stands "
-        "below it, in logits a pixel; relevance and LeGrad's positive gradient have no sign, and a scale from 0 up. "
+        "below it, in logits a pixel; relevance and LeGrad's positive gradient have no sign, and a scale from 0 (pale) up. "
         f"Anomaly maps share {scale}. Integrated gradients and occlusion put a blurred image "
         f"in place of what is absent (integrated gradients miss at most {100 * missed:.2g} % of the change; "
-        f"occlusion: 8 x 8 cells). Images: {RULE}: nothing was chosen by how it turned out. Runs: "
+        f"occlusion: 8 x 8 cells). Images: {listed(names)}, {RULE}: nothing was chosen by how it turned out. Runs: "
         f"{', '.join(domain.run.folder.name for domain in context)}. {made_on(context)}"
     )
     runs, images = [domain.run for domain in context], [domain.subset for domain in context]

@@ -19,7 +19,7 @@ TOP = 3
 
 def draw(context: FigureContext) -> RenderedFigure:
     """A part of the figure for each domain: the image, the sum of all parts, the strongest heads of either sign."""
-    fig = Figure(figsize=(COLUMN, 1.9 * len(context.domains)), layout="constrained")
+    fig = Figure(figsize=(COLUMN, 2.3 * len(context.domains)), layout="constrained")
     parts = np.atleast_1d(np.asarray(fig.subfigures(len(context.domains), 1, squeeze=True)))
     facts = []
     for domain, on in zip(context, parts, strict=True):

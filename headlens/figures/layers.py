@@ -27,7 +27,7 @@ def draw(context: FigureContext) -> RenderedFigure:
     axes = fig.subplots(2, len(frames), squeeze=False, sharex=True, sharey="row")
     for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
         scale = 1 if metric == "joint_margin" else 100
-        unit = {"anomaly_map": "map moves by\n(% of its L1)", "image_auroc": "change of I-AUROC\n(points)"}
+        unit = {"anomaly_map": "map moves by\n(relative L1, %)", "image_auroc": "change of I-AUROC\n(points)"}
         for (name, effects), ax in zip(frames.items(), row, strict=True):
             shown = effects[effects["metric"] == metric]
             shown = shown.assign(**{name: scale * shown[name] for name in ("effect", "low", "high")})
@@ -59,8 +59,8 @@ def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], metrics: t
         "the anomaly map moves (L1 distance, relative to the larger of the two maps' L1 norms). Below: change of "
         f"{named(metrics[1])}{' of the joint score' if metrics[1] == 'image_auroc' else ''}. Bars are 95 % bootstrap "
         f"intervals over images. The map moves most without {'; '.join(facts)}. Intervals of the change below exclude "
-        f"0 in {listed(clear)} layers, no correction for their number. The local stream begins at a later layer; "
-        f"layers count from 0. One run a domain ({runs}), means over categories of {images_of(context)}. "
+        f"0 in {listed(clear)} layers, no correction for their number. Streams stand a little apart at each layer; the "
+        f"local one begins at a later layer; layers count from 0. One run a domain ({runs}), means over categories of {images_of(context)}. "
         f"{made_on(context)}"
     )
 

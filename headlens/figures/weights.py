@@ -25,9 +25,7 @@ def draw(context: FigureContext) -> RenderedFigure:
             count = counted(len(context.domains[name].runs.whole), "run")
             title = f"{name} ({count})" + (f", {stream}" if len(streams) > 1 else "")
             shown = frame[frame["stream"] == stream]
-            grid(shown, "mean", ax, title=title, centre=1, limits=(1 - reach, 1 + reach), bar=False)
-            ax.set_xticks([0.5 + head for head in range(0, shown["head"].max() + 1, 4)])
-            ax.set_xticklabels(range(0, shown["head"].max() + 1, 4))
+            grid(shown, "mean", ax, title=title, centre=1, limits=(1 - reach, 1 + reach), bar=False, every=4)
             ax.tick_params(left=ax is row[0])
             ax.label_outer()
     bar = fig.colorbar(axes[0, 0].collections[0], ax=list(axes.flat), location="bottom", aspect=35, pad=0.02)

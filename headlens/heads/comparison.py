@@ -98,7 +98,8 @@ class Comparison(Result):
         centre = NEUTRAL[of] if of == "weight" else None
         level = self.provenance["level"]
         fig, axes = plots.comparison(self.frame, self.domains, ax, label=LABELS[of], centre=centre, level=level)
-        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
+        runs = " and ".join(f"{len(each)} {domain}" for domain, each in self.provenance["runs"].items())
+        return (plots.signed(fig, f"{self.made_by} · runs: {runs}") if ax is None else fig), axes
 
 
 def compare(

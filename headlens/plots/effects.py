@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from headlens.errors import ConfigError
 from headlens.plots.grid import grid
-from headlens.plots.style import COLOURS, GREY, PALETTE, axes_of, finished, named, panels
+from headlens.plots.style import COLOURS, GREY, ORDERS, PALETTE, axes_of, finished, named, panels
 from headlens.plots.text import plain
 
 MOST = 40  # bars that one figure can bear
@@ -50,7 +50,7 @@ def bars(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label:
 def profile(
     frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect"
 ) -> tuple[Figure, Axes]:
-    """Effects over layers, a line for each stream, with intervals.
+    """Effects over layers, a line for each stream, with intervals; streams stand a little apart at each layer.
 
     Args:
         frame: columns stream, layer, effect, low, high, one row for a stream's layer.
@@ -63,10 +63,12 @@ def profile(
     """
     fig, ax = axes_of(ax, 5.0, 3.0)
     ax.axhline(0, color="black", linewidth=0.6)
-    for stream, rows in frame.sort_values("layer").groupby("stream", sort=False):
-        layers, colour = rows["layer"].astype(int), COLOURS[str(stream)]
+    streams = frame.sort_values("layer").groupby("stream", sort=False)
+    for number, (stream, rows) in enumerate(streams):
+        layers, colour = rows["layer"].astype(int) + 0.3 * (number - (len(streams) - 1) / 2), COLOURS[str(stream)]
         ax.vlines(layers, rows["low"], rows["high"], color=colour, linewidth=1.2)
         ax.plot(layers, rows["effect"], marker="o", markersize=3.5, color=colour, label=f"{stream} stream")
+    ax.margins(x=0.03)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig, finished(ax, "layer", label, title, legend="best")
 
@@ -87,7 +89,7 @@ def curves(
     """
     fig, ax = axes_of(ax, 5.0, 3.2)
     ax.axhline(0, color="black", linewidth=0.6)
-    colours, randoms = iter(PALETTE), 0
+    colours, randoms = iter([*ORDERS, *PALETTE]), 0
     for order, rows in frame.sort_values("heads").groupby("order", sort=False):
         random = str(order).startswith("random")
         randoms += random

@@ -15,7 +15,7 @@ from headlens.plots.attribution import overlaid
 from headlens.plots.display import draw, outline
 from headlens.plots.overlay import CMAP, MAP_LABEL, limits_of, overlay
 from headlens.plots.style import COLUMN, colours
-from headlens.plots.text import font, wrapped
+from headlens.plots.text import font, short, wrapped
 from headlens.units import Unit
 
 _SIDE = 0.7  # inches of an image
@@ -72,7 +72,7 @@ def gallery(
         overlay(entry.image, entry.anomaly_map, ax=column[1], limits=(low, high), bar=False, shape=shape)
         for ax, (name, map_) in zip(column[2:], entry.maps.items(), strict=True):
             overlaid(entry.image, map_, ax, bar=False, shape=shape, sign=name not in unsigned)
-            end = f"{'' if name in unsigned else '±'}{ax.images[-1].get_clim()[1]:.1g}"
+            end = ("" if name in unsigned else "±") + short(ax.images[-1].get_clim()[1])
             ax.text(0.5, -0.02, end, transform=ax.transAxes, fontsize="small", ha="center", va="top")
         for ax in column:
             outline(ax, entry.mask, shape, width=0.4)

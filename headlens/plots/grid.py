@@ -26,6 +26,7 @@ def grid(
     limits: tuple[float, float] | None = None,
     marks: str | None = None,
     bar: bool = True,
+    every: int | None = None,
 ) -> tuple[Figure, Axes]:
     """One stream's heads, the first layer at the bottom, as the network is drawn.
 
@@ -38,6 +39,7 @@ def grid(
         limits: of the colours; the values' own by default, symmetric about ``centre``.
         marks: a column of booleans whose cells get a dot.
         bar: draw the colour bar.
+        every: how many heads from one number on the axis to the next; as many as leave about ten numbers when None.
 
     Raises:
         ShapeError: two rows for one head (of two streams, or two metrics), or none at all.
@@ -63,7 +65,7 @@ def grid(
         vmax=high,
         cbar=bar,
         cbar_kws={"label": label, "pad": 0.02} if bar else None,
-        xticklabels=max(1, round(len(columns) / 16)),
+        xticklabels=every or max(1, round(len(columns) / 10)),
         yticklabels=False,
         linewidths=0.3,
         linecolor="white",

@@ -58,7 +58,7 @@ def head_maps(
     shape, across = shape or (image.shape[0], image.shape[1]), len(heads) // 2
     if axes is None:
         width, height = panel(shape, 1.65)
-        size = (max(width, 1.2) * (1 + across) + 2.0, 2 * max(height, 1.0) + 1.1)
+        size = (max(width, 1.2) * (1 + across) + 0.4, 2 * max(height, 1.0) + 2.4)
         fig: Any = on or Figure(figsize=size, layout="constrained")
         grid = fig.subplots(2, 1 + across, squeeze=False)
     else:
@@ -69,21 +69,26 @@ def head_maps(
     outline(grid[0, 0], mask, shape)
     total = margin - margin.mean()
     scale = colours(total)
-    _map(grid[1, 0], total, scale, f"all parts\nmean {margin.mean():.2f}", shape, peak)
-    bar = fig.colorbar(ScalarMappable(**scale), ax=grid[1, 0], location="left")
+    _map(grid[1, 0], total, scale, f"all parts\nmean {_number(margin.mean(), '')}", shape, peak)
+    bar = fig.colorbar(ScalarMappable(**scale), ax=grid[1, 0], location="bottom")
     bar.set_label("margin − mean\n(logits)", fontsize="small")
     parts = {name: values - values.mean() for name, values in heads.items()}
     shared = colours(np.stack(list(parts.values()))) if parts else scale
     for ax, (name, values) in zip(grid[:, 1:].flat, parts.items(), strict=True):
-        _map(ax, values, shared, name if peak is None else f"{name}\n{values[peak].mean():+.2f}", shape, peak)
+        _map(ax, values, shared, name if peak is None else f"{name}\n{_number(values[peak].mean())}", shape, peak)
     if parts:
-        bar = fig.colorbar(ScalarMappable(**shared), ax=list(grid[:, -1]), shrink=0.9)
+        bar = fig.colorbar(ScalarMappable(**shared), ax=list(grid[1, 1:]), location="bottom", aspect=20 * across)
         bar.set_label("one head's part − its mean (logits)", fontsize="small")
     for ax in grid.flat:
         ax.set_axis_off()
     if on is None and axes is None:
         return signed(fig, made_by), grid
     return axes_of(grid[0, 0])[0], grid
+
+
+def _number(value: float, sign: str = "+") -> str:
+    """With a minus, which is as wide as the plus."""
+    return f"{value:{sign}.2f}".replace("-", "−")
 
 
 def _map(
@@ -148,7 +153,7 @@ def head_view(
     for (top, below), (domain, panel_) in zip(axes[:, 1:].T, panels.items(), strict=True):
         seen = draw(top, panel_.attention, shape, interpolation="nearest", **scales[0])
         who = "CLS" if looks is None else "the patch"
-        top.set_title(plain(f"{domain}: {who} looks at", 40), fontsize=9, **font())
+        top.set_title(plain(f"{domain}: {who} attends to", 40), fontsize=9, **font())
         drawn = draw(below, panel_.contribution, shape, interpolation="nearest", **scales[1])
         what = f"patches add up to {panel_.contribution.sum():+.3g}" if stream == "global" else "adds to each patch"
         below.set_title(plain(f"{domain}: {what}", 40), fontsize=9, **font())

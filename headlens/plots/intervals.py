@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from headlens.plots.style import COLOURS, PALETTE, axes_of, named
+from headlens.plots.style import COLOURS, DARK, PALETTE, axes_of, named
 from headlens.plots.text import plain
 
 
@@ -41,7 +41,7 @@ def intervals(
     fig, ax = axes_of(ax, 3.3, 0.6 + 0.25 * len(rows))
     if zero:
         ax.axvline(0, color="black", linewidth=0.6, zorder=0)
-    others = iter(PALETTE)
+    others = iter(PALETTE if len(groups) > 1 else [DARK])
     for number, group in enumerate(groups):
         points = frame[frame["group"].eq(group) & frame["row"].isin(rows) & frame["value"].notna()]
         shift = 0.36 * (number - (len(groups) - 1) / 2)

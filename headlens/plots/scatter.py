@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from headlens.plots.overlay import limits_of
-from headlens.plots.style import COLOURS, DEPTH, PALETTE, axes_of, finished
+from headlens.plots.style import COLOURS, DEPTH, GREY, PALETTE, axes_of, finished
 from headlens.plots.text import plain
 from headlens.units import Unit
 
@@ -49,8 +49,9 @@ def scatter(
     ax.set_yscale("log")
     off = np.abs(np.log(shown[y] / shown[x])).nlargest(3).index
     for place, row in enumerate(shown.loc[off].sort_values(y).itertuples()):  # staggered: neighbours stay readable
-        at = (getattr(row, x), getattr(row, y))
-        ax.annotate(row.variant, at, (-7, 4 + 6 * place), textcoords="offset points", ha="right", fontsize=7)
+        at, line = (getattr(row, x), getattr(row, y)), {"arrowstyle": "-", "linewidth": 0.5, "color": GREY}
+        offset = (-14, 8 + 8 * place)
+        ax.annotate(row.variant, at, offset, textcoords="offset points", ha="right", fontsize=7, arrowprops=line)
     return fig, finished(ax, title=title, legend="upper left" if len(shown) else None)
 
 
@@ -111,7 +112,7 @@ def score_plane(
     ('CLS score', 2)
     """
     fig, ax = axes_of(ax, 3.2, 3.2)
-    for anomalous, look in ((False, {"facecolors": "none", "edgecolors": "0.45"}), (True, {"color": PALETTE[4]})):
+    for anomalous, look in ((False, {"facecolors": "none", "edgecolors": GREY}), (True, {"color": "black"})):
         points = scores[scores["anomalous"].eq(anomalous)]
         marker, name = ("+", "anomalous") if anomalous else ("o", "normal")
         many = len(scores) > 2000  # points that a vector graphic bears

@@ -17,9 +17,11 @@ from headlens.errors import ConfigError
 from headlens.plots.text import font, plain
 
 PALETTE = sns.color_palette("colorblind")
-COLOURS = {"global": PALETTE[0], "local": PALETTE[1], "both": PALETTE[2]}
-COLOURS |= {"industrial": PALETTE[0], "medical": PALETTE[3]}
-GREY = "0.55"
+GREY, DARK = "0.55", "0.25"
+COLOURS = {"global": PALETTE[0], "local": PALETTE[1], "both": DARK}
+COLOURS |= {"industrial": PALETTE[2], "medical": PALETTE[4]}
+ORDERS = (PALETTE[3], PALETTE[9])
+"""Of orders of heads; streams, domains and orders share no colour."""
 DIVERGING, RISING = "vlag", "rocket_r"  # of values around a centre, and of values from 0 up
 DEPTH = "viridis"  # of layers, the first dark
 NAMES = {

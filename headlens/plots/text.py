@@ -30,6 +30,7 @@ _FALLBACKS = (  # of scripts that matplotlib's own font has not; taken where the
     "Noto Sans Thai",
     "Noto Emoji",
 )
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def plain(text: object, most: int = 72) -> str:
@@ -56,6 +57,16 @@ def wrapped(text: object, width: float, lines: int = 2) -> str:
     points = FontProperties(size="small").get_size_in_points()
     each = max(12, int(width * 72 / (0.64 * points)))
     return "\n".join(textwrap.wrap(plain(text, lines * each * 4 // 5), each, break_on_hyphens=False))
+
+
+def short(value: float) -> str:
+    """One digit and its power of ten.
+
+    >>> short(0.0237), short(1.0), short(8e-05)
+    ('2·10⁻²', '1', '8·10⁻⁵')
+    """
+    digit, power = f"{value:.0e}".split("e")
+    return digit if int(power) == 0 else f"{digit}·10{str(int(power)).translate(_RAISED)}"
 
 
 def font() -> dict[str, Any]:
