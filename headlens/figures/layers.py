@@ -60,8 +60,8 @@ def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], metrics: t
         f"{named(metrics[1])}{' of the joint score' if metrics[1] == 'image_auroc' else ''}. Bars are 95 % bootstrap "
         f"intervals over images. The map moves most without {'; '.join(facts)}. Intervals of the change below exclude "
         f"0 in {listed(clear)} layers, no correction for their number. Streams stand a little apart at each layer; the "
-        f"local one begins at a later layer; layers count from 0. One run a domain ({runs}), means over categories of {images_of(context)}. "
-        f"{made_on(context)}"
+        f"local one begins at a later layer; layers count from 0. One run a domain ({runs}), means over categories of "
+        f"{images_of(context)}. {made_on(context)}"
     )
 
 

@@ -138,7 +138,7 @@ def show(
         decisions.append(f"joint score {with_unit(f'{score:.2f}', prediction.unit)}{decision}")
     about = detector.backbone.provenance
     at = "" if threshold is None else f", threshold {threshold:.2f}"
-    made_by = f"{name} on backbone {about.name} ({about.weights}){at}"
+    made_by = f"{name}{at} · backbone {about.name} ({about.weights})"
     return plots.sheet(
         **gallery.panels(chosen), maps=maps, map_titles=decisions, unit=detector.scoring.unit, made_by=made_by
     )
