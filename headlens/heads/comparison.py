@@ -67,6 +67,12 @@ class Comparison(Result):
         return first, second
 
     @property
+    def made_by(self) -> str:
+        """One line that says which backbone this is of, and how many runs of each domain."""
+        runs = " and ".join(f"{len(each)} {domain}" for domain, each in self.provenance["runs"].items())
+        return f"{super().made_by} · runs: {runs}"
+
+    @property
     def strongest(self) -> pd.DataFrame:
         """The rows of ``frame``, named by ``name``: the smallest q first, then the largest difference."""
         frame = self.frame.assign(name=names_of(self.frame), size=self.frame["difference"].abs())
@@ -98,8 +104,7 @@ class Comparison(Result):
         centre = NEUTRAL[of] if of == "weight" else None
         level = self.provenance["level"]
         fig, axes = plots.comparison(self.frame, self.domains, ax, label=LABELS[of], centre=centre, level=level)
-        runs = " and ".join(f"{len(each)} {domain}" for domain, each in self.provenance["runs"].items())
-        return (plots.signed(fig, f"{self.made_by} · runs: {runs}") if ax is None else fig), axes
+        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
 
 
 def compare(
