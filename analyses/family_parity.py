@@ -1,0 +1,210 @@
+"""headlens against the published code of the methods that it has: the same weights, adapters and images, step by step.
+
+    git clone https://github.com/Mwxinnn/AA-CLIP .peers/aa-clip
+    python analyses/family_parity.py aa-clip .peers/aa-clip
+    git clone https://github.com/ByChelsea/VAND-APRIL-GAN .peers/april-gan
+    python analyses/family_parity.py april-gan .peers/april-gan --tiny
+
+Weights are random, in the format of OpenAI's file of ViT-L-14-336, and images noise, four of 600 px, in two categories.
+Theirs is run in a process of its own and its steps are written to ``--work``, where a second call finds them. A
+difference is the largest one over the reference's largest value. The exit status is 1 where one is above its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from common import environment
+from peer_code import CATEGORIES, REAL, TINY, saved_images, saved_weights
+from torch import Tensor
+
+from headlens.backbone import Backbone, load
+from headlens.backbone.checkpoint import read_checkpoint
+from headlens.backbone.config import architecture_from_config
+from headlens.backbone.loading import assemble
+from headlens.data import Loader, Preprocess
+from headlens.data import open as data_of
+from headlens.detectors.stages import Answers, Stage, TrainingConfig
+
+LIMIT, OF_GRADIENTS = 1e-5, 1e-4
+AA_CLIP = {
+    "taps": "patches at the taps, of unit length",
+    "token": "detection token",
+    "coarse": "maps of the taps, before smoothing",
+    "map": "anomaly map",
+    "image score": "image score",
+}
+APRIL_GAN = {"taps": "patches at the taps, projected", "map": "anomaly map", "image score": "image score"}
+
+
+class Report:
+    """Lines of a table; ``right`` as long as no difference is above its limit."""
+
+    def __init__(self) -> None:
+        self.right = True
+        print("| step | largest relative difference | limit | |\n|---|---:|---:|---|")
+
+    def line(self, what: str, ours: Sequence[Tensor], theirs: Sequence[Tensor], limit: float = LIMIT) -> None:
+        """The largest of several tensors."""
+        pairs = [(a.detach().double(), b.double()) for a, b in zip(ours, theirs, strict=True)]
+        if odd := [(tuple(a.shape), tuple(b.shape)) for a, b in pairs if a.shape != b.shape]:
+            raise ValueError(f"{what}: shapes are {odd[0][0]} and {odd[0][1]}")
+        off = float(torch.stack([(a - b).abs().max() / b.abs().max() for a, b in pairs]).max())  # NaN goes on
+        self.right &= off <= limit
+        print(f"| {what} | {off:.1e} | {limit:.0e} | {'' if off <= limit else 'above'} |", flush=True)
+
+    def step(
+        self, what: str, stage: Stage, images: Tensor, categories: list[str], answers: Answers, theirs: Any
+    ) -> None:
+        """Loss and gradients of a training step; ``theirs["gradients"]`` are in the order of the stage's parameters."""
+        terms = stage.loss(stage.see(images, categories), answers)
+        loss = torch.stack([stage.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+        learned = [parameter for group in stage.groups for parameter in group["params"]]
+        self.line(f"{what}: loss", [loss], [theirs["loss"]])
+        gradients = torch.autograd.grad(loss, learned)
+        self.line(f"{what}: gradients", gradients, theirs["gradients"], OF_GRADIENTS)
+
+
+def answers_of(masks: Tensor) -> Answers:
+    """What a set says whose images are anomalous where their masks are."""
+    return Answers(masks.flatten(1).any(1).long(), masks, torch.ones(len(masks), dtype=torch.bool))
+
+
+def read(work: Path, size: int) -> Tensor:
+    """The images as headlens reads, resizes and normalises them, in the order of the peers' lists."""
+    data = data_of(work, layout="mvtec")
+    (batch,) = Loader(data, Preprocess(size), len(data))
+    order = sorted(range(len(data)), key=lambda i: (batch.records[i].category, batch.records[i].anomalous))
+    return batch.images[order]
+
+
+def aa_clip(work: Path, backbone: Backbone, theirs: dict[str, Any], report: Report) -> None:
+    """Every step of AA-CLIP, and both quirks of its code on and off."""
+    from headlens.detectors.methods.aa_clip import AACLIPConfig
+    from headlens.detectors.methods.published_aa_clip import adapted_detector, read_adapters
+
+    adapters = read_adapters(work / "text_adapter.pth", work / "image_adapter.pth")
+    config = AACLIPConfig(phrases=tuple(theirs["phrases"]))
+    detector, categories = adapted_detector(adapters, backbone, config), theirs["categories"]
+    ours: dict[str, list[Tensor]] = {name: [] for name in ("taps", "token", "coarse", "map", "image score")}
+    with torch.no_grad():
+        text = detector.text_of(CATEGORIES)
+        for image, category in zip(theirs["images"][:, None], categories, strict=True):
+            reading = detector.reading(image, [category])
+            features = reading.features(detector.see(image, reading))
+            margins = reading.margins(features)
+            found = detector.score(margins, (image.shape[2], image.shape[3]))
+            ours["taps"].append(F.normalize(torch.stack([*features.taps.values()], 1), dim=-1))
+            ours["token"].append(reading.pooling(features.cls, features.of_image, margins.taps))
+            ours["coarse"].append((torch.stack([*found.tap_margins.values()], 1) + 1) / 2)
+            ours["map"].append(found.anomaly_map)
+            ours["image score"].append(found.image_score)
+    report.line("text, through its adapters", [text], [theirs["text"]])
+    for name, values in ours.items():
+        report.line(AA_CLIP[name], [torch.cat(values)], [theirs[name]])
+    joint, narrow = [], 1.0
+    for category in CATEGORIES:  # their scores go from 0 to 1 over the test images of a category, and errors with them
+        here = [number for number, own in enumerate(categories) if own == category]
+        ends = {"map_ends": theirs["map"][here].aminmax(), "image_ends": theirs["image score"][here].aminmax()}
+        narrow = max(narrow, *(float(high.abs() / (high - low)) for low, high in ends.values()))
+        ended = detector.with_config(**{name: tuple(map(float, pair)) for name, pair in ends.items()})
+        with torch.no_grad():
+            joint += [ended(theirs["images"][[number]], [category]).joint_score for number in here]
+    report.line("score, between the ends of the category", [torch.cat(joint)], [theirs["joint"]], narrow * LIMIT)
+    pair = [0, -1]
+    images, of_pair = theirs["images"][pair], [categories[number] for number in pair]
+    answers = answers_of(theirs["masks"][pair])
+    _, second = detector.requires_grad_(True).stages(TrainingConfig())
+    report.step("second stage", second, images, of_pair, answers, theirs["second stage"])
+    for across, last in product((True, False), repeat=2):
+        quirks = replace(config, across_batch=across, last_tap=last)
+        first, _ = adapted_detector(adapters, backbone, quirks).requires_grad_(True).stages(TrainingConfig())
+        what = f"first stage, attention {'across the batch' if across else 'within an image'}, "
+        what += "last tap" if last else "all taps"
+        report.step(what, first, images, of_pair, answers, theirs["first stage", across, last])
+
+
+def april_gan(work: Path, backbone: Backbone, theirs: dict[str, Any], report: Report) -> None:
+    """Every step of APRIL-GAN; their map is the sum over taps, which is ours times their number."""
+    from headlens.detectors.methods.april_gan import APRILGAN, APRILGANConfig
+
+    detector, categories = APRILGAN(backbone, APRILGANConfig()), theirs["categories"]
+    layers = list(detector.projections.values())
+
+    def learn(weights: Sequence[Tensor]) -> None:
+        for layer, weight, bias in zip(layers, weights[::2], weights[1::2], strict=True):
+            layer.load_state_dict({"weight": weight, "bias": bias})
+
+    learn([*theirs["linear"].values()])
+    ours: dict[str, list[Tensor]] = {name: [] for name in APRIL_GAN}
+    with torch.no_grad():
+        text = detector.text_of(CATEGORIES)
+        for image, category in zip(theirs["images"][:, None], categories, strict=True):
+            reading = detector.reading(image, [category])
+            features = reading.features(detector.see(image, reading))
+            found = detector.score(reading.margins(features), (image.shape[2], image.shape[3]))
+            ours["taps"].append(torch.stack([*features.taps.values()], 1))
+            ours["map"].append(len(layers) * found.anomaly_map)
+            ours["image score"].append(found.image_score)
+    report.line("text", [text], [theirs["text"].transpose(1, 2)])
+    for name, values in ours.items():
+        report.line(APRIL_GAN[name], [torch.cat(values)], [theirs[name]])
+    learn(theirs["step"]["weights"])
+    (stage,) = detector.requires_grad_(True).stages(TrainingConfig())
+    answers = answers_of(theirs["step"]["masks"])
+    report.step("training", stage, theirs["images"], categories, answers, theirs["step"])
+
+
+def backbone_of(work: Path, tiny: bool, size: int, dtype: torch.dtype) -> Backbone:
+    """The file of weights under plain GELU, as the peers compute it."""
+    if tiny:
+        return assemble(architecture_from_config(TINY), read_checkpoint(work / "weights.pt").state, dtype=dtype)
+    why = "the peers' adapters were trained with it"
+    return load("ViT-L-14-336", work / "weights.pt", image_size=size, act_fn="gelu", because=why, dtype=dtype)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("clone", type=Path, help="of the peer's repository")
+    parser.add_argument("--tiny", action="store_true", help="towers as deep and narrow, images of 84 px")
+    parser.add_argument("--double", action="store_true", help="everything in float64")
+    parser.add_argument("--size", type=int, help="pixels along a side; 518, or 84 with --tiny")
+    parser.add_argument("--work", type=Path, help="keep what theirs gave here, or take it from here")
+    args = parser.parse_args()
+    script, compare = METHODS[args.method]
+    size = args.size or (84 if args.tiny else 518)
+    with ExitStack() as stack:
+        work = args.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        work.mkdir(parents=True, exist_ok=True)
+        if not (work / "theirs.pt").exists():
+            saved_weights(TINY if args.tiny else REAL, work / "weights.pt")
+            saved_images(work, 7 * size // 6)
+            options = [f"--{name}" for name in ("tiny", "double") if getattr(args, name)]
+            command = [sys.executable, str(Path(__file__).with_name(script)), str(args.clone), str(work)]
+            command += ["--size", str(size), *options]
+            subprocess.run(command, check=True, stdout=sys.stderr)
+        theirs = torch.load(work / "theirs.pt")
+        backbone = backbone_of(work, args.tiny, size, torch.float64 if args.double else torch.float32)
+        report = Report()
+        report.line("images, read and resized", [read(work, size)], [theirs["images"]])
+        compare(work, backbone, theirs, report)
+    print(f"\n{args.method}, {size} px. {environment(torch.device('cpu'))}")
+    sys.exit(not report.right)
+
+
+METHODS = {"aa-clip": ("peer_aa_clip.py", aa_clip), "april-gan": ("peer_april_gan.py", april_gan)}
+
+if __name__ == "__main__":
+    main()
