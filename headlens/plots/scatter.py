@@ -112,7 +112,8 @@ def score_plane(
     ('CLS score', 2)
     """
     fig, ax = axes_of(ax, 3.2, 3.2)
-    for anomalous, look in ((False, {"facecolors": "none", "edgecolors": GREY}), (True, {"color": "black"})):
+    rings: dict[str, Any] = {"facecolors": "none", "edgecolors": GREY}
+    for anomalous, look in ((False, rings), (True, {"color": "black"})):
         points = scores[scores["anomalous"].eq(anomalous)]
         marker, name = ("+", "anomalous") if anomalous else ("o", "normal")
         many = len(scores) > 2000  # points that a vector graphic bears
