@@ -34,10 +34,14 @@ class Provenance:
     image_size: tuple[int, int]
     positions_from: tuple[int, int] | None = None
     """The grid of patches that the file's positions were made for, where loading has resized them."""
+    because: str = ""
+    """Why this activation is computed, whatever the weights were trained with; empty where it is theirs."""
 
     @property
     def activation(self) -> str:
-        """The activation, and whether anything says that it is the right one."""
+        """The activation, and why, or whether anything says that it is the right one."""
+        if self.because:
+            return f"{self.act_fn}, because: {self.because}"
         return self.act_fn if self.act_fn_known else f"{self.act_fn} (assumed: nothing says what the weights need)"
 
 

@@ -84,16 +84,22 @@ class TextConfig(TransformerConfig):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A name and the two towers behind it."""
+    """A name and the two towers behind it; ``because``: why their activation is another than that of the weights."""
 
     name: str
     vision: VisionConfig
     text: TextConfig
+    because: str = ""
 
     @property
     def act_fn(self) -> Activation:
         """The activation of both MLPs; it is part of what the weights mean."""
         return self.vision.act_fn
+
+    def computing(self, act_fn: Activation, because: str) -> Architecture:
+        """The same with another activation, for that reason."""
+        towers = {name: dataclasses.replace(getattr(self, name), act_fn=act_fn) for name in ("vision", "text")}
+        return dataclasses.replace(self, **towers, because=because)
 
 
 # Keys the towers are built from, and keys that only matter while training; anything else must stand at its default.

@@ -42,6 +42,7 @@ def load(
     *,
     position_rule: PositionRule = "bicubic",
     act_fn: Activation | None = None,
+    because: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
@@ -65,6 +66,9 @@ def load(
             ``"bilinear"`` without, as AnomalyCLIP and its family do.
         act_fn: what the weights were trained with, ``"gelu"`` or ``"quick_gelu"``, where nothing else says it. The
             architecture's name decides what is computed: another is an error.
+        because: a reason, with which ``act_fn`` is computed whatever name and weights say. Some published methods were
+            trained that way: plain GELU on OpenAI's weights. Provenance and everything that shows the backbone repeat
+            it.
         device, dtype: where, and in which precision.
         seed: of random weights.
         cache_dir: of the Hugging Face hub.
@@ -73,7 +77,8 @@ def load(
         HeadlensWarning: nothing says which activation the weights were trained with, and the name is believed.
 
     Raises:
-        ArchitectureError: an unknown name, a model the towers cannot be true to, or weights of the other activation.
+        ArchitectureError: an unknown name, a model the towers cannot be true to, weights of the other activation
+            without a reason, or a reason without an activation.
         CheckpointError: a file that is missing, broken, unsafe or of another shape.
         DownloadError: a tag that is not on this machine, and no network.
         ConfigError: a device that does not exist, or that this machine has not.
@@ -82,14 +87,15 @@ def load(
     'random (seed 0)'
     """
     device = device_of(device)
-    weights = find_weights(name, pretrained, position_rule=position_rule, act_fn=act_fn, seed=seed, cache_dir=cache_dir)
+    rules: dict[str, Any] = {"position_rule": position_rule, "act_fn": act_fn, "because": because}
+    weights = find_weights(name, pretrained, **rules, seed=seed, cache_dir=cache_dir)
     arch, rule = weights.arch, weights.arch.vision.position_rule
     size = arch.vision.image_size if image_size is None else image_size
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < arch.vision.patch_size:
         raise ShapeError(f"image_size {height}x{width} is smaller than one patch of {arch.vision.patch_size} px")
     source = (arch.name, weights.label, weights.sha256, arch.act_fn, weights.act_fn_known, rule)
-    provenance = Provenance(*source, (height, width), weights.positions_from)
+    provenance = Provenance(*source, (height, width), weights.positions_from, arch.because)
     options: dict[str, Any] = {"recipe": weights.recipe, "device": device, "dtype": dtype, "seed": seed}
     try:
         backbone = assemble(arch, weights.state, provenance, names=weights.names, **options)
@@ -134,7 +140,14 @@ def assemble(
     """
     given = f"random (seed {seed})" if state is None else "state dict"
     provenance = provenance or Provenance(
-        arch.name, given, None, arch.act_fn, state is None, arch.vision.position_rule, arch.vision.image_size
+        arch.name,
+        given,
+        None,
+        arch.act_fn,
+        state is None or bool(arch.because),
+        arch.vision.position_rule,
+        arch.vision.image_size,
+        because=arch.because,
     )
     with torch.device("meta"):  # nothing is allocated, or initialised for nothing, before the weights are there
         preprocess = partial(_preprocess, provenance.image_size, recipe or {})

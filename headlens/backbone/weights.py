@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,12 @@ def find_weights(
     *,
     position_rule: PositionRule = "bicubic",
     act_fn: Activation | None = None,
+    because: str | None = None,
     seed: int = 0,
     cache_dir: str | Path | None = None,
 ) -> Weights:
     """What ``load`` makes a backbone of; arguments and errors as there."""
+    ruled = partial(_ruled, rule=position_rule, act_fn=act_fn, because=because)
     alone = Path(name).expanduser()
     if pretrained is None and alone.exists() and not (str(name) in embedded.NAMES or _in_open_clip(str(name))):
         file = weight_file(alone)
@@ -70,14 +73,14 @@ def find_weights(
             raise ArchitectureError(f"{what}: load(NAME, {str(name)!r}), with open_clip's name of it")
         named = deduced(about)
         arch = replace(about.arch, name=alone.name) if named is None else architecture(named)
-        return _of_file(_ruled(arch, position_rule, act_fn), file, about, act_fn)
+        return _of_file(ruled(arch), file, about, act_fn)
     name, tag = str(name), str(pretrained)
     path = None if pretrained is None else Path(pretrained).expanduser()
     if path is not None and path.exists() and not (path.is_dir() and _is_tag(name, tag)):
         file = weight_file(path)
         about = described(file)
-        return _of_file(_ruled(_named(name, about), position_rule, act_fn), file, about, act_fn)
-    arch = _ruled(architecture(name), position_rule, act_fn)
+        return _of_file(ruled(_named(name, about)), file, about, act_fn)
+    arch = ruled(architecture(name))
     if path is not None:
         recipe = tag_config(name, tag)
         check_activation(arch, bool(recipe.get("quick_gelu")), f"the pretrained tag {tag!r}")
@@ -106,11 +109,18 @@ def _named(name: str, about: Description | None) -> Architecture:
     return arch
 
 
-def _ruled(arch: Architecture, rule: PositionRule, act_fn: Activation | None) -> Architecture:
-    """With that rule of positions, and checked against what the caller says of its activation."""
+def _ruled(
+    arch: Architecture, rule: PositionRule, act_fn: Activation | None, because: str | None = None
+) -> Architecture:
+    """With that rule of positions, and what the caller says of its activation: to be checked, or with a reason."""
     if act_fn not in (None, "gelu", "quick_gelu"):
         raise ArchitectureError(f"act_fn is {act_fn!r}; there are 'gelu' and 'quick_gelu'")
-    if act_fn is not None:
+    if because is not None:
+        if act_fn is None or not isinstance(because, str) or not because.strip():
+            given = f"act_fn is {act_fn!r} and because is {because!r}"
+            raise ArchitectureError(f"{given}; an activation whatever the weights say has a name and a reason in words")
+        arch = arch.computing(act_fn, because.strip())
+    elif act_fn is not None:
         check_activation(arch, act_fn == "quick_gelu", f"act_fn={act_fn!r}")
     return replace(arch, vision=replace(arch.vision, position_rule=rule))
 
@@ -162,8 +172,8 @@ def _fitted(
 
 
 def check_activation(arch: Architecture, trained_quick: bool, what: str) -> None:
-    """Raises ArchitectureError where ``what`` was trained with the other activation."""
-    if trained_quick == (arch.act_fn == "quick_gelu"):
+    """Raises ArchitectureError where ``what`` was trained with the other activation, but for a reason."""
+    if arch.because or trained_quick == (arch.act_fn == "quick_gelu"):
         return
     way = f": load {other!r} instead" if (other := twin(arch.name)) else ""
     needed, computed = ACTIVATIONS[trained_quick], ACTIVATIONS[not trained_quick]

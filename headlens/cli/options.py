@@ -34,6 +34,14 @@ MaxPixels = Annotated[int, Option(help="Images with more pixels are not decoded.
 FollowLinks = Annotated[bool, Option("--follow-links", help="Links may lead out of a data set's folder.")]
 Seed = Annotated[int, Option(help="Of everything that is drawn.", min=0)]
 Weights = Annotated[str | None, Option("--weights", help="The backbone's weight file.")]
+ActFn = Annotated[
+    str | None,
+    Option("--act-fn", help="gelu or quick_gelu: of the weights, or whatever they were trained with and --because."),
+]
+Because = Annotated[
+    str | None,
+    Option(help="Why another activation than the weights' is computed; what shows the backbone says it."),
+]
 Device = Annotated[str | None, Option(help="cpu, cuda, mps; the best available.")]
 Precision = Annotated[
     str | None, Option(help="float32, tf32, float16, bfloat16.", show_default="the fastest that serves, by device")

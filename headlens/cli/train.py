@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -44,6 +44,8 @@ def train(
     positions: Annotated[
         Positions, typer.Option(help="How positions reach another size: open_clip's way, or AnomalyCLIP's.")
     ] = Positions.BICUBIC,
+    act_fn: options.ActFn = None,
+    because: options.Because = None,
     per_category: options.PerCategory = 40,
     data_seed: Annotated[int, typer.Option(help="Of a procedural set's images.", min=0)] = 0,
     domain: options.DataDomain = None,
@@ -80,7 +82,7 @@ def train(
         raise ConfigError(f"{config}: {error}" if config is not None else str(error)) from error
     painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None
     dataset = data_of(data, per_category, max_pixels, domain, follow_links, data_seed)
-    clip = load(backbone, weights, position_rule=positions.value)
+    clip = load(backbone, weights, position_rule=positions.value, act_fn=cast(Any, act_fn), because=because)
     typer.echo(f"{clip}\n{dataset}\n{preset}, {training.epochs} epochs, seed {training.seed}")
     detector = build(clip, chosen, training.seed)
 

@@ -131,7 +131,7 @@ class Detector(nn.Module, ABC):
         return {
             "method": self.method,
             "backbone": f"{made.name} ({made.weights})",
-            "activation": None if made.act_fn_known else made.activation,
+            "activation": None if made.act_fn_known and not made.because else made.activation,
             "head weights": weights or "none",
             **self.about,
             "learned numbers": sum(parameter.numel() for parameter in self.parameters()),

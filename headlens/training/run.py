@@ -269,12 +269,12 @@ def _load(
 def _check_backbone(folder: Path, backbone: Backbone, card: Mapping[str, Any]) -> None:
     """Raises RunError for another one than the card has."""
     ours, theirs = backbone.provenance, card["backbone"]
-    alike = ("name", "sha256", "position_rule", *(() if ours.sha256 else ("weights",)))
+    alike = ("name", "sha256", "position_rule", "act_fn", *(() if ours.sha256 else ("weights",)))
     if any(getattr(ours, name) != theirs.get(name) for name in alike):
         raise RunError(
             f"{folder} was trained on {theirs.get('name')} ({theirs.get('weights')}, SHA-256 {theirs.get('sha256')}, "
-            f"{theirs.get('position_rule')} positions), not on {ours.name} ({ours.weights}, SHA-256 {ours.sha256}, "
-            f"{ours.position_rule}); give it the backbone that it was trained on"
+            f"{theirs.get('position_rule')} positions, {theirs.get('act_fn')}), not on {ours.name} ({ours.weights}, "
+            f"SHA-256 {ours.sha256}, {ours.position_rule}, {ours.act_fn}); give it the backbone that it was trained on"
         )
 
 
@@ -307,6 +307,7 @@ def _backbone(
         about.image_size,
         position_rule=about.position_rule,
         act_fn=card.get("act_fn") if card.get("act_fn_known") is True else None,
+        because=card.get("because") or None,
         device=device,
         dtype=dtype,
         seed=int(random[1]) if random else 0,

@@ -121,8 +121,10 @@ def train(
         size = config.size or detector.image_size
         loader = Loader(dataset, Preprocess(size), config.batch, cache="memory", on_error="skip", normalise=False)
         readable = [number for batch in loader for number in batch.index.tolist()]
+        made = detector.backbone.provenance
         same = {
-            "backbone": detector.backbone.provenance.sha256,
+            "backbone": made.sha256,
+            "activation": made.act_fn if made.because else None,
             "detector": detector.config.table(),
             "training": config.table(),
             "data": [dataset.name, len(readable), (about or {}).get("painted")],

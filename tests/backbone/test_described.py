@@ -26,7 +26,7 @@ from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.errors import ArchitectureError, CheckpointError
 from tests.backbone.models import close, random_clip, tiny_config
-from tests.backbone.test_loading import numbers
+from tests.backbone.test_loading import container_archive, numbers
 
 transformers = pytest.importorskip("transformers")
 
@@ -503,6 +503,40 @@ def test_an_activation_that_is_said_is_believed_or_contradicted(bare):
         load("ViT-T-32", bare, act_fn="quick_gelu")
     with pytest.raises(ArchitectureError, match="act_fn is 'relu'"):
         load("ViT-T-32", act_fn="relu")
+
+
+REASON = "the adapters were trained that way"
+
+
+def test_an_activation_with_a_reason_is_computed_whatever_the_weights_say(bare, tmp_path):
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    tokens = load("ViT-T-32").tokenizer(["a photo"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clip = load("ViT-T-32", bare, act_fn="quick_gelu", because=REASON)
+        other = load("ViT-T-32-quickgelu", bare)
+    made = clip.provenance
+    assert (made.name, made.act_fn, made.act_fn_known, made.because) == ("ViT-T-32", "quick_gelu", True, REASON)
+    assert torch.equal(clip.encode_image(images), other.encode_image(images))
+    assert torch.equal(clip.encode_text(tokens), other.encode_text(tokens))
+    assert not torch.equal(clip.encode_image(images), load("ViT-T-32", bare, act_fn="gelu").encode_image(images))
+    detector = HeadCLIP(clip, preset("clip", taps=(1, 3), local_start=1))
+    for shown in (repr(clip), clip._repr_html_(), detector._repr_html_(), str(detector.facts)):
+        assert f"quick_gelu, because: {REASON}" in shown
+    container_archive(stirred_state("ViT-T-32"), tmp_path / "openai.pt")  # which needs QuickGELU
+    assert load("ViT-T-32", tmp_path / "openai.pt", act_fn="gelu", because=REASON).provenance.act_fn == "gelu"
+    random = load("ViT-T-32", act_fn="quick_gelu", because=REASON)
+    assert random.vision.cfg.act_fn == random.text.cfg.act_fn == "quick_gelu"
+
+
+@pytest.mark.parametrize("because", ["", " ", 3])
+def test_a_reason_is_words_and_has_an_activation(because):
+    with pytest.raises(ArchitectureError, match="an activation whatever the weights say has a name and a reason"):
+        load("ViT-T-32", act_fn="gelu", because=because)
+    with pytest.raises(ArchitectureError, match="act_fn is None and because is 'so'"):
+        load("ViT-T-32", because="so")
+    with pytest.raises(ArchitectureError, match="act_fn is 'relu'"):
+        load("ViT-T-32", act_fn="relu", because="so")
 
 
 def test_the_name_with_quickgelu_says_it(tmp_path):

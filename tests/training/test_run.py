@@ -236,3 +236,16 @@ def test_an_activation_that_was_said_is_said_again_for_the_run(tmp_path, recwarn
     again = load_run(tmp_path / "run", weights=file).detector.backbone.provenance
     assert again == clip.provenance and again.act_fn_known
     assert not [warning for warning in recwarn if "activation" in str(warning.message)]
+
+
+def test_a_run_says_again_why_its_activation_is_another(tmp_path):
+    """On random weights, of which a card says all."""
+    clip = load_backbone("ViT-S-32", act_fn="quick_gelu", because="its maps were trained that way")
+    save_run(tmp_path / "run", HeadCLIP(clip, preset("clip", taps=(1,), local_start=1)), TrainingConfig(), {})
+    run = load_run(tmp_path / "run")
+    assert run.detector.backbone.provenance == clip.provenance
+    assert "quick_gelu, because: its maps were trained that way" in run._repr_html_()
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(run.detector.backbone.encode_image(image), clip.encode_image(image))
+    with pytest.raises(RunError, match=r"positions, quick_gelu\), not on ViT-S-32 .*, gelu\); give it the backbone"):
+        load_run(tmp_path / "run", load_backbone("ViT-S-32"))
