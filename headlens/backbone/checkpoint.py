@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -26,6 +26,8 @@ Format = Literal["safetensors", "pytorch", "torchscript"]
 
 OPENAI_SCALARS = {"input_resolution", "context_length", "vocab_size"}
 """What OpenAI's archives, and state dicts taken from them, hold next to the weights."""
+_STATE_DICTS = ("state_dict", "prompt_learner", "trainable_linearlayer")
+"""What files call theirs: models; prompts of AnomalyCLIP and Crane; linear maps of APRIL-GAN."""
 NOT_WEIGHTS = {"attn_mask", *OPENAI_SCALARS}
 
 
@@ -43,6 +45,8 @@ class Checkpoint:
     """What the file calls its weights."""
     others: tuple[str, ...] = ()
     """What else is in the file, and was not read: an epoch, the state of an optimizer."""
+    inside: str = ""
+    """What the file calls its state dict; empty where there is nothing else."""
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -63,21 +67,21 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             raise CheckpointError(f"{path}: a weight is in two of its files")
         lines = "".join(f"{file.name} {sha256_of(file)}\n" for file in files)
         return _named(path, state, sha256(lines.encode()).hexdigest(), parts[0][1])
-    state, kind, others = _read(path)
-    return _named(path, state, sha256_of(path), kind, others)
+    state, kind, inside, others = _read(path)
+    return replace(_named(path, state, sha256_of(path), kind), inside=inside, others=others)
 
 
-def _named(path: Path, state: dict[str, Tensor], sha256: str, kind: Format, others: tuple[str, ...] = ()) -> Checkpoint:
+def _named(path: Path, state: dict[str, Tensor], sha256: str, kind: Format) -> Checkpoint:
     try:
         named, names = open_clip_names(state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     weights = {name: value for name, value in named.items() if name not in NOT_WEIGHTS}
-    return Checkpoint(weights, sha256, kind, named.keys() >= OPENAI_SCALARS, names, others)
+    return Checkpoint(weights, sha256, kind, named.keys() >= OPENAI_SCALARS, names)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Format, tuple[str, ...]]:
-    """Tensors of one file by its names, and names of what is next to their state dict: no more bytes than it has."""
+def _read(path: Path) -> tuple[dict[str, Tensor], Format, str, tuple[str, ...]]:
+    """Tensors of one file by its names, the state dict's name, and those of what is next to it: no more than it has."""
     kind: Format | None = None
     try:
         with open_regular(path) as file:
@@ -91,7 +95,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Format, tuple[str, ...]]:
                 zipped = file.read(1) == b"P"
                 file.seek(0)
                 loaded = read_zip(file, size) if zipped else read_legacy(file)
-        state, others = _tensors(_walked(loaded) if kind == "torchscript" else loaded, path)
+        state, inside, others = _tensors(_walked(loaded) if kind == "torchscript" else loaded, path)
     except CheckpointError:
         raise
     except MemoryError as error:
@@ -108,7 +112,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Format, tuple[str, ...]]:
     claimed = sum(value.numel() * value.element_size() for name, value in state.items() if name not in NOT_WEIGHTS)
     if claimed > size:
         raise CheckpointError(f"{path} has {size:,} bytes, and its tensors claim {claimed:,}: nothing was loaded")
-    return state, kind, others
+    return state, kind, inside, others
 
 
 def _shards(index: Path) -> list[Path]:
@@ -150,17 +154,19 @@ def _format(path: Path, file: BinaryIO) -> Format:
     raise CheckpointError(f"{path} is no weight file headlens knows: {expected}; {has}")
 
 
-def _tensors(loaded: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict in what a file holds, by the file's own names, and names of what is next to it."""
-    wrapped = [name for name in ("state_dict", "prompt_learner") if isinstance(loaded, dict) and name in loaded]
+def _tensors(loaded: Any, path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
+    """The state dict in what a file holds, by the file's own names, its name, and names of what is next to it."""
+    wrapped = [name for name in _STATE_DICTS if isinstance(loaded, dict) and name in loaded]
     state = loaded[wrapped[0]] if wrapped else loaded
     entries = list(state.items()) if isinstance(state, dict) else []
     if not entries or not all(isinstance(n, str) and isinstance(v, Tensor | TensorRecord) for n, v in entries):
         inside = "a tensor" if isinstance(state, Tensor | TensorRecord) else type(state).__name__
         inside += f" of {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else ""
         raise CheckpointError(f"{path} holds no state dict of tensors, but {inside}")
-    others = tuple(str(name) for name in loaded if name != wrapped[0]) if wrapped else ()
-    return {name: value.tensor() if isinstance(value, TensorRecord) else value for name, value in entries}, others
+    inside = wrapped[0] if wrapped else ""
+    others = tuple(str(name) for name in loaded if name != inside) if wrapped else ()
+    tensors = {name: value.tensor() if isinstance(value, TensorRecord) else value for name, value in entries}
+    return tensors, inside, others
 
 
 def _walked(model: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``headlens import``: published prompts as a run folder."""
+"""``headlens import``: what a method's authors published, as a run folder."""
 
 from __future__ import annotations
 
@@ -7,40 +7,46 @@ from typing import Annotated
 
 import typer
 
+from headlens.cli import options
+
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="A .pth file of AnomalyCLIP's or Crane's prompts.", dir_okay=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A .pth file: AnomalyCLIP's or Crane's prompts, APRIL-GAN's maps.", dir_okay=False),
+    ],
     out: Annotated[Path, typer.Option(help="The run folder.", file_okay=False)],
     trained_on: Annotated[
         str | None, typer.Option(help="The set that its authors trained on, for the card.", show_default="not said")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="The CLIP that they were learned on.")] = "ViT-L-14-336-quickgelu",
+    backbone: Annotated[str, typer.Option(help="The CLIP that it was learned on.")] = "ViT-L-14-336-quickgelu",
     weights: Annotated[str | None, typer.Option(help="Its tag or weight file.")] = "openai",
     size: Annotated[int, typer.Option(help="Pixels along a side.", min=1)] = 518,
+    act_fn: options.ActFn = None,
+    because: options.Because = None,
 ) -> None:
     """Make a run of a published checkpoint, to score, evaluate and analyse it like any other.
 
-    AnomalyCLIP's folder 9_12_4_multiscale was trained on VisA, 9_12_4_multiscale_visa on MVTec.
+    AnomalyCLIP's folder 9_12_4_multiscale was trained on VisA, 9_12_4_multiscale_visa on MVTec. APRIL-GAN's maps are
+    computed with plain GELU, as its authors do, unless --act-fn says otherwise.
     """
     from headlens.backbone import load
     from headlens.detectors.detector import check_size
-    from headlens.detectors.methods.published import published_detector, read_prompts
+    from headlens.detectors.methods.importing import read_published
     from headlens.training.run import new_run, save_run
 
-    prompts = read_prompts(file)
+    found = read_published(file)
     about = {
-        "preset": prompts.preset,
-        "imported": {"file": file.name, "sha256": prompts.sha256, "not_taken": prompts.not_taken},
+        "preset": found.preset,
+        "imported": {"file": file.name, "sha256": found.sha256, "not_taken": found.not_taken},
         "threshold": None,
         **({} if trained_on is None else {"trained_on": trained_on}),
     }
+    said = {} if act_fn is None and because is None else {"act_fn": act_fn, "because": because}
     with new_run(out):
-        clip = load(backbone, weights, size, position_rule="bilinear")
+        clip = load(backbone, weights, size, **{**found.rules, **said})
         check_size(size, clip.vision.cfg)
-        save_run(out, published_detector(prompts, clip), None, about)
-    typer.echo(
-        f"{clip}\n{out}: {prompts.preset}, {prompts.context.shape[1]} tokens of context, "
-        f"deep prompts in {len(prompts.deep)} blocks"
-    )
-    if prompts.not_taken:
-        typer.echo(f"{prompts.not_taken}.")
+        save_run(out, found.on(clip), None, about)
+    typer.echo(f"{clip}\n{out}: {found.preset}, {found.contents}")
+    if found.not_taken:
+        typer.echo(f"{found.not_taken}.")

@@ -9,8 +9,10 @@ tensors: nothing in them tells that they were learned with a second backbone.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +46,16 @@ class PublishedPrompts:
     words: dict[str, Tensor]  # {pos, neg: [m, D]}, embeddings of start-of-text and of what follows the context
     sha256: str  # of the file
     not_taken: str  # what may be missing from its authors' detector; empty where nothing is
+    rules: ClassVar[Mapping[str, str]] = {"position_rule": "bilinear"}
+
+    @property
+    def contents(self) -> str:
+        """What was read, for people."""
+        return f"{self.context.shape[1]} tokens of context, deep prompts in {len(self.deep)} blocks"
+
+    def on(self, backbone: Backbone) -> Detector:
+        """As ``published_detector``."""
+        return published_detector(self, backbone)
 
 
 def read_prompts(path: str | Path) -> PublishedPrompts:
