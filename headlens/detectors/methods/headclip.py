@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from headlens.backbone import Backbone, LocalStream, VisionPlan
-from headlens.backbone.hooks import hooked
 from headlens.backbone.plan import STREAMS
 from headlens.detectors.detector import Detector, MethodConfig
 from headlens.detectors.losses import objective
@@ -23,6 +22,7 @@ from headlens.detectors.methods.headclip_features import LocalParts, assemble, l
 from headlens.detectors.parts.ensemble import ensemble
 from headlens.detectors.parts.head_weights import HeadWeights, Weighting
 from headlens.detectors.parts.prompts import LearnedPrompts
+from headlens.detectors.parts.texts import KnownTexts
 from headlens.detectors.pooling import CLSToken, ScorePooled
 from headlens.detectors.reading import Reading
 from headlens.detectors.readout import Readout
@@ -30,7 +30,6 @@ from headlens.detectors.scoring import Pool, Prediction, Scoring
 from headlens.detectors.stages import Stage, TrainingConfig
 from headlens.detectors.text import Pair
 from headlens.errors import ConfigError
-from headlens.precision import full_precision
 
 if TYPE_CHECKING:
     from headlens.backbone.config import TextConfig, VisionConfig
@@ -174,7 +173,7 @@ class HeadCLIP(Detector):
         if config.head_weights != "none":
             grid = (vision.n_layers, vision.n_heads)
             self.weights = HeadWeights(grid, config.head_weights, config.streams, self.device)
-        self._texts: dict[tuple[object, ...], Tensor] = {}
+        self._texts = KnownTexts()
 
     @property
     def plan(self) -> VisionPlan:
@@ -228,21 +227,9 @@ class HeadCLIP(Detector):
         return self.weights() if self.weights is not None else {}
 
     def text(self, things: Sequence[str] = ("object",)) -> Tensor:
-        """The normal and the abnormal embedding for each thing, [things, 2, d_e], of unit length.
-
-        Where nothing is differentiated, the last answer is kept until things or prompts change (but through ``.data``,
-        which torch does not notice), and as fine as weights are, whatever autocast says. Under hooks at the text tower
-        or the prompts nothing is kept.
-        """
-        listening = self.backbone.text.must_call_hooks() or (self.prompts is not None and bool(hooked(self.prompts)))
-        if torch.is_grad_enabled() or listening:
-            return self._text(things)
-        learned = list(self.prompts.parameters()) if self.prompts is not None else []
-        key = (*things, *((p.data_ptr(), p._version) for p in (*learned, self.backbone.text.proj)))
-        if key not in self._texts:
-            with full_precision(self.device):
-                self._texts = {key: self._text(things)}
-        return self._texts[key]
+        """The normal and the abnormal embedding for each thing, [things, 2, d_e], of unit length."""
+        parts = [self.prompts] if self.prompts is not None else []
+        return self._texts.of(things, self._text, self.backbone, parts)
 
     def _text(self, things: Sequence[str]) -> Tensor:
         if self.prompts is not None:
@@ -253,9 +240,7 @@ class HeadCLIP(Detector):
         """The embeddings for images of ``categories``: [2, d_e], or [B, 2, d_e] where the config is class-aware."""
         if not self.config.class_aware:
             return self.text()[0]
-        things = list(dict.fromkeys(categories))
-        known = self.text([thing.replace("_", " ") for thing in things])
-        return known[[things.index(category) for category in categories]]
+        return self.text([category.replace("_", " ") for category in categories])
 
     def _keep(self, images: Tensor) -> LocalParts:
         return local_parts(self.backbone.vision, self.reading(images), images)
