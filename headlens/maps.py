@@ -12,7 +12,9 @@ from headlens.errors import ShapeError
 from headlens.precision import full_precision
 
 
-def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None, corners: bool = False) -> Tensor:
+def upsample(
+    maps: Tensor, size: tuple[int, int], sigma: float | None = None, corners: bool = False, reach: int | None = None
+) -> Tensor:
     """Maps [B, rows, columns] to [B, *size], bilinear, then smoothed by a Gaussian.
 
     Both steps are linear and treat the axes apart, so a map is ``U X Vᵀ``: equal to ``F.interpolate`` and
@@ -24,6 +26,7 @@ def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None, co
         size: height and width in pixels.
         sigma: in pixels; 4 at 518 px, and in proportion elsewhere, when None.
         corners: the corners of the grid are those of the map (``align_corners``), not half a patch inside it.
+        reach: pixels on either side that the Gaussian has; 4 sigma when None.
 
     Raises:
         ShapeError: maps that have not three axes, or an empty size.
@@ -34,7 +37,7 @@ def upsample(maps: Tensor, size: tuple[int, int], sigma: float | None = None, co
     if maps.ndim != 3 or 0 in maps.shape[1:] or min(size) < 1:
         raise ShapeError(f"maps have shape {tuple(maps.shape)}, size is {size}; expected [B, rows, columns] and pixels")
     sigma = 4.0 * max(size) / 518 if sigma is None else sigma
-    radius = min(round(4 * sigma), min(size) - 1)
+    radius = min(round(4 * sigma) if reach is None or not sigma else reach, min(size) - 1)
     dtype = torch.float64 if maps.dtype == torch.float64 else torch.float32
     rows, columns = (
         _matrix(patches, pixels, sigma, radius, corners, dtype, maps.device)

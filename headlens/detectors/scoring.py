@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -137,6 +137,28 @@ class Scorer(Protocol):
         """Normalised images [B, 3, h, w] of these categories [B] to scores and maps [B, h, w]."""
 
 
+class Affine(NamedTuple):
+    """``scale`` times a number, plus ``shift``.
+
+    >>> Affine(0.5, 0.5).between((1.0, 3.0))(5.0)
+    1.0
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, values: Any) -> Any:
+        """Of a number, or of a tensor of any shape."""
+        return values if self == Affine() else self.scale * values + self.shift
+
+    def between(self, ends: Sequence[float]) -> Affine:
+        """The same, and then what brings the two ends to 0 and 1; without ends, the same."""
+        if not ends:
+            return self
+        low, high = ends
+        return Affine(self.scale / (high - low), (self.shift - low) / (high - low))
+
+
 @dataclass(frozen=True)
 class Scoring:
     """How margins become scores; knows no tower.
@@ -147,6 +169,9 @@ class Scoring:
             enlarged, and then fused, at ``pixels``.
         corners: maps are enlarged with corners aligned.
         sigma: of the Gaussian on maps, in pixels at 518 px, and in proportion elsewhere; 0 is none.
+        kernel: odd; the Gaussian is on the grid, before the map is enlarged: it spans so many patches, and sigma is in
+            patches. 0: it is on pixels, and cut off at 4 sigma.
+        of_map, of_image: what becomes of logits of the map and of the image before they are scores.
         alpha: share of the map in the joint score; 0 is the image score.
         pool: the map's ``max``, or the mean of its ``top`` fraction of pixels.
         top: that fraction.
@@ -163,9 +188,14 @@ class Scoring:
     top: float = 0.01
     fuse_at: Literal["grid", "pixels"] = "grid"
     corners: bool = False
+    kernel: int = 0
+    of_map: Affine = Affine()  # noqa: RUF009  # a tuple
+    of_image: Affine = Affine()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         limits = {"sigma": 0 <= self.sigma <= 518, "alpha": 0 <= self.alpha <= 1, "top": 0 < self.top <= 1}
+        limits["kernel"] = self.kernel == 0 or (self.kernel > 0 and self.kernel % 2 == 1 and self.fuse_at == "grid")
+        limits |= {name: self.unit == "logit" or getattr(self, name) == Affine() for name in ("of_map", "of_image")}
         if wrong := [name for name, fits in limits.items() if not fits]:
             raise ConfigError(f"{wrong[0]} is {getattr(self, wrong[0])!r}, which makes no scores; see Scoring")
         if self.fuse_at == "pixels" and self.fuse == "mean margin":
@@ -183,31 +213,35 @@ class Scoring:
         """
         if self.fuse_at == "pixels":
             return torch.stack(list(taps.values()), 1).unflatten(-1, grid)
-        each = [self.score(margins) for margins in taps.values()]
-        return torch.stack(each).mean(0).unflatten(-1, grid)
+        each = [self._fused(margins) for margins in taps.values()]
+        maps = self.of_map(torch.stack(each).mean(0)).unflatten(-1, grid)
+        return upsample(maps, grid, self.sigma, reach=self.kernel // 2) if self.kernel else maps
 
-    def score(self, margins: Tensor) -> Tensor:
-        """Margins to scores of this unit, any shape."""
+    def _fused(self, margins: Tensor) -> Tensor:
         return margins.sigmoid() if self.unit == "probability" else margins
+
+    def image_score(self, margins: Tensor) -> Tensor:
+        """Image margins to scores, any shape."""
+        return self.of_image(self._fused(margins))
 
     def enlarge(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         """What ``patch_maps`` made, of R images, to anomaly maps [R, h, w]."""
-        sigma = self.sigma * max(size) / 518
+        sigma = 0.0 if self.kernel else self.sigma * max(size) / 518
         if self.fuse_at == "grid":
             return upsample(maps, size, sigma, self.corners)
         large = upsample(maps.flatten(0, 1), size, 0.0, self.corners).unflatten(0, maps.shape[:2])
-        fused = self.score(large).mean(1)
+        fused = self._fused(large).mean(1)
         return upsample(fused, size, sigma) if sigma else fused
 
     def bounds(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Between which every pixel of anomaly maps lies, [V] each: of patch maps of V variants, [V, ...]."""
         low, high = maps.flatten(1).aminmax(dim=1)
-        return (low, high) if self.fuse_at == "grid" else (self.score(low), self.score(high))
+        return (low, high) if self.fuse_at == "grid" else (self._fused(low), self._fused(high))
 
     def joint(self, image_margin: Tensor, maps: Tensor) -> Tensor:
         """Image margins [R] and anomaly maps [R, h, w] to joint scores [R]."""
         peak = pooled(maps, self.top if self.pool == "top" else None)
-        return (1 - self.alpha) * self.score(image_margin) + self.alpha * peak
+        return (1 - self.alpha) * self.image_score(image_margin) + self.alpha * peak
 
     def joint_margin(self, joint: Tensor) -> Tensor:
         """Joint scores as logits, any shape."""
@@ -218,7 +252,7 @@ class Scoring:
         maps = self.enlarge(self.patch_maps(margins.taps, grid), size)
         return Prediction(
             anomaly_map=maps,
-            image_score=self.score(margins.image),
+            image_score=self.image_score(margins.image),
             joint_score=self.joint(margins.image, maps),
             image_margin=margins.image,
             tap_margins={tap: flat.unflatten(1, grid) for tap, flat in margins.taps.items()},
