@@ -25,7 +25,7 @@ from headlens.backbone import Backbone, VisionOutput, VisionPlan
 from headlens.backbone.hooks import hooked
 from headlens.detectors.reading import Reading
 from headlens.detectors.scoring import Margins, Prediction, Scoring
-from headlens.detectors.stages import Stage, TrainingConfig
+from headlens.detectors.stages import Ends, Stage, TrainingConfig
 from headlens.errors import ConfigError
 from headlens.settings import Settings
 from headlens.units import Unit
@@ -45,12 +45,14 @@ class MethodConfig(Settings):
         WITHOUT: parts that can be left out: the field that switches it off, at what value, and all fields of config and
             training that have no meaning without it.
         UNIT: of the method's scores.
+        INSTEAD: settings of training that the method does not read, and what it has instead.
     """
 
     LEARNED: ClassVar[frozenset[str]] = frozenset()
     READING: ClassVar[frozenset[str]] = frozenset()
     WITHOUT: ClassVar[Mapping[str, tuple[str, object, frozenset[str]]]] = {}
     UNIT: ClassVar[Unit] = "probability"
+    INSTEAD: ClassVar[Mapping[str, str]] = {}
 
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError where the backbone ``name`` with these towers cannot have such a detector."""
@@ -109,6 +111,10 @@ class Detector(nn.Module, ABC):
     def stages(self, training: TrainingConfig) -> Sequence[Stage]:
         """How it is trained."""
         return ()
+
+    def settled(self, ends: Ends) -> MethodConfig:
+        """The settings with what follows from the trained detector's scores of the training set."""
+        return self.config
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids of sentences [P, n] to unit embeddings [P, d_e], in the space that image tokens are read into."""

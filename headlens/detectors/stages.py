@@ -145,6 +145,14 @@ class Augment(Settings):
 
 
 @dataclass(frozen=True)
+class Ends:
+    """The lowest and the highest ``anomaly_map`` pixel and ``image_score`` of a training set."""
+
+    anomaly_map: tuple[float, float]
+    image_score: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Answers:
     """What a training set says of ``B`` images.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,38 +13,53 @@ from torch import Tensor
 from headlens import parallel
 from headlens.data import Batch, Loader
 from headlens.detectors.scoring import Prediction
+from headlens.detectors.stages import Ends
 from headlens.metrics import ImageMetrics
 
 
-@torch.no_grad()
-def calibrate(
-    predict: Callable[[Batch, Tensor], Prediction], loader: Loader, which: list[int], device: torch.device
-) -> dict[str, Any]:
-    """How the joint score does on images number ``which`` of ``loader``'s set, and the threshold that follows.
+@dataclass(frozen=True)
+class Scored:
+    """Joint scores and labels of a set's images, [n] each, and between which its other scores lie."""
 
-    Ranks (``headlens.parallel``) score batches in turn.
+    joint: Tensor
+    labels: Tensor
+    ends: Ends
+
+    def calibration(self) -> dict[str, Any]:
+        """``threshold`` of ``best_threshold``, and ``metrics``: image metrics on these images, None if undefined."""
+        known = self.labels >= 0
+        metric = ImageMetrics(sync_on_compute=False)  # every rank has all scores
+        metric.update(self.joint[known], self.labels[known])
+        metrics = {f"image_{name}": None if v.isnan() else round(float(v), 4) for name, v in metric.compute().items()}
+        threshold = best_threshold(self.joint, self.labels)
+        return {"threshold": threshold, "metrics": {"on": "the images it was trained on", **metrics}}
+
+
+@torch.no_grad()
+def scored(
+    predict: Callable[[Batch, Tensor], Prediction], loader: Loader, which: list[int], device: torch.device
+) -> Scored:
+    """The scores of images number ``which`` of ``loader``'s set.
+
+    Ranks (``headlens.parallel``) score batches in turn, and all have all scores.
 
     Args:
         predict: a batch and its normalised images [B, 3, h, w] on ``device`` to their scores.
         loader, which: the auxiliary set, and its images that can be read.
-
-    Returns:
-        ``threshold`` of ``best_threshold``, and ``metrics``: the image metrics on these images, None if undefined.
     """
     ranks, parts = parallel.current(), {}
     pieces = [which[first : first + loader.batch] for first in range(0, len(which), loader.batch)]
     share = ranks.share(len(pieces))
     # Fewer batches come where images that could be read before no longer can: numbers only keep the order.
     for number, batch in zip(share, loader.batches([i for piece in share for i in pieces[piece]]), strict=False):
-        images = loader.preprocess.normalise(batch.images.to(device))
-        scores = predict(batch, images).joint_score
-        parts[number] = {"joint": scores.cpu().numpy(), "labels": batch.labels.numpy()}
+        prediction = predict(batch, loader.preprocess.normalise(batch.images.to(device)))
+        maps = prediction.anomaly_map.flatten(1)
+        of_images = torch.stack([prediction.joint_score, prediction.image_score, maps.amin(1), maps.amax(1)])
+        parts[number] = {"scores": of_images.cpu().numpy(), "labels": batch.labels.numpy()}
     merged = list(ranks.merged(parts.items(), len(pieces)))
-    joint, labels = (torch.from_numpy(np.concatenate([part[name] for part in merged])) for name in ("joint", "labels"))
-    metric = ImageMetrics(sync_on_compute=False)  # every rank has all scores
-    metric.update(joint[labels >= 0], labels[labels >= 0])
-    metrics = {f"image_{name}": None if v.isnan() else round(float(v), 4) for name, v in metric.compute().items()}
-    return {"threshold": best_threshold(joint, labels), "metrics": {"on": "the images it was trained on", **metrics}}
+    joint, image, low, high = torch.from_numpy(np.concatenate([part["scores"] for part in merged], 1))
+    labels = torch.from_numpy(np.concatenate([part["labels"] for part in merged]))
+    return Scored(joint, labels, Ends((float(low.min()), float(high.max())), (float(image.min()), float(image.max()))))
 
 
 def best_threshold(scores: Tensor, labels: Tensor) -> float | None:

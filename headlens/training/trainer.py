@@ -25,7 +25,7 @@ from headlens.detectors.stages import Answers, Stage, TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.launch import alone, launched
 from headlens.training.augmenting import augmented
-from headlens.training.calibration import calibrate
+from headlens.training.calibration import scored
 from headlens.training.features import FeatureStore
 from headlens.training.interrupt import Stopped, stop_requested
 from headlens.training.mosaics import Mosaics
@@ -154,6 +154,11 @@ def train(
                         accelerator.wait_for_everyone()
                         raise Stopped(len(log), steps, requested() or signal.SIGTERM)
             accelerator.free_memory()
+        given = _predict(detector, objective, config), loader, readable, accelerator.device
+        seen = scored(*given)
+        if (settled := detector.settled(seen.ends)) != detector.config:
+            detector.config = settled
+            seen = scored(*given)
         facts = {
             "trained_on": dataset.name,
             "domain": dataset.domain,
@@ -163,7 +168,7 @@ def train(
             "stages": [_about(stage, span) for stage, span in zip(stages, spans, strict=True)],
             "processes": world,
             "selection": "the last step; nothing was selected",
-            **calibrate(_predict(detector, objective, config), loader, readable, accelerator.device),
+            **seen.calibration(),
         }
         card: dict[str, Any] = {}
         if main:
