@@ -26,6 +26,10 @@ Run = Annotated[str | None, Option(help="A run folder, or a shipped run.", show_
 Data = Annotated[str | None, Option(help="A folder, a listing, or a procedural set.", show_default="procedural:DOMAIN")]
 PerCategory = Annotated[int, Option(help="Images of each category of a procedural set.", min=2)]
 Category = Annotated[str, Option(help="What they show; only class-aware runs care.")]
+Descriptions = Annotated[
+    Path | None,
+    Option(help="JSON or TOML: what categories are called in sentences; of methods that read it.", dir_okay=False),
+]
 Heads = Annotated[list[int] | None, Option(help="Only these heads.", show_default="all")]
 Rows = Annotated[int, Option(help="Of the table that is printed; the frame has all.", min=1)]
 Batch = Annotated[int, Option(help="Images at once.", min=1)]

@@ -25,7 +25,8 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="A method with its settings: headclip, anomalyclip, anomalyclip-published, crane, april-gan."
+            help="A method with its settings: headclip, anomalyclip, anomalyclip-published, crane, april-gan, aa-clip, "
+            "aa-clip-medical."
         ),
     ] = "headclip",
     backbone: Annotated[str, typer.Option(help="mini, mini-captions, or an open_clip name.")] = "mini",
@@ -36,6 +37,7 @@ def train(
             help="A TOML file; its tables detector and training change settings.", exists=True, dir_okay=False
         ),
     ] = None,
+    descriptions: options.Descriptions = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the set.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="Images of one step on each device.", min=1)] = None,
     size: Annotated[int | None, typer.Option(help="Pixels along a side.", min=1)] = None,
@@ -63,12 +65,14 @@ def train(
     from headlens.data.notes import lines
     from headlens.detectors.methods.registry import build, config_of, table_of
     from headlens.detectors.methods.registry import preset as preset_
+    from headlens.detectors.parts.descriptions import read_descriptions
     from headlens.detectors.stages import TrainingConfig
     from headlens.errors import ConfigError
     from headlens.training.interrupt import Stopped
     from headlens.training.trainer import train as train_
 
     given = tables(config)
+    phrases = {"phrases": read_descriptions(descriptions)} if descriptions is not None else {}
     flags: dict[str, Any] = {"epochs": epochs, "batch": batch, "size": size, "seed": seed}
     flags["precision"] = "bfloat16" if bf16 else None
     settings = given["training"] | {name: value for name, value in flags.items() if value is not None}
@@ -77,14 +81,18 @@ def train(
         table = table_of(preset_(preset))
         if given["detector"].get("method", table["method"]) != table["method"]:
             table = {}  # of another method than the preset, whose settings it has not
-        chosen = config_of(table | given["detector"])
+        chosen = config_of(table | given["detector"] | phrases)
+        for name, instead in chosen.INSTEAD.items():
+            if (value := getattr(training, name)) != getattr(TrainingConfig(), name):
+                raise ConfigError(f"{name} is {value}, but {preset} does not read it: it has {instead}")
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}" if config is not None else str(error)) from error
     painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None
     dataset = data_of(data, per_category, max_pixels, domain, follow_links, data_seed)
     clip = load(backbone, weights, position_rule=positions.value, act_fn=cast(Any, act_fn), because=because)
-    typer.echo(f"{clip}\n{dataset}\n{preset}, {training.epochs} epochs, seed {training.seed}")
     detector = build(clip, chosen, training.seed)
+    passes = " + ".join(str(stage.epochs or training.epochs) for stage in detector.stages(training))
+    typer.echo(f"{clip}\n{dataset}\n{preset}, {passes} epochs, seed {training.seed}")
 
     steps_done = bar(None, unit="step")
 

@@ -11,6 +11,8 @@ from headlens.lazily import lazily
 if TYPE_CHECKING:
     from headlens.detectors.detector import Detector as Detector
     from headlens.detectors.detector import MethodConfig as MethodConfig
+    from headlens.detectors.methods.aa_clip import AACLIP as AACLIP
+    from headlens.detectors.methods.aa_clip import AACLIPConfig as AACLIPConfig
     from headlens.detectors.methods.april_gan import APRILGAN as APRILGAN
     from headlens.detectors.methods.april_gan import APRILGANConfig as APRILGANConfig
     from headlens.detectors.methods.headclip import HeadCLIP as HeadCLIP
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from headlens.detectors.scoring import Prediction as Prediction
     from headlens.detectors.scoring import Scorer as Scorer
     from headlens.detectors.scoring import Scoring as Scoring
+    from headlens.detectors.stages import Answers as Answers
     from headlens.detectors.stages import Augment as Augment
     from headlens.detectors.stages import Schedule as Schedule
     from headlens.detectors.stages import Stage as Stage

@@ -34,6 +34,7 @@ def images(size: tuple[int, int] = SIZES[0], count: int = 3) -> Tensor:
 PROMPTS = {"context": 5, "deep": 2, "deep_tokens": 3}
 TAPS = {"taps": (1, 3), "local_start": 1}
 LAST = {"taps": (3,), "local_start": 1}
+ADAPTED = {"taps": (1, 3), "adapt_image": 2, "adapt_text": 2, "teacher_start": 1, "mix": 0.3}
 CASES: dict[str, Callable[[], Detector]] = {
     "headclip": partial(made, "headclip", streams=("global", "local"), **TAPS, **PROMPTS),
     "anomalyclip": partial(made, "anomalyclip", **TAPS, **PROMPTS),
@@ -41,6 +42,7 @@ CASES: dict[str, Callable[[], Detector]] = {
     "clip": partial(made, "clip", **TAPS),
     "crane": partial(made, "crane", **LAST, **PROMPTS),
     "april-gan": partial(made, "april-gan", taps=(1, 3), head_weights="free"),
+    "aa-clip": partial(made, "aa-clip", head_weights="sigmoid", **ADAPTED),
 }
 """A method joins by one line; ``REFUSALS`` then says what the lens cannot do with it."""
 
@@ -53,17 +55,20 @@ PLAIN: dict[str, dict[str, object]] = {
     "clip": CLIP,
     "crane": CLIP | {"score_pooling": 0.0},
     "april-gan": {"class_aware": False, "taps": (3,), "temperature": 0.07},
+    "aa-clip": ADAPTED | {"taps": (3,), "mix": 0.0, "alpha": 0.0},
 }
 """What switches every part of a method off, so that plain CLIP is left, once ``projected_as_clip``."""
 
 
 @torch.no_grad()
 def projected_as_clip(detector: Detector) -> Detector:
-    """The detector with the tower's projection in place of every linear map that it has learned, in its precision."""
+    """The detector with the tower's projection in place of every one that it has learned, in its precision."""
+    projection = detector.backbone.vision.proj.T
     for layer in detector.double().modules():
-        if isinstance(layer, torch.nn.Linear):
-            layer.weight.copy_(detector.backbone.vision.proj.T)
-            layer.bias.zero_()
+        if isinstance(layer, torch.nn.Linear) and layer.weight.shape == projection.shape:
+            layer.weight.copy_(projection)
+            if layer.bias is not None:
+                layer.bias.zero_()
     return detector
 
 
@@ -81,5 +86,6 @@ REFUSALS: dict[str, dict[str, str]] = {
     "clip": FOLLOWS | NOTHING_LEARNED,
     "crane": FOLLOWS | NOTHING_LEARNED,
     "april-gan": FOLLOWS | ONE_STREAM,
+    "aa-clip": FOLLOWS | ONE_STREAM,
 }
 """What the lens cannot do with a method, by the names of ``tests.methods.lens.LENS``, and what it says then."""

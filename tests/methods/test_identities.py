@@ -129,17 +129,18 @@ def test_gradients_by_gates_are_finite_differences(detector, shown):
 def test_parts_switched_off_leave_plain_clip(case, shown):
     """open_clip's own embeddings, against the two prompts."""
     theirs, detector = random_clip(SENTENCES), projected_as_clip(build(clip(), case, **PLAIN[case]))
-    normal, abnormal = detector.text()[0]
-    embedding = torch.nn.functional.normalize(theirs.encode_image(shown[..., :32]), dim=-1)
-    margins = detector.margins(shown[..., :32])
-    close(margins.image, (embedding @ abnormal - embedding @ normal) / 0.07)
-    normed = detector.reading(shown).taps[3].norm is not None
-    last = theirs.visual.forward_intermediates(
-        shown[..., :32], indices=1, normalize_intermediates=normed, output_fmt="NLC"
-    )["image_intermediates"][0]
-    patches = torch.nn.functional.normalize(last @ theirs.visual.proj, dim=-1)
-    close(margins.taps[3], (patches @ abnormal - patches @ normal) / 0.07)
-    close(detector(shown[..., :32]).joint_score, margins.image.sigmoid())
+    (normal, abnormal), shown = detector.text()[0], shown[..., :32]
+    margins, reading = detector.margins(shown), detector.reading(shown)
+    normed, temperature = reading.taps[3].norm is not None, reading.text.temperature
+    last = theirs.visual.forward_intermediates(shown, indices=1, normalize_intermediates=normed, output_fmt="NLC")
+    patches = torch.nn.functional.normalize(last["image_intermediates"][0] @ theirs.visual.proj, dim=-1)
+    close(margins.taps[3], (patches @ abnormal - patches @ normal) / temperature)
+    if reading.pooling.reads_cls:
+        embedding = torch.nn.functional.normalize(theirs.encode_image(shown), dim=-1)
+        close(margins.image, (embedding @ abnormal - embedding @ normal) / temperature)
+    else:
+        close(margins.image, patches.mean(1) @ abnormal)
+    close(detector(shown).joint_score, detector.scoring.image_score(margins.image))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 
 from headlens.backbone import Backbone
 from headlens.detectors.detector import Detector, MethodConfig
+from headlens.detectors.methods.aa_clip import AACLIP, AACLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN, APRILGANConfig
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
 from headlens.errors import ConfigError
@@ -16,6 +17,7 @@ from headlens.errors import ConfigError
 METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
     "headclip": (HeadCLIP, HeadCLIPConfig),
     "april-gan": (APRILGAN, APRILGANConfig),
+    "aa-clip": (AACLIP, AACLIPConfig),
 }
 """Of each method by name, what makes its detector of backbone, settings and seed; and its settings."""
 
@@ -28,11 +30,13 @@ PRESETS = {
     "crane": replace(_ANOMALYCLIP, taps=(23,), local_attention=("qq", "kk", "vv"), score_pooling=0.5),
     "clip": replace(_ANOMALYCLIP, prompts="ensemble"),
     "april-gan": APRILGANConfig(),
+    "aa-clip": AACLIPConfig(),
+    "aa-clip-medical": AACLIPConfig(sigma=1.5, kernel=9, alpha=1.0),
 }
 """HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
 AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; Crane (arXiv 2504.11055) without its second
 backbone, whose scripts name four taps, but all of them show the last one; CLIP with hand-written prompts; APRIL-GAN
-(arXiv 2305.17382)."""
+(arXiv 2305.17382); AA-CLIP (arXiv 2503.06661), as its scripts score industrial and medical sets."""
 
 
 def preset(name: str, **changes: Any) -> MethodConfig:

@@ -5,7 +5,7 @@ The states are those CLIP-based anomaly detection has in common (Jeong et al., W
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,3 +91,20 @@ def ensemble(backbone: Backbone, things: Sequence[str] = ("object",), wording: W
         tokens = backbone.tokenizer([sentence for of_thing in sentences for sentence in of_thing])
         pair.append(F.normalize(backbone.encode_text(tokens, normalize=True).mean(0), dim=-1))
     return stack(pair)
+
+
+def ensembles(
+    backbone: Backbone, things: Sequence[str], wording: Wording, encode: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The normal and the abnormal prompt embedding of each thing, [things, 2, d_e], of unit length, from one forward.
+
+    Args:
+        backbone: whose tokenizer it is.
+        things: what the sentences are about.
+        wording: states and templates.
+        encode: token ids to unit embeddings.
+    """
+    groups = [sentences for thing in things for sentences in wording.sentences(thing)]
+    embedded = encode(backbone.tokenizer([sentence for group in groups for sentence in group]))
+    means = [each.mean(0) for each in embedded.split([len(group) for group in groups])]
+    return F.normalize(stack(means), dim=-1).unflatten(0, (-1, 2))
