@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -10,6 +11,7 @@ from unittest.mock import patch
 import open_clip
 import torch
 from open_clip.model import CLIP
+from torch import Tensor
 
 TINY = {
     "embed_dim": 20,
@@ -56,3 +58,38 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-10) -> None:
     """Equal to within ``tolerance`` of the largest value of ``b``."""
     assert a.shape == b.shape, f"{tuple(a.shape)} against {tuple(b.shape)}"
     assert float((a - b).detach().abs().max()) <= tolerance * max(1.0, float(b.detach().abs().max()))
+
+
+def transformers_file(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of open_clip's by transformers' names; written from its documentation, not from our reader."""
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        tower = "vision_model" if name.startswith("visual.") else "text_model"
+        leaf = name.removeprefix("visual.")
+        if block := re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", leaf):
+            here = f"{tower}.encoder.layers.{block[1]}"
+            kind, ending = block[2].rsplit(".", 1)[0], block[2].rsplit("_" if "in_proj" in block[2] else ".", 1)[1]
+            if "in_proj" in block[2]:
+                for letter, own in zip("qkv", value.chunk(3), strict=True):
+                    found[f"{here}.self_attn.{letter}_proj.{ending}"] = own.clone()
+                continue
+            to = {"attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1", "ln_2": "layer_norm2"}
+            to |= {"mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+            found[f"{here}.{to[kind]}.{ending}"] = value
+            continue
+        alone = {
+            "visual.class_embedding": "vision_model.embeddings.class_embedding",
+            "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+            "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+            "visual.proj": "visual_projection.weight",
+            "positional_embedding": "text_model.embeddings.position_embedding.weight",
+            "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+            "text_projection": "text_projection.weight",
+            "logit_scale": "logit_scale",
+            **{f"visual.ln_pre.{w}": f"vision_model.pre_layrnorm.{w}" for w in ("weight", "bias")},
+            **{f"visual.ln_post.{w}": f"vision_model.post_layernorm.{w}" for w in ("weight", "bias")},
+            **{f"ln_final.{w}": f"text_model.final_layer_norm.{w}" for w in ("weight", "bias")},
+        }
+        if name != "attn_mask":
+            found[alone[name]] = value.T.contiguous() if "proj" in name else value
+    return found

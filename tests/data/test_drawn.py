@@ -14,7 +14,7 @@ from PIL import Image
 
 from headlens.data import FileSet, check, open
 from headlens.errors import DataError
-from tests.data import trees
+from tests.data import annotated, trees
 
 SQUARE = {"label": "dent", "shape_type": "polygon", "points": [[1, 1], [5, 1], [5, 5], [1, 5]]}
 BOX = np.zeros((9, 12), bool)
@@ -236,7 +236,7 @@ def test_what_cannot_be_right_in_coco_is_told(tmp_path):
             open(tmp_path)
 
 
-@pytest.mark.parametrize("make", [trees.coco, trees.bsdata])
+@pytest.mark.parametrize("make", [annotated.coco, annotated.bsdata])
 def test_damaged_annotations(tmp_path, make):
     """Keys and values of other kinds, and bytes changed: records and masks, or errors that name the file."""
     make(tmp_path)

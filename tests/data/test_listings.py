@@ -17,7 +17,7 @@ from headlens.data import FileSet, open
 from headlens.data.readers import Root
 from headlens.data.readers.paths import Paths
 from headlens.errors import DataError
-from tests.data import trees
+from tests.data import annotated, trees
 
 
 def test_meta_with_the_deviations_that_are_about(tmp_path):
@@ -33,10 +33,10 @@ def test_meta_with_the_deviations_that_are_about(tmp_path):
     ]
     for number, prefix in enumerate(prefixes):
         root = tmp_path / str(number) / "set"
-        told = trees.meta(root, prefix, str.title)
+        told = annotated.meta(root, prefix, str.title)
         trees.agree(open(root, split="all"), told, root)
     root = tmp_path / "own" / "set"
-    told = trees.meta(root, str(root.absolute()) + "/")
+    told = annotated.meta(root, str(root.absolute()) + "/")
     trees.agree(open(root, split="all"), told, root)
     trees.agree(open(root / "meta.json", split="all"), told, root)
     content = json.loads((root / "meta.json").read_text())
@@ -62,7 +62,7 @@ def test_meta_beside_the_sets(tmp_path):
 
 
 def test_a_listing_somewhere_else(tmp_path):
-    told = trees.jsonl(tmp_path / "data")
+    told = annotated.jsonl(tmp_path / "data")
     (tmp_path / "metadata").mkdir()
     moved = shutil.move(tmp_path / "data/full-shot.jsonl", tmp_path / "metadata/full-shot.jsonl")
     data = open(moved, root=tmp_path / "data")
@@ -71,7 +71,7 @@ def test_a_listing_somewhere_else(tmp_path):
 
 
 def test_realiad_by_one_file(tmp_path):
-    told = trees.realiad(tmp_path)
+    told = annotated.realiad(tmp_path)
     listing = tmp_path / "realiad_jsons/realiad_jsons_sv/pcb.json"
     data = open(listing, root=tmp_path, split="all")
     trees.agree(data, {k: it for k, it in told.items() if it.category == "pcb" and it.split == "test"}, tmp_path)
@@ -79,7 +79,7 @@ def test_realiad_by_one_file(tmp_path):
 
 def test_realiad_with_another_protocol(tmp_path):
     """Its other folders of listings, by name."""
-    told = trees.realiad(tmp_path)
+    told = annotated.realiad(tmp_path)
     other = tmp_path / "realiad_jsons/realiad_jsons_sv"
     trees.agree(open(other, root=tmp_path), {k: it for k, it in told.items() if it.split == "test"}, tmp_path)
     with pytest.raises(DataError, match="no images of the split 'train'"):

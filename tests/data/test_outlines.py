@@ -16,7 +16,7 @@ from PIL import Image
 
 from headlens.data.outlines import KINDS, LINE_WIDTH, POINT_RADIUS, Outlines, Shape, runs_of
 from headlens.errors import DataError
-from tests.data.trees import compressed, runs
+from tests.data.annotated import compressed, runs
 
 quick = settings(deadline=None, max_examples=150, derandomize=True)
 SIZE = (20, 30)

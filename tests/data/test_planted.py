@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from headlens.data import DataSet, Report, check, open
 from headlens.errors import DataError
-from tests.data import trees
+from tests.data import annotated, trees
 
 SETS = {
     "mvtec": trees.mvtec,
     "btad": trees.btad,
     "loco": trees.loco,
-    "visa": trees.visa,
+    "visa": annotated.visa,
     "bmad": trees.bmad,
     "pairs": trees.pairs,
     "isic": trees.isic,
     "magnetic": trees.magnetic,
-    "crackforest": trees.crackforest,
+    "crackforest": annotated.crackforest,
     "busi": trees.busi,
-    "bsdata": trees.bsdata,
-    "coco": trees.coco,
-    "meta": trees.meta,
-    "jsonl": trees.jsonl,
-    "csv": trees.listed,
+    "bsdata": annotated.bsdata,
+    "coco": annotated.coco,
+    "meta": annotated.meta,
+    "jsonl": annotated.jsonl,
+    "csv": annotated.listed,
 }
+EVERY = SETS | {"elpv": annotated.elpv, "headct": annotated.headct, "yes_no": trees.yes_no}
 LISTED = ("visa", "meta", "jsonl", "csv")
 
 
@@ -87,10 +87,9 @@ def test_a_mask_that_is_called_otherwise(tmp_path, name):
         assert f"{wrong}: a mask of no picture, or of several; call it as its picture, or take it away" in lines
 
 
-@pytest.mark.parametrize("name", [*SETS, "elpv", "headct", "yes_no"])
+@pytest.mark.parametrize("name", EVERY)
 def test_an_image_that_is_there_twice(tmp_path, name):
-    make = SETS.get(name) or partial(getattr(trees, name))
-    make(tmp_path)
+    EVERY[name](tmp_path)
     data, _ = checked(tmp_path)
     one = next(r for r in data.records if r.anomalous)
     other = next(r for r in data.records if r.image != one.image)
@@ -104,10 +103,9 @@ def test_an_image_that_is_there_twice(tmp_path, name):
     assert other.name in shown
 
 
-@pytest.mark.parametrize("name", [*SETS, "elpv", "headct", "yes_no"])
+@pytest.mark.parametrize("name", EVERY)
 def test_an_image_that_is_damaged(tmp_path, name):
-    make = SETS.get(name) or partial(getattr(trees, name))
-    make(tmp_path)
+    EVERY[name](tmp_path)
     data, _ = checked(tmp_path)
     image = data.records[0].image
     assert image is not None

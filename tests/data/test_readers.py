@@ -21,7 +21,7 @@ from headlens.data.readers import LAYOUTS
 from headlens.data.readers.known import known
 from headlens.data.readers.tree import NORMAL, pair
 from headlens.errors import DataError
-from tests.data import trees
+from tests.data import annotated, trees
 
 quick = settings(deadline=None, max_examples=60, derandomize=True)
 
@@ -30,15 +30,15 @@ EVERY: list[tuple[str, Callable[[Path], trees.Tree], str, str]] = [
     ("mvtec", trees.mvtec, "unheard_of", "industrial"),  # by its categories
     ("mvtec", trees.btad, "BTech_Dataset_transformed", "industrial"),
     ("mvtec", trees.converted_visa, "VisA_pytorch", "industrial"),
-    ("visa", trees.visa, "VisA_20220922", "industrial"),
-    ("dagm", trees.dagm, "DAGM_KaggleUpload", "industrial"),
+    ("visa", annotated.visa, "VisA_20220922", "industrial"),
+    ("dagm", annotated.dagm, "DAGM_KaggleUpload", "industrial"),
     ("ksdd", trees.ksdd, "KolektorSDD", "industrial"),
     ("ksdd2", trees.ksdd2, "KolektorSDD2", "industrial"),
-    ("realiad", trees.realiad, "Real-IAD", "industrial"),
+    ("realiad", annotated.realiad, "Real-IAD", "industrial"),
     ("bmad", trees.bmad, "BMAD", "medical"),
     ("bmad", partial(trees.bmad, masks="anomaly_mask", flawed="ungood"), "BMAD", "medical"),
     ("bmad", partial(trees.bmad, masks="", pictures=""), "BMAD", "medical"),
-    ("headct", trees.headct, "archive", "medical"),
+    ("headct", annotated.headct, "archive", "medical"),
     ("classes", trees.yes_no, "brain_tumor_dataset", "medical"),
     ("classes", trees.covid, "COVID-19_Radiography_Dataset", "medical"),
     ("pairs", trees.pairs, "CVC-ColonDB", "medical"),
@@ -48,19 +48,19 @@ EVERY: list[tuple[str, Callable[[Path], trees.Tree], str, str]] = [
     ("pairs", trees.tn3k, "tn3k", "medical"),
     ("isic", trees.isic, "skin", "medical"),
     ("magnetic-tile", trees.magnetic, "Magnetic-Tile-Defect", "industrial"),
-    ("crackforest", trees.crackforest, "CrackForest-dataset", "industrial"),
-    ("elpv", trees.elpv, "elpv-dataset", "industrial"),
+    ("crackforest", annotated.crackforest, "CrackForest-dataset", "industrial"),
+    ("elpv", annotated.elpv, "elpv-dataset", "industrial"),
     ("classes", trees.busi, "Dataset_BUSI_with_GT", "medical"),
     ("mvtec", trees.loco, "mvtec_loco_anomaly_detection", "industrial"),
-    ("labelme", trees.bsdata, "BSData", "industrial"),
-    ("labelme", partial(trees.bsdata, data="test", label="test"), "drives", ""),
-    ("coco", trees.coco, "export", ""),
-    ("coco", partial(trees.coco, kind="runs", style="cvat"), "export", ""),
-    ("coco", partial(trees.coco, kind="compressed"), "export", ""),
+    ("labelme", annotated.bsdata, "BSData", "industrial"),
+    ("labelme", partial(annotated.bsdata, data="test", label="test"), "drives", ""),
+    ("coco", annotated.coco, "export", ""),
+    ("coco", partial(annotated.coco, kind="runs", style="cvat"), "export", ""),
+    ("coco", partial(annotated.coco, kind="compressed"), "export", ""),
     ("images", trees.plain, "pictures", ""),
-    ("meta", trees.meta, "set", ""),
-    ("jsonl", trees.jsonl, "set", ""),
-    ("csv", trees.listed, "set", ""),
+    ("meta", annotated.meta, "set", ""),
+    ("jsonl", annotated.jsonl, "set", ""),
+    ("csv", annotated.listed, "set", ""),
 ]
 
 
@@ -94,7 +94,7 @@ def test_every_layout_has_a_test():
     assert all(layouts().values())
 
 
-@pytest.mark.parametrize("make", [trees.mvtec, trees.btad, trees.bmad, trees.visa, trees.dagm])
+@pytest.mark.parametrize("make", [trees.mvtec, trees.btad, trees.bmad, annotated.visa, annotated.dagm])
 def test_one_category_of_a_set(tmp_path, make):
     """Opened by its folder, a category is what it is in the whole set."""
     make(tmp_path / "set")
@@ -110,7 +110,7 @@ def test_one_category_of_a_set(tmp_path, make):
         assert facts == [
             (r.image, r.mask, r.anomalous, r.family, r.split, r.category) for r in sorted(part, key=name_of)
         ]
-        if make in (trees.mvtec, trees.btad, trees.visa):
+        if make in (trees.mvtec, trees.btad, annotated.visa):
             assert {r.name for r in own.records} == {r.name for r in part}
 
 
@@ -157,7 +157,7 @@ def test_known_names(name, domain, category):
 
 
 def test_elpv_in_its_package(tmp_path):
-    told = trees.elpv(tmp_path, "src/elpv_dataset/data")
+    told = annotated.elpv(tmp_path, "src/elpv_dataset/data")
     for place in (tmp_path, tmp_path / "src/elpv_dataset/data"):
         data = open(place)
         assert isinstance(data, FileSet)
@@ -171,9 +171,9 @@ def test_elpv_in_its_package(tmp_path):
 
 
 def test_several_sets_in_a_folder_are_named(tmp_path):
-    trees.bsdata(tmp_path / "BSData")
-    trees.crackforest(tmp_path / "CrackForest")
-    trees.coco(tmp_path / "deep/er/export")
+    annotated.bsdata(tmp_path / "BSData")
+    annotated.crackforest(tmp_path / "CrackForest")
+    annotated.coco(tmp_path / "deep/er/export")
     with pytest.raises(
         DataError, match=r"Open one of these: .*BSData \(labelme\), .*CrackForest \(crackforest\), .*deep"
     ):
@@ -187,7 +187,7 @@ def test_several_sets_in_a_folder_are_named(tmp_path):
         (trees.bmad, "castings", ""),
         (trees.bmad, "castings/Brain_AD", "medical"),
         (trees.yes_no, "bolts", ""),
-        (trees.headct, "castings", "medical"),
+        (annotated.headct, "castings", "medical"),
     ],
 )
 def test_a_domain_that_nothing_tells_is_empty(tmp_path, make, name, domain):
@@ -372,7 +372,7 @@ def test_ksdd2_with_a_mask_lost_and_one_broken(tmp_path):
 # DAGM, HeadCT, BMAD, VisA
 @pytest.mark.parametrize("lost", ["Label", "Label/*"])
 def test_dagm_without_labels_is_not_normal(tmp_path, lost):
-    trees.dagm(tmp_path)
+    annotated.dagm(tmp_path)
     for path in list((tmp_path / "Class1/Test").glob(lost)):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(DataError, match="Class1/Test: neither"):
@@ -385,7 +385,7 @@ def test_dagm_without_labels_is_not_normal(tmp_path, lost):
 
 
 def test_headct_with_a_second_folder_of_the_same_numbers(tmp_path):
-    told = trees.headct(tmp_path / "usual")
+    told = annotated.headct(tmp_path / "usual")
     for i in (0, 7, 12):
         trees.picture(tmp_path / "usual", f"overlays/{i:03d}.png")
     trees.agree(open(tmp_path / "usual"), told, tmp_path / "usual")

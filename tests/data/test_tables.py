@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from headlens.data import open
 from headlens.data.readers import tables
 from headlens.errors import DataError
-from tests.data import trees
+from tests.data import annotated, trees
 
 ROWS = [("image", "label", "category"), ("ä.png", "0", "cup"), ("b.png", "1", "cup, large")]
 EXPECTED = [("ä", False, "cup"), ("b", True, "cup, large")]
@@ -216,8 +216,14 @@ def test_any_table_is_read_or_refused(tmp_path_factory, content, encoding, heade
 @pytest.mark.parametrize("name", ["meta.json", "a.jsonl", "set.csv", "labels.csv", "split_csv/1cls.csv", "Labels.txt"])
 def test_damaged_listings(tmp_path, name):
     """Bytes changed, lost and cut off: records or one error that names the file."""
-    makers = {"meta.json": trees.meta, "a.jsonl": trees.jsonl, "set.csv": trees.listed, "labels.csv": trees.headct}
-    makers |= {"split_csv/1cls.csv": trees.visa, "Labels.txt": trees.dagm}
+    makers = {
+        "meta.json": annotated.meta,
+        "a.jsonl": annotated.jsonl,
+        "set.csv": annotated.listed,
+        "labels.csv": annotated.headct,
+        "split_csv/1cls.csv": annotated.visa,
+        "Labels.txt": annotated.dagm,
+    }
     makers[name](tmp_path)
     path = next(
         path
