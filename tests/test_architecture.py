@@ -43,17 +43,20 @@ def trees() -> dict[str, ast.Module]:
     return {name.removesuffix(".__init__"): ast.parse(path.read_text("utf-8")) for name, path in paths.items()}
 
 
-def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+@cache
+def imports(tree: ast.Module) -> list[tuple[str, str]]:
     """Modules of headlens that a module imports, and the name that it takes from each; empty for the module itself."""
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == "headlens")
+            found += [(alias.name, "") for alias in node.names if alias.name.split(".")[0] == "headlens"]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
             module = node.module or ""
             for alias in node.names if module.split(".")[0] == "headlens" else ():
                 inner = f"{module}.{alias.name}"
-                yield (inner, "") if inner in trees() else (module, alias.name)
+                found.append((inner, "") if inner in trees() else (module, alias.name))
+    return found
 
 
 def layer(module: str) -> str:

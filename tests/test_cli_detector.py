@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from headlens.cli import app
 from headlens.cli.score_table import ScoreTable
 from headlens.data.procedural import World
+from headlens.detectors import Detector
 from headlens.errors import ConfigError, DataError, RunError
 
 
@@ -37,7 +38,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def two_categories(monkeypatch):
-    """Of every procedural world the first two: what is said of them does not depend on how many there are."""
+    """Of every procedural world the first two, at 56 px by every detector: what is said of them depends on neither."""
 
     class Small(World):
         def __init__(self, *own: object, **options: object) -> None:
@@ -45,6 +46,7 @@ def two_categories(monkeypatch):
             self.categories = self.categories[:2]
 
     monkeypatch.setattr("headlens.data.procedural.World", Small)
+    monkeypatch.setattr(Detector, "image_size", 56)
 
 
 @pytest.fixture

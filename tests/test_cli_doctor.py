@@ -59,7 +59,7 @@ def test_a_healthy_machine():
         assert text in found["ViT-L-14-336-quickgelu openai"]["detail"]
 
 
-def test_for_people_one_line_each():
+def test_for_people_one_line_each(quick):
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0
     lines = result.output.splitlines()

@@ -82,6 +82,12 @@ def lens(run, parts, tmp_path):
     return go
 
 
+@pytest.fixture
+def unwritten(monkeypatch):
+    """No files of figures: to write them takes longer than what they show."""
+    monkeypatch.setattr("headlens.results.write_figure", lambda path, figure: path)
+
+
 def test_ablate_prints_all_heads_of_a_layer_the_strongest_first(lens):
     said = lens("ablate", "--layer", 18)
     assert "Backbone(mini" in said and "noise floor" in said and "image auroc" in said
@@ -121,7 +127,7 @@ def test_ablate_reverts_weighs_groups_and_grows(lens):
     assert len(last) == 5 and np.allclose(last, last.iloc[0], atol=1e-5)  # all heads are all heads
 
 
-def test_an_interrupted_sweep_goes_on(lens, monkeypatch):
+def test_an_interrupted_sweep_goes_on(unwritten, lens, monkeypatch):
     from headlens.heads import ablation
 
     measured = ablation.measure
@@ -332,7 +338,7 @@ def broken_copy(parts: Path, to: Path) -> Path:
         ("compare", "--of", "importance", "--industrial", "RUN", "--medical", "mini-medical-1"),
     ],
 )
-def test_what_is_left_out_is_told_with_its_reason_and_the_status_is_1(arguments, run, parts, tmp_path):
+def test_what_is_left_out_is_told_with_its_reason_and_the_status_is_1(unwritten, arguments, run, parts, tmp_path):
     data = broken_copy(parts, tmp_path / "bolts")
     asked = [run if one == "RUN" else one for one in arguments]
     where = ("--data", data, "--out", tmp_path / "out", *(() if arguments[0] == "compare" else ("--run", run)))
@@ -346,7 +352,7 @@ def test_what_is_left_out_is_told_with_its_reason_and_the_status_is_1(arguments,
         assert list(skipped) == ["bolt/test/spot/3"] and "3.png" in skipped["bolt/test/spot/3"]
 
 
-def test_no_question_writes_over_anothers_answer(run, parts, tmp_path):
+def test_no_question_writes_over_anothers_answer(unwritten, run, parts, tmp_path):
     """Settings, and runs and sets of one name in different folders: each has its own file, asked twice the same one."""
     (tmp_path / "other").mkdir()
     other_run = shutil.copytree(run, tmp_path / "other" / run.name)
@@ -393,7 +399,7 @@ def test_other_facts_are_other_names(questions):
         assert known.setdefault(name, question) == question
 
 
-def test_a_set_of_any_domain_and_of_none(lens):
+def test_a_set_of_any_domain_and_of_none(unwritten, lens):
     for domain in ("medical", "textiles"):
         lens("importance", "--screen", 0, "--domain", domain)
     found = {Result.load(path).frame["domain"].iloc[0] for path in lens.out.glob("importance*.parquet")}

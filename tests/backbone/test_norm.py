@@ -39,7 +39,7 @@ def test_the_kernel_under_the_interpreter():
     pytest.importorskip("triton")
     if INTERPRETED:
         return
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "kernel"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", __file__, "-k", "kernel"]
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0 and "9 passed" in done.stdout, done.stdout + done.stderr
 

@@ -31,7 +31,7 @@ from tests.parallel.test_launch import LEFT
 
 # Processes are forked from one that has imported everything once, which takes longer than what they do.
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tests.parallel.worker", "tests.metrics.test_merging"])
+FORKED.set_forkserver_preload(["tests.parallel.worker", "tests.metrics.test_merging", "open_clip", "seaborn"])
 
 
 @pytest.fixture(scope="module")
