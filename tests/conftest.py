@@ -3,6 +3,7 @@ tests of the lens share: a tiny detector in float64, images and a small data set
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ LONGEST = ("notebooks", "parallel", "test_cli_detector.py", "data/test_worlds.py
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Python's sort is stable: all others stay in their order, and the same on every process."""
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is looked for among what tests make, not among all that was imported before."""
+    gc.collect()
+    gc.freeze()
 
 
 def place(item: pytest.Item) -> int:
