@@ -13,7 +13,7 @@ from headlens import data
 from headlens.devices import one_thread
 
 HERE = Path(__file__).parent
-LONGEST = ("notebooks", "parallel", "test_cli_detector.py", "data/test_worlds.py", "test_cli_lens.py", "figures")
+LONGEST = ("notebooks", "parallel", "test_cli_lens.py", "test_cli_detector.py", "figures", "data/test_worlds.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

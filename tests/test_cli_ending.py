@@ -131,9 +131,8 @@ def test_a_device_that_is_not_there_is_one_line_in_every_verb_and_in_python(monk
     assert devices.device_of("cpu") == torch.device("cpu")
 
 
-def test_a_precision_that_a_device_has_not_is_one_line():
-    done = CliRunner().invoke(
-        cli.app, ["ablate", "--layer", "23", "--per-category", "2", "--precision", "tf32", "--device", "cpu"]
-    )
+def test_a_precision_that_a_device_has_not_is_one_line(tmp_path):
+    asked = ["ablate", "--layer", "23", "--per-category", "2", "--precision", "tf32", "--device", "cpu"]
+    done = CliRunner().invoke(cli.app, [*asked, "--out", str(tmp_path)])
     assert isinstance(done.exception, ConfigError)
     assert "precision tf32 is one of CUDA GPUs; on cpu take float32 or bfloat16" in str(done.exception)
