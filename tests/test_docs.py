@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/methods.md", "docs/headclip.md", "docs/april-gan.md", "docs/embedded-backbone.md", "docs/attribution.md")
+PAGES = (
+    "README.md",
+    "docs/methods.md",
+    "docs/headclip.md",
+    "docs/april-gan.md",
+    "docs/embedded-backbone.md",
+    "docs/attribution.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)

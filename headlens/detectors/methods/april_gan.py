@@ -15,22 +15,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from torch import Tensor
 
 from headlens.backbone import Backbone, VisionPlan
 from headlens.detectors.detector import Detector, MethodConfig
 from headlens.detectors.losses import abnormal_dice, pixel_loss
-from headlens.detectors.parts.ensemble import PHOTOS, Wording, ensemble
+from headlens.detectors.parts.ensemble import PHOTOS, Wording, ensembles
 from headlens.detectors.parts.head_weights import HeadWeights, Weighting
 from headlens.detectors.parts.projections import TapProjections
+from headlens.detectors.parts.texts import KnownTexts
 from headlens.detectors.reading import Reading
 from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Pool, Prediction, Scoring
 from headlens.detectors.stages import Answers, Augment, Stage, TrainingConfig
 from headlens.detectors.text import Pair
 from headlens.errors import ConfigError
-from headlens.precision import full_precision
 
 if TYPE_CHECKING:
     from headlens.backbone.config import TextConfig, VisionConfig
@@ -63,6 +62,7 @@ class APRILGANConfig(MethodConfig):
         "head weights": ("head_weights", "none", frozenset({"head_weights", "lr_heads"})),
         "mosaics": ("mosaic", 0.0, frozenset({"mosaic"})),
     }
+    INSTEAD: ClassVar = {"pixel_weight": "one loss, of maps alone"}
 
     taps: tuple[int, ...] = (5, 11, 17, 23)
     class_aware: bool = True
@@ -147,6 +147,7 @@ class APRILGAN(Detector):
         if config.head_weights != "none":
             grid = (vision.n_layers, vision.n_heads)
             self.weights = HeadWeights(grid, config.head_weights, ("global",), self.device)
+        self._texts = KnownTexts()
 
     @property
     def plan(self) -> VisionPlan:
@@ -195,9 +196,10 @@ class APRILGAN(Detector):
 
     def text(self, things: Sequence[str] = ("object",)) -> Tensor:
         """The normal and the abnormal embedding for each thing, [things, 2, d_e], of unit length."""
-        with full_precision(self.device):
-            known = {thing: ensemble(self.backbone, [thing], WORDING) for thing in dict.fromkeys(things)}
-        return torch.stack([known[thing] for thing in things])
+        return self._texts.of(things, self._text, self.backbone)
+
+    def _text(self, things: Sequence[str]) -> Tensor:
+        return ensembles(self.backbone, things, WORDING, self.encode_text)
 
     def text_of(self, categories: Sequence[str]) -> Tensor:
         """The embeddings for images of ``categories``: [B, 2, d_e], or [2, d_e] where the config is not class-aware."""
