@@ -242,9 +242,33 @@ def test_head_weights_are_a_part(images):
     assert not torch.allclose(detector(images).image_margin, before)
 
 
+def test_without_the_second_stage_the_teachers_patches_are_read(images):
+    detector = AACLIP(clip(), AACLIPConfig(**SMALL, image_epochs=0), seed=1)
+    assert [stage.name for stage in detector.stages(TrainingConfig())] == ["text"]
+    assert {name.split(".")[0] for name in detector.state_dict()} == {"text_adapters", "text_projection"}
+    cls = unit(clip().vision(images).embedding)[:, None]
+    patches = {tap: taught - cls for tap, taught in teach(clip().vision, images, TAPS, 1).taps.items()}
+    text, margins = detector.text()[0], detector.margins(images)
+    for tap in TAPS:
+        close(margins.taps[tap], patches[tap] @ (text[1] - text[0]) / 0.01)
+    close(margins.image, patches[max(TAPS)].mean(1) @ text[1])
+
+
+def test_without_the_first_stage_the_text_is_clips(images):
+    detector = AACLIP(clip(), AACLIPConfig(**SMALL, text_epochs=0), seed=1)
+    assert [stage.name for stage in detector.stages(TrainingConfig())] == ["image"]
+    assert {name.split(".")[0] for name in detector.state_dict()} == {"image_adapters", "patches", "image"}
+    sentences = [f"{state.format('object')}." for state in ("{}", "a {}", "the {}")]
+    sentences += [f"a photo of {sentence}" for sentence in sentences]
+    tokens = clip().tokenizer(sentences)
+    close(detector.text()[0, 0], unit(unit(clip().encode_text(tokens)).mean(0)))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"text_epochs": 0, "image_epochs": 0}, "image_epochs is 0"),
+        ({"image_epochs": 0, "head_weights": "free"}, "head_weights is 'free'"),
         ({"kernel": 4}, "kernel is 4, which makes no detector"),
         ({"map_ends": (1.0, 1.0)}, r"map_ends is \(1.0, 1.0\)"),
         ({"image_ends": (1.0,)}, "image_ends"),

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from headlens.backbone import Backbone, VisionPlan
 from headlens.backbone.text import TextExtensions
@@ -24,7 +24,7 @@ from headlens.detectors.parts.descriptions import described
 from headlens.detectors.parts.ensemble import Wording, ensembles
 from headlens.detectors.parts.head_weights import HeadWeights, Weighting
 from headlens.detectors.parts.projections import TapProjections, seeded_linear
-from headlens.detectors.parts.teacher import Taught, teach
+from headlens.detectors.parts.teacher import Taught, teach, teacher_stream
 from headlens.detectors.parts.texts import KnownTexts
 from headlens.detectors.pooling import PatchMean
 from headlens.detectors.reading import Reading
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from headlens.backbone.config import TextConfig, VisionConfig
 
 TEMPERATURE = 0.01
+MOVED = Augment(rotation=0.5, translation=0.5, flip=0.5)
 WORDING = Wording(
     normal=("{}", "a {}", "the {}"),
     abnormal=("a damaged {}", "a broken {}", "a {} with flaw", "a {} with defect", "a {} with damage"),
@@ -62,12 +63,13 @@ class AACLIPConfig(MethodConfig):
         map_ends, image_ends: the lowest and the highest score of the training set, which are brought to 0 and 1; empty
             leaves scores as they are. Training sets them. This is our reading: the authors take the ends of the test
             set, with which a score depends on other images.
-        text_epochs, text_batch, text_lr: of the first stage.
+        text_epochs, text_batch, text_lr: of the first stage; without epochs, the text is CLIP's.
         orthogonality: what multiplies the square of the product of both prompts in its loss.
         teacher_start: the first block of the teacher whose attention is softmax(v vᵀ).
         across_batch: as the authors' code does, that attention goes from image to image of a batch.
         last_tap: as the authors' code does, the first stage takes the loss of the last tap alone.
-        image_epochs, image_batch, image_lr: of the second stage.
+        image_epochs, image_batch, image_lr: of the second stage; without epochs, patches are those of the teacher, read
+            as CLIP reads CLS, without the CLS that the teacher adds.
         milestones, factor: steps of the second stage after which its rates are multiplied by ``factor``.
         augment: whether images of both stages are rotated, moved and flipped, and of the second one changed in colour.
 
@@ -127,12 +129,14 @@ class AACLIPConfig(MethodConfig):
         limits = {
             "taps": bool(self.taps) and len(set(self.taps)) == len(self.taps) and min(self.taps) >= 0,
             "mix": 0 <= self.mix <= 1,
+            "image_epochs": self.image_epochs >= (0 if self.text_epochs else 1),
+            "head_weights": self.head_weights == "none" or self.image_epochs > 0,  # which trains them
             "kernel": self.kernel >= 1 and self.kernel % 2 == 1,
             "map_ends": not ends[0] or (len(ends[0]) == 2 and ends[0][0] < ends[0][1]),
             "image_ends": not ends[1] or (len(ends[1]) == 2 and ends[1][0] < ends[1][1]),
         }
         least = {"adapt_text": 0, "adapt_image": 0, "teacher_start": 0, "orthogonality": 0, "text_lr": 0, "image_lr": 0}
-        least |= dict.fromkeys(("text_epochs", "text_batch", "image_epochs", "image_batch"), 1)
+        least |= {"text_epochs": 0, "text_batch": 1, "image_batch": 1}
         limits |= {name: getattr(self, name) >= low for name, low in least.items()}
         for name, fits in limits.items():
             if not fits:
@@ -172,14 +176,13 @@ class AACLIPConfig(MethodConfig):
     def learned_shapes(self, vision: VisionConfig, text: TextConfig) -> dict[str, tuple[int, ...]]:
         """Of all that a detector learns, by the names in its state dict."""
         shapes: dict[str, tuple[int, ...]] = {}
-        for name, count, width in (
-            ("text", self.adapt_text, text.d_model),
-            ("image", self.adapt_image, vision.d_model),
-        ):
-            shapes |= {f"{name}_adapters.{i}.linear.weight": (width, width) for i in range(count)}
-        shapes["text_projection.linear.weight"] = (text.d_embed, text.d_model)
-        for name in ("image", *(f"patches.{tap}" for tap in self.taps)):
-            shapes[f"{name}.weight"] = (vision.d_embed, vision.d_model)
+        if self.text_epochs:
+            shapes |= {f"text_adapters.{i}.linear.weight": (text.d_model,) * 2 for i in range(self.adapt_text)}
+            shapes["text_projection.linear.weight"] = (text.d_embed, text.d_model)
+        if self.image_epochs:
+            shapes |= {f"image_adapters.{i}.linear.weight": (vision.d_model,) * 2 for i in range(self.adapt_image)}
+            for name in ("image", *(f"patches.{tap}" for tap in self.taps)):
+                shapes[f"{name}.weight"] = (vision.d_embed, vision.d_model)
         if self.head_weights != "none":
             shapes["weights.raw.global"] = (vision.n_layers, vision.n_heads)
         return shapes
@@ -223,13 +226,20 @@ class AACLIP(Detector):
         super().__init__(backbone, config := config or AACLIPConfig())
         vision, text, device = backbone.vision.cfg, backbone.text.cfg, self.device
         made = torch.Generator().manual_seed(seed)
-        self.text_adapters = ResidualAdapters(config.adapt_text, text.d_model, config.mix, made, device)
-        self.text_projection = LeakyProjection(text.d_model, text.d_embed, made, device)
-        self.image_adapters = ResidualAdapters(config.adapt_image, vision.d_model, config.mix, made, device)
-        sizes, drawn = (vision.d_model, vision.d_embed), int(torch.randint(2**31, (), generator=made))
-        self.image = seeded_linear(*sizes, bias=False, init="xavier", generator=made, device=device)
-        self.patches = TapProjections(config.taps, backbone.vision, bias=False, init="xavier", seed=drawn)
-        self.weights = None
+        self.text_adapters: ResidualAdapters | None = None
+        self.text_projection: LeakyProjection | None = None
+        self.image_adapters: ResidualAdapters | None = None
+        self.image: nn.Linear | None = None
+        self.patches: TapProjections | None = None
+        self.weights: HeadWeights | None = None
+        if config.text_epochs:
+            self.text_adapters = ResidualAdapters(config.adapt_text, text.d_model, config.mix, made, device)
+            self.text_projection = LeakyProjection(text.d_model, text.d_embed, made, device)
+        if config.image_epochs:
+            self.image_adapters = ResidualAdapters(config.adapt_image, vision.d_model, config.mix, made, device)
+            sizes, drawn = (vision.d_model, vision.d_embed), int(torch.randint(2**31, (), generator=made))
+            self.image = seeded_linear(*sizes, bias=False, init="xavier", generator=made, device=device)
+            self.patches = TapProjections(config.taps, backbone.vision, bias=False, init="xavier", seed=drawn)
         if config.head_weights != "none":
             grid = (vision.n_layers, vision.n_heads)
             self.weights = HeadWeights(grid, config.head_weights, ("global",), device)
@@ -237,18 +247,24 @@ class AACLIP(Detector):
 
     @property
     def plan(self) -> VisionPlan:
-        """CLIP's own stream, with adapters and head weights."""
-        adapters = {"global": self.image_adapters.by_block}
-        return VisionPlan(self.config.taps, head_weights=self.head_weights(), adapters=adapters)
+        """CLIP's own stream, with adapters and head weights; the teacher's without image adapters."""
+        taps, weights = self.config.taps, self.head_weights()
+        if self.image_adapters is None:
+            return VisionPlan(taps, teacher_stream(self.config.teacher_start), weights)
+        return VisionPlan(taps, head_weights=weights, adapters={"global": self.image_adapters.by_block})
 
     def reading(self, images: Tensor, categories: Sequence[str] = ()) -> Reading:
         """A read-out for each tap, and one for the mean of the last tap's patches, which meets one prompt alone."""
         vision, text = self.backbone.vision, self.text_of(categories or ["object"] * len(images))
+        image = Readout.of(vision)
+        taps = dict.fromkeys(self.config.taps, image)
+        if self.image is not None and self.patches is not None:
+            image, taps = Readout.linear(self.image, vision, norm=True), self.patches.readouts(vision, norm=True)
         return Reading(
             self.plan,
             Pair(text, TEMPERATURE),
-            taps=self.patches.readouts(vision, norm=True),
-            image=Readout.linear(self.image, vision, norm=True),
+            taps=taps,
+            image=image,
             pooling=PatchMean(max(self.config.taps)),
             image_text=AbnormalAlone(text[..., 1, :]),
         )
@@ -270,7 +286,8 @@ class AACLIP(Detector):
 
     def text(self, things: Sequence[str] = ("object",)) -> Tensor:
         """The normal and the abnormal embedding for each thing, [things, 2, d_e], of unit length."""
-        return self._texts.of(things, self._text, self.backbone, (self.text_adapters, self.text_projection))
+        learned = [part for part in (self.text_adapters, self.text_projection) if part is not None]
+        return self._texts.of(things, self._text, self.backbone, learned)
 
     def _text(self, things: Sequence[str]) -> Tensor:
         return ensembles(self.backbone, things, WORDING, self.encode_text)
@@ -282,25 +299,23 @@ class AACLIP(Detector):
         return self.text([described(category, self.config.phrases) for category in categories])
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token ids [P, n] through adapters and the new projection, to unit embeddings [P, d_e]."""
-        extensions = TextExtensions(self.text_adapters.by_block, self.text_projection)
+        """Token ids [P, n] through adapters and the new projection, if there are any, to unit embeddings [P, d_e]."""
+        adapters = {} if self.text_adapters is None else self.text_adapters.by_block
+        extensions = TextExtensions(adapters, self.text_projection)
         hooked = self.backbone.text.must_call_hooks()
         embedding = self.backbone.encode_text(tokens, extensions=extensions, hooked=hooked)
         return F.normalize(wide(embedding), dim=-1)
 
     def stages(self, training: TrainingConfig) -> Sequence[Stage]:
-        """Text, then image."""
+        """Text, then image; a stage without epochs is left out."""
+        return [stage for stage in (self._text_stage(), self._image_stage(training)) if stage.epochs]
+
+    def _text_stage(self) -> Stage:
         config = self.config
-        text = [*self.text_adapters.parameters(), *self.text_projection.parameters()]
-        image = [*self.image_adapters.parameters(), *self.patches.parameters(), *self.image.parameters()]
-        groups = [{"params": image, "lr": config.image_lr}]
-        if self.weights is not None:
-            groups.append({"params": list(self.weights.parameters()), "lr": training.lr_heads})
-        moved = Augment(rotation=0.5, translation=0.5, flip=0.5) if config.augment else Augment()
         # What depends on the other images of a batch, or on how an image is drawn this time, is not kept.
         keeps = not config.augment and not config.across_batch
-        first = Stage(
-            [{"params": text, "lr": config.text_lr}],
+        return Stage(
+            _groups(config.text_lr, self.text_adapters, self.text_projection),
             see=lambda images, categories: self._compare(self._teach(images), categories),
             loss=self._text_loss,
             weights={"orthogonality": config.orthogonality},
@@ -309,19 +324,22 @@ class AACLIP(Detector):
             see_kept=self._compare,
             epochs=config.text_epochs,
             batch=config.text_batch,
-            augment=moved,
+            augment=MOVED if config.augment else Augment(),
         )
-        second = Stage(
-            groups,
+
+    def _image_stage(self, training: TrainingConfig) -> Stage:
+        config = self.config
+        return Stage(
+            _groups(config.image_lr, self.image_adapters, self.patches, self.image)
+            + _groups(training.lr_heads, self.weights),
             see=self._see_image,
             loss=self._image_loss,
             name="image",
             epochs=config.image_epochs,
             batch=config.image_batch,
             schedule=config.schedule,
-            augment=replace(moved, colour=0.7) if config.augment else moved,
+            augment=replace(MOVED, colour=0.7) if config.augment else Augment(),
         )
-        return first, second
 
     def _teach(self, images: Tensor) -> Taught:
         config = self.config
@@ -353,3 +371,9 @@ class AACLIP(Detector):
     def _image_loss(self, seen: Seen, answers: Answers) -> dict[str, Tensor]:
         assert seen.image is not None
         return {"image": image_loss(seen.image, answers), "pixel": pixel_loss(seen.taps, answers, corners=True)}
+
+
+def _groups(lr: float, *parts: nn.Module | None) -> list[dict[str, Any]]:
+    """One group of all that the parts learn; none without parts."""
+    learned = [parameter for part in parts if part is not None for parameter in part.parameters()]
+    return [{"params": learned, "lr": lr}] if learned else []

@@ -22,6 +22,11 @@ class Taught:
     size: tuple[int, int]
 
 
+def teacher_stream(start: int) -> LocalStream:
+    """How the teacher attends from block ``start`` on: softmax(v vᵀ), with each block's MLP."""
+    return LocalStream(start, mode="replace", mlp=True)
+
+
 @torch.no_grad()
 def teach(vision: VisionTower, images: Tensor, taps: Sequence[int], start: int, across_batch: bool = False) -> Taught:
     """Normalised images [B, 3, h, w] to what the text learns from in AA-CLIP (arXiv 2503.06661).
@@ -34,7 +39,7 @@ def teach(vision: VisionTower, images: Tensor, taps: Sequence[int], start: int, 
         across_batch: this attention goes from image to image of the batch, at one place, instead of from place to place
             of an image. The authors' code gives it tensors whose first two axes are swapped.
     """
-    plan = VisionPlan(tuple(taps), LocalStream(start, mode="replace", mlp=True))
+    plan = VisionPlan(tuple(taps), teacher_stream(start))
     tapped = _across(vision, images, plan) if across_batch else vision(images, plan, hooked=False).tapped
     cls = F.normalize(wide(vision(images, hooked=False).embedding), dim=-1)[:, None]
     patches = {tap: F.normalize(wide(vision.readout(tokens)), dim=-1) for tap, tokens in tapped.items()}
