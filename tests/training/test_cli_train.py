@@ -12,7 +12,7 @@ from headlens.backbone import load
 from headlens.cli import app
 from headlens.detectors.methods.registry import PRESETS, build, preset
 from headlens.detectors.stages import TrainingConfig
-from headlens.errors import ConfigError
+from headlens.errors import ArchitectureError, ConfigError
 from headlens.training.interrupt import Stopped
 
 ARGUMENTS = ["train", "--data", "procedural:industrial/aux", "--per-category", "2", "--cpu", "--out"]
@@ -58,6 +58,18 @@ def test_progress_has_the_terms_of_any_loss_and_the_stage(tmp_path, monkeypatch)
     monkeypatch.setattr("tqdm.tqdm.set_postfix", lambda self, terms: shown.append(terms))
     CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run")], catch_exceptions=False)
     assert shown == [{"stage": "text", "label": "0.250"}, {"stage": "image", "pixel": "0.500"}]
+
+
+def test_another_activation_than_the_weights_needs_a_reason(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "headlens.training.trainer.train", lambda detector, *_, **__: made.append(detector.facts["activation"]) or {}
+    )
+    arguments = [*ARGUMENTS, str(tmp_path / "run"), "--act-fn", "gelu"]
+    with pytest.raises(ArchitectureError, match="act_fn='gelu' needs GELU, mini computes QuickGELU"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    said = CliRunner().invoke(app, [*arguments, "--because", "its maps need it"], catch_exceptions=False)
+    assert made == ["gelu, because: its maps need it"] and made[0] in said.output
 
 
 def test_a_config_may_name_the_method(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from headlens import data
+from headlens.backbone import architecture_from_config, assemble
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.detectors.stages import TrainingConfig
@@ -24,6 +25,7 @@ from headlens.training.interrupt import Stopped
 from headlens.training.run import load_run
 from headlens.training.state import _digest, _read, read_state
 from headlens.training.trainer import Objective, train
+from tests.tiny import SENTENCES
 from tests.training.conftest import SMALL
 
 CONFIG = TrainingConfig(epochs=3, batch=4, save_every=1, lr_heads=0.05)  # 2 steps an epoch
@@ -401,6 +403,14 @@ def test_no_threshold_does_better(scale):
         above = scores.double() > limits[:, None]
         f1 = 2 * (above & labels).sum(1) / (above.sum(1) + labels.sum())
         assert f1[0] == f1.max()
+
+
+def test_another_activation_is_another_run(clip, pictures, headclip, tmp_path):
+    with pytest.raises(KilledError):
+        train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, cpu=True, progress=killed_after(2))
+    arch = architecture_from_config(SENTENCES, "tiny").computing("gelu", "its maps need it")
+    with pytest.raises(RunError, match="unfinished run with activation = None, not 'gelu'"):
+        train(HeadCLIP(assemble(arch, None, seed=4), headclip), pictures, CONFIG, tmp_path, cpu=True)
 
 
 def test_other_pictures_are_another_run(clip, pictures, headclip, tmp_path):
