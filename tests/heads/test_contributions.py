@@ -75,7 +75,7 @@ def test_peaks_of_all_parts_add_up_to_how_far_the_peak_stands_out(detector, tmp_
     best = found.shares.loc[found.shares["peak"].idxmax()]
     assert axes.shape == (2, 3) and axes[0, 1].get_title().startswith(f"L{best['layer']}H{best['head']}")
     for ax in (axes[0, 1], axes[1, 2]):  # the number above a map is that of what is drawn in the outlined peak
-        number, drawn = float(ax.get_title().split()[-1]), ax.images[-1].get_array().ravel()
+        number, drawn = float(ax.get_title().split()[-1].replace("−", "-")), ax.images[-1].get_array().ravel()
         assert drawn.mean() == pytest.approx(0, abs=1e-6) and number == pytest.approx(drawn[peak].mean(), abs=0.005)
     with pytest.raises(ConfigError, match=r"1 axes for 6 panels \(image; L.*give a sequence of 6 as ax"):
         found.plot(fig.add_subplot(), top=2)
