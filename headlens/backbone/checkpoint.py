@@ -26,8 +26,8 @@ Format = Literal["safetensors", "pytorch", "torchscript"]
 
 OPENAI_SCALARS = {"input_resolution", "context_length", "vocab_size"}
 """What OpenAI's archives, and state dicts taken from them, hold next to the weights."""
-_STATE_DICTS = ("state_dict", "prompt_learner", "trainable_linearlayer")
-"""What files call theirs: models; prompts of AnomalyCLIP and Crane; linear maps of APRIL-GAN."""
+_STATE_DICTS = ("state_dict", "prompt_learner", "trainable_linearlayer", "image_adapter", "text_adapter")
+"""What files call theirs: models; prompts of AnomalyCLIP and Crane; linear maps of APRIL-GAN; adapters of AA-CLIP."""
 NOT_WEIGHTS = {"attn_mask", *OPENAI_SCALARS}
 
 

@@ -13,7 +13,10 @@ from headlens.cli import options
 def import_(
     file: Annotated[
         Path,
-        typer.Argument(help="A .pth file: AnomalyCLIP's or Crane's prompts, APRIL-GAN's maps.", dir_okay=False),
+        typer.Argument(
+            help="A .pth file: AnomalyCLIP's or Crane's prompts, APRIL-GAN's maps, AA-CLIP's image adapters.",
+            dir_okay=False,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The run folder.", file_okay=False)],
     trained_on: Annotated[
@@ -22,23 +25,33 @@ def import_(
     backbone: Annotated[str, typer.Option(help="The CLIP that it was learned on.")] = "ViT-L-14-336-quickgelu",
     weights: Annotated[str | None, typer.Option(help="Its tag or weight file.")] = "openai",
     size: Annotated[int, typer.Option(help="Pixels along a side.", min=1)] = 518,
+    text: Annotated[
+        Path | None, typer.Option(help="The file of AA-CLIP's text adapters, text_adapter.pth.", dir_okay=False)
+    ] = None,
+    descriptions: options.Descriptions = None,
     act_fn: options.ActFn = None,
     because: options.Because = None,
 ) -> None:
     """Make a run of a published checkpoint, to score, evaluate and analyse it like any other.
 
-    AnomalyCLIP's folder 9_12_4_multiscale was trained on VisA, 9_12_4_multiscale_visa on MVTec. APRIL-GAN's maps are
-    computed with plain GELU, as its authors do, unless --act-fn says otherwise.
+    AnomalyCLIP's folder 9_12_4_multiscale was trained on VisA, 9_12_4_multiscale_visa on MVTec. APRIL-GAN's maps and
+    AA-CLIP's adapters are computed with plain GELU, as their authors do, unless --act-fn says otherwise.
     """
     from headlens.backbone import load
     from headlens.detectors.detector import check_size
     from headlens.detectors.methods.importing import read_published
+    from headlens.detectors.parts.descriptions import read_descriptions
+    from headlens.files import sha256_of
     from headlens.training.run import new_run, save_run
 
-    found = read_published(file)
+    found = read_published(file, text)
+    phrases = {} if descriptions is None else {"phrases": read_descriptions(descriptions)}
+    imported = {"file": file.name, "sha256": found.sha256, "not_taken": found.not_taken}
+    if text is not None:
+        imported |= {"text": text.name, "text_sha256": sha256_of(text)}
     about = {
         "preset": found.preset,
-        "imported": {"file": file.name, "sha256": found.sha256, "not_taken": found.not_taken},
+        "imported": imported,
         "threshold": None,
         **({} if trained_on is None else {"trained_on": trained_on}),
     }
@@ -46,7 +59,7 @@ def import_(
     with new_run(out):
         clip = load(backbone, weights, size, **{**found.rules, **said})
         check_size(size, clip.vision.cfg)
-        save_run(out, found.on(clip), None, about)
+        save_run(out, found.on(clip).with_config(**phrases), None, about)
     typer.echo(f"{clip}\n{out}: {found.preset}, {found.contents}")
     if found.not_taken:
         typer.echo(f"{found.not_taken}.")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -203,11 +202,11 @@ class Detector(nn.Module, ABC):
         """The same learned tensors, read in another way: ``alpha``, ``pool``, ``top``, ``sigma``, ``taps``, ...
 
         Raises:
-            ConfigError: a field that decides what is learned.
+            ConfigError: a field that decides what is learned, or that does not exist.
         """
         if fixed := sorted(self.config.LEARNED & set(changes)):
             raise ConfigError(f"{fixed[0]} decides what is learned: train another detector")
-        return self.on(self.backbone, replace(self.config, **changes))
+        return self.on(self.backbone, type(self.config).of(self.config.table() | changes))
 
     def on(self, backbone: Backbone, config: MethodConfig | None = None) -> Self:
         """The same learned tensors on another backbone of that architecture, or with another config."""

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from headlens.backbone import Backbone
 from headlens.backbone.checkpoint import read_checkpoint
 from headlens.detectors.detector import Detector
-from headlens.detectors.methods import published_april_gan
+from headlens.detectors.methods import published_aa_clip, published_april_gan
 from headlens.detectors.methods.published import read_prompts
+from headlens.errors import CheckpointError
 
 
 class Published(Protocol):
@@ -40,12 +41,27 @@ class Published(Protocol):
         """The detector that its authors evaluate, on ``backbone``; raises RunError for another CLIP than it is for."""
 
 
-def read_published(path: str | Path) -> Published:
-    """Reads a ``.pth`` file of AnomalyCLIP's or Crane's prompts, or of APRIL-GAN's maps; nothing in it is executed.
+def read_published(path: str | Path, text: str | Path | None = None) -> Published:
+    """Reads a ``.pth`` file of AnomalyCLIP's or Crane's prompts, of APRIL-GAN's maps, or of AA-CLIP's image adapters.
+
+    Nothing in it is executed.
+
+    Args:
+        path: the file.
+        text: that of AA-CLIP's text adapters, which go with its image adapters.
 
     Raises:
-        CheckpointError: missing, damaged, something else, or more than that.
+        CheckpointError: missing, damaged, something else, or more than that; one of AA-CLIP's files without the other.
     """
-    if read_checkpoint(path).inside == published_april_gan.INSIDE:
+    inside = read_checkpoint(path).inside
+    if inside in (published_aa_clip.IMAGE, published_aa_clip.TEXT):
+        if text is None or inside == published_aa_clip.TEXT:
+            raise CheckpointError(
+                f"{path} is one of AA-CLIP's two files: give image_adapter_….pth, and with it text_adapter.pth as text"
+            )
+        return published_aa_clip.read_adapters(path, text)
+    if text is not None:
+        raise CheckpointError(f"{text}: text adapters go with AA-CLIP's image adapters, which {path} are not")
+    if inside == published_april_gan.INSIDE:
         return published_april_gan.read_maps(path)
     return read_prompts(path)
