@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -229,8 +230,8 @@ class Scoring:
         sigma = 0.0 if self.kernel else self.sigma * max(size) / 518
         if self.fuse_at == "grid":
             return upsample(maps, size, sigma, self.corners)
-        large = upsample(maps.flatten(0, 1), size, 0.0, self.corners).unflatten(0, maps.shape[:2])
-        fused = self._fused(large).mean(1)
+        each = (self._fused(upsample(tap, size, 0.0, self.corners)) for tap in maps.unbind(1))
+        fused = reduce(torch.add, each) / maps.shape[1]  # one tap after the other: maps of all would fill the memory
         return upsample(fused, size, sigma) if sigma else fused
 
     def bounds(self, maps: Tensor) -> tuple[Tensor, Tensor]:
