@@ -13,6 +13,7 @@ PAGES = (
     "docs/methods.md",
     "docs/headclip.md",
     "docs/april-gan.md",
+    "docs/aa-clip.md",
     "docs/embedded-backbone.md",
     "docs/attribution.md",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
@@ -11,10 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headlens import data
+from headlens.attribution.attention import contributions
+from headlens.attribution.targets import target_of
+from headlens.backbone import architecture
+from headlens.data import Pixels, Preprocess
 from headlens.detectors import AACLIP, AACLIPConfig, Answers, TrainingConfig
+from headlens.detectors.parts.ensemble import TEMPLATES
 from headlens.detectors.parts.teacher import teach
 from headlens.errors import ConfigError
+from headlens.heads import Head, clean_forward, name_heads
+from headlens.heads.direct import image_parts, pooled_parts, source_maps
+from headlens.lab.view import HeadView
 from tests.backbone.models import close, random_clip
+from tests.heads.test_naming import paper
 from tests.tiny import SENTENCES, clip
 
 TAPS = (1, 3)
@@ -222,6 +233,14 @@ def test_the_authors_attention_across_a_batch_is_not_kept(images):
     assert not torch.allclose(both[:1], one)
 
 
+def test_it_learns_as_many_numbers_as_its_authors():
+    of = architecture("ViT-L-14-336")
+    shapes = AACLIPConfig().learned_shapes(of.vision, of.text)
+    text = {name for name in shapes if name.startswith("text")}
+    assert sum(math.prod(shapes[name]) for name in text) == 2_359_296
+    assert sum(math.prod(shapes[name]) for name in shapes.keys() - text) == 10_223_616
+
+
 def test_images_are_augmented_as_the_authors_do():
     text, image = AACLIP(clip(), AACLIPConfig(**SMALL | {"augment": True})).stages(TrainingConfig())
     asked = {"mosaic": 0.0, "strength": 0.5, "rotation": 0.5, "degrees": 30.0, "translation": 0.5, "share": 0.15}
@@ -295,3 +314,63 @@ def test_what_makes_no_detector_is_refused(changes, message):
 def test_what_a_backbone_has_not_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         AACLIP(clip(), AACLIPConfig(**SMALL | changes))
+
+
+HEADS = ["L1H2", "L2H0", "L3H3"]
+
+
+@torch.no_grad()
+def test_what_a_head_has_of_the_image_margin_stands_at_patches(detector, images):
+    clean = clean_forward(detector, images)
+    heads_of_image, target = image_parts(clean).heads["global"], target_of(detector, "image_margin")
+    close(contributions(target, images).sum((1, 2)), heads_of_image.sum((1, 2)))
+    for name in HEADS:
+        head = Head.of(name)
+        expected = heads_of_image[:, head.layer, head.head]
+        close(contributions(target, images, heads=[head]).sum((1, 2)), expected)
+        close(
+            sum(parts.heads["global"][:, :, head.layer, head.head].sum(1) for parts in pooled_parts(clean).values()),
+            expected,
+        )
+        if head.layer > 1:
+            close(target_of(detector, name)(images), expected)
+    with pytest.raises(ConfigError, match="L1H2 as a target"):
+        target_of(detector, "L1H2")(images)
+    with pytest.raises(ConfigError, match="CLS has no part in this detector's image feature"):
+        source_maps(clean, 2)
+    shown = torch.randint(256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    view, clean = HeadView(detector, [shown], size=32), clean_forward(detector, seen(shown), ["object"])
+    drawn = pooled_parts(clean)[3].heads["global"][0, :, 2, 1]
+    close(torch.from_numpy(view.contribution(view.domains[0], 0, "L2H1")).flatten(), drawn)
+
+
+def seen(shown: Tensor) -> Tensor:
+    preprocess = Preprocess(32)
+    return preprocess.normalise(preprocess(Pixels(shown, None)).image[None])
+
+
+@torch.no_grad()
+def test_heads_are_named_at_patches_by_phrases_through_the_adapted_text(detector):
+    pictures = data.open("procedural:industrial/aux", category="wood", per_category=4, size=32)
+    pool, head = ["a red ring", "a scratch", "wood", "damaged object"], Head("global", 2, 1)
+    named = name_heads(detector, pictures, [head], pool=pool, phrases=3).frame
+    means = []
+    for phrase in pool:
+        tokens = detector.backbone.tokenizer([form.format(phrase) for form in TEMPLATES])
+        means.append(detector.encode_text(tokens).mean(0))
+    texts = torch.stack(means) - torch.stack(means).mean(0)
+    batch = next(iter(data.Loader(pictures, Preprocess(32), len(pictures))))
+    vision, norm = detector.backbone.vision, detector.backbone.vision.ln_final
+    given = batch.images.double()
+    out, cache = vision.run_with_cache(given, detector.plan, names_filter="blocks.2.attn.hook_result")
+    wrote, raw, matrix = (
+        cache["blocks.2.attn.hook_result"][:, 1:, 1],
+        out.tapped[3],
+        detector.patches["3"].weight.double(),
+    )
+    scale = (raw.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+    length = (norm(raw) @ matrix.T).norm(dim=-1, keepdim=True)
+    rows = ((wrote - wrote.mean(-1, keepdim=True)) / scale * norm.weight @ matrix.T / length).flatten(0, 1)
+    found = paper(rows.numpy(), unit(texts).numpy(), 3)
+    assert named["phrase"].tolist() == [pool[best] for best, *_ in found]
+    np.testing.assert_allclose(named["variance"], rows.var(0, correction=0).sum(), rtol=1e-8)

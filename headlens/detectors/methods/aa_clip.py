@@ -274,6 +274,19 @@ class AACLIP(Detector):
         """As the config says."""
         return self.config.scoring
 
+    @property
+    def about(self) -> dict[str, object]:
+        """What the method says of itself, for people."""
+        config = self.config
+        adapters = {"text": self.text_adapters, "image": self.image_adapters}
+        return {
+            "sentences of": f"the category, {len(config.phrases)} phrases" if config.class_aware else "object",
+            "adapters": ", ".join(f"{len(part or ())} {side} blocks" for side, part in adapters.items()),
+            "taps": ", ".join(map(str, config.taps)),
+            "joint score": f"{1 - config.alpha:g} image score + {config.alpha:g} {config.pool} of the map",
+            "scores 0 and 1": "the ends of the training set (our reading)" if config.map_ends else "of no set",
+        }
+
     def settled(self, ends: Ends) -> AACLIPConfig:
         """The config with the ends of both scores, where it has none and they differ."""
         if self.config.map_ends or self.config.image_ends or ends.anomaly_map[0] == ends.anomaly_map[1]:
