@@ -15,8 +15,8 @@ import time
 import numpy as np
 import torch
 from common import environment, synchronize
-from headclip_choices import Painted, paint
 from torch import Tensor
+from trained_runs import Painted, paint
 
 from headlens.data import Loader, Preprocess
 from headlens.data.procedural import World

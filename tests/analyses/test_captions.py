@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from captions_detectors import METHODS, Mapped, compare, trained
 from captions_pretrain import RECIPES, SENTENCES, VALIDATION, Captioned, alignment, losses, scribe
 from captions_recipes import chosen, chosen_second, recipe_of, score, table
 from captions_scans import SCANS
@@ -34,15 +33,13 @@ from captions_scenes import (
     strokes,
 )
 from captions_words import NUMBERS, Scribe, share_named, vocabulary
-from mini_eval import Group
-from mini_pretrain import normalised, train
+from mini_pretrain import train
 
 from headlens.backbone import architecture, assemble, load
 from headlens.data.procedural.captions import ABNORMAL_STATES, DISEASED_STATES, HEALTHY_STATES, NORMAL_STATES
 from headlens.data.procedural.catalogue import CATEGORIES, FAMILY_WORDS, HELD_OUT, ROLES
 from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.render import COLOURS, PLACES, place_of, render
-from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.heads.phrases import words
 
 CPU = torch.device("cpu")
@@ -249,19 +246,3 @@ def test_a_run_says_which_recipe_it_had(name):
 def test_a_run_of_another_recipe_is_refused():
     with pytest.raises(SystemExit, match="no recipe"):
         recipe_of({"recipe": asdict(RECIPES["aligned"]) | {"named": 0.07}})
-
-
-def test_detectors_learn_what_they_say(tokenizer):
-    model = assemble(architecture("mini"), None, seed=0)
-    masks = torch.zeros(4, 28, 28, dtype=torch.bool)
-    masks[1::2, :14, :14] = True
-    group = Group(torch.randint(0, 255, (4, 3, 28, 28), dtype=torch.uint8), masks, torch.zeros(4))
-    detector = HeadCLIP(model, METHODS["linear map"])
-    images = normalised(group.images.float() / 255)
-    mapped = Mapped(detector)
-    torch.testing.assert_close(mapped(images).anomaly_map, detector(images).anomaly_map)  # maps begin as the identity
-    trained(mapped, group, seed=0, epochs=1)
-    assert not torch.equal(mapped.maps[0].weight, torch.eye(128))
-    rows = compare(model, group, group, seed=0, epochs=1)
-    assert list(rows) == [*METHODS, "class token, logistic regression"]
-    assert all(0 <= value <= 1 for row in rows.values() for value in row.values())
