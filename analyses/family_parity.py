@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from common import environment
 from peer_code import CATEGORIES, REAL, TINY, saved_images, saved_weights
-from torch import Tensor
+from torch import Tensor, nn
 
 from headlens.backbone import Backbone, load
 from headlens.backbone.checkpoint import read_checkpoint
@@ -40,6 +40,7 @@ from headlens.detectors.methods.aa_clip import AACLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN
 from headlens.detectors.methods.importing import Published, read_published
 from headlens.detectors.methods.published_aa_clip import PublishedAdapters, adapted_detector
+from headlens.detectors.parts.adapters import LeakyProjection, ResidualAdapter
 from headlens.detectors.stages import Answers, Stage, TrainingConfig
 
 LIMIT, OF_GRADIENTS = 1e-5, 1e-4
@@ -69,14 +70,47 @@ class Report:
         self.right &= off <= limit
         print(f"| {what} | {off:.1e} | {limit:.0e} | {'' if off <= limit else 'above'} |", flush=True)
 
-    def step(self, what: str, stage: Stage, seen: Any, answers: Answers, theirs: dict[str, Any]) -> None:
+    def step(
+        self, what: str, stage: Stage, seen: Any, answers: Answers, theirs: dict[str, Any], kinks: Kinks | None = None
+    ) -> None:
         """Loss and gradients of a training step that has seen its images; theirs are in the order of the parameters."""
         terms = stage.loss(seen, answers)
         loss = torch.stack([stage.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
         learned = [parameter for group in stage.groups for parameter in group["params"]]
         self.line(f"{what}: loss", [loss], [theirs["loss"]])
-        gradients = torch.autograd.grad(loss, learned, retain_graph=True)
-        self.line(f"{what}: gradients", gradients, theirs["gradients"], OF_GRADIENTS)
+        gradients, left_out = torch.autograd.grad(loss, learned, retain_graph=True), 0
+        if kinks is not None:
+            decided = [kinks.decided(parameter) for parameter in learned]
+            gradients = tuple(own[rows] for own, rows in zip(gradients, decided, strict=True))
+            theirs = {"gradients": [own[rows] for own, rows in zip(theirs["gradients"], decided, strict=True)]}
+            left_out = sum(int((~rows).sum()) for rows in decided)
+        what += f": gradients{f', but of {left_out} units at a kink' if left_out else ''}"
+        self.line(what, gradients, theirs["gradients"], OF_GRADIENTS)
+
+
+class Kinks:
+    """Units of LeakyReLU whose input is 0 up to rounding for some token: which slope they take is left to chance.
+
+    Such a unit's row of the gradient differs by that token's share, and by nothing in the code.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        self._near: dict[int, Tensor] = {}
+        for module in detector.modules():
+            if isinstance(module, ResidualAdapter | LeakyProjection):
+                module.register_forward_hook(self._look)
+
+    def _look(self, module: Any, inputs: tuple[Tensor], _: Tensor) -> None:
+        weight = module.linear.weight.detach()
+        hidden = F.linear(inputs[0].detach(), weight.to(inputs[0])).flatten(0, -2)
+        near = (hidden.abs() < 1e-5 * hidden.std()).any(0)
+        known = self._near.get(id(module.linear.weight), torch.zeros_like(near))
+        self._near[id(module.linear.weight)] = known | near
+
+    def decided(self, parameter: nn.Parameter) -> Tensor:
+        """The rows of a parameter whose units are decided for every token, [rows] bool."""
+        near = self._near.get(id(parameter))
+        return torch.ones(len(parameter), dtype=torch.bool) if near is None else ~near
 
 
 def answers_of(masks: Tensor) -> Answers:
@@ -129,8 +163,9 @@ def aa_clip(adapters: Published, backbone: Backbone, theirs: dict[str, Any], rep
     pair = [0, -1]
     images, of_pair = theirs["images"][pair], [categories[number] for number in pair]
     answers = answers_of(theirs["masks"][pair])
+    kinks = Kinks(detector)
     _, second = detector.requires_grad_(True).stages(TrainingConfig())
-    report.step("second stage", second, second.see(images, of_pair), answers, theirs["second stage"])
+    report.step("second stage", second, second.see(images, of_pair), answers, theirs["second stage"], kinks)
     for across in (True, False):
         detector.config = replace(config, across_batch=across)
         first, _ = detector.stages(TrainingConfig())
@@ -139,7 +174,7 @@ def aa_clip(adapters: Published, backbone: Backbone, theirs: dict[str, Any], rep
             detector.config = replace(detector.config, last_tap=last)
             what = f"first stage, attention {'across the batch' if across else 'within an image'}, "
             what += "last tap" if last else "all taps"
-            report.step(what, first, seen, answers, theirs["first stage", across, last])
+            report.step(what, first, seen, answers, theirs["first stage", across, last], kinks)
 
 
 def april_gan(maps: Published, backbone: Backbone, theirs: dict[str, Any], report: Report) -> None:
