@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from captions_scenes import NAMES, SHAPES, SHARP, SceneBatch, Scenes
 from captions_words import Scribe
-from mini_pretrain import LOCAL, Recipe, Task, contrastive_loss, main, normalised
+from mini_pretrain import LOCAL, Recipe, Said, Task, contrastive_loss, main, normalised
 from mini_stream import sent
 from torch import Tensor
 
@@ -77,15 +77,18 @@ def alignment(patches: dict[int, Tensor], things: Tensor, shares: Tensor) -> Ten
     return total / len(patches)
 
 
-def losses(
-    model: Backbone, batch: SceneBatch, captions: Scribe, recipe: Captioned, dense_on: bool
-) -> dict[str, Tensor]:
-    """CLIP's loss, every image that a sentence is true of being its positive; and the alignment of things."""
-    device, first = batch.images.device, len(batch.shares)
+def say(batch: SceneBatch, captions: Scribe, dense_on: bool) -> Said:
+    """A sentence for each scene; and, for the alignment, what patches may show."""
+    device = batch.images.device
     said, stated = captions.sentences(batch.attributes)
     # Tokens stay on the CPU, where the text tower looks at them: a GPU would have to be waited for.
     tokens = captions.tokens(said + (captions.things() if dense_on else []), torch.device("cpu"))
-    stated, attributes = sent(stated, device), sent(batch.attributes, device)
+    return Said(tokens, sent(stated, device), sent(batch.attributes, device))
+
+
+def losses(model: Backbone, batch: SceneBatch, said: Said, recipe: Captioned, dense_on: bool) -> dict[str, Tensor]:
+    """CLIP's loss, every image that a sentence is true of being its positive; and the alignment of things."""
+    stated, attributes, first = said.stated, said.attributes, len(batch.shares)
     images = normalised(batch.images)
     if dense_on:  # the local stream costs half a forward more: for the first quarter only
         out = model.vision(images[:first], VisionPlan(recipe.taps, LOCAL), hooked=False)
@@ -93,12 +96,12 @@ def losses(
         embedding = torch.cat([out.embedding, rest.embedding])
     else:
         embedding = model.vision(images, hooked=False).embedding
-    texts = F.normalize(model.text(tokens, hooked=False).float(), dim=-1)
+    texts = F.normalize(model.text(said.tokens, hooked=False).float(), dim=-1)
     agree = ((attributes[:, None] == attributes[None]) | ~stated[:, None]).all(2)  # [sentence, image]
     embedding = F.normalize(embedding.float(), dim=-1)
-    terms = {"clip": contrastive_loss(embedding, texts[: len(said)], model.logit_scale, agree)}
+    terms = {"clip": contrastive_loss(embedding, texts[: len(images)], model.logit_scale, agree)}
     if dense_on:
-        terms["dense"] = alignment(out.patches, texts[len(said) :], batch.shares.flatten(2))
+        terms["dense"] = alignment(out.patches, texts[len(images) :], batch.shares.flatten(2))
     return terms
 
 
@@ -113,7 +116,7 @@ def scribe(recipe: Captioned, tokenizer: Any, seed: int) -> Scribe:
     return Scribe(tokenizer, seed, recipe.named)
 
 
-SENTENCES = Task(scenes, scribe, losses)
+SENTENCES = Task(scenes, scribe, say, losses)
 
 if __name__ == "__main__":
     torch.backends.cuda.enable_cudnn_sdp(False)  # at 8 numbers a head, FlashAttention is faster and plans nothing

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from captions_pretrain import RECIPES, VALIDATION, Captioned, losses
+from captions_pretrain import RECIPES, VALIDATION, Captioned, losses, say
 from captions_scenes import MARK, NAMES, SHARP, STATE, SceneBatch, Scenes
 from captions_words import Scribe, share_named
 from mini_eval import Group, evaluate, floor
@@ -79,7 +79,7 @@ def sentences(backbone: Backbone, scenes: Scenes, scribe: Scribe, batches: int, 
         right = ((batch.attributes == batch.attributes[best]) | ~stated).all(1)
         sums["retrieval"] += float(right.float().mean())
         sums["marks"] += marks(backbone, batch, scribe.things())
-        sums["loss"] += float(losses(backbone, batch, scribe, plain, False)["clip"])
+        sums["loss"] += float(losses(backbone, batch, say(batch, scribe, False), plain, False)["clip"])
     return {name: total / batches for name, total in sums.items()}
 
 

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from ahead import Ahead
 from mini_stream import STATE, Batch, Captions, Stream, sent
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -152,17 +153,30 @@ def dense_loss(logits: Tensor, patches: Tensor) -> Tensor:
     return entropy + 0.5 * dice.mean()
 
 
-def losses(model: Backbone, batch: Batch, captions: Captions, recipe: Recipe, dense_on: bool) -> dict[str, Tensor]:
-    """The terms of one step, unweighted. A quarter of the pictures is asked about by name, the others as an object."""
+@dataclass(frozen=True)
+class Said:
+    """What is said of a batch: token ids [sentences, n], which attributes the first B of them state, and all of them.
+
+    ``stated`` [B, columns] and ``attributes`` [B, columns] are on the device.
+    """
+
+    tokens: Tensor
+    stated: Tensor
+    attributes: Tensor
+
+
+def say(batch: Batch, captions: Captions, dense_on: bool) -> Said:
+    """A sentence for each image; a quarter of the images is asked about by name, the others as an object."""
     device, named = batch.images.device, len(batch.images) // 4
     said, stated = captions.sentences(batch.attributes)
     asked = captions.pairs(batch.attributes[:named]) + captions.objects(32)
-    tokens, stated, attributes = (
-        captions.tokens(said + asked, device),
-        sent(stated, device),
-        sent(batch.attributes, device),
-    )
+    return Said(captions.tokens(said + asked, device), sent(stated, device), sent(batch.attributes, device))
 
+
+def losses(model: Backbone, batch: Batch, said: Said, recipe: Recipe, dense_on: bool) -> dict[str, Tensor]:
+    """The terms of one step, unweighted."""
+    device, named = batch.images.device, len(batch.images) // 4
+    stated, attributes = said.stated, said.attributes
     images, gates = normalised(batch.images), None
     if recipe.head_dropout:
         on = torch.rand(2, len(images), model.vision.cfg.n_layers, model.vision.cfg.n_heads, device=device)
@@ -173,8 +187,8 @@ def losses(model: Backbone, batch: Batch, captions: Captions, recipe: Recipe, de
     out = model.vision(images, plan, gates=gates if dense_on else None, hooked=False)
     embedding = F.normalize(out.embedding.float(), dim=-1)
 
-    texts = F.normalize(model.text(tokens, hooked=False).float(), dim=-1)
-    said_text, own, any_ = texts.split([len(said), 2 * named, 64])
+    texts = F.normalize(model.text(said.tokens, hooked=False).float(), dim=-1)
+    said_text, own, any_ = texts.split([len(images), 2 * named, 64])
     own = own.unflatten(0, (2, named)).transpose(0, 1)  # (named, 2, d)
     any_ = F.normalize(any_.unflatten(0, (2, 32)).mean(1), dim=-1)  # (2, d)
     pair = torch.cat([own, any_.expand(len(images) - named, -1, -1)])
@@ -201,7 +215,41 @@ class Task:
         size, recipe.pool, recipe.fresh, seed, device
     )
     captions: Callable[[Recipe, Any, int], Captions] = lambda recipe, tokenizer, seed: Captions(tokenizer, seed)
+    say: Callable[[Any, Any, bool], Said] = say
     losses: Callable[[Backbone, Any, Any, Any, bool], dict[str, Tensor]] = losses
+
+
+class Source:
+    """Batches of a run and what is said of them, one after the other.
+
+    Args:
+        recipe, task: of the run.
+        captions: of ``task``.
+        seed: of the images.
+        device: where they are.
+    """
+
+    def __init__(self, recipe: Recipe, task: Task, captions: Captions, seed: int, device: torch.device) -> None:
+        self.recipe, self.task, self.captions, self.seed, self.device = recipe, task, captions, seed, device
+        self.stream: Any = None
+        self.made = 0  # images painted
+
+    def next(self, share: float, step: int) -> tuple[Any, Said, bool]:
+        """After ``share`` of the time: a batch, what is said of it, and whether the dense term is on."""
+        recipe = self.recipe
+        size = 140 if share < recipe.small_until else 224
+        ease = 0.6 * (1 - share / recipe.easy_until) if share < recipe.easy_until else 0.0
+        if self.stream is None or self.stream.size != size:
+            self.stream = None  # the old pool goes before the new one comes
+            self.stream = self.task.stream(recipe, size, self.seed ^ size, self.device)
+            self.stream.fill(ease)
+            self.made += self.stream.made
+        if step % recipe.every == 0:
+            self.stream.refresh(ease)
+            self.made += recipe.fresh
+        dense_on = recipe.dense > 0 and share >= recipe.dense_from
+        batch = self.stream.batch(recipe.batch * (2 if size == 140 else 1))
+        return batch, self.task.say(batch, self.captions, dense_on), dense_on
 
 
 def optimisers(model: Backbone, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
@@ -308,29 +356,22 @@ def train(
     own_seed = zlib.crc32(f"{seed}/{rank}/{log['pieces']}/{init}".encode())  # no two pieces see the same pictures
     captions = task.captions(recipe, model.tokenizer, own_seed)
     parameters = list(model.parameters())
-    stream, start, before, shown = None, time.monotonic(), log["elapsed"], 0.0
+    source, made = Source(recipe, task, captions, own_seed, device), log["made"]
+    start, before, shown = time.monotonic(), log["elapsed"], 0.0
     clock = deque([torch.tensor(before)])
+    ahead = Ahead(source.next, device)
+    ahead.begin(before / seconds, log["steps"])
     while log["elapsed"] < seconds and log["elapsed"] - before < piece:
         share = log["elapsed"] / seconds
-        size = 140 if share < recipe.small_until else 224
-        ease = 0.6 * (1 - share / recipe.easy_until) if share < recipe.easy_until else 0.0
-        if stream is None or stream.size != size:
-            stream = None  # the old pool goes before the new one comes
-            stream = task.stream(recipe, size, own_seed ^ size, device)
-            stream.fill(ease)
-            log["made"] += stream.made * world
-        if log["steps"] % recipe.every == 0:
-            stream.refresh(ease)
-            log["made"] += recipe.fresh * world
+        batch, said, dense_on = ahead.take()
         warm = min(1.0, (log["steps"] + 1) / recipe.warmup)
         factor = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
         for optimizer, own in zip(optimizers, rates, strict=True):
             for group, rate in zip(optimizer.param_groups, own, strict=True):
                 group["lr"] = rate * factor
-        dense_on = recipe.dense > 0 and share >= recipe.dense_from
-        count = recipe.batch * (2 if size == 140 else 1)
+        ahead.begin(share, log["steps"] + 1)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            terms = task.losses(model, stream.batch(count), captions, recipe, dense_on)
+            terms = task.losses(model, batch, said, recipe, dense_on)
         weights = {"clip": 1.0, "state": recipe.state, "dense": recipe.dense, "rank": recipe.rank}
         sum(weights[name] * term for name, term in terms.items()).backward()
         clock.append(shared(parameters, before + time.monotonic() - start))
@@ -339,17 +380,24 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         log["steps"] += 1
-        log["images"] += count * world
+        log["images"] += len(batch.images) * world
         log["elapsed"] = float(clock.popleft())  # of the step before: nobody waits for this one to finish
         if log["elapsed"] - shown > 15 and rank == 0:
             shown = log["elapsed"]
-            row = {"seconds": round(shown, 1), "step": log["steps"], "images": log["images"], "size": size}
+            row = {
+                "seconds": round(shown, 1),
+                "step": log["steps"],
+                "images": log["images"],
+                "size": batch.images.shape[-1],
+            }
             row |= {name: round(float(term.detach()), 4) for name, term in terms.items()}
             row |= {"scale": round(float(model.logit_scale.detach().exp()), 2)}
             log["history"].append(row)
             print(json.dumps(row), flush=True)
             export(model, out / "open_clip_model.safetensors")  # a run that is killed leaves what it has
+    ahead.end()
     log["pieces"] += 1
+    log["made"] = made + source.made * world
     model.requires_grad_(False).eval()
     if rank:
         return model
@@ -381,6 +429,8 @@ def main(recipes: Mapping[str, Recipe] = RECIPES, task: Task = Task(), about: st
     if args.pool:
         recipe = replace(recipe, pool=args.pool, fresh=min(recipe.fresh, args.pool))
     device = torch.device(args.device)
+    # Masks are looked at on the CPU. Several runs on one machine would otherwise wait for each other's threads.
+    torch.set_num_threads(min(4, torch.get_num_threads()))
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         if device.type == "cuda":

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from captions_pretrain import RECIPES, SENTENCES, VALIDATION, Captioned, alignment, losses, scribe
+from captions_pretrain import RECIPES, SENTENCES, VALIDATION, Captioned, alignment, losses, say, scribe
 from captions_recipes import chosen, chosen_second, recipe_of, score, table
 from captions_scans import SCANS
 from captions_scenes import (
@@ -200,8 +200,8 @@ def test_the_loss_has_sentences_and_things_and_nothing_else(scenes, tokenizer):
     for recipe in RECIPES.values():
         assert (recipe.state, recipe.rank) == (0.0, 0.0)
     about = scribe(Captioned(), tokenizer, 0)
-    assert set(losses(model, batch, about, Captioned(), True)) == {"clip", "dense"}
-    assert set(losses(model, batch, about, Captioned(dense=0.0), False)) == {"clip"}
+    assert set(losses(model, batch, say(batch, about, True), Captioned(), True)) == {"clip", "dense"}
+    assert set(losses(model, batch, say(batch, about, False), Captioned(dense=0.0), False)) == {"clip"}
 
 
 def test_a_tiny_run_writes_weights_that_load(tmp_path):
