@@ -210,6 +210,18 @@ def test_the_first_stage_is_its_formula(images, answers, last):
     assert moved == {name for name, _ in detector.named_parameters() if name.startswith("text")}
 
 
+@torch.no_grad()
+def test_autocast_does_not_round_margins_of_the_first_stage(images):
+    detector = AACLIP(clip(torch.float32), AACLIPConfig(**SMALL), seed=1)
+    stage = detector.stages(TrainingConfig())[0]
+    taught = stage.keep(images.float())
+    expected = stage.see_kept(taught, THINGS)
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = stage.see_kept(taught, THINGS)
+    for tap in TAPS:
+        assert seen.taps[tap].dtype == torch.float32 and torch.equal(seen.taps[tap], expected.taps[tap])
+
+
 def test_the_second_stage_is_its_formula(detector, images, answers):
     stage = detector.stages(TrainingConfig())[1]
     for parameter in (*detector.text_adapters.parameters(), *detector.text_projection.parameters()):

@@ -33,7 +33,7 @@ from headlens.detectors.scoring import Affine, Pool, Scoring
 from headlens.detectors.stages import Answers, Augment, Ends, Schedule, Stage, TrainingConfig
 from headlens.detectors.text import AbnormalAlone, Pair
 from headlens.errors import ConfigError
-from headlens.precision import wide
+from headlens.precision import full_precision, wide
 
 if TYPE_CHECKING:
     from headlens.backbone.config import TextConfig, VisionConfig
@@ -288,10 +288,11 @@ class AACLIP(Detector):
         }
 
     def settled(self, ends: Ends) -> AACLIPConfig:
-        """The config with the ends of both scores, where it has none and they differ."""
-        if self.config.map_ends or self.config.image_ends or ends.anomaly_map[0] == ends.anomaly_map[1]:
+        """The config with the ends of both scores, where it has none, and both have two that differ."""
+        given, of_map, of_image = self.config.map_ends or self.config.image_ends, ends.anomaly_map, ends.image_score
+        if given or not (of_map[0] < of_map[1] and of_image[0] < of_image[1]):  # a single image has one score
             return self.config
-        return replace(self.config, map_ends=ends.anomaly_map, image_ends=ends.image_score)
+        return replace(self.config, map_ends=of_map, image_ends=of_image)
 
     def head_weights(self) -> dict[str, Tensor]:
         """As ``HeadWeights`` has them, {"global": [layers, heads]}."""
@@ -362,7 +363,8 @@ class AACLIP(Detector):
         grid = self.backbone.vision.grid(*taught.size)
         text = self.text_of(categories)
         u = (text[..., 1, :] - text[..., 0, :]).expand(len(categories), -1)
-        taps = {tap: torch.einsum("bnd,bd->bn", patches, u) / TEMPERATURE for tap, patches in taught.taps.items()}
+        with full_precision(self.device):  # autocast would round margins, and the loss with them
+            taps = {tap: torch.einsum("bnd,bd->bn", patches, u) / TEMPERATURE for tap, patches in taught.taps.items()}
         alike = (text[..., 0, :] * text[..., 1, :]).sum(-1).mean()
         return Seen({tap: margins.unflatten(1, grid) for tap, margins in taps.items()}, alike=alike)
 
