@@ -219,11 +219,12 @@ def load_runs(
     >>> [run.folder.name for run in load_runs("mini-medical")]
     ['mini-medical-0', 'mini-medical-1', 'mini-medical-2']
     """
-    loaded, backbones = [], dict[BackboneTable, Backbone]()
+    loaded, backbones = [], dict[str, Backbone]()
     for folder in [folder for name in names for folder in _folders(name)]:
         described = read_description(folder)
-        loaded.append(_load(described, backbones.get(described.backbone), weights, device))
-        backbones[described.backbone] = loaded[-1].detector.backbone
+        about = json.dumps(described.card["backbone"], sort_keys=True)  # of the same weights, activations may differ
+        loaded.append(_load(described, backbones.get(about), weights, device))
+        backbones[about] = loaded[-1].detector.backbone
     return loaded
 
 

@@ -249,3 +249,14 @@ def test_a_run_says_again_why_its_activation_is_another(tmp_path):
     assert torch.equal(run.detector.backbone.encode_image(image), clip.encode_image(image))
     with pytest.raises(RunError, match=r"positions, quick_gelu\), not on ViT-S-32 .*, gelu\); give it the backbone"):
         load_run(tmp_path / "run", load_backbone("ViT-S-32"))
+
+
+def test_runs_of_one_file_and_two_activations_do_not_share_a_backbone(tmp_path):
+    config = preset("clip", taps=(1,), local_start=1)
+    clips = [
+        load_backbone("ViT-S-32", act_fn=act_fn, because=why) for act_fn, why in ((None, None), ("quick_gelu", "?"))
+    ]
+    for number, clip in enumerate((*clips, clips[0])):
+        save_run(tmp_path / str(number), HeadCLIP(clip, config), TrainingConfig(), {})
+    first, second, third = (run.detector.backbone for run in load_runs(*(tmp_path / name for name in "012")))
+    assert [first.provenance, second.provenance] == [clip.provenance for clip in clips] and third is first
