@@ -44,22 +44,22 @@ def import_(
     from headlens.files import sha256_of
     from headlens.training.run import new_run, save_run
 
-    found = read_published(file, text)
+    published = read_published(file, text)
     phrases = {} if descriptions is None else {"phrases": read_descriptions(descriptions)}
-    imported = {"file": file.name, "sha256": found.sha256, "not_taken": found.not_taken}
+    imported = {"file": file.name, "sha256": published.sha256, "not_taken": published.not_taken}
     if text is not None:
         imported |= {"text": text.name, "text_sha256": sha256_of(text)}
     about = {
-        "preset": found.preset,
+        "preset": published.preset,
         "imported": imported,
         "threshold": None,
         **({} if trained_on is None else {"trained_on": trained_on}),
     }
     said = {} if act_fn is None and because is None else {"act_fn": act_fn, "because": because}
     with new_run(out):
-        clip = load(backbone, weights, size, **{**found.rules, **said})
+        clip = load(backbone, weights, size, **{**published.rules, **said})
         check_size(size, clip.vision.cfg)
-        save_run(out, found.on(clip).with_config(**phrases), None, about)
-    typer.echo(f"{clip}\n{out}: {found.preset}, {found.contents}")
-    if found.not_taken:
-        typer.echo(f"{found.not_taken}.")
+        save_run(out, published.on(clip).with_config(**phrases), None, about)
+    typer.echo(f"{clip}\n{out}: {published.preset}, {published.contents}")
+    if published.not_taken:
+        typer.echo(f"{published.not_taken}.")

@@ -19,10 +19,11 @@ from headlens.backbone import Backbone
 from headlens.backbone.checkpoint import read_checkpoint
 from headlens.detectors.detector import Detector
 from headlens.detectors.methods.aa_clip import AACLIP, AACLIPConfig
+from headlens.detectors.methods.plain_gelu import check_activation, loading_rules
 from headlens.errors import CheckpointError, RunError
 
 IMAGE, TEXT = "image_adapter", "text_adapter"
-_ACT_FN = "gelu"
+_ADAPTERS = "AA-CLIP's adapters"
 _OF_TRAINING = {"epoch", "text_optimizer", "image_optimizer"}
 
 
@@ -38,11 +39,7 @@ class PublishedAdapters:
     sha256: str  # of the file of image adapters
     preset: ClassVar[str] = "aa-clip"
     not_taken: ClassVar[str] = ""
-    rules: ClassVar[Mapping[str, str]] = {
-        "position_rule": "bicubic",
-        "act_fn": _ACT_FN,
-        "because": "AA-CLIP's adapters were trained with it, on OpenAI's weights",
-    }
+    rules: ClassVar[Mapping[str, str]] = loading_rules(_ADAPTERS)
 
     @property
     def contents(self) -> str:
@@ -97,12 +94,12 @@ def _read(path: str | Path, inside: str) -> tuple[dict[str, Tensor], str]:
 
 def _numbered(state: dict[str, Tensor], form: str, needed_in: str | Path | None = None) -> tuple[Tensor, ...]:
     """Takes those from a state that are called so with 0, 1, ...; raises CheckpointError where a file needs one."""
-    found: list[Tensor] = []
-    while (name := form.format(len(found))) in state:
-        found.append(state.pop(name))
-    if not found and needed_in is not None:
+    taken: list[Tensor] = []
+    while (name := form.format(len(taken))) in state:
+        taken.append(state.pop(name))
+    if not taken and needed_in is not None:
         raise CheckpointError(f"{needed_in} holds no adapters of AA-CLIP: there is no {form.format(0)}")
-    return tuple(found)
+    return tuple(taken)
 
 
 def adapted_detector(adapters: PublishedAdapters, backbone: Backbone, config: AACLIPConfig | None = None) -> AACLIP:
@@ -118,11 +115,7 @@ def adapted_detector(adapters: PublishedAdapters, backbone: Backbone, config: AA
         ConfigError: a block that the backbone does not have.
     """
     made, config = backbone.provenance, config or AACLIPConfig()
-    if made.act_fn != _ACT_FN and not made.because:
-        raise RunError(
-            f"AA-CLIP's adapters were learned on a CLIP with plain GELU, and {made.name} computes {made.activation}: "
-            f"load it with act_fn={_ACT_FN!r} and because, a reason"
-        )
+    check_activation(backbone, _ADAPTERS)
     if len(config.taps) != len(adapters.patches):
         raise RunError(f"the files have projections of {len(adapters.patches)} taps, not {len(config.taps)}")
     text, image = len(adapters.text_adapters), len(adapters.image_adapters)

@@ -18,11 +18,12 @@ from headlens.backbone import Backbone
 from headlens.backbone.checkpoint import read_checkpoint
 from headlens.detectors.detector import Detector
 from headlens.detectors.methods.april_gan import APRILGANConfig
+from headlens.detectors.methods.plain_gelu import check_activation, loading_rules
 from headlens.detectors.methods.registry import build
 from headlens.errors import CheckpointError, RunError
 
 INSIDE = "trainable_linearlayer"
-_ACT_FN = "gelu"
+_MAPS = "APRIL-GAN's maps"
 TAPS = (5, 11, 17, 23)
 _KNOWN = re.compile(r"fc\.(\d+)\.(weight|bias)")
 _EXPECTED = "expected fc.0.weight [d_e, D], fc.0.bias [d_e], fc.1.weight, …"
@@ -37,11 +38,7 @@ class PublishedMaps:
     sha256: str
     preset: ClassVar[str] = "april-gan"
     not_taken: ClassVar[str] = ""
-    rules: ClassVar[Mapping[str, str]] = {
-        "position_rule": "bicubic",
-        "act_fn": _ACT_FN,
-        "because": "APRIL-GAN's maps were trained with it, on OpenAI's weights",
-    }
+    rules: ClassVar[Mapping[str, str]] = loading_rules(_MAPS)
 
     @property
     def contents(self) -> str:
@@ -94,11 +91,7 @@ def mapped_detector(maps: PublishedMaps, backbone: Backbone, taps: Sequence[int]
         ConfigError: a tap that the backbone does not have.
     """
     made, vision = backbone.provenance, backbone.vision.cfg
-    if made.act_fn != _ACT_FN and not made.because:
-        raise RunError(
-            f"APRIL-GAN's maps were learned on a CLIP with plain GELU, and {made.name} computes {made.activation}: "
-            f"load it with act_fn={_ACT_FN!r} and because, a reason"
-        )
+    check_activation(backbone, _MAPS)
     if len(taps) != len(maps.weights):
         raise RunError(f"the file has maps of {len(maps.weights)} taps, not {len(taps)}; name their blocks with taps=")
     theirs, ours = list(maps.weights[0].shape), [vision.d_embed, vision.d_model]
