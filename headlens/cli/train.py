@@ -63,7 +63,7 @@ def train(
     from headlens.backbone import load
     from headlens.cli.common import bar, data_of, tables
     from headlens.data.notes import lines
-    from headlens.detectors.methods.registry import build, config_of, table_of
+    from headlens.detectors.methods.registry import build, check_training, config_of, table_of
     from headlens.detectors.methods.registry import preset as preset_
     from headlens.detectors.parts.descriptions import read_descriptions
     from headlens.detectors.stages import TrainingConfig
@@ -80,11 +80,9 @@ def train(
         training = TrainingConfig.of(settings)
         table = table_of(preset_(preset))
         if given["detector"].get("method", table["method"]) != table["method"]:
-            table = {}  # of another method than the preset, whose settings it has not
+            table, preset = {}, given["detector"]["method"]  # which has not the settings of the preset
         chosen = config_of(table | given["detector"] | phrases)
-        for name, instead in chosen.INSTEAD.items():
-            if (value := getattr(training, name)) != getattr(TrainingConfig(), name):
-                raise ConfigError(f"{name} is {value}, but {preset} does not read it: it has {instead}")
+        check_training(chosen, training)
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}" if config is not None else str(error)) from error
     painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None

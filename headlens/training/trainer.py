@@ -20,6 +20,7 @@ from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.data.notes import notes_here
 from headlens.detectors.detector import Detector, check_size
+from headlens.detectors.methods.registry import check_training
 from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import Answers, Stage, TrainingConfig
 from headlens.errors import ConfigError, RunError
@@ -96,12 +97,14 @@ def train(
         The card.
 
     Raises:
-        ConfigError: nothing to learn, hooks at the detector, or too few images for a step.
+        ConfigError: nothing to learn, a setting that the method does not read, hooks at the detector, or too few images
+            for a step.
         RunError: ``out`` holds another run, is in use, or cannot be written; a loss that is not finite.
         Stopped: a KeyboardInterrupt, after the state was saved.
     """
     if hooks := detector.hooks:
         raise ConfigError(f"the folder of a run does not say what the hook at {hooks[0]} does: remove it, then train")
+    check_training(detector.config, config)
     stages = detector.stages(config)
     if not any(group["params"] for stage in stages for group in stage.groups):
         raise ConfigError(f"there is nothing to learn in this detector: {detector.method} with these settings is fixed")

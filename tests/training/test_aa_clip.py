@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from unittest.mock import patch
 
 import pandas as pd
@@ -14,6 +15,7 @@ from headlens.cli import app
 from headlens.data import Loader, Preprocess
 from headlens.detectors import AACLIP, AACLIPConfig, TrainingConfig
 from headlens.detectors.stages import Ends
+from headlens.errors import ConfigError
 from headlens.training.run import load_run
 from headlens.training.trainer import train
 from tests.training.conftest import tiny_clip
@@ -80,7 +82,14 @@ def test_the_ends_of_its_scores_are_those_of_the_training_set(whole, clip, pictu
 def test_ends_that_were_given_stay():
     config = AACLIPConfig(**SETTINGS, map_ends=(0.0, 1.0), image_ends=(0.0, 2.0))
     assert AACLIP(tiny_clip(), config).settled(Ends((-3.0, 4.0), (-1.0, 2.0))) == config
-    assert made().settled(Ends((1.0, 1.0), (-1.0, 2.0))) == made().config, "a map that is the same everywhere has none"
+
+
+@pytest.mark.parametrize(
+    "ends", [((1.0, 1.0), (-1.0, 2.0)), ((-3.0, 4.0), (0.5, 0.5)), ((math.nan, math.nan), (-1.0, 2.0))]
+)
+def test_scores_without_two_ends_have_none(ends):
+    """Of a map that is the same everywhere, of a single image, of what is no number."""
+    assert made().settled(Ends(*ends)) == made().config
 
 
 @pytest.mark.parametrize("at", [4, 7, 10])
@@ -123,3 +132,10 @@ def test_settings_that_it_does_not_read_are_refused(tmp_path):
     with patch("headlens.training.trainer.train"):
         done = shell(tmp_path, "", "--epochs", 3)
     assert "epochs is 3, but aa-clip does not read it: it has text_epochs and image_epochs" in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch", "lr", "pixel_weight"])
+def test_python_refuses_them_too(name, pictures, tmp_path):
+    with pytest.raises(ConfigError, match=f"{name} is 7, but aa-clip does not read it: it has "):
+        train(made(), pictures, TrainingConfig(**{name: 7}), tmp_path / "run", cpu=True)
+    assert not (tmp_path / "run").exists()

@@ -74,17 +74,22 @@ def test_another_activation_than_the_weights_needs_a_reason(tmp_path, monkeypatc
 
 def test_a_config_may_name_the_method(tmp_path, monkeypatch):
     """As the one of a run does."""
-    built = []
-    monkeypatch.setattr(
-        "headlens.training.trainer.train", lambda detector, *_, **__: built.append(detector.config) or {}
-    )
+    built, abouts = [], []
+
+    def noted(detector, *_, about, **__):
+        built.append(detector.config)
+        abouts.append(about)
+        return {}
+
+    monkeypatch.setattr("headlens.training.trainer.train", noted)
     config = tmp_path / "mine.toml"
     config.write_text('[detector]\nmethod = "headclip"\nalpha = 0.25\n')
     CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run"), "--config", str(config)], catch_exceptions=False)
     assert built[0].alpha == 0.25
     config.write_text('[detector]\nmethod = "april-gan"\ntaps = [11]\n')
-    CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run"), "--config", str(config)], catch_exceptions=False)
+    said = CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run"), "--config", str(config)], catch_exceptions=False)
     assert built[1] == preset("april-gan", taps=(11,))
+    assert abouts[1]["preset"] == "april-gan" and "\napril-gan, 5 epochs" in said.output
     config.write_text('[detector]\nmethod = "daydream"\n')
     with pytest.raises(ConfigError, match=r"mine\.toml: method is 'daydream'; this headlens has headclip"):
         CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run"), "--config", str(config)], catch_exceptions=False)

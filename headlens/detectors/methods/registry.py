@@ -12,6 +12,7 @@ from headlens.detectors.detector import Detector, MethodConfig
 from headlens.detectors.methods.aa_clip import AACLIP, AACLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN, APRILGANConfig
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
+from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError
 
 METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
@@ -100,3 +101,10 @@ def config_of(table: Mapping[str, Any]) -> MethodConfig:
             f"method is {reprlib.repr(method)}; this headlens has {', '.join(METHODS)}: install one that has it"
         )
     return METHODS[method][1].of(fields)
+
+
+def check_training(config: MethodConfig, training: TrainingConfig) -> None:
+    """Raises ConfigError for a setting of training that the method does not read, and that was changed in vain."""
+    for name, instead in config.INSTEAD.items():
+        if (value := getattr(training, name)) != getattr(TrainingConfig(), name):
+            raise ConfigError(f"{name} is {value}, but {method_of(config)} does not read it: it has {instead}")
