@@ -229,7 +229,7 @@ def main() -> None:
             command = [sys.executable, str(Path(__file__).with_name(script)), str(args.clone), str(work)]
             command += ["--size", str(size), *options]
             subprocess.run(command, check=True, stdout=sys.stderr)
-        theirs = torch.load(work / "theirs.pt")
+        theirs = torch.load(work / "theirs.pt", weights_only=True)
         published = read_published(*(work / file for file in files))
         dtype = torch.float64 if args.double else torch.float32
         backbone = backbone_of(work, args.tiny, size, dtype, published.rules)
