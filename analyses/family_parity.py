@@ -36,11 +36,13 @@ from headlens.backbone.config import architecture_from_config
 from headlens.backbone.loading import assemble
 from headlens.data import Loader, Preprocess
 from headlens.data import open as data_of
+from headlens.detectors import Detector, preset
 from headlens.detectors.methods.aa_clip import AACLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN
 from headlens.detectors.methods.importing import Published, read_published
 from headlens.detectors.methods.published_aa_clip import PublishedAdapters, adapted_detector
 from headlens.detectors.parts.adapters import LeakyProjection, ResidualAdapter
+from headlens.detectors.scoring import Margins
 from headlens.detectors.stages import Answers, Stage, TrainingConfig
 
 LIMIT, OF_GRADIENTS = 1e-5, 1e-4
@@ -48,7 +50,6 @@ AA_CLIP = {
     "taps": "patches at the taps, of unit length",
     "token": "detection token",
     "coarse": "maps of the taps, before smoothing",
-    "map": "anomaly map",
     "image score": "image score",
 }
 APRIL_GAN = {"taps": "patches at the taps, projected", "map": "anomaly map", "image score": "image score"}
@@ -131,7 +132,8 @@ def aa_clip(adapters: Published, backbone: Backbone, theirs: dict[str, Any], rep
     assert isinstance(adapters, PublishedAdapters)
     config = AACLIPConfig(phrases=tuple(theirs["phrases"]))
     detector, categories = adapted_detector(adapters, backbone, config), theirs["categories"]
-    ours: dict[str, list[Tensor]] = {name: [] for name in ("taps", "token", "coarse", "map", "image score")}
+    ours: dict[str, list[Tensor]] = {name: [] for name in ("taps", "token", "coarse", "image score")}
+    every: list[Margins] = []
     with torch.no_grad():
         text = detector.text_of(CATEGORIES)
         for image, category in zip(theirs["images"][:, None], categories, strict=True):
@@ -142,8 +144,8 @@ def aa_clip(adapters: Published, backbone: Backbone, theirs: dict[str, Any], rep
             ours["taps"].append(F.normalize(torch.stack([*features.taps.values()], 1), dim=-1))
             ours["token"].append(reading.pooling(features.cls, features.of_image, margins.taps))
             ours["coarse"].append((torch.stack([*found.tap_margins.values()], 1) + 1) / 2)
-            ours["map"].append(found.anomaly_map)
             ours["image score"].append(found.image_score)
+            every.append(margins)
     report.line("text, through its adapters", [text], [theirs["text"]])
     of_images = theirs["text"][[CATEGORIES.index(category) for category in categories]]
     logits = 100 * torch.einsum("btnd,bsd->btns", theirs["taps"], of_images)
@@ -151,15 +153,9 @@ def aa_clip(adapters: Published, backbone: Backbone, theirs: dict[str, Any], rep
     for name, values in ours.items():
         limit = cancelled * LIMIT if name == "coarse" else LIMIT
         report.line(AA_CLIP[name], [torch.cat(values)], [theirs[name]], limit)
-    joint, narrow = [], 1.0
-    for category in CATEGORIES:  # their scores go from 0 to 1 over the test images of a category, and errors with them
-        here = [number for number, own in enumerate(categories) if own == category]
-        ends = {"map_ends": theirs["map"][here].aminmax(), "image_ends": theirs["image score"][here].aminmax()}
-        narrow = max(narrow, *(float(high.abs() / (high - low)) for low, high in ends.values()))
-        ended = detector.with_config(**{name: tuple(map(float, pair)) for name, pair in ends.items()})
-        with torch.no_grad():
-            joint += [ended(theirs["images"][[number]], [category]).joint_score for number in here]
-    report.line("score, between the ends of the category", [torch.cat(joint)], [theirs["joint"]], narrow * LIMIT)
+    medical = preset("aa-clip-medical", phrases=config.phrases)
+    aa_clip_scores(detector, every, theirs, report, "")
+    aa_clip_scores(detector.on(backbone, medical), every, theirs, report, "medical ")
     pair = [0, -1]
     images, of_pair = theirs["images"][pair], [categories[number] for number in pair]
     answers = answers_of(theirs["masks"][pair])
@@ -175,6 +171,26 @@ def aa_clip(adapters: Published, backbone: Backbone, theirs: dict[str, Any], rep
             what = f"first stage, attention {'across the batch' if across else 'within an image'}, "
             what += "last tap" if last else "all taps"
             report.step(what, first, seen, answers, theirs["first stage", across, last], kinks)
+
+
+def aa_clip_scores(
+    detector: Detector, every: list[Margins], theirs: dict[str, Any], report: Report, domain: str
+) -> None:
+    """Maps, and joint scores of images whose scores go from 0 to 1 over the test images of their category."""
+    maps, joint, narrow = [], [], 1.0
+    size = (theirs["images"].shape[2], theirs["images"].shape[3])
+    for margins, category in zip(every, theirs["categories"], strict=True):
+        here = torch.tensor([own == category for own in theirs["categories"]])
+        ends = {"map_ends": theirs[f"{domain}map"][here].aminmax()}
+        if detector.config.alpha < 1:
+            ends["image_ends"] = theirs["image score"][here].aminmax()
+        narrow = max(narrow, *(float(high.abs() / (high - low)) for low, high in ends.values()))  # rounding grows
+        ended = detector.with_config(**{name: tuple(map(float, pair)) for name, pair in ends.items()})
+        maps.append(detector.score(margins, size).anomaly_map)
+        joint.append(ended.score(margins, size).joint_score)
+    report.line(f"{domain}anomaly map", [torch.cat(maps)], [theirs[f"{domain}map"]])
+    what = f"{domain}score, between the ends of the category"
+    report.line(what, [torch.cat(joint)], [theirs[f"{domain}joint"]], narrow * LIMIT)
 
 
 def april_gan(maps: Published, backbone: Backbone, theirs: dict[str, Any], report: Report) -> None:

@@ -55,39 +55,48 @@ def lighter(clip_model: nn.Module) -> None:
 
 
 def predicted(model: nn.Module, text: dict[str, Tensor], items: list[dict[str, Any]], clone: Path) -> dict[str, Any]:
-    """test.py: features, maps before and after smoothing, the image branch, and the scores that metrics are made of."""
+    """test.py: features, maps before and after smoothing, image scores, and the scores that metrics are made of.
+
+    Maps and scores are those of an industrial set, and those of a medical one.
+    """
     import forward_utils
+    from dataset.constants import DOMAINS
     from sklearn.metrics import roc_auc_score
 
     test, blur, side = script(clone, "test"), forward_utils.gaussian_blur2d, items[0]["image"].shape[-1]
+    names = ("taps", "token", "coarse", "map", "image score", "joint", "medical map", "medical joint")
+    parts: dict[str, list[Any]] = {name: [] for name in names}
     coarse: list[Tensor] = []
-    parts: dict[str, list[Any]] = {"taps": [], "token": [], "coarse": [], "map": [], "image score": [], "joint": []}
-
-    def seen(_: nn.Module, __: Any, out: tuple[list[Tensor], Tensor]) -> None:
-        parts["taps"].append(torch.stack(out[0], 1))
-        parts["token"].append(out[1])
+    ranked: list[Tensor] = []
 
     def blurred(maps: Tensor, *args: Any) -> Tensor:
         coarse.append(maps.clone())
         return blur(maps, *args)
 
-    def ranked(labels: Any, scores: Any) -> float:
-        joint.append(torch.from_numpy(scores))
+    def auroc(labels: Any, scores: Any) -> float:
+        ranked.append(torch.from_numpy(scores))
         return float(roc_auc_score(labels, scores))
 
-    hook = model.register_forward_hook(seen)
+    def scored(see: Any, category: str, batch: dict[str, Any], dataset: str) -> tuple[Tensor, ...]:
+        masks, labels, *scores, _ = test.get_predictions(see, text[category], [batch], "cpu", side, dataset)
+        test.metrics_eval(masks, labels, *scores, category, DOMAINS[dataset])
+        return torch.from_numpy(scores[0]), torch.from_numpy(scores[1]), ranked[-1]  # those of pixels come first
+
     for category in CATEGORIES:
-        coarse, joint = [], []
+        coarse.clear()
         batch = default_collate([item for item in items if item["class_name"] == category])
-        with torch.no_grad(), patch.object(forward_utils, "gaussian_blur2d", blurred):
-            masks, labels, *scores, _ = test.get_predictions(model, text[category], [batch], "cpu", side, "MVTec")
-        with patch.object(forward_utils, "roc_auc_score", ranked):
-            test.metrics_eval(masks, labels, *scores, category, "Industrial")
-        parts["map"].append(torch.from_numpy(scores[0]))
-        parts["image score"].append(torch.from_numpy(scores[1]))
-        parts["coarse"].append(torch.cat(coarse, 1))
-        parts["joint"].append(joint[-1])  # before it come those of pixels
-    hook.remove()
+        with (
+            torch.no_grad(),
+            patch.object(forward_utils, "gaussian_blur2d", blurred),
+            patch.object(forward_utils, "roc_auc_score", auroc),
+        ):
+            seen = model(batch["image"])
+            taps, token = torch.stack(seen[0], 1), seen[1]
+            industrial = scored(lambda _, seen=seen: seen, category, batch, "MVTec")
+            grids = torch.cat(coarse, 1)
+            maps, _, joint = scored(lambda _, seen=seen: seen, category, batch, "Brain")
+        for name, value in zip(names, (taps, token, grids, *industrial, maps, joint), strict=True):
+            parts[name].append(value)
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
