@@ -5,8 +5,8 @@
 
 ViT-L-14-336 at 518 px with plain GELU; weights and images are random, made on the device, and the same for both. Theirs
 are the functions of train.py and test.py: as published, in float32 with gradients for all of CLIP, which nothing reads;
-the same under autocast; and with CLIP frozen beside. What they write to disk is left out, and so are the deterministic
-algorithms that their scripts switch on. Tables go to ``--out``, and their rows to a ``.json`` beside.
+the same under autocast; and with CLIP frozen, too. What they write to disk is left out, and so are the deterministic
+algorithms that their scripts switch on. Tables go to ``--out``, and their rows to a ``.json`` next to it.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class Rows:
         row: dict[str, Any] = {"what": what, "way": way, "batch": batch}
         last: list[Any] = [None]
 
-        def kept() -> None:
+        def timed() -> None:
             last[0] = work()
 
         try:
-            seconds = best(kept, self.device, rounds=rounds)
+            seconds = best(timed, self.device, rounds=rounds)
             row |= {"images/s": batch / seconds, "peak GiB": peak(self.device)}
             row["loss"] = None if last[0] is None else float(last[0])
         except torch.OutOfMemoryError:
@@ -177,7 +177,7 @@ class Theirs:
 
 
 def our_step(
-    detector: Detector, number: int, dtype: Any, batch: dict[str, Any], kept: bool = False
+    detector: Detector, number: int, dtype: Any, batch: dict[str, Any], stored: bool = False
 ) -> Callable[[], Tensor]:
     """A step of a stage, at a rate of 0; from features that it keeps after the first epoch, or from images."""
     stage = detector.requires_grad_(True).stages(TrainingConfig())[number]
@@ -188,7 +188,7 @@ def our_step(
     masks = batch["mask"][:, 0] > 0
     answers = Answers(batch["label"].cpu(), masks, torch.ones(len(masks), dtype=torch.bool))
     read, given = stage.see, batch["image"]
-    if kept:
+    if stored:
         assert stage.keep is not None and stage.see_kept is not None
         read, given = stage.see_kept, stage.keep(batch["image"])
 
@@ -207,13 +207,13 @@ def our_step(
 @torch.no_grad()
 def our_scores(detector: Detector, batch: dict[str, Any]) -> None:
     """Maps and scores on the CPU."""
-    found = detector(batch["image"], [CATEGORIES[0]] * len(batch["image"]))
-    found.anomaly_map.cpu(), found.joint_score.cpu()
+    scores = detector(batch["image"], [CATEGORIES[0]] * len(batch["image"]))
+    scores.anomaly_map.cpu(), scores.joint_score.cpu()
 
 
 @torch.no_grad()
 def sweep(detector: Detector, images: Tensor, heads: Literal["none", "all"]) -> None:
-    """The clean forward of images, with everything kept, and every global head's effect on them."""
+    """The clean forward of images, with every activation stored, and every global head's effect on them."""
     clean = clean_forward(detector, images, [CATEGORIES[0]] * len(images))
     if heads == "all":
         measure(clean, single_heads(heads_of(detector, streams=("global",))))
@@ -239,26 +239,26 @@ def measure_ours(made: Callable[[AACLIPConfig], Detector], published: AACLIPConf
     """The same, as published; and the first stage where nothing goes across a batch, and features can be kept."""
     for name, dtype in PRECISIONS.items():
         way = f"ours, {name}"
-        with at_precision(made(published), name) as own:
-            rows.add("scoring", way, args.score_batch, partial(our_scores, own, rows.batch(args.score_batch)))
-        del own
+        with at_precision(made(published), name) as lowered:
+            rows.add("scoring", way, args.score_batch, partial(our_scores, lowered, rows.batch(args.score_batch)))
+        del lowered
         for size in args.batches:
             rows.add("second stage", way, size, our_step(made(published), 1, dtype, rows.batch(size)))
         batch = rows.batch(args.text_batch)
         rows.add("first stage", way, args.text_batch, our_step(made(published), 0, dtype, batch))
-    for way, kept in {"ours, bfloat16, within images": False, "ours, bfloat16, features kept": True}.items():
+    for way, stored in {"ours, bfloat16, within images": False, "ours, bfloat16, features kept": True}.items():
         detector = made(replace(published, across_batch=False, augment=False))
-        rows.add("first stage", way, args.text_batch, our_step(detector, 0, torch.bfloat16, batch, kept))
+        rows.add("first stage", way, args.text_batch, our_step(detector, 0, torch.bfloat16, batch, stored))
 
 
 def measure_sweeps(detector: Detector, rows: Rows, size: int) -> None:
     """Every global head of AA-CLIP, and of HeadCLIP on the same backbone."""
     images = rows.batch(size)["image"]
     for name, one in {"AA-CLIP": detector, "HeadCLIP": build(detector.backbone, "headclip")}.items():
-        with at_precision(one.requires_grad_(False), "bfloat16") as own:
-            rows.add("clean forward", f"{name}, bfloat16", size, partial(sweep, own, images, "none"))
-            rows.add("all global heads", f"{name}, bfloat16", size, partial(sweep, own, images, "all"), rounds=1)
-        del own
+        with at_precision(one.requires_grad_(False), "bfloat16") as lowered:
+            rows.add("clean forward", f"{name}, bfloat16", size, partial(sweep, lowered, images, "none"))
+            rows.add("all global heads", f"{name}, bfloat16", size, partial(sweep, lowered, images, "all"), rounds=1)
+        del lowered
 
 
 def main() -> None:

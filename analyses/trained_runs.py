@@ -42,7 +42,7 @@ Test = Callable[[Scorer, list["Painted"], str], Evaluation]
 
 
 class Painted(ProceduralSet):
-    """A procedural set whose pictures have been painted already: the same bytes, for many runs."""
+    """A procedural set whose images have been painted already: the same bytes, for many runs."""
 
     def __init__(self, world: World, images: Tensor, masks: Tensor) -> None:
         super().__init__(world)
@@ -72,7 +72,7 @@ def slug(choice: str) -> str:
 
 
 def paint(job: tuple[str, int, int, int]) -> tuple[Tensor, Tensor]:
-    """One picture and its mask."""
+    """One image and its mask."""
     spec, per_category, seed, number = job
     torch.set_num_threads(1)
     sample = World(spec, per_category, seed=seed)[number]
@@ -95,14 +95,14 @@ def paint_sets(args: argparse.Namespace, processes: BaseContext) -> None:
 
 
 def set_file(out: Path, spec: str, per_category: int, seed: int) -> Path:
-    """Where a painted set is kept."""
+    """Where a painted set is stored."""
     return out / f"{spec.replace(':', '-').replace('/', '-')}-{per_category}-{seed}.safetensors"
 
 
 def painted(out: Path, spec: str, per_category: int, seed: int) -> Painted:
     """The set from its file."""
-    kept = load_file(set_file(out, spec, per_category, seed))
-    return Painted(World(spec, per_category, seed=seed), kept["images"], kept["masks"])
+    stored = load_file(set_file(out, spec, per_category, seed))
+    return Painted(World(spec, per_category, seed=seed), stored["images"], stored["masks"])
 
 
 def test(detector: Scorer, sets: list[Painted], choice: str = "") -> Evaluation:

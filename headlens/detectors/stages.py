@@ -107,8 +107,8 @@ class Augment(Settings):
         share: at most so much of a side, either way.
         flip: probability of each: left and right are exchanged, top and bottom are.
 
-    Pixels are the nearest ones, those from outside have the mean colour, and are not anomalous. The other defaults are
-    AA-CLIP's (arXiv 2503.06661).
+    Rotation, translation and flips are one step: pixels are the nearest ones, those from outside have the mean colour,
+    and are not anomalous. The other defaults are AA-CLIP's (arXiv 2503.06661).
 
     Raises:
         ConfigError: a probability or a share that is not within 0 and 1, or more than 180 degrees.

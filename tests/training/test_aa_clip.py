@@ -27,7 +27,6 @@ SETTINGS = {
     "adapt_text": 2,
     "teacher_start": 1,
     "head_weights": "free",
-    "augment": False,
 }
 SETTINGS |= {"text_epochs": 3, "text_batch": 4, "text_lr": 1e-3, "image_epochs": 3, "image_batch": 4}
 SETTINGS |= {"milestones": (4,), "factor": 0.5, "augment": False}  # 6 steps of each stage

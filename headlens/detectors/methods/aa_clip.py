@@ -49,7 +49,7 @@ WORDING = Wording(
 
 @dataclass(frozen=True)
 class AACLIPConfig(MethodConfig):
-    """AA-CLIP (arXiv 2503.06661) with the values of its code.
+    """AA-CLIP (arXiv 2503.06661) with the values of its code, but for two quirks, which are off.
 
     Args:
         taps: blocks after which patches are read, counted from 0.

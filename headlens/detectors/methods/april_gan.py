@@ -112,7 +112,7 @@ class APRILGANConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
-class Kept:
+class RawTokens:
     """What training does not change of B images of ``size``, while no head is weighted: raw CLS [B, D] and patches."""
 
     cls: Tensor
@@ -208,10 +208,10 @@ class APRILGAN(Detector):
     def _loss(self, prediction: Prediction, answers: Answers) -> dict[str, Tensor]:
         return {"pixel": pixel_loss(prediction.tap_margins, answers, corners=True, dice=abnormal_dice)}
 
-    def _keep(self, images: Tensor) -> Kept:
+    def _keep(self, images: Tensor) -> RawTokens:
         out = self.see(images, self.reading(images))
-        return Kept(out.cls, out.tapped, (images.shape[2], images.shape[3]))
+        return RawTokens(out.cls, out.tapped, (images.shape[2], images.shape[3]))
 
-    def _see_kept(self, kept: Kept, categories: Sequence[str]) -> Prediction:
+    def _see_kept(self, kept: RawTokens, categories: Sequence[str]) -> Prediction:
         reading = self.reading(kept.cls, categories)
         return self.score(reading.margins(reading.embed(kept.cls, kept.tapped)), kept.size)
