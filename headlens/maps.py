@@ -1,4 +1,4 @@
-"""Patch grids to smooth maps: bilinear, then Gaussian, as one matrix for each axis."""
+"""Patch grids to smooth maps: bilinear, then Gaussian, as one matrix for each axis; means of neighbours."""
 
 from __future__ import annotations
 
@@ -46,6 +46,20 @@ def upsample(
     with full_precision(maps.device):  # anything else would round every pixel
         wide = maps.to(dtype) @ columns.T  # [B, rows, W]
         return torch.bmm(rows.expand(len(maps), -1, -1), wide).to(maps.dtype)
+
+
+def neighbour_mean(maps: Tensor, side: int) -> Tensor:
+    """Every pixel of maps [B, rows, columns] as the mean of ``side`` x ``side`` around it; borders are repeated.
+
+    Args:
+        maps: of any size.
+        side: odd.
+
+    >>> neighbour_mean(torch.tensor([[[9.0, 0.0, 0.0]]]), 3)
+    tensor([[[6., 3., 0.]]])
+    """
+    padded = F.pad(maps[:, None], (side // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(padded, side, stride=1)[:, 0]
 
 
 @lru_cache(maxsize=64)

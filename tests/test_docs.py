@@ -14,6 +14,7 @@ PAGES = (
     "docs/headclip.md",
     "docs/april-gan.md",
     "docs/aa-clip.md",
+    "docs/anoclip.md",
     "docs/embedded-backbone.md",
     "docs/attribution.md",
 )

@@ -250,6 +250,7 @@ def _attributed(
     method: Method, target: Target, image: Tensor, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], Tensor, Tensor]:
     """Of an image [1, 3, S, S]: its row of the frame, its attribution and its anomaly map, [S, S] each."""
+    target = target.holding(image)
     attribution = method(target, image, **settings)[0].cpu()
     absent = [baseline_of(target, image, settings["baseline"])] if "baseline" in settings else []
     with torch.no_grad():

@@ -181,7 +181,9 @@ def faithfulness(
                     masks[one.domain].append(mask)
                 about: dict[str, Any] = {"domain": one.domain, "dataset": one.name, "category": record.category}
                 about |= {"image": record.name, "anomalous": record.anomalous}
-                targets = {name: replace(model, category=record.category) for name, model in models.items()}
+                targets = {
+                    name: replace(model, category=record.category).holding(image) for name, model in models.items()
+                }
                 for name, chosen in settings.items():
                     attribute = partial(METHODS[name], **chosen)
                     attribution, values = _measured(measures, attribute, targets, image, mask, seed)

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +32,12 @@ from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Margins
 from headlens.detectors.text import Contrast
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.exactness import check_unadapted, check_unhooked
+from headlens.heads.exactness import check_summed, check_unadapted, check_unhooked
 from headlens.heads.variants import Head, heads_of
 from headlens.precision import full_precision, wide
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SCORES = ("joint_margin", "joint_score", "image_margin", "map_margin")
 
@@ -61,6 +64,7 @@ class Target(ABC):
         category: of all images; it only matters to class-aware prompts.
         region: [h, w], where a map is read, 0 to 1; all of it when None.
         head_weights: ``{stream: [L, H]}`` in place of the detector's.
+        held: how one image is read, for all images that are made of it; each is read as the detector does when None.
     """
 
     detector: Detector
@@ -68,6 +72,7 @@ class Target(ABC):
     category: str = "object"
     region: Tensor | None = None
     head_weights: Mapping[str, Tensor] | None = None
+    held: Reading | None = None
 
     def __call__(self, images: Tensor, hooked: bool = False) -> Tensor:
         """The number of every image, [B]; ``hooked`` lets hooks at the image tower see the forward."""
@@ -80,10 +85,14 @@ class Target(ABC):
     @torch.no_grad()
     def reading(self, images: Tensor) -> Reading:
         """How the images are read; nothing in it is differentiated."""
-        reading = self.detector.reading(images, [self.category] * len(images))
+        reading = self.held or self.detector.reading(images, [self.category] * len(images))
         if self.head_weights is None:
             return reading
         return replace(reading, plan=replace(reading.plan, head_weights=self.head_weights))
+
+    def holding(self, images: Tensor) -> Self:
+        """The same for all images that are made of these, read as these are."""
+        return replace(self, held=self.reading(images))
 
     def forward(self, images: Tensor, reading: Reading | None = None, hooked: bool = False) -> Forward:
         """One forward of the images; how they are read is asked when ``reading`` is None."""
@@ -161,6 +170,8 @@ class HeadTarget(Target):
         with full_precision(forward.margins.image.device):
             if self.head.stream == "local":
                 taps, text = reading.plan.taps, reading.text
+                for tap in taps:
+                    check_summed(reading.taps[tap], f"margins of patches at tap {tap}")
                 drawn = torch.stack([self._drawn(forward, tap, reading.taps[tap], text) for tap in taps]).mean(0)
                 return drawn @ self.share(forward.size)
             text = reading.image_contrast

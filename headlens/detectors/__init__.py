@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from headlens.detectors.detector import MethodConfig as MethodConfig
     from headlens.detectors.methods.aa_clip import AACLIP as AACLIP
     from headlens.detectors.methods.aa_clip import AACLIPConfig as AACLIPConfig
+    from headlens.detectors.methods.anoclip import AnoCLIP as AnoCLIP
+    from headlens.detectors.methods.anoclip import AnoCLIPConfig as AnoCLIPConfig
     from headlens.detectors.methods.april_gan import APRILGAN as APRILGAN
     from headlens.detectors.methods.april_gan import APRILGANConfig as APRILGANConfig
     from headlens.detectors.methods.headclip import HeadCLIP as HeadCLIP

@@ -2,14 +2,15 @@
 
     e = LN(x) P + c = x Ĝ / σ + b      Ĝ = G - its mean row,  G = diag(γ) P,  b = β P + c,  σ = sqrt(var(x) + eps)
 
-With σ and the embedding's norm held at what they are, ``<e / |e|, u>`` is linear in the token.
+With σ and the embedding's norm held at what they are, ``<e / |e|, u>`` is linear in the token. A ``Tail`` may change
+the embedding before that; it says itself whether it is linear with something more held.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,25 @@ class Covector(NamedTuple):
         return (wide(written) * by_channel).sum(-1) * self.scale[..., None]
 
 
+class Tail(Protocol):
+    """What a method makes of embeddings before they are compared, at every token by itself."""
+
+    @property
+    def opaque(self) -> str:
+        """What in it no linear function stands for, and how to read without it; empty where ``pull`` exists."""
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Embeddings [V B, n, d_e] of V variants of the reading's B images, variant by variant, to the same shape."""
+
+    def pull(self, embeddings: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """``v`` [B, n, d_e] and ``rest`` [B, n] with ``<tail(e), u> = <e, v> + rest``, with what it divides by held.
+
+        Args:
+            embeddings: [B, n, d_e].
+            u: [B or 1, d_e].
+        """
+
+
 @dataclass(frozen=True)
 class Readout:
     """A LayerNorm, or none, and a projection.
@@ -69,6 +89,7 @@ class Readout:
         norm: in front of it.
         bias: [d_e], behind it.
         of_tower: this is the tower's own read-out, whose CLS embedding the tower has computed already.
+        tail: what becomes of embeddings then.
 
     >>> from headlens.backbone import load
     >>> tower = load("mini").vision
@@ -80,6 +101,7 @@ class Readout:
     norm: Norm | None = None
     bias: Tensor | None = None
     of_tower: bool = False
+    tail: Tail | None = None
 
     @classmethod
     def of(cls, tower: VisionTower, norm: bool = True) -> Readout:
@@ -99,10 +121,11 @@ class Readout:
         """Tokens [..., D] to embeddings [..., d_e], at least float32."""
         normed = tokens if self.norm is None else Norm.forward(self.norm, tokens)  # without the hook at its scale
         embedding = wide(normed @ self.matrix)
-        return embedding if self.bias is None else embedding + self.bias
+        embedding = embedding if self.bias is None else embedding + self.bias
+        return embedding if self.tail is None else self.tail(embedding)
 
     def in_full_precision(self, tokens: Tensor) -> Tensor:
-        """The same with every product at least in float32, whatever precision the tower has."""
+        """The same without tail, and with every product at least in float32, whatever precision the tower has."""
         norm, matrix = self.norm, wide(self.matrix)
         tokens = wide(tokens)
         if norm is not None:
@@ -112,7 +135,7 @@ class Readout:
 
     @cached_property
     def folded(self) -> Folded:
-        """Both as one matrix."""
+        """Both as one matrix; the tail is not in it."""
         matrix, norm = wide(self.matrix), self.norm
         bias = matrix.new_zeros(matrix.shape[1]) if self.bias is None else wide(self.bias)
         if norm is None:
@@ -125,14 +148,18 @@ class Readout:
 
         Args:
             tokens: [B, n, D].
-            u: [B, d_e].
+            u: [B or 1, d_e].
 
         Returns:
-            A covector of n tokens, and the bias' part [B, n]. As functions of other tokens they are held: σ and |e|
-            stay those of ``tokens``.
+            A covector of n tokens, and the part of bias and tail [B, n]. As functions of other tokens they are held: σ
+            and |e|, and what a tail divides by, stay those of ``tokens``.
         """
         folded, tokens = self.folded, wide(tokens)
         scale = folded.scale(tokens)  # (B, n, 1)
-        norm = (tokens @ folded.matrix / scale + folded.bias).norm(dim=-1)  # (B, n)
-        covector = Covector((u @ folded.matrix.T)[:, None], 1 / (scale[..., 0] * norm))
-        return covector, (u @ folded.bias)[:, None] / norm
+        embedding, v, rest = tokens @ folded.matrix / scale + folded.bias, u[:, None], None
+        if self.tail is not None:
+            (v, rest), embedding = self.tail.pull(embedding, u), self.tail(embedding)
+        norm = embedding.norm(dim=-1)  # (B, n)
+        covector = Covector(v @ folded.matrix.T, 1 / (scale[..., 0] * norm))
+        along_bias = v @ folded.bias
+        return covector, (along_bias if rest is None else along_bias + rest) / norm

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from headlens import html
 from headlens.errors import ConfigError, ShapeError
-from headlens.maps import upsample
+from headlens.maps import neighbour_mean, upsample
 from headlens.units import Unit, logit
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ class Scoring:
         sigma: of the Gaussian on maps, in pixels at 518 px, and in proportion elsewhere; 0 is none.
         kernel: odd; the Gaussian is on the grid, before the map is enlarged: it spans so many patches, and sigma is in
             patches. 0: it is on pixels, and cut off at 4 sigma.
+        side: odd; each patch becomes the mean of so many by so many around it, on the grid, before the map is enlarged.
         of_map, of_image: what becomes of logits of the map and of the image before they are scores.
         alpha: share of the map in the joint score; 0 is the image score.
         pool: the map's ``max``, or the mean of its ``top`` fraction of pixels.
@@ -190,12 +191,14 @@ class Scoring:
     fuse_at: Literal["grid", "pixels"] = "grid"
     corners: bool = False
     kernel: int = 0
+    side: int = 1
     of_map: Affine = Affine()  # noqa: RUF009  # a tuple
     of_image: Affine = Affine()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         limits = {"sigma": 0 <= self.sigma <= 518, "alpha": 0 <= self.alpha <= 1, "top": 0 < self.top <= 1}
         limits["kernel"] = self.kernel == 0 or (self.kernel > 0 and self.kernel % 2 == 1 and self.fuse_at == "grid")
+        limits["side"] = self.side == 1 or (self.side > 1 and self.side % 2 == 1 and self.fuse_at == "grid")
         limits |= {name: self.unit == "logit" or getattr(self, name) == Affine() for name in ("of_map", "of_image")}
         if wrong := [name for name, fits in limits.items() if not fits]:
             raise ConfigError(f"{wrong[0]} is {getattr(self, wrong[0])!r}, which makes no scores; see Scoring")
@@ -216,6 +219,7 @@ class Scoring:
             return torch.stack(list(taps.values()), 1).unflatten(-1, grid)
         each = [self._fused(margins) for margins in taps.values()]
         maps = self.of_map(torch.stack(each).mean(0)).unflatten(-1, grid)
+        maps = neighbour_mean(maps, self.side) if self.side > 1 else maps
         return upsample(maps, grid, self.sigma, reach=self.kernel // 2) if self.kernel else maps
 
     def _fused(self, margins: Tensor) -> Tensor:

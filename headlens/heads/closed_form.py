@@ -26,10 +26,12 @@ from headlens.precision import full_precision, wide
 
 
 def applies(reading: Reading) -> bool:
-    """Whether local heads can be ablated this way: a linear local stream, no patch in the image feature, and norms."""
+    """Whether local heads can be ablated this way: a linear local stream, no patch in the image feature, norms, no tail."""
     taps_above = [reading.taps[tap] for tap in reading.plan.taps if tap in reading.plan.local_layers]
     linear = reading.plan.beside is not None and reading.plan.local_is_linear
-    return linear and not reading.pooling.reads_patches and all(readout.norm is not None for readout in taps_above)
+    return (
+        linear and not reading.pooling.reads_patches and all(r.norm is not None and r.tail is None for r in taps_above)
+    )
 
 
 class LocalTap(NamedTuple):

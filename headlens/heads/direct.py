@@ -28,7 +28,7 @@ from headlens.detectors.readout import Covector, Readout
 from headlens.detectors.text import Contrast
 from headlens.errors import IdentityError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
-from headlens.heads.exactness import check_reached, check_reads_cls, check_tap
+from headlens.heads.exactness import check_reached, check_reads_cls, check_summed, check_tap
 from headlens.precision import full_precision, rounding_unit, wide
 
 KINDS = ("head", "mlp", "bias", "adapter", "embedding", "below", "readout")
@@ -119,8 +119,10 @@ def tap_parts(clean: CleanRun, tap: int) -> Parts:
 
     Raises:
         ShapeError: a tap that the detector does not read.
+        ConfigError: a read-out that no sum goes through.
     """
     check_tap(clean.plan, tap)
+    check_summed(clean.reading.taps[tap], f"margins of patches at tap {tap}")
     return Parts(_in_order(_terms(clean, _patches(clean, tap, clean.reading.taps[tap], clean.reading.text))))
 
 

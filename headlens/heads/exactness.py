@@ -13,6 +13,7 @@ from headlens.backbone.hooks import is_changed
 from headlens.backbone.plan import VisionPlan
 from headlens.detectors.detector import Detector
 from headlens.detectors.reading import Reading
+from headlens.detectors.readout import Readout
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.sweep import one_patch
 
@@ -32,6 +33,7 @@ def held(detector: Detector) -> list[str]:
         "embedding norm": True,
         "pooling weights": reading.pooling.reads_patches,
         "adapters": any(reading.plan.adapters.values()),
+        "adapted embeddings": any(readout.tail is not None for readout in reading.taps.values()),
     }
     return [name for name, true in facts.items() if true]
 
@@ -102,6 +104,23 @@ def check_straight(plan: VisionPlan, heads: Iterable[tuple[str, int, int]], what
                 f"token, and no one map takes it to the joint space; name heads above block {max(above)}, or take "
                 "contributions or ablate"
             )
+
+
+def check_summed(readout: Readout, what: str) -> None:
+    """Raises ConfigError for a read-out after which no sum over heads is the margin."""
+    if readout.tail is not None and readout.tail.opaque:
+        raise ConfigError(
+            f"{what} are no sum over heads: they are read through {readout.tail.opaque}; ablate and importance hold"
+        )
+
+
+def check_one_map(readout: Readout, stream: str) -> None:
+    """Raises ConfigError where what heads of a stream write reaches the joint space differently in every image."""
+    if readout.tail is not None:
+        raise ConfigError(
+            f"heads of the {stream} stream have no names: their embeddings are adapted in each image, differently at "
+            "every token, and no one map takes what they write to the joint space; name global heads, or take ablate"
+        )
 
 
 def check_unadapted(plan: VisionPlan, head: tuple[str, int, int]) -> None:

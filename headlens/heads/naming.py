@@ -34,7 +34,7 @@ from headlens.detectors.reading import Reading
 from headlens.detectors.readout import Readout
 from headlens.errors import DataError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
-from headlens.heads.exactness import blank_reading, check_straight, check_unhooked, held
+from headlens.heads.exactness import blank_reading, check_one_map, check_straight, check_unhooked, held
 from headlens.heads.phrases import BUILT_IN, directions, distinct, learnt, read_phrases, unit
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
 from headlens.heads.store import alone
@@ -135,6 +135,8 @@ def name_heads(
     check_variants(detector, single_heads(heads))
     reading = blank_reading(detector)
     check_straight(reading.plan, heads, "a name")
+    for stream in sorted({head.stream for head in heads}):
+        check_one_map(_read_at(reading, stream)[0], stream)
     known, left_out = learnt(detector.backbone, read_phrases(BUILT_IN) if pool is None else distinct(pool))
     if len(known) < 2:
         raise DataError(

@@ -43,11 +43,14 @@ CASES: dict[str, Callable[[], Detector]] = {
     "crane": partial(made, "crane", **LAST, **PROMPTS),
     "april-gan": partial(made, "april-gan", taps=(1, 3), head_weights="free"),
     "aa-clip": partial(made, "aa-clip", head_weights="sigmoid", **ADAPTED),
+    "anoclip": partial(made, "anoclip", taps=(1, 3), temperature=0.1),
+    "anoclip-plus": partial(made, "anoclip-plus", taps=(3,), temperature=0.1, local_start=1),
 }
 """A method joins by one line; ``REFUSALS`` then says what the lens cannot do with it."""
 
 
 CLIP = {"prompts": "ensemble", "head_weights": "none", "local_start": -1, "taps": (3,), "alpha": 0.0}
+UNADAPTED = {"taps": (3,), "local_start": -1, "steps": 0, "side": 1}
 PLAIN: dict[str, dict[str, object]] = {
     "headclip": CLIP,
     "anomalyclip": CLIP,
@@ -56,6 +59,8 @@ PLAIN: dict[str, dict[str, object]] = {
     "crane": CLIP | {"score_pooling": 0.0},
     "april-gan": {"class_aware": False, "taps": (3,), "temperature": 0.07},
     "aa-clip": ADAPTED | {"taps": (3,), "mix": 0.0, "alpha": 0.0},
+    "anoclip": UNADAPTED,
+    "anoclip-plus": UNADAPTED,
 }
 """What switches every part of a method off, so that plain CLIP is left, once ``projected_as_clip``."""
 
@@ -79,6 +84,9 @@ NOTHING_LEARNED = {
 }
 FOLLOWS = {"ablate, text follows": "the text of .* does not depend on what is ablated"}
 ONE_STREAM = {name: "this detector has no local stream" for name in LENS if name.endswith("/local")}
+TANH = "margins of patches at tap 3 are no sum over heads: .* tanh"
+MAP_SUMS = ("contributions", "capture", "map_parts", "attribute contributions, map_margin")
+MAP_SUMS += tuple(name for name in LENS if name.endswith(", L3H0/local"))
 REFUSALS: dict[str, dict[str, str]] = {
     "headclip": FOLLOWS,
     "anomalyclip": FOLLOWS | NOTHING_LEARNED,
@@ -87,5 +95,7 @@ REFUSALS: dict[str, dict[str, str]] = {
     "crane": FOLLOWS | NOTHING_LEARNED,
     "april-gan": FOLLOWS | ONE_STREAM,
     "aa-clip": FOLLOWS | ONE_STREAM,
+    "anoclip": FOLLOWS | NOTHING_LEARNED,
+    "anoclip-plus": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(MAP_SUMS, TANH),
 }
 """What the lens cannot do with a method, by the names of ``tests.methods.lens.LENS``, and what it says then."""

@@ -10,6 +10,7 @@ from typing import Any
 from headlens.backbone import Backbone
 from headlens.detectors.detector import Detector, MethodConfig
 from headlens.detectors.methods.aa_clip import AACLIP, AACLIPConfig
+from headlens.detectors.methods.anoclip import AnoCLIP, AnoCLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN, APRILGANConfig
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
 from headlens.detectors.stages import TrainingConfig
@@ -19,6 +20,7 @@ METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
     "headclip": (HeadCLIP, HeadCLIPConfig),
     "april-gan": (APRILGAN, APRILGANConfig),
     "aa-clip": (AACLIP, AACLIPConfig),
+    "anoclip": (AnoCLIP, AnoCLIPConfig),
 }
 """Of each method by name, what makes its detector of backbone, settings and seed; and its settings."""
 
@@ -33,11 +35,15 @@ PRESETS = {
     "april-gan": APRILGANConfig(),
     "aa-clip": AACLIPConfig(),
     "aa-clip-medical": AACLIPConfig(sigma=1.5, kernel=9, alpha=1.0),
+    "anoclip": AnoCLIPConfig(),
+    "anoclip-plus": AnoCLIPConfig(steps=5),
+    "anoclip-plus-visa": AnoCLIPConfig(steps=5, adapter="linear", loss_at="pixels"),
 }
 """HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
 AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; Crane (arXiv 2504.11055) without its second
 backbone, whose scripts name four taps, but all of them show the last one; CLIP with hand-written prompts; APRIL-GAN
-(arXiv 2305.17382); AA-CLIP (arXiv 2503.06661), as its scripts score industrial and medical sets."""
+(arXiv 2305.17382); AA-CLIP (arXiv 2503.06661), as its scripts score industrial and medical sets; AnoCLIP (arXiv
+2308.15939), without training, and AnoCLIP+, which adapts to every image, as its scripts do on MVTec AD and on VisA."""
 
 
 def preset(name: str, **changes: Any) -> MethodConfig:

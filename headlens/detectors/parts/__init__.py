@@ -1,1 +1,1 @@
-"""Parts that methods are built of: learned prompts, sentences, head weights."""
+"""Parts that methods are built of: learned prompts, sentences, head weights, adapters."""
