@@ -26,7 +26,7 @@ from headlens.precision import full_precision, wide
 
 
 def applies(reading: Reading) -> bool:
-    """Whether local heads can be ablated this way: a linear local stream, no patch in the image feature, norms, no tail."""
+    """Whether local heads can be ablated so: a linear local stream, no patch in the image feature, norms, no tail."""
     taps_above = [reading.taps[tap] for tap in reading.plan.taps if tap in reading.plan.local_layers]
     linear = reading.plan.beside is not None and reading.plan.local_is_linear
     return (
