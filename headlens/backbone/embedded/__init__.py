@@ -1,7 +1,6 @@
 """Backbones that ship with headlens, trained on procedural images alone; none has ever seen a photograph.
 
-``mini`` was trained with masks of anomalies; ``mini-captions`` was trained on sentences, which seldom name any. One
-folder each, in the layout that open_clip calls a local directory: ``open_clip_config.json``,
+``mini`` was trained with masks of anomalies, ``mini-captions`` on sentences. One folder each, in the layout that open_clip calls a local directory: ``open_clip_config.json``,
 ``open_clip_model.safetensors``, and ``card.md``, which says how it was made and what it is not.
 """
 
@@ -13,7 +12,7 @@ from typing import Any
 
 SHA256 = {
     "mini": "691ce1878b21171ce7b18a4ac5f922c767e13f8e18f9a81aa3daf0b14ea14b62",
-    "mini-captions": "e8e7d2d3c7b6742bbda4ab4a9f6248567ae8c1c7855b817aa8ad414d2ef17baa",
+    "mini-captions": "5cb21d89eba027b284d39b409c016be0fab9955c86d26dae304de8eb218bea01",
 }
 """Of the weight file of each: what ships is what is loaded."""
 NAMES = tuple(SHA256)
