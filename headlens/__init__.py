@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headlens import detectors as detectors
     from headlens import figures as figures
     from headlens import heads as heads
+    from headlens import knowledge as knowledge
     from headlens import lab as lab
     from headlens import metrics as metrics
     from headlens import plots as plots

@@ -17,6 +17,7 @@ PAGES = (
     "docs/anoclip.md",
     "docs/embedded-backbone.md",
     "docs/attribution.md",
+    "docs/knowledge.md",
 )
 
 

@@ -20,7 +20,7 @@ HEAVY = {
 NEEDED = {"torch", "numpy", "pandas", "transformer_lens"}
 WITH_TRANSFORMER_LENS = {"transformers", "datasets", "huggingface_hub", "PIL", "pyarrow", "rich"}
 """What transformer_lens itself imports, whether it uses it or not."""
-PACKAGES = ("heads", "metrics", "attribution", "plots", "detectors", "training")
+PACKAGES = ("heads", "knowledge", "metrics", "attribution", "plots", "detectors", "training")
 
 
 def imported(statements: str) -> set[str]:

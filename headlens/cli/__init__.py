@@ -22,6 +22,7 @@ from headlens.cli.eval import eval_
 from headlens.cli.figures import figures
 from headlens.cli.import_ import import_
 from headlens.cli.importance import importance
+from headlens.cli.knowledge import knowledge
 from headlens.cli.name import name
 from headlens.cli.score import score
 from headlens.cli.train import train
@@ -48,7 +49,8 @@ _VERBS += [attribute, compare, name, figures, import_, verify, doctor]
 for verb in _VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 app.add_typer(data, name="data")
-for info in (*app.registered_commands, *data.registered_commands):
+app.add_typer(knowledge, name="knowledge")
+for info in (*app.registered_commands, *data.registered_commands, *knowledge.registered_commands):
     info.cls = Verb
 
 

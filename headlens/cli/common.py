@@ -28,13 +28,20 @@ if TYPE_CHECKING:
 
 
 def data_of(
-    data: str, per_category: int, max_pixels: int, domain: str | None, follow_links: bool, seed: int = 0
+    data: str,
+    per_category: int,
+    max_pixels: int,
+    domain: str | None,
+    follow_links: bool,
+    seed: int = 0,
+    split: str = "test",
 ) -> DataSet:
     """The data set of that name; ``domain`` where the names of its folders do not tell it, or tell another."""
     import headlens.data
 
     world: dict[str, Any] = {"per_category": per_category, "seed": seed} if data.startswith("procedural:") else {}
-    return headlens.data.open(data, domain=domain, max_pixels=max_pixels, follow_links=follow_links, **world)
+    about: dict[str, Any] = {"max_pixels": max_pixels, "follow_links": follow_links}
+    return headlens.data.open(data, domain=domain, split=split, **about, **world)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 from headlens.errors import MemoryShortError
 
-_GOES_ON = ("train", "ablate", "importance", "score", "weights", "compare", "figures")
+_GOES_ON = ("train", "ablate", "importance", "score", "weights", "compare", "figures", "build")
 _SMALLER = ("batch", "memory", "max_pixels", "size", "per_category")
 """Options that bound memory, those first that cost nothing but time."""
 _STATED = re.compile(

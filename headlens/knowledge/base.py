@@ -1,0 +1,94 @@
+"""A knowledge base: rows, and the sentences that hold for a domain, a category or an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headlens.errors import DataError
+from headlens.knowledge.reading import CONTEXT, encoded, plain_category, read
+from headlens.knowledge.rows import ANY, Row, State, plain
+from headlens.printing import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHIPPED = tuple(Path(__file__).with_name(f"{domain}.jsonl") for domain in ("industrial", "medical"))
+"""The files that come with headlens, a domain each; written for it."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Rows in their order; those of several files may stand one after the other.
+
+    >>> base = shipped()
+    >>> len(base.rows) > 500, base.domains
+    (True, ('industrial', 'medical'))
+    >>> base.sentences("anomalous", "industrial", "zipper")[-1]
+    'The slider of the zipper is broken.'
+    """
+
+    rows: tuple[Row, ...]
+
+    def sentences(
+        self, state: State, domain: str, category: str | None = None, image: str | None = None
+    ) -> tuple[str, ...]:
+        """What is known of a state, each sentence once, in the order of rows.
+
+        Args:
+            state: ``normal`` or ``anomalous``.
+            domain: ``industrial``, ``medical``, ….
+            category: what holds for it, by itself or as one of all. None: for any category of the domain.
+            image: what is said of this image, too, as rows name it. None: general knowledge alone.
+
+        Raises:
+            DataError: nothing is known of it.
+        """
+        name = None if category is None else plain(category)
+        found = [
+            row.sentence
+            for row in self.rows
+            if row.state == state
+            and plain(row.domain) == plain(domain)
+            and (name is None or plain_category(row) in (ANY, name))
+            and row.image in ("", image)
+        ]
+        if not found:
+            hint = did_you_mean(domain, self.domains) or f"; there are {', '.join(self.domains)}"
+            about = f"domain {domain!r}" + ("" if category is None else f", category {category!r}")
+            raise DataError(f"the knowledge base has no {state} sentence of {about}{hint}")
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """In order of appearance."""
+        return tuple(dict.fromkeys(row.domain for row in self.rows))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all rows, for provenance."""
+        return sha256(encoded(self.rows)).hexdigest()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row for each sentence."""
+        import pandas as pd
+
+        return pd.DataFrame([vars(row) for row in self.rows])
+
+
+def load(path: str | Path, context: int = CONTEXT) -> Knowledge:
+    """The knowledge base in a file; faults are raised as ``headlens.knowledge.reading.read`` does."""
+    return Knowledge(read(path, context))
+
+
+@cache
+def shipped() -> Knowledge:
+    """The base that comes with headlens: what can be wrong with things of both domains, and what normal ones are like.
+
+    General knowledge in plain English, without a look at any data set's images.
+    """
+    return Knowledge(tuple(row for path in SHIPPED for row in read(path)))

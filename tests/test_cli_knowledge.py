@@ -1,0 +1,123 @@
+"""``headlens knowledge`` as somebody types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from headlens.cli import app
+from headlens.data.procedural import World
+from headlens.errors import ConfigError, DataError
+from headlens.knowledge import Row, captions, read, write
+from headlens.knowledge.building import Model
+
+NUT = Row("industrial", "nut", "anomalous", "It is rusty.", "me")
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["knowledge", *map(str, arguments)])
+
+
+def test_what_ships_has_no_fault():
+    result = run("check", "--json")
+    told = json.loads(result.output)
+    assert result.exit_code == 0 and told["faults"] == [] and told["rows"] > 500
+    assert {row["domain"] for row in told["coverage"]} == {"industrial", "medical"}
+
+
+def test_check_names_faults_of_the_file_and_of_the_data(tmp_path):
+    path = tmp_path / "base.jsonl"
+    write(path, [NUT, NUT, Row("industrial", "nuts", "normal", "It is round.", "me")])
+    path.write_text(path.read_text() + "{\n")
+    result = run("check", path, "--data", "procedural:industrial/aux", "--per-category", 2)
+    assert result.exit_code == 1, result.output
+    assert [line.removeprefix("error: ").replace(f"{path}: ", "") for line in result.output.splitlines()[:3]] == [
+        "line 2: repeats line 1: It is rusty.",
+        "warning: line 3: no data set given has the category 'nuts'; did you mean nut?",
+        "line 4: is no JSON (Expecting property name enclosed in double quotes at character 2): {",
+    ]
+    assert "2 errors, 1 warnings" in result.output.splitlines()[-1]
+    assert run("check", path, "--most", 0).output.splitlines()[0] == "... and 2 more"
+
+
+def test_check_of_warnings_alone_and_of_no_file(tmp_path):
+    path = tmp_path / "base.jsonl"
+    write(path, [NUT])
+    result = run("check", path, "--data", "procedural:medical", "--per-category", 2)
+    assert result.exit_code == 0 and "has the domain 'industrial'" in result.output
+    assert run("check", tmp_path / "none.jsonl").exit_code == 2
+    assert json.loads(run("check", path, "--data", tmp_path / "none", "--json").output)["ok"] is False
+
+
+def test_captions_of_a_world_fit_it(tmp_path):
+    path = tmp_path / "captions.jsonl"
+    rows = captions(World("procedural:medical", per_category=2, size=28))
+    write(path, rows)
+    result = run("check", path, "--data", "procedural:medical", "--per-category", 2, "--json")
+    told = json.loads(result.output)
+    assert result.exit_code == 0 and told["faults"] == []
+    assert [row["images"] for row in told["coverage"]] == [0, 2, 2, 2, 2, 2]
+
+
+def test_show():
+    table = run("show", "--domain", "medical").output
+    assert "brain_mri" in table and "zipper" not in table
+    lines = run("show", "--category", "metal nut").output.splitlines()
+    assert "  The metal nut is rusty." in lines[lines.index("anomalous:") :]
+    assert "  The hole of the metal nut is round and centred." in lines[: lines.index("anomalous:")]
+    assert "  Every part is present and in its place." in lines and "  The lungs are clear." not in lines
+    assert "did you mean zipper?" in str(run("show", "--category", "zippr").exception)
+    assert isinstance(run("show", "--domain", "space").exception, ConfigError)
+
+
+@pytest.fixture
+def parrot(monkeypatch):
+    """Models whose answer to everything is the same, in place of those of folders."""
+    said = ["It is rusty. Its edge is chipped."]
+    monkeypatch.setattr(
+        "headlens.knowledge.models.model_of",
+        lambda to, folder, device, tokens: Model(folder.name, "1", lambda prompt, image: said[0], tokens),
+    )
+    return said
+
+
+def built(out: Path, *more: object):
+    about = ("--data", "procedural:industrial/aux", "--per-category", 2, "--text-model", "parrot")
+    return run("build", *about, "--out", out, *more)
+
+
+def test_build_asks_and_writes_rows_and_answers(tmp_path, parrot):
+    questions = tmp_path / "mine.toml"
+    questions.write_text('[[question]]\nto = "text"\nstate = "anomalous"\nask = "What is wrong with a {category}?"\n')
+    result = built(tmp_path / "out", "--questions", questions)
+    assert result.exit_code == 0, result.output
+    rows = read(tmp_path / "out" / "knowledge.jsonl")
+    assert len(rows) == 20 and len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 10
+    assert rows[0].source == "parrot, revision 1: What is wrong with a wood?"
+    assert built(tmp_path / "out", "--questions", questions).exit_code == 0, "the same again"
+
+    parrot[0] = "It is cracked all over."
+    (tmp_path / "out" / "answers.jsonl").unlink()
+    other = built(tmp_path / "out", "--questions", questions)
+    assert isinstance(other.exception, ConfigError) and "move it away" in str(other.exception)
+    assert read(tmp_path / "out" / "knowledge.jsonl") == rows
+
+
+def test_build_says_what_it_left_out_and_writes_nothing_without_rows(tmp_path, parrot):
+    parrot[0] = "Ни одной."
+    result = built(tmp_path / "out")
+    assert isinstance(result.exception, DataError)
+    parrot[0] = "Ничего не найдено здесь."
+    result = built(tmp_path / "other")
+    assert "left out: 'Ничего не найдено здесь.': the sentence has the letter" in result.output
+    assert isinstance(result.exception, DataError) and not (tmp_path / "other" / "knowledge.jsonl").exists()
+
+
+def test_build_needs_a_model_and_a_folder(tmp_path):
+    nobody = run("build", "--data", "procedural:medical", "--out", tmp_path / "out")
+    assert "there is nobody to ask" in str(nobody.exception)
+    missing = built(tmp_path / "out")
+    assert "parrot: is no folder" in str(missing.exception) and not (tmp_path / "out").exists()
