@@ -192,7 +192,9 @@ THINGS = ["wood", "nut", "wood"]
 def test_the_first_stage_is_its_formula(images, answers, last):
     detector = AACLIP(clip(), AACLIPConfig(**SMALL, last_tap=last), seed=1)
     stage = detector.stages(TrainingConfig())[0]
-    seen = stage.see_kept(stage.keep(images), THINGS)
+    kept = stage.keep(images)
+    assert [*kept.taps] == [*(TAPS[1:] if last else TAPS)], "nothing that the loss does not read"
+    seen = stage.see_kept(kept, THINGS)
     text = torch.stack([their_text(detector, thing) for thing in THINGS])
     taught = their_teacher(images, False)
     terms = stage.loss(seen, answers)

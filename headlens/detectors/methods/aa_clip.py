@@ -357,7 +357,8 @@ class AACLIP(Detector):
 
     def _teach(self, images: Tensor) -> Taught:
         config = self.config
-        return teach(self.backbone.vision, images, config.taps, config.teacher_start, config.across_batch)
+        taps = [max(config.taps)] if config.last_tap else config.taps  # what is kept is as small as it can be
+        return teach(self.backbone.vision, images, taps, config.teacher_start, config.across_batch)
 
     def _compare(self, taught: Taught, categories: Sequence[str]) -> Seen:
         grid = self.backbone.vision.grid(*taught.size)
