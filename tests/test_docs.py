@@ -1,4 +1,4 @@
-"""What README and the documents show of Python runs as it is written there, block after block."""
+"""What README and the documents show of Python runs as it is written there; files that they name are there."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
         exec(compile(block, page, "exec", dont_inherit=True), names)
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))])
+def test_files_that_a_page_names_are_there(page):
+    text, here = (ROOT / page).read_text(encoding="utf-8"), (ROOT / page).parent
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", text)
+    scripts = re.findall(r"\b(?:analyses|tests|headlens|docs)/[\w/-]+\.(?:py|md)\b", text)
+    missing = [link for link in links if not (here / link).exists()]
+    missing += [script for script in scripts if not (ROOT / script).exists()]
+    assert not missing
