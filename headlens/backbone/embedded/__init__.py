@@ -1,8 +1,8 @@
 """Backbones that ship with headlens, trained on procedural images alone; none has ever seen a photograph.
 
 ``mini`` was trained with masks of anomalies, ``mini-captions`` on sentences. One folder each, in the layout that
-open_clip calls a local directory: ``open_clip_config.json``, ``open_clip_model.safetensors``, and ``card.md``, which says
-how it was made and what it is not.
+open_clip calls a local directory: ``open_clip_config.json``, ``open_clip_model.safetensors``, and ``card.md``, which
+says how it was made and what it is not.
 """
 
 from __future__ import annotations
