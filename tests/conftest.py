@@ -4,12 +4,16 @@ tests of the lens share: a tiny detector in float64, images and a small data set
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from headlens import data
+from headlens.data.procedural.worlds import Sample, World
 from headlens.devices import one_thread
 
 HERE = Path(__file__).parent
@@ -29,6 +33,29 @@ def pytest_collection_finish() -> None:
 
 def place(item: pytest.Item) -> int:
     return next((at for at, name in enumerate(LONGEST) if item.path.is_relative_to(HERE / name)), len(LONGEST))
+
+
+_PAINTED: dict[tuple, Sample] = {}
+
+
+def painted(world: World, i: int, device: str | None = None, *, paint=World.sample) -> Sample:
+    """``World.sample``, which paints each sample once for all tests; what is done to one reaches no other test."""
+    category, family, number = world.place(i)
+    key = (world.spec, world.size, world.seed, category.name, family, number, device)
+    if key not in _PAINTED:
+        _PAINTED[key] = paint(world, i, device)
+    sample = _PAINTED[key]
+    return replace(sample, image=sample.image.clone(), mask=sample.mask.clone())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def painted_once(request) -> Iterator[None]:
+    """Painting takes longer than what most tests do with a picture; those of the worlds themselves paint theirs."""
+    if request.path.is_relative_to(HERE / "data"):
+        yield
+    else:
+        with patch.object(World, "sample", painted):
+            yield
 
 
 @pytest.fixture
