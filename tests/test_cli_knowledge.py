@@ -14,6 +14,7 @@ from headlens.errors import ConfigError, DataError
 from headlens.knowledge import Row, captions, read, write
 from headlens.knowledge.building import Model
 
+ASKED = '[[question]]\nto = "text"\nstate = "anomalous"\nask = "What is wrong with a {category}?"\n'
 NUT = Row("industrial", "nut", "anomalous", "It is rusty.", "me")
 
 
@@ -91,7 +92,7 @@ def built(out: Path, *more: object):
 
 def test_build_asks_and_writes_rows_and_answers(tmp_path, parrot):
     questions = tmp_path / "mine.toml"
-    questions.write_text('[[question]]\nto = "text"\nstate = "anomalous"\nask = "What is wrong with a {category}?"\n')
+    questions.write_text(ASKED, encoding="utf-8")
     result = built(tmp_path / "out", "--questions", questions)
     assert result.exit_code == 0, result.output
     rows = read(tmp_path / "out" / "knowledge.jsonl")
@@ -117,7 +118,20 @@ def test_build_says_what_it_left_out_and_writes_nothing_without_rows(tmp_path, p
 
 
 def test_build_needs_a_model_and_a_folder(tmp_path):
-    nobody = run("build", "--data", "procedural:medical", "--out", tmp_path / "out")
-    assert "there is nobody to ask" in str(nobody.exception)
+    without = run("build", "--data", "procedural:medical", "--out", tmp_path / "out")
+    assert "there is no model to ask" in str(without.exception)
     missing = built(tmp_path / "out")
     assert "parrot: is no folder" in str(missing.exception) and not (tmp_path / "out").exists()
+
+
+def test_build_ends_with_1_if_an_image_cannot_be_read(tmp_path, parrot):
+    for name, content in (("good", b""), ("bad", b"no image")):
+        folder = tmp_path / "mine" / "nut" / "test" / name
+        folder.mkdir(parents=True)
+        (folder / "1.png").write_bytes(content)
+    questions = tmp_path / "mine.toml"
+    questions.write_text(ASKED + ASKED.replace("text", "image"), encoding="utf-8")
+    about = ("--data", tmp_path / "mine", "--domain", "industrial", "--questions", questions, "--out", tmp_path / "out")
+    result = run("build", *about, "--text-model", "parrot", "--image-model", "parrot")
+    assert result.exit_code == 1 and "left out: " in result.output and "bad/1.png" in result.output, result.output
+    assert {row.image for row in read(tmp_path / "out" / "knowledge.jsonl")} == {""}

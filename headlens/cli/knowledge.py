@@ -54,9 +54,9 @@ def check(
         about = (per_category, options.MAX_PIXELS, domain, follow_links)
         datasets = [data_of(name, *about, split="all") for name in data or ()]
         for path in SHIPPED if file is None else (file,):
-            placed, found = examine(path, context)
-            found += against(placed, datasets) if datasets else []
-            faults += [(path, fault) for fault in sorted(found, key=lambda fault: fault.line)]
+            placed, wrong = examine(path, context)
+            wrong += against(placed, datasets) if datasets else []
+            faults += [(path, fault) for fault in sorted(wrong, key=lambda fault: fault.line)]
             rows += [one.row for one in placed]
     except DataError as error:
         if as_json:
@@ -136,7 +136,8 @@ def build(
     """Ask local models about categories and images, and make rows of their answers.
 
     Interrupted at any moment, the same command goes on: answers are in OUT/answers.jsonl. What models say may be wrong:
-    read OUT/knowledge.jsonl before anything is trained with it. An image that cannot be read is named and left out.
+    read OUT/knowledge.jsonl before anything is trained with it. An image that cannot be read is named and left out, and
+    the exit status is then 1.
     """
     from headlens.knowledge.answers import Answers
     from headlens.knowledge.building import build as built_from
@@ -150,7 +151,7 @@ def build(
     folders |= {} if text_model is None else {"text": text_model}
     folders |= {} if image_model is None else {"image": image_model}
     if not folders:
-        raise ConfigError("there is nobody to ask: give --text-model, --image-model, or both, as local folders")
+        raise ConfigError("there is no model to ask: give --text-model, --image-model, or both, as local folders")
     asked = read_questions(questions or BUILT_IN)
     dataset = data_of(data, per_category, max_pixels, domain, follow_links)
     items = plan(dataset, asked, folders, images)
@@ -159,7 +160,7 @@ def build(
         models = {to: model_of(to, folder, device_of(device), tokens) for to, folder in folders.items()}
         with bar(len(items), unit="question") as done:
             built = built_from(dataset, items, models, answers, context, done.update)
-        for line in built.left_out:
+        for line in (*built.unread, *built.left_out):
             typer.echo(f"left out: {printable(line)}")
         if not built.rows:
             raise DataError(f"no answer became a row; {out / ANSWERS} has the answers")
@@ -167,4 +168,6 @@ def build(
         if path.exists() and path.read_bytes() != encoded(built.rows):
             raise ConfigError(f"{path}: says something else than these answers; move it away, then go on")
         write(path, built.rows)
-    typer.echo(f"{path}: {len(built.rows)} rows of {len(items)} questions, {len(built.left_out)} left out")
+    typer.echo(f"{path}: {len(built.rows)} rows of {len(items)} questions, {len(built.left_out)} sentences left out")
+    if built.unread:
+        raise typer.Exit(1)

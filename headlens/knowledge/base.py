@@ -48,7 +48,7 @@ class Knowledge:
             DataError: nothing is known of it.
         """
         name = None if category is None else plain(category)
-        found = [
+        known = [
             row.sentence
             for row in self.rows
             if row.state == state
@@ -56,11 +56,11 @@ class Knowledge:
             and (name is None or plain_category(row) in (ANY, name))
             and row.image in ("", image)
         ]
-        if not found:
+        if not known:
             hint = did_you_mean(domain, self.domains) or f"; there are {', '.join(self.domains)}"
             about = f"domain {domain!r}" + ("" if category is None else f", category {category!r}")
             raise DataError(f"the knowledge base has no {state} sentence of {about}{hint}")
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(known))
 
     @property
     def domains(self) -> tuple[str, ...]:

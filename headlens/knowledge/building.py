@@ -53,11 +53,13 @@ class Built:
 
     Args:
         rows: without a fault.
-        left_out: a line for each sentence or image that is not in them, with the reason.
+        left_out: a line for each sentence that is not in them, with the reason.
+        unread: a line for each question about an image that cannot be read.
     """
 
     rows: tuple[Row, ...]
     left_out: tuple[str, ...]
+    unread: tuple[str, ...]
 
 
 def plan(dataset: DataSet, questions: Sequence[Question], to: Collection[To], images: int | None = None) -> list[Item]:
@@ -125,11 +127,12 @@ def build(
     """
     rows: list[Row] = []
     left_out: list[str] = []
+    unread: list[str] = []
     for item in items:
         try:
             image = None if item.number is None else dataset.pixels(item.number).image
         except DataError as error:
-            left_out.append(str(error))
+            unread.append(str(error))
         else:
             prompt = item.question.filled(dataset.domain, item.category)
             model = models[item.question.to]
@@ -148,7 +151,7 @@ def build(
                 except DataError as error:
                     left_out.append(f"{sentence!r:.120}: {error}")
         progress()
-    return _without_clashes(rows, left_out)
+    return _without_clashes(rows, left_out, unread)
 
 
 def _answer(model: Model, prompt: str, image: Tensor | None, answers: Answers) -> str:
@@ -159,12 +162,12 @@ def _answer(model: Model, prompt: str, image: Tensor | None, answers: Answers) -
     return answers.known[asked]
 
 
-def _without_clashes(rows: Sequence[Row], left_out: Sequence[str]) -> Built:
+def _without_clashes(rows: Sequence[Row], left_out: Sequence[str], unread: Sequence[str]) -> Built:
     """A sentence that contradicts itself goes with all rows that say it; of a repeated one the first row stays."""
-    found = list(clashes([Placed(at, row) for at, row in enumerate(rows)]))
-    contradicted = {said(rows[clash.line]) for clash in found if clash.contradicts}
-    repeated = {clash.line for clash in found if not clash.contradicts}
-    kept = tuple(row for at, row in enumerate(rows) if at not in repeated and said(row) not in contradicted)
+    pairs = list(clashes([Placed(at, row) for at, row in enumerate(rows)]))
+    contradicted = {said(rows[clash.line]) for clash in pairs if clash.contradicts}
+    repeated = {clash.line for clash in pairs if not clash.contradicts}
+    sound = tuple(row for at, row in enumerate(rows) if at not in repeated and said(row) not in contradicted)
     both = [row for row in rows if said(row) in contradicted]
     reasons = [f"{row.sentence!r:.120}: said of normal and of anomalous {row.category}" for row in both]
-    return Built(kept, (*left_out, *dict.fromkeys(reasons)))
+    return Built(sound, (*left_out, *dict.fromkeys(reasons)), tuple(unread))

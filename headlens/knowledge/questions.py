@@ -114,11 +114,11 @@ def sentences_of(answer: str) -> list[str]:
     >>> sentences_of("Sure! Here are two:\n1. The edge is chipped.\n- **Rust** covers it. A part is missing.")
     ['The edge is chipped.', 'Rust covers it.', 'A part is missing.']
     """
-    found = []
+    sentences = []
     for line in answer.splitlines():
         text = re.sub(r"^\s*(?:[-*•–]|\(?\d+[.):])\s+", "", line).replace("**", "")
         for part in re.split(r"(?<=[.!?])\s+(?=[A-Z])", text):
             sentence = " ".join(part.split()).strip("\"'")
             if len(sentence.split()) >= _FEWEST_WORDS and not sentence.endswith(":"):
-                found.append(sentence)
-    return found
+                sentences.append(sentence)
+    return sentences
