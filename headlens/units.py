@@ -11,6 +11,7 @@ from headlens.errors import MetricError
 
 Unit = Literal["probability", "logit"]
 """A probability lies in 0..1, a logit is any finite number. Higher is more anomalous in both."""
+PLURAL: dict[Unit, str] = {"probability": "probabilities", "logit": "logits"}
 _ROUNDING = 1e-5  # by which a probability may leave 0..1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import Source, bar
+from headlens.cli.common import Source, bar, note_category
 from headlens.cli.results import free_name, of_image
 from headlens.errors import ConfigError
 
@@ -90,6 +90,7 @@ def attribute(
     given["heads"] = [Head.of(name) for name in head] if head else None
     settings_of = options_of(methods_of(method or list(METHOD), whole), given)
     typer.echo(f"{loaded.detector.backbone}\n{printable(loaded.folder.name)}, {target.replace('_', ' ')}\n")
+    note_category(loaded, category)
 
     common: dict[str, Any] = {"size": loaded.size, "category": category}
     frames, done = [], []

@@ -18,12 +18,14 @@ from headlens.cli import options
 from headlens.errors import ConfigError
 from headlens.files import read_text
 from headlens.launch import launched, place
+from headlens.printing import printable
 
 if TYPE_CHECKING:
     import torch
     from tqdm import tqdm
 
     from headlens.data import DataSet
+    from headlens.detectors import MethodConfig
     from headlens.training.run import Run
 
 
@@ -137,6 +139,36 @@ def tables(path: Path | None) -> dict[str, dict[str, Any]]:
     if unknown := [name for name in given if name not in (*known, "backbone") or not isinstance(given[name], dict)]:
         raise ConfigError(f"{path}: {unknown[0]!r} is no table that is known; there are [detector] and [training]")
     return {name: given.get(name, {}) for name in known}
+
+
+def phrased(config: MethodConfig, descriptions: Path | None) -> dict[str, Any]:
+    """What ``--descriptions`` changes in a method's settings.
+
+    Raises:
+        ConfigError: a method that reads no phrases, or a file that has none.
+    """
+    from headlens.detectors.methods.registry import PRESETS, method_of
+    from headlens.detectors.parts.descriptions import read_descriptions
+
+    if descriptions is None:
+        return {}
+    if not hasattr(config, "phrases"):
+        reading = [name for name, preset in PRESETS.items() if hasattr(preset, "phrases")]
+        raise ConfigError(
+            f"--descriptions {descriptions}: {method_of(config)} does not read what categories are called; "
+            f"{', '.join(reading)} do"
+        )
+    return {"phrases": read_descriptions(descriptions)}
+
+
+def note_category(run: Run, category: str) -> None:
+    """Says that the run wants to know what images show, where that is not said."""
+    if category == "object" and run.detector.reads_categories:
+        typer.echo(
+            f"headlens: the sentences of {printable(run.folder.name)} name what an image shows, which is taken for an "
+            "object: --category says it, such as --category screw",
+            err=True,
+        )
 
 
 def layers_of(given: list[str] | None) -> list[int] | None:

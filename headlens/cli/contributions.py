@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import SOURCE, Source, measuring, shared, sourced
+from headlens.cli.common import SOURCE, Source, measuring, note_category, shared, sourced
 from headlens.cli.results import free_name, of_image, other_than, report_notes, save, stem_of
 from headlens.errors import DataError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headlens.heads import Contributions, MapParts
     from headlens.training.run import Run
 
+_ADD_UP = "Checked: at every patch the parts add up to its margin."
 _IMAGES = "Files, folders, listings or patterns: a figure of the heads that draw each one's map."
 
 
@@ -28,6 +29,7 @@ def contributions(
     tap: Annotated[int | None, typer.Option(help="At one tap alone.", show_default="mean over taps")] = None,
     source: Source = SOURCE,
     rows: Annotated[int, typer.Option(help="Of each table that is printed; the frame has all.", min=1)] = 12,
+    category: options.Category = "object",
     check: Annotated[bool, typer.Option("--check", help="Verify for every patch that the parts add up.")] = False,
     batch: options.Batch = 8,
     precision: options.Precision = None,
@@ -48,7 +50,8 @@ def contributions(
     check_precision(precision)
     if images:
         if parallel.current().main:  # a few images are no work to share
-            _of_images(find_images(images, source.follow_links), source.load(), top, tap, source.max_pixels, out)
+            asked: dict[str, Any] = {"tap": tap, "category": category, "check_sums": check}
+            _of_images(find_images(images, source.follow_links), source.load(), top, source.max_pixels, out, asked)
         return
 
     loaded, opened_set = source.open(precision)
@@ -65,29 +68,34 @@ def contributions(
         write_figure(out / f"{name}-{metric}.png", result.plot(metric=metric)[0]) for metric in ("image_margin", last)
     ]
     discard(parts)
-    typer.echo(f"{table(result, rows)}\n\n{result.held}\n\n{', '.join(map(str, written))}")
+    checked = f"{_ADD_UP}\n\n" if check else ""
+    typer.echo(f"{table(result, rows)}\n\n{checked}{result.held}\n\n{', '.join(map(str, written))}")
     report_notes(result.provenance, opened_set.name)
 
 
-def _of_images(listed: Images, run: Run, top: int, tap: int | None, max_pixels: int, out: Path) -> None:
+def _of_images(listed: Images, run: Run, top: int, max_pixels: int, out: Path, asked: dict[str, Any]) -> None:
     from headlens import heads
     from headlens.cli.result_names import name_slug, result_names, slug
     from headlens.data import read_image
     from headlens.printing import printable
 
     typer.echo(f"{run.detector.backbone}\n{printable(run.folder.name)}\n")
+    note_category(run, asked["category"])
+    tap = asked["tap"]
     for path, name in zip(listed.files, result_names(listed.files, spell=name_slug), strict=True):
         try:
             image = read_image(path, max_pixels)
         except DataError as error:
             listed.leave_out(error)
             continue
-        parts = heads.map_parts(run.detector, image, tap=tap, size=run.size)
+        parts = heads.map_parts(run.detector, image, size=run.size, **asked)
         parts = of_image(parts, path, parts.image)
         base = slug("contributions", run.folder.name, name, "" if tap is None else f"tap{tap}")
         base = free_name(out, base, {".parquet": parts.provenance})
         written = save(parts, out / f"{base}.parquet", top=top)
         typer.echo(f"{printable(str(path))}\n{shares(parts, top)}\n  {', '.join(map(str, written))}\n")
+    if asked["check_sums"]:
+        typer.echo(_ADD_UP)
     listed.finish(out / "contributions-left_out.txt")
 
 

@@ -38,14 +38,15 @@ def import_(
     AA-CLIP's adapters are computed with plain GELU, as their authors do, unless --act-fn says otherwise.
     """
     from headlens.backbone import load
+    from headlens.cli.common import phrased
     from headlens.detectors.detector import check_size
     from headlens.detectors.methods.importing import read_published
-    from headlens.detectors.parts.descriptions import read_descriptions
+    from headlens.detectors.methods.registry import preset
     from headlens.files import sha256_of
     from headlens.training.run import new_run, save_run
 
     published = read_published(file, text)
-    phrases = {} if descriptions is None else {"phrases": read_descriptions(descriptions)}
+    phrases = phrased(preset(published.preset), descriptions)
     imported = {"file": file.name, "sha256": published.sha256, "not_taken": published.not_taken}
     if text is not None:
         imported |= {"text": text.name, "text_sha256": sha256_of(text)}

@@ -127,6 +127,6 @@ def blocks(named: Naming, most: int = SHOWN) -> str:
 
 
 def _rows(named: Naming) -> str:
-    streams = named.frame["stream"].unique()
-    tokens = {"global": "CLS", "local": "all patches at the last tap"}
-    return " and ".join(tokens[one] for one in streams) + f" of {named.provenance['dataset']['pictures']} images"
+    tokens = {"CLS": "CLS", "patches": "all patches at the last tap"}
+    read = dict.fromkeys(tokens[named.provenance["rows"][one]] for one in named.frame["stream"].unique())
+    return " and ".join(read) + f" of {named.provenance['dataset']['pictures']} images"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import bar, device_of
+from headlens.cli.common import bar, device_of, note_category
 from headlens.cli.results import digest
 
 if TYPE_CHECKING:
@@ -55,11 +55,13 @@ def score(
     from headlens.locking import locked
     from headlens.printing import printable
     from headlens.training.run import load_run
+    from headlens.units import PLURAL
 
     loaded = load_run(run, weights=weights, device=device_of(device))
     limit = loaded.threshold if threshold is None else threshold
-    unit = {"probability": "probabilities", "logit": "logits"}[loaded.detector.scoring.unit]
+    unit = PLURAL[loaded.detector.scoring.unit]
     typer.echo(f"{loaded.detector.backbone}; {printable(str(loaded.folder))}, threshold {limit}, scores in {unit}")
+    note_category(loaded, category)
     with locked(out):
         table = ScoreTable(out, question(loaded, limit, category, maps), force)
         waiting = table.missing(listed.files)

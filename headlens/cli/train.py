@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -61,34 +62,32 @@ def train(
     """
     from headlens import parallel
     from headlens.backbone import load
-    from headlens.cli.common import bar, data_of, tables
+    from headlens.cli.common import bar, data_of, phrased, tables
     from headlens.data.notes import lines
     from headlens.detectors.methods.registry import build, check_training, config_of, table_of
     from headlens.detectors.methods.registry import preset as preset_
-    from headlens.detectors.parts.descriptions import read_descriptions
     from headlens.detectors.stages import TrainingConfig
     from headlens.errors import ConfigError
     from headlens.training.interrupt import Stopped
     from headlens.training.trainer import train as train_
 
     given = tables(config)
-    phrases = {"phrases": read_descriptions(descriptions)} if descriptions is not None else {}
     flags: dict[str, Any] = {"epochs": epochs, "batch": batch, "size": size, "seed": seed}
     flags["precision"] = "bfloat16" if bf16 else None
     settings = given["training"] | {name: value for name, value in flags.items() if value is not None}
-    try:
+    with _settings_of(config):
         training = TrainingConfig.of(settings)
         table = table_of(preset_(preset))
         if given["detector"].get("method", table["method"]) != table["method"]:
             table, preset = {}, given["detector"]["method"]  # which has not the settings of the preset
-        chosen = config_of(table | given["detector"] | phrases)
+        chosen = config_of(table | given["detector"])
         check_training(chosen, training)
-    except ConfigError as error:
-        raise ConfigError(f"{config}: {error}" if config is not None else str(error)) from error
+    phrases = phrased(chosen, descriptions)
     painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None
     dataset = data_of(data, per_category, max_pixels, domain, follow_links, data_seed)
     clip = load(backbone, weights, position_rule=positions.value, act_fn=cast(Any, act_fn), because=because)
-    detector = build(clip, chosen, training.seed)
+    with _settings_of(config):
+        detector = build(clip, chosen, training.seed, **phrases)
     passes = " + ".join(str(stage.epochs or training.epochs) for stage in detector.stages(training))
     typer.echo(f"{clip}\n{dataset}\n{preset}, {passes} epochs, seed {training.seed}")
 
@@ -126,3 +125,14 @@ def train(
         typer.echo(f"{out}: {card['steps']} steps on {card['images']} images; threshold {card['threshold']}")
         for line in lines(card, of=dataset.name):
             typer.echo(line, err=True)
+
+
+@contextmanager
+def _settings_of(config: Path | None) -> Iterator[None]:
+    """Errors of settings say which file they are from."""
+    from headlens.errors import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}" if config is not None else str(error)) from error

@@ -13,7 +13,7 @@ images [B, 3, h, w]  -> reading -> tower -> features -> margins -> scoring -> Pr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -161,6 +161,11 @@ class Detector(nn.Module, ABC):
         return self.size or self.backbone.provenance.image_size[0]
 
     @property
+    def reads_categories(self) -> bool:
+        """Whether scores depend on what an image is said to show."""
+        return bool(getattr(self.config, "class_aware", False))
+
+    @property
     def hooks(self) -> list[str]:
         """Names of hook points and modules with hooks, of both towers, and of the detector itself."""
         towers = {"vision": self.backbone.vision, "text": self.backbone.text}
@@ -239,6 +244,15 @@ def detector_of(given: object) -> Detector:
     if not isinstance(detector, Detector):
         raise ConfigError(f"{type(given).__name__} is no detector and no run; give headlens.load(...) or its .detector")
     return detector
+
+
+def check_blocks(blocks: Mapping[str, Iterable[int]], vision: VisionConfig, name: str) -> None:
+    """Raises ConfigError for a block, by the field that has it, beyond those of the backbone ``name``."""
+    for field, numbers in blocks.items():
+        if beyond := [block for block in numbers if block >= vision.n_layers]:
+            raise ConfigError(
+                f"{field}: block {beyond[0]} does not exist: {name} has {vision.n_layers}, counted from 0"
+            )
 
 
 def check_size(size: int, vision: VisionConfig, what: str = "size") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pandas as pd
 
 from headlens.attribution import attribute
 from headlens.attribution.methods import method_of
+from headlens.errors import ConfigError
 from headlens.figures.context import RULE, Domain, Example, FigureContext, Frames, examples
 from headlens.figures.spec import FigureSpec, RenderedFigure, listed, made_on
+from headlens.heads.exactness import blank_reading
 from headlens.plots.gallery import Column, gallery
-from headlens.units import Unit
+from headlens.units import PLURAL, Unit
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "integrated_gradients": ("joint_margin", {}),
@@ -26,7 +29,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def draw(context: FigureContext) -> RenderedFigure:
-    """A column for each image: itself, its anomaly map, and a row for each method."""
+    """A column for each image: itself, its anomaly map, and a row for each method.
+
+    Raises:
+        ConfigError: runs whose maps have no unit in common.
+    """
+    unit = _unit(context)
     columns, missed, names = [], 0.0, []
     for domain in context:
         shown = examples(domain.subset, 2, domain.run.size)
@@ -41,13 +49,13 @@ def draw(context: FigureContext) -> RenderedFigure:
                 Column(example.title, example.seen, example.mask, maps.pop("anomaly_map"), maps, example.shape)
             )
     unsigned = [name for name in METHODS if not method_of(name).sign]
-    units = {domain.run.detector.scoring.unit for domain in context}
-    unit: Unit = "logit" if "logit" in units else "probability"
+    reads_cls = all(blank_reading(domain.run.detector).pooling.reads_cls for domain in context)
+    carried = "CLS" if reads_cls else "the image feature"
     scale = "the scale 0 to 1" if unit == "probability" else "one scale, in logits"
     fig, _ = gallery(columns, "attribution, as a share of the end below it", unsigned, unit)
     caption = (
         "Attributions to pixels of the joint margin (contributions: of the image margin, the exact sum of what heads "
-        "carry from each patch to CLS). Red speaks for the target, blue against it, 0 shows the "
+        f"carry from each patch to {carried}). Red speaks for the target, blue against it, 0 shows the "
         "image. Every attribution has a scale of its own: its end, which 99.5 % of the pixels lie within, stands "
         "below it, in logits a pixel; relevance and LeGrad's positive gradient have no sign, and a scale from 0 (pale) "
         f"up. Anomaly maps share {scale}. Integrated gradients and occlusion put a blurred image "
@@ -57,6 +65,15 @@ def draw(context: FigureContext) -> RenderedFigure:
     )
     runs, images = [domain.run for domain in context], [domain.subset for domain in context]
     return RenderedFigure(fig, caption, runs, images, dpi=160)
+
+
+def _unit(context: Iterable[Domain]) -> Unit:
+    """Of the anomaly maps, which share one scale."""
+    units = {domain.run.folder.name: domain.run.detector.scoring.unit for domain in context}
+    if len(set(units.values())) > 1:
+        each = ", ".join(f"{name} gives {PLURAL[unit]}" for name, unit in units.items())
+        raise ConfigError(f"the anomaly maps of a gallery share one scale, but {each}: name runs of one method")
+    return next(iter(units.values()))
 
 
 def _attributed(context: FigureContext, domain: Domain, shown: list[Example]) -> pd.DataFrame:

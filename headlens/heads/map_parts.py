@@ -20,7 +20,7 @@ from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ShapeError
 from headlens.files import SOFTWARE
 from headlens.heads.clean import clean_forward
-from headlens.heads.direct import tap_parts
+from headlens.heads.direct import check, check_streams, tap_parts
 from headlens.heads.exactness import check_unhooked, held
 from headlens.heads.variants import Head, names_of
 from headlens.predict import Image, as_bytes
@@ -128,6 +128,7 @@ def map_parts(
     tap: int | None = None,
     size: int | None = None,
     category: str = "object",
+    check_sums: bool = False,
 ) -> MapParts:
     """The margin of every patch as a sum over heads, exact; the mean over taps, or at one of them.
 
@@ -137,10 +138,12 @@ def map_parts(
         tap: at which; the mean over all when None.
         size: the image is resized to this square; the detector's own size when None.
         category: what it shows; it only matters to class-aware prompts.
+        check_sums: verify that the parts add up, as ``contributions`` does.
 
     Raises:
         DataError, ShapeError: no image; a tap that the detector does not read.
         ConfigError: a hook that would not be called.
+        IdentityError: parts that do not add up.
 
     >>> import headlens
     >>> parts = map_parts(headlens.load("mini-industrial"), torch.zeros(3, 56, 56), size=56)
@@ -154,11 +157,17 @@ def map_parts(
     given = as_bytes(image)
     seen = preprocess(Pixels(given, None)).image
     clean = clean_forward(detector, preprocess.normalise(seen[None].to(detector.device)), [category])
+    dtype = detector.backbone.vision.proj.dtype
+    if check_sums:
+        check_streams(clean, dtype)
     taps = clean.plan.taps if tap is None else (tap,)
     heads: dict[Head, Tensor] = {}
     total = torch.zeros(())
     for one in taps:
-        for (kind, stream, layer), value in tap_parts(clean, one).terms.items():
+        parts = tap_parts(clean, one)
+        if check_sums:
+            check(parts, clean.margins.taps[one], f"tap_margin_{one}", dtype)
+        for (kind, stream, layer), value in parts.terms.items():
             for number in range(value.shape[-1] if kind == "head" else 0):
                 head, part = Head(stream, layer, number), value[0, :, number].cpu() / len(taps)
                 heads[head] = heads[head] + part if head in heads else part
@@ -177,6 +186,13 @@ def map_parts(
         value=torch.cat([values, (total - values.sum(0))[None]]).flatten().numpy(),
     )
     native = list(given.shape[1:])
-    about = {"what": "map parts", "picture": shown, "native": native, "tap": tap, "size": preprocess.size}
-    about = detector_provenance(detector, **about, held=held(detector))
+    about: dict[str, Any] = {
+        "what": "map parts",
+        "picture": shown,
+        "native": native,
+        "tap": tap,
+        "size": preprocess.size,
+    }
+    about |= {"category": category, "held": held(detector)}
+    about = detector_provenance(detector, **about)
     return MapParts(frame.reset_index(drop=True), about, shares, seen.permute(1, 2, 0).numpy())

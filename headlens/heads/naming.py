@@ -57,8 +57,8 @@ class Naming(Result):
     ``cumulative``   of this and all phrases before it; 1 at most
     ``chance``       what as many directions explain out of as many random mixtures of the phrases, the mean of 20 draws
     ``beats``        the share of these draws that explain less: words say nothing where it is about 0.5
-    ``correlation``  over rows, of what the head writes along the phrase with the label: 1 for anomalous images (global
-                     heads), the anomalous share of the patch (local ones); NaN where one label is not known
+    ``correlation``  over rows, of what the head writes along the phrase with the label: 1 for anomalous images at
+                     CLS, the anomalous share of the patch at patches; NaN where one label is not known
     ``variance``     of all the head writes, in an embedding of length 1: names of a head that writes little mean little
     ===============  ==================================================================================================
 
@@ -163,6 +163,7 @@ def name_heads(
     frame = pd.concat(every, ignore_index=True)
     frame["phrase"] = [known[number] if number >= 0 else None for number in frame["phrase"]]
     about = swept.provenance | {"seed": seed, "phrases": len(known), "left_out": left_out, "draws": _DRAWS}
+    about["rows"] = {s: "patches" if _read_at(reading, s)[1] else "CLS" for s in {head.stream for head in heads}}
     return Naming(ordered(frame.assign(domain=data.domain, dataset=data.name)), about)
 
 

@@ -48,7 +48,8 @@ def weights(detector: Detector | HasDetector, name: str = "this detector") -> We
     learned = detector.head_weights()
     if not learned:
         raise ConfigError(
-            f"{name} has no head weights (head_weights = 'none'); HeadCLIP has, such as the run mini-industrial"
+            f"{name} has no head weights (head_weights = 'none'): train with head_weights = 'free' in table "
+            "[detector], or take a run that has them, such as mini-industrial"
         )
     heads = heads_of(detector, streams=[*learned])
     rows = [(*head, float(learned[head.stream][head.layer, head.head])) for head in heads]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = {
-    "cls_auroc": "I-AUROC of CLS",
+    "cls_auroc": "I-AUROC of the image score",
     "map_auroc": "of the map",
     "image_auroc": "joint",
     "image_ap": "I-AP",

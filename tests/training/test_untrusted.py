@@ -89,7 +89,7 @@ HOSTILE = {  # what is done to the folder, and what its error says
         lambda f: written(f, config=re.sub(rb"(?m)^weights =.*\n", b"", FILES["config.toml"])),
         "config.toml: BackboneTable needs weights; its fields are name, weights",
     ),
-    "a tap": (lambda f: agreed(f, "detector", taps=[99]), "config.toml: block 99 does not exist: mini has 24"),
+    "a tap": (lambda f: agreed(f, "detector", taps=[99]), "config.toml: taps: block 99 does not exist: mini has 24"),
     "a negative tap": (lambda f: agreed(f, "detector", taps=[-1]), r"config.toml: taps is \(-1,\), which makes no"),
     "a wide blur": (lambda f: agreed(f, "detector", sigma=1e9), "config.toml: sigma is 1000000000.0, which makes no"),
     "a nested list": (lambda f: agreed(f, "detector", streams=[["local"]]), r"streams is \['local'\]; it is text"),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from headlens.backbone import Backbone, VisionPlan
 from headlens.backbone.text import TextExtensions
-from headlens.detectors.detector import Detector, MethodConfig
+from headlens.detectors.detector import Detector, MethodConfig, check_blocks
 from headlens.detectors.losses import image_loss, pixel_loss
 from headlens.detectors.parts.adapters import LeakyProjection, ResidualAdapters
 from headlens.detectors.parts.descriptions import described
@@ -166,8 +166,7 @@ class AACLIPConfig(MethodConfig):
 
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError for a block that does not exist."""
-        if beyond := [block for block in (*self.taps, self.teacher_start) if block >= vision.n_layers]:
-            raise ConfigError(f"block {beyond[0]} does not exist: {name} has {vision.n_layers}")
+        check_blocks({"taps": self.taps, "teacher_start": [self.teacher_start]}, vision, name)
         for field, tower in (("adapt_image", vision), ("adapt_text", text)):
             if getattr(self, field) > tower.n_layers:
                 side = field.removeprefix("adapt_")

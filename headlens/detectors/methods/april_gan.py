@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from headlens.backbone import Backbone, VisionPlan
-from headlens.detectors.detector import Detector, MethodConfig
+from headlens.detectors.detector import Detector, MethodConfig, check_blocks
 from headlens.detectors.losses import abnormal_dice, pixel_loss
 from headlens.detectors.parts.ensemble import PHOTOS, Wording, ensembles
 from headlens.detectors.parts.head_weights import HeadWeights, Weighting
@@ -97,8 +97,7 @@ class APRILGANConfig(MethodConfig):
 
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError for a tap that does not exist."""
-        if beyond := [tap for tap in self.taps if tap >= vision.n_layers]:
-            raise ConfigError(f"block {beyond[0]} does not exist: {name} has {vision.n_layers}")
+        check_blocks({"taps": self.taps}, vision, name)
 
     def learned_shapes(self, vision: VisionConfig, text: TextConfig) -> dict[str, tuple[int, ...]]:
         """Of all that a detector learns, by the names in its state dict."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headlens.backbone import Backbone, LocalStream, VisionPlan
 from headlens.backbone.plan import STREAMS
-from headlens.detectors.detector import Detector, MethodConfig
+from headlens.detectors.detector import Detector, MethodConfig, check_blocks
 from headlens.detectors.losses import objective
 from headlens.detectors.methods.headclip_features import LocalParts, assemble, local_parts
 from headlens.detectors.parts.ensemble import ensemble
@@ -117,8 +117,7 @@ class HeadCLIPConfig(MethodConfig):
 
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError for a block that does not exist, or more learned tokens than the text tower reads."""
-        if beyond := [block for block in (*self.taps, self.local_start) if block >= vision.n_layers]:
-            raise ConfigError(f"block {beyond[0]} does not exist: {name} has {vision.n_layers}")
+        check_blocks({"taps": self.taps, "local_start": [self.local_start]}, vision, name)
         if self.prompts != "learned":
             return
         if self.context > text.n_ctx - 3:  # the start, a word and the end are read, too
