@@ -67,7 +67,6 @@ def train(
     from headlens.detectors.methods.registry import build, check_training, config_of, table_of
     from headlens.detectors.methods.registry import preset as preset_
     from headlens.detectors.stages import TrainingConfig
-    from headlens.errors import ConfigError
     from headlens.training.interrupt import Stopped
     from headlens.training.trainer import train as train_
 

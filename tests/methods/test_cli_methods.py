@@ -80,7 +80,7 @@ def test_parts_of_an_image_are_checked_where_that_is_asked(run, picture, tmp_pat
 @pytest.mark.parametrize("preset", ["april-gan", "headclip"])
 def test_phrases_of_a_method_that_reads_none_are_refused(preset, tmp_path):
     asked = ("--data", "procedural:industrial/aux", "--per-category", 2, "--out", tmp_path / "run")
-    message = f"phrases.json: {preset} does not read what categories are called; aa-clip, aa-clip-medical do"
+    message = f"phrases.json: {preset} does not read what categories are called; aa-clip, aa-clip-medical, "
     with pytest.raises(ConfigError, match=message):
         invoke("train", "--preset", preset, "--descriptions", "phrases.json", *asked)
     assert not (tmp_path / "run").exists()

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.backbone import Backbone, LocalStream, VisionPlan
-from headlens.detectors.detector import Detector, MethodConfig
+from headlens.detectors.detector import Detector, MethodConfig, check_blocks
 from headlens.detectors.parts.adaptation import Adapted, adapt
 from headlens.detectors.parts.ensemble import Wording
 from headlens.detectors.parts.texts import KnownTexts
@@ -126,8 +126,7 @@ class AnoCLIPConfig(MethodConfig):
 
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError for a block that does not exist."""
-        if beyond := [block for block in (*self.taps, self.local_start) if block >= vision.n_layers]:
-            raise ConfigError(f"block {beyond[0]} does not exist: {name} has {vision.n_layers}")
+        check_blocks({"taps": self.taps, "local_start": [self.local_start]}, vision, name)
 
 
 class AnoCLIP(Detector):
