@@ -68,6 +68,7 @@ class TwoStages(Detector):
         noise = torch.randn(2, backbone.text.cfg.d_embed, generator=generator)
         self.shift = nn.Parameter(config.shift * noise)
         self.matrix = nn.Parameter(wide(backbone.vision.proj).clone())
+        self.plain = ensemble(backbone)
 
     @property
     def plan(self) -> VisionPlan:
@@ -79,7 +80,7 @@ class TwoStages(Detector):
 
     def reading(self, images: Tensor, categories: Sequence[str] = ()) -> Reading:
         vision = self.backbone.vision
-        text = F.normalize(ensemble(self.backbone, ["object"]) + self.shift, dim=-1)
+        text = F.normalize(self.plain + self.shift, dim=-1)
         taps = {self.config.tap: Readout(self.matrix, vision.ln_final)}
         return Reading(self.plan, Pair(text), taps, Readout.of(vision))
 
