@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from headlens import data
+from headlens.backbone import load
 from headlens.data.procedural.worlds import Sample, World
 from headlens.devices import one_thread
 
@@ -56,6 +58,16 @@ def painted_once(request) -> Iterator[None]:
     else:
         with patch.object(World, "sample", painted):
             yield
+
+
+@pytest.fixture(scope="module")
+def runs_share_backbones() -> Iterator[None]:
+    """For tests that load the same run again and again; that the lens leaves a backbone as it was is tested elsewhere.
+
+    Of one module: what tests elsewhere do to a backbone does not come here.
+    """
+    with patch("headlens.training.run.load_backbone", cache(load)):
+        yield
 
 
 @pytest.fixture

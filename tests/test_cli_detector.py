@@ -18,6 +18,8 @@ from headlens.data.procedural import World
 from headlens.detectors import Detector
 from headlens.errors import ConfigError, DataError, RunError
 
+pytestmark = pytest.mark.usefixtures("runs_share_backbones")
+
 
 def invoke(*arguments: object, status: int = 0) -> str:
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)

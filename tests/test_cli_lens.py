@@ -24,6 +24,8 @@ from headlens.heads import Ablation
 from headlens.results import Result
 from headlens.training.run import load_run, save_run
 
+pytestmark = pytest.mark.usefixtures("runs_share_backbones")
+
 
 def invoke(*arguments: object, status: int = 0) -> str:
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
