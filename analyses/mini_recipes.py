@@ -22,7 +22,7 @@ from torch import Tensor
 
 from headlens.backbone import Backbone, VisionPlan, load
 from headlens.data.procedural.worlds import SPECS
-from headlens.detectors.scoring import Scoring
+from headlens.detectors.scoring import Margins, Scoring
 from headlens.detectors.text import Pair
 
 
@@ -44,8 +44,9 @@ def single_heads(backbone: Backbone, images: Tensor, batch: int = 256) -> dict[s
     def read(image: Tensor, gates: dict[str, Tensor], n: int) -> tuple[Tensor, Tensor]:
         out = backbone.vision(image.expand(n, -1, -1, -1), VisionPlan(TAPS, LOCAL), gates=gates, hooked=False)
         taps = {tap: Pair(text).margin(tokens) for tap, tokens in out.patches.items()}
-        maps = Scoring().patch_maps(taps, backbone.vision.grid(*size))
-        return maps, Scoring().joint(Pair(text).margin(out.embedding), maps)
+        margins = Margins(Pair(text).margin(out.embedding), taps)
+        maps = Scoring().patch_maps(margins, backbone.vision.grid(*size))
+        return maps, Scoring().joint(margins.image, maps)
 
     heads = [(s, layer, h) for s in (0, 1) for layer in range(cfg.n_layers) for h in range(cfg.n_heads)]
     heads = [head for head in heads if head[0] == 0 or head[1] >= LOCAL.start]

@@ -62,6 +62,26 @@ def neighbour_mean(maps: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(padded, side, stride=1)[:, 0]
 
 
+def windows(grid: tuple[int, int], side: int) -> Tensor:
+    """The patches of every square window of ``side`` x ``side`` on a grid, row by row, [W, n]; no larger than the grid.
+
+    >>> windows((2, 3), 2).tolist()
+    [[0, 1, 3, 4], [1, 2, 4, 5]]
+    """
+    numbers = torch.arange(grid[0] * grid[1]).view(grid)
+    height, width = (min(side, edge) for edge in grid)
+    return numbers.unfold(0, height, 1).unfold(1, width, 1).flatten(0, 1).flatten(1)
+
+
+@lru_cache(maxsize=16)
+def covering(grid: tuple[int, int], side: int, like: torch.dtype, device: torch.device) -> Tensor:
+    """[N, W] whose product with numbers of windows is the mean over those that cover each patch."""
+    with torch.inference_mode(False):
+        of = windows(grid, side)
+        covers = torch.zeros(len(of), grid[0] * grid[1], dtype=like).scatter_(1, of, 1.0).T
+        return (covers / covers.sum(1, keepdim=True)).to(device)
+
+
 @lru_cache(maxsize=64)
 def _matrix(
     patches: int, pixels: int, sigma: float, radius: int, corners: bool, dtype: torch.dtype, device: torch.device

@@ -153,7 +153,7 @@ def legrad(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None
         parts = []
         for place, numbers in chosen.items():
             received = attention.gradients[place].clamp(min=0).mean(1)  # over queries: (H, T)
-            parts.append(received[numbers].sum(0)[1 : 1 + rows * columns] / len(received))
+            parts.append(_at_patches(attention.plan, received[numbers].sum(0), rows * columns) / len(received))
         maps.append(torch.stack(parts).sum(0).view(rows, columns))
     return enlarged(torch.stack(maps), images)
 
@@ -186,7 +186,7 @@ def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str]
     if name == "map_margin":
         taps = clean.plan.taps
         maps = [_drawn(clean, chosen, tap, tap_parts(clean, tap)) / len(taps) for tap in taps]
-        total = torch.stack(maps).sum(0) * target.share(clean.size)
+        total = clean.scoring.on_patches(torch.stack(maps).sum(0), clean.grid) * target.share(clean.size)
     else:
         maps = [_drawn(clean, chosen, tap, parts) for tap, parts in pooled_parts(clean).items()]
         for (stream, layer), numbers in chosen.items():
@@ -228,12 +228,12 @@ def _walked(target: Target, images: Tensor, heads: Iterable[Head | str] | None, 
     for image in images.split(1):
         attention = attend(target, image)
         with full_precision(image.device):
-            maps.append(_row(attention, chosen, step, skip)[1:].view(attention.grid))
+            maps.append(_row(attention, chosen, step, skip).view(attention.grid))
     return enlarged(torch.stack(maps), images)
 
 
 def _row(attention: Attention, chosen: dict[tuple[str, int], list[int]], step: Any, skip: float) -> Tensor:
-    """What stands where at the start of the global stream, [T], of what is read of one image, in all 1."""
+    """What stands at each patch at the start of the global stream, [N], of what is read of one image, in all 1."""
     plan, total = attention.plan, attention.cls + sum(read.sum() for read in attention.taps.values())
     tokens = 1 + attention.grid[0] * attention.grid[1]
     x, y = (attention.cls.new_zeros(tokens) for _ in STREAMS)
@@ -242,7 +242,7 @@ def _row(attention: Attention, chosen: dict[tuple[str, int], list[int]], step: A
         x, y = (F.pad(row, (0, attention.patterns["global", layer].shape[-1] - len(row))) for row in (x, y))
         if layer in attention.taps:
             row = y if "local" in plan.writers(layer) else x
-            row[1:tokens] += attention.taps[layer] / total
+            row[plan.read_at(tokens - 1)] += attention.taps[layer] / total
         moved, share = torch.zeros_like(x), {"global": 1.0, "local": 1.0}
         for stream, row in (("global", x), ("local", y)):
             if (stream, layer) in chosen and (stream, layer) in attention.patterns:
@@ -253,7 +253,14 @@ def _row(attention: Attention, chosen: dict[tuple[str, int], list[int]], step: A
             x, y = x + y, torch.zeros_like(y)
         if layer in plan.tokens:  # extra tokens that come in here have nothing of the image
             x, y = x[:tokens], y[:tokens]
-    return x[:tokens]
+    return _at_patches(plan, x, tokens - 1)
+
+
+def _at_patches(plan: VisionPlan, row: Tensor, n_patches: int) -> Tensor:
+    """What tokens have [T], at the patches [N] of which they are, or are copies of."""
+    if not plan.views:
+        return row[1 : 1 + n_patches]
+    return row.new_zeros(1 + n_patches).index_add(0, plan.sources(n_patches), row)[1:]
 
 
 def _chosen(target: Target, heads: Iterable[Head | str] | None) -> dict[tuple[str, int], list[int]]:

@@ -104,7 +104,7 @@ class Target(ABC):
     def anomaly_map(self, forward: Forward) -> Tensor:
         """What the detector shows, [B, h, w]."""
         grid, scoring = self.detector.backbone.vision.grid(*forward.size), self.detector.scoring
-        return scoring.enlarge(scoring.patch_maps(forward.margins.taps, grid), forward.size)
+        return scoring.enlarge(scoring.patch_maps(forward.margins, grid), forward.size)
 
     def share(self, size: tuple[int, int]) -> Tensor:
         """How much of the region lies in each patch of an image of that size, [N]; adds up to 1.
@@ -134,6 +134,7 @@ class ScoreTarget(Target):
             return forward.margins.image
         if self.name == "map_margin":
             mean = torch.stack(list(forward.margins.taps.values())).mean(0)  # (B, N)
+            mean = self.detector.scoring.on_patches(mean, self.detector.backbone.vision.grid(*forward.size))
             return (mean * self.share(forward.size)).sum(1)  # a product of matrices would be rounded under autocast
         scoring = self.detector.scoring
         score = scoring.joint(forward.margins.image, self.anomaly_map(forward))

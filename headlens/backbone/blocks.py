@@ -14,6 +14,7 @@ The local stream ``y`` of dense methods stands beside ``x``: the same ``v``, ano
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from transformer_lens.hook_points import HookPoint
 from headlens.backbone.config import Activation, TransformerConfig
 from headlens.backbone.hooks import has_hooks
 from headlens.backbone.norm import Norm, plus
-from headlens.backbone.plan import AttentionMatrix, LocalStream, TokenMap
+from headlens.backbone.plan import AttentionMatrix, LocalStream, Passes, TokenMap
 from headlens.errors import ShapeError
 
 _LANES = 16  # channels that CPU kernels of attention work on at a time
@@ -113,6 +114,7 @@ class Attention(nn.Module):
         weight: Tensor | None = None,
         stream: str = "global",
         hooked: bool = True,
+        passes: Passes = (),
     ) -> tuple[Tensor, Tensor]:
         """What heads write into the residual stream together, [B, T, D], and ``z`` before weighting, [B, T, H, d].
 
@@ -122,22 +124,60 @@ class Attention(nn.Module):
             weight: [B, H] or [1, H], multiplies each head's output (head weight times gate).
             stream: ``"global"`` or ``"local"``: which hook points are called.
             hooked: False calls none of them.
+            passes: as of ``VisionPlan.passes``; tokens of one do not attend to those of another.
         """
         prefix = "hook_" if stream == "global" else f"hook_{stream}_"
         at = _call if hooked else _skip
         if hooked and has_hooks(getattr(self, prefix + "pattern")):
-            pattern = at(self, prefix + "pattern", self.pattern(q, k, v, attention))  # [B, H, T, T]: for who looks
+            pattern = at(
+                self, prefix + "pattern", self.pattern(q, k, v, attention, passes)
+            )  # [B, H, T, T]: for who looks
             mixed = torch.einsum("bhqk,bkhd->bqhd", pattern, v)
         else:
-            mixed = self.mix(q, k, v, attention)
+            mixed = self._apart(self.mix, passes, q, k, v, attention) if passes else self.mix(q, k, v, attention)
         z = at(self, prefix + "z", mixed if weight is None else mixed * weight[:, None, :, None])
         if hooked and has_hooks(getattr(self, prefix + "result")):
             written = at(self, prefix + "result", torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
             return written, mixed
         return self.out(z.flatten(2)), mixed  # (B, T, H, d) -> (B, T, D)
 
-    def pattern(self, q: Tensor, k: Tensor, v: Tensor, attention: tuple[str, ...] | AttentionMatrix) -> Tensor:
-        """The attention matrix, [B, H, T, T] (query, key): rows sum to 1, or to the number of matrices summed."""
+    def _apart(
+        self,
+        attend: Callable[..., Tensor],
+        passes: Passes,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attention: tuple[str, ...] | AttentionMatrix,
+    ) -> Tensor:
+        """``z`` [B, T, H, d] of passes one behind the other, all of one length at once."""
+        parts = zip(*(x.split([count * length for count, length in passes], 1) for x in (q, k, v)), strict=True)
+        done = []
+        for (_, length), part in zip(passes, parts, strict=True):
+            rows = (x.unflatten(1, (-1, length)).flatten(0, 1) for x in part)  # (B W, n, H, d)
+            done.append(attend(*rows, attention).unflatten(0, (len(q), -1)).flatten(1, 2))
+        return torch.cat(done, 1)
+
+    def pattern(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attention: tuple[str, ...] | AttentionMatrix,
+        passes: Passes = (),
+    ) -> Tensor:
+        """The attention matrix, [B, H, T, T] (query, key): rows sum to 1, or to the number of matrices summed.
+
+        Of several passes it has a block for each, and is 0 elsewhere.
+        """
+        if passes:
+            whole = q.new_zeros(q.shape[0], self.heads, q.shape[1], q.shape[1])
+            at = 0
+            for count, length in passes:
+                for _ in range(count):
+                    one = slice(at, at := at + length)
+                    whole[:, :, one, one] = self.pattern(q[:, one], k[:, one], v[:, one], attention)
+            return whole
         if callable(attention):
             pattern = attention(q, k, v)
             if pattern.shape != (expected := (q.shape[0], self.heads, q.shape[1], k.shape[1])):
@@ -254,6 +294,7 @@ class Block(nn.Module):
         cls_only: bool = False,
         in_place: bool = False,
         hooked: bool = False,
+        passes: Passes = (),
     ) -> Step:
         """Both residual streams, [R, T, D] each, before the block to after it: the block's arithmetic, written once.
 
@@ -267,6 +308,7 @@ class Block(nn.Module):
             cls_only: the global stream's CLS alone, [R, 1, D], and no more than that is computed.
             in_place: write over both streams, so that none is copied; ``y`` is then given, and ``mid`` is lost.
             hooked: call the hook points; nothing is then written in place.
+            passes: as of ``VisionPlan.passes``: which tokens of the global stream attend to each other.
         """
         at = _call if hooked else _skip
         beside = local is not None and local.mode == "beside"
@@ -286,7 +328,7 @@ class Block(nn.Module):
 
         attention = local.attention if local is not None and not beside else ("qk",)
         asking = q[:, :1] if cls_only and attention == ("qk",) else q  # other matrices need every query
-        out, z = self.attn(asking, k, v, attention, weight, "global", hooked)
+        out, z = self.attn(asking, k, v, attention, weight, "global", hooked, passes)
         x, out, z = (x[:, :1], out[:, :1], z[:, :1]) if cls_only else (x, out, z)
         out = out if add is None else out + add
         if hooked:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from operator import index
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from headlens.errors import ShapeError
@@ -18,6 +19,9 @@ AttentionMatrix = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 TokenMap = Callable[[Tensor], Tensor]
 """A residual stream [B, T, D] to one of the same shape."""
+
+Passes = tuple[tuple[int, int], ...]
+"""Passes of one image, one behind the other: pairs of how many, and of how many tokens each."""
 
 
 class Adapter(Protocol):
@@ -86,6 +90,9 @@ class VisionPlan:
         adapters: ``{stream: {block: adapter}}``, applied to the stream after that block.
         tokens: ``{block: [n, D] or [B, n, D]}``; extra tokens that stand behind the patches from that block on, and
             replace the extra tokens of an earlier block.
+        views: short passes of some of the image's patches, each with a CLS of its own: of each kind the numbers of the
+            patches, [W, n]. They stand behind the image's tokens, CLS first, and attend among themselves. Taps then
+            read their CLS, not patches.
 
     >>> plan = VisionPlan(taps=(5, 11), local=LocalStream(start=3))
     >>> plan.streams, plan.local_layers
@@ -97,9 +104,44 @@ class VisionPlan:
     head_weights: Mapping[str, Tensor] = field(default_factory=dict)
     adapters: Mapping[str, Mapping[int, Adapter | TokenMap]] = field(default_factory=dict)
     tokens: Mapping[int, Tensor] = field(default_factory=dict)
+    views: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps", tuple(index(tap) for tap in self.taps))
+        if self.views and (self.tokens or self.local is not None):
+            raise ShapeError("views have neither extra tokens nor a local stream: they are passes of CLIP's own stream")
+
+    @property
+    def in_views(self) -> int:
+        """How many tokens stand in views."""
+        return sum(view.numel() + len(view) for view in self.views)
+
+    def passes(self, tokens: int) -> Passes:
+        """How so many tokens attend: pairs of how many passes, one behind the other, and of how many tokens each.
+
+        Empty without views: all attend to all.
+
+        >>> VisionPlan(views=(torch.tensor([[0, 1], [1, 2]]),)).passes(4 + 6)
+        ((1, 4), (2, 3))
+        """
+        if not self.views:
+            return ()
+        return (1, tokens - self.in_views), *((len(view), 1 + view.shape[1]) for view in self.views)
+
+    def sources(self, n_patches: int) -> Tensor:
+        """Which of the image's tokens each token is a copy of, with views: CLS, patches, and then the views; [T]."""
+        views = [torch.cat([view.new_zeros(len(view), 1), 1 + view], 1).flatten() for view in self.views]
+        return torch.cat([torch.arange(1 + n_patches, device=self.views[0].device), *views])
+
+    def read_at(self, n_patches: int) -> slice | Tensor:
+        """Which tokens taps read: patches, or the CLS of every view."""
+        if not self.views:
+            return slice(1, 1 + n_patches)
+        at, starts = 1 + n_patches, []
+        for count, length in self.passes(1 + n_patches + self.in_views)[1:]:
+            starts.append(torch.arange(count, device=self.views[0].device) * length + at)
+            at += count * length
+        return torch.cat(starts)
 
     @property
     def beside(self) -> LocalStream | None:

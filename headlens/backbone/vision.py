@@ -33,7 +33,7 @@ class VisionOutput:
         embedding: [B, d_e], open_clip's ``encode_image``: CLS through ln_final and proj.
         cls: [B, D], the same token raw: the global stream's CLS after the last block, before ln_final.
         tapped: ``{tap: [B, N, D]}``, patch tokens after that block, raw, row by row; ``VisionTower.grid`` tells rows
-            and columns.
+            and columns. Of a plan with views, the CLS of each.
     """
 
     embedding: Tensor
@@ -162,7 +162,9 @@ class VisionTower(HookedTower):
         else:
             x = self.embed(images)
             x = self.hook_embed(x) if hooked else x
-        n_patches = x.shape[1] - 1
+        if start_at is None and plan.views:
+            x = x[:, plan.sources(x.shape[1] - 1)]
+        n_patches, passes = x.shape[1] - 1 - plan.in_views, plan.passes(x.shape[1])
         present = [block for block in plan.tokens if start_at is not None and block <= start_at]
         if present:
             n_patches -= plan.tokens[max(present)].shape[-2]
@@ -170,7 +172,7 @@ class VisionTower(HookedTower):
         # After the last block nobody needs the global stream's patches, unless somebody looks.
         last = self.cfg.n_layers - 1
         cls_only = not hooked and (plan.beside is not None or (local is None and last not in taps))
-        cls_only = cls_only and plan.adapter("global", last) is None
+        cls_only = cls_only and plan.adapter("global", last) is None and not plan.views
         tapped: dict[int, Tensor] = {}
         for number in range(first, last + 1):
             here = local if local is not None and number >= local.start else None
@@ -187,9 +189,10 @@ class VisionTower(HookedTower):
                 local_adapter=plan.adapter("local", number),
                 cls_only=cls_only and number == last,
                 hooked=hooked,
+                passes=passes,
             )
             if number in taps:
-                tapped[number] = (x if y is None else y)[:, 1 : 1 + n_patches]  # (B, T, D) -> (B, N, D)
+                tapped[number] = (x if y is None else y)[:, plan.read_at(n_patches)]  # (B, T, D) -> (B, N, D)
 
         embedding = self.ln_final(x)[:, 0] @ self.proj if hooked else self.readout(x[:, 0])
         return VisionOutput(embedding, x[:, 0].clone(), tapped, self.readout)  # a view would keep the whole stream

@@ -10,7 +10,7 @@ Shapes: ``B`` images, ``R`` images or variants of images, ``N = rows x columns``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from headlens import html
 from headlens.errors import ConfigError, ShapeError
-from headlens.maps import neighbour_mean, upsample
+from headlens.maps import covering, neighbour_mean, upsample, windows
 from headlens.units import Unit, logit
 
 if TYPE_CHECKING:
@@ -173,6 +173,10 @@ class Scoring:
         kernel: odd; the Gaussian is on the grid, before the map is enlarged: it spans so many patches, and sigma is in
             patches. 0: it is on pixels, and cut off at 4 sigma.
         side: odd; each patch becomes the mean of so many by so many around it, on the grid, before the map is enlarged.
+        windows: sides of the windows that taps are read at in place of patches, in this order. Each patch has the
+            harmonic mean of what its windows say, and then of its windows of all sides.
+        with_image: the image's score counts in that as a window of its own side.
+        of_normal: harmonic means are of the probability of normal, and the map is what they leave of 1.
         of_map, of_image: what becomes of logits of the map and of the image before they are scores.
         alpha: share of the map in the joint score; 0 is the image score.
         pool: the map's ``max``, or the mean of its ``top`` fraction of pixels.
@@ -192,6 +196,9 @@ class Scoring:
     corners: bool = False
     kernel: int = 0
     side: int = 1
+    windows: tuple[int, ...] = ()
+    with_image: bool = True
+    of_normal: bool = False
     of_map: Affine = Affine()  # noqa: RUF009  # a tuple
     of_image: Affine = Affine()  # noqa: RUF009
 
@@ -199,6 +206,9 @@ class Scoring:
         limits = {"sigma": 0 <= self.sigma <= 518, "alpha": 0 <= self.alpha <= 1, "top": 0 < self.top <= 1}
         limits["kernel"] = self.kernel == 0 or (self.kernel > 0 and self.kernel % 2 == 1 and self.fuse_at == "grid")
         limits["side"] = self.side == 1 or (self.side > 1 and self.side % 2 == 1 and self.fuse_at == "grid")
+        limits["windows"] = not self.windows or (
+            min(self.windows) >= 1 and self.unit == "probability" and self.fuse_at == "grid"
+        )
         limits |= {name: self.unit == "logit" or getattr(self, name) == Affine() for name in ("of_map", "of_image")}
         if wrong := [name for name, fits in limits.items() if not fits]:
             raise ConfigError(f"{wrong[0]} is {getattr(self, wrong[0])!r}, which makes no scores; see Scoring")
@@ -210,17 +220,44 @@ class Scoring:
         """Of maps and scores."""
         return "probability" if self.fuse == "mean of probabilities" else "logit"
 
-    def patch_maps(self, taps: Mapping[int, Tensor], grid: tuple[int, int]) -> Tensor:
-        """Margins of the patches {tap: [R, N]} as what is enlarged: one small map, [R, rows, columns].
+    def patch_maps(self, margins: Margins, grid: tuple[int, int]) -> Tensor:
+        """Margins of R images and their patches as what is enlarged: one small map, [R, rows, columns].
 
         Where taps are fused at pixels, the margins themselves, [R, taps, rows, columns].
         """
+        taps = margins.taps
         if self.fuse_at == "pixels":
             return torch.stack(list(taps.values()), 1).unflatten(-1, grid)
-        each = [self._fused(margins) for margins in taps.values()]
+        each = [self._of_windows(m, margins.image, grid) if self.windows else self._fused(m) for m in taps.values()]
         maps = self.of_map(torch.stack(each).mean(0)).unflatten(-1, grid)
         maps = neighbour_mean(maps, self.side) if self.side > 1 else maps
         return upsample(maps, grid, self.sigma, reach=self.kernel // 2) if self.kernel else maps
+
+    def on_patches(self, values: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Values of what taps read, [..., n], at patches, [..., N]: of windows, the mean over those that cover one."""
+        if not self.windows:
+            return values
+        each = [part @ self._covering(part, grid, side).T for part, side in self._by_side(values, grid)]
+        return torch.stack(each).mean(0)
+
+    def _by_side(self, values: Tensor, grid: tuple[int, int]) -> list[tuple[Tensor, int]]:
+        counts = [len(windows(grid, side)) for side in self.windows]
+        return list(zip(values.split(counts, -1), self.windows, strict=True))
+
+    def _covering(self, like: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+        return covering(grid, side, like.dtype, like.device)
+
+    def _of_windows(self, margins: Tensor, image: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Margins of windows [R, W] and of images [R] to maps [R, N]: harmonic means over windows, then over sides."""
+        sign = -1.0 if self.of_normal else 1.0
+        each = [
+            _over_probability(sign * part) @ self._covering(part, grid, side).T
+            for part, side in self._by_side(margins, grid)
+        ]
+        if self.with_image:
+            each.append(_over_probability(sign * image)[:, None].expand_as(each[0]))
+        harmonic = 1 / torch.stack(each).mean(0)
+        return 1 - harmonic if self.of_normal else harmonic
 
     def _fused(self, margins: Tensor) -> Tensor:
         return margins.sigmoid() if self.unit == "probability" else margins
@@ -254,15 +291,20 @@ class Scoring:
 
     def __call__(self, margins: Margins, grid: tuple[int, int], size: tuple[int, int]) -> Prediction:
         """Margins of B images of ``size`` with that grid of patches to their scores."""
-        maps = self.enlarge(self.patch_maps(margins.taps, grid), size)
+        maps = self.enlarge(self.patch_maps(margins, grid), size)
         return Prediction(
             anomaly_map=maps,
             image_score=self.image_score(margins.image),
             joint_score=self.joint(margins.image, maps),
             image_margin=margins.image,
-            tap_margins={tap: flat.unflatten(1, grid) for tap, flat in margins.taps.items()},
+            tap_margins={tap: self.on_patches(flat, grid).unflatten(1, grid) for tap, flat in margins.taps.items()},
             unit=self.unit,
         )
+
+
+def _over_probability(margins: Tensor) -> Tensor:
+    """1 / σ(margin), finite in float32, too."""
+    return 1 + (-margins).clamp(max=60.0).exp()
 
 
 def pooled(maps: Tensor, top: float | None = None) -> Tensor:

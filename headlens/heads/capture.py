@@ -228,7 +228,7 @@ def _measured(clean: CleanRun, anomalous: Tensor) -> Iterator[tuple[str, int, st
             if stream == "global":
                 yield stream, layer, "z_norm", norms[:, 0]
             each = zip(q.split(1), k.split(1), v.split(1), strict=True)
-            patterns = (block.attn.pattern(*one, attention) for one in each)
+            patterns = (block.attn.pattern(*one, attention, clean.passes) for one in each)
             for metric, values in _attention(patterns, clean.patches, stream, anomalous).items():
                 yield stream, layer, metric, values
     for (kind, stream, layer), part in image_parts(clean).terms.items():

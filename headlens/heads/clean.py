@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from headlens.backbone.plan import STREAMS, VisionPlan
+from headlens.backbone.plan import STREAMS, Passes, VisionPlan
 from headlens.backbone.vision import VisionTower, replace_extra
 from headlens.detectors.detector import Detector
 from headlens.detectors.reading import Features, Reading
@@ -88,10 +88,20 @@ class CleanRun:
         """Where patches stand among the tokens: after CLS, and before any extra tokens."""
         return slice(1, 1 + self.grid[0] * self.grid[1])
 
+    @property
+    def read_at(self) -> slice | Tensor:
+        """Which tokens taps read: patches, or the CLS of every view."""
+        return self.plan.read_at(self.grid[0] * self.grid[1])
+
+    @property
+    def passes(self) -> Passes:
+        """How tokens attend, as of ``VisionPlan.passes``."""
+        return self.plan.passes(self.x[0].shape[1])
+
     def tapped(self, tap: int) -> Tensor:
-        """The stream that is read at ``tap``, patches only, [B, N, D]."""
+        """The stream that is read at ``tap``, of the tokens that are read, [B, N, D]."""
         y = self.y[tap]
-        return (self.x[tap + 1] if y is None else y)[:, self.patches]
+        return (self.x[tap + 1] if y is None else y)[:, self.read_at]
 
     def weight(self, stream: str, layer: int) -> Tensor | None:
         """What multiplies the heads of a layer, [1, H]; None where nothing was learned, and nothing is multiplied."""
@@ -113,7 +123,7 @@ class CleanRun:
         if attention is None:
             raise ShapeError(f"layer {layer} has no {stream} stream that is read")
         q, k, v = block.attn.project(block.ln1(self.x[layer]), hooked=False)
-        return block.attn.pattern(q, k, v, attention)
+        return block.attn.pattern(q, k, v, attention, self.passes)
 
     @property
     def features(self) -> Features:
@@ -133,7 +143,7 @@ class CleanRun:
     @cached_property
     def maps(self) -> Tensor:
         """Anomaly maps, [B, h, w]."""
-        return self.scoring.enlarge(self.scoring.patch_maps(self.margins.taps, self.grid), self.size)
+        return self.scoring.enlarge(self.scoring.patch_maps(self.margins, self.grid), self.size)
 
 
 def targets(
@@ -153,7 +163,7 @@ def targets(
         maps = maps.flatten(1)
         return (maps if scoring.unit == "probability" else maps.abs()).sum(1)
 
-    small = scoring.patch_maps(margins.taps, grid)
+    small = scoring.patch_maps(margins, grid)
     scores, changes = [], []
     norm_before = None if before is None else norm(before)
     step = MAPS_AT_ONCE if small.device.type == "cpu" else MAPS_ON_DEVICE
@@ -197,9 +207,11 @@ def clean_forward(
     plan, depth = reading.plan, vision.cfg.n_layers
     # Whether patches of the last block's global stream are needed: read at a tap, or by an adapter.
     reads_last = (plan.beside is None and depth - 1 in plan.taps) or plan.adapter("global", depth - 1) is not None
+    reads_last = reads_last or bool(plan.views)
     ones = vision.proj.new_ones(depth, vision.cfg.n_heads)
     weights = {stream: plan.head_weights.get(stream, ones).to(ones) for stream in STREAMS}
     x, y = vision.embed(images), None
+    x = x[:, plan.sources(x.shape[1] - 1)] if plan.views else x
     clean = CleanRun(vision, reading, detector.scoring, (images.shape[2], images.shape[3]), weights, x=[])
     for layer, block in enumerate(vision.blocks):
         if layer in plan.tokens:
@@ -215,6 +227,7 @@ def clean_forward(
             adapter=plan.adapter("global", layer),
             local_adapter=plan.adapter("local", layer),
             cls_only=layer == depth - 1 and not reads_last,
+            passes=plan.passes(x.shape[1]),
         )
         clean.x.append(x)
         clean.mid.append(done.mid)

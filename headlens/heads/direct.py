@@ -86,7 +86,7 @@ class Parts:
 class _Read(NamedTuple):
     """Tokens that are read: which, through which covector, what no token has a part in, and which layers write them."""
 
-    tokens: slice
+    tokens: slice | Tensor
     covector: Covector
     rest: Tensor
     writers: Mapping[str, range]
@@ -142,10 +142,10 @@ def _image(clean: CleanRun) -> dict[int | None, _Read]:
 
 
 def _patches(clean: CleanRun, tap: int, readout: Readout, text: Contrast) -> _Read:
-    return _read(clean.patches, clean.tapped(tap), readout, text, clean.plan.writers(tap))
+    return _read(clean.read_at, clean.tapped(tap), readout, text, clean.plan.writers(tap))
 
 
-def _read(tokens: slice, raw: Tensor, readout: Readout, text: Contrast, writers: Mapping[str, range]) -> _Read:
+def _read(tokens: slice | Tensor, raw: Tensor, readout: Readout, text: Contrast, writers: Mapping[str, range]) -> _Read:
     with full_precision(raw.device):
         return _Read(tokens, *readout.held(raw, text.held(wide(raw))), writers)
 
@@ -205,12 +205,12 @@ def _before(clean: CleanRun, stream: str, layer: int) -> Tensor:
     return _after(clean, stream, layer) if written is None else written
 
 
-def _mid(clean: CleanRun, stream: str, layer: int, tokens: slice) -> Tensor:
+def _mid(clean: CleanRun, stream: str, layer: int, tokens: slice | Tensor) -> Tensor:
     """The same between attention and MLP; of the local stream it is made again."""
     return clean.mid[layer][:, tokens] if stream == "global" else _attended(clean, stream, layer, tokens)
 
 
-def _attended(clean: CleanRun, stream: str, layer: int, tokens: slice) -> Tensor:
+def _attended(clean: CleanRun, stream: str, layer: int, tokens: slice | Tensor) -> Tensor:
     """A stream as it enters a block, and what the block's heads and bias write into it, [B, n, D]."""
     before = clean.y[layer - 1] if stream == "local" and layer else None  # it begins as the global one
     into = clean.x[layer] if before is None else before
@@ -238,7 +238,7 @@ def check_streams(clean: CleanRun, precision: torch.dtype) -> None:
                 continue
             adapter = clean.plan.adapter(stream, layer)
             after, before = _after(clean, stream, layer), _before(clean, stream, layer)
-            tokens = slice(0, min(clean.patches.stop, before.shape[1]))
+            tokens = slice(0, min(clean.patches.stop + clean.plan.in_views, before.shape[1]))
             made = _attended(clean, stream, layer, tokens)
             terms = [("attention", made, clean.mid[layer][:, tokens])] if stream == "global" else []
             if clean.plan.has_mlp(stream, layer):
@@ -280,8 +280,8 @@ def source_maps(clean: CleanRun, layer: int) -> Tensor:
         reached, _ = _walk(clean, read)
         check_reached(reached, "global", layer)
     q, k, v = block.attn.project(block.ln1(clean.x[layer]), hooked=False)
-    asking = q[:, :1] if attention == ("qk",) else q  # other matrices need every token
-    pattern = wide(block.attn.pattern(asking, k, v, attention))[:, :, 0]  # (B, H, T)
+    asking = q[:, :1] if attention == ("qk",) and not clean.plan.views else q  # other matrices need every token
+    pattern = wide(block.attn.pattern(asking, k, v, attention, clean.passes))[:, :, 0]  # (B, H, T)
     with full_precision(read.rest.device):
         of_values = reached["global", layer].of_heads(v, block.attn.W_O)  # (B, T, H)
     return pattern * (of_values * wide(clean.weights["global"][layer])).mT
@@ -302,7 +302,9 @@ def head_maps(detector: Detector, images: Tensor, categories: Sequence[str] = ()
     clean = clean_forward(detector, images, categories)
     return {
         tap: {
-            stream: heads.permute(0, 2, 3, 1).unflatten(-1, clean.grid)  # (B, N, l, H) -> (B, l, H, rows, columns)
+            stream: clean.scoring.on_patches(heads.permute(0, 2, 3, 1), clean.grid).unflatten(
+                -1, clean.grid
+            )  # (B, N, l, H) -> (B, l, H, rows, columns)
             for stream, heads in tap_parts(clean, tap).heads.items()
         }
         for tap in clean.plan.taps

@@ -169,9 +169,10 @@ def map_parts(
             check(parts, clean.margins.taps[one], f"tap_margin_{one}", dtype)
         for (kind, stream, layer), value in parts.terms.items():
             for number in range(value.shape[-1] if kind == "head" else 0):
-                head, part = Head(stream, layer, number), value[0, :, number].cpu() / len(taps)
+                drawn = clean.scoring.on_patches(value[0, :, number], clean.grid)
+                head, part = Head(stream, layer, number), drawn.cpu() / len(taps)
                 heads[head] = heads[head] + part if head in heads else part
-        total = total + clean.margins.taps[one][0].cpu() / len(taps)
+        total = total + clean.scoring.on_patches(clean.margins.taps[one][0], clean.grid).cpu() / len(taps)
     values = torch.cat([total.new_zeros(0, len(total)), *(part[None] for part in heads.values())])  # (K, N)
     peak = torch.from_numpy(peak_of(total.numpy()[None])[0])
     shares = pd.DataFrame(list(heads), columns=["stream", "layer", "head"])

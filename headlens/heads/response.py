@@ -196,6 +196,7 @@ class _Rows:
             local_add=local_add,
             cls_only=clean.mid[layer].shape[1] == 1,
             in_place=True,
+            passes=clean.passes,
         )
         if plan.adapter("global", layer) is not None:
             self.xs[begun] = done.x
@@ -262,6 +263,7 @@ class _Answers:
     def read(self, tap: int, tokens: Tensor) -> None:
         """Takes the tapped stream [n B, T, D] of the first n variants; the others' is clean."""
         clean, first = self.clean, len(tokens)
+        tokens = tokens[:, clean.read_at]
         embedded = clean.reading.taps[tap](tokens) if first else None
         if self.features is not None:
             self.embedded[tap] = self._rows(self.features.taps[tap], embedded)
@@ -271,13 +273,13 @@ class _Answers:
         self.taps[tap] = clean.margins.taps[tap].repeat(self.variants, 1)
         if embedded is not None:
             text = clean.reading.rows(first // len(clean)).text
-            self.taps[tap][:first] = text.margin(embedded)[:, clean.patches]
+            self.taps[tap][:first] = text.margin(embedded)
 
     def _rows(self, before: Tensor, embedded: Tensor | None) -> Tensor:
-        """Embeddings of the patches of all rows, of all tokens of the first; the others' are clean."""
+        """Embeddings of what is read of all rows; but for the first, they are clean."""
         rows = before.repeat(self.variants, 1, 1)
         if embedded is not None:
-            rows[: len(embedded)] = embedded[:, self.clean.patches]
+            rows[: len(embedded)] = embedded
         return rows
 
     def margins(self, cls: Tensor) -> Margins:

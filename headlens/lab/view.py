@@ -100,8 +100,10 @@ class HeadView:
 
     def peak(self, image: int) -> tuple[int, int]:
         """Row and column of the patch with the highest margin, the mean over taps, by the first domain's detector."""
-        margins = self._clean(self.domains[0], self._gallery.check(image)).margins.taps
-        row, column = np.unravel_index(int(torch.stack(list(margins.values())).mean(0)[0].argmax()), self.grid)
+        clean = self._clean(self.domains[0], self._gallery.check(image))
+        margins = clean.margins.taps
+        mean = clean.scoring.on_patches(torch.stack(list(margins.values())).mean(0)[0], self.grid)
+        row, column = np.unravel_index(int(mean.argmax()), self.grid)
         return int(row), int(column)
 
     @torch.no_grad()

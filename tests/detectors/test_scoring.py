@@ -46,7 +46,7 @@ def test_corners_alone_change_how_the_grid_is_enlarged():
 @pytest.mark.parametrize("fuse_at", ["grid", "pixels"])
 def test_no_pixel_lies_out_of_bounds(fuse_at):
     scoring = Scoring(fuse_at=fuse_at)
-    small = scoring.patch_maps(margins().taps, GRID)
+    small = scoring.patch_maps(margins(), GRID)
     maps, (low, high) = scoring.enlarge(small, SIZE).flatten(1), scoring.bounds(small)
     assert low.shape == high.shape == (3,)
     assert (

@@ -36,7 +36,7 @@ def test_ablated_margins_are_those_of_a_gated_forward(planned, images, name, poo
     for row, variant in enumerate(variants):
         expected = gated(detector, images, variant)
         torch.testing.assert_close(answers.image_margin[row], expected.image, rtol=0, atol=1e-9)
-        small = detector.scoring.patch_maps(expected.taps, clean.grid)
+        small = detector.scoring.patch_maps(expected, clean.grid)
         torch.testing.assert_close(answers.patch_map[row], small, rtol=0, atol=1e-11)
         score = detector.score(expected, images.shape[2:]).joint_score
         torch.testing.assert_close(answers.joint_score[row], score, rtol=0, atol=1e-11)

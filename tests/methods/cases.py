@@ -43,6 +43,7 @@ CASES: dict[str, Callable[[], Detector]] = {
     "crane": partial(made, "crane", **LAST, **PROMPTS),
     "april-gan": partial(made, "april-gan", taps=(1, 3), head_weights="free"),
     "aa-clip": partial(made, "aa-clip", head_weights="sigmoid", **ADAPTED),
+    "winclip": partial(made, "winclip"),
     "anoclip": partial(made, "anoclip", taps=(1, 3), temperature=0.1),
     "anoclip-plus": partial(made, "anoclip-plus", taps=(3,), temperature=0.1, local_start=1),
 }
@@ -60,6 +61,7 @@ PLAIN: dict[str, dict[str, object]] = {
     "april-gan": {"class_aware": False, "taps": (3,), "temperature": 0.07},
     "aa-clip": ADAPTED | {"taps": (3,), "mix": 0.0, "alpha": 0.0},
     "anoclip": UNADAPTED,
+    "winclip": {"windows": ()},
     "anoclip-plus": UNADAPTED,
 }
 """What switches every part of a method off, so that plain CLIP is left, once ``projected_as_clip``."""
@@ -95,6 +97,7 @@ REFUSALS: dict[str, dict[str, str]] = {
     "crane": FOLLOWS | NOTHING_LEARNED,
     "april-gan": FOLLOWS | ONE_STREAM,
     "aa-clip": FOLLOWS | ONE_STREAM,
+    "winclip": FOLLOWS | NOTHING_LEARNED | ONE_STREAM,
     "anoclip": FOLLOWS | NOTHING_LEARNED,
     "anoclip-plus": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(MAP_SUMS, TANH),
 }

@@ -185,7 +185,7 @@ def test_parts_go_through_a_linear_adapter_and_ablation_meets_it_as_it_is():
     swept = measure(clean, few(detector))
     for row, variant in enumerate(few(detector)):
         expected = by_gate(detector, given, variant)  # the reading is made before gates are shut
-        close(swept.patch_map[row], detector.scoring.patch_maps(expected.taps, clean.grid))
+        close(swept.patch_map[row], detector.scoring.patch_maps(expected, clean.grid))
     assert (swept.patch_map - swept.patch_map[0]).abs().max() > 1e-3
 
 

@@ -111,7 +111,7 @@ def test_hook_gate_restart_and_wavefront_take_a_head_away_alike(detector, shown)
         for way in (by_gate, by_restart):
             same(way(detector, shown, variant), expected)
         close(swept.image_margin[row], expected.image)
-        close(swept.patch_map[row], detector.scoring.patch_maps(expected.taps, clean.grid))
+        close(swept.patch_map[row], detector.scoring.patch_maps(expected, clean.grid))
         close(swept.joint_score[row], detector.score(expected, clean.size).joint_score)
         moved = max(moved, float((expected.image - plain.image).abs().max()))
     assert moved > 1e-3, "heads must do something"

@@ -13,6 +13,7 @@ from headlens.detectors.methods.aa_clip import AACLIP, AACLIPConfig
 from headlens.detectors.methods.anoclip import AnoCLIP, AnoCLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN, APRILGANConfig
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
+from headlens.detectors.methods.winclip import WinCLIP, WinCLIPConfig
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError
 
@@ -21,6 +22,7 @@ METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
     "april-gan": (APRILGAN, APRILGANConfig),
     "aa-clip": (AACLIP, AACLIPConfig),
     "anoclip": (AnoCLIP, AnoCLIPConfig),
+    "winclip": (WinCLIP, WinCLIPConfig),
 }
 """Of each method by name, what makes its detector of backbone, settings and seed; and its settings."""
 
@@ -38,12 +40,14 @@ PRESETS = {
     "anoclip": AnoCLIPConfig(),
     "anoclip-plus": AnoCLIPConfig(steps=5),
     "anoclip-plus-visa": AnoCLIPConfig(steps=5, adapter="linear", loss_at="pixels"),
+    "winclip": WinCLIPConfig(),
 }
 """HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
 AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; Crane (arXiv 2504.11055) without its second
 backbone, whose scripts name four taps, but all of them show the last one; CLIP with hand-written prompts; APRIL-GAN
 (arXiv 2305.17382); AA-CLIP (arXiv 2503.06661), as its scripts score industrial and medical sets; AnoCLIP (arXiv
-2308.15939), without training, and AnoCLIP+, which adapts to every image, as its scripts do on MVTec AD and on VisA."""
+2308.15939), without training, and AnoCLIP+, which adapts to every image, as its scripts do on MVTec AD and on VisA;
+WinCLIP (arXiv 2303.14814) without shots."""
 
 
 def preset(name: str, **changes: Any) -> MethodConfig:
