@@ -15,6 +15,7 @@ PAGES = (
     "docs/april-gan.md",
     "docs/aa-clip.md",
     "docs/anoclip.md",
+    "docs/winclip.md",
     "docs/embedded-backbone.md",
     "docs/attribution.md",
     "docs/knowledge.md",

@@ -171,12 +171,13 @@ class Attention(nn.Module):
         Of several passes it has a block for each, and is 0 elsewhere.
         """
         if passes:
-            whole = q.new_zeros(q.shape[0], self.heads, q.shape[1], q.shape[1])
-            at = 0
+            whole, at = q.new_zeros(q.shape[0], self.heads, q.shape[1], q.shape[1]), 0
             for count, length in passes:
-                for _ in range(count):
-                    one = slice(at, at := at + length)
-                    whole[:, :, one, one] = self.pattern(q[:, one], k[:, one], v[:, one], attention)
+                these = slice(at, at := at + count * length)
+                q_, k_, v_ = (x[:, these].unflatten(1, (count, length)).flatten(0, 1) for x in (q, k, v))
+                blocks = self.pattern(q_, k_, v_, attention).unflatten(0, (-1, count))  # (B, W, H, n, n)
+                square = whole[:, :, these, these].unflatten(3, (count, length)).unflatten(2, (count, length))
+                square.diagonal(dim1=2, dim2=4).copy_(blocks.permute(0, 2, 3, 4, 1))
             return whole
         if callable(attention):
             pattern = attention(q, k, v)

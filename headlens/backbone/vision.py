@@ -61,7 +61,8 @@ class VisionTower(HookedTower):
     """CLIP's image encoder.
 
     Hook points, besides those of each block (``blocks.{l}.…``): ``hook_embed`` [B, T, D], the stream entering block 0,
-    and ``ln_final.hook_scale`` [B, T, 1], the scale in the way of CLS to the embedding; taps are read past it.
+    before views stand in it, and ``ln_final.hook_scale`` [B, T, 1], the scale in the way of CLS to the embedding; taps
+    are read past it.
 
     >>> from headlens.backbone.config import architecture
     >>> tower = VisionTower(architecture("ViT-S-32").vision)
@@ -162,8 +163,7 @@ class VisionTower(HookedTower):
         else:
             x = self.embed(images)
             x = self.hook_embed(x) if hooked else x
-        if start_at is None and plan.views:
-            x = x[:, plan.sources(x.shape[1] - 1)]
+            x = x[:, plan.sources(x.shape[1] - 1)] if plan.views else x
         n_patches, passes = x.shape[1] - 1 - plan.in_views, plan.passes(x.shape[1])
         present = [block for block in plan.tokens if start_at is not None and block <= start_at]
         if present:

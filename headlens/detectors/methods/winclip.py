@@ -49,7 +49,7 @@ TEMPLATES = {"both": _PHOTOS, "anomalib": (*(photo for photo in _PHOTOS if photo
 
 @dataclass(frozen=True)
 class WinCLIPConfig(MethodConfig):
-    """WinCLIP (arXiv 2303.14814), zero-shot; where implementations differ, the default is the paper's.
+    """WinCLIP (arXiv 2303.14814), zero-shot; where implementations differ, a switch.
 
     Args:
         windows: their sides in patches; without any, patches are read as CLIP reads them.
