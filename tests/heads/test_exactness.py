@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from headlens.backbone import LocalStream, VisionPlan
-from headlens.detectors import PatchMean, Reading
+from headlens.detectors import PatchMean, Reading, Readout
+from headlens.detectors.parts.adaptation import Adapted
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads import exactness
 from headlens.heads.variants import Head
 
 BESIDE = VisionPlan((1, 3), LocalStream(1), adapters={"global": {2: abs}, "local": {1: abs, 9: abs}})
+ADAPTED = torch.zeros(1, 3, 3), torch.zeros(1, 3)
+LINEAR = Readout(torch.eye(3), tail=Adapted(*ADAPTED))
+TANH = Readout(torch.eye(3), tail=Adapted(*ADAPTED, sentences=torch.zeros(1, 3, 3)))
 REFUSALS = {
     "check_tap": (lambda check: check(BESIDE, 2), ShapeError, "tap 2 is not read; taps are 1, 3"),
     "check_local": (lambda check: check(VisionPlan((3,))), ConfigError, "no local stream.*take its global heads"),
@@ -28,6 +33,16 @@ REFUSALS = {
         lambda check: check(BESIDE, Head("global", 3, 0)),
         ConfigError,
         "L3H0 as a target.*attribute a score",
+    ),
+    "check_summed": (
+        lambda check: check(TANH, "margins of patches"),
+        ConfigError,
+        "margins of patches are no sum over heads: they are read through the tanh.*ablate and importance hold",
+    ),
+    "check_one_map": (
+        lambda check: check(LINEAR, "local"),
+        ConfigError,
+        "heads of the local stream have no names.*name global heads",
     ),
     "check_reads_cls": (
         lambda check: check(Reading(VisionPlan((3,)), None, {}, None, PatchMean(3))),
@@ -73,3 +88,5 @@ def test_what_no_adapter_changes_is_not_refused():
     exactness.check_reads_cls(Reading(BESIDE, None, {}, None))
     exactness.check_local(BESIDE)
     exactness.check_tap(BESIDE, 3)
+    exactness.check_summed(LINEAR, "margins of patches")
+    exactness.check_one_map(Readout(torch.eye(3)), "local")
