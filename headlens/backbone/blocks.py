@@ -14,7 +14,6 @@ The local stream ``y`` of dense methods stands beside ``x``: the same ``v``, ano
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -129,12 +128,11 @@ class Attention(nn.Module):
         prefix = "hook_" if stream == "global" else f"hook_{stream}_"
         at = _call if hooked else _skip
         if hooked and has_hooks(getattr(self, prefix + "pattern")):
-            pattern = at(
-                self, prefix + "pattern", self.pattern(q, k, v, attention, passes)
-            )  # [B, H, T, T]: for who looks
+            pattern = self.pattern(q, k, v, attention, passes)  # [B, H, T, T]: for who looks
+            pattern = at(self, prefix + "pattern", pattern)
             mixed = torch.einsum("bhqk,bkhd->bqhd", pattern, v)
         else:
-            mixed = self._apart(self.mix, passes, q, k, v, attention) if passes else self.mix(q, k, v, attention)
+            mixed = self._apart(q, k, v, attention, passes) if passes else self.mix(q, k, v, attention)
         z = at(self, prefix + "z", mixed if weight is None else mixed * weight[:, None, :, None])
         if hooked and has_hooks(getattr(self, prefix + "result")):
             written = at(self, prefix + "result", torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
@@ -142,29 +140,18 @@ class Attention(nn.Module):
         return self.out(z.flatten(2)), mixed  # (B, T, H, d) -> (B, T, D)
 
     def _apart(
-        self,
-        attend: Callable[..., Tensor],
-        passes: Passes,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        attention: tuple[str, ...] | AttentionMatrix,
+        self, q: Tensor, k: Tensor, v: Tensor, attention: tuple[str, ...] | AttentionMatrix, passes: Passes
     ) -> Tensor:
-        """``z`` [B, T, H, d] of passes one behind the other, all of one length at once."""
+        """As ``mix``, of passes one behind the other, all of one length at once."""
         parts = zip(*(x.split([count * length for count, length in passes], 1) for x in (q, k, v)), strict=True)
         done = []
         for (_, length), part in zip(passes, parts, strict=True):
-            rows = (x.unflatten(1, (-1, length)).flatten(0, 1) for x in part)  # (B W, n, H, d)
-            done.append(attend(*rows, attention).unflatten(0, (len(q), -1)).flatten(1, 2))
+            q_, k_, v_ = (x.unflatten(1, (-1, length)).flatten(0, 1) for x in part)  # (B W, n, H, d)
+            done.append(self.mix(q_, k_, v_, attention).unflatten(0, (len(q), -1)).flatten(1, 2))
         return torch.cat(done, 1)
 
     def pattern(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        attention: tuple[str, ...] | AttentionMatrix,
-        passes: Passes = (),
+        self, q: Tensor, k: Tensor, v: Tensor, attention: tuple[str, ...] | AttentionMatrix, passes: Passes = ()
     ) -> Tensor:
         """The attention matrix, [B, H, T, T] (query, key): rows sum to 1, or to the number of matrices summed.
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from headlens import html
 from headlens.errors import ConfigError, ShapeError
 from headlens.maps import covering, neighbour_mean, upsample, windows
+from headlens.precision import full_precision
 from headlens.units import Unit, logit
 
 if TYPE_CHECKING:
@@ -237,23 +238,21 @@ class Scoring:
         """Values of what taps read, [..., n], at patches, [..., N]: of windows, the mean over those that cover one."""
         if not self.windows:
             return values
-        each = [part @ self._covering(part, grid, side).T for part, side in self._by_side(values, grid)]
-        return torch.stack(each).mean(0)
+        return torch.stack(self._covering(values, grid)).mean(0)
 
-    def _by_side(self, values: Tensor, grid: tuple[int, int]) -> list[tuple[Tensor, int]]:
-        counts = [len(windows(grid, side)) for side in self.windows]
-        return list(zip(values.split(counts, -1), self.windows, strict=True))
-
-    def _covering(self, like: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-        return covering(grid, side, like.dtype, like.device)
+    def _covering(self, values: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+        """Of windows of every side, the mean over those that cover each patch, [..., N]."""
+        parts = values.split([len(windows(grid, side)) for side in self.windows], -1)
+        with full_precision(values.device):
+            return [
+                part @ covering(grid, side, part.dtype, part.device).T
+                for part, side in zip(parts, self.windows, strict=True)
+            ]
 
     def _of_windows(self, margins: Tensor, image: Tensor, grid: tuple[int, int]) -> Tensor:
         """Margins of windows [R, W] and of images [R] to maps [R, N]: harmonic means over windows, then over sides."""
         sign = -1.0 if self.of_normal else 1.0
-        each = [
-            _over_probability(sign * part) @ self._covering(part, grid, side).T
-            for part, side in self._by_side(margins, grid)
-        ]
+        each = self._covering(_over_probability(sign * margins), grid)
         if self.with_image:
             each.append(_over_probability(sign * image)[:, None].expand_as(each[0]))
         harmonic = 1 / torch.stack(each).mean(0)
