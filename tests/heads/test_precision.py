@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from headlens import heads, provenance
 from headlens.backbone import load
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
+from headlens.detectors.parts.prompts import LearnedPrompts
 from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError
 from headlens.precision import allow_tf32, repeatable, rounding_unit
@@ -125,10 +127,12 @@ def test_results_tell_that_torch_rounds_products(make, monkeypatch):
 
 def test_text_is_read_again_when_prompts_change(make):
     detector = make(torch.float32)
-    with torch.no_grad():
+    read = patch.object(LearnedPrompts, "forward", autospec=True, side_effect=LearnedPrompts.forward)
+    with torch.no_grad(), read as forward:
         before = detector.text()
-        assert detector.text() is before
+        assert torch.equal(detector.text(), before) and forward.call_count == 1
         detector.prompts.context.mul_(1.5)
         after = detector.text()
+        assert forward.call_count == 2
     assert not torch.equal(before, after)
     torch.testing.assert_close(after, detector.text())  # with gradients nothing is kept
