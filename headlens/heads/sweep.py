@@ -192,7 +192,8 @@ def sweep(
         for number, part, pixels in images.shared():
             arrays = finished.get(number, part.records)
             if arrays is None:
-                arrays = dict(compute(lowered, part, pixels))
+                with torch.no_grad():  # a detector that is still to be trained has parameters with gradients
+                    arrays = dict(compute(lowered, part, pixels))
                 finished.put(number, part.records, arrays)
             if finished.folder is not None:
                 arrays = {name: array for name, array in arrays.items() if name not in waits}

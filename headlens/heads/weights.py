@@ -52,6 +52,6 @@ def weights(detector: Detector | HasDetector, name: str = "this detector") -> We
             "[detector], or take a run that has them, such as mini-industrial"
         )
     heads = heads_of(detector, streams=[*learned])
-    rows = [(*head, float(learned[head.stream][head.layer, head.head])) for head in heads]
+    rows = [(*head, float(learned[head.stream][head.layer, head.head].detach())) for head in heads]
     frame = pd.DataFrame(rows, columns=["stream", "layer", "head", "value"]).assign(kind="weight", baseline=1.0)
     return Weights(frame.assign(effect=frame["value"] - 1), detector_provenance(detector, what="weights"))

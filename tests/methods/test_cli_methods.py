@@ -1,4 +1,4 @@
-"""Methods that read what an image shows, and settings that a method has not, as somebody at a shell meets them."""
+"""Methods that read what an image shows, settings that a method has not, and detectors just trained, as people meet them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headlens.cli.name import _rows
 from headlens.detectors import TrainingConfig, build
 from headlens.errors import ConfigError, IdentityError
 from headlens.figures.gallery import _unit, draw
-from headlens.heads import Head, MapParts, map_parts, name_heads
+from headlens.heads import Head, MapParts, contributions, map_parts, name_heads, weights
 from headlens.training.run import Run, load_run, save_run
 from tests.tiny import clip
 
@@ -114,3 +114,14 @@ def test_maps_of_two_units_share_no_scale():
     with pytest.raises(ConfigError, match="aa-clip gives logits, april-gan gives probabilities: name runs of one"):
         draw([SimpleNamespace(run=run) for run in runs])
     assert _unit(SimpleNamespace(run=run) for run in runs[:1]) == "logit"
+
+
+@pytest.mark.parametrize("method", list(SMALL))
+@pytest.mark.filterwarnings("error:Converting a tensor")
+def test_a_detector_that_can_still_be_trained_is_looked_into_as_it_is(method):
+    detector = build(clip(), method, taps=(1, 3), head_weights="free", **SMALL[method])
+    images = data.open("procedural:industrial/aux", category="wood", per_category=2, size=32)
+    assert weights(detector).frame["value"].between(0.5, 1.5).all()
+    while_trained = contributions(detector, images, check_sums=True).frame["value"]
+    frozen = contributions(detector.requires_grad_(False), images).frame["value"]
+    np.testing.assert_array_equal(while_trained, frozen)
