@@ -1,4 +1,4 @@
-"""Methods that read what an image shows, settings that a method has not, and detectors just trained, as people meet them."""
+"""Methods that read what an image shows, settings that one has not, and detectors just trained, as people meet them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -119,7 +120,7 @@ def test_maps_of_two_units_share_no_scale():
 @pytest.mark.parametrize("method", list(SMALL))
 @pytest.mark.filterwarnings("error:Converting a tensor")
 def test_a_detector_that_can_still_be_trained_is_looked_into_as_it_is(method):
-    detector = build(clip(), method, taps=(1, 3), head_weights="free", **SMALL[method])
+    detector = build(clip(torch.float32), method, taps=(1, 3), head_weights="free", **SMALL[method])
     images = data.open("procedural:industrial/aux", category="wood", per_category=2, size=32)
     assert weights(detector).frame["value"].between(0.5, 1.5).all()
     while_trained = contributions(detector, images, check_sums=True).frame["value"]
