@@ -19,7 +19,8 @@ from nbformat import NotebookNode
 
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
-_ANEW = "import os\nos.chdir({folder!r})\n%reset -f\nget_ipython().execution_count = 1"
+# Frozen, what is imported is not looked through for garbage at every reset.
+_ANEW = "import gc, os\nos.chdir({folder!r})\ngc.freeze()\n%reset -f\nget_ipython().execution_count = 1"
 _DPI = 68  # of figures: what is kept with the sources should be small
 _TIMEOUT = 300  # seconds for one cell
 _WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -1,22 +1,26 @@
 """The order of files, those that take longest first, so that no process is left alone with one at the end; and what
-tests of the lens share: a tiny detector in float64, images and a small data set."""
+tests of the lens share: a tiny detector in float64, images and a small data set.
+
+Nothing large is imported here: pytest's first process reads this file before it starts the others, and runs no test.
+"""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-import torch
 
-from headlens import data
-from headlens.backbone import load
-from headlens.data.procedural.worlds import Sample, World
-from headlens.devices import one_thread
+if TYPE_CHECKING:
+    import torch
+
+    from headlens import data
+    from headlens.data.procedural.worlds import Sample, World
 
 HERE = Path(__file__).parent
 LONGEST = ("notebooks", "parallel", "test_cli_lens.py", "test_cli_detector.py", "figures", "data/test_worlds.py")
@@ -40,24 +44,30 @@ def place(item: pytest.Item) -> int:
 _PAINTED: dict[tuple, Sample] = {}
 
 
-def painted(world: World, i: int, device: str | None = None, *, paint=World.sample) -> Sample:
+def kept(paint: Callable[..., Sample]) -> Callable[..., Sample]:
     """``World.sample``, which paints each sample once for all tests; what is done to one reaches no other test."""
-    category, family, number = world.place(i)
-    key = (world.spec, world.size, world.seed, category.name, family, number, device)
-    if key not in _PAINTED:
-        _PAINTED[key] = paint(world, i, device)
-    sample = _PAINTED[key]
-    return replace(sample, image=sample.image.clone(), mask=sample.mask.clone())
+
+    def painted(world: World, i: int, device: str | None = None) -> Sample:
+        category, family, number = world.place(i)
+        key = (world.spec, world.size, world.seed, category.name, family, number, device)
+        if key not in _PAINTED:
+            _PAINTED[key] = paint(world, i, device)
+        sample = _PAINTED[key]
+        return replace(sample, image=sample.image.clone(), mask=sample.mask.clone())
+
+    return painted
 
 
 @pytest.fixture(scope="module", autouse=True)
 def painted_once(request) -> Iterator[None]:
-    """Painting takes longer than what most tests do with a picture; those of the worlds themselves paint theirs."""
+    """Painting takes longer than what most tests do with an image; those of the worlds themselves paint theirs."""
     if request.path.is_relative_to(HERE / "data"):
         yield
-    else:
-        with patch.object(World, "sample", painted):
-            yield
+        return
+    from headlens.data.procedural.worlds import World
+
+    with patch.object(World, "sample", kept(World.sample)):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +76,8 @@ def runs_share_backbones() -> Iterator[None]:
 
     Of one module: what tests elsewhere do to a backbone does not come here.
     """
+    from headlens.backbone import load
+
     with patch("headlens.training.run.load_backbone", cache(load)):
         yield
 
@@ -73,6 +85,8 @@ def runs_share_backbones() -> Iterator[None]:
 @pytest.fixture
 def one_torch_thread():
     """For tensors so small that torch's threads would wait for each other longer than they work."""
+    from headlens.devices import one_thread
+
     with one_thread():
         yield
 
@@ -93,11 +107,15 @@ def detector(make):
 @pytest.fixture
 def images() -> torch.Tensor:
     """Not square: rows and columns must not be mixed up."""
+    import torch
+
     return torch.randn(3, 3, 32, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="session")
 def pictures() -> data.DataSet:
+    from headlens import data
+
     return data.open("procedural:industrial/aux", per_category=6, size=32).where(
         lambda record: record.category in ("wood", "nut")
     )

@@ -189,13 +189,17 @@ def test_names(lens):
     assert the(lens.out, "name-small-L23-H1-bolts-????????.parquet").is_file()
 
 
-def test_attributions_of_pictures(lens, parts):
-    pictures, masks = parts / "bolt" / "test" / "spot", parts / "bolt" / "ground_truth" / "spot"
+def test_attributions_of_pictures(lens, parts, tmp_path):
+    pictures, masks = tmp_path / "images", tmp_path / "masks"
+    for folder, source, end in ((pictures, "test", ""), (masks, "ground_truth", "_mask")):
+        folder.mkdir()
+        for number in (1, 3):
+            shutil.copy(parts / "bolt" / source / "spot" / f"{number}{end}.png", folder)
     said = lens("attribute", pictures, "--mask", masks, "--method", "integrated_gradients", "--steps", 2, data=False)
     saved = Result.load(lens.out / "attribute-small-joint_margin-2-steps.parquet")
     frame = saved.frame
     assert saved.provenance["options"]["integrated_gradients"]["steps"] == 2
-    assert len(frame) == 3 and said.count("  joint margin ") == 3 and "residual" in said
+    assert len(frame) == 2 and said.count("  joint margin ") == 2 and "residual" in said
     complete = frame["residual"].abs() <= 1e-3 * (frame["value"] - frame["baseline"]).abs()
     assert complete.all() and np.allclose(frame["value"] - frame["baseline"] - frame["effect"], frame["residual"])
     assert (lens.out / "attribute-small-1-png-joint_margin-2-steps-integrated_gradients.png").is_file()
@@ -336,13 +340,15 @@ def broken_copy(parts: Path, to: Path) -> Path:
         ("importance", "--screen", 0),
         ("contributions",),
         ("weights",),
-        ("name", "--layer", 23, "--head", 0, "--stream", "both"),
+        ("name", "--layer", 23, "--head", 0, "--stream", "both", "--pool", "POOL"),
         ("compare", "--of", "importance", "--industrial", "RUN", "--medical", "mini-medical-1"),
     ],
 )
 def test_what_is_left_out_is_told_with_its_reason_and_the_status_is_1(unwritten, arguments, run, parts, tmp_path):
     data = broken_copy(parts, tmp_path / "bolts")
-    asked = [run if one == "RUN" else one for one in arguments]
+    pool = tmp_path / "pool.txt"
+    pool.write_text("a scratch\nwood\nmetal\na crack\n", encoding="utf-8")
+    asked = [{"RUN": run, "POOL": pool}.get(one, one) for one in arguments]
     where = ("--data", data, "--out", tmp_path / "out", *(() if arguments[0] == "compare" else ("--run", run)))
     said = invoke(*asked, *where, status=1)
     (line,) = [line for line in said.splitlines() if line.startswith("1 image ") and " left out: " in line]

@@ -35,10 +35,10 @@ def invoke(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """APRIL-GAN as it begins, at 56 px."""
+    """AA-CLIP as it begins, at 56 px: it reads categories, and has few sentences."""
     folder = tmp_path_factory.mktemp("runs") / "maps"
     folder.mkdir()
-    detector = build(backbone.load("mini", image_size=56), "april-gan", taps=(3, 23))
+    detector = build(backbone.load("mini", image_size=56), "aa-clip", taps=(3, 23))
     save_run(folder, detector, TrainingConfig(size=56), {"threshold": None})
     return folder
 

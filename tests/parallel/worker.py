@@ -77,7 +77,9 @@ def every_verb(folder: Path) -> None:
     call("importance", "--screen", 1, *given, "--batch", 2, "--device", "cpu", "--out", folder / "lens")
     small = (*given, "--batch", 2, "--device", "cpu", "--out", folder / "lens")
     call("contributions", "--check", *small)
-    call("name", "--layer", 23, "--head", 3, "--phrases", 2, *small)
+    pool = folder / "pool.txt"  # both processes write the same
+    pool.write_text("a scratch\nwood\nmetal\na crack\n", encoding="utf-8")
+    call("name", "--layer", 23, "--head", 3, "--phrases", 2, "--pool", pool, *small)
     call("weights", *small)
     call("eval", *given, "--batch", 2, "--device", "cpu", "--json", folder / "eval.json")
     clip = assemble(architecture_from_config(tiny_config(vocab_size=49408, context_length=32), "tiny"), None, seed=4)
