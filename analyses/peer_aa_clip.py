@@ -8,7 +8,6 @@ are the functions of the published scripts. What the steps hold is taken at thei
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from peer_code import CATEGORIES, REAL, TINY, importable, recorded_losses, script
+from peer_code import CATEGORIES, REAL, TINY, arguments, importable, recorded_losses, script
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import default_collate
@@ -150,13 +149,7 @@ def all_taps(train: Any) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clone", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--double", action="store_true")
-    args = parser.parse_args()
+    args = arguments(__doc__ or "")
     importable(args.clone)
     from dataset import BaseSingleClassDataset
     from dataset.constants import REAL_NAMES

@@ -8,7 +8,6 @@ run as they are; what their steps hold is taken at their seams: arguments and re
 
 from __future__ import annotations
 
-import argparse
 import json
 from argparse import Namespace
 from contextlib import ExitStack
@@ -18,7 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from peer_code import CATEGORIES, REAL, TINY, WithoutCuda, importable, recorded_losses, script
+from peer_code import CATEGORIES, REAL, TINY, WithoutCuda, arguments, importable, recorded_losses, script
 from PIL import Image
 from torch import Tensor, nn
 
@@ -122,13 +121,7 @@ def trained(train: Any, options: dict[str, Any], text: dict[str, Tensor], double
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clone", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--double", action="store_true")
-    args = parser.parse_args()
+    args = arguments(__doc__ or "")
     importable(args.clone)
     from model import LinearLayer
 

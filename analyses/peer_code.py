@@ -5,6 +5,7 @@ A script that drives one runs in a process of its own: peers call their modules 
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -52,6 +53,17 @@ def blurred(maps: Tensor, kernel_size: tuple[int, int], sigma: tuple[float, floa
         flat = F.pad(maps.flatten(0, 1)[:, None], room, mode="reflect")
         maps = F.conv2d(flat, kernel)[:, 0].unflatten(0, maps.shape[:2])
     return maps
+
+
+def arguments(about: str) -> argparse.Namespace:
+    """What ``family_parity.py`` gives to the process of a peer."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clone", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--double", action="store_true")
+    return parser.parse_args()
 
 
 def importable(clone: Path) -> None:

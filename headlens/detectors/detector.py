@@ -53,6 +53,13 @@ class MethodConfig(Settings):
     UNIT: ClassVar[Unit] = "probability"
     INSTEAD: ClassVar[Mapping[str, str]] = {}
 
+    def check_limits(self, limits: Mapping[str, bool]) -> None:
+        """Raises ConfigError for the first field whose value does not fit: ``{field: whether it does}``."""
+        for name, fits in limits.items():
+            if not fits:
+                settings = type(self).__name__
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see {settings}")
+
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError where the backbone ``name`` with these towers cannot have such a detector."""
 

@@ -138,9 +138,7 @@ class AACLIPConfig(MethodConfig):
         least = {"adapt_text": 0, "adapt_image": 0, "teacher_start": 0, "orthogonality": 0, "text_lr": 0, "image_lr": 0}
         least |= {"text_epochs": 0, "text_batch": 1, "image_batch": 1}
         limits |= {name: getattr(self, name) >= low for name, low in least.items()}
-        for name, fits in limits.items():
-            if not fits:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see AACLIPConfig")
+        self.check_limits(limits)
         self.scoring, self.schedule  # noqa: B018  # raise where their fields do not fit
 
     @property

@@ -28,7 +28,6 @@ from headlens.detectors.reading import Reading
 from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Pool, Scoring
 from headlens.detectors.text import Pair
-from headlens.errors import ConfigError
 from headlens.maps import upsample
 from headlens.precision import wide
 
@@ -114,9 +113,7 @@ class AnoCLIPConfig(MethodConfig):
             "steps": 0 <= self.steps <= 1000,
             "adapter_seed": 0 <= self.adapter_seed < 2**32,
         }
-        for name, fits in limits.items():
-            if not fits:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see AnoCLIPConfig")
+        self.check_limits(limits)
         self.scoring  # noqa: B018  # raises where its fields do not fit
 
     @property

@@ -29,7 +29,6 @@ from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Pool, Prediction, Scoring
 from headlens.detectors.stages import Answers, Augment, Stage, TrainingConfig
 from headlens.detectors.text import Pair
-from headlens.errors import ConfigError
 
 if TYPE_CHECKING:
     from headlens.backbone.config import TextConfig, VisionConfig
@@ -80,9 +79,7 @@ class APRILGANConfig(MethodConfig):
             "taps": bool(self.taps) and len(set(self.taps)) == len(self.taps) and min(self.taps) >= 0,
             "temperature": 1e-6 <= self.temperature <= 1e6,
         }
-        for name, fits in limits.items():
-            if not fits:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see APRILGANConfig")
+        self.check_limits(limits)
         self.scoring, self.augment  # noqa: B018  # raise where their fields do not fit
 
     @property

@@ -109,9 +109,7 @@ class HeadCLIPConfig(MethodConfig):
             "alpha": 0 <= self.alpha <= 1,
             "top": 0 < self.top <= 1,
         }
-        for name, fits in limits.items():
-            if not fits:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see HeadCLIPConfig")
+        self.check_limits(limits)
         if self.head_weights != "none" and "local" in self.streams and self.local_start < 0:
             raise ConfigError("streams has 'local', but local_start=-1 says that there is no local stream")
 

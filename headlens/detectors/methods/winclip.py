@@ -91,9 +91,7 @@ class WinCLIPConfig(MethodConfig):
             "windows": len(set(self.windows)) == len(self.windows) and min(self.windows, default=1) >= 1,
             "temperature": 1e-6 <= self.temperature <= 1e6,
         }
-        for name, fits in limits.items():
-            if not fits:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see WinCLIPConfig")
+        self.check_limits(limits)
         self.scoring  # noqa: B018  # raises where its fields do not fit
 
     @property
