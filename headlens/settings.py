@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
@@ -47,6 +49,24 @@ class Settings:
     def table(self) -> dict[str, Any]:
         """For ``config.toml``."""
         return asdict(self)  # type: ignore[call-overload]
+
+
+def documented(settings: type, name: str) -> str:
+    """What the docstring of ``settings`` says of a field, on one line; empty where it says nothing.
+
+    >>> class Blur:
+    ...     '''A Gaussian.
+    ...
+    ...     Args:
+    ...         sigma, kernel: standard deviation, and width,
+    ...             in patches.
+    ...     '''
+    >>> documented(Blur, "kernel")
+    'sigma, kernel: standard deviation, and width, in patches'
+    """
+    entries = re.findall(r"^    (\w[\w, ]*: .*(?:\n {8}.*)*)", inspect.getdoc(settings) or "", re.MULTILINE)
+    lines = [" ".join(entry.split()).rstrip(".") for entry in entries]
+    return next((line for line in lines if name in line.partition(":")[0].split(", ")), "")
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:

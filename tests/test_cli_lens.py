@@ -301,6 +301,9 @@ def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):
         (("importance", "--metric", "map"), ConfigError, "unknown target 'map'"),
         (("contributions", "nowhere.png"), DataError, "nowhere.png: no such file"),
         (("contributions", "--tap", 9, "PICTURE"), ShapeError, "tap 9 is not read"),
+        (("contributions", "PICTURE", "--batch", 8), ConfigError, "--batch is an option for data sets; leave it out"),
+        (("contributions", "PICTURE", "--precision", "tf32"), ConfigError, "--precision is an option for data sets"),
+        (("contributions", "--tap", 23), ConfigError, "--tap is an option for single images; leave it out"),
         (("name", "--pool", "nowhere.txt"), DataError, "nowhere.txt"),
     ],
 )
@@ -308,7 +311,7 @@ def test_bad_input_is_named(arguments, error, message, run, parts, tmp_path):
     picture = str(parts / "bolt" / "test" / "good" / "0.png")
     arguments = [picture if a == "PICTURE" else str(a) for a in arguments]
     with pytest.raises(error, match=message.replace("(", r"\(")):
-        where = () if arguments[0] == "attribute" else ("--data", parts)
+        where = () if {"attribute", picture, "nowhere.png"} & set(arguments) else ("--data", parts)
         invoke(*arguments, "--run", run, *where, "--out", tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.png"))
 

@@ -26,6 +26,7 @@ from headlens.detectors.scoring import Unit
 from headlens.errors import ConfigError, RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
 from headlens.heads.exactness import check_gradients, held
+from headlens.plots.text import spelled
 from headlens.predict import Image, as_bytes
 from headlens.printing import reason
 from headlens.provenance import computed, detector_provenance
@@ -152,7 +153,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
 def titled(row: pd.Series, method: Method, nothing: bool, unit: Unit = "probability") -> tuple[str, str]:
     """What a map of that row explains, on one or two lines, and what its colour bar counts."""
     logits = " logits" if row["metric"] != "joint_score" or unit == "logit" else ""
-    target, what = str(row["metric"]).replace("_", " "), method.name.replace("_", " ")
+    target, what = spelled(str(row["metric"])), spelled(method.name)
     value = f"{target} {row['value']:.3g}{logits}"
     label = f"{method.quantity} per pixel" if method.quantity else f"part of the {target},{logits} per pixel"
     if (against := row.get("against")) not in BASELINES:

@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -159,6 +159,14 @@ def phrased(config: MethodConfig, descriptions: Path | None) -> dict[str, Any]:
             f"{', '.join(reading)} do"
         )
     return {"phrases": read_descriptions(descriptions)}
+
+
+def refuse_options(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Raises ConfigError for the first of these options that was given, whatever its value: it would have no effect."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(f"--{name.replace('_', '-')} {why}")
 
 
 def note_category(run: Run, category: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import SOURCE, Source, measuring, note_category, shared, sourced
+from headlens.cli.common import SOURCE, Source, measuring, note_category, refuse_options, shared, sourced
 from headlens.cli.results import free_name, of_image, other_than, report_notes, save, stem_of
 from headlens.errors import DataError
 
@@ -21,9 +21,14 @@ _ADD_UP = "Checked: at every patch the parts add up to its margin."
 _IMAGES = "Files, folders, listings or patterns: a figure of the heads that draw each one's map."
 
 
+_OF_SETS = ("data", "per_category", "rows", "batch", "precision")
+_OF_IMAGES = ("top", "tap", "category")
+
+
 @shared
 @sourced
 def contributions(
+    context: typer.Context,
     images: Annotated[list[str] | None, typer.Argument(help=_IMAGES, metavar="[IMAGES]...")] = None,
     top: Annotated[int, typer.Option(help="Heads of each sign in such a figure.", min=1)] = 4,
     tap: Annotated[int | None, typer.Option(help="At one tap alone.", show_default="mean over taps")] = None,
@@ -49,11 +54,13 @@ def contributions(
 
     check_precision(precision)
     if images:
+        refuse_options(context, _OF_SETS, "is an option for data sets; leave it out, or give --data without IMAGES")
         if parallel.current().main:  # a few images are no work to share
             asked: dict[str, Any] = {"tap": tap, "category": category, "check_sums": check}
             _of_images(find_images(images, source.follow_links), source.load(), top, source.max_pixels, out, asked)
         return
 
+    refuse_options(context, _OF_IMAGES, "is an option for single images; leave it out, or name IMAGES")
     loaded, opened_set = source.open(precision)
     each = other_than(source.per_category, 10, "{}-each")
     name = stem_of("contributions", loaded, opened_set, each, precision or "")

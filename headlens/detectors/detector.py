@@ -26,7 +26,7 @@ from headlens.detectors.reading import Reading
 from headlens.detectors.scoring import Margins, Prediction, Scoring
 from headlens.detectors.stages import Ends, Stage, TrainingConfig
 from headlens.errors import ConfigError
-from headlens.settings import Settings
+from headlens.settings import Settings, documented
 from headlens.units import Unit
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ class MethodConfig(Settings):
         """Raises ConfigError for the first field whose value does not fit: ``{field: whether it does}``."""
         for name, fits in limits.items():
             if not fits:
-                settings = type(self).__name__
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, which makes no detector; see {settings}")
+                meaning = documented(type(self), name)
+                says = f"; {type(self).__name__} says of it: {meaning}" if meaning else ""
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, which is not a value it can have{says}")
 
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError where the backbone ``name`` with these towers cannot have such a detector."""

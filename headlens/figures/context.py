@@ -22,6 +22,7 @@ from headlens.data import DataSet, Pixels, Preprocess, ProceduralSet, Record
 from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, DataError, RunError
 from headlens.files import read_regular, read_text
+from headlens.plots.text import spelled
 from headlens.provenance import computed, learned_sha256, provenance
 from headlens.results import beside, read_parquet, save_frame, write
 from headlens.training.evaluation import Evaluation, evaluate
@@ -345,7 +346,7 @@ class Example:
     @property
     def title(self) -> str:
         """Its category."""
-        return self.record.category.replace("_", " ")
+        return spelled(self.record.category)
 
     @property
     def shape(self) -> tuple[int, int]:

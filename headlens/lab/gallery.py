@@ -12,6 +12,7 @@ from headlens import plots
 from headlens.data import DataSet, Pixels
 from headlens.detectors.detector import Detector, detector_of
 from headlens.errors import ShapeError
+from headlens.plots.text import spelled
 from headlens.predict import Image, as_bytes, predict
 from headlens.training.run import Run
 from headlens.units import with_unit
@@ -77,7 +78,7 @@ class Gallery:
     def title(self, number: int) -> str:
         """What it shows and the kind of anomaly, where that is known; its name otherwise."""
         if isinstance(self._source, DataSet) and (record := self._source.records[number]).family:
-            return f"{record.category}: {record.family}".replace("_", " ")
+            return f"{spelled(record.category)}: {spelled(record.family)}"
         return self.name(number)
 
 

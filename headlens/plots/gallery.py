@@ -15,7 +15,7 @@ from headlens.plots.attribution import overlaid
 from headlens.plots.display import draw, outline
 from headlens.plots.overlay import CMAP, MAP_LABEL, limits_of, overlay
 from headlens.plots.style import COLUMN, colours
-from headlens.plots.text import font, short, wrapped
+from headlens.plots.text import font, short, spelled, wrapped
 from headlens.units import Unit
 
 _SIDE = 0.7  # inches of an image
@@ -80,7 +80,7 @@ def gallery(
         ax.set_axis_on()
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-        ax.set_ylabel(name.replace("_", "\n"), fontsize="small")
+        ax.set_ylabel(spelled(name).replace(" ", "\n"), fontsize="small")
 
     def bar(scale: dict[str, Any], text: str, ticks: dict[float, str]) -> None:
         drawn = fig.colorbar(ScalarMappable(**scale), ax=list(axes.flat), location="bottom", aspect=45, pad=0.012)
@@ -92,6 +92,6 @@ def gallery(
     if set(methods) - set(unsigned):
         bar(colours(1.0), label, {-1: "−end", 0: "0", 1: "+end"})
     if without := [name for name in methods if name in unsigned]:
-        of = f" ({', '.join(without)})" if len(without) < len(methods) else ""
+        of = f" ({', '.join(map(spelled, without))})" if len(without) < len(methods) else ""
         bar(colours(1.0, signed=False), label + of, {0: "0", 1: "end"})
     return fig, axes

@@ -20,7 +20,7 @@ from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.data.notes import notes_here
 from headlens.detectors.detector import Detector, check_size
-from headlens.detectors.methods.registry import check_training
+from headlens.detectors.methods.registry import PRESETS, check_training
 from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import Answers, Stage, TrainingConfig
 from headlens.errors import ConfigError, RunError
@@ -106,8 +106,13 @@ def train(
         raise ConfigError(f"the folder of a run does not say what the hook at {hooks[0]} does: remove it, then train")
     check_training(detector.config, config)
     stages = detector.stages(config)
+    towers = detector.backbone.vision.cfg, detector.backbone.text.cfg
     if not any(group["params"] for stage in stages for group in stage.groups):
-        raise ConfigError(f"there is nothing to learn in this detector: {detector.method} with these settings is fixed")
+        learning = ", ".join(name for name, one in PRESETS.items() if one.learned_shapes(*towers))
+        raise ConfigError(
+            f"there is nothing to learn in this detector: {detector.method} with these settings is fixed, and can be "
+            f"scored and analysed without training; presets that learn are {learning}"
+        )
     if config.size:
         check_size(config.size, detector.backbone.vision.cfg)
     AcceleratorState._reset_state()  # an earlier training in this process may have had another precision

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from headlens.backbone import Backbone, architecture_from_config, assemble
 from headlens.cli import app
+from headlens.detectors.methods.importing import read_published
 from headlens.detectors.methods.published import published_detector, read_prompts
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import CheckpointError, RunError
@@ -157,3 +158,9 @@ def test_an_import_of_an_older_version_loads_without_the_settings_it_invented(cl
     (tmp_path / "old" / "card.json").write_text(json.dumps(old))
     loaded = load_run(tmp_path / "old", clip)
     assert loaded.training is None and loaded.size == 28
+
+
+def test_a_file_of_no_known_method_is_refused_with_the_known_formats(tmp_path):
+    torch.save({"state_dict": {"head.weight": torch.zeros(3)}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"AnomalyCLIP or Crane.*APRIL-GAN.*AA-CLIP.*it holds head\.weight"):
+        read_published(tmp_path / "a.pth")

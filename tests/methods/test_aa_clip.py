@@ -302,7 +302,10 @@ def test_without_the_first_stage_the_text_is_clips(images):
     [
         ({"text_epochs": 0, "image_epochs": 0}, "image_epochs is 0"),
         ({"image_epochs": 0, "head_weights": "free"}, "head_weights is 'free'"),
-        ({"kernel": 4}, "kernel is 4, which makes no detector"),
+        (
+            {"kernel": 4},
+            "kernel is 4, which is not a value it can have; AACLIPConfig says of it: sigma, kernel: of the",
+        ),
         ({"map_ends": (1.0, 1.0)}, r"map_ends is \(1.0, 1.0\)"),
         ({"image_ends": (1.0,)}, "image_ends"),
         ({"mix": 1.5}, "mix is 1.5"),

@@ -10,8 +10,13 @@ from headlens.backbone import Backbone
 from headlens.backbone.checkpoint import read_checkpoint
 from headlens.detectors.detector import Detector
 from headlens.detectors.methods import published_aa_clip, published_april_gan
-from headlens.detectors.methods.published import read_prompts
+from headlens.detectors.methods.published import CONTEXT, read_prompts
 from headlens.errors import CheckpointError
+
+_FORMATS = (
+    "expected a state dict prompt_learner with ctx_pos and ctx_neg (prompts of AnomalyCLIP or Crane), "
+    "trainable_linearlayer (linear maps of APRIL-GAN), or image_adapter, with text_adapter in a second file (AA-CLIP)"
+)
 
 
 class Published(Protocol):
@@ -53,7 +58,8 @@ def read_published(path: str | Path, text: str | Path | None = None) -> Publishe
     Raises:
         CheckpointError: missing, damaged, something else, or more than that; one of AA-CLIP's files without the other.
     """
-    inside = read_checkpoint(path).inside
+    file = read_checkpoint(path)
+    inside = file.inside
     if inside in (published_aa_clip.IMAGE, published_aa_clip.TEXT):
         if text is None or inside == published_aa_clip.TEXT:
             raise CheckpointError(
@@ -64,4 +70,9 @@ def read_published(path: str | Path, text: str | Path | None = None) -> Publishe
         raise CheckpointError(f"{text}: text adapters go with AA-CLIP's image adapters, which {path} are not")
     if inside == published_april_gan.INSIDE:
         return published_april_gan.read_maps(path)
+    if not any(name.startswith(CONTEXT) for name in file.state):
+        holds = ", ".join(list(file.state)[:3])
+        raise CheckpointError(
+            f"{path} is not a published checkpoint that can be imported: {_FORMATS}; it holds {holds}"
+        )
     return read_prompts(path)

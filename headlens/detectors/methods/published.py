@@ -23,6 +23,8 @@ from headlens.detectors.detector import Detector
 from headlens.detectors.methods.registry import build, preset
 from headlens.errors import CheckpointError, RunError
 
+CONTEXT = "ctx_"
+"""What the names of learned contexts begin with."""
 _DEEP = "compound_prompts_text."
 _UNUSED = "compound_prompt_projections."  # only AnomalyCLIP still saves them, and its detector does not read them
 _SENTENCES = {"pos": "object.", "neg": "damaged object."}
