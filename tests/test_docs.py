@@ -1,4 +1,4 @@
-"""What README and the documents show of Python runs as it is written there; files that they name are there."""
+"""Python in README and the documents runs as it is written; files that they name exist, and the index has every page."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = (
     "README.md",
+    "docs/first-steps.md",
     "docs/methods.md",
     "docs/headclip.md",
     "docs/april-gan.md",
@@ -40,3 +41,9 @@ def test_files_that_a_page_names_are_there(page):
     missing = [link for link in links if not (here / link).exists()]
     missing += [script for script in scripts if not (ROOT / script).exists()]
     assert not missing
+
+
+def test_the_index_lists_every_page():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in ROOT.glob("docs/*.md")} - {"README.md"}
+    assert pages == set(re.findall(r"\]\(([\w-]+\.md)\)", index))
