@@ -5,8 +5,8 @@
 
 Every run is trained on a procedural ``aux`` set, painted anew for its seed, and tested on categories of both domains
 that neither it nor the backbone has seen. All know an image as an ``object``, take batches of 8 and a rate of 0.001
-(head weights 0.005), and pass over the set five times in each of their stages. Values are means over seeds with 95 %
-intervals by Student's t; differences are to hand-written prompts, or between runs of the same seed, and so paired.
+(head weights 0.005), and pass over the set five times in each of their stages; some learn nothing. Values are means
+over seeds with 95 % intervals by Student's t; differences are to hand-written prompts, or between runs of the same seed, and so paired.
 """
 
 from __future__ import annotations
@@ -43,7 +43,12 @@ METHODS: Choices = {
     "AA-CLIP, text alone": ("aa-clip", {**_AA, "image_epochs": 0}, {}),
     "AA-CLIP, images alone": ("aa-clip", {**_AA, "text_epochs": 0}, {}),
     "AA-CLIP and head weights": ("aa-clip", {**_AA, "head_weights": "free"}, {}),
+    "Crane": ("crane", {}, {}),
+    "AnoCLIP": ("anoclip", {"taps": (23,), "class_aware": False}, {}),
+    "WinCLIP": ("winclip", {"class_aware": False}, {}),
 }
+UNTRAINED = (HAND, "AnoCLIP", "WinCLIP")
+"""Choices that learn nothing: one run each, for both domains."""
 PAIRS = (
     ("HeadCLIP", "AnomalyCLIP"),
     ("HeadCLIP", "HeadCLIP without deep prompts"),
@@ -68,7 +73,7 @@ def _values(frame: pd.DataFrame) -> pd.Series:
 
 def _of(values: pd.Series, choice: str, tested: str, trained: str, column: tuple[str, str]) -> pd.Series:
     """One value for each seed; none where there are no such runs."""
-    key = (choice, tested, NOTHING if choice == HAND else trained, *column)
+    key = (choice, tested, NOTHING if choice in UNTRAINED else trained, *column)
     return values.loc[key] if key in values.index.droplevel("seed") else pd.Series(dtype=float)
 
 
@@ -97,7 +102,7 @@ def differences_table(frame: pd.DataFrame) -> str:
         cells = []
         for domain, name in product(DOMAINS, shown):
             first, second = (_of(values, choice, domain, domain, COLUMNS[name]) for choice in (one, other))
-            if other == HAND:  # one value, without a seed
+            if other in UNTRAINED:  # one value, without a seed
                 second = pd.Series(float(second.iloc[0]) if len(second) else float("nan"), first.index)
             cells.append(cell((first - second).dropna(), "+"))
         lines.append(f"| {one} - {other} | " + " | ".join(cells) + " |")
@@ -107,8 +112,8 @@ def differences_table(frame: pd.DataFrame) -> str:
 def main() -> None:
     args = arguments(__doc__ or "", METHODS, "runs/family").parse_args()
     if not args.tables:
-        trained = [choice for choice in args.choices if choice != HAND]
-        untrained = [Task(HAND, 0, NOTHING)] if HAND in args.choices else []
+        trained = [choice for choice in args.choices if choice not in UNTRAINED]
+        untrained = [Task(choice, 0, NOTHING) for choice in args.choices if choice in UNTRAINED]
         tasks = [Task(choice, seed, domain) for seed, choice, domain in product(args.seeds, trained, DOMAINS)]
         run_all(args, METHODS, [*untrained, *tasks])
     frame = collected(args.out, METHODS)

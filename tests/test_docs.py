@@ -15,6 +15,7 @@ PAGES = (
     "docs/headclip.md",
     "docs/april-gan.md",
     "docs/aa-clip.md",
+    "docs/crane.md",
     "docs/anoclip.md",
     "docs/winclip.md",
     "docs/embedded-backbone.md",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from headlens.detectors.methods.anoclip import AnoCLIPConfig as AnoCLIPConfig
     from headlens.detectors.methods.april_gan import APRILGAN as APRILGAN
     from headlens.detectors.methods.april_gan import APRILGANConfig as APRILGANConfig
+    from headlens.detectors.methods.crane import Crane as Crane
+    from headlens.detectors.methods.crane import CraneConfig as CraneConfig
     from headlens.detectors.methods.headclip import HeadCLIP as HeadCLIP
     from headlens.detectors.methods.headclip import HeadCLIPConfig as HeadCLIPConfig
     from headlens.detectors.methods.registry import METHODS as METHODS

@@ -6,6 +6,7 @@ Maps are probabilities of the abnormal prompt, [B, H, W]; the normal one's is th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,7 @@ def pixel_loss(
     answers: Answers,
     *,
     corners: bool = False,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
     dice: Callable[[Tensor, Tensor], Tensor] = both_dice,
 ) -> Tensor:
     """The sum over taps of focal and Dice losses; images without a mask count for nothing.
@@ -81,6 +83,7 @@ def pixel_loss(
         answers: masks are where the margins are.
         corners: margins are enlarged, with corners aligned, and are then probabilities (APRIL-GAN, AA-CLIP);
             else probabilities are enlarged, and corners are not (AnomalyCLIP).
+        mode: a pixel has what patches around it make of it, or what its patch has (Crane); the latter without corners.
         dice: ``both_dice``, or ``abnormal_dice``.
     """
     masked = answers.has_mask.cpu()
@@ -91,7 +94,9 @@ def pixel_loss(
     for margins in taps.values():
         p = _of(margins, masked)[:, None]
         p = p if corners else p.sigmoid()
-        p = F.interpolate(p, size=masks.shape[1:], mode="bilinear", align_corners=corners)[:, 0]
+        p = F.interpolate(p, size=masks.shape[1:], mode=mode, align_corners=corners if mode == "bilinear" else None)[
+            :, 0
+        ]
         p = p.sigmoid() if corners else p
         total = total + focal(p, masks) + dice(p, masks)
     return total

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from headlens.backbone import Backbone
 from headlens.detectors import Detector, build
 from tests.methods.lens import LENS
 from tests.tiny import clip
@@ -15,9 +16,14 @@ from tests.tiny import clip
 SIZES = [(32, 40), (32, 32)]
 
 
+def clip_of(case: str) -> Backbone:
+    """The tiny CLIP of a case: Crane shows embeddings of images to the text tower."""
+    return clip(even=case == "crane")
+
+
 def made(preset: str, **changes: object) -> Detector:
     """A detector of that preset whose learned tensors are as large as they become by training."""
-    detector = build(clip(), preset, seed=1, **changes)
+    detector = build(clip_of(preset), preset, seed=1, **changes)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in detector.named_parameters():
@@ -40,7 +46,7 @@ CASES: dict[str, Callable[[], Detector]] = {
     "anomalyclip": partial(made, "anomalyclip", **TAPS, **PROMPTS),
     "anomalyclip-published": partial(made, "anomalyclip-published", **LAST, **PROMPTS),
     "clip": partial(made, "clip", **TAPS),
-    "crane": partial(made, "crane", **LAST, **PROMPTS),
+    "crane": partial(made, "crane", conditioned=True, **LAST, **PROMPTS),
     "april-gan": partial(made, "april-gan", taps=(1, 3), head_weights="free"),
     "aa-clip": partial(made, "aa-clip", head_weights="sigmoid", **ADAPTED),
     "winclip": partial(made, "winclip"),
@@ -57,7 +63,7 @@ PLAIN: dict[str, dict[str, object]] = {
     "anomalyclip": CLIP,
     "anomalyclip-published": CLIP | {"cls_norm": True},
     "clip": CLIP,
-    "crane": CLIP | {"score_pooling": 0.0},
+    "crane": {"prompts": "ensemble", "local_start": -1, "taps": (3,), "score_pooling": 0.0},
     "april-gan": {"class_aware": False, "taps": (3,), "temperature": 0.07},
     "aa-clip": ADAPTED | {"taps": (3,), "mix": 0.0, "alpha": 0.0},
     "anoclip": UNADAPTED,
@@ -94,7 +100,7 @@ REFUSALS: dict[str, dict[str, str]] = {
     "anomalyclip": FOLLOWS | NOTHING_LEARNED,
     "anomalyclip-published": FOLLOWS | NOTHING_LEARNED,
     "clip": FOLLOWS | NOTHING_LEARNED,
-    "crane": FOLLOWS | NOTHING_LEARNED,
+    "crane": NOTHING_LEARNED,
     "april-gan": FOLLOWS | ONE_STREAM,
     "aa-clip": FOLLOWS | ONE_STREAM,
     "winclip": FOLLOWS | NOTHING_LEARNED | ONE_STREAM,

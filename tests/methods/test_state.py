@@ -11,9 +11,8 @@ from torch import nn
 from headlens.detectors import Detector, TrainingConfig
 from headlens.errors import ConfigError, HeadlensError
 from headlens.training.run import load_run, save_run
-from tests.methods.cases import CASES, REFUSALS
+from tests.methods.cases import CASES, REFUSALS, clip_of
 from tests.methods.lens import LENS
-from tests.tiny import clip
 
 FAILING = ("ablate", "ablate, mean", "importance", "contributions", "name_heads", "capture", "screen", "faithfulness")
 FAILING += tuple(name for name in LENS if name.startswith("attribute") and name.endswith(", image_margin"))
@@ -82,13 +81,13 @@ def fail_at(z, hook):
 
 
 @torch.no_grad()
-def test_the_same_tensors_are_read_in_another_way_and_back(detector, shown):
+def test_the_same_tensors_are_read_in_another_way_and_back(case, detector, shown):
     expected, config = detector(shown), detector.config
     other = detector.with_config(alpha=0.75, sigma=9.0)
     assert not torch.equal(other(shown).joint_score, expected.joint_score)
     back = other.with_config(alpha=config.alpha, sigma=config.sigma)
     assert back.config == config
-    for again in (back, detector.on(clip()), detector.on(detector.backbone, replace(config))):
+    for again in (back, detector.on(clip_of(case)), detector.on(detector.backbone, replace(config))):
         assert again.state_dict().keys() == detector.state_dict().keys()
         assert torch.equal(again(shown).anomaly_map, expected.anomaly_map)
         assert torch.equal(again(shown).joint_score, expected.joint_score)
@@ -107,7 +106,7 @@ def test_what_is_learned_has_the_shapes_that_its_config_says(detector):
 def test_a_run_folder_gives_the_same_bits(case, shown, tmp_path):
     detector = CASES[case]()
     save_run(tmp_path, detector, TrainingConfig(seed=7), {"threshold": 0.4})
-    run = load_run(tmp_path, clip())
+    run = load_run(tmp_path, clip_of(case))
     assert run.detector.config == detector.config and run.detector.method == detector.method
     expected, again = detector(shown), run.detector(shown)
     for name in ("anomaly_map", "joint_score", "image_margin"):

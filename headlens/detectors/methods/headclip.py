@@ -1,4 +1,4 @@
-"""HeadCLIP (arXiv 2505.22259), and by its config AnomalyCLIP (arXiv 2310.18961), plain CLIP, and Crane's scoring.
+"""HeadCLIP (arXiv 2505.22259), and by its config AnomalyCLIP (arXiv 2310.18961), plain CLIP, and Crane's pooling.
 
 Learnable prompts in the text tower, a learnable weight for every attention head of the image tower, and a joint score
 that lets the anomaly map decide at image level, too.
@@ -21,7 +21,7 @@ from headlens.detectors.losses import objective
 from headlens.detectors.methods.headclip_features import LocalParts, assemble, local_parts
 from headlens.detectors.parts.ensemble import ensemble
 from headlens.detectors.parts.head_weights import HeadWeights, Weighting
-from headlens.detectors.parts.prompts import LearnedPrompts
+from headlens.detectors.parts.prompts import LearnedPrompts, check_prompts, prompt_shapes
 from headlens.detectors.parts.texts import KnownTexts
 from headlens.detectors.pooling import CLSToken, ScorePooled
 from headlens.detectors.reading import Reading
@@ -116,25 +116,14 @@ class HeadCLIPConfig(MethodConfig):
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError for a block that does not exist, or more learned tokens than the text tower reads."""
         check_blocks({"taps": self.taps, "local_start": [self.local_start]}, vision, name)
-        if self.prompts != "learned":
-            return
-        if self.context > text.n_ctx - 3:  # the start, a word and the end are read, too
-            raise ConfigError(f"context is {self.context}, but the text tower of {name} reads {text.n_ctx} tokens")
-        if self.deep >= text.n_layers:
-            raise ConfigError(
-                f"deep is {self.deep}, but the text tower has blocks 0..{text.n_layers - 1}, and 0 takes none"
-            )
-        if self.deep and self.deep_tokens > self.context:
-            raise ConfigError(
-                f"deep_tokens is {self.deep_tokens}: they overwrite context, which has {self.context} tokens"
-            )
+        if self.prompts == "learned":
+            check_prompts(self.context, self.deep, self.deep_tokens, text, name)
 
     def learned_shapes(self, vision: VisionConfig, text: TextConfig) -> dict[str, tuple[int, ...]]:
         """Of all that a detector learns, by the names in its state dict."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.prompts == "learned":
-            shapes["prompts.context"] = (2, self.context, text.d_model)
-            shapes |= {f"prompts.deep.{block}": (self.deep_tokens, text.d_model) for block in range(self.deep)}
+            shapes |= prompt_shapes(self.context, self.deep, self.deep_tokens, text)
         if self.head_weights != "none":
             shapes |= {f"weights.raw.{stream}": (vision.n_layers, vision.n_heads) for stream in self.streams}
         return shapes

@@ -12,6 +12,7 @@ from headlens.detectors.detector import Detector, MethodConfig
 from headlens.detectors.methods.aa_clip import AACLIP, AACLIPConfig
 from headlens.detectors.methods.anoclip import AnoCLIP, AnoCLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN, APRILGANConfig
+from headlens.detectors.methods.crane import Crane, CraneConfig
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
 from headlens.detectors.methods.winclip import WinCLIP, WinCLIPConfig
 from headlens.detectors.stages import TrainingConfig
@@ -21,6 +22,7 @@ METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
     "headclip": (HeadCLIP, HeadCLIPConfig),
     "april-gan": (APRILGAN, APRILGANConfig),
     "aa-clip": (AACLIP, AACLIPConfig),
+    "crane": (Crane, CraneConfig),
     "anoclip": (AnoCLIP, AnoCLIPConfig),
     "winclip": (WinCLIP, WinCLIPConfig),
 }
@@ -32,7 +34,7 @@ PRESETS = {
     "headclip": _HEADCLIP,
     "anomalyclip": _ANOMALYCLIP,
     "anomalyclip-published": replace(_ANOMALYCLIP, taps=(23,), cls_norm=False),
-    "crane": replace(_ANOMALYCLIP, taps=(23,), local_attention=("qq", "kk", "vv"), score_pooling=0.5),
+    "crane": CraneConfig(),
     "clip": replace(_ANOMALYCLIP, prompts="ensemble"),
     "april-gan": APRILGANConfig(),
     "aa-clip": AACLIPConfig(),
@@ -44,7 +46,7 @@ PRESETS = {
 }
 """HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
 AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; Crane (arXiv 2504.11055) without its second
-backbone, whose scripts name four taps, but all of them show the last one; CLIP with hand-written prompts; APRIL-GAN
+backbone, whose scripts name four taps, but all of them are the last one; CLIP with hand-written prompts; APRIL-GAN
 (arXiv 2305.17382); AA-CLIP (arXiv 2503.06661), as its scripts score industrial and medical sets; AnoCLIP (arXiv
 2308.15939), without training, and AnoCLIP+, which adapts to every image, as its scripts do on MVTec AD and on VisA;
 WinCLIP (arXiv 2303.14814) without shots."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headlens.backbone import Backbone
+from headlens.errors import ConfigError
 from headlens.precision import wide
+
+if TYPE_CHECKING:
+    from headlens.backbone.config import TextConfig
 
 
 class LearnedPrompts(nn.Module):
@@ -36,14 +41,47 @@ class LearnedPrompts(nn.Module):
         self.context = normal(2, context, width)  # normal, abnormal
         self.deep = nn.ParameterList([normal(deep_tokens, width) for _ in range(deep)])
 
-    def forward(self, backbone: Backbone, categories: Sequence[str] = ("object",)) -> Tensor:
-        """The two embeddings of unit length for each category, [C, 2, d_e]."""
+    def forward(
+        self, backbone: Backbone, categories: Sequence[str] = ("object",), shown: Tensor | None = None
+    ) -> Tensor:
+        """The two embeddings of unit length for each category, [C, 2, d_e].
+
+        Args:
+            backbone: whose text tower reads them.
+            categories: what the sentences are about.
+            shown: [C, D], one more token for each category, behind the context of both of its prompts.
+        """
         sentences = [template.format(name) for name in categories for template in ("{}.", "damaged {}.")]
         tokens = backbone.tokenizer(sentences)
         context = self.context.repeat(len(categories), 1, 1)  # (2 C, n, D)
+        if shown is not None:
+            context = torch.cat([context, shown.repeat_interleave(2, 0)[:, None]], 1)
         deep = dict(enumerate(self.deep, start=1))
         before = {1: context} if context.shape[1] else None
         embedding = backbone.encode_text(
             tokens, context=before, deep_prompts=deep, hooked=backbone.text.must_call_hooks()
         )
         return F.normalize(wide(embedding), dim=-1).unflatten(0, (-1, 2))
+
+
+def check_prompts(context: int, deep: int, deep_tokens: int, text: TextConfig, name: str, shown: int = 0) -> None:
+    """Raises ConfigError where the text tower of the backbone ``name`` has no room for such prompts.
+
+    Args:
+        context, deep, deep_tokens: as of ``LearnedPrompts``.
+        text: the tower.
+        name: of the backbone.
+        shown: tokens behind the context that are not learned.
+    """
+    if context + shown > text.n_ctx - 3:  # the start, a word and the end are read, too
+        raise ConfigError(f"context is {context}, but the text tower of {name} reads {text.n_ctx} tokens")
+    if deep >= text.n_layers:
+        raise ConfigError(f"deep is {deep}, but the text tower has blocks 0..{text.n_layers - 1}, and 0 takes none")
+    if deep and deep_tokens > context:
+        raise ConfigError(f"deep_tokens is {deep_tokens}: they overwrite context, which has {context} tokens")
+
+
+def prompt_shapes(context: int, deep: int, deep_tokens: int, text: TextConfig) -> dict[str, tuple[int, ...]]:
+    """Of what ``LearnedPrompts`` learns, by the names that it has as the part ``prompts`` of a detector."""
+    shapes: dict[str, tuple[int, ...]] = {"prompts.context": (2, context, text.d_model)}
+    return shapes | {f"prompts.deep.{block}": (deep_tokens, text.d_model) for block in range(deep)}
