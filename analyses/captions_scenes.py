@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from captions_kinds import KINDS_MORE
 from captions_scans import SCANS
 from mini_stream import SEEN, Pool, looked_at, sent, views
 from torch import Tensor
@@ -20,8 +21,10 @@ from headlens.data.procedural.catalogue import CATEGORIES, FAMILIES, HELD_OUT
 from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.render import COLOURS, as_bytes, colour_of, place_of, render
 
-THINGS = {name: CATEGORIES[name] for name in SEEN} | SCANS
-NAMES = tuple(THINGS)
+_EARLIER = {name: CATEGORIES[name] for name in SEEN} | SCANS
+EARLIER_NAMES = tuple(_EARLIER)  # of the first two cycles, whose recipes go on to have these alone
+THINGS = _EARLIER | KINDS_MORE
+NAMES = tuple(THINGS)  # the earlier ones first: their numbers are what they were
 KINDS = tuple(dict.fromkeys(kind(category) for category in THINGS.values()))
 FLAWS = tuple(dict.fromkeys(f for category in THINGS.values() for f in category.flaws if f not in HELD_OUT))
 SHAPES = ("dot", "ring", "square", "triangle", "cross", "line", "spot", "streak", "cloud")
@@ -30,6 +33,8 @@ TONES = ("black and white", "dark", "bright", "blurred")
 # What a caption may state of a image, one column each; -1 is "none", or "unknown".
 CATEGORY, KIND, COLOUR, STATE, FLAW, SECOND, SECOND_PLACE, MARK, MARK_COLOUR, MARK_PLACE, COUNT, NEAR, TONE = range(13)
 _OFTEN = {"part": 3, "random_surface": 3, "phantom": 2, "random_scan": 3, "random_echo": 3, "random_slide": 2}
+_OFTEN |= dict.fromkeys(("printed_paper", "knit", "grains", "embossed_sheet", "control_panel", "hoses", "label"), 2)
+_OFTEN |= {"assembly": 3, "random_layers": 2, "random_xray": 3, "fluorescence": 2, "gastroscopy": 2}
 _RGB = (
     *((0.05, 0.05, 0.05), (0.5, 0.5, 0.5), (0.97, 0.97, 0.97), (0.45, 0.27, 0.1), (0.85, 0.1, 0.1)),
     *((0.95, 0.55, 0.1), (0.95, 0.9, 0.15), (0.15, 0.65, 0.2), (0.15, 0.3, 0.85), (0.5, 0.15, 0.65), (0.95, 0.5, 0.7)),
@@ -151,7 +156,7 @@ class Scenes(Pool):
             columns = (
                 *(torch.full_like(flawed, NAMES.index(name)), torch.full_like(flawed, KINDS.index(kind(category)))),
                 *(colour_of(made.image, made.region), flawed),
-                torch.full_like(flawed, -1 if own is None else FLAWS.index(own)),
+                flawed * (FLAWS.index(family) + 1) - 1,  # -1 as well where the flaw that was asked for has no room
             )
             slot = part.long() % len(self.images)
             thing = category.domain == "industrial" and not category.texture

@@ -157,12 +157,12 @@ class Scribe(Captions):
         return [article(name) for name in named]
 
 
-def vocabulary() -> list[str]:
-    """Every piece that sentences are made of: what a backbone trained on them can have read."""
+def vocabulary(names: tuple[str, ...] = NAMES) -> list[str]:
+    """Every piece that sentences about ``names`` are made of: what a backbone trained on them can have read."""
     said = [*PICTURES, *OPENINGS, *OTHERS, *TOGETHER, *PLACED, *NUMBERS, *COLOURS, *PLACES, *SHAPES, *TONES, *KINDS]
     said += [f"{shape}{'es' if shape.endswith('s') else 's'}" for shape in SHAPES]
     said += ["a", "an", "the", "some", "there is", "with", "object", "background", "close-up", "cropped"]
-    said += [word for category in THINGS.values() for word in category.words]
+    said += [word for name in names for word in THINGS[name].words]
     said += [word for flaw in FLAWS for word in FAMILY_WORDS[flaw]]
     return said + [
         text for domain in ("industrial", "medical") for bad in (False, True) for text in states(domain, bad)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import pytest
 import torch
+from captions_kinds import KINDS_MORE
 from captions_pretrain import RECIPES, SENTENCES, VALIDATION, Captioned, alignment, losses, say, scribe
 from captions_recipes import chosen, chosen_second, recipe_of, score, table
 from captions_scans import SCANS
@@ -14,6 +16,7 @@ from captions_scenes import (
     CATEGORY,
     COLOUR,
     COUNT,
+    EARLIER_NAMES,
     FLAW,
     FLAWS,
     MARK,
@@ -37,12 +40,13 @@ from mini_pretrain import train
 
 from headlens.backbone import architecture, assemble, load
 from headlens.data.procedural.captions import ABNORMAL_STATES, DISEASED_STATES, HEALTHY_STATES, NORMAL_STATES
-from headlens.data.procedural.catalogue import CATEGORIES, FAMILY_WORDS, HELD_OUT, ROLES
+from headlens.data.procedural.catalogue import CATEGORIES, FAMILIES, FAMILY_WORDS, HELD_OUT, ROLES
 from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.render import COLOURS, PLACES, place_of, render
 from headlens.heads.phrases import words
 
 CPU = torch.device("cpu")
+ADDED = SCANS | KINDS_MORE
 
 
 @pytest.fixture(scope="module")
@@ -57,26 +61,62 @@ def tokenizer():
     return load("mini").tokenizer
 
 
-def test_scans_are_no_category_of_the_catalogue():
-    assert not set(SCANS) & set(CATEGORIES)
+def test_what_was_added_is_no_category_of_the_catalogue():
+    assert not set(ADDED) & set(CATEGORIES)
+    assert len(ADDED) == len(SCANS) + len(KINDS_MORE)
     unseen = {word for name, role in ROLES.items() if role == "unseen" for word in CATEGORIES[name].words}
     assert not unseen & set(vocabulary())
     assert not {word for flaw in HELD_OUT for word in FAMILY_WORDS[flaw]} & set(vocabulary())
     assert not set(VALIDATION) & {name for name, role in ROLES.items() if role == "unseen"}
 
 
-@pytest.mark.parametrize("name", SCANS)
-def test_every_scan_can_be_painted_with_its_flaws(name):
-    from headlens.data.procedural.lesions import LESIONS
+def test_more_kinds_bring_no_word_of_a_test_category():
+    """Nor do their names: of ``screw``, ``bolt`` and ``metal fastener`` only ``metal`` is a word of others."""
 
-    category = SCANS[name]
+    def of(role_is_unseen):
+        names = [name for name, role in ROLES.items() if (role == "unseen") == role_is_unseen]
+        return {word for name in names for text in (name, *CATEGORIES[name].words) for word in words(text)}
+
+    added = {word for name, kind in KINDS_MORE.items() for text in (name, *kind.words) for word in words(text)}
+    only_tested = of(True) - of(False)
+    assert {"screw", "bolt", "mesh", "tile", "biscuit", "knee", "thyroid", "skin"} <= only_tested
+    assert not added & only_tested
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_what_was_added_can_be_painted_with_its_flaws(name):
+    category = ADDED[name]
     draw = Draw.of(0, name, torch.arange(2, dtype=torch.int32))
     normal = render(category, None, draw, 42)
-    assert normal.image.isfinite().all()
+    assert 0 <= float(normal.image.min()) < float(normal.image.max()) <= 1  # false for NaN
     assert normal.region.mean() > 0.02
     assert not set(category.flaws) & HELD_OUT
-    flawed = render(category, LESIONS[category.flaws[0]], draw, 42)
+    flawed = render(category, FAMILIES[category.domain][category.flaws[0]], draw, 42)
     assert flawed.mask.flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("name", KINDS_MORE)
+def test_no_two_draws_are_alike_and_none_depends_on_its_neighbours(name):
+    pair = render(KINDS_MORE[name], None, Draw.of(1, name, torch.tensor([0, 1], dtype=torch.int32)), 42).scene
+    alone = render(KINDS_MORE[name], None, Draw.of(1, name, torch.tensor([1], dtype=torch.int32)), 42).scene
+    torch.testing.assert_close(pair[1], alone[0])
+    assert (pair[0] - pair[1]).abs().mean() > 0.02
+
+
+def test_words_of_more_kinds_read_as_english():
+    for kind in KINDS_MORE.values():
+        assert len(set(kind.words)) == len(kind.words) >= 2
+        for text in kind.words:
+            assert re.fullmatch(r"[A-Za-z][A-Za-z-]*( [A-Za-z][A-Za-z-]*){0,5}", text), text
+            assert not text.startswith(("a ", "an ", "the ")), text  # the sentence brings its article
+
+
+def test_earlier_recipes_keep_their_names_and_numbers():
+    assert NAMES[: len(EARLIER_NAMES)] == EARLIER_NAMES
+    assert set(NAMES) - set(EARLIER_NAMES) == set(KINDS_MORE)
+    more = RECIPES["more-kinds"]
+    assert more == replace(RECIPES["more-often"], names=NAMES)
+    assert not any(set(recipe.names) & set(KINDS_MORE) for name, recipe in RECIPES.items() if name != "more-kinds")
 
 
 @pytest.mark.parametrize("named", [0.0, 0.03, 0.12, 0.4])
