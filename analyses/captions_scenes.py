@@ -33,7 +33,8 @@ TONES = ("black and white", "dark", "bright", "blurred")
 # What a caption may state of a image, one column each; -1 is "none", or "unknown".
 CATEGORY, KIND, COLOUR, STATE, FLAW, SECOND, SECOND_PLACE, MARK, MARK_COLOUR, MARK_PLACE, COUNT, NEAR, TONE = range(13)
 _OFTEN = {"part": 3, "random_surface": 3, "phantom": 2, "random_scan": 3, "random_echo": 3, "random_slide": 2}
-_OFTEN |= dict.fromkeys(("printed_paper", "knit", "grains", "embossed_sheet", "control_panel", "hoses", "label"), 2)
+_OFTEN |= dict.fromkeys(("printed_paper", "knit", "wicker", "grains", "embossed_sheet"), 2)
+_OFTEN |= dict.fromkeys(("control_panel", "hoses", "label"), 2)
 _OFTEN |= {"assembly": 3, "random_layers": 2, "random_xray": 3, "fluorescence": 2, "gastroscopy": 2}
 _RGB = (
     *((0.05, 0.05, 0.05), (0.5, 0.5, 0.5), (0.97, 0.97, 0.97), (0.45, 0.27, 0.1), (0.85, 0.1, 0.1)),
