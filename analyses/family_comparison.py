@@ -105,7 +105,23 @@ def differences_table(frame: pd.DataFrame) -> str:
             if other in UNTRAINED:  # one value, without a seed
                 second = pd.Series(float(second.iloc[0]) if len(second) else float("nan"), first.index)
             cells.append(cell((first - second).dropna(), "+"))
+        if {*cells} == {"-"}:  # there are no such runs
+            continue
         lines.append(f"| {one} - {other} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def scores_table(frame: pd.DataFrame) -> str:
+    """What the joint score buys: its image AUROC minus that of each of its parts, in points, by method and domain."""
+    values = _values(frame)
+    parts = [name for name in COLUMNS if name.startswith("I of")]
+    heads = [f"{domain} joint - {name.removeprefix('I of the ')}" for domain in DOMAINS for name in parts]
+    lines = ["| method | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    for choice in METHODS:
+        joint = {domain: _of(values, choice, domain, domain, COLUMNS["I"]) for domain in DOMAINS}
+        each = [joint[d] - _of(values, choice, d, d, COLUMNS[name]) for d, name in product(DOMAINS, parts)]
+        if any(map(len, each)):
+            lines.append(f"| {choice} | " + " | ".join(cell(one, "+") for one in each) + " |")
     return "\n".join(lines)
 
 
@@ -117,7 +133,7 @@ def main() -> None:
         tasks = [Task(choice, seed, domain) for seed, choice, domain in product(args.seeds, trained, DOMAINS)]
         run_all(args, METHODS, [*untrained, *tasks])
     frame = collected(args.out, METHODS)
-    tables = [values_table(frame, False), values_table(frame, True), differences_table(frame)]
+    tables = [values_table(frame, False), values_table(frame, True), differences_table(frame), scores_table(frame)]
     print("\n\n".join(tables))
     (args.out / "tables.md").write_text("\n\n".join(tables) + "\n")
 

@@ -110,9 +110,16 @@ def test(detector: Scorer, sets: list[Painted], choice: str = "") -> Evaluation:
     return Evaluation.joined(evaluate(detector, dataset, batch=40) for dataset in sets)
 
 
-def work(waiting: Queue, args: argparse.Namespace, choices: Choices, tested: Test) -> None:
-    """Trains and tests what waits, until nothing does."""
+def settle(number: int, args: argparse.Namespace) -> None:
+    """Gives worker ``number`` its share of the CPU, and one of the GPUs."""
     torch.set_num_threads(max(1, args.threads // args.jobs))
+    if args.device == "cuda":
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
+def work(number: int, waiting: Queue, args: argparse.Namespace, choices: Choices, tested: Test) -> None:
+    """Trains and tests what waits, until nothing does."""
+    settle(number, args)
     clip = load(args.model, args.weights, device=args.device)
     tests = [painted(args.out, f"procedural:{domain}", args.per_category, 0) for domain in DOMAINS]
     while (task := waiting.get()) is not None:
@@ -155,7 +162,7 @@ def run_all(args: argparse.Namespace, choices: Choices, tasks: Iterable[Task], t
     waiting = processes.Queue()
     for task in tasks:
         waiting.put(task)
-    workers = [processes.Process(target=work, args=(waiting, args, choices, tested)) for _ in range(args.jobs)]
+    workers = [processes.Process(target=work, args=(n, waiting, args, choices, tested)) for n in range(args.jobs)]
     for worker in workers:
         waiting.put(None)
         worker.start()
