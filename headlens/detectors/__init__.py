@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
+    from headlens.detectors.clusters import ClusterPooled as ClusterPooled
     from headlens.detectors.detector import Detector as Detector
     from headlens.detectors.detector import MethodConfig as MethodConfig
     from headlens.detectors.methods.aa_clip import AACLIP as AACLIP
     from headlens.detectors.methods.aa_clip import AACLIPConfig as AACLIPConfig
+    from headlens.detectors.methods.adaclip import AdaCLIP as AdaCLIP
+    from headlens.detectors.methods.adaclip import AdaCLIPConfig as AdaCLIPConfig
     from headlens.detectors.methods.anoclip import AnoCLIP as AnoCLIP
     from headlens.detectors.methods.anoclip import AnoCLIPConfig as AnoCLIPConfig
     from headlens.detectors.methods.april_gan import APRILGAN as APRILGAN

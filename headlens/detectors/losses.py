@@ -54,16 +54,37 @@ def abnormal_dice(abnormal: Tensor, mask: Tensor) -> Tensor:
     return 1 - ((2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)).mean()
 
 
-def image_loss(margin: Tensor, answers: Answers) -> Tensor:
+def row_dice(abnormal: Tensor, mask: Tensor) -> Tensor:
+    """As ``both_dice`` of every row of pixels, the mean over rows: what AdaCLIP's code minimises (arXiv 2407.15795).
+
+    Its masks of one image have lost their first axis, so that rows are taken for images.
+
+    >>> float(row_dice(torch.ones(2, 4, 4), torch.ones(2, 4, 4, dtype=torch.bool)))
+    0.0
+    """
+    return both_dice(abnormal.flatten(0, 1), mask.flatten(0, 1))
+
+
+def focal_of_margin(margin: Tensor, labels: Tensor) -> Tensor:
+    """As ``focal``, of margins [B] against labels [B], 0 or 1."""
+    return focal(margin.sigmoid(), labels > 0)
+
+
+def image_loss(
+    margin: Tensor,
+    answers: Answers,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.binary_cross_entropy_with_logits,
+) -> Tensor:
     """Cross-entropy of image margins [B]; images without a label count for nothing.
 
-    Where labels are on the CPU, no GPU is waited for to know which count.
+    ``loss`` may be another one, of margins [n] and labels [n], 0 or 1, of the images that have a label. Where labels
+    are on the CPU, no GPU is waited for to know which count.
     """
     labelled = (answers.labels >= 0).cpu()
     if not labelled.any():
         return margin.sum() * 0
     labels = answers.labels.to(margin, non_blocking=True)
-    return F.binary_cross_entropy_with_logits(_of(margin, labelled), _of(labels, labelled))
+    return loss(_of(margin, labelled), _of(labels, labelled))
 
 
 def pixel_loss(
@@ -84,7 +105,7 @@ def pixel_loss(
         corners: margins are enlarged, with corners aligned, and are then probabilities (APRIL-GAN, AA-CLIP);
             else probabilities are enlarged, and corners are not (AnomalyCLIP).
         mode: a pixel has what patches around it make of it, or what its patch has (Crane); the latter without corners.
-        dice: ``both_dice``, or ``abnormal_dice``.
+        dice: ``both_dice``, ``abnormal_dice`` or ``row_dice``.
     """
     masked = answers.has_mask.cpu()
     total = torch.stack([margins.sum() for margins in taps.values()]).sum() * 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -63,10 +64,10 @@ class CLSToken:
 
 
 @dataclass(frozen=True)
-class ScorePooled:
-    """Crane's (arXiv 2504.11055): CLS, and the patches' mean weighted by their anomaly.
+class Blended(ABC):
+    """CLS, and patches that look anomalous, each kind at unit length.
 
-        feature = (1 - share) cls / |cls| + share a / |a|      a = Σ_n σ(mean margin over taps) mean_tap e_n / |e_n|
+        feature = (1 - share) cls / |cls| + share a / |a|      a = Σ_n w_n mean_tap e_n / |e_n|
 
     Args:
         share: of the patches; 0 is CLS.
@@ -77,15 +78,29 @@ class ScorePooled:
     image_taps: ClassVar[tuple[int, ...]] = ()
     share: float
 
+    @abstractmethod
+    def patch_weights(self, taps: Taps, margins: Taps) -> Tensor:
+        """w: how much every patch counts, [R, N]."""
+
     def __call__(self, cls: Tensor, taps: Taps, margins: Taps) -> Tensor:
         """The image feature, [R, d_e]."""
-        return (1 - self.share) * F.normalize(cls, dim=-1) + self.share * F.normalize(_anomalous(taps, margins), dim=-1)
+        anomalous = _summed(taps, self.patch_weights(taps, margins))
+        return (1 - self.share) * F.normalize(cls, dim=-1) + self.share * F.normalize(anomalous, dim=-1)
 
     def held(self, cls: Tensor, taps: Taps, margins: Taps) -> tuple[Tensor, dict[int, Tensor]]:
         """Weights of CLS [R] and of the patches ``{tap: [R, N]}``, with the norm of their sum held, too."""
-        anomalous = _anomalous(taps, margins).norm(dim=-1)  # (R)
-        patch = _weights(margins) * (self.share / (len(taps) * anomalous))[:, None]  # (R, N)
+        weights = self.patch_weights(taps, margins)
+        patch = weights * (self.share / (len(taps) * _summed(taps, weights).norm(dim=-1)))[:, None]  # (R, N)
         return cls.new_full((len(cls),), 1 - self.share), dict.fromkeys(taps, patch)
+
+
+@dataclass(frozen=True)
+class ScorePooled(Blended):
+    """Crane's (arXiv 2504.11055): a patch counts as much as it is anomalous, w = σ(mean margin over taps)."""
+
+    def patch_weights(self, taps: Taps, margins: Taps) -> Tensor:
+        """How anomalous every patch is, [R, N]."""
+        return torch.stack(list(margins.values())).mean(0).sigmoid()
 
 
 @dataclass(frozen=True)
@@ -115,12 +130,7 @@ class PatchMean:
         return cls.new_zeros(len(cls)), {self.tap: cls.new_full((len(cls), count), 1 / count)}
 
 
-def _weights(margins: Taps) -> Tensor:
-    """How anomalous every patch is, [R, N]: the sigmoid of its mean margin over taps."""
-    return torch.stack(list(margins.values())).mean(0).sigmoid()
-
-
-def _anomalous(taps: Taps, margins: Taps) -> Tensor:
-    """The weighted sum of unit patch embeddings, [R, d_e]."""
+def _summed(taps: Taps, weights: Tensor) -> Tensor:
+    """The weighted sum of unit patch embeddings, their mean over taps, [R, d_e]."""
     tokens = torch.stack([F.normalize(tokens, dim=-1) for tokens in taps.values()]).mean(0)
-    return (_weights(margins)[..., None] * tokens).sum(1)
+    return (weights[..., None] * tokens).sum(1)

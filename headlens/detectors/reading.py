@@ -51,6 +51,7 @@ class Reading:
         image: how CLS is read, and patches of the pooling's ``image_taps`` for the image feature.
         pooling: which embeddings make the image feature.
         image_text: what the image feature is compared with, where that is not ``text``.
+        beforehand: names of what was computed from the images to make this, such as prompts; for people.
         follow: where the text depends on the images' CLS: raw CLS [R, D] of ablated rows to their text.
     """
 
@@ -61,6 +62,7 @@ class Reading:
     pooling: Pooling = CLSToken()  # noqa: RUF009  # frozen
     follow: Callable[[Tensor], Contrast] | None = None
     image_text: Contrast | None = None
+    beforehand: tuple[str, ...] = ()
 
     @property
     def image_contrast(self) -> Contrast:

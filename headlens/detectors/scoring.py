@@ -167,6 +167,7 @@ class Scoring:
 
     Args:
         fuse: ``mean of probabilities`` over taps; scores are probabilities. ``mean margin``: scores are logits.
+            ``probability of mean margin``: that margin is enlarged, and then a probability, at ``pixels``.
         fuse_at: taps become one map on the ``grid`` of patches, which is then enlarged; or every tap's margins are
             enlarged, and then fused, at ``pixels``.
         corners: maps are enlarged with corners aligned.
@@ -188,7 +189,7 @@ class Scoring:
     tensor([0.6904])
     """
 
-    fuse: Literal["mean of probabilities", "mean margin"] = "mean of probabilities"
+    fuse: Literal["mean of probabilities", "mean margin", "probability of mean margin"] = "mean of probabilities"
     sigma: float = 4.0
     alpha: float = 0.5
     pool: Pool = "max"
@@ -215,20 +216,23 @@ class Scoring:
             raise ConfigError(f"{wrong[0]} is {getattr(self, wrong[0])!r}, which makes no scores; see Scoring")
         if self.fuse_at == "pixels" and self.fuse == "mean margin":
             raise ConfigError("a mean margin is the same map wherever taps are fused: leave fuse_at at 'grid'")
+        if self.fuse_at == "grid" and self.fuse == "probability of mean margin":
+            raise ConfigError("the probability of a mean margin is taken at pixels: fuse_at is 'pixels'")
 
     @property
     def unit(self) -> Unit:
         """Of maps and scores."""
-        return "probability" if self.fuse == "mean of probabilities" else "logit"
+        return "logit" if self.fuse == "mean margin" else "probability"
 
     def patch_maps(self, margins: Margins, grid: tuple[int, int]) -> Tensor:
         """Margins of R images and their patches as what is enlarged: one small map, [R, rows, columns].
 
-        Where taps are fused at pixels, the margins themselves, [R, taps, rows, columns].
+        Where taps are fused at pixels, the margins themselves, [R, taps, rows, columns], or their mean as of one tap.
         """
         taps = margins.taps
         if self.fuse_at == "pixels":
-            return torch.stack(list(taps.values()), 1).unflatten(-1, grid)
+            every = torch.stack(list(taps.values()), 1).unflatten(-1, grid)
+            return every.mean(1, keepdim=True) if self.fuse == "probability of mean margin" else every
         each = [self._of_windows(m, margins.image, grid) if self.windows else self._fused(m) for m in taps.values()]
         maps = self.of_map(torch.stack(each).mean(0)).unflatten(-1, grid)
         maps = neighbour_mean(maps, self.side) if self.side > 1 else maps

@@ -35,7 +35,7 @@ def held(detector: Detector) -> list[str]:
         "adapters": any(reading.plan.adapters.values()),
         "adapted embeddings": any(readout.tail is not None for readout in reading.taps.values()),
     }
-    return [name for name, true in facts.items() if true]
+    return [name for name, true in facts.items() if true] + list(reading.beforehand)
 
 
 def check_unhooked(detector: Detector, what: str, *, calls_tower: bool = False) -> None:

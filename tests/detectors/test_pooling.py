@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.backbone import VisionPlan
-from headlens.detectors import AbnormalAlone, CLSToken, Pair, PatchMean, Reading, ScorePooled
+from headlens.detectors import AbnormalAlone, CLSToken, ClusterPooled, Pair, PatchMean, Reading, ScorePooled
 from headlens.detectors.reading import Features
 from tests.backbone.models import close
 
@@ -19,7 +19,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 FEATURES = Features(drawn(3, 6), {1: drawn(3, 5, 6, seed=1), 4: drawn(3, 5, 6, seed=2)}, {})
 MARGINS = {1: drawn(3, 5, seed=3), 4: drawn(3, 5, seed=4)}
-POOLINGS = [CLSToken(), ScorePooled(0.3), PatchMean(4)]
+POOLINGS = [CLSToken(), ScorePooled(0.3), ClusterPooled(0.3, 2, 4), PatchMean(4)]
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

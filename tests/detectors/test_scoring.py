@@ -11,7 +11,7 @@ from headlens.errors import ConfigError
 from tests.backbone.models import close
 from tests.methods.formula import smooth
 
-GRID, SIZE = (3, 4), (24, 40)
+GRID, SIZE, FUSED = (3, 4), (24, 40), "probability of mean margin"
 
 
 def margins(taps: int = 2, images: int = 3) -> Margins:
@@ -36,6 +36,21 @@ def test_taps_fused_at_pixels_are_enlarged_as_logits(corners, sigma):
     assert (found.anomaly_map - other).abs().max() > 0.05, "the order of the two steps matters"
 
 
+@pytest.mark.parametrize("sigma", [0.0, 30.0])
+def test_the_probability_of_a_mean_margin_is_taken_of_enlarged_logits(sigma):
+    given, scoring = margins(), Scoring(FUSED, sigma, 0.3, fuse_at="pixels", corners=True)
+    large = [
+        F.interpolate(each.unflatten(1, GRID)[:, None], SIZE, mode="bilinear", align_corners=True)[:, 0]
+        for each in given.taps.values()
+    ]
+    two = torch.stack([-sum(large) / 4, sum(large) / 4], 1)  # two classes, the mean of two taps apart
+    expected = smooth(two.softmax(1)[:, 1], SIZE, sigma * 40 / 518)
+    found = scoring(given, GRID, SIZE)
+    close(found.anomaly_map, expected, 1e-12)
+    close(found.joint_score, 0.7 * given.image.sigmoid() + 0.3 * expected.flatten(1).amax(1), 1e-12)
+    assert found.unit == "probability" and scoring.patch_maps(given, GRID).shape == (3, 1, *GRID)
+
+
 def test_corners_alone_change_how_the_grid_is_enlarged():
     given = margins()
     small = sum(each.sigmoid().unflatten(1, GRID) for each in given.taps.values()) / 2
@@ -43,9 +58,9 @@ def test_corners_alone_change_how_the_grid_is_enlarged():
     close(Scoring(sigma=0.0, corners=True)(given, GRID, SIZE).anomaly_map, expected, 1e-12)
 
 
-@pytest.mark.parametrize("fuse_at", ["grid", "pixels"])
-def test_no_pixel_lies_out_of_bounds(fuse_at):
-    scoring = Scoring(fuse_at=fuse_at)
+@pytest.mark.parametrize("fields", [{}, {"fuse_at": "pixels"}, {"fuse_at": "pixels", "fuse": FUSED}])
+def test_no_pixel_lies_out_of_bounds(fields):
+    scoring = Scoring(**fields)
     small = scoring.patch_maps(margins(), GRID)
     maps, (low, high) = scoring.enlarge(small, SIZE).flatten(1), scoring.bounds(small)
     assert low.shape == high.shape == (3,)
@@ -61,6 +76,7 @@ def test_no_pixel_lies_out_of_bounds(fuse_at):
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"top": 0.0}, "top is 0.0"),
         ({"fuse": "mean margin", "fuse_at": "pixels"}, "the same map wherever taps are fused"),
+        ({"fuse": FUSED}, "taken at pixels: fuse_at is 'pixels'"),
     ],
 )
 def test_what_makes_no_scores_is_refused(fields, said):

@@ -41,6 +41,7 @@ PROMPTS = {"context": 5, "deep": 2, "deep_tokens": 3}
 TAPS = {"taps": (1, 3), "local_start": 1}
 LAST = {"taps": (3,), "local_start": 1}
 ADAPTED = {"taps": (1, 3), "adapt_image": 2, "adapt_text": 2, "teacher_start": 1, "mix": 0.3}
+PROMPTED = {"taps": (1, 3), "depth": 3, "length": 3, "clusters": 3, "patches": 12}
 CASES: dict[str, Callable[[], Detector]] = {
     "headclip": partial(made, "headclip", streams=("global", "local"), **TAPS, **PROMPTS),
     "anomalyclip": partial(made, "anomalyclip", **TAPS, **PROMPTS),
@@ -50,6 +51,7 @@ CASES: dict[str, Callable[[], Detector]] = {
     "april-gan": partial(made, "april-gan", taps=(1, 3), head_weights="free"),
     "aa-clip": partial(made, "aa-clip", head_weights="sigmoid", **ADAPTED),
     "winclip": partial(made, "winclip"),
+    "adaclip": partial(made, "adaclip", head_weights="free", share=0.4, temperature=0.1, **PROMPTED),
     "anoclip": partial(made, "anoclip", taps=(1, 3), temperature=0.1),
     "anoclip-plus": partial(made, "anoclip-plus", taps=(3,), temperature=0.1, local_start=1),
 }
@@ -68,6 +70,7 @@ PLAIN: dict[str, dict[str, object]] = {
     "aa-clip": ADAPTED | {"taps": (3,), "mix": 0.0, "alpha": 0.0},
     "anoclip": UNADAPTED,
     "winclip": {"windows": ()},
+    "adaclip": {"class_aware": False, "taps": (3,), "temperature": 0.07, "prompted": (), "share": 0.0},
     "anoclip-plus": UNADAPTED,
 }
 """What switches every part of a method off, so that plain CLIP is left, once ``projected_as_clip``."""
@@ -75,11 +78,15 @@ PLAIN: dict[str, dict[str, object]] = {
 
 @torch.no_grad()
 def projected_as_clip(detector: Detector) -> Detector:
-    """The detector with the tower's projection in place of every one that it has learned, in its precision."""
+    """The detector with the tower's projection in place of every one that it has learned, in its precision.
+
+    What maps the joint space to itself leaves it as it is.
+    """
     projection = detector.backbone.vision.proj.T
     for layer in detector.double().modules():
-        if isinstance(layer, torch.nn.Linear) and layer.weight.shape == projection.shape:
-            layer.weight.copy_(projection)
+        if isinstance(layer, torch.nn.Linear) and layer.weight.shape in (projection.shape, projection.shape[:1] * 2):
+            same = torch.eye(len(projection)).to(projection)
+            layer.weight.copy_(projection if layer.weight.shape == projection.shape else same)
             if layer.bias is not None:
                 layer.bias.zero_()
     return detector
@@ -104,6 +111,7 @@ REFUSALS: dict[str, dict[str, str]] = {
     "april-gan": FOLLOWS | ONE_STREAM,
     "aa-clip": FOLLOWS | ONE_STREAM,
     "winclip": FOLLOWS | NOTHING_LEARNED | ONE_STREAM,
+    "adaclip": FOLLOWS | ONE_STREAM,
     "anoclip": FOLLOWS | NOTHING_LEARNED,
     "anoclip-plus": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(MAP_SUMS, TANH),
 }

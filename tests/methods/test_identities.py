@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from headlens.backbone.vision import replace_extra
 from headlens.detectors import Detector, Margins, build
 from headlens.errors import ConfigError
 from headlens.heads import Variant, clean_forward, gate_gradients, heads_of, single_heads
@@ -49,7 +50,7 @@ def test_parts_add_up_to_both_margins(detector, shown):
 
 @torch.no_grad()
 def test_what_is_written_adds_up_to_the_streams(detector, shown):
-    """By hooks alone: heads, biases, MLPs and adapters of every block, of the global stream and of the local one."""
+    """By hooks alone: heads, biases, MLPs, adapters and extra tokens of every block, of both streams."""
     vision, plan = detector.backbone.vision, detector.reading(shown).plan
     _, cache = vision.run_with_cache(shown, plan, names_filter=lambda name: True)
     for stream in plan.streams:
@@ -58,6 +59,8 @@ def test_what_is_written_adds_up_to_the_streams(detector, shown):
         x = cache[f"blocks.{layers[0]}.hook_resid_pre"]
         for layer in layers:
             at = f"blocks.{layer}."
+            if layer in plan.tokens:
+                x = replace_extra(x, shown[0, 0].numel() // vision.cfg.patch_size**2, plan.tokens[layer])
             x = x + cache[f"{at}attn.hook_{infix}result"].sum(2) + vision.blocks[layer].attn.b_O
             x = x + cache[f"{at}hook_{infix}mlp_out"] if plan.has_mlp(stream, layer) else x
             adapter = plan.adapter(stream, layer)

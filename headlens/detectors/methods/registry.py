@@ -10,6 +10,7 @@ from typing import Any
 from headlens.backbone import Backbone
 from headlens.detectors.detector import Detector, MethodConfig
 from headlens.detectors.methods.aa_clip import AACLIP, AACLIPConfig
+from headlens.detectors.methods.adaclip import AdaCLIP, AdaCLIPConfig
 from headlens.detectors.methods.anoclip import AnoCLIP, AnoCLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN, APRILGANConfig
 from headlens.detectors.methods.crane import Crane, CraneConfig
@@ -25,6 +26,7 @@ METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
     "crane": (Crane, CraneConfig),
     "anoclip": (AnoCLIP, AnoCLIPConfig),
     "winclip": (WinCLIP, WinCLIPConfig),
+    "adaclip": (AdaCLIP, AdaCLIPConfig),
 }
 """Of each method by name, what makes its detector of backbone, settings and seed; and its settings."""
 
@@ -43,13 +45,14 @@ PRESETS = {
     "anoclip-plus": AnoCLIPConfig(steps=5),
     "anoclip-plus-visa": AnoCLIPConfig(steps=5, adapter="linear", loss_at="pixels"),
     "winclip": WinCLIPConfig(),
+    "adaclip": AdaCLIPConfig(),
 }
 """HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
 AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; Crane (arXiv 2504.11055) without its second
 backbone, whose scripts name four taps, but all of them are the last one; CLIP with hand-written prompts; APRIL-GAN
 (arXiv 2305.17382); AA-CLIP (arXiv 2503.06661), as its scripts score industrial and medical sets; AnoCLIP (arXiv
 2308.15939), without training, and AnoCLIP+, which adapts to every image, as its scripts do on MVTec AD and on VisA;
-WinCLIP (arXiv 2303.14814) without shots."""
+WinCLIP (arXiv 2303.14814) without shots; AdaCLIP (arXiv 2407.15795)."""
 
 
 def preset(name: str, **changes: Any) -> MethodConfig:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from torch import Tensor, stack
+from torch import Tensor, cat, stack
 
 if TYPE_CHECKING:
     from headlens.backbone import Backbone
@@ -104,7 +105,14 @@ def ensembles(
         wording: states and templates.
         encode: token ids to unit embeddings.
     """
-    groups = [sentences for thing in things for sentences in wording.sentences(thing)]
-    embedded = encode(backbone.tokenizer([sentence for group in groups for sentence in group]))
-    means = [each.mean(0) for each in embedded.split([len(group) for group in groups])]
+    pairs = [_tokens(backbone.tokenizer, wording, thing) for thing in things]
+    embedded = encode(cat([tokens for pair in pairs for tokens in pair]))
+    means = [each.mean(0) for each in embedded.split([len(tokens) for pair in pairs for tokens in pair])]
     return F.normalize(stack(means), dim=-1).unflatten(0, (-1, 2))
+
+
+@lru_cache(maxsize=64)
+def _tokens(tokenizer: Callable[[list[str]], Tensor], wording: Wording, thing: str) -> tuple[Tensor, Tensor]:
+    """Of the sentences of either state, [sentences, n_ctx]: where text depends on the image, it is asked for each."""
+    normal, abnormal = wording.sentences(thing)
+    return tokenizer(normal), tokenizer(abnormal)
