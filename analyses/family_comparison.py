@@ -6,7 +6,8 @@
 Every run is trained on a procedural ``aux`` set, painted anew for its seed, and tested on categories of both domains
 that neither it nor the backbone has seen. All know an image as an ``object``, take batches of 8 and a rate of 0.001
 (head weights 0.005), and pass over the set five times in each of their stages; some learn nothing. Values are means
-over seeds with 95 % intervals by Student's t; differences are to hand-written prompts, or between runs of the same seed, and so paired.
+over seeds with 95 % intervals by Student's t; differences are to hand-written prompts, or between runs of the same
+seed, and so paired.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ METHODS: Choices = {
     "AA-CLIP, images alone": ("aa-clip", {**_AA, "text_epochs": 0}, {}),
     "AA-CLIP and head weights": ("aa-clip", {**_AA, "head_weights": "free"}, {}),
     "Crane": ("crane", {}, {}),
+    "AdaCLIP": ("adaclip", {"class_aware": False}, {}),
     "AnoCLIP": ("anoclip", {"taps": (23,), "class_aware": False}, {}),
     "WinCLIP": ("winclip", {"class_aware": False}, {}),
 }
@@ -56,6 +58,7 @@ PAIRS = (
     ("AA-CLIP", "AA-CLIP, text alone"),
     ("AA-CLIP", "AA-CLIP, images alone"),
     ("AA-CLIP and head weights", "AA-CLIP"),
+    ("AdaCLIP", "HeadCLIP"),
 )
 COLUMNS = {
     "I": ("joint", "auroc"),
