@@ -16,6 +16,7 @@ PAGES = (
     "docs/april-gan.md",
     "docs/aa-clip.md",
     "docs/crane.md",
+    "docs/adaclip.md",
     "docs/anoclip.md",
     "docs/winclip.md",
     "docs/embedded-backbone.md",

@@ -44,7 +44,7 @@ def eval_(
     """
     from headlens import parallel
     from headlens.cli.results import ABOUT, check_free, data_fact, digest, run_fact
-    from headlens.data.protocol import canonical
+    from headlens.data.protocol import canonical, canonical_names
     from headlens.precision import check_precision, default_precision
     from headlens.provenance import computed
     from headlens.results import write
@@ -96,8 +96,8 @@ def eval_(
     if half_width := max(each.half_width for each in results_of.values()):
         typer.echo(f"Pixel metrics are within {half_width:.1g} of the exact ones (--exact keeps every map).")
     for group in groups:
-        trained = canonical(_trained_on(group[0]))
-        if known := [one.name for one in sets if canonical(one.name) == trained]:
+        trained = canonical_names(_trained_on(group[0]))
+        if known := [one.name for one in sets if canonical(one.name) in trained]:
             names = [one.folder.name for one in group]
             typer.echo(f"Not zero-shot: {', '.join(known)} is what {', '.join(names)} were trained on.", err=True)
     for line in [*any_run.undefined(), *any_run.lines()]:

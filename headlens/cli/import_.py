@@ -14,7 +14,8 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A .pth file: AnomalyCLIP's or Crane's prompts, APRIL-GAN's maps, AA-CLIP's image adapters.",
+            help="A .pth file: AnomalyCLIP's or Crane's prompts, APRIL-GAN's maps, AA-CLIP's image adapters, AdaCLIP's "
+            "prompts and maps.",
             dir_okay=False,
         ),
     ],
@@ -34,8 +35,9 @@ def import_(
 ) -> None:
     """Make a run of a published checkpoint, to score, evaluate and analyse it like any other.
 
-    AnomalyCLIP's folder 9_12_4_multiscale was trained on VisA, 9_12_4_multiscale_visa on MVTec. APRIL-GAN's maps and
-    AA-CLIP's adapters are computed with plain GELU, as their authors do, unless --act-fn says otherwise.
+    AnomalyCLIP's folder 9_12_4_multiscale was trained on VisA, 9_12_4_multiscale_visa on MVTec. APRIL-GAN's maps,
+    AA-CLIP's adapters and AdaCLIP's prompts are computed with plain GELU, as their authors do, unless --act-fn says
+    otherwise.
     """
     from headlens.backbone import load
     from headlens.cli.common import phrased

@@ -21,13 +21,16 @@ Positions = Enum("Positions", {"BICUBIC": "bicubic", "BILINEAR": "bilinear"}, ty
 
 @shared
 def train(
-    data: Annotated[str, typer.Option(help="The training set: a folder, a listing, or procedural:industrial/aux.")],
+    data: Annotated[
+        list[str],
+        typer.Option(help="The training set: a folder, a listing, or procedural:industrial/aux. Several are joined."),
+    ],
     out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on.", file_okay=False)],
     preset: Annotated[
         str,
         typer.Option(
             help="A method with its settings: headclip, anomalyclip, anomalyclip-published, crane, april-gan, aa-clip, "
-            "aa-clip-medical."
+            "aa-clip-medical, adaclip."
         ),
     ] = "headclip",
     backbone: Annotated[str, typer.Option(help="mini, mini-captions, or an open_clip name.")] = "mini",
@@ -63,6 +66,7 @@ def train(
     from headlens import parallel
     from headlens.backbone import load
     from headlens.cli.common import bar, data_of, phrased, tables
+    from headlens.data import JoinedSet
     from headlens.data.notes import lines
     from headlens.detectors.methods.registry import build, check_training, config_of, table_of
     from headlens.detectors.methods.registry import preset as preset_
@@ -82,8 +86,10 @@ def train(
         chosen = config_of(table | given["detector"])
         check_training(chosen, training)
     phrases = phrased(chosen, descriptions)
-    painted = {"per_category": per_category, "seed": data_seed} if data.startswith("procedural:") else None
-    dataset = data_of(data, per_category, max_pixels, domain, follow_links, data_seed)
+    procedural = any(one.startswith("procedural:") for one in data)
+    painted = {"per_category": per_category, "seed": data_seed} if procedural else None
+    sets = [data_of(one, per_category, max_pixels, domain, follow_links, data_seed) for one in data]
+    dataset = sets[0] if len(sets) == 1 else JoinedSet(sets)
     clip = load(backbone, weights, position_rule=positions.value, act_fn=cast(Any, act_fn), because=because)
     with _settings_of(config):
         detector = build(clip, chosen, training.seed, **phrases)

@@ -3,6 +3,7 @@
 from headlens.data.checking import Problem, Report, check
 from headlens.data.folders import FileSet
 from headlens.data.images import read_image, read_mask
+from headlens.data.joined import JoinedSet
 from headlens.data.loading import Batch, Loader
 from headlens.data.opening import ProceduralSet, layouts, open
 from headlens.data.preprocess import Preprocess
@@ -14,6 +15,7 @@ __all__ = [
     "Batch",
     "DataSet",
     "FileSet",
+    "JoinedSet",
     "Loader",
     "Pixels",
     "Preprocess",

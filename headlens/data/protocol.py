@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headlens.data.checking import contents, several
+from headlens.data.joined import AND
 from headlens.data.samples import DataSet
 from headlens.errors import DataError
 from headlens.printing import did_you_mean
@@ -50,6 +51,15 @@ def canonical(name: str) -> str:
     """
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     return _KNOWN.get(plain, name)
+
+
+def canonical_names(name: str) -> set[str]:
+    """One name for each set that ``name`` joins; see ``headlens.data.joined``.
+
+    >>> sorted(canonical_names("MVTec-AD + CVC-ColonDB"))
+    ['colondb', 'mvtec']
+    """
+    return set(map(canonical, name.split(AND)))
 
 
 @dataclass(frozen=True)

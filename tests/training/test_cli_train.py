@@ -36,6 +36,21 @@ def test_a_stop_is_said_in_one_line(ended, said, status, tmp_path, monkeypatch):
     assert "Traceback" not in done.output and "Aborted" not in done.output
 
 
+def test_several_sets_are_trained_on_together(tmp_path, monkeypatch):
+    given = []
+
+    def trained(detector, dataset, *_, about, **__):
+        given.extend([dataset, about["painted"]])
+        return {}
+
+    monkeypatch.setattr("headlens.training.trainer.train", trained)
+    more = ["--data", "procedural:medical/aux", str(tmp_path / "run")]
+    CliRunner().invoke(app, [*ARGUMENTS[:-1], *more[:2], "--out", more[2]], catch_exceptions=False)
+    dataset, painted = given
+    assert dataset.name == "procedural:industrial/aux + procedural:medical/aux" and painted["per_category"] == 2
+    assert {record.name.partition("/aux/")[0] for record in dataset} == {"procedural:industrial", "procedural:medical"}
+
+
 def test_help_names_every_preset_that_can_be_trained():
     said = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).output
     said = " ".join(re.sub("[│*]", " ", said).split())  # it is wrapped, in a box

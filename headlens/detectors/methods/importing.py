@@ -9,13 +9,14 @@ from typing import Any, Protocol
 from headlens.backbone import Backbone
 from headlens.backbone.checkpoint import read_checkpoint
 from headlens.detectors.detector import Detector
-from headlens.detectors.methods import published_aa_clip, published_april_gan
+from headlens.detectors.methods import published_aa_clip, published_adaclip, published_april_gan
 from headlens.detectors.methods.published import CONTEXT, read_prompts
 from headlens.errors import CheckpointError
 
 _FORMATS = (
     "expected a state dict prompt_learner with ctx_pos and ctx_neg (prompts of AnomalyCLIP or Crane), "
-    "trainable_linearlayer (linear maps of APRIL-GAN), or image_adapter, with text_adapter in a second file (AA-CLIP)"
+    "trainable_linearlayer (linear maps of APRIL-GAN), image_adapter, with text_adapter in a second file (AA-CLIP), or "
+    "clip_model.patch_token_layer.head.0.weight, … (AdaCLIP)"
 )
 
 
@@ -47,9 +48,9 @@ class Published(Protocol):
 
 
 def read_published(path: str | Path, text: str | Path | None = None) -> Published:
-    """Reads a ``.pth`` file of AnomalyCLIP's or Crane's prompts, of APRIL-GAN's maps, or of AA-CLIP's image adapters.
+    """Reads a ``.pth`` file of a method's authors; nothing in it is executed.
 
-    Nothing in it is executed.
+    AnomalyCLIP's or Crane's prompts, APRIL-GAN's maps, AA-CLIP's image adapters, AdaCLIP's prompts and maps.
 
     Args:
         path: the file.
@@ -70,6 +71,8 @@ def read_published(path: str | Path, text: str | Path | None = None) -> Publishe
         raise CheckpointError(f"{text}: text adapters go with AA-CLIP's image adapters, which {path} are not")
     if inside == published_april_gan.INSIDE:
         return published_april_gan.read_maps(path)
+    if any(name.startswith(published_adaclip.PREFIX) for name in file.state):
+        return published_adaclip.read_conditioned(path)
     if not any(name.startswith(CONTEXT) for name in file.state):
         holds = ", ".join(list(file.state)[:3])
         raise CheckpointError(
