@@ -1,4 +1,4 @@
-"""Python in README and the documents runs as it is written; files that they name exist, and the index has every page."""
+"""Python in README and the documents runs as it is written; files that they name exist, and the index has all pages."""
 
 from __future__ import annotations
 
