@@ -48,8 +48,9 @@ METHODS: Choices = {
     "AdaCLIP": ("adaclip", {"class_aware": False}, {}),
     "AnoCLIP": ("anoclip", {"taps": (23,), "class_aware": False}, {}),
     "WinCLIP": ("winclip", {"class_aware": False}, {}),
+    "SC-CLIP": ("sc-clip", {"class_aware": False}, {}),
 }
-UNTRAINED = (HAND, "AnoCLIP", "WinCLIP")
+UNTRAINED = (HAND, "AnoCLIP", "WinCLIP", "SC-CLIP")
 """Choices that learn nothing: one run each, for both domains."""
 PAIRS = (
     ("HeadCLIP", "AnomalyCLIP"),

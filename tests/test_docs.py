@@ -19,6 +19,7 @@ PAGES = (
     "docs/adaclip.md",
     "docs/anoclip.md",
     "docs/winclip.md",
+    "docs/sc-clip.md",
     "docs/embedded-backbone.md",
     "docs/attribution.md",
     "docs/knowledge.md",

@@ -38,7 +38,7 @@ from headlens.detectors.scoring import Margins
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import Part, Parts, pooled_parts, source_maps, tap_parts
-from headlens.heads.exactness import check_reached
+from headlens.heads.exactness import check_attends, check_reached
 from headlens.heads.variants import Head, heads_of
 from headlens.maps import upsample
 from headlens.precision import full_precision, wide
@@ -61,7 +61,9 @@ def attend(target: Target, image: Tensor) -> Attention:
     vision, reading = target.detector.backbone.vision, target.reading(image)
     patterns: dict[tuple[str, int], Tensor] = {}
     places = {f"blocks.{layer}.attn.hook_pattern": ("global", layer) for layer in range(vision.cfg.n_layers)}
-    places |= {f"blocks.{layer}.attn.hook_local_pattern": ("local", layer) for layer in reading.plan.local_layers}
+    if reading.plan.source is None:
+        local = reading.plan.local_layers
+        places |= {f"blocks.{layer}.attn.hook_local_pattern": ("local", layer) for layer in local}
 
     def store(pattern: Tensor, *, hook: Any) -> Tensor:
         if not pattern.requires_grad:  # the first: all above it then have a gradient by themselves
@@ -72,6 +74,9 @@ def attend(target: Target, image: Tensor) -> Attention:
     with torch.enable_grad(), vision.hooks([(point, store) for point in places]):
         forward = target.forward(image.detach(), reading, hooked=True)
         cls, taps = _read(target, forward)
+        of_patches = isinstance(target, HeadTarget) and target.head.stream == "local"
+        if of_patches or any(weight.any() for weight in taps.values()):
+            check_attends(reading.plan, "local", f"maps of attention for {target.name}")
         value = target.read(forward).sum()
         gradients = torch.autograd.grad(value, [*patterns.values()], allow_unused=True, materialize_grads=True)
     return Attention(
@@ -152,6 +157,8 @@ def legrad(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None
         rows, columns = attention.grid
         parts = []
         for place, numbers in chosen.items():
+            if place not in attention.gradients:  # it attends to nothing, and is not read: that would be refused
+                continue
             received = attention.gradients[place].clamp(min=0).mean(1)  # over queries: (H, T)
             parts.append(_at_patches(attention.plan, received[numbers].sum(0), rows * columns) / len(received))
         maps.append(torch.stack(parts).sum(0).view(rows, columns))

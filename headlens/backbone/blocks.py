@@ -14,6 +14,7 @@ The local stream ``y`` of dense methods stands beside ``x``: the same ``v``, ano
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -133,11 +134,19 @@ class Attention(nn.Module):
             mixed = torch.einsum("bhqk,bkhd->bqhd", pattern, v)
         else:
             mixed = self._apart(q, k, v, attention, passes) if passes else self.mix(q, k, v, attention)
+        return self.write(mixed, weight, stream, hooked), mixed
+
+    def write(self, mixed: Tensor, weight: Tensor | None = None, stream: str = "global", hooked: bool = True) -> Tensor:
+        """What heads write into the residual stream together, [B, T, D], of what each has mixed, [B, T, H, d].
+
+        Arguments are those of ``forward``.
+        """
+        prefix = "hook_" if stream == "global" else f"hook_{stream}_"
+        at = _call if hooked else _skip
         z = at(self, prefix + "z", mixed if weight is None else mixed * weight[:, None, :, None])
         if hooked and has_hooks(getattr(self, prefix + "result")):
-            written = at(self, prefix + "result", torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
-            return written, mixed
-        return self.out(z.flatten(2)), mixed  # (B, T, H, d) -> (B, T, D)
+            return at(self, prefix + "result", torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
+        return self.out(z.flatten(2))  # (B, T, H, d) -> (B, T, D)
 
     def _apart(
         self, q: Tensor, k: Tensor, v: Tensor, attention: tuple[str, ...] | AttentionMatrix, passes: Passes
@@ -236,6 +245,7 @@ class Step(NamedTuple):
         mid: the global stream between attention and MLP.
         z, local_z: heads before weighting.
         written, local_written: each stream before its adapter: the stream itself where there is none.
+        begin: what a local stream with a source begins with; None where there is none.
     """
 
     x: Tensor
@@ -245,6 +255,7 @@ class Step(NamedTuple):
     local_z: Tensor | None
     written: Tensor
     local_written: Tensor | None
+    begin: Tensor | None = None
 
 
 class Block(nn.Module):
@@ -283,6 +294,7 @@ class Block(nn.Module):
         in_place: bool = False,
         hooked: bool = False,
         passes: Passes = (),
+        past: Mapping[int, Tensor] | None = None,
     ) -> Step:
         """Both residual streams, [R, T, D] each, before the block to after it: the block's arithmetic, written once.
 
@@ -297,17 +309,23 @@ class Block(nn.Module):
             in_place: write over both streams, so that none is copied; ``y`` is then given, and ``mid`` is lost.
             hooked: call the hook points; nothing is then written in place.
             passes: as of ``VisionPlan.passes``: which tokens of the global stream attend to each other.
+            past: what the source of a local stream looks back at; none of it is written over.
         """
         at = _call if hooked else _skip
         beside = local is not None and local.mode == "beside"
         x = at(self, "hook_resid_pre", x)
         q, k, v = self.attn.project(self.ln1(x), hooked)
 
-        local_z = local_written = None
+        local_z = local_written = begin = None
         if local is not None and beside:  # first: it begins with the global stream as it comes in
-            out, local_z = self.attn(q, k, v, local.attention, local_weight, "local", hooked)
+            if local.source is not None:
+                local_z, begin = local.source(self, past or {})
+                out = self.attn.write(local_z, local_weight, "local", hooked)
+            else:
+                out, local_z = self.attn(q, k, v, local.attention, local_weight, "local", hooked)
             out = out if local_add is None else out + local_add
-            y = local_written = plus(x if y is None else y, at(self, "hook_local_attn_out", out), in_place)
+            into = begin if begin is not None else x if y is None else y
+            y = local_written = plus(into, at(self, "hook_local_attn_out", out), in_place and begin is None)
             if local.mlp:
                 y = local_written = plus(y, at(self, "hook_local_mlp_out", self.mlp(self.ln2(y))), in_place)
             if local_adapter is not None:
@@ -329,7 +347,7 @@ class Block(nn.Module):
             written = plus(mid, at(self, "hook_mlp_out", self.mlp(seen)), in_place)
         x = written if adapter is None else _adapted(adapter, written)
         x = at(self, "hook_resid_post", x)
-        return Step(x, y, mid, z, local_z, written, local_written)
+        return Step(x, y, mid, z, local_z, written, local_written, begin)
 
 
 def _adapted(adapter: TokenMap, x: Tensor) -> Tensor:

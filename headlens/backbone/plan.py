@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import index
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from headlens.errors import ShapeError
+
+if TYPE_CHECKING:
+    from headlens.backbone.blocks import Block
 
 STREAMS = ("global", "local")
 
@@ -44,6 +48,39 @@ class Adapter(Protocol):
         """
 
 
+class Sourced(NamedTuple):
+    """What a ``Source`` makes of B images.
+
+    Args:
+        z: what each head of the block writes at every token, before weighting, [B, T, H, d].
+        begin: what the stream begins with, [B, T, D].
+    """
+
+    z: Tensor
+    begin: Tensor
+
+
+class Source(ABC):
+    """Where the heads of a local stream of one block take what they write, other than by an attention matrix there.
+
+    The stream is ``begin + Σ_h z_h W_O^h + b_O`` of that block: linear in its heads, and read where it ends.
+    """
+
+    @property
+    @abstractmethod
+    def past(self) -> tuple[int, ...]:
+        """Blocks whose entering global stream it looks back at; the stream's own block may be one of them."""
+
+    @abstractmethod
+    def __call__(self, block: Block, past: Mapping[int, Tensor]) -> Sourced:
+        """The heads' outputs at all T tokens; no image has a part in another's.
+
+        Args:
+            block: where the stream is.
+            past: ``{block: [B, T, D]}``, as ``past`` says.
+        """
+
+
 @dataclass(frozen=True)
 class LocalStream:
     """The second way of attending, that dense methods read patches from.
@@ -56,9 +93,10 @@ class LocalStream:
             ``"replace"``: the global stream itself attends this way from ``start`` on; its hooks, weights and gates
             are the global ones.
         mlp: whether blocks of the local way have their MLP.
+        source: what its heads write, in place of an attention; the stream is then that of block ``start`` alone.
 
     Raises:
-        ShapeError: a mode or an attention that does not exist.
+        ShapeError: a mode or an attention that does not exist; a source of anything but a plain stream beside.
 
     >>> LocalStream(start=5).attention
     ('vv',)
@@ -68,10 +106,13 @@ class LocalStream:
     attention: tuple[str, ...] | AttentionMatrix = ("vv",)
     mode: Literal["beside", "replace"] = "beside"
     mlp: bool = False
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("beside", "replace"):
             raise ShapeError(f"local stream mode {self.mode!r}: choose 'beside' or 'replace'")
+        if self.source is not None and (self.mode != "beside" or self.mlp):
+            raise ShapeError("a local stream with a source stands beside the global one, and has no MLP")
         pairs = self.attention
         if callable(pairs):
             return
@@ -110,6 +151,11 @@ class VisionPlan:
         object.__setattr__(self, "taps", tuple(index(tap) for tap in self.taps))
         if self.views and (self.tokens or self.local is not None):
             raise ShapeError("views have neither extra tokens nor a local stream: they are passes of CLIP's own stream")
+        if self.source is not None and self.local is not None and max(self.taps, default=-1) > self.local.start:
+            raise ShapeError(
+                f"tap {max(self.taps)} lies above block {self.local.start}, where the local stream begins and ends: a "
+                "stream with a source is read in its one block"
+            )
 
     @property
     def in_views(self) -> int:
@@ -149,6 +195,16 @@ class VisionPlan:
         return self.local if self.local is not None and self.local.mode == "beside" else None
 
     @property
+    def source(self) -> Source | None:
+        """Where heads of the local stream take what they write, if that is no attention."""
+        return None if self.local is None else self.local.source
+
+    @property
+    def past(self) -> tuple[int, ...]:
+        """Blocks whose entering global stream is looked back at."""
+        return () if self.source is None else self.source.past
+
+    @property
     def streams(self) -> tuple[str, ...]:
         """The streams that exist."""
         return STREAMS if self.beside is not None else STREAMS[:1]
@@ -161,9 +217,14 @@ class VisionPlan:
         return range(self.beside.start, max(self.beside.start, max(self.taps, default=-1) + 1))
 
     def attention(self, stream: str, layer: int) -> tuple[str, ...] | AttentionMatrix | None:
-        """What attends to what in a block of a stream; None where the stream is not run, or not read any more."""
+        """What attends to what in a block of a stream; None where the stream is not run, or not read any more.
+
+        Of a local stream with a source, nothing does: empty.
+        """
         rule = self.local_at(layer)
         if stream == "local":
+            if rule is not None and rule.source is not None:
+                return ()
             return rule.attention if rule is not None and rule.mode == "beside" else None
         return rule.attention if rule is not None and rule.mode == "replace" else ("qk",)
 
@@ -180,6 +241,8 @@ class VisionPlan:
         """
         if self.beside is None or tap < self.beside.start:
             return {"global": range(tap + 1)}
+        if self.source is not None:  # what it begins with is no stream that is read at the same tokens
+            return {"local": range(tap, tap + 1)}
         return {"global": range(self.beside.start), "local": range(self.beside.start, tap + 1)}
 
     def has_mlp(self, stream: str, layer: int) -> bool:

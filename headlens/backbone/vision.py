@@ -132,6 +132,7 @@ class VisionTower(HookedTower):
         gates: Mapping[str, Tensor] | None = None,
         start_at: int | None = None,
         local_resid: Tensor | None = None,
+        past: Mapping[int, Tensor] | None = None,
         hooked: bool = True,
     ) -> VisionOutput:
         """Read a batch of images, or go on from a residual stream.
@@ -145,6 +146,7 @@ class VisionTower(HookedTower):
             start_at: the prefix restart: go on at this block, from what its ``hook_resid_pre`` shows, extra tokens
                 included; ``n_layers`` only reads the CLS token out.
             local_resid: the local stream [B, T, D] entering block ``start_at``, when it exists by then.
+            past: the global stream [B, T, D] entering blocks below ``start_at`` that the plan looks back at.
             hooked: False calls no hook point: for ``torch.compile`` and long sweeps. Hooks are then not seen.
 
         Raises:
@@ -158,6 +160,8 @@ class VisionTower(HookedTower):
         first, x, y = start_at or 0, images, local_resid
         if start_at is not None:
             self._check_restart(x, y, first, local)
+            if missing := [block for block in plan.past if block < first and block not in (past or {})]:
+                raise ShapeError(f"start_at={first} lies above block {missing[0]}, which is looked back at: give past")
         elif y is not None:
             raise ShapeError("local_resid goes with start_at")
         else:
@@ -174,11 +178,14 @@ class VisionTower(HookedTower):
         cls_only = not hooked and (plan.beside is not None or (local is None and last not in taps))
         cls_only = cls_only and plan.adapter("global", last) is None and not plan.views
         tapped: dict[int, Tensor] = {}
+        seen = dict(past or {})
         for number in range(first, last + 1):
             here = local if local is not None and number >= local.start else None
             if number in plan.tokens:
                 x = x if number in present else replace_extra(x, n_patches, plan.tokens[number])
                 y = None if y is None else replace_extra(y, n_patches, plan.tokens[number])
+            if number in plan.past:
+                seen[number] = x
             x, y = self.blocks[number](
                 x,
                 y,
@@ -190,6 +197,7 @@ class VisionTower(HookedTower):
                 cls_only=cls_only and number == last,
                 hooked=hooked,
                 passes=passes,
+                past=seen,
             )
             if number in taps:
                 tapped[number] = (x if y is None else y)[:, plan.read_at(n_patches)]  # (B, T, D) -> (B, N, D)

@@ -227,6 +227,8 @@ def _measured(clean: CleanRun, anomalous: Tensor) -> Iterator[tuple[str, int, st
             yield stream, layer, "z_norm_patches", norms[:, clean.patches].mean(1)  # NaN where they are not read
             if stream == "global":
                 yield stream, layer, "z_norm", norms[:, 0]
+            if not attention:  # what is mixed otherwise has no statistics of attention
+                continue
             each = zip(q.split(1), k.split(1), v.split(1), strict=True)
             patterns = (block.attn.pattern(*one, attention, clean.passes) for one in each)
             for metric, values in _attention(patterns, clean.patches, stream, anomalous).items():

@@ -15,7 +15,7 @@ from headlens.detectors.detector import Detector
 from headlens.detectors.reading import Features, Reading
 from headlens.detectors.scoring import Margins, Scoring
 from headlens.errors import ShapeError
-from headlens.heads.exactness import check_unhooked
+from headlens.heads.exactness import check_attends, check_unhooked
 
 MAPS_AT_ONCE, MAPS_ON_DEVICE = 16, 256  # full-size maps held together: few enough to stay in a CPU's cache
 
@@ -55,6 +55,7 @@ class CleanRun:
         y: L tensors [B, T, D], the local stream after each block; None where it is not run.
         z: ``{stream: L tensors [B, T, H, d]}``, heads before weighting; None where they are not run.
         written: ``{(stream, layer): [B, T, D]}``, the stream before its adapter, where it has one.
+        begin: ``{layer: [B, T, D]}``, what a local stream with a source begins with.
 
     Where the patches of the last block's global stream are not read, it has the CLS token alone (T = 1).
     """
@@ -69,6 +70,7 @@ class CleanRun:
     y: list[Tensor | None] = field(default_factory=list)
     z: dict[str, list[Tensor | None]] = field(default_factory=lambda: {stream: [] for stream in STREAMS})
     written: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    begin: dict[int, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x[0])
@@ -122,6 +124,7 @@ class CleanRun:
         attention, block = self.plan.attention(stream, layer), self.tower.blocks[layer]
         if attention is None:
             raise ShapeError(f"layer {layer} has no {stream} stream that is read")
+        check_attends(self.plan, stream, f"the attention of layer {layer}")
         q, k, v = block.attn.project(block.ln1(self.x[layer]), hooked=False)
         return block.attn.pattern(q, k, v, attention, self.passes)
 
@@ -228,8 +231,11 @@ def clean_forward(
             local_adapter=plan.adapter("local", layer),
             cls_only=layer == depth - 1 and not reads_last,
             passes=plan.passes(x.shape[1]),
+            past={block: x if block == layer else clean.x[block] for block in plan.past if block <= layer},
         )
         clean.x.append(x)
+        if done.begin is not None:
+            clean.begin[layer] = done.begin
         clean.mid.append(done.mid)
         clean.y.append(done.y if done.local_z is not None else None)
         clean.z["global"].append(done.z)

@@ -8,7 +8,8 @@ written into the residual stream; no part is left out and none is counted twice:
     at each block       heads <z W_O, r>, bias <b_O, r>, MLP <its output, r>
     at the bottom       <embedding, r>; or <stream, r> below an adapter that has no pull
 
-The local stream begins as the global one, so the walk goes on there. The image margin is that of CLS, and of patches,
+The local stream begins as the global one, so the walk goes on there, but for one that is made of other tokens: what it
+begins with is then the bottom. The image margin is that of CLS, and of patches,
 where the pooling reads them, each times its weight, which is held, too. A part is a *direct* effect: what would really
 happen without the head is asked of ``headlens.heads.ablation``.
 """
@@ -33,7 +34,8 @@ from headlens.precision import full_precision, rounding_unit, wide
 
 KINDS = ("head", "mlp", "bias", "adapter", "embedding", "below", "readout")
 """Of parts. ``adapter``: what is no linear function of the stream before it; ``below``: the stream before an adapter
-that cannot be walked through, as it comes out of it; there is no embedding then."""
+that cannot be walked through, as it comes out of it, or what a local stream with a source begins with; there is no
+embedding then."""
 
 
 class Part(NamedTuple):
@@ -167,6 +169,9 @@ def _walk(clean: CleanRun, read: _Read) -> tuple[dict[tuple[str, int], Covector]
             covector = covector._replace(direction=pulled[:, read.tokens])
             terms[Part("adapter", stream, layer)] = whole - covector.of(before[:, read.tokens])
         reached[stream, layer] = covector
+    if "global" not in read.writers:
+        (layer,) = read.writers["local"]
+        return reached, terms | {Part("below"): covector.of(clean.begin[layer][:, read.tokens])}
     return reached, terms | {Part("embedding"): covector.of(clean.x[0][:, read.tokens])}
 
 
@@ -212,8 +217,9 @@ def _mid(clean: CleanRun, stream: str, layer: int, tokens: slice | Tensor) -> Te
 
 def _attended(clean: CleanRun, stream: str, layer: int, tokens: slice | Tensor) -> Tensor:
     """A stream as it enters a block, and what the block's heads and bias write into it, [B, n, D]."""
-    before = clean.y[layer - 1] if stream == "local" and layer else None  # it begins as the global one
-    into = clean.x[layer] if before is None else before
+    before = clean.y[layer - 1] if stream == "local" and layer else None
+    before = clean.begin.get(layer, before) if stream == "local" else None
+    into = clean.x[layer] if before is None else before  # it begins as the global one
     return into[:, tokens] + clean.tower.blocks[layer].attn.out(clean.wrote(stream, layer)[:, tokens].flatten(2))
 
 

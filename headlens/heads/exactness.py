@@ -74,6 +74,16 @@ def check_local(plan: VisionPlan) -> None:
         raise ConfigError("this detector has no local stream: its taps read the global one; take its global heads")
 
 
+def check_attends(plan: VisionPlan, stream: str, what: str) -> None:
+    """Raises ConfigError for heads of a stream that are given what they write, and attend to nothing."""
+    if stream == "local" and plan.source is not None:
+        raise ConfigError(
+            f"{what}: heads of the local stream mix patches by similarities of earlier blocks, not by an attention of "
+            "their own alone, and no attention matrix stands for them; take contributions, ablate, or a method of "
+            "attribution to pixels"
+        )
+
+
 def check_reads_cls(reading: Reading) -> None:
     """Raises ConfigError where CLS has no part in the image feature."""
     if not reading.pooling.reads_cls:

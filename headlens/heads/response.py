@@ -143,6 +143,7 @@ class _Rows:
         self.xs = clean.x[0].new_empty(count * self.batch, *clean.x[0].shape[1:])  # (n B, T, D)
         self.ys: Tensor | None = None
         self.shift: Tensor | None = None  # what ablated local heads add to a clean local stream, [V, B, T, D]
+        self.past: dict[int, Tensor] = {}  # of blocks that are looked back at: xs of what had begun by then
         self.running = 0
 
     @property
@@ -163,6 +164,8 @@ class _Rows:
             if self.ys is None:
                 self.ys = self.xs.clone()  # the local stream begins as the global one
         if self.running:
+            if layer in plan.past:
+                self.past[layer] = self.xs[: self.running * self.batch].clone()
             self._step(layer)
         if linear:
             self._begin_after(layer)
@@ -197,11 +200,20 @@ class _Rows:
             cls_only=clean.mid[layer].shape[1] == 1,
             in_place=True,
             passes=clean.passes,
+            past={block: self._looked_back(block) for block in plan.past if block <= layer},
         )
         if plan.adapter("global", layer) is not None:
             self.xs[begun] = done.x
-        if plan.adapter("local", layer) is not None and self.ys is not None and done.y is not None:
+        moved = plan.adapter("local", layer) is not None or done.begin is not None
+        if moved and self.ys is not None and done.y is not None:
             self.ys[begun] = done.y
+
+    def _looked_back(self, block: int) -> Tensor:
+        """The global stream that entered a block, of all that runs now: what has begun since then had the clean one."""
+        had, count = self.past.get(block), self.running * self.batch
+        missing = count - (0 if had is None else len(had))
+        clean = self.clean.x[block].repeat(missing // self.batch, 1, 1)
+        return clean if had is None else torch.cat([had, clean])
 
     def _begin_after(self, layer: int) -> None:
         """Variants that begin at a block: its attention is clean but for what they add, and is not computed again."""

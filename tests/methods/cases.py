@@ -52,6 +52,7 @@ CASES: dict[str, Callable[[], Detector]] = {
     "aa-clip": partial(made, "aa-clip", head_weights="sigmoid", **ADAPTED),
     "winclip": partial(made, "winclip"),
     "adaclip": partial(made, "adaclip", head_weights="free", share=0.4, temperature=0.1, **PROMPTED),
+    "sc-clip": partial(made, "sc-clip", alpha=0.25, outlying=0.2, neighbours=5),
     "anoclip": partial(made, "anoclip", taps=(1, 3), temperature=0.1),
     "anoclip-plus": partial(made, "anoclip-plus", taps=(3,), temperature=0.1, local_start=1),
 }
@@ -71,6 +72,7 @@ PLAIN: dict[str, dict[str, object]] = {
     "anoclip": UNADAPTED,
     "winclip": {"windows": ()},
     "adaclip": {"class_aware": False, "taps": (3,), "temperature": 0.07, "prompted": (), "share": 0.0},
+    "sc-clip": {"calibrated": False, "class_aware": False},
     "anoclip-plus": UNADAPTED,
 }
 """What switches every part of a method off, so that plain CLIP is left, once ``projected_as_clip``."""
@@ -100,6 +102,12 @@ NOTHING_LEARNED = {
 FOLLOWS = {"ablate, text follows": "the text of .* does not depend on what is ablated"}
 ONE_STREAM = {name: "this detector has no local stream" for name in LENS if name.endswith("/local")}
 TANH = "margins of patches at tap 3 are no sum over heads: .* tanh"
+ATTENTION_OF_PATCHES = tuple(
+    name
+    for name in LENS
+    if name.startswith(("attribute rollout", "attribute relevance", "attribute legrad"))
+    if not name.endswith((", image_margin", ", L3H0"))
+)
 MAP_SUMS = ("contributions", "capture", "map_parts", "attribute contributions, map_margin")
 MAP_SUMS += tuple(name for name in LENS if name.endswith(", L3H0/local"))
 REFUSALS: dict[str, dict[str, str]] = {
@@ -112,6 +120,7 @@ REFUSALS: dict[str, dict[str, str]] = {
     "aa-clip": FOLLOWS | ONE_STREAM,
     "winclip": FOLLOWS | NOTHING_LEARNED | ONE_STREAM,
     "adaclip": FOLLOWS | ONE_STREAM,
+    "sc-clip": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(ATTENTION_OF_PATCHES, "no attention matrix stands for them"),
     "anoclip": FOLLOWS | NOTHING_LEARNED,
     "anoclip-plus": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(MAP_SUMS, TANH),
 }

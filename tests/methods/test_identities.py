@@ -57,6 +57,9 @@ def test_what_is_written_adds_up_to_the_streams(detector, shown):
         infix = "local_" if stream == "local" else ""
         layers = range(plan.beside.start if stream == "local" else 0, len(vision.blocks))
         x = cache[f"blocks.{layers[0]}.hook_resid_pre"]
+        if stream == "local" and plan.source is not None:
+            seen = {block: cache[f"blocks.{block}.hook_resid_pre"] for block in plan.past}
+            x = plan.source(vision.blocks[layers[0]], seen).begin
         for layer in layers:
             at = f"blocks.{layer}."
             if layer in plan.tokens:
@@ -90,7 +93,8 @@ def by_restart(detector: Detector, images: Tensor, variant: Variant) -> Margins:
     vision, reading, layer = detector.backbone.vision, detector.reading(images), variant.heads[0].layer
     out, cache = vision.run_with_cache(images, reading.plan)
     local = cache.cache_dict.get(f"blocks.{layer - 1}.hook_local_resid_post")
-    options = {"start_at": layer, "local_resid": local, "gates": shut(detector, variant)}
+    past = {block: cache["resid_pre", block] for block in reading.plan.past if block < layer}
+    options = {"start_at": layer, "local_resid": local, "past": past, "gates": shut(detector, variant)}
     again = vision(cache["resid_pre", layer], reading.plan, **options)
     return reading.margins(reading.features(replace(again, tapped=out.tapped | again.tapped)))
 
