@@ -6,15 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import index
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from headlens.errors import ShapeError
-
-if TYPE_CHECKING:
-    from headlens.backbone.blocks import Block
 
 STREAMS = ("global", "local")
 
@@ -72,11 +69,11 @@ class Source(ABC):
         """Blocks whose entering global stream it looks back at; the stream's own block may be one of them."""
 
     @abstractmethod
-    def __call__(self, block: Block, past: Mapping[int, Tensor]) -> Sourced:
+    def __call__(self, block: Any, past: Mapping[int, Tensor]) -> Sourced:
         """The heads' outputs at all T tokens; no image has a part in another's.
 
         Args:
-            block: where the stream is.
+            block: the ``Block`` where the stream is.
             past: ``{block: [B, T, D]}``, as ``past`` says.
         """
 

@@ -8,6 +8,7 @@ import torch
 from headlens.backbone import LocalStream, VisionPlan
 from headlens.detectors import PatchMean, Reading, Readout
 from headlens.detectors.parts.adaptation import Adapted
+from headlens.detectors.parts.self_calibration import self_calibrated
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads import exactness
 from headlens.heads.variants import Head
@@ -43,6 +44,11 @@ REFUSALS = {
         lambda check: check(LINEAR, "local"),
         ConfigError,
         "heads of the local stream have no names.*name global heads",
+    ),
+    "check_attends": (
+        lambda check: check(VisionPlan((3,), self_calibrated(4)), "local", "maps of attention"),
+        ConfigError,
+        "maps of attention: heads of the local stream mix patches by similarities.*take contributions, ablate",
     ),
     "check_reads_cls": (
         lambda check: check(Reading(VisionPlan((3,)), None, {}, None, PatchMean(3))),
@@ -88,5 +94,7 @@ def test_what_no_adapter_changes_is_not_refused():
     exactness.check_reads_cls(Reading(BESIDE, None, {}, None))
     exactness.check_local(BESIDE)
     exactness.check_tap(BESIDE, 3)
+    exactness.check_attends(BESIDE, "local", "maps of attention")
+    exactness.check_attends(VisionPlan((3,), self_calibrated(4)), "global", "maps of attention")
     exactness.check_summed(LINEAR, "margins of patches")
     exactness.check_one_map(Readout(torch.eye(3)), "local")
