@@ -27,14 +27,14 @@ def device_of(given: str | torch.device | None) -> torch.device:
     device(type='cpu')
     >>> device_of("gpu")
     Traceback (most recent call last):
-    headlens.errors.ConfigError: no device is called 'gpu'; there are cpu, cuda, cuda:0, cuda:1, …, and mps
+    headlens.errors.ConfigError: unknown device 'gpu'; available: cpu, cuda, cuda:0, cuda:1, …, mps
     """
     if given is None:
         return torch.get_default_device()
     try:
         device = torch.device(given)
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"no device is called {given!r}; there are cpu, cuda, cuda:0, cuda:1, …, and mps") from error
+        raise ConfigError(f"unknown device {given!r}; available: cpu, cuda, cuda:0, cuda:1, …, mps") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:

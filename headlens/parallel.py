@@ -188,7 +188,7 @@ def _meet(here: Place) -> None:
         store, rank, size = next(distributed.rendezvous("env://", here.rank, here.size, timeout=_MEETING))
     except RuntimeError as error:
         raise RunError(
-            f"waited in vain for {what}; start them all at one time, or `{unset_command()}` to work alone"
+            f"timed out waiting for {what}; start them all at one time, or `{unset_command()}` to work alone"
         ) from error
     store.set_timeout(_WAITING)
     # gloo on the CPU, and each accelerator's own
@@ -205,5 +205,5 @@ def _noticed() -> Iterator[None]:
             raise
         raise RunError(
             "another process of this run has ended, or cannot be reached; look for its message, mend that, and run the "
-            "same command again: what was finished is kept"
+            "same command again: finished work was saved"
         ) from error

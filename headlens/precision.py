@@ -32,7 +32,7 @@ def check_precision(name: str | None, device: torch.device | None = None) -> Non
     headlens.errors.ConfigError: precision tf32 is one of CUDA GPUs; on cpu take float32 or bfloat16
     """
     if name is not None and name not in PRECISIONS:
-        raise ConfigError(f"unknown precision {name!r}: there are {', '.join(PRECISIONS)}")
+        raise ConfigError(f"unknown precision {name!r}; available: {', '.join(PRECISIONS)}")
     if device is None or name in (None, "float32"):
         return
     halves = torch.amp.is_autocast_available(device.type)

@@ -58,7 +58,7 @@ def as_bytes(image: Any) -> Tensor:
     except Exception as error:  # PIL decodes what was opened only here, and a damaged file can raise anything
         raise ShapeError(str(error)) from error
     raise ShapeError(
-        f"{type(image).__name__} is no image; expected a path, a PIL image, an array, a tensor, or what a data "
+        f"{type(image).__name__} is not an image; expected a path, a PIL image, an array, a tensor, or what a data "
         "set's pixels(i) gives"
     )
 
@@ -66,7 +66,7 @@ def as_bytes(image: Any) -> Tensor:
 def _of_tensor(tensor: Tensor) -> Stored:
     """[channels, H, W], on any device."""
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 2, 3, 4):
-        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} is no image; expected [3, H, W] or [1, H, W]")
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} is not an image; expected [3, H, W] or [1, H, W]")
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:  # numpy has none
         tensor = tensor.float()

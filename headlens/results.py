@@ -95,9 +95,7 @@ class Result:
         Raises:
             ConfigError: a frame that was loaded as no kind of result in particular.
         """
-        raise ConfigError(
-            f"a {type(self).__name__} has no figure of its own; load it by its kind, as Ablation.load does"
-        )
+        raise ConfigError(f"a {type(self).__name__} cannot be drawn; load it with its class, such as Ablation.load")
 
     def save(self, path: str | Path) -> Path:
         """Writes the frame: ``.parquet`` with its provenance, or ``.csv``, ``.md``, ``.tex``; whole or not at all.
@@ -213,10 +211,12 @@ def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         table = file.read()
         about = json.loads((table.schema.metadata or {})[_KEY])
         if not isinstance(about, dict):
-            raise ValueError("what it is about is no table")
+            raise ValueError("its provenance is not a table")
         return table.to_pandas(), about
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
-        raise RunError(f"{path}: not a result of headlens, or damaged ({reason(error)}); make it again") from error
+        raise RunError(
+            f"{path}: not a result saved by headlens, or damaged ({reason(error)}); make it again"
+        ) from error
 
 
 def write(path: Path, content: bytes) -> None:

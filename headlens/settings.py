@@ -40,7 +40,7 @@ class Settings:
             raise ConfigError(f"{cls.__name__} is read from a table, not from {reprlib.repr(values)}")
         known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         if unknown := [name for name in values if name not in known]:
-            raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; there are {', '.join(known)}")
+            raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; available: {', '.join(known)}")
         given = {*values, *(field.name for field in fields(cls) if field.default is not MISSING)}  # type: ignore[arg-type]
         if absent := [name for name in known if name not in given]:
             raise ConfigError(f"{cls.__name__} needs {absent[0]}; its fields are {', '.join(known)}")

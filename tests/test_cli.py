@@ -76,7 +76,7 @@ def test_verify_can_fail(monkeypatch, named):
     "arguments, message",
     [
         (["verify", "RN50"], "headlens: RN50 needs what the headlens towers do not have: a ResNet image tower"),
-        (["verify", "ViT-B-99"], "headlens: no architecture is called 'ViT-B-99'"),
+        (["verify", "ViT-B-99"], "headlens: unknown architecture 'ViT-B-99'"),
     ],
 )
 def test_errors_are_one_line(monkeypatch, capsys, arguments, message):

@@ -82,7 +82,7 @@ def test_make_then_check(tmp_path):
     assert "10 images of 5 categories" in made.output
     checked = run("check", tmp_path / "made")
     assert checked.exit_code == 0, checked.output
-    assert checked.output.splitlines()[-1] == "made: 10 pictures, 0 errors, 0 warnings"
+    assert checked.output.splitlines()[-1] == "made: 10 images, 0 errors, 0 warnings"
 
 
 def test_a_whole_set(whole):
@@ -90,7 +90,7 @@ def test_a_whole_set(whole):
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told["problems"] == []
-    assert (told["ok"], told["layout"], told["domain"], told["pictures"]) == (True, "mvtec", "industrial", 32)
+    assert (told["ok"], told["layout"], told["domain"], told["images"]) == (True, "mvtec", "industrial", 32)
 
 
 def test_everything_that_is_wrong_at_once(tree):
@@ -165,7 +165,7 @@ def test_warnings_alone_are_no_failure(tree):
     result = run("check", tree)
     assert result.exit_code == 0, result.output
     assert "warning: duplicate, 1x" in result.output
-    assert result.output.splitlines()[-1] == "parts: 33 pictures, 0 errors, 1 warnings"
+    assert result.output.splitlines()[-1] == "parts: 33 images, 0 errors, 1 warnings"
 
 
 def test_how_much_is_shown(tree):

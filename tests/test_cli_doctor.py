@@ -169,7 +169,7 @@ def test_data_with_records_that_are_left_out(quick, tmp_path):
     (tmp_path / "set" / "head_ct" / "test" / "good" / "x.png").symlink_to("/dev/null")
     found, code = findings("--data", str(tmp_path / "set"))
     assert code == 1
-    assert "the reader complains of 1, such as: " in found["data"]["detail"]
+    assert "the reader refuses 1, such as: " in found["data"]["detail"]
 
 
 def test_runs_are_looked_at():
@@ -191,5 +191,5 @@ def test_an_activation_that_nothing_tells_is_a_warning(quick, monkeypatch):
     found, code = findings("--run", "mine")
     assert code == 0
     assert found["activation"]["status"] == "warning"
-    assert "nothing says which one" in found["activation"]["detail"]
+    assert "it is unknown which one" in found["activation"]["detail"]
     assert "assumed" in found["run"]["detail"]

@@ -93,10 +93,10 @@ def test_ctrl_c_is_one_line_and_status_130(monkeypatch, capsys, image):
     out.mkdir()
     assert main(monkeypatch, "ablate", "--out", out) == 130
     said = capsys.readouterr().err.strip()
-    assert said == f"headlens: ablate was interrupted; what was finished is kept in {out}; the same command goes on"
+    assert said == f"headlens: ablate was interrupted; finished work was saved in {out}; the same command resumes"
     for verb, goes_on in (("weights", True), ("compare", True), ("figures", True), ("name", False)):
         assert main(monkeypatch, verb, "--out", out) == 130
-        assert ("the same command goes on" in capsys.readouterr().err) is goes_on, verb
+        assert ("the same command resumes" in capsys.readouterr().err) is goes_on, verb
     monkeypatch.setattr(
         "headlens.data.checking.check", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt)
     )

@@ -48,7 +48,7 @@ def test_one_domain_alone_and_bad_input(tmp_path):
         and "mean over 1 industrial run. A weight" in (tmp_path / "weights.md").read_text()
     )
     assert "--industrial mini-industrial-0" in (tmp_path / "weights.md").read_text()
-    with pytest.raises(ConfigError, match="no figure is called 'weight'"):
+    with pytest.raises(ConfigError, match="unknown figure 'weight'"):
         invoke("weight", "--out", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 

@@ -38,7 +38,7 @@ def test_check_names_faults_of_the_file_and_of_the_data(tmp_path):
     assert [line.removeprefix("error: ").replace(f"{path}: ", "") for line in result.output.splitlines()[:3]] == [
         "line 2: repeats line 1: It is rusty.",
         "warning: line 3: no data set given has the category 'nuts'; did you mean nut?",
-        "line 4: is no JSON (Expecting property name enclosed in double quotes at character 2): {",
+        "line 4: is not JSON (Expecting property name enclosed in double quotes at character 2): {",
     ]
     assert "2 errors, 1 warnings" in result.output.splitlines()[-1]
     assert run("check", path, "--most", 0).output.splitlines()[0] == "... and 2 more"
@@ -103,7 +103,7 @@ def test_build_asks_and_writes_rows_and_answers(tmp_path, parrot):
     parrot[0] = "It is cracked all over."
     (tmp_path / "out" / "answers.jsonl").unlink()
     other = built(tmp_path / "out", "--questions", questions)
-    assert isinstance(other.exception, ConfigError) and "move it away" in str(other.exception)
+    assert isinstance(other.exception, ConfigError) and "move it, then continue" in str(other.exception)
     assert read(tmp_path / "out" / "knowledge.jsonl") == rows
 
 

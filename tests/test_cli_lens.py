@@ -280,10 +280,14 @@ def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("attribute", "PICTURE", "--method", "magic"), ConfigError, "unknown method 'magic': there are integrated"),
+        (("attribute", "PICTURE", "--method", "magic"), ConfigError, "unknown method 'magic'; available: integrated"),
         (("attribute", "PICTURE", "--target", "magic"), ConfigError, "unknown target 'magic'"),
         (("attribute", "PICTURE", "--method", "rollout", "--target", "L18H7"), ConfigError, "does not take --target"),
-        (("attribute", "PICTURE", "--method", "legrad", "--steps", 8), ConfigError, "--steps is no option of legrad"),
+        (
+            ("attribute", "PICTURE", "--method", "legrad", "--steps", 8),
+            ConfigError,
+            "--steps is not an option of legrad",
+        ),
         (("attribute", "PICTURE", "--inside"), ConfigError, "--inside reads the map inside a mask"),
         (("attribute", "PICTURE", "--mask", "a.png", "--mask", "b.png"), ConfigError, "2 masks for 1 images"),
         (("attribute", "nowhere.png"), DataError, "nowhere.png: no such file"),
@@ -293,10 +297,10 @@ def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):
         (("ablate", "--layer", "6-3"), ConfigError, "a range goes upwards, such as 3-6"),
         (("ablate", "--group", "L18H7", "--layer", 3), ConfigError, "leave out --layer, --head and --what"),
         (("ablate", "--layer", "all-3"), ConfigError, "--layer 'all-3': expected a number"),
-        (("ablate", "--what", "blocks"), ConfigError, "--what 'blocks': there are heads, layers, cumulative"),
-        (("ablate", "--stream", "v-v"), ConfigError, "--stream 'v-v': there are global, local, both"),
+        (("ablate", "--what", "blocks"), ConfigError, "--what 'blocks'; available: heads, layers, cumulative"),
+        (("ablate", "--stream", "v-v"), ConfigError, "--stream 'v-v'; available: global, local, both"),
         (("ablate", "--kind", "knockout"), ConfigError, "unknown kind 'knockout'"),
-        (("ablate", "--group", "L18"), ShapeError, "'L18' is no head; one is written L18H7"),
+        (("ablate", "--group", "L18"), ShapeError, "'L18' is not a head; write L18H7"),
         (("ablate", "--metric", "f1"), ConfigError, "unknown metric 'f1'"),
         (("importance", "--metric", "map"), ConfigError, "unknown target 'map'"),
         (("contributions", "nowhere.png"), DataError, "nowhere.png: no such file"),
@@ -320,7 +324,9 @@ def test_places_that_cannot_be_written_and_domains_without_a_run(run, parts, tmp
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match="cannot be written"):
         invoke("ablate", "--run", run, "--data", parts, "--layer", 23, "--out", tmp_path / "file" / "lens")
-    with pytest.raises(ConfigError, match="no run ships for --domain 'food'; there are industrial and medical"):
+    with pytest.raises(
+        ConfigError, match="no run ships for --domain 'food'; name a run with --run, or choose industrial or medical"
+    ):
         invoke("ablate", "--domain", "food")
 
 
@@ -356,7 +362,7 @@ def test_what_is_left_out_is_told_with_its_reason_and_the_status_is_1(unwritten,
     said = invoke(*asked, *where, status=1)
     (line,) = [line for line in said.splitlines() if line.startswith("1 image ") and " left out: " in line]
     assert "bolt/test/spot/3 (" in line and "3.png" in line.partition("(")[2]
-    assert "1 image of bolts without a mask that counts: bolt/test/spot/5 (" in said
+    assert "1 image of bolts without a usable mask: bolt/test/spot/5 (" in said
     if arguments[0] not in ("weights", "compare"):
         (saved,) = [p for p in (tmp_path / "out").glob("*.parquet") if "summary" not in p.name]
         skipped = Result.load(saved).provenance["skipped"]

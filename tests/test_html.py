@@ -149,7 +149,7 @@ def test_a_data_set_counts_its_pictures(pictures):
     assert "<td>wood</td><td>3</td><td>3</td>" in page and "pixel_aupro" in page
     assert "pictures: 0" in text(pictures.where(lambda record: False)._repr_html_())
     assert "no errors" in check(pictures.where(lambda record: record.category == "nut"))._repr_html_()
-    assert "there is no picture in it" in check(pictures.where(lambda record: False))._repr_html_()
+    assert "there is no image in it" in check(pictures.where(lambda record: False))._repr_html_()
 
 
 def test_an_evaluation_says_who_was_tested(detector, pictures):

@@ -33,7 +33,7 @@ def test_a_folder_holds_images_and_passes_over_what_nobody_meant(tmp_path):
     (folder / "weights.pt").write_bytes(b"0")
     found = find_images([str(folder)])
     assert [path.name for path in found.files] == ["000.png"]
-    assert found.passed == "passed over: masks (2)" and not found.unread
+    assert found.passed == "skipped: masks (2)" and not found.unread
     # named by themselves, they are meant
     assert names(folder / "ground_truth") == ["000.png"] and names(folder / "test/crack/000_mask.png") == [
         "000_mask.png"
@@ -96,7 +96,7 @@ def test_what_headlens_wrote_is_no_image_wherever_it_lies(tmp_path):
     Image.new("F", (6, 4)).save(tmp_path / "c.tiff", tiffinfo={305: "headlens"})
     Image.new("F", (6, 4)).save(tmp_path / "d.tiff", tiffinfo={305: "another"})
     assert names(tmp_path) == names(*sorted(tmp_path.iterdir())[:1], tmp_path / "d.tiff") == ["a.png", "d.tiff"]
-    with pytest.raises(DataError, match=r"no image in it that can be read \(passed over: results of headlens \(1\)\)"):
+    with pytest.raises(DataError, match=r"no image in it that can be read \(skipped: results of headlens \(1\)\)"):
         names(tmp_path / "b.png")
 
 
@@ -161,7 +161,7 @@ def test_a_data_set_of_images_holds_what_score_takes(tmp_path):
         "more/images",
         "deep/er",
     }
-    assert len(taken.files) == 6 and taken.passed == "passed over: masks (12)"
+    assert len(taken.files) == 6 and taken.passed == "skipped: masks (12)"
 
 
 def test_a_pattern_passes_over_what_a_folder_would(tmp_path, monkeypatch):
@@ -171,7 +171,7 @@ def test_a_pattern_passes_over_what_a_folder_would(tmp_path, monkeypatch):
         found = find_images([str(tmp_path / pattern)])
         assert [path.name for path in found.files] == ["0.png", "1.png"], pattern
         assert found.files == find_images([str(tmp_path / "set")]).files
-        assert found.passed == "passed over: masks (2)"
+        assert found.passed == "skipped: masks (2)"
     assert names(tmp_path / "set/ground_truth/dent/*.png") == ["1.png"]  # what is named is meant
     monkeypatch.chdir(tmp_path / "set/test/dent")
     assert names("*.png") == ["0.png"] and names("0_mask.png") == ["0_mask.png"]

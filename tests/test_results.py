@@ -34,5 +34,5 @@ def test_every_result_has_a_frame_a_figure_files_and_a_provenance(kind):
 
 
 def test_a_result_of_no_kind_has_no_figure():
-    with pytest.raises(ConfigError, match=r"a Result has no figure of its own; load it by its kind"):
+    with pytest.raises(ConfigError, match=r"a Result cannot be drawn; load it with its class"):
         Result(pd.DataFrame({"value": [0.5]}), {}).plot()

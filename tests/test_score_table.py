@@ -72,7 +72,7 @@ def test_what_is_done_is_not_done_again_and_no_users_file_is_written_over(tmp_pa
 def test_tables_of_others_are_refused(tmp_path):
     ScoreTable(tmp_path, QUESTION)
     (tmp_path / "scores.csv").write_text("file;score\n")
-    with pytest.raises(RunError, match="not as headlens wrote it"):
+    with pytest.raises(RunError, match="was changed after headlens wrote it"):
         ScoreTable(tmp_path, QUESTION)
     with pytest.raises(RunError, match="run mine before, yours now"):
         ScoreTable(tmp_path, QUESTION | {"run": "yours"})

@@ -178,7 +178,7 @@ def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str]
         heads: the sum over these alone; all that write into the margin when None.
 
     Raises:
-        ConfigError: another target, heads beside a head as a target, or heads below an adapter that is no linear map.
+        ConfigError: another target, heads given with a head as target, or heads below an adapter that is not linear.
         ShapeError: a head that does not exist, or none at all.
     """
     name = target.name
@@ -187,7 +187,9 @@ def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str]
             raise ConfigError(f"the target is the head {name} itself: leave heads out")
         heads, name = [target.head], "map_margin" if target.head.stream == "local" else "image_margin"
     if name not in ("image_margin", "map_margin"):
-        raise ConfigError(f"{name} is no sum over heads; contributions are to image_margin, map_margin, or one head")
+        raise ConfigError(
+            f"{name} is not a sum over heads; contributions explain image_margin, map_margin, or one head"
+        )
     chosen = _chosen(target, heads)
     clean = clean_forward(target.detector, images, reading=target.reading(images))
     if name == "map_margin":

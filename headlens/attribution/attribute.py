@@ -142,11 +142,11 @@ def read_provenance(path: Path) -> dict[str, Any]:
                 raise ValueError("its provenance is too long")
             about = json.loads(str(np.load(archive.open("provenance.npy"), allow_pickle=False)))
         if not isinstance(about, dict):
-            raise ValueError("its provenance is no table")
+            raise ValueError("its provenance is not a table")
         return about
     except Exception as error:  # whatever a broken or hostile file provokes in a reader
         raise RunError(
-            f"{path}: not an attribution of headlens, or damaged ({reason(error)}); make it again"
+            f"{path}: not an attribution saved by headlens, or damaged ({reason(error)}); make it again"
         ) from error
 
 

@@ -81,7 +81,7 @@ class Faithfulness(Result):
         measured = [name for name in MEASURES if name in set(self.frame["metric"])]
         metric = metric or measured[0]
         if metric not in measured:
-            raise ConfigError(f"{metric!r} was not measured; there are {', '.join(measured)}")
+            raise ConfigError(f"{metric!r} was not measured; available: {', '.join(measured)}")
         rows = self.frame[self.frame["metric"] == metric].rename(columns={"kind": "row", "domain": "group"})
         fig, axes = plots.intervals(rows, ax, label=metric.replace("_", " "))
         if ax is None:
@@ -155,7 +155,7 @@ def faithfulness(
     [True, False]
     """
     if unknown := [name for name in measures if name not in MEASURES]:
-        raise ConfigError(f"unknown measure {unknown[0]!r}: there are {', '.join(MEASURES)}")
+        raise ConfigError(f"unknown measure {unknown[0]!r}; available: {', '.join(MEASURES)}")
     if not measures:
         raise ShapeError(f"no measure; give some of {', '.join(MEASURES)}")
     detector, sets = detector_of(detector), [data] if isinstance(data, DataSet) else list(data)

@@ -100,5 +100,5 @@ def method_of(name: str) -> Method:
     16
     """
     if name not in METHODS:
-        raise ConfigError(f"unknown method {name!r}: there are {', '.join(METHODS)}")
+        raise ConfigError(f"unknown method {name!r}; available: {', '.join(METHODS)}")
     return METHODS[name]

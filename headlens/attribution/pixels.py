@@ -47,7 +47,7 @@ def baseline_of(target: Target, images: Tensor, kind: str = "blur") -> Tensor:
         flat = images.flatten(0, 1)  # the enlarging of maps, to their own size, is a Gaussian alone
         sigma = float(target.detector.backbone.vision.cfg.patch_size)
         return upsample(flat, (flat.shape[1], flat.shape[2]), sigma).view_as(images)
-    raise ConfigError(f"unknown baseline {kind!r}: there are {', '.join(BASELINES)}")
+    raise ConfigError(f"unknown baseline {kind!r}; available: {', '.join(BASELINES)}")
 
 
 @contextmanager

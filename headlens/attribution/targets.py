@@ -121,7 +121,7 @@ class Target(ABC):
         region = self.region.to(wide(vision.proj))[None, None, : grid[0] * patch, : grid[1] * patch]
         covered = F.avg_pool2d(region, patch).flatten()
         if not covered.sum() > 0:
-            raise ShapeError("the region is empty, or lies where no patch does; mark at least one pixel")
+            raise ShapeError("the region is empty, or covers no patch; mark at least one pixel")
         return covered / covered.sum()
 
 
@@ -228,7 +228,7 @@ def target_of(
         check_unhooked(detector, f"the direct effect of {head}")
         made = HeadTarget(detector, str(head), category, region)
     else:
-        raise ConfigError(f"unknown target {name!r}: there are {', '.join(SCORES)}, and heads such as L18H7")
+        raise ConfigError(f"unknown target {name!r}; available: {', '.join(SCORES)}, and heads such as L18H7")
     if region is not None and not (name == "map_margin" or name.endswith("/local")):
         raise ConfigError(f"{name} reads no region; only map_margin and local heads do: leave region out")
     return made

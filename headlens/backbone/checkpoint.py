@@ -121,9 +121,9 @@ def _shards(index: Path) -> list[Path]:
         names = sorted({str(name) for name in json.loads(read_text(index))["weight_map"].values()})
         "".join(names).encode()  # refuses halves of letters, which no name has and nothing can print
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is no index of a split weight file: {brief(error)}") from error
+        raise CheckpointError(f"{index} is not an index of a split weight file: {brief(error)}") from error
     if odd := [name for name in names if not name or Path(name).name != name or name.endswith(".index.json")]:
-        raise CheckpointError(f"{index} names {odd[0]!r}, which is no file beside it")
+        raise CheckpointError(f"{index} names {odd[0]!r}, which is not a file in its folder")
     if not names:
         raise CheckpointError(f"{index} names no file")
     return [index.with_name(name) for name in names]
@@ -151,7 +151,7 @@ def _format(path: Path, file: BinaryIO) -> Format:
         return "pytorch"  # before torch 1.6: a bare pickle
     expected = "expected safetensors, PyTorch's .pt/.bin, or OpenAI's archive"
     has = f"it has {path.stat().st_size:,} bytes and begins with {head!r}"
-    raise CheckpointError(f"{path} is no weight file headlens knows: {expected}; {has}")
+    raise CheckpointError(f"{path} is not a weight file that headlens knows: {expected}; {has}")
 
 
 def _tensors(loaded: Any, path: Path) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
@@ -176,7 +176,7 @@ def _walked(model: Any) -> dict[str, Any]:
 
     def walk(node: Inert, prefix: str) -> None:
         if id(node) in seen:  # a tree of shared modules has exponentially many names
-            raise RefusedError(f"one module stands under several names, at {prefix or 'the root'}")
+            raise RefusedError(f"one module has several names, at {prefix or 'the root'}")
         seen.add(id(node))
         for name, value in vars(node).items():
             if isinstance(value, TensorRecord):

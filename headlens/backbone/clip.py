@@ -107,7 +107,7 @@ class Backbone(nn.Module):
             "weights": p.weights,
             "SHA-256": p.sha256 and p.sha256[:12],
             "heads": f"{v.n_layers} layers x {v.n_heads} heads of {v.d_head} channels, counted from 0",
-            "pictures": f"{p.image_size[0]} x {p.image_size[1]} px in patches of {v.patch_size}",
+            "image size": f"{p.image_size[0]} x {p.image_size[1]} px in patches of {v.patch_size}",
             "positions": p.positions_from and f"resized from {p.positions_from[0]} x {p.positions_from[1]} patches",
             "activation": p.activation,
         }

@@ -153,7 +153,7 @@ def architecture(name: str) -> Architecture:
     if config is None:
         known = open_clip.list_models()
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or ["ViT-B-16", "ViT-L-14-336-quickgelu"]
-        what = f"no architecture is called {name!r}; near it: {', '.join(near)}"
+        what = f"unknown architecture {name!r}; near it: {', '.join(near)}"
         raise ArchitectureError(f"{what}. A file or tag is the second argument.")
     return architecture_from_config(config, name)
 
@@ -223,7 +223,7 @@ def architecture_from_transformers(config: Mapping[str, Any], name: str = "custo
         raise ArchitectureError(f"{name} is a {kind} of transformers; the towers follow its clip, CLIPModel")
     parts = [config.get(f"{part}_config_dict") or config.get(f"{part}_config") or {} for part in ("vision", "text")]
     if not all(isinstance(part, Mapping) for part in parts):
-        raise ArchitectureError(f"{name}: vision_config and text_config are no tables")
+        raise ArchitectureError(f"{name}: vision_config and text_config are not tables")
     v: dict[str, Any] = {key: default for key, _, default, _ in _TRANSFORMERS} | _VISION_ALONE
     t: dict[str, Any] = {key: default for key, _, _, default in _TRANSFORMERS} | _TEXT_ALONE
     counted = {*v, *t} - {"hidden_act", "layer_norm_eps", "eos_token_id"}

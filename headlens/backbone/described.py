@@ -112,7 +112,7 @@ def _table(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(read_text(path, 2**20))  # no config is longer
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no config that can be read: {brief(error)}") from error
+        raise CheckpointError(f"{path} is not a config that can be read: {brief(error)}") from error
     return table if isinstance(table, dict) else {}
 
 
@@ -124,7 +124,7 @@ def _of_open_clip(path: Path) -> Description:
         arch = architecture_from_config(model, path.parent.name) if whole else None
         return Description(path, bool(model.get("quick_gelu")), arch, recipe)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        raise CheckpointError(f"{path} is no open_clip config: {error!r}") from error
+        raise CheckpointError(f"{path} is not an open_clip config: {error!r}") from error
 
 
 def _transformers_recipe(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _transformers_recipe(config: Mapping[str, Any], path: Path) -> dict[str, Any
             recipe["interpolation"] = {2: "bilinear", 3: "bicubic"}.get(config["resample"], config["resample"])
         return _recipe(recipe)
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is no image processor's config: {error!r}") from error
+        raise CheckpointError(f"{path} is not the config of an image processor: {error!r}") from error
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def load(
         cache_dir: of the Hugging Face hub.
 
     Warns:
-        HeadlensWarning: nothing says which activation the weights were trained with, and the name is believed.
+        HeadlensWarning: it is unknown which activation the weights were trained with, and the name is believed.
 
     Raises:
         ArchitectureError: an unknown name, a model the towers cannot be true to, weights of the other activation
@@ -106,8 +106,9 @@ def load(
         other_name = twin(arch.name)
         way = f"load {other_name!r} for {other}" if other_name else f"no name of open_clip's has it with {other}"
         warnings.warn(
-            f"nothing says which activation {weights.label} was trained with: {arch.name} computes {computed}, weights "
-            f"fine-tuned from OpenAI's need QuickGELU; {way}, or say act_fn={arch.act_fn!r} if it is right",
+            f"it is unknown which activation {weights.label} was trained with: {arch.name} computes {computed}, "
+            "weights "
+            f"fine-tuned from OpenAI's need QuickGELU; {way}, or pass act_fn={arch.act_fn!r} if it is right",
             HeadlensWarning,
             stacklevel=2,
         )

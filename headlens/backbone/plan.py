@@ -147,7 +147,9 @@ class VisionPlan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps", tuple(index(tap) for tap in self.taps))
         if self.views and (self.tokens or self.local is not None):
-            raise ShapeError("views have neither extra tokens nor a local stream: they are passes of CLIP's own stream")
+            raise ShapeError(
+                "views have neither extra tokens nor a local stream: they are passes of CLIP's global stream"
+            )
         if self.source is not None and self.local is not None and max(self.taps, default=-1) > self.local.start:
             raise ShapeError(
                 f"tap {max(self.taps)} lies above block {self.local.start}, where the local stream begins and ends: a "

@@ -24,7 +24,7 @@ Hook = tuple[str | Callable[[str], bool], Callable]
 _INSTEAD = {  # options of TransformerLens's own models
     "return_cache_object": "run_with_cache returns an ActivationCache; cache.cache_dict is its dict",
     "stop_at_layer": "all blocks are run; names_filter='blocks.3.hook_resid_pre' keeps what enters block 3",
-    "start_at_layer": "start_at=3 goes on at block 3, from the residual stream given in place of the input",
+    "start_at_layer": "start_at=3 resumes at block 3, from the residual stream given in place of the input",
     "return_type": "what comes back is always the same; see forward",
     **dict.fromkeys(
         ("taps", "local", "head_weights", "adapters"), "it is a field of the plan: plan=VisionPlan(taps=(5, 11))"
@@ -46,11 +46,11 @@ class Cache(ActivationCache):
         except KeyError as error:
             name = str(error.args[0])
             if name in self.model.hook_dict:
-                huge = "patterns and results are kept only if names_filter names them"
+                huge = "patterns and results are stored only if names_filter names them"
                 why = huge if name.endswith(HUGE) else "it was not asked for by names_filter, or not reached"
             else:
                 near = difflib.get_close_matches(name, self.cache_dict, n=3) or list(self.cache_dict)[:3]
-                why = f"no hook point is called so; near it: {', '.join(near)}"
+                why = f"unknown hook point; similar names: {', '.join(near)}"
             raise HookNameError(f"the cache has no {name!r}: {why}") from None
 
 
@@ -197,7 +197,7 @@ class HookedTower(HookedRootModule):
         if callable(names):
             if not any(map(names, self.hook_dict)):
                 some = ", ".join(list(self.hook_dict)[:4])
-                raise ShapeError(f"the function of names takes no hook point; there are {some}, …: see .hook_dict")
+                raise ShapeError(f"the function of names selects no hook point; available: {some}, …: see .hook_dict")
             return names
         if names is None:
             return None
@@ -210,7 +210,7 @@ class HookedTower(HookedRootModule):
                 near = within[:4] or difflib.get_close_matches(str(name), self.hook_dict, n=3)
                 where = f"near it: {', '.join(near)}" if near else "see .hook_dict"
                 layers = f"layers are 0..{self.cfg.n_layers - 1}"
-                raise ShapeError(f"no hook point is called {name!r}; {where} ({layers})")
+                raise ShapeError(f"unknown hook point {name!r}; {where} ({layers})")
         return names if isinstance(names, str) else several
 
     def check_options(self, options: Mapping[str, Any], hooked: bool = False) -> None:

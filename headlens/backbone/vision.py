@@ -218,7 +218,7 @@ class VisionTower(HookedTower):
             if unknown := set(given) - set(STREAMS):
                 raise ShapeError(f"{what}: stream {sorted(unknown)[0]!r} does not exist; streams are {STREAMS}")
             if "local" in given and plan.beside is None:
-                raise ShapeError(f"{what}['local'] given, but no local stream stands beside the global one")
+                raise ShapeError(f"{what}['local'] given, but there is no local stream")
             if stream not in given:
                 continue
             value = given[stream]
@@ -237,7 +237,7 @@ class VisionTower(HookedTower):
         if plan.local is not None:
             check_blocks([plan.local.start], depth, "local stream start")
         if "local" in plan.adapters and plan.beside is None:
-            raise ShapeError("adapters['local'] given, but no local stream stands beside the global one")
+            raise ShapeError("adapters['local'] given, but there is no local stream")
         if unknown := set(plan.adapters) - set(STREAMS):
             raise ShapeError(f"adapters: stream {sorted(unknown)[0]!r} does not exist; streams are {STREAMS}")
         for stream, adapters in plan.adapters.items():

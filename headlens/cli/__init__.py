@@ -68,8 +68,8 @@ def _top(
     verb = context.invoked_subcommand or ""
     if by_torchrun() and verb not in SHARED:
         raise ConfigError(
-            f"{verb} is done by one process: start it without torchrun, which is for {', '.join(SHARED)}; "
-            f"if it was, `{unset_command()}` first"
+            f"{verb} runs in one process: start it without torchrun, which is for {', '.join(SHARED)}; "
+            f"otherwise run `{unset_command()}` first"
         )
 
 

@@ -24,33 +24,39 @@ _STEPS = 16
 @shared
 @sourced
 def ablate(
-    layer: Annotated[list[str] | None, typer.Option(help="18, several, 3-6, or all.", show_default="all")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="A layer such as 18, a range such as 3-6, or all; may be repeated.", show_default="all"),
+    ] = None,
     head: options.Heads = None,
     stream: Annotated[str, typer.Option(help="global, local, or both.")] = "both",
     what: Annotated[
-        str, typer.Option(help="Each of the heads, whole layers, or cumulative: more and more, strongest first.")
+        str, typer.Option(help="heads (one at a time), layers, or cumulative (more and more heads, strongest first).")
     ] = "heads",
     group: Annotated[
-        list[str] | None, typer.Option(help="Heads that go together instead, such as L18H7+L20H1/local.")
+        list[str] | None,
+        typer.Option(help="Heads to ablate together, such as L18H7+L20H1/local, instead of the above."),
     ] = None,
-    kind: Annotated[str, typer.Option(help="What stands in for a head: zero, mean, resample, revert.")] = "zero",
+    kind: Annotated[str, typer.Option(help="What replaces a head's output: zero, mean, resample or revert.")] = "zero",
     reference: Annotated[
-        str | None, typer.Option(help="The set of mean and resample.", show_default="normal images of the data")
+        str | None, typer.Option(help="Data set for mean and resample.", show_default="normal images of the data")
     ] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Metrics.", show_default=", ".join(_METRICS))] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Metrics to measure.", show_default=", ".join(_METRICS))
+    ] = None,
     source: Source = SOURCE,
     rows: options.Rows = 32,
     batch: options.Batch = 8,
-    memory: Annotated[int | None, typer.Option(help="MiB that ablated variants may take.", min=1)] = None,
+    memory: Annotated[int | None, typer.Option(help="Memory for ablated variants, in MiB.", min=1)] = None,
     seed: options.Seed = 0,
     precision: options.Precision = None,
     out: options.Out = options.OUT,
 ) -> None:
-    """Take heads away for real, and see what the detector says without them. Exact.
+    """Remove heads, and measure what changes. Effects are exact.
 
-    Effects on the joint margin and on the anomaly map come first: metrics rank, and may not move where these do.
-    Interrupted at any moment, the same command goes on. An image that cannot be read is named and left out, and the
-    exit status is then 1.
+    Look at the joint margin and the anomaly map first: metrics only see ranks, and may not move where these do.
+    After an interruption, the same command resumes. An unreadable image is reported and left out, and the exit
+    status is then 1.
     """
     from headlens import heads, parallel
     from headlens.heads.ablation import KINDS
@@ -60,13 +66,13 @@ def ablate(
     if group and (layer or head or what != "heads"):
         raise ConfigError("--group says which heads go together; leave out --layer, --head and --what")
     if kind not in KINDS:
-        raise ConfigError(f"unknown kind {kind!r}: there are {', '.join(KINDS)}")
+        raise ConfigError(f"unknown kind {kind!r}; available: {', '.join(KINDS)}")
     check_metrics(metric or _METRICS)
     layers = layers_of(layer)
     if what not in WHAT:
-        raise ConfigError(f"--what {what!r}: there are {', '.join(WHAT)}")
+        raise ConfigError(f"--what {what!r}; available: {', '.join(WHAT)}")
     if stream not in ("global", "local", "both"):
-        raise ConfigError(f"--stream {stream!r}: there are global, local, both")
+        raise ConfigError(f"--stream {stream!r}; available: global, local, both")
     loaded, images = source.open(precision)
     detector = loaded.detector
     streams: tuple[str, ...] = ("global", "local") if stream == "both" else (stream,)
@@ -132,7 +138,7 @@ def table(result: Ablation, rows: int) -> str:
     if grown:
         margin = margin.sort_values(["order", "heads"])
     shown = margin.index[: None if grown else rows]
-    columns: dict[str, list[str]] = {"": ["whole", "noise floor", *shown]}
+    columns: dict[str, list[str]] = {"": ["all heads", "noise floor", *shown]}
     columns["moves by"] = ["", f"{margin['noise'].max():.0e}", *margin.loc[shown, "magnitude"].map("{:.3f}".format)]
     for name in metrics:
         effects, as_percent = result.means(name).set_index("variant"), name != "joint_margin"
@@ -144,7 +150,7 @@ def table(result: Ablation, rows: int) -> str:
     left, order = len(margin) - len(shown), "" if grown else ", in the order of 'moves by'"
     images, categories = len(result.frame["image"].unique()), len(result.summary["category"].unique()) - 1
     return (
-        f"Without them (kind {result.provenance['kind']}){order}: change of the joint margin in logits,\n"
+        f"Without these heads (kind {result.provenance['kind']}){order}: change of the joint margin in logits,\n"
         "of the anomaly map in % of its L1 norm, of metrics in points. [95 % bootstrap interval]; means over "
         f"{categories} categories,\n{images} images. 'moves by': mean absolute change of the joint margin.\n\n"
         + text

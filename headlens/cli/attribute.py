@@ -27,28 +27,32 @@ def attribute(
     images: options.Images,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Any number, or all; an unknown one lists them.", show_default=", ".join(METHOD)),
+        typer.Option(
+            help="A method, or all; may be repeated. An unknown name lists them.", show_default=", ".join(METHOD)
+        ),
     ] = None,
     target: Annotated[
         str, typer.Option(help="joint_margin, joint_score, image_margin, map_margin, or a head such as L18H7.")
     ] = "joint_margin",
     mask: Annotated[
         list[Path] | None,
-        typer.Option(help="What to outline: a file for each image, or a folder of masks called as the images."),
+        typer.Option(help="Masks to outline: a file per image, or a folder of masks named like the images."),
     ] = None,
-    inside: Annotated[bool, typer.Option("--inside", help="Read the map inside the mask alone.")] = False,
+    inside: Annotated[bool, typer.Option("--inside", help="Read the map only inside the mask.")] = False,
     head: Annotated[
-        list[str] | None, typer.Option(help="Attention's maps of these heads alone, such as L18H7.", show_default="all")
+        list[str] | None,
+        typer.Option(help="For attention methods: only these heads, such as L18H7.", show_default="all"),
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="What absent pixels look like: blur, mean, black.", show_default="blur")
+        str | None, typer.Option(help="What replaces absent pixels: blur, mean or black.", show_default="blur")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Integrated gradients begin with; more where needed.", min=1, show_default="32")
+        int | None,
+        typer.Option(help="Steps that integrated gradients start with; more where needed.", min=1, show_default="32"),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(help="Steps, samples or squares held together: bounds memory.", min=1, show_default="8"),
+        typer.Option(help="Steps, samples or squares per batch; limits memory.", min=1, show_default="8"),
     ] = None,
     seed: options.Seed = 0,
     category: options.Category = "object",
@@ -60,10 +64,10 @@ def attribute(
     device: options.Device = None,
     out: options.Out = options.OUT,
 ) -> None:
-    """Explain a score by the image's pixels: signed maps, in the score's own unit, nothing rescaled.
+    """Explain a score by the pixels of the image: signed maps in the unit of the score, never rescaled.
 
-    Each image gets an overlay for each method and a file of the float maps. What cannot be read is named and left
-    out, and the exit status is then 1.
+    Writes an overlay per image and method, and a file of the float maps per image. An unreadable image is reported and
+    left out, and the exit status is then 1.
     """
     from headlens.cli.images import find_images
 
@@ -72,7 +76,7 @@ def attribute(
     if inside and not masks:
         raise ConfigError("--inside reads the map inside a mask: give it with --mask")
     if inside and not (target == "map_margin" or target.endswith("/local")):
-        raise ConfigError(f"--inside reads a map, and {target} is none: take --target map_margin, or a local head")
+        raise ConfigError(f"--inside reads a map, and {target} is not one: choose --target map_margin or a local head")
 
     import pandas as pd
 
@@ -213,7 +217,7 @@ def options_of(methods: list[str], given: dict[str, Any]) -> dict[str, dict[str,
         if not any(name in options_of for options_of in known.values()):
             flag = "head" if name == "heads" else name.replace("_", "-")
             remedy = "leave it out, or add a --method that has it"
-            raise ConfigError(f"--{flag} is no option of {', '.join(methods)}; {remedy}")
+            raise ConfigError(f"--{flag} is not an option of {', '.join(methods)}; {remedy}")
     return {method: {name: value for name, value in asked.items() if name in of} for method, of in known.items()}
 
 

@@ -65,7 +65,7 @@ class Source:
 
         domain = self.domain or "industrial"
         if self.run is None and domain not in ("industrial", "medical"):
-            shipped = "there are industrial and medical, or name a --run"
+            shipped = "name a run with --run, or choose industrial or medical"
             raise ConfigError(f"no run ships for --domain {domain!r}; {shipped}")
         return load_run(self.run or f"mini-{domain}", weights=self.weights, device=device_of(self.device))
 
@@ -137,7 +137,7 @@ def tables(path: Path | None) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"{path}: {error}; expected TOML with tables [detector] and [training]") from error
     known = ("detector", "training")
     if unknown := [name for name in given if name not in (*known, "backbone") or not isinstance(given[name], dict)]:
-        raise ConfigError(f"{path}: {unknown[0]!r} is no table that is known; there are [detector] and [training]")
+        raise ConfigError(f"{path}: unknown table {unknown[0]!r}; expected [detector] and [training]")
     return {name: given.get(name, {}) for name in known}
 
 
@@ -173,8 +173,9 @@ def note_category(run: Run, category: str) -> None:
     """Says that the run wants to know what images show, where that is not said."""
     if category == "object" and run.detector.reads_categories:
         typer.echo(
-            f"headlens: the sentences of {printable(run.folder.name)} name what an image shows, which is taken for an "
-            "object: --category says it, such as --category screw",
+            f"headlens: the sentences of {printable(run.folder.name)} name the category of an image. None was given, "
+            "so "
+            "'object' is used; give one, such as --category screw",
             err=True,
         )
 
@@ -220,7 +221,7 @@ def device_of(given: str | None) -> str:
 
     device = str(devices.device_of(given or devices.best_device()))
     if device == "meta":
-        raise ConfigError(f"device meta holds no numbers; take {devices.best_device()}")
+        raise ConfigError(f"device meta stores no values; choose {devices.best_device()}")
     here = place() if device == "cuda" and parallel.current().size > 1 else None
     if here is None or here.local is None:
         return device

@@ -25,13 +25,13 @@ _RUNS = "Run folders, or shipped runs; a shipped name without a seed means all i
 def compare(
     industrial: Annotated[list[str] | None, typer.Option(help=_RUNS, show_default="mini-industrial")] = None,
     medical: Annotated[list[str] | None, typer.Option(help=_RUNS, show_default="mini-medical")] = None,
-    of: Annotated[str, typer.Option(help="What is compared: learned head weights, or importance on images.")] = OF[0],
+    of: Annotated[str, typer.Option(help="weights (learned head weights) or importance (on images).")] = OF[0],
     data: options.Data = None,
     domain: options.DataDomain = None,
     per_category: options.PerCategory = 4,
-    k: Annotated[int, typer.Option(help="Of how many top heads the overlap is taken.", min=1)] = 20,
-    level: Annotated[float, typer.Option(help="The false discovery rate up to which heads differ.")] = 0.05,
-    rows: Annotated[int, typer.Option(help="Heads that are printed; the frame has all.", min=1)] = 10,
+    k: Annotated[int, typer.Option(help="Number of top heads whose overlap is measured.", min=1)] = 20,
+    level: Annotated[float, typer.Option(help="False discovery rate below which heads are said to differ.")] = 0.05,
+    rows: Annotated[int, typer.Option(help="Heads in the printed table; the saved frame has all.", min=1)] = 10,
     batch: options.Batch = 8,
     weights: options.Weights = None,
     device: options.Device = None,
@@ -39,11 +39,11 @@ def compare(
     follow_links: options.FollowLinks = False,
     out: options.Out = options.OUT,
 ) -> None:
-    """Compare what the industrial and the medical domain make of the same heads, with seeds as the unit of uncertainty.
+    """Compare the same heads in two domains, industrial and medical, with training seeds as the unit of uncertainty.
 
-    Importance is measured on images of each run's own domain, which mixes what detectors and what images differ in;
-    with --data all runs see the same ones, and only detectors differ. An image that cannot be read is named and left
-    out, and the exit status is then 1.
+    By default importance is measured on images of each run's domain, so that both detectors and images differ; with
+    --data all runs see the same images, and only the detectors differ. An unreadable image is reported and left out,
+    and the exit status is then 1.
     """
     from headlens import heads
     from headlens.data.notes import KINDS
@@ -51,7 +51,7 @@ def compare(
     from headlens.training.run import load_runs
 
     if of not in OF:
-        raise ConfigError(f"--of {of!r}: there are {', '.join(OF)}")
+        raise ConfigError(f"--of {of!r}; available: {', '.join(OF)}")
     if data is not None and of == "weights":
         raise ConfigError("--data: weights need no images; leave it out, or compare --of importance")
     if domain is not None and data is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headlens.training.run import Run
 
 _ADD_UP = "Checked: at every patch the parts add up to its margin."
-_IMAGES = "Files, folders, listings or patterns: a figure of the heads that draw each one's map."
+_IMAGES = "Files, folders, listings or patterns: for each image a figure of the heads behind its map."
 
 
 _OF_SETS = ("data", "per_category", "rows", "batch", "precision")
@@ -30,21 +30,21 @@ _OF_IMAGES = ("top", "tap", "category")
 def contributions(
     context: typer.Context,
     images: Annotated[list[str] | None, typer.Argument(help=_IMAGES, metavar="[IMAGES]...")] = None,
-    top: Annotated[int, typer.Option(help="Heads of each sign in such a figure.", min=1)] = 4,
-    tap: Annotated[int | None, typer.Option(help="At one tap alone.", show_default="mean over taps")] = None,
+    top: Annotated[int, typer.Option(help="Heads of each sign in that figure.", min=1)] = 4,
+    tap: Annotated[int | None, typer.Option(help="Look at this tap only.", show_default="mean over taps")] = None,
     source: Source = SOURCE,
-    rows: Annotated[int, typer.Option(help="Of each table that is printed; the frame has all.", min=1)] = 12,
+    rows: Annotated[int, typer.Option(help="Rows of each printed table; the saved frame has all.", min=1)] = 12,
     category: options.Category = "object",
-    check: Annotated[bool, typer.Option("--check", help="Verify for every patch that the parts add up.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Verify at every patch that the parts add up.")] = False,
     batch: options.Batch = 8,
     precision: options.Precision = None,
     out: options.Out = options.OUT,
 ) -> None:
-    """Split the margins into what every head writes straight into them. Exact in sum.
+    """Split the margins into the direct effects of all heads; the parts add up exactly.
 
-    A part is a direct effect: what later blocks make of a head is not in it (`headlens ablate` has that). Interrupted
-    at any moment, the same command goes on with a data set. Images that cannot be read are named and left out, and the
-    exit status is then 1.
+    A direct effect leaves out what later blocks do with a head's output; `headlens ablate` includes it. After an
+    interruption, the same command resumes (with a data set). An unreadable image is reported and left out, and the exit
+    status is then 1.
     """
     from headlens import heads, parallel
     from headlens.cli.images import find_images

@@ -12,12 +12,12 @@ from headlens.cli import options
 from headlens.cli.common import bar
 from headlens.printing import printable
 
-data = typer.Typer(help="Data sets: layouts, a checker, protocols, the procedural worlds.", no_args_is_help=True)
+data = typer.Typer(help="Data sets: layouts, checking, protocols, procedural worlds.", no_args_is_help=True)
 
 
 @data.command("list")
 def list_(as_json: options.Json = False) -> None:
-    """The layouts that can be read, and the procedural sets with their categories and flaws."""
+    """List the folder layouts that are recognised, and the procedural sets with their categories and flaws."""
     from headlens.data import layouts
     from headlens.data.procedural import SPECS, World
 
@@ -41,19 +41,21 @@ def list_(as_json: options.Json = False) -> None:
 
 @data.command()
 def check(
-    path: Annotated[Path, typer.Argument(help="A folder with a data set in it, or a listing.")],
-    layout: Annotated[str | None, typer.Option(help="One of `headlens data list`.", show_default="found out")] = None,
-    category: Annotated[str | None, typer.Option(help="Only this one.", show_default="all")] = None,
+    path: Annotated[Path, typer.Argument(help="Folder with a data set, or a listing.")],
+    layout: Annotated[str | None, typer.Option(help="One of `headlens data list`.", show_default="recognised")] = None,
+    category: Annotated[str | None, typer.Option(help="Only this category.", show_default="all")] = None,
     split: Annotated[str, typer.Option(help="test, train, valid or all.")] = "all",
-    root: Annotated[Path | None, typer.Option(help="Where the paths of a listing begin.")] = None,
-    follow_links: Annotated[bool, typer.Option("--follow-links", help="Links may lead out of the folder.")] = False,
+    root: Annotated[Path | None, typer.Option(help="Folder that the paths of a listing are relative to.")] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links that lead out of the folder.")
+    ] = False,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    most: Annotated[int, typer.Option(help="Problems of each kind to show.", min=0)] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines: every problem.")] = False,
+    most: Annotated[int, typer.Option(help="Problems to show of each kind.", min=0)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every problem.")] = False,
 ) -> None:
-    """Read every image and mask, and report everything that is wrong, at once.
+    """Read every image and mask, and report all problems at once.
 
-    Exits with 0 if nothing is, or warnings alone; 1 if there are errors; 2 if no data set could be opened at all.
+    Exits with 0 if there are no errors (warnings are allowed), 1 if there are errors, 2 if no data set could be opened.
     """
     from headlens.data import open
     from headlens.data.checking import check
@@ -83,7 +85,7 @@ def check(
     if as_json:
         rows = [{"severity": problem.severity, **vars(problem)} for problem in report.problems]
         about = {"ok": report.ok, "name": report.name, "domain": dataset.domain}
-        about |= {"layout": getattr(dataset, "layout", None), "pictures": report.pictures}
+        about |= {"layout": getattr(dataset, "layout", None), "images": report.images}
         about |= {"metrics": dataset.metrics, "counts": report.counts}
         typer.echo(json.dumps({**about, "problems": rows}, indent=1, default=str))
     else:
@@ -94,7 +96,7 @@ def check(
 
 @data.command()
 def protocols(as_json: options.Json = False) -> None:
-    """Who trains on what and tests on what in the literature, and on the procedural worlds."""
+    """List which data sets the literature trains and tests on, and those of the procedural worlds."""
     from headlens.data.protocol import PROTOCOLS
 
     if as_json:
@@ -108,10 +110,10 @@ def protocols(as_json: options.Json = False) -> None:
 @data.command()
 def make(
     spec: Annotated[str, typer.Argument(help="One of `headlens data list`, such as procedural:industrial.")],
-    out: Annotated[Path, typer.Option(help="A folder that is new or empty.", file_okay=False)],
-    per_category: Annotated[int, typer.Option(help="Images of each category, half of them normal.", min=2)] = 80,
-    size: Annotated[int, typer.Option(help="Pixels along a side.", min=14, max=4096)] = 224,
-    seed: Annotated[int, typer.Option(help="Another seed is another set of the same kind.")] = 0,
+    out: Annotated[Path, typer.Option(help="New or empty folder.", file_okay=False)],
+    per_category: Annotated[int, typer.Option(help="Images per category, half of them normal.", min=2)] = 80,
+    size: Annotated[int, typer.Option(help="Image side in pixels.", min=14, max=4096)] = 224,
+    seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
 ) -> None:
     """Write a procedural set in MVTec's layout, with captions and severities in samples.csv."""
     from headlens.data.procedural import World, write

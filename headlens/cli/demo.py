@@ -18,13 +18,13 @@ LAYER = 18
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="A folder for images and tables; generated images are used again.", file_okay=False)
+        Path, typer.Option(help="Folder for images and tables; images generated before are reused.", file_okay=False)
     ] = Path("demo"),
     per_category: Annotated[int, typer.Option(help="Images of each category.", min=4)] = 16,
 ) -> None:
-    """Show the shipped detectors on kinds of goods and scans that they have never seen. Two minutes on two cores.
+    """Run the shipped detectors on kinds of objects and scans not seen in training. Two minutes on two cores.
 
-    Every image is generated: figures compare methods with each other and say nothing about photographs.
+    All images are generated: the numbers compare methods with each other and say nothing about photographs.
     """
     from headlens import data
     from headlens.backbone import load
@@ -43,7 +43,7 @@ def demo(
     rows = []
     runs: dict[str, tuple[Run, DataSet]] = {}
     for domain in DOMAINS:
-        typer.echo(f"painting and scoring {domain} images …")
+        typer.echo(f"generating and scoring {domain} images …")
         folder = out / domain
         world = World(f"procedural:{domain}", per_category)
         if not (folder / "samples.csv").exists() or len(read(folder)) != len(world):
@@ -59,8 +59,10 @@ def demo(
         rows.append([domain, "chance", "50.0", "50.0", "50.0", "15.0"])
         rows += [[domain, name, *_row(evaluate(method, images))] for name, method in methods.items()]
     table = markdown(header, rows, numbers=4)
-    typer.echo(f"\n{table}\n\nOf few images and one seed: differences of some points mean nothing.")
-    typer.echo("docs/headclip.md has more of both: there, too, hand-written prompts are as good as learned ones.\n")
+    typer.echo(f"\n{table}\n\nFew images and one seed: differences of some points mean nothing.")
+    typer.echo(
+        "docs/headclip.md has more images and seeds; there, too, hand-written prompts are as good as learned ones.\n"
+    )
     write_atomically(out / "methods.md", (table + "\n").encode())
 
     figures = [_maps(*runs[domain], out / f"maps-{domain}.png") for domain in DOMAINS]

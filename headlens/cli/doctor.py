@@ -33,9 +33,9 @@ def doctor(
     run: Annotated[str | None, typer.Option(help="A run to load: a folder, or a shipped one.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Look at the installation, devices, weights and runs, and at what --data and --run name. Seconds, and no network.
+    """Check the installation, devices, weights and runs, and what --data and --run name. Takes seconds, no network.
 
-    Exits with 1 if there is a problem. Warnings are about what headlens can do without.
+    Exits with 1 if there is a problem. Warnings concern what headlens can do without.
     """
     looks: dict[str, Callable[[], Iterator[Finding]]] = {
         "packages": _packages,
@@ -79,7 +79,7 @@ def _packages() -> Iterator[Finding]:
     try:
         needed = [Requirement(text) for text in requires("headlens") or []]
     except PackageNotFoundError:
-        unknown = "headlens is not installed, so what it needs is not known: pip install -e ."
+        unknown = "headlens is not installed, so its requirements are unknown: pip install -e ."
         yield Finding("packages", "warning", unknown)
         return
     for requirement in needed:
@@ -93,7 +93,7 @@ def _packages() -> Iterator[Finding]:
         if requirement.specifier.contains(installed, prereleases=True):
             yield Finding(requirement.name, "ok", installed)
         else:
-            yield Finding(requirement.name, "problem", f"{installed} does not fit: pip install '{requirement}'")
+            yield Finding(requirement.name, "problem", f"{installed} is not supported: pip install '{requirement}'")
 
 
 def _devices() -> Iterator[Finding]:
@@ -124,7 +124,7 @@ def _computes(device: str, about: str) -> Finding:
         ones = torch.ones(16, 16, device=device)
         right = bool((ones @ ones == 16).all())
     except RuntimeError as error:
-        return Finding(device, "problem", f"{about}, but it does not compute: {str(error).splitlines()[0]}")
+        return Finding(device, "problem", f"{about}, but computing on it failed: {str(error).splitlines()[0]}")
     return Finding(device, "ok" if right else "problem", about if right else f"{about}, but it computes wrongly")
 
 
@@ -173,7 +173,7 @@ def _run(name: str) -> Iterator[Finding]:
     yield Finding("run", "ok", f"{detail}, threshold {loaded.threshold}, {loaded.size} px")
     about = loaded.detector.backbone.provenance
     if not about.act_fn_known:
-        unknown = f"nothing says which one {about.weights} was trained with"
+        unknown = f"it is unknown which one {about.weights} was trained with"
         yield Finding("activation", "warning", f"{unknown}; {about.name} computes {about.act_fn}")
 
 
@@ -207,4 +207,4 @@ def _data(spec: str) -> Iterator[Finding]:
     for line in getattr(dataset, "notes", ()):
         yield Finding("data", "warning", line)
     if refused:
-        yield Finding("data", "problem", f"the reader complains of {len(refused)}, such as: {refused[0]}")
+        yield Finding("data", "problem", f"the reader refuses {len(refused)}, such as: {refused[0]}")

@@ -71,15 +71,15 @@ def _advice(verb: TyperCommand, given: dict[str, Any]) -> str:
         for name in _SMALLER
         if name in names and names[name].startswith("--")
     ]
-    return f"take less with {', '.join(smaller)}" if smaller else "close other programs, or take a larger machine"
+    return f"reduce {', '.join(smaller)}" if smaller else "close other programs, or use a larger machine"
 
 
 def _finished(name: str, given: dict[str, Any]) -> str:
     out = given.get("out")
     if out is None or not out.exists():
         return ""
-    goes_on = "; the same command goes on" if name in _GOES_ON else ""
-    return f"; what was finished is kept in {out}{goes_on}"
+    goes_on = "; the same command resumes" if name in _GOES_ON else ""
+    return f"; finished work was saved in {out}{goes_on}"
 
 
 class _PipeWriter(io.FileIO):

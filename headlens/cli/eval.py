@@ -20,26 +20,30 @@ if TYPE_CHECKING:
 
 @shared
 def eval_(
-    run: Annotated[list[str], typer.Option(help="Run folders, or shipped runs; seeds become mean and interval.")],
-    data: Annotated[list[str], typer.Option(help="Data sets: folders, listings, procedural sets.")],
+    run: Annotated[list[str], typer.Option(help="Run folders or shipped runs; seeds are averaged, with an interval.")],
+    data: Annotated[list[str], typer.Option(help="Data sets: folders, listings or procedural sets.")],
     domain: options.DataDomain = None,
     per_category: options.PerCategory = 80,
     weights: options.Weights = None,
     batch: options.FullBatch = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Exact pixel metrics; keeps all maps of a category.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Exact pixel metrics; keeps all maps of a category in memory.")
+    ] = False,
     precision: options.Precision = None,
     device: options.Device = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
     json_: Annotated[
         Path | None,
-        typer.Option("--json", help="A file for machines; never written over another question's.", dir_okay=False),
+        typer.Option(
+            "--json", help="Write JSON to this file; a file with other results is never overwritten.", dir_okay=False
+        ),
     ] = None,
 ) -> None:
-    """Print the metrics of trained detectors, and say which backbone made them.
+    """Print the metrics of trained detectors, with the backbone they run on.
 
-    Runs that differ in their seed alone are one table, of means and 95 % intervals; others have one table each.
-    An image that cannot be read is named and left out, and the exit status is then 1; one whose mask cannot be used
+    Runs that differ only in their seed share a table of means and 95 % intervals; other runs get a table each.
+    An unreadable image is reported and left out, and the exit status is then 1; an image with an unusable mask still
     counts for image metrics.
     """
     from headlens import parallel

@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 DOMAINS = ("industrial", "medical")
 _RUNS = (
-    "Runs of the domain: folders, shipped runs; the first is the method, others its seeds or the method without parts."
+    "Run folders or shipped runs of this domain: first the method, then its other seeds, or the method without a part."
 )
-_DATA = "Its images: a folder, a listing, a procedural set."
+_DATA = "Images of this domain: a folder, a listing or a procedural set."
 
 
 def figures(
     context: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(help="Which figures.", show_default="all")] = None,
-    out: Annotated[Path, typer.Option(help="A folder for figures; long results are kept in its data.")] = Path(
-        "figures"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for figures; long results are stored in its subfolder data.")
+    ] = Path("figures"),
     industrial: Annotated[
         list[str] | None, typer.Option(help=_RUNS, show_default="those that ship, of both domains, if no run is named")
     ] = None,
-    medical: Annotated[list[str] | None, typer.Option(help="The same of the other domain.")] = None,
+    medical: Annotated[list[str] | None, typer.Option(help="The same for the other domain.")] = None,
     industrial_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:industrial",
     medical_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:medical",
-    per_category: Annotated[
-        int, typer.Option(help="Images of each category that heads are ablated and differentiated on.", min=2)
-    ] = 10,
+    per_category: Annotated[int, typer.Option(help="Images per category for ablation and gradients.", min=2)] = 10,
     painted: Annotated[
-        int, typer.Option(help="Images of each category of a procedural set, for metrics of whole runs.", min=2)
+        int, typer.Option(help="Images per category of a procedural set for the metrics of detectors.", min=2)
     ] = 24,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything again, whatever is kept.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Compute everything again, even if results are stored.")
+    ] = False,
     batch: options.Batch = 8,
     seed: options.Seed = 0,
     weights: options.Weights = None,
@@ -50,12 +50,12 @@ def figures(
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
 ) -> None:
-    """Make the paper's figures as PDF and PNG, each with its caption and the command that makes it again.
+    """Make the paper's figures as PDF and PNG, each with its caption and the command that reproduces it.
 
-    Long results are kept as Parquet in OUT/data, and used again only if runs, images, settings and versions are the
-    same. Interrupted at any moment, the same command goes on. Where no figure is named, one that these runs or images
-    do not allow is left out, and said. A figure of other runs, images or settings is never written over. An image that
-    cannot be read is named and left out, and the exit status is then 1.
+    Long results are stored as Parquet in OUT/data, and reused only if runs, images, settings and versions are the same.
+    After an interruption, the same command resumes. Without names all figures are made; one that these runs or images
+    do not allow is left out with a message. A figure of other runs, images or settings is never overwritten. An
+    unreadable image is reported and left out, and the exit status is then 1.
     """
     from headlens.data.notes import lines
     from headlens.errors import ConfigError, HeadlensError
@@ -90,7 +90,7 @@ def figures(
         else:
             typer.echo(f"{spec.name}: {', '.join(map(str, made))}")
     if paper.cache.reused:
-        typer.echo(f"Kept from before, in {out / 'data'}: {', '.join(dict.fromkeys(paper.cache.reused))}")
+        typer.echo(f"Reused from {out / 'data'}: {', '.join(dict.fromkeys(paper.cache.reused))}")
     unread = [line for name, reasons in paper.left_out.items() for line in lines({"skipped": reasons}, of=name)]
     for line in unread:
         typer.echo(line, err=True)

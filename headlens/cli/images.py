@@ -46,7 +46,7 @@ class Images:
     def passed(self) -> str:
         """A line on what was passed over; empty if nothing was."""
         kinds = ", ".join(f"{kind} ({count})" for kind, count in self.passed_over.items())
-        return f"passed over: {kinds}" if kinds else ""
+        return f"skipped: {kinds}" if kinds else ""
 
     @property
     def unread(self) -> str:

@@ -14,30 +14,29 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A .pth file: AnomalyCLIP's or Crane's prompts, APRIL-GAN's maps, AA-CLIP's image adapters, AdaCLIP's "
-            "prompts and maps.",
+            help="A .pth file: prompts of AnomalyCLIP or Crane, linear maps of APRIL-GAN, image adapters of AA-CLIP, "
+            "prompts and maps of AdaCLIP.",
             dir_okay=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The run folder.", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Run folder to write.", file_okay=False)],
     trained_on: Annotated[
-        str | None, typer.Option(help="The set that its authors trained on, for the card.", show_default="not said")
+        str | None, typer.Option(help="Data set its authors trained on, for the run's card.", show_default="not said")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="The CLIP that it was learned on.")] = "ViT-L-14-336-quickgelu",
-    weights: Annotated[str | None, typer.Option(help="Its tag or weight file.")] = "openai",
-    size: Annotated[int, typer.Option(help="Pixels along a side.", min=1)] = 518,
+    backbone: Annotated[str, typer.Option(help="The CLIP it was trained on.")] = "ViT-L-14-336-quickgelu",
+    weights: Annotated[str | None, typer.Option(help="Tag or weight file of that CLIP.")] = "openai",
+    size: Annotated[int, typer.Option(help="Image side in pixels.", min=1)] = 518,
     text: Annotated[
-        Path | None, typer.Option(help="The file of AA-CLIP's text adapters, text_adapter.pth.", dir_okay=False)
+        Path | None, typer.Option(help="File with AA-CLIP's text adapters, text_adapter.pth.", dir_okay=False)
     ] = None,
     descriptions: options.Descriptions = None,
     act_fn: options.ActFn = None,
     because: options.Because = None,
 ) -> None:
-    """Make a run of a published checkpoint, to score, evaluate and analyse it like any other.
+    """Turn a published checkpoint into a run folder, which can be scored, evaluated and analysed like any other.
 
-    AnomalyCLIP's folder 9_12_4_multiscale was trained on VisA, 9_12_4_multiscale_visa on MVTec. APRIL-GAN's maps,
-    AA-CLIP's adapters and AdaCLIP's prompts are computed with plain GELU, as their authors do, unless --act-fn says
-    otherwise.
+    AnomalyCLIP's folder 9_12_4_multiscale was trained on VisA, 9_12_4_multiscale_visa on MVTec. APRIL-GAN, AA-CLIP and
+    AdaCLIP run with plain GELU, as in their authors' code, unless --act-fn says otherwise.
     """
     from headlens.backbone import load
     from headlens.cli.common import phrased

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @sourced
 def importance(
     metric: Annotated[str, typer.Option(help="image_margin, joint_margin, or joint_score.")] = "joint_margin",
-    screen: Annotated[int, typer.Option(help="Ablate so many of the first, and as many drawn at random.", min=0)] = 16,
+    screen: Annotated[
+        int, typer.Option(help="Ablate this many of the top heads, and as many drawn at random.", min=0)
+    ] = 16,
     source: Source = SOURCE,
     rows: options.Rows = 24,
     batch: options.FullBatch = None,
@@ -26,15 +28,15 @@ def importance(
     precision: options.Precision = None,
     deterministic: Annotated[
         bool,
-        typer.Option("--deterministic", help="The same bits every time, on a GPU too; up to a half slower."),
+        typer.Option("--deterministic", help="Identical bits in every run, on a GPU too; up to 50 % slower."),
     ] = False,
     out: options.Out = options.OUT,
 ) -> None:
-    """Rank all heads by the gradient of the score by their gates, and hold the ranking against exact ablation.
+    """Rank all heads by the gradient of the score with respect to their gates, and check the ranking by ablation.
 
-    One forward and one backward an image serve all heads. A slope is not an ablation: the first heads, and a random
-    sample, are therefore ablated for real (--screen 0 leaves that out). An image that cannot be read is named and left
-    out, and the exit status is then 1.
+    One forward and one backward pass per image serve all heads. A slope is not an ablation, so the top heads and a
+    random sample are ablated too (--screen 0 skips that). An unreadable image is reported and left out, and the exit
+    status is then 1.
     """
     from headlens import heads, parallel
     from headlens.heads.store import discard

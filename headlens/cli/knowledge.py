@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 
 knowledge = typer.Typer(help="Sentences about normal and anomalous states.", no_args_is_help=True)
 
-File = Annotated[
-    Path | None, typer.Argument(help="JSONL, a row on each line.", show_default="what comes with headlens")
-]
-Sets = Annotated[list[str] | None, typer.Option(help="A folder, a listing, or a procedural set; several, too.")]
+File = Annotated[Path | None, typer.Argument(help="JSONL file, one row per line.", show_default="the base that ships")]
+Sets = Annotated[list[str] | None, typer.Option(help="A folder, a listing, or a procedural set; may be repeated.")]
 Folder = Annotated[
-    Path | None, typer.Option(help="A local folder of transformers.", file_okay=False, show_default="none is asked")
+    Path | None, typer.Option(help="Local folder of a transformers model.", file_okay=False, show_default="none")
 ]
-Context = Annotated[int, typer.Option(help="Tokens that the text encoder reads.", min=3)]
+Context = Annotated[int, typer.Option(help="Context length of the text encoder, in tokens.", min=3)]
 BASE, ANSWERS = "knowledge.jsonl", "answers.jsonl"  # in the folder of a build
 
 
@@ -38,12 +36,13 @@ def check(
     per_category: options.PerCategory = 80,
     follow_links: options.FollowLinks = False,
     context: Context = 77,
-    most: Annotated[int, typer.Option(help="Faults to show.", min=0)] = 20,
+    most: Annotated[int, typer.Option(help="Errors and warnings to show.", min=0)] = 20,
     as_json: options.Json = False,
 ) -> None:
-    """Name everything that is wrong with a file, line by line, and show what it covers of data sets.
+    """Report all errors in a file, line by line, and how much of a data set it covers.
 
-    Exits with 0 if nothing is, or warnings alone; 1 if there are errors; 2 if the file or a set could not be opened.
+    Exits with 0 if there are no errors (warnings are allowed), 1 if there are errors, 2 if the file or a data set could
+    not be opened.
     """
     from headlens.knowledge import Fault, against, coverage, examine
     from headlens.knowledge.base import SHIPPED
@@ -75,8 +74,8 @@ def check(
             typer.echo(printable(f"{fault.severity}: {path}: {fault}"))
         if len(faults) > most:
             typer.echo(f"... and {len(faults) - most} more")
-        typer.echo(table.to_string(index=False) if len(table) else "no row is sound")
-        typer.echo(f"{len(rows)} rows are sound by themselves; {errors} errors, {len(faults) - errors} warnings")
+        typer.echo(table.to_string(index=False) if len(table) else "no valid row")
+        typer.echo(f"{len(rows)} valid rows; {errors} errors, {len(faults) - errors} warnings")
     if errors:
         raise typer.Exit(1)
 
@@ -85,9 +84,9 @@ def check(
 def show(
     file: File = None,
     domain: Annotated[str | None, typer.Option(help="Only this one.", show_default="all")] = None,
-    category: Annotated[str | None, typer.Option(help="Its sentences, in place of a table.")] = None,
+    category: Annotated[str | None, typer.Option(help="Print the sentences of this category.")] = None,
 ) -> None:
-    """Print how many sentences there are of each category, or the sentences that hold for one."""
+    """Print the number of sentences per category, or the sentences of one category."""
     from headlens.knowledge import coverage, load, shipped
     from headlens.knowledge.reading import plain_category
     from headlens.knowledge.rows import ANY, STATES, plain
@@ -96,7 +95,7 @@ def show(
     if domain is not None:
         domains = {plain(row.domain): row.domain for row in rows}
         if plain(domain) not in domains:
-            raise ConfigError(f"no row has the domain {domain!r}; there are {', '.join(domains.values())}")
+            raise ConfigError(f"no row has the domain {domain!r}; available: {', '.join(domains.values())}")
         rows = tuple(row for row in rows if plain(row.domain) == plain(domain))
     if category is None:
         typer.echo(coverage(rows).to_string(index=False))
@@ -116,28 +115,28 @@ def show(
 @knowledge.command()
 def build(
     data: Annotated[str, typer.Option(help="A folder, a listing, or a procedural set.")],
-    out: Annotated[Path, typer.Option(help="A folder, new or of an earlier build.", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder, new or of an earlier build.", file_okay=False)],
     text_model: Folder = None,
     image_model: Folder = None,
     questions: Annotated[
-        Path | None, typer.Option(help="TOML of what is asked.", dir_okay=False, show_default="built in")
+        Path | None, typer.Option(help="TOML file of questions.", dir_okay=False, show_default="built in")
     ] = None,
     domain: options.DataDomain = None,
     per_category: options.PerCategory = 10,
     images: Annotated[
-        int | None, typer.Option(help="Of each category and state, at most.", min=1, show_default="all")
+        int | None, typer.Option(help="Images per category and state, at most.", min=1, show_default="all")
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Of the longest answer.", min=1)] = 256,
+    tokens: Annotated[int, typer.Option(help="Tokens per answer, at most.", min=1)] = 256,
     context: Context = 77,
     device: options.Device = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
 ) -> None:
-    """Ask local models about categories and images, and make rows of their answers.
+    """Ask local models about categories and images, and turn their answers into rows.
 
-    Interrupted at any moment, the same command goes on: answers are in OUT/answers.jsonl. What models say may be wrong:
-    read OUT/knowledge.jsonl before anything is trained with it. An image that cannot be read is named and left out, and
-    the exit status is then 1.
+    After an interruption, the same command resumes: answers are in OUT/answers.jsonl. Models may be wrong: read
+    OUT/knowledge.jsonl before you train with it. An unreadable image is reported and left out, and the exit status is
+    then 1.
     """
     from headlens.knowledge.answers import Answers
     from headlens.knowledge.building import build as built_from
@@ -163,10 +162,10 @@ def build(
         for line in (*built.unread, *built.left_out):
             typer.echo(f"left out: {printable(line)}")
         if not built.rows:
-            raise DataError(f"no answer became a row; {out / ANSWERS} has the answers")
+            raise DataError(f"no answer could be turned into a row; see {out / ANSWERS}")
         path = out / BASE
         if path.exists() and path.read_bytes() != encoded(built.rows):
-            raise ConfigError(f"{path}: says something else than these answers; move it away, then go on")
+            raise ConfigError(f"{path}: differs from these answers; move it, then continue")
         write(path, built.rows)
     typer.echo(f"{path}: {len(built.rows)} rows of {len(items)} questions, {len(built.left_out)} sentences left out")
     if built.unread:

@@ -26,15 +26,18 @@ Streams = Enum("Streams", {"GLOBAL": "global", "LOCAL": "local", "BOTH": "both"}
 @sourced
 def name(
     layer: Annotated[
-        list[str] | None, typer.Option(help="22, several, or 20-23.", show_default="the last quarter")
+        list[str] | None,
+        typer.Option(
+            help="A layer such as 22, or a range such as 20-23; may be repeated.", show_default="the last quarter"
+        ),
     ] = None,
     head: options.Heads = None,
-    stream: Annotated[Streams, typer.Option(help="Whose heads.")] = Streams.GLOBAL,
+    stream: Annotated[Streams, typer.Option(help="Which stream's heads.")] = Streams.GLOBAL,
     source: Source = _SOURCE,
     pool: Annotated[
-        Path | None, typer.Option(help="A file of phrases, one a line.", dir_okay=False, show_default="built in")
+        Path | None, typer.Option(help="File of phrases, one per line.", dir_okay=False, show_default="built in")
     ] = None,
-    phrases: Annotated[int, typer.Option(help="Of each head, at most.", min=1)] = 5,
+    phrases: Annotated[int, typer.Option(help="Phrases per head, at most.", min=1)] = 5,
     batch: options.Batch = 8,
     seed: options.Seed = 0,
     precision: options.Precision = None,
@@ -42,8 +45,8 @@ def name(
 ) -> None:
     """Name heads by the phrases that explain most of what they write into the joint space (TextSpan).
 
-    Interrupted at any moment, the same command goes on. An image that cannot be read is named and left out, and the
-    exit status is then 1.
+    After an interruption, the same command resumes. An unreadable image is reported and left out, and the exit
+    status is then 1.
     """
     from headlens import heads, parallel
     from headlens.backbone.plan import STREAMS

@@ -15,41 +15,46 @@ Images = Annotated[
 Domain = Annotated[
     str | None,
     Option(
-        help="industrial or medical: what the images are, and whose run and images are meant where none are named.",
-        show_default="industrial; of a data set, by the names of its folders",
+        help="industrial or medical: the domain of the images, and of the run and data used when none are named.",
+        show_default="industrial; for a data set, guessed from its folder names",
     ),
 ]
 DataDomain = Annotated[
-    str | None, Option(help="industrial or medical: what the images are.", show_default="by the names of folders")
+    str | None,
+    Option(help="industrial or medical: the domain of the images.", show_default="guessed from folder names"),
 ]
-Run = Annotated[str | None, Option(help="A run folder, or a shipped run.", show_default="mini-DOMAIN")]
+Run = Annotated[str | None, Option(help="A run folder, or the name of a shipped run.", show_default="mini-DOMAIN")]
 Data = Annotated[str | None, Option(help="A folder, a listing, or a procedural set.", show_default="procedural:DOMAIN")]
-PerCategory = Annotated[int, Option(help="Images of each category of a procedural set.", min=2)]
-Category = Annotated[str, Option(help="What they show; only class-aware runs care.")]
+PerCategory = Annotated[int, Option(help="Images per category of a procedural set.", min=2)]
+Category = Annotated[str, Option(help="What the images show; only class-aware runs use it.")]
 Descriptions = Annotated[
     Path | None,
-    Option(help="JSON or TOML: what categories are called in sentences; of methods that read it.", dir_okay=False),
+    Option(help="JSON or TOML file of category descriptions, for methods whose sentences use them.", dir_okay=False),
 ]
 Heads = Annotated[list[int] | None, Option(help="Only these heads.", show_default="all")]
-Rows = Annotated[int, Option(help="Of the table that is printed; the frame has all.", min=1)]
-Batch = Annotated[int, Option(help="Images at once.", min=1)]
-FullBatch = Annotated[int | None, Option(help="Images at once.", min=1, show_default="8, and more on CUDA")]
-MaxPixels = Annotated[int, Option(help="Images with more pixels are not decoded.", min=1)]
-FollowLinks = Annotated[bool, Option("--follow-links", help="Links may lead out of a data set's folder.")]
-Seed = Annotated[int, Option(help="Of everything that is drawn.", min=0)]
-Weights = Annotated[str | None, Option("--weights", help="The backbone's weight file.")]
+Rows = Annotated[int, Option(help="Rows of the printed table; the saved frame has all.", min=1)]
+Batch = Annotated[int, Option(help="Images per batch.", min=1)]
+FullBatch = Annotated[int | None, Option(help="Images per batch.", min=1, show_default="8, more on CUDA")]
+MaxPixels = Annotated[int, Option(help="Refuse images with more pixels than this.", min=1)]
+FollowLinks = Annotated[bool, Option("--follow-links", help="Follow links that lead out of the data set's folder.")]
+Seed = Annotated[int, Option(help="Seed of everything that is drawn at random.", min=0)]
+Weights = Annotated[str | None, Option("--weights", help="Weight file of the backbone.")]
 ActFn = Annotated[
     str | None,
-    Option("--act-fn", help="gelu or quick_gelu: of the weights, or whatever they were trained with and --because."),
+    Option(
+        "--act-fn",
+        help="gelu or quick_gelu. The default is what the weights were trained with; another one needs --because.",
+    ),
 ]
 Because = Annotated[
     str | None,
-    Option(help="Why another activation than the weights' is computed; what shows the backbone says it."),
+    Option(help="Reason for an activation that differs from the weights'; it is shown with the backbone."),
 ]
-Device = Annotated[str | None, Option(help="cpu, cuda, mps; the best available.")]
+Device = Annotated[str | None, Option(help="cpu, cuda or mps; by default the best available.")]
 Precision = Annotated[
-    str | None, Option(help="float32, tf32, float16, bfloat16.", show_default="the fastest that serves, by device")
+    str | None,
+    Option(help="float32, tf32, float16 or bfloat16.", show_default="chosen for the device"),
 ]
-Out = Annotated[Path, Option(help="A folder for tables and figures.", file_okay=False)]
+Out = Annotated[Path, Option(help="Folder for tables and figures.", file_okay=False)]
 OUT = Path("lens")
-Json = Annotated[bool, Option("--json", help="For machines.")]
+Json = Annotated[bool, Option("--json", help="Print JSON.")]

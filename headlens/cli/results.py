@@ -144,7 +144,7 @@ def check_free(path: Path, question: Mapping[str, object]) -> None:
     except (OSError, ValueError, AttributeError):
         before = None
     if before != digest(question):
-        raise RunError(f"{path} is there already and answers another question; name another file, or take it away")
+        raise RunError(f"{path} exists already and holds other results; name another file, or remove it")
 
 
 def report_notes(notes: Mapping[str, Any], of: str = "") -> None:

@@ -26,26 +26,28 @@ MapFormat = Enum("MapFormat", {"NPY": "npy", "TIFF": "tiff"}, type=str)
 
 def score(
     images: options.Images,
-    run: Annotated[str, typer.Option(help="A run folder, or a shipped run such as mini-industrial.")],
-    out: Annotated[Path, typer.Option(help="Where results go.", file_okay=False)] = Path("scores"),
+    run: Annotated[str, typer.Option(help="A run folder, or the name of a shipped run such as mini-industrial.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.", file_okay=False)] = Path("scores"),
     threshold: Annotated[
-        float | None, typer.Option(help="Of the joint score, in its unit; the run's when not given.")
+        float | None, typer.Option(help="Decide at this joint score instead of the run's threshold.")
     ] = None,
     weights: options.Weights = None,
     category: options.Category = "object",
-    maps: Annotated[MapFormat, typer.Option(help="Of the raw maps: numpy, or 32-bit float TIFF.")] = MapFormat.NPY,
+    maps: Annotated[
+        MapFormat, typer.Option(help="Format of the raw maps: numpy, or 32-bit float TIFF.")
+    ] = MapFormat.NPY,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
     batch: options.Batch = 8,
     device: options.Device = None,
-    force: Annotated[bool, typer.Option("--force", help="Start anew, whatever --out holds.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start again, whatever --out holds.")] = False,
 ) -> None:
-    """Score images. Writes scores.csv, and for each image its float map and an overlay (png).
+    """Score images. Writes scores.csv, and for each image a float map and an overlay (png).
 
-    Scores and maps are probabilities, and overlays share the scale 0 to 1: two images can be compared. Runs of some
-    methods give logits; their overlays go from the map's lowest to its highest. The same command goes on where it was
-    interrupted, and does images anew whose files have changed. Of a folder, masks, hidden files and results of headlens
-    are passed over. What cannot be read is named and left out, and the exit status is then 1.
+    Scores and maps are probabilities, and overlays share the scale 0 to 1, so that images can be compared. Some methods
+    give logits; their overlays are scaled from the lowest to the highest value of each map. The same command resumes
+    where it was interrupted, and scores an image again when its file has changed. In a folder, masks, hidden files and
+    results of headlens are skipped. An unreadable image is reported and left out, and the exit status is then 1.
     """
     from headlens.cli.images import find_images
 

@@ -180,16 +180,16 @@ class ScoreTable:
             before = json.loads(read_text(self.about))
         except (OSError, ValueError):
             before = None
-        again = "name another --out, or start anew with --force"
+        again = "name another --out, or start again with --force"
         if not isinstance(before, dict):
-            raise RunError(f"{self.path} exists, and nothing says what was asked for; {again}")
+            raise RunError(f"{self.path} exists, and there is no record of how it was made; {again}")
         differ = [
             f"{name} {before.get(name)} before, {self.question.get(name)} now"
             for name in self.question | before
             if before.get(name) != self.question.get(name)
         ]
         if differ:
-            raise RunError(f"{self.path} answers another question: {'; '.join(differ)}; {again}")
+            raise RunError(f"{self.path} was made with other settings: {'; '.join(differ)}; {again}")
 
     def _read(self) -> list[_Row]:
         """Complete rows: a line that was being written when the process was killed is left out."""
@@ -200,7 +200,9 @@ class ScoreTable:
         except (ValueError, csv.Error):
             head, rows = [], []
         if tuple(head) != COLUMNS:
-            raise RunError(f"{self.path} is not as headlens wrote it; name another --out, or start anew with --force")
+            raise RunError(
+                f"{self.path} was changed after headlens wrote it; name another --out, or start again with --force"
+            )
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows if len(row) == len(COLUMNS)]
 
     @contextmanager

@@ -23,9 +23,9 @@ Positions = Enum("Positions", {"BICUBIC": "bicubic", "BILINEAR": "bilinear"}, ty
 def train(
     data: Annotated[
         list[str],
-        typer.Option(help="The training set: a folder, a listing, or procedural:industrial/aux. Several are joined."),
+        typer.Option(help="Training set: a folder, a listing, or procedural:industrial/aux; several are joined."),
     ],
-    out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on.", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run resumes.", file_okay=False)],
     preset: Annotated[
         str,
         typer.Option(
@@ -37,31 +37,29 @@ def train(
     weights: Annotated[str | None, typer.Option(help="A tag, such as openai, or a weight file.")] = None,
     config: Annotated[
         Path | None,
-        typer.Option(
-            help="A TOML file; its tables detector and training change settings.", exists=True, dir_okay=False
-        ),
+        typer.Option(help="TOML file whose tables detector and training change settings.", exists=True, dir_okay=False),
     ] = None,
     descriptions: options.Descriptions = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the set.", min=1)] = None,
-    batch: Annotated[int | None, typer.Option(help="Images of one step on each device.", min=1)] = None,
-    size: Annotated[int | None, typer.Option(help="Pixels along a side.", min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of initial values and order of images.", min=0)] = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 in the forward pass.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per step on each device.", min=1)] = None,
+    size: Annotated[int | None, typer.Option(help="Image side in pixels.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of initial values and image order.", min=0)] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Run the forward pass in bfloat16.")] = False,
     positions: Annotated[
-        Positions, typer.Option(help="How positions reach another size: open_clip's way, or AnomalyCLIP's.")
+        Positions, typer.Option(help="How position embeddings are resized: open_clip's way, or AnomalyCLIP's.")
     ] = Positions.BICUBIC,
     act_fn: options.ActFn = None,
     because: options.Because = None,
     per_category: options.PerCategory = 40,
-    data_seed: Annotated[int, typer.Option(help="Of a procedural set's images.", min=0)] = 0,
+    data_seed: Annotated[int, typer.Option(help="Seed of a procedural set's images.", min=0)] = 0,
     domain: options.DataDomain = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Do not use GPUs.")] = False,
 ) -> None:
-    """Train a detector. Ctrl-C saves; the same command goes on, and ends with the same weights.
+    """Train a detector. Ctrl-C saves; the same command resumes and ends with the same weights.
 
-    On several GPUs: `torchrun --nproc-per-node 2 -m headlens train …`; a batch is that of each process.
+    On several GPUs: `torchrun --nproc-per-node 2 -m headlens train …`; --batch is per process.
     """
     from headlens import parallel
     from headlens.backbone import load
@@ -102,7 +100,7 @@ def train(
         steps_done.reset(steps)
         steps_done.update(step)
         if step:
-            typer.echo(f"goes on at step {step} of {steps}")
+            typer.echo(f"resumes at step {step} of {steps}")
 
     def progress(row: dict[str, Any]) -> None:
         steps_done.update()
@@ -111,7 +109,7 @@ def train(
 
     def notify() -> None:
         with suppress(OSError):  # not through a buffer, which may be in the middle of something else
-            os.write(sys.stderr.fileno(), b"\nstops after this step; once more stops at once\n")
+            os.write(sys.stderr.fileno(), b"\nstops after this step; press again to stop at once\n")
 
     try:
         with steps_done:
@@ -121,10 +119,10 @@ def train(
                 hooks["notify"] = notify
             card = train_(detector, dataset, training, out, about=about, cpu=cpu, **hooks)
     except Stopped as stopped:
-        typer.echo(f"{stopped}; the same command goes on")
+        typer.echo(f"{stopped}; the same command resumes")
         raise typer.Exit(128 + stopped.number) from None
     except KeyboardInterrupt:
-        typer.echo(f"interrupted between two steps; the same command goes on from what is saved in {out}, if anything")
+        typer.echo(f"interrupted between two steps; the same command resumes from what is saved in {out}, if anything")
         raise typer.Exit(128 + signal.SIGINT) from None
     if card:
         typer.echo(f"{out}: {card['steps']} steps on {card['images']} images; threshold {card['threshold']}")

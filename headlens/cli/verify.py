@@ -16,26 +16,26 @@ def verify(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="A weight file for the (one) architecture, or a folder with one. Without it: random weights; of "
-            "mini and mini-captions, their own.",
+            help="Weight file of the (one) architecture, or a folder with one. By default random weights; for "
+            "mini and mini-captions, theirs.",
             exists=True,
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights and images.", min=0, max=2**63 - 1)] = 0,
 ) -> None:
-    """Compare the hooked towers with open_clip's own model holding the same weights.
+    """Compare the hooked towers with open_clip's model with the same weights.
 
-    Random images, at the architecture's own size, at 518x518 and at 336x518, in float64 and float32.
+    Uses random images at the architecture's native size, 518x518 and 336x518, in float64 and float32.
 
-    The columns: image and image_fast, encode_image with and without hooks; text, encode_text; heads, the heads' results
-    and bias against the attention output; residual, embedding and all parts against the residual stream. Each is the
-    largest deviation relative to the largest value.
+    The columns: image and image_fast, encode_image with and without hooks; text, encode_text; heads, the sum of head
+    outputs and bias against the attention output; residual, the sum of the embedding and all parts against the residual
+    stream. Each is the largest deviation relative to the largest value.
 
     Exits with 1 if anything deviates by more than the limit.
     """
     names = names or ["mini"]
     if weights is not None and len(names) != 1:
-        raise typer.BadParameter("--weights goes with exactly one architecture")
+        raise typer.BadParameter("--weights needs exactly one architecture")
 
     import torch
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 @shared
 def weights(
-    run: Annotated[str, typer.Option(help="A run folder, or a shipped run.")] = "mini-industrial",
+    run: Annotated[str, typer.Option(help="A run folder, or the name of a shipped run.")] = "mini-industrial",
     data: Annotated[
-        str | None, typer.Option(help="Also write down what heads do on these: a folder, a listing, a procedural set.")
+        str | None,
+        typer.Option(help="Also record what heads do on these images: a folder, a listing or a procedural set."),
     ] = None,
     domain: options.DataDomain = None,
     per_category: options.PerCategory = 10,
@@ -34,8 +35,8 @@ def weights(
 ) -> None:
     """Print and draw the grid of learned head weights.
 
-    With --data, norms, attention statistics and margin parts of every head are streamed to Parquet, image by image, in
-    one pass; an interrupted one goes on. An image that cannot be read is named and left out, and the exit status is
+    With --data, norms, attention statistics and margin parts of every head are written to Parquet, image by image, in
+    one pass, which resumes after an interruption. An unreadable image is reported and left out, and the exit status is
     then 1.
     """
     from headlens import heads, parallel

@@ -92,7 +92,9 @@ class FolderCache:
             return
         except OSError as error:
             self._writable = False
-            warnings.warn(f"{self.folder} takes no more pictures ({error}): the run goes on without", stacklevel=2)
+            warnings.warn(
+                f"{self.folder} cannot store more images ({error}): the run continues without it", stacklevel=2
+            )
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"

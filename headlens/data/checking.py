@@ -31,13 +31,13 @@ Severity = Literal["error", "warning"]
 Read = TypeVar("Read")
 
 KINDS: dict[str, tuple[Severity, str]] = {
-    "empty": ("error", "no picture at all"),
-    "refused": ("error", "told by the reader: a record that it left out, or a mask that belongs to no picture"),
+    "empty": ("error", "no image at all"),
+    "refused": ("error", "reported by the reader: a record that it left out, or a mask that belongs to no image"),
     "same-name": ("error", "several records with one name"),
     "reading": ("warning", "how the folder was read, which may not be what was meant"),
-    "missing-image": ("error", "the image file is not there"),
+    "missing-image": ("error", "the image file is missing"),
     "unreadable-image": ("error", "the image file cannot be read"),
-    "missing-mask": ("error", "the mask file is not there"),
+    "missing-mask": ("error", "the mask file is missing"),
     "unreadable-mask": ("error", "the mask file cannot be read"),
     "mask-size": ("error", "the mask has another shape than its image, which counts without it"),
     "mask-scaled": ("warning", "the mask is larger or smaller than its image, which it is resized to"),
@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "same-mask": ("warning", "different images with one and the same mask"),
     "ignore-label": ("warning", "labels of masks of which one may mean that the pixel is to be ignored"),
     "mask-labels": ("warning", "masks with several labels, which all count as anomalous"),
-    "orientation": ("warning", "an image that its EXIF turns, where nothing tells whether its mask is turned"),
+    "orientation": ("warning", "an image that its EXIF data rotates, and it is unknown whether its mask is rotated"),
     "no-mask": ("error", "an anomalous image without a mask, in a category that has masks"),
     "duplicate-across-splits": ("error", "one image in several splits"),
     "duplicate-across-categories": ("error", "one image in several categories"),
@@ -90,10 +90,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``check`` found in ``pictures`` records of the set ``name``. ``str`` shows the first few of each kind."""
+    """What ``check`` found in ``images`` records of the set ``name``. ``str`` shows the first few of each kind."""
 
     name: str
-    pictures: int
+    images: int
     problems: tuple[Problem, ...]
 
     @property
@@ -118,7 +118,7 @@ class Report:
     def _repr_html_(self) -> str:
         """What a notebook shows: what is wrong, file by file."""
         shown = self.frame[["severity", "kind", "record", "message"]]
-        facts = {"pictures": self.pictures, "found": "no errors" if self.ok else "errors"}
+        facts = {"images": self.images, "found": "no errors" if self.ok else "errors"}
         return html.card(f"Report on {self.name}", facts, html.table(shown, most=20) if len(shown) else "")
 
     def summary(self, most: int = 5) -> str:
@@ -133,7 +133,7 @@ class Report:
                 lines.append(f"  ... and {count - most} more")
         errors = sum(problem.severity == "error" for problem in self.problems)
         warnings = len(self.problems) - errors
-        lines.append(f"{printable(self.name)}: {self.pictures} pictures, {errors} errors, {warnings} warnings")
+        lines.append(f"{printable(self.name)}: {self.images} images, {errors} errors, {warnings} warnings")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -164,7 +164,7 @@ def check(
     problems = [Problem("refused", "", None, str(error)) for error in refused]
     problems += [Problem("reading", "", None, line) for line in getattr(dataset, "notes", ())]
     if not dataset.records:
-        problems.append(Problem("empty", "", None, f"{dataset.name}: there is no picture in it"))
+        problems.append(Problem("empty", "", None, f"{dataset.name}: there is no image in it"))
     masked = {record.category for record in dataset.records if record.anomalous and record.mask}
 
     def look(i: int) -> tuple[list[Problem], Seen | None]:

@@ -145,7 +145,7 @@ def _by_tifffile(file: BinaryIO, path: Path, max_pixels: int, alpha: bool) -> St
         _allow(path, size, max_pixels, channels * page.bitspersample // 8)
         way, compression, axes = page.photometric.name, page.compression.name, page.axes
         if channels > 8 or depth > 1 or (channels > 1 and page.bitspersample < 8) or axes not in ("YX", "YXS", "SYX"):
-            raise DataError(f"{path}: a TIFF of {channels} channels and depth {depth} ({axes}) is no image")
+            raise DataError(f"{path}: a TIFF of {channels} channels and depth {depth} ({axes}) is not an image")
         if way not in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE") or compression not in _COMPRESSIONS:
             what = f"a TIFF in the colours {way}, compressed by {compression}"
             raise _UnknownToTifffileError(f"{path}: {what}; save it as PNG")

@@ -231,7 +231,7 @@ class Loader:
         """The error that none of the images, or of those ``asked`` for, could be read, with a reason."""
         asked = range(len(self.dataset)) if asked is None else asked
         reason = next((f"; {self._skipped[i]}" for i in asked if i in self._skipped), "")
-        return DataError(f"none of {len(asked)} pictures of {self.dataset.name} could be read{reason}")
+        return DataError(f"none of {len(asked)} images of {self.dataset.name} could be read{reason}")
 
     def _ahead(self, order: Sequence[int]) -> Generator[tuple[int, Prepared | DataError], None, None]:
         """Results in order, with a bounded number of them under way."""

@@ -65,9 +65,9 @@ def of_marks(record: Record, mask: Tensor) -> Iterator[tuple[str, str]]:
     if record.anomalous and not marked:
         yield "empty-mask", f"anomalous, but nothing is marked in {name}, which does not count; mark the anomaly"
     elif record.anomalous and everything and record.mask:
-        yield "all-marked", f"all of {name} is marked; is white normal there, or is it no mask?"
+        yield "all-marked", f"all of {name} is marked; is white normal here, or is it not a mask?"
     elif record.anomalous is False and marked:
-        part = "everything (is white normal there?)" if everything else "something"
+        part = "everything (is white normal here?)" if everything else "something"
         yield "marked-normal", f"normal, but {part} is marked in {name}, which counts as empty; correct one of them"
     elif record.anomalous and record.mask and not bool(_AT.mask(mask).numpy().any()):
         size = f"{_AT.size}x{_AT.size}"

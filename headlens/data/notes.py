@@ -14,8 +14,8 @@ Notes = dict[str, dict[str, str]]
 """For each kind of note, names of images and the reason for each."""
 KINDS = {
     "skipped": "left out",
-    "unmasked": "without a mask that counts",
-    "adjusted": "with a mask that does not count as it is stored",
+    "unmasked": "without a usable mask",
+    "adjusted": "with a mask that was adjusted",
 }
 _EXAMPLES = 3
 

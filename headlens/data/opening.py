@@ -119,13 +119,13 @@ def open(
     ProceduralSet('procedural:medical', medical, 1 categories, 2 normal + 2 anomalous, masks)
     """
     if split not in SPLITS:
-        raise DataError(f"unknown split {split!r}: there are {', '.join(SPLITS)}")
+        raise DataError(f"unknown split {split!r}; available: {', '.join(SPLITS)}")
     data: DataSet
     if str(spec).startswith("procedural:"):
         from headlens.data.procedural import World
 
         if layout or root:
-            raise DataError(f"{spec} is generated, not read: layout and root mean nothing to it")
+            raise DataError(f"{spec} is generated, not read: layout and root do not apply to it")
         for key, value in world.items():
             if key not in _WORLD or not isinstance(value, int):
                 raise DataError(f"{key}={value!r}: procedural sets have {', '.join(_WORLD)}, which are whole numbers")
@@ -138,7 +138,7 @@ def open(
             warnings.warn(line, HeadlensWarning, stacklevel=2)
     if category is not None:
         if category not in data.categories:
-            raise DataError(f"{data.name} has no category {category!r}: there are {', '.join(data.categories)}")
+            raise DataError(f"{data.name} has no category {category!r}; available: {', '.join(data.categories)}")
         data = data.where(lambda record: record.category == category)
     if split != "all":
         splits = sorted({record.split for record in data.records})
@@ -172,7 +172,7 @@ def _read(
     if layout is None and not reader.listing and len(_unused(base, records)) > len(records):
         reader, base, records = _better(reader, base, records)
     if not records:
-        raise DataError(f"{path}: no pictures, read as {reader.name} ({reader.about}); name another layout= or folder")
+        raise DataError(f"{path}: no images, read as {reader.name} ({reader.about}); name another layout= or folder")
     records = [replace(r, category=r.category or category or shows or name) for r in coloured(base, records)]
     _report_unpaired(base, records)
     if path.is_dir():
@@ -225,14 +225,16 @@ def _report_unpaired(base: Root, records: list[Record]) -> None:
     """A mask without an image is a mistake; if all are, it is one of names."""
     masks = base.unpaired
     if masks and not any(record.mask for record in records):
-        what = f"{masks[0]}: none of {len(masks)} masks goes to exactly one picture by its name"
-        way = "call them as the pictures (003_mask.png is the mask of 003.*), or move them elsewhere"
+        what = f"{masks[0]}: none of {len(masks)} masks belongs to exactly one image by its name"
+        way = "name them like the images (003_mask.png is the mask of 003.*), or move them elsewhere"
         base.refuse(DataError(f"{what}; {way}"))
     if masks and base.silent:
-        what = f"{len(masks)} masks are of no picture, or of several"
+        what = f"{len(masks)} masks belong to no image, or to several"
         base.notes.append(f"{what}; `headlens data check` names them: {masks[0]}")
     for mask in masks:
-        base.tell(DataError(f"{mask}: a mask of no picture, or of several; call it as its picture, or take it away"))
+        base.tell(
+            DataError(f"{mask}: a mask that belongs to no image, or to several; name it like its image, or remove it")
+        )
 
 
 def _path(spec: str | Path) -> Path:

@@ -180,7 +180,7 @@ def runs_of(text: str) -> list[int]:
     for letter in text:
         digit = ord(letter) - 48
         if not 0 <= digit < 64 or shift > 30:
-            raise DataError(f"{text[:20]!r} is no text of runs")
+            raise DataError(f"{text[:20]!r} is not a text of runs")
         value |= (digit & 31) << shift
         shift += 5
         if not digit & 32:  # the last digit, whose highest bit is the sign
@@ -203,7 +203,7 @@ def _draw_mask(marked: np.ndarray, shape: Shape) -> None:
                 raise DataError("a mask that is larger than its image")
             values = np.asarray(stamp.convert("L")) > 0
     except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
-        raise DataError(f"a mask that is no PNG in base64 ({error})") from error
+        raise DataError(f"a mask that is not a PNG in base64 ({error})") from error
     rows, columns = marked[max(top, 0) :, max(left, 0) :].shape
     part = values[max(-top, 0) :, max(-left, 0) :][:rows, :columns]
     marked[max(top, 0) :, max(left, 0) :][: part.shape[0], : part.shape[1]] |= part

@@ -153,9 +153,9 @@ def of_array(array: np.ndarray) -> Stored:
         ValueError: other shapes, no pixels, no real numbers.
     """
     if array.dtype.kind not in "buif":
-        raise ValueError(f"an array of {array.dtype} is no image; expected numbers")
+        raise ValueError(f"an array of {array.dtype} is not an image; expected numbers")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
-        raise ValueError(f"an array of shape {array.shape} is no image; expected [H, W, 3] or [H, W]")
+        raise ValueError(f"an array of shape {array.shape} is not an image; expected [H, W, 3] or [H, W]")
     if array.size == 0:
         raise ValueError(f"an image of shape {array.shape} has no pixels")
     if array.ndim == 3:

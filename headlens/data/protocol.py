@@ -178,7 +178,7 @@ def published(name: str) -> tuple[Protocol, ...]:
     if not protocols:
         names = [protocol.name for protocol in PROTOCOLS]
         hint = did_you_mean(name, names, 0.5)
-        raise DataError(f"no published protocol is called {name!r}; there are {', '.join(names)}{hint}")
+        raise DataError(f"unknown protocol {name!r}; available: {', '.join(names)}{hint}")
     return protocols
 
 

@@ -111,13 +111,13 @@ class DataSet(ABC):
         """What a notebook shows: how many images of which kind there are."""
         import pandas as pd
 
-        kinds = {None: "not told", False: "normal", True: "anomalous"}
+        kinds = {None: "unknown", False: "normal", True: "anomalous"}
         rows = [(record.category, kinds[record.anomalous]) for record in self.records]
         frame = pd.DataFrame(rows, columns=["category", "label"])
         counts = pd.crosstab(frame["category"], frame["label"]).reindex(list(self.categories))
         facts = {
-            "domain": self.domain or "not told",
-            "pictures": len(self),
+            "domain": self.domain or "unknown",
+            "images": len(self),
             "masks": "yes" if self.has_masks else "no",
             "what can be measured": ", ".join(self.metrics) or "nothing without labels",
         }

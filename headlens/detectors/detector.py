@@ -250,7 +250,9 @@ def detector_of(given: object) -> Detector:
     """
     detector = given if isinstance(given, Detector) else getattr(given, "detector", None)
     if not isinstance(detector, Detector):
-        raise ConfigError(f"{type(given).__name__} is no detector and no run; give headlens.load(...) or its .detector")
+        raise ConfigError(
+            f"{type(given).__name__} is neither a detector nor a run; give headlens.load(...) or its .detector"
+        )
     return detector
 
 

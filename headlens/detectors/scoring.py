@@ -213,7 +213,9 @@ class Scoring:
         )
         limits |= {name: self.unit == "logit" or getattr(self, name) == Affine() for name in ("of_map", "of_image")}
         if wrong := [name for name, fits in limits.items() if not fits]:
-            raise ConfigError(f"{wrong[0]} is {getattr(self, wrong[0])!r}, which makes no scores; see Scoring")
+            raise ConfigError(
+                f"{wrong[0]} is {getattr(self, wrong[0])!r}, which is not a value it can have; see Scoring"
+            )
         if self.fuse_at == "pixels" and self.fuse == "mean margin":
             raise ConfigError("a mean margin is the same map wherever taps are fused: leave fuse_at at 'grid'")
         if self.fuse_at == "grid" and self.fuse == "probability of mean margin":

@@ -45,7 +45,7 @@ def chosen(names: Sequence[str] = ()) -> list[FigureSpec]:
     """
     known = [spec.name for spec in FIGURES]
     if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"no figure is called {unknown[0]!r}; there are {', '.join(known)}")
+        raise ConfigError(f"unknown figure {unknown[0]!r}; available: {', '.join(known)}")
     return [spec for spec in FIGURES if not names or spec.name in names]
 
 

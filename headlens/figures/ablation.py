@@ -37,7 +37,7 @@ def draw(context: FigureContext) -> RenderedFigure:
             ax.autoscale_view()
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
-            ax.set(ylabel=label_of(metric), xlabel="heads taken away")
+            ax.set(ylabel=label_of(metric), xlabel="heads removed")
             ax.label_outer()
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     runs = [domain.run for domain in context]
@@ -96,7 +96,7 @@ def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], metrics: t
         f"Heads of both streams ({count}) set to zero together, the more the further right ({steps} steps); exact, all "
         "that follows responds. Most and least important heads come first by gate gradients of the joint margin on the "
         f"same images; {RANDOM} orders are random (grey: their mean and range). Bands of the other two are 95 % "
-        f"bootstrap intervals of the change over images; dotted: nothing taken away. {named(metrics[0])}: "
+        f"bootstrap intervals of the change over images; dotted: nothing removed. {named(metrics[0])}: "
         f"{'; '.join(facts)}. One run a domain ({runs}), means over categories of {images_of(context)}. "
         f"{made_on(context)}"
     )

@@ -55,7 +55,7 @@ def draw(context: FigureContext) -> RenderedFigure:
     fig, _ = gallery(columns, "attribution, as a share of the end below it", unsigned, unit)
     caption = (
         "Attributions to pixels of the joint margin (contributions: of the image margin, the exact sum of what heads "
-        f"carry from each patch to {carried}). Red speaks for the target, blue against it, 0 shows the "
+        f"carry from each patch to {carried}). Red supports the target, blue opposes it, 0 shows the "
         "image. Every attribution has a scale of its own: its end, which 99.5 % of the pixels lie within, stands "
         "below it, in logits a pixel; relevance and LeGrad's positive gradient have no sign, and a scale from 0 (pale) "
         f"up. Anomaly maps share {scale}. Integrated gradients and occlusion put a blurred image "

@@ -39,7 +39,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         "streams and a rest (MLPs, biases, embedding). Left: the image with its anomaly outlined, and the sum of all "
         f"parts. Right: the {TOP} heads that add most to the peak over the rest of the image (above) and the {TOP} "
         "that take most from it (below); the peak, outlined in every map, is the 5 % of patches where the sum is "
-        "highest. Of every map its own mean over the image is taken off: white is the mean, not 0, and the number "
+        "highest. Each map has its mean over the image subtracted: white is the mean, not 0, and the number "
         "above a head's map is the mean of what is drawn within the peak, in logits. Heads of an image share a scale. "
         f"{'; '.join(facts)}. Each image is the first anomalous one of its category, whatever came of it. Runs: "
         f"{', '.join(domain.run.folder.name for domain in context)}. {made_on(context)}"

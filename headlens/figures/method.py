@@ -31,19 +31,21 @@ def draw(context: FigureContext) -> RenderedFigure:
     frame = pd.concat([_measured(context, domain) for domain in context], ignore_index=True)
     metrics = [name for name in METRICS if frame.loc[frame["metric"] == name, "value"].notna().any()]
     if not metrics:
-        raise ConfigError("no metric is defined here: the sets have neither labels of both kinds nor masks")
+        raise ConfigError("no metric is defined here: the data sets have neither labels of both classes nor masks")
     shown = frame[(frame["row"] != WHOLE) & ~_same_maps(frame)].rename(columns={"domain": "group"})
     half = shown["difference_interval"]
     shown = shown.assign(value=shown["difference"], low=shown["difference"] - half, high=shown["difference"] + half)
     defined = [row for row in ROWS if shown.loc[shown["row"] == row, "value"].notna().any()]
     if not defined:
-        raise ConfigError("nothing to compare the method with: its joint score is not there, nor runs without a part")
+        raise ConfigError(
+            "nothing to compare the method with: it has no joint score, and there are no runs without one of its parts"
+        )
     fig = Figure(figsize=(COLUMN, 0.75 + 0.25 * len(defined)), layout="constrained")
     axes = fig.subplots(1, len(metrics), squeeze=False)[0]
     for metric, ax in zip(metrics, axes, strict=True):
         points = shown[shown["metric"] == metric]
         intervals(points, ax, rows=defined, title=named(metric), names=metric == metrics[0])
-    fig.supxlabel("difference to the whole method (points)", fontsize="medium")
+    fig.supxlabel("difference to the full method (points)", fontsize="medium")
     if len(context.domains) > 1:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     files = {".md": _markdown(frame, metrics), ".tex": _latex(frame, metrics), ".csv": frame.to_csv(index=False)}
@@ -142,7 +144,8 @@ def _caption(context: FigureContext, frame: pd.DataFrame) -> str:
     apart = tested[tested["difference"].abs() > tested["difference_interval"]]
     left_out = {name: why for domain in context for name, why in domain.runs.left_out.items()}
     return (
-        "The method without its parts: differences to the whole, paired by seed, with 95 % intervals by Student's t "
+        "The method without its parts: differences to the full method, paired by seed, with 95 % intervals by "
+        "Student's t "
         "over seeds. LHW: learned head weights; JAS: joint anomaly score; without both it is AnomalyCLIP, read at all "
         "taps. Without JAS the same runs are read by CLS alone, which leaves maps as they are; without LHW are runs "
         "that learned no head weights and differ in nothing else, read by the joint score. I-AUROC is that of the "
@@ -150,7 +153,7 @@ def _caption(context: FigureContext, frame: pd.DataFrame) -> str:
         f"categories, then over seeds: {listed(seeds)}; {images_of(context, subset=False)}. {len(apart)} of "
         f"{len(tested)} differences exceed their interval, which covers seeds and not the choice of images; no "
         "correction for their number."
-        + (f" Not there, for want of such runs: {', '.join(missing)}." if missing else "")
+        + (f" Missing, because there are no such runs: {', '.join(missing)}." if missing else "")
         + "".join(f" {name} is left out: it {why}." for name, why in left_out.items())
         + f" {made_on(context)}"
     )

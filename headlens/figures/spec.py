@@ -117,7 +117,7 @@ def check_free(name: str, out: Path, question: str) -> None:
     """Raises RunError where the figure of that name is there already and answers another question."""
     page = out / f"{name}.md"
     if page.exists() and f"| question | {question} |" not in page.read_text(encoding="utf-8", errors="replace"):
-        raise RunError(f"{page} is of other runs, images or settings; name another --out, or take it away")
+        raise RunError(f"{page} belongs to other runs, images or settings; name another --out, or remove it")
 
 
 def save(rendered: RenderedFigure, name: str, title: str, out: Path, command: str, question: str) -> list[Path]:

@@ -71,7 +71,7 @@ class Ablation(Result):
         rows = self.summary[(self.summary["metric"] == metric) & (self.summary["category"] == MEAN)]
         if rows.empty:
             measured = ", ".join(dict.fromkeys(self.summary["metric"]))
-            raise ConfigError(f"{metric!r} was not measured; there are {measured}")
+            raise ConfigError(f"{metric!r} was not measured; available: {measured}")
         return rows
 
     def _parts(self) -> list[str]:
@@ -158,13 +158,13 @@ def ablate(
     check_variants(detector, variants)
     check_metrics(metrics)
     if kind not in KINDS:
-        raise ConfigError(f"unknown kind {kind!r}: there are {', '.join(KINDS)}")
+        raise ConfigError(f"unknown kind {kind!r}; available: {', '.join(KINDS)}")
     if kind == "revert" and not learned:
         raise ConfigError("kind 'revert' sets learned head weights back to 1, but this detector has none")
     if replicates < 1:
         raise ConfigError(f"replicates is {replicates}; an interval needs 1 at least, and is coarse below 100")
     if text not in get_args(Text):
-        raise ConfigError(f"unknown text {text!r}: there are {', '.join(get_args(Text))}")
+        raise ConfigError(f"unknown text {text!r}; available: {', '.join(get_args(Text))}")
     if text == "follows":
         check_follows(detector)
     restarted = {"local" if v.stream == "local" and v.head is not None else "global" for v in variants}

@@ -106,7 +106,7 @@ class Capture:
         summary = self.summary
         rows = summary[summary["metric"] == metric]
         if rows.empty:
-            raise ConfigError(f"{metric!r} was not captured; there are {', '.join(summary['metric'].unique())}")
+            raise ConfigError(f"{metric!r} was not captured; available: {', '.join(summary['metric'].unique())}")
         centre = 0 if metric.endswith("margin") else 1 if metric == "cls_on_flaw" else None
         label = f"mean {plots.named(metric)}"
         return plots.grids(rows, "mean", ax, stream, label=label, centre=centre, made_by=made_by(self.provenance))

@@ -201,7 +201,7 @@ def _sources(items: Sequence[Item], domain: str) -> list[_Source]:
             sources.append(_of_detector(item.detector, {**about, "trained_on": item.card.get("trained_on")}))
         else:
             raise ConfigError(
-                f"{domain}: {type(item).__name__} is no run; give headlens.runs, detectors, importance or frames"
+                f"{domain}: {type(item).__name__} is not a run; give headlens.runs, detectors, importance or frames"
             )
     if not sources:
         raise ConfigError(f"{domain}: no run; give at least one, and three for intervals")
@@ -235,8 +235,8 @@ def _check(every: Sequence[_Source]) -> None:
         ours, theirs = _identity(first.backbone), _identity(source.backbone)
         if ours != theirs:
             raise ConfigError(
-                f"{first.about['name']} is on {ours}, {name} on {theirs}: their heads have nothing but numbers in "
-                "common; compare runs on one backbone"
+                f"{first.about['name']} is on {ours}, {name} on {theirs}: their heads do not "
+                "correspond; compare runs on one backbone"
             )
         if first.about.get("metric") != source.about.get("metric"):
             raise ConfigError(f"{name}: importance for {source.about['metric']}, not {first.about['metric']}; use one")
@@ -285,7 +285,7 @@ def _agree(result: Comparison) -> str:
     rows = result.agreement[result.agreement["statistic"] == "spearman"].set_index("pairs")
     within, between, contrast = list(rows.index[:2]), rows.index[2], rows.index[3]
     if np.isnan(rows.at[between, "value"]):
-        return "Rank correlation is undefined, for in at least one run all heads have the same value."
+        return "Rank correlation is undefined, because in at least one run all heads have the same value."
 
     def shown(pairs: str) -> str:
         low, high = rows.at[pairs, "low"], rows.at[pairs, "high"]
@@ -293,24 +293,25 @@ def _agree(result: Comparison) -> str:
 
     text = f"Two runs of different domains have a rank correlation of {shown(between)}"
     if np.isnan(rows.at[contrast, "value"]):
-        return f"{text}. With one run in a domain how far its seeds agree is not known: train more."
+        return f"{text}. One run in a domain does not show how far its seeds agree: train more."
     text += "".join(f", two {pairs.removeprefix('within ')} runs of {shown(pairs)}" for pairs in within)
     gap, p, tests = rows.at[contrast, "value"], rows.at[contrast, "p"], result.provenance["tests"]
     if p <= _SURE:
-        return f"{text}: domains agree less than seeds do, by {-gap:.2f} (p = {p:.2g} by permuting whole runs)."
+        return f"{text}: domains agree less than seeds do, by {-gap:.2f} (p = {p:.2g}, permuting runs)."
     if p <= tests["smallest_p"] * 1.001:
         return (
-            f"{text}: less by {-gap:.2f}, and by more than under any other split of these runs, which chance alone "
-            f"brings once in {tests['splits']} times. A hint and no proof (p = {p:.2g}, the smallest there can be)."
+            f"{text}: domains agree less than seeds do by {-gap:.2f}, the largest difference among all "
+            f"{tests['splits']} "
+            f"splits of these runs. This is a hint and not a proof: with so few runs p cannot be below {p:.2g}."
         )
-    return f"{text}: that domains agree less than seeds do is not shown (p = {p:.2g} by permuting whole runs)."
+    return f"{text}. This does not show that domains agree less than seeds do (p = {p:.2g}, permuting runs)."
 
 
 def _differ(result: Comparison) -> str:
     """How many heads differ, and which the most."""
     about = result.provenance
     if np.isnan(about["tests"]["smallest_p"]):
-        return "Nor is any head tested, for one run gives no error."
+        return "No head is tested, because one run gives no estimate of error."
     count, (first, second) = int(result.frame["significant"].sum()), result.domains
     rate = f"at an estimated false discovery rate of {about['level']:.3g}"
     if count == 0:
@@ -327,12 +328,13 @@ def _limits(result: Comparison) -> str:
     smallest, level = about["tests"]["smallest_p"], about["level"]
     if not np.isnan(smallest):
         if smallest > level:
-            single = f"no single head can have a p below {smallest:.2g}: too few runs to name a head by it"
+            single = f"no single head can have a p below {smallest:.2g}: there are too few runs to name one"
         else:
-            single = f"by their own tests {int((result.frame['q_own'] <= level).sum())} heads pass the same rate"
+            single = f"tested one by one, {int((result.frame['q_own'] <= level).sum())} heads pass the same rate"
         parts.append(
-            "This rate pools all heads, as if they were exchangeable where nothing differs. Without that assumption "
-            f"all heads together differ with p = {about['tests']['any_p']:.2g}, and {single}."
+            "This rate pools the null distributions of all heads, which assumes that heads are exchangeable. Without "
+            "that "
+            f"assumption, all heads together differ with p = {about['tests']['any_p']:.2g}, and {single}."
         )
     if about["of"] == "importance" and "dataset" not in about:
         parts.append(

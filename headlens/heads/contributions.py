@@ -79,7 +79,7 @@ class Contributions(Result):
         rows, metric = self.summary, metric or "image_margin"
         metrics = rows["metric"].unique()
         if metric not in metrics:
-            raise ConfigError(f"no margin is called {metric!r}; there are {', '.join(metrics)}")
+            raise ConfigError(f"unknown margin {metric!r}; available: {', '.join(metrics)}")
         rows = rows[rows["metric"] == metric]
         column = "separation" if rows["separation"].notna().any() else "value"
         what = "anomalous minus normal" if column == "separation" else "mean"

@@ -57,7 +57,7 @@ class Effects:
 def check_metrics(names: Sequence[str]) -> None:
     """Raises ConfigError for a metric that does not exist."""
     if unknown := [name for name in names if name not in METRICS]:
-        raise ConfigError(f"unknown metric {unknown[0]!r}: there are {', '.join(METRICS)}")
+        raise ConfigError(f"unknown metric {unknown[0]!r}; available: {', '.join(METRICS)}")
 
 
 def draws(images: int, replicates: int, seed: int, category: str) -> Tensor:

@@ -89,7 +89,7 @@ def check_reads_cls(reading: Reading) -> None:
     if not reading.pooling.reads_cls:
         raise ConfigError(
             "CLS has no part in this detector's image feature, which is made of patches: where CLS attends to does not "
-            "reach the image margin; map_parts has what heads draw at patches"
+            "reach the image margin; map_parts has what heads contribute at patches"
         )
 
 
@@ -98,7 +98,8 @@ def check_reached(reached: Container[tuple[str, int]], stream: str, layer: int) 
     if (stream, layer) not in reached:
         raise ConfigError(
             f"heads of layer {layer} of the {stream} stream have no direct effect: what they write is read through an "
-            "adapter that is no linear map, even with its masks and norms held; contributions has the stream below it "
+            "adapter that is not a linear map, even with its masks and norms held; contributions has the stream below "
+            "it "
             "as one part, 'below', and ablate and importance measure these heads"
         )
 
@@ -120,7 +121,7 @@ def check_summed(readout: Readout, what: str) -> None:
     """Raises ConfigError for a read-out after which no sum over heads is the margin."""
     if readout.tail is not None and readout.tail.opaque:
         raise ConfigError(
-            f"{what} are no sum over heads: they are read through {readout.tail.opaque}; ablate and importance hold"
+            f"{what} are not sums over heads: they are read through {readout.tail.opaque}; use ablate or importance"
         )
 
 

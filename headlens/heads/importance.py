@@ -64,7 +64,7 @@ def target(
 
 def _check_target(name: str) -> None:
     if name not in TARGETS:
-        raise ConfigError(f"unknown target {name!r}: there are {', '.join(TARGETS)}")
+        raise ConfigError(f"unknown target {name!r}; available: {', '.join(TARGETS)}")
 
 
 def gate_gradients(
@@ -119,7 +119,7 @@ class Importance(Result):
         rows = self.summary
         metric = metric or "".join(rows["metric"].head(1))
         if metric not in set(rows["metric"]):
-            raise ConfigError(f"{metric!r} was not a target; there are {', '.join(rows['metric'].unique())}")
+            raise ConfigError(f"{metric!r} was not a target; available: {', '.join(rows['metric'].unique())}")
         rows, label = rows[rows["metric"] == metric], f"importance, |d {plots.named(metric)} / d gate|"
         return plots.grids(rows, "importance", ax, stream, label=label, made_by=self.made_by)
 

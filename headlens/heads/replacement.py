@@ -78,7 +78,7 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
         if not others:
             raise DataError(
                 f"{record.name}: {pool.name} has no other normal image of category {record.category!r} to resample "
-                "from; choose another kind or give a reference set that has"
+                "from; choose another kind, or give a reference set that has one"
             )
         prefix = f"{seed}/{record.name}/"
         chosen.append(min(others, key=lambda i: sha256(f"{prefix}{pool.records[i].name}".encode()).digest()))

@@ -100,7 +100,7 @@ def screen(
     rows = rows[rows["metric"] == metric]
     if rows.empty or metric not in TARGETS:
         raise ConfigError(
-            f"importance was not measured by {metric!r}; there are {', '.join(importance.summary['metric'].unique())}"
+            f"importance was not measured by {metric!r}; available: {', '.join(importance.summary['metric'].unique())}"
         )
     if top < 0 or sample < 0 or top + sample == 0:
         raise ConfigError(f"top {top} and sample {sample} leave no head to ablate")

@@ -87,7 +87,7 @@ class Store:
             return
         if about.get("hooks"):
             raise ConfigError(
-                f"parts kept in {folder} do not say what the hook at {about['hooks'][0]} does: leave the folder "
+                f"results stored in {folder} do not record what the hook at {about['hooks'][0]} does: leave the folder "
                 "out, or remove the hook"
             )
         path, now = folder / ABOUT, json.loads(json.dumps(about))
@@ -98,14 +98,14 @@ class Store:
         try:
             before = json.loads(read_text(path))
             if not isinstance(before, dict):
-                raise ValueError("it is no table")
+                raise ValueError("it is not a table")
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path}: damaged ({reason(error)}); delete {folder} to begin again") from error
         if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
             key = changed[0]
             raise RunError(
-                f"{folder} holds a sweep with {key} = {_short(before.get(key))}, not {_short(now.get(key))}: go on "
-                "as it began, name another folder, or delete this one"
+                f"{folder} holds a sweep with {key} = {_short(before.get(key))}, not {_short(now.get(key))}: continue "
+                "with those settings, name another folder, or delete this one"
             )
 
     def get(self, number: int, records: Sequence[Record]) -> dict[str, np.ndarray] | None:
@@ -124,7 +124,7 @@ class Store:
             raise RunError(f"{path}: damaged ({reason(error)}); delete it, and it is computed again") from error
         if not sound:
             raise RunError(
-                f"{path}: damaged, edited, or of another sweep (its checksum is another); delete it, and it is "
+                f"{path}: damaged, edited, or of another sweep (its checksum differs); delete it, and it is "
                 "computed again"
             )
         return arrays if names == [record.name for record in records] else None
@@ -175,7 +175,7 @@ def _read(path: Path) -> tuple[list[str], str, dict[str, np.ndarray]]:
         schema, size = source.schema_arrow, os.fstat(file.fileno()).st_size
         about = schema.metadata or {}
         if b"sha256" not in about:
-            raise ValueError("there is no checksum in it: an older headlens wrote it, or something else")
+            raise ValueError("it has no checksum: an older headlens wrote it, or another program")
         shapes, names, digest = (json.loads(about[key]) for key in (b"shapes", b"names", b"sha256"))
         if source.metadata.num_rows * sum(_width(field.type) for field in schema) > size:
             raise ValueError(f"it says that it has {source.metadata.num_rows:,} rows, which {size:,} bytes cannot hold")

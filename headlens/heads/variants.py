@@ -41,7 +41,7 @@ class Head(NamedTuple):
         """
         match = re.fullmatch(r"L(\d+)H(\d+)(?:/(\w+))?", name.strip())
         if not match:
-            raise ShapeError(f"{name!r} is no head; one is written L18H7, or L18H7/local")
+            raise ShapeError(f"{name!r} is not a head; write L18H7 or L18H7/local")
         return cls(match[3] or "global", int(match[1]), int(match[2]))
 
     def __str__(self) -> str:

@@ -57,7 +57,7 @@ class Knowledge:
             and row.image in ("", image)
         ]
         if not known:
-            hint = did_you_mean(domain, self.domains) or f"; there are {', '.join(self.domains)}"
+            hint = did_you_mean(domain, self.domains) or f"; available: {', '.join(self.domains)}"
             about = f"domain {domain!r}" + ("" if category is None else f", category {category!r}")
             raise DataError(f"the knowledge base has no {state} sentence of {about}{hint}")
         return tuple(dict.fromkeys(known))

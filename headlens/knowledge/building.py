@@ -75,7 +75,9 @@ def plan(dataset: DataSet, questions: Sequence[Question], to: Collection[To], im
         ConfigError: a set without a domain, or no question to any of these models.
     """
     if not dataset.domain:
-        raise ConfigError(f"{dataset.name} does not tell its domain, which is a part of questions and rows; name it")
+        raise ConfigError(
+            f"{dataset.name} does not say which domain it belongs to, and questions and rows need one; name it"
+        )
     items = []
     for question in (one for one in questions if one.to == "text" and "text" in to):
         items += [Item(question, name) for name in ((ANY,) if question.of_domain else dataset.categories)]

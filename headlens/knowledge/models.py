@@ -49,7 +49,7 @@ def model_of(to: To, folder: str | Path, device: str = "cpu", tokens: int = 256)
     reader = _loaded(path, reader_kind)
     template = getattr(reader, "chat_template", None)
     if to == "image" and template is None:
-        raise ConfigError(f"{path}: has no chat template, so there is no telling where the image goes; name another")
+        raise ConfigError(f"{path}: has no chat template, so it is unknown where the image goes; name another model")
     model = _loaded(path, model_kind, use_safetensors=True, dtype="auto").to(device).eval()
 
     def answer(prompt: str, image: Tensor | None) -> str:

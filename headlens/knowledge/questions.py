@@ -98,7 +98,7 @@ def read_questions(path: str | Path = BUILT_IN) -> tuple[Question, ...]:
 
 def _question(table: object) -> Question:
     if not isinstance(table, dict):
-        raise ConfigError(f"is no table with {', '.join(_FIELDS)}")
+        raise ConfigError(f"is not a table with {', '.join(_FIELDS)}")
     if unknown := [name for name in table if name not in _FIELDS]:
         raise ConfigError(f"has no field {unknown[0]!r}{did_you_mean(unknown[0], _FIELDS)}")
     if absent := [name for name in _FIELDS if name not in table]:

@@ -215,7 +215,7 @@ def _parsed(line: str) -> Any:
         why = f"{error.msg} at character {error.colno}"  # its own line is always 1
     except (ValueError, RecursionError) as error:
         why = reason(error)
-    raise DataError(f"is no JSON ({why}): {printable(line.strip()):.60}")
+    raise DataError(f"is not JSON ({why}): {printable(line.strip()):.60}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Row:
 
     Raises:
         DataError: a text that is empty, too long or more than one line, another state, letters outside the Latin
-            script, or an image that is no path inside a data set or that has no category.
+            script, or an image that is not a path inside a data set or that has no category.
 
     >>> Row("industrial", "screw", "anomalous", "The tip of the screw is bent.", "headlens").image
     ''
@@ -77,9 +77,9 @@ def row_of(table: object) -> Row:
     headlens.errors.DataError: unknown key 'sentense'; did you mean sentence?
     """
     if not isinstance(table, dict):
-        raise DataError(f"is no object with the keys {', '.join(NEEDED)}")
+        raise DataError(f"is not an object with the keys {', '.join(NEEDED)}")
     if unknown := [key for key in table if key not in KEYS]:
-        known = did_you_mean(unknown[0], KEYS) or f"; there are {', '.join(KEYS)}"
+        known = did_you_mean(unknown[0], KEYS) or f"; available: {', '.join(KEYS)}"
         raise DataError(f"unknown key {unknown[0]!r:.60}{known}")
     if absent := [key for key in NEEDED if key not in table]:
         raise DataError(f"has no {absent[0]}; every row has {', '.join(NEEDED)}")
@@ -99,7 +99,7 @@ def plain(name: str) -> str:
 
 def _line(key: str, value: object) -> str:
     if not isinstance(value, str):
-        raise DataError(f"the {key} is {value!r:.60}, which is no text")
+        raise DataError(f"the {key} is {value!r:.60}, which is not text")
     value = value.strip()
     if not value and key != "image":
         raise DataError(f"the {key} is empty")
@@ -123,6 +123,6 @@ def _check_script(sentence: str) -> None:
 def _check_image(image: str, category: str) -> None:
     path = PurePosixPath(image)
     if path.is_absolute() or ".." in path.parts or "\\" in image or re.match(r"\w:", image):
-        raise DataError(f"the image {image!r:.80} is no path inside a data set, such as screw/test/bent/003.png")
+        raise DataError(f"the image {image!r:.80} is not a path inside a data set, such as screw/test/bent/003.png")
     if category == ANY:
         raise DataError(f"the image {image!r:.80} is of one category; name it in place of {ANY}")

@@ -185,7 +185,7 @@ class HeadView:
 
     def _forward(self, domain: str, image: int) -> CleanRun:
         if domain not in self.detectors:
-            raise ConfigError(f"no domain is called {domain!r}; there are {', '.join(self.domains)}")
+            raise ConfigError(f"unknown domain {domain!r}; available: {', '.join(self.domains)}")
         detector = self.detectors[domain][0]
         seen = self._preprocess(self._gallery.pixels(image)).image
         batch = self._preprocess.normalise(seen[None].to(detector.device))

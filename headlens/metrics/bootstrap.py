@@ -87,7 +87,7 @@ class PerImage:
         if score_range is None and maps.numel() and not 0 <= float(maps.min()) <= float(maps.max()) <= 1:
             raise MetricError(
                 f"scores from {float(maps.min()):.4g} to {float(maps.max()):.4g}: those outside of 0 to 1 would be "
-                "read as tied; say with score_range= where scores lie"
+                "read as tied; give their range as score_range="
             )
         binning = Binning(bins, *(score_range or (0.0, 1.0))).checked()
         if maps.device.type != "cpu":

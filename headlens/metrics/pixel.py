@@ -156,7 +156,7 @@ class PixelMetrics(Metric):
         if outside and width > 0.02:
             warnings.warn(
                 f"{outside} of {int(counters.pixels.sum())} scores are outside of {self.binning}: metrics are only "
-                f"known to within {100 * width / 2:.2g} points; say with score_range= where scores lie, or take "
+                f"known to within {100 * width / 2:.2g} points; give their range as score_range=, or take "
                 "mode='exact'",
                 stacklevel=2,
             )

@@ -156,7 +156,7 @@ def _mean(entries: pd.DataFrame, domain: object, dataset: object) -> pd.DataFram
 def _known(metrics: Iterable[str]) -> list[str]:
     metrics = list(metrics)
     if unknown := [name for name in metrics if name not in METRICS]:
-        raise MetricError(f"unknown metric {unknown[0]!r}: there are {', '.join(METRICS)}")
+        raise MetricError(f"unknown metric {unknown[0]!r}; available: {', '.join(METRICS)}")
     return metrics
 
 

@@ -129,7 +129,7 @@ def ablation(
     if rows.empty or (stream is not None and stream not in set(rows["stream"])):
         metrics_there, streams_there = (", ".join(summary[name].unique()) for name in ("metric", "stream"))
         asked = metrics[0] if metrics else "row"
-        raise ConfigError(f"no {asked} of stream {stream or 'any'}; there are {metrics_there}; {streams_there}")
+        raise ConfigError(f"no {asked} of stream {stream or 'any'}; available: {metrics_there}; {streams_there}")
     kind = _kind(rows)
     if stream is not None:
         summary = summary[summary["stream"] == stream]

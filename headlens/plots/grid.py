@@ -50,7 +50,7 @@ def grid(
     ['0', '1', '2']
     """
     if frame.empty or frame.duplicated(["layer", "head"]).any():
-        raise ShapeError(f"a heat map needs one row for each head; of {len(frame)} some are of the same one")
+        raise ShapeError(f"a heat map needs one row for each head; some of its {len(frame)} rows are of the same head")
     rows, columns = (range(int(frame[name].min()), int(frame[name].max()) + 1) for name in ("layer", "head"))
     table = frame.pivot(index="layer", columns="head", values=value).astype(float)
     table = table.reindex(index=rows[::-1], columns=columns)
@@ -131,7 +131,7 @@ def grids(
     """
     existing = list(frame["stream"].unique())
     if stream is not None and stream not in existing:
-        raise ShapeError(f"no head of stream {stream!r} here; there are {', '.join(existing) or 'none'}")
+        raise ShapeError(f"no head of stream {stream!r} here; available: {', '.join(existing) or 'none'}")
     streams = [stream] if stream else existing
     if not streams:
         raise ShapeError("no head to draw: the frame has no rows")

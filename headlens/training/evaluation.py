@@ -152,7 +152,7 @@ class Evaluation(Result):
         )
         if (twice := frame.duplicated([*KEYS, "score", "metric"])).any():
             name = frame.loc[twice, "dataset"].iloc[0]
-            raise MetricError(f"two data sets are called {name!r}; take one away, or give one another name")
+            raise MetricError(f"two data sets are called {name!r}; remove one, or rename it")
         about = together([part.provenance for part in parts])
         return cls(frame, {**about, "half_width": max(part.half_width for part in parts)}, scores, notes)
 
@@ -196,7 +196,9 @@ def evaluate(
     """
     scorer: Scorer = detector if callable(detector) else detector_of(detector)
     if precision is not None and not isinstance(scorer, Detector):
-        raise ConfigError(f"precision {precision!r} is for detectors; {type(scorer).__name__} computes as it does")
+        raise ConfigError(
+            f"precision {precision!r} is for detectors; {type(scorer).__name__} has no precision to choose"
+        )
     device, who = scorer.device, type(scorer).__name__
     side = size or scorer.image_size
     options = {"cache": "memory" if cache else None, "on_error": "skip", "normalise": False}

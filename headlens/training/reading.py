@@ -107,7 +107,7 @@ def _read_config(path: Path) -> tuple[BackboneTable, MethodConfig, TrainingConfi
         raise RunError(f"{path}: damaged ({reason(error)}); copy the run again, or train again") from error
     try:
         if unknown := sorted(tables.keys() - set(_TABLES)):
-            raise ConfigError(f"{unknown[0]!r} is none of its tables, {', '.join(_TABLES)}")
+            raise ConfigError(f"{unknown[0]!r} is not one of its tables, {', '.join(_TABLES)}")
         if absent := [name for name in _TABLES[:2] if name not in tables]:
             raise ConfigError(f"there is no table [{absent[0]}]")
         training = TrainingConfig.of(tables["training"]) if "training" in tables else None

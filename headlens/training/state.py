@@ -90,7 +90,7 @@ def read_state(out: Path, same: Mapping[str, Any], stages: int = 1) -> State | N
     try:
         tensors, about = _read(path)
         if about.get("sha256") != _digest(tensors, about):
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum differs")
         log, before, stage = json.loads(about["log"]), json.loads(about["same"]), int(about.get("stage", 0))
         if not isinstance(log, list) or not isinstance(before, dict):
             raise ValueError("there is no log in it")
@@ -103,7 +103,8 @@ def read_state(out: Path, same: Mapping[str, Any], stages: int = 1) -> State | N
             field = min(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
             name, theirs, ours = f"{name} {field}", theirs.get(field), ours.get(field)
         raise RunError(
-            f"{out} holds an unfinished run with {name} = {theirs!r}, not {ours!r}: go on as it began, or name another "
+            f"{out} holds an unfinished run with {name} = {theirs!r}, not {ours!r}: continue with those settings, or "
+            "name another "
             "folder"
         )
     if not 0 <= stage < stages:

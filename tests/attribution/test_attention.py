@@ -205,7 +205,7 @@ def test_what_does_not_exist_is_named(detector, images):
         relevance(target, images, heads=[Head("local", 0, 0)])
     with pytest.raises(ShapeError, match="no head to follow"):
         legrad(target, images, heads=[])
-    with pytest.raises(ConfigError, match="joint_margin is no sum over heads"):
+    with pytest.raises(ConfigError, match="joint_margin is not a sum over heads"):
         contributions(target, images)
 
 

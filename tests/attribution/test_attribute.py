@@ -128,7 +128,7 @@ def test_what_is_wrong_is_named(small, photos):
         ({"samples": 3}, ConfigError, "integrated_gradients has no option 'samples'; it has baseline, steps, most"),
         ({"method": "edges", "heads": None}, ConfigError, "edges has no option 'heads'; it has none"),
         ({"target": "L9H0"}, ShapeError, "layer 9 does not exist"),
-        ({"method": "contributions"}, ConfigError, "joint_margin is no sum over heads"),
+        ({"method": "contributions"}, ConfigError, "joint_margin is not a sum over heads"),
     ):
         with pytest.raises(error, match=words):
             attribute(small, photos[0], size=32, **given)
@@ -232,6 +232,6 @@ def test_the_provenance_of_another_file_is_refused(kind, tmp_path):
             "pickle": np.array([{}], object),
         }
         np.savez_compressed(path, provenance=told[kind])
-    with pytest.raises(RunError, match="not an attribution of headlens") as error:
+    with pytest.raises(RunError, match="not an attribution saved by headlens") as error:
         read_provenance(path)
     assert "\n" not in str(error.value)

@@ -132,7 +132,7 @@ def test_over_a_data_set(make, pictures, tmp_path):
     assert loaded.frame.equals(found.frame) and loaded.images.equals(found.images)
     _, ax = found.plot(metric="deletion")
     assert [tick.get_text() for tick in ax.get_yticklabels()] == methods and ax.get_xlabel() == "deletion"
-    with pytest.raises(ConfigError, match="'beauty' was not measured; there are deletion"):
+    with pytest.raises(ConfigError, match="'beauty' was not measured; available: deletion"):
         found.plot(metric="beauty")
     assert found.provenance["methods"]["input_x_gradient"] == {}
 

@@ -154,7 +154,7 @@ def test_head_weights_stand_in_place_of_learned_ones(make, images):
 
 def test_a_run_is_taken_as_its_detector(detector, images):
     close(target_of(SimpleNamespace(detector=detector))(images), target_of(detector)(images))
-    with pytest.raises(ConfigError, match="int is no detector and no run"):
+    with pytest.raises(ConfigError, match="int is neither a detector nor a run"):
         target_of(3)
 
 

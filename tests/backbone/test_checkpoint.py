@@ -195,7 +195,7 @@ def test_shared_modules_are_not_walked_again_and_again(files, tmp_path):
     for _ in range(20):
         level = b"c__torch__\nM\n)\x81}(S'a'\n" + level + b"q\x00S'b'\nh\x00ub"
     rezip(files["e"], tmp_path / "x.pt", {"data.pkl": b"\x80\x02" + level + b"."})
-    with pytest.raises(CheckpointError, match="one module stands under several names"):
+    with pytest.raises(CheckpointError, match="one module has several names"):
         read_checkpoint(tmp_path / "x.pt")
 
 

@@ -41,11 +41,11 @@ def test_a_folder_of_open_clip_needs_no_name(tmp_path):
         ({"width": -8}, "n_heads is -1"),
         ({"image_size": 7}, r"image_size is \(7, 7\)"),
         ({"patch_size": "8"}, "patch_size is '8'"),
-        ({"head_width": 0}, r"open_clip_config\.json is no open_clip config"),
-        ({"width": "wide"}, r"open_clip_config\.json is no open_clip config"),
+        ({"head_width": 0}, r"open_clip_config\.json is not an open_clip config"),
+        ({"width": "wide"}, r"open_clip_config\.json is not an open_clip config"),
         ({"vocab_size": None}, "d_vocab is None; expected a whole number"),
         ({"width": 2**50}, "expected a whole number from 1 to 1048576"),
-        ({"image_size": [32]}, r"open_clip_config\.json is no open_clip config"),
+        ({"image_size": [32]}, r"open_clip_config\.json is not an open_clip config"),
         ({"image_size": 10**9}, "image_size is .*at most 1048576"),
     ],
 )
@@ -82,19 +82,19 @@ def test_a_config_with_an_infinite_ratio_is_refused(tmp_path):
     config = tiny_config()
     config["vision_cfg"]["mlp_ratio"] = float("inf")
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    with pytest.raises(CheckpointError, match="is no open_clip config"):
+    with pytest.raises(CheckpointError, match="is not an open_clip config"):
         described(tmp_path / "open_clip_model.safetensors")
 
 
 @pytest.mark.parametrize(
     "index, message",
     [
-        ("[]", "is no index"),
-        ('{"weight_map": {"a": ""}}', "no file beside it"),
-        ('{"weight_map": {"a": "\\ud800"}}', "is no index"),
+        ("[]", "is not an index"),
+        ('{"weight_map": {"a": ""}}', "not a file in its folder"),
+        ('{"weight_map": {"a": "\\ud800"}}', "is not an index"),
         ('{"weight_map": {}}', "names no file"),
-        ('{"weight_map": {"a": "../model.safetensors"}}', "no file beside it"),
-        ('{"weight_map": {"a": "model.safetensors.index.json"}}', "no file beside it"),
+        ('{"weight_map": {"a": "../model.safetensors"}}', "not a file in its folder"),
+        ('{"weight_map": {"a": "model.safetensors.index.json"}}', "not a file in its folder"),
         ('{"weight_map": {"a": "gone.safetensors"}}', "no weight file at .*gone"),
     ],
 )

@@ -184,7 +184,7 @@ def test_an_attention_function_of_another_shape_is_named(ours, images):
     [
         (VisionPlan(adapters={"globl": {}}), "stream 'globl' does not exist"),
         (VisionPlan(adapters={"global": {4: nn.Identity()}}), "global adapters: block 4"),
-        (VisionPlan(adapters={"local": {2: nn.Identity()}}), "no local stream stands beside"),
+        (VisionPlan(adapters={"local": {2: nn.Identity()}}), "there is no local stream"),
         (VisionPlan(adapters={"global": {2: lambda x: x[:, 1:]}}), r"made \(3, 16, 32\) of a residual stream"),
         (VisionPlan(tokens={7: torch.ones(2, 32)}), "extra tokens: block 7"),
         (VisionPlan(tokens={0: torch.ones(2, 4, 32)}), r"\(2, 4, 32\); expected \[n, 32\] or \[3, n, 32\]"),

@@ -210,7 +210,7 @@ HABITS = {
     "stop_at_layer": (lambda t, x: t.run_with_cache(x, stop_at_layer=2), "names_filter='blocks.3.hook_resid_pre'"),
     "stop_at_layer, called": (lambda t, x: t(x, stop_at_layer=2), "all blocks are run"),
     "stop_at_layer, hooks": (lambda t, x: t.run_with_hooks(x, stop_at_layer=2), "all blocks are run"),
-    "start_at_layer": (lambda t, x: t(x, start_at_layer=2), "start_at=3 goes on"),
+    "start_at_layer": (lambda t, x: t(x, start_at_layer=2), "start_at=3 resumes"),
     "incl_bwd": (lambda t, x: t.run_with_cache(x, incl_bwd=True), "an output is no scalar"),
     "return_type": (lambda t, x: t(x, return_type="logits"), "always the same"),
     "an option misspelt": (lambda t, x: t(x, hookd=False), "no option 'hookd': near it: hooked"),
@@ -222,17 +222,20 @@ HABITS = {
     "a module": (lambda t, x: t.add_hook("blocks.3", print), r"'blocks\.3'; near it: blocks\.3\.attn\.hook_q"),
     "a filter of nothing": (
         lambda t, x: t.run_with_cache(x, names_filter=lambda n: "mlp.hook_post" in n),
-        "takes no hook",
+        "selects no hook",
     ),
-    "hooks of nothing": (lambda t, x: t.hooks([(lambda n: False, print)]), "takes no hook point"),
+    "hooks of nothing": (lambda t, x: t.hooks([(lambda n: False, print)]), "selects no hook point"),
     "a filter that is none": (lambda t, x: t.run_with_cache(x, names_filter=3), "3 names no hook point"),
     "hooks that are no pairs": (lambda t, x: t.hooks(["hook_embed"]), "hooks are pairs of a name and a function"),
     "remove_batch_dim": (lambda t, x: t.run_with_cache(x, remove_batch_dim=True), "a batch of one, and this one has 3"),
     "the cache, misspelt": (
         lambda t, x: t.run_with_cache(x)[1]["resid_pst", 3],
-        r"near it: blocks\.3\.hook_resid_post",
+        r"similar names: blocks\.3\.hook_resid_post",
     ),
-    "the cache, patterns": (lambda t, x: t.run_with_cache(x)[1]["pattern", 3], "kept only if names_filter names them"),
+    "the cache, patterns": (
+        lambda t, x: t.run_with_cache(x)[1]["pattern", 3],
+        "stored only if names_filter",
+    ),
     "the cache, left out": (
         lambda t, x: t.run_with_cache(x, names_filter="hook_embed")[1]["z", 3],
         "not asked for by names_filter",

@@ -141,7 +141,7 @@ def test_float32_weights_on_a_half_precision_tower_and_under_autocast(ours, imag
             r"\(5, 4\); expected \[L, H\] with L, H = \(4, 4\)",
         ),
         ({"plan": VisionPlan(head_weights={"lokal": torch.ones(4, 4)})}, "stream 'lokal' does not exist"),
-        ({"plan": VisionPlan(head_weights={"local": torch.ones(4, 4)})}, "no local stream stands beside"),
+        ({"plan": VisionPlan(head_weights={"local": torch.ones(4, 4)})}, "there is no local stream"),
         ({"gates": {"global": torch.ones(2, 4, 4)}}, r"gates\['global'\] holds 2 gates for a batch of 3 images"),
         ({"gates": torch.ones(3, 4, 4)}, "gates is Tensor; expected a dict"),
         ({"plan": VisionPlan(head_weights=torch.ones(4, 4))}, "head_weights is Tensor; expected a dict"),

@@ -224,7 +224,7 @@ def test_names_are_deduced_of_any_published_size(name, tmp_path):
         (edited("text_config", eos_token_id=5), "prompts end with token 5"),
         (edited("text_config", layer_norm_eps="x"), "layer_norm_eps"),
         (edited(projection_dim=True), "projection_dim is True"),
-        (edited(vision_config=[1]), "no tables"),
+        (edited(vision_config=[1]), "not tables"),
     ],
 )
 def test_configs_of_what_the_towers_are_not(config, message, tmp_path):
@@ -274,5 +274,5 @@ def test_preprocessing_that_would_make_images_of_nothing_is_refused(recipe, mess
     theirs = {"mean": "image_mean", "std": "image_std", "interpolation": "resample"}
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({theirs[name]: own for name, own in recipe.items()}))
-    with pytest.raises(CheckpointError, match="is no image processor's config"):
+    with pytest.raises(CheckpointError, match="is not the config of an image processor"):
         described(tmp_path / "model.safetensors")

@@ -175,7 +175,7 @@ def test_a_healthy_set_has_no_problems(tmp_path):
     assert report.problems == ()
     assert report.ok
     assert report.counts == {}
-    assert str(report) == f"mine: {2 * EACH} pictures, 0 errors, 0 warnings"
+    assert str(report) == f"mine: {2 * EACH} images, 0 errors, 0 warnings"
     assert len(calls) == 2 * EACH
 
 
@@ -435,10 +435,10 @@ def test_the_report_for_people_and_for_machines(tmp_path):
     dataset = broken(tmp_path, ["missing-image"] * 4 + ["empty-mask"])
     report = check(dataset)
     lines = report.summary(2).splitlines()
-    assert lines[0] == "error: missing-image, 4x: the image file is not there"
+    assert lines[0] == "error: missing-image, 4x: the image file is missing"
     assert [line[:2] for line in lines[1:4]] == ["  "] * 3
     assert lines[3] == "  ... and 2 more"
-    assert lines[-1] == f"mine: {2 * EACH} pictures, 5 errors, 0 warnings"
+    assert lines[-1] == f"mine: {2 * EACH} images, 5 errors, 0 warnings"
     frame = report.frame
     assert list(frame.columns) == ["severity", "kind", "record", "file", "message"]
     assert len(frame) == 5

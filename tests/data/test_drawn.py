@@ -99,7 +99,7 @@ def test_labelme_that_is_about_no_image_or_two(tmp_path):
     }
     assert len(told) == 3
     assert f"json/a.json: can be about {tmp_path / 'x/a.jpg'} or {tmp_path / 'y/a.jpg'}; leave one of them" in told[0]
-    assert "json/broken.json: its shapes are no list of objects" in told[1]
+    assert "json/broken.json: its shapes are not a list of objects" in told[1]
     assert f"z/b.json: is about {tmp_path / 'z/b.jpg'}, as {tmp_path / 'json/b.json'} is; leave one of them" in told[2]
 
 
@@ -225,14 +225,14 @@ def test_what_cannot_be_right_in_coco_is_told(tmp_path):
     assert "image 2: " in told[2]
     assert "image 3: an annotation has the category 5" in told[3]
     coco(tmp_path, "c.json", rows[:1], annotations[3:])
-    with pytest.raises(DataError, match=r"c\.json: image 0: a polygon is no list of x and y in turns"):
+    with pytest.raises(DataError, match=r"c\.json: image 0: a polygon is not a list of alternating x and y"):
         open(tmp_path)
     for broken in (
         {"images": 5, "annotations": [], "categories": []},
         {"images": [5], "annotations": [], "categories": []},
     ):
         trees.text(tmp_path, "c.json", json.dumps(broken))
-        with pytest.raises(DataError, match=r"c\.json: its 'images' are no list of objects"):
+        with pytest.raises(DataError, match=r"c\.json: its 'images' are not a list of objects"):
             open(tmp_path)
 
 
@@ -262,7 +262,7 @@ def test_damaged_annotations(tmp_path, make):
         told: list[DataError] = []
         try:
             report = check(open(tmp_path, split="all", refuse=told.append), told, workers=1)
-            assert report.pictures > 0
+            assert report.images > 0
         except DataError as error:
             told.append(error)
         assert all(str(tmp_path) in str(error) and "\n" not in str(error) for error in told)
@@ -293,8 +293,8 @@ def test_colours_that_a_table_explains(tmp_path):
     ("content", "message"),
     [
         ("colour,name\n#000000,part\n", "has the columns colour, name; colour and label are needed"),
-        ("colour,label\nred,1\n", "line 2: 'red' is no colour"),
-        ("colour,label\n256,1\n", "line 2: '256' is no colour"),
+        ("colour,label\nred,1\n", "line 2: 'red' is not a colour"),
+        ("colour,label\n256,1\n", "line 2: '256' is not a colour"),
         ("colour,label\n1,part\n", "line 2: the label 'part' is neither 0 nor 1"),
         ("colour,label\n1,1\n#010101,0\n", "line 3: #010101 is both normal and anomalous"),
         ("colour,label\n1,2,3,1\n", "line 2 has 4 cells"),

@@ -116,7 +116,7 @@ def test_a_mask_goes_to_one_picture(tmp_path):
         "part/test/good/003": None,
     }
     assert len(told) == 1
-    assert "000_mask.png: a mask of no picture, or of several" in str(told[0])
+    assert "000_mask.png: a mask that belongs to no image, or to several" in str(told[0])
     assert len(open(tmp_path)) == 6  # nothing that would have to stop
 
 
@@ -133,7 +133,7 @@ def test_a_mask_of_one_split_is_not_that_of_another(tmp_path):
 )
 def test_masks_that_never_fit_are_no_set_without_masks(tmp_path, mask):
     built(tmp_path, "part/test/good/0.png", "part/test/bad/0.png", mask)
-    with pytest.raises(DataError, match="none of 1 masks goes to exactly one picture") as caught:
+    with pytest.raises(DataError, match="none of 1 masks belongs to exactly one image") as caught:
         open(tmp_path)
     assert str(tmp_path / mask) in str(caught.value)
     told: list[DataError] = []

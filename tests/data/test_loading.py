@@ -82,7 +82,7 @@ def test_every_picture_once_in_order_in_full_batches(count, batch, workers, brok
     loader = Loader(shelf(count, broken=broken), SMALL, batch, workers, on_error="skip", normalise=False)
     good = [i for i in range(count) if i not in broken]
     if count and not good:
-        with pytest.raises(DataError, match=f"none of {count} pictures"):
+        with pytest.raises(DataError, match=f"none of {count} images"):
             numbers(loader)
         return
     batches = list(loader)
@@ -264,7 +264,7 @@ def test_entries_appear_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Path, "replace", stopped)
-    with pytest.warns(UserWarning, match=f"{tmp_path} takes no more pictures .*No space left"):
+    with pytest.warns(UserWarning, match=f"{tmp_path} cannot store more images .*No space left"):
         cache.put("ab", prepared)
     monkeypatch.undo()
     assert cache.get("ab") is None
@@ -276,7 +276,7 @@ def test_entries_appear_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "cache").write_text("a file, not a folder")
-    with pytest.warns(UserWarning, match="goes on without"):
+    with pytest.warns(UserWarning, match="continues without"):
         assert sum(map(len, Loader(shelf(9, tmp_path / "set"), SMALL, cache=tmp_path / "cache"))) == 9
 
 
@@ -368,9 +368,9 @@ def test_skipped_ones_are_reported_once_and_not_tried_again():
 
 def test_a_batch_of_bad_pictures_does_not_end_a_run():
     loader = Loader(shelf(6, broken=[2, 4]), SMALL, on_error="skip")
-    with pytest.raises(DataError, match=r"none of 1 pictures of shelf could be read; 2: 2\.png is no picture"):
+    with pytest.raises(DataError, match=r"none of 1 images of shelf could be read; 2: 2\.png is no picture"):
         numbers(loader, [2])
-    with pytest.raises(DataError, match=r"none of 2 pictures of shelf could be read; 4: 4\.png is no picture"):
+    with pytest.raises(DataError, match=r"none of 2 images of shelf could be read; 4: 4\.png is no picture"):
         numbers(loader, [4, 2])
     assert numbers(loader, [1, 2]) == [1]
     assert numbers(loader, [2]) == numbers(loader, [4, 2]) == []

@@ -176,7 +176,7 @@ def test_a_part_of_a_procedural_set_has_the_same_pixels():
 def test_a_category_is_chosen_or_named(tmp_path):
     trees.mvtec(tmp_path / "set")
     assert open(tmp_path / "set", category="bottle").categories == ("bottle",)
-    with pytest.raises(DataError, match="no category 'cup': there are bottle, metal_nut"):
+    with pytest.raises(DataError, match="no category 'cup'; available: bottle, metal_nut"):
         open(tmp_path / "set", category="cup")
     trees.plain(tmp_path / "pictures")
     assert open(tmp_path / "pictures", category="cup").categories == ("cup",)
@@ -217,7 +217,7 @@ def test_from_within(tmp_path, monkeypatch):
         ("nowhere", {}, "no such folder"),
         ("pics", {}, "did you mean .*pictures"),
         ("pictures", {"layout": "mvtek"}, "unknown layout 'mvtek'.*did you mean mvtec"),
-        ("pictures", {"layout": "mvtec"}, "no pictures, read as mvtec"),
+        ("pictures", {"layout": "mvtec"}, "no images, read as mvtec"),
         ("pictures", {"layout": "csv"}, "not a csv file"),
         ("pictures", {"layout": "meta"}, "no meta.json"),
         ("pictures", {"layout": "visa"}, "split_csv"),

@@ -84,7 +84,7 @@ def test_a_mask_that_is_called_otherwise(tmp_path, name):
         assert str(other) in lines
     else:
         wrong = other if name != "loco" else mask.parent.with_name("9999")
-        assert f"{wrong}: a mask of no picture, or of several; call it as its picture, or take it away" in lines
+        assert f"{wrong}: a mask that belongs to no image, or to several; name it like its image, or remove it" in lines
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -78,7 +78,7 @@ def test_every_layout(tmp_path, layout, make, name, domain):
     base = root / "1cls" if (root / "1cls").exists() else root
     trees.agree(data, told, base)
     expected = {"labelme": ["no file of labelme"]}.get(layout, [])
-    expected = ["masks are of no picture"] if make in UNPAIRED else expected
+    expected = ["masks belong to no image"] if make in UNPAIRED else expected
     assert [part in note for part, note in zip(expected, data.notes, strict=True)] == [True] * len(expected)
     assert data.has_masks == any(it.anomalous and it.mask for it in told.values())
     assert data.has_normals == ({it.anomalous for it in told.values()} >= {True, False})

@@ -106,7 +106,7 @@ def test_a_figure_is_not_written_over_by_one_of_something_else(alone, made, tmp_
     other = grouped([made("industrial-0", 7)])  # another run of that name
     for changed in (FigureContext([replace(alone.domains["industrial"], runs=other)]), FigureContext([*alone], seed=3)):
         ((_, refused),) = make(changed, tmp_path, ["weights"])
-        assert "is of other runs, images or settings" in str(refused)
+        assert "belongs to other runs, images or settings" in str(refused)
     assert before == {path: path.read_bytes() for path in before}
     (tmp_path / "joint.md").write_text("my notes")
     ((_, refused),) = make(alone, tmp_path, ["joint"])
@@ -201,7 +201,7 @@ def test_the_joint_figure_says_what_each_domain_does(domains, made):
 
 def test_names_are_checked():
     assert [spec.name for spec in chosen()] == NAMES
-    with pytest.raises(ConfigError, match=r"no figure is called 'wieghts'; there are weights, difference"):
+    with pytest.raises(ConfigError, match=r"unknown figure 'wieghts'; available: weights, difference"):
         chosen(["layers", "wieghts"])
 
 

@@ -185,7 +185,7 @@ def test_results_are_saved_whole(make, pictures, tmp_path):
     assert len(pd.read_csv(result.save(tmp_path / "heads.csv"))) == len(result.frame)
     with pytest.raises(ConfigError, match=r"\.parquet, \.csv, \.md, \.tex, not as '\.xls'"):
         result.save(tmp_path / "heads.xls")
-    with pytest.raises(RunError, match="not a result of headlens"):
+    with pytest.raises(RunError, match="not a result saved by headlens"):
         Ablation.load(tmp_path / "heads.csv")
 
 
@@ -255,8 +255,8 @@ def test_a_donor_that_cannot_be_read_is_named(whose, detector, pictures, monkeyp
         ({"variants": single_heads([Head("global", 0, -1)])}, ShapeError, r"head -1 does not exist; heads are 0\.\.3"),
         ({"variants": single_heads([Head("text", 0, 0)])}, ShapeError, "stream 'text' does not exist"),
         ({"variants": single_heads([Head("global", 0, 0)] * 2)}, ShapeError, "two variants are called 'L0H0'"),
-        ({"kind": "none"}, ConfigError, "unknown kind 'none': there are zero, mean, resample, revert"),
-        ({"metrics": ["auroc"]}, ConfigError, "unknown metric 'auroc': there are image_auroc"),
+        ({"kind": "none"}, ConfigError, "unknown kind 'none'; available: zero, mean, resample, revert"),
+        ({"metrics": ["auroc"]}, ConfigError, "unknown metric 'auroc'; available: image_auroc"),
         ({"replicates": 0}, ConfigError, "replicates is 0"),
     ],
 )

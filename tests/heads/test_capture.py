@@ -113,7 +113,7 @@ def test_pictures_and_bad_input(captured):
     assert captured.plot(fig.add_subplot(), "z_norm_patches", "local")[1].get_title() == "local heads"
     with pytest.raises(ConfigError, match=r"a capture is saved as \.parquet"):
         captured.save("heads.csv")
-    with pytest.raises(ConfigError, match=r"'entrpy' was not captured; there are .*entropy"):
+    with pytest.raises(ConfigError, match=r"'entrpy' was not captured; available: .*entropy"):
         captured.plot(metric="entrpy")
 
 

@@ -42,7 +42,7 @@ def test_contributions_draw_a_grid_for_each_stream(detector, pictures):
     result = contributions(detector, pictures, batch=12)
     axes = result.plot(metric="tap_margin_3")[1]
     assert [ax.get_title() for ax in axes] == ["global heads", "local heads"]
-    with pytest.raises(ConfigError, match="no margin is called 'tap_margin_9'; there are image_margin"):
+    with pytest.raises(ConfigError, match="unknown margin 'tap_margin_9'; available: image_margin"):
         result.plot(metric="tap_margin_9")
 
 
@@ -96,7 +96,7 @@ def test_weights_are_those_that_are_read(detector, make):
         assert row.value == float(learned[row.stream][row.layer, row.head]) and row.effect == row.value - 1
     fig, axes = weights(detector).plot()
     assert len(axes) == 2 and "backbone tiny" in fig.get_supxlabel()
-    with pytest.raises(ShapeError, match="no head of stream 'lokal' here; there are global, local"):
+    with pytest.raises(ShapeError, match="no head of stream 'lokal' here; available: global, local"):
         weights(detector).plot(stream="lokal")
     plain = HeadCLIP(detector.backbone, preset("headclip", **(BOTH | {"head_weights": "none"})))
     with pytest.raises(ConfigError, match="this detector has no head weights"):

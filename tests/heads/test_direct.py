@@ -249,7 +249,7 @@ def test_wrong_heads_and_wrong_adapters_are_told_by_their_term(planned, images):
 
 
 class Opaque:
-    """An adapter that is no linear map of anything."""
+    """An adapter that is not a linear map of anything."""
 
     def __call__(self, x):
         return x + x.tanh()

@@ -38,7 +38,7 @@ REFUSALS = {
     "check_summed": (
         lambda check: check(TANH, "margins of patches"),
         ConfigError,
-        "margins of patches are no sum over heads: they are read through the tanh.*ablate and importance hold",
+        "margins of patches are not sums over heads: they are read through the tanh.*use ablate or importance",
     ),
     "check_one_map": (
         lambda check: check(LINEAR, "local"),

@@ -102,5 +102,5 @@ def test_gates_hold_the_text(conditioned, images):
 def test_nothing_follows_where_the_text_does_not_depend_on_the_image(detector, pictures):
     with pytest.raises(ConfigError, match=r"text 'follows': the text of headclip does not depend .*'held' is exact"):
         ablate(detector, pictures, VARIANTS, text="follows")
-    with pytest.raises(ConfigError, match="unknown text 'free': there are held, follows"):
+    with pytest.raises(ConfigError, match="unknown text 'free'; available: held, follows"):
         ablate(detector, pictures, VARIANTS, text="free")

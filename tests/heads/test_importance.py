@@ -115,7 +115,7 @@ def test_what_was_killed_goes_on_to_the_same_bits(make, pictures, tmp_path):
     assert again.frame.equals(whole.frame)
     axes = again.plot()[1]
     assert [ax.get_title() for ax in axes] == ["global heads", "local heads"]
-    with pytest.raises(ConfigError, match="'image_margin' was not a target; there are joint_margin"):
+    with pytest.raises(ConfigError, match="'image_margin' was not a target; available: joint_margin"):
         again.plot(metric="image_margin")
     with pytest.raises(ConfigError, match="unknown target 'foo'"):
         importance(detector, pictures, metrics=("foo",), out=tmp_path / "never")

@@ -69,7 +69,7 @@ def test_pictures_and_bad_input(found, pictures):
     assert ax.get_xscale() == "log" and result.plot(fig.add_subplot())[0] is fig
     with pytest.raises(ConfigError, match="top 0 and sample 0"):
         screen(detector, pictures, ranked, 0, 0)
-    with pytest.raises(ConfigError, match="not measured by 'image_margin'; there are joint_margin"):
+    with pytest.raises(ConfigError, match="not measured by 'image_margin'; available: joint_margin"):
         screen(detector, pictures, ranked, metric="image_margin")
 
 

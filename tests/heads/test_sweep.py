@@ -109,7 +109,7 @@ def test_a_run_is_taken_and_images_left_out_are_named(verb, make, tmp_path):
         (folder / f"{number}.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="bolts"):
         VERBS[verb](run, data.open(folder), batch=2, out=tmp_path / "none")
-    with pytest.raises(ConfigError, match="str is no detector and no run"):
+    with pytest.raises(ConfigError, match="str is neither a detector nor a run"):
         VERBS[verb]("mini-industrial", data.open(folder), out=tmp_path / "none")
 
 

@@ -150,7 +150,7 @@ def test_a_plan_asks_what_there_are_models_for(nuts):
     unlabelled = data.FileSet("mine", "any", [data.Record("a", "nut", None)])
     with pytest.raises(ConfigError, match="or no labels"):
         plan(unlabelled, QUESTIONS, ["image"])
-    with pytest.raises(ConfigError, match="mine does not tell its domain"):
+    with pytest.raises(ConfigError, match="mine does not say which domain"):
         plan(data.FileSet("mine", "", [data.Record("a", "nut", True)]), QUESTIONS, ["text"])
 
 
@@ -163,7 +163,7 @@ GOOD = '[[question]]\nto = "text"\nstate = "normal"\nask = "What is a good {cate
         ("a = ", "expected TOML"),
         ("", r"expected tables \[\[question\]\]"),
         (GOOD + "\n[other]\n", r"expected tables \[\[question\]\]"),
-        ("question = [1]", "question 1: is no table"),
+        ("question = [1]", "question 1: is not a table"),
         (GOOD + GOOD.replace("state", "sate"), "question 2: has no field 'sate'; did you mean state?"),
         (GOOD + '[[question]]\nto = "text"\n', "question 2: needs state"),
         (GOOD.replace('"text"', '"sound"'), "to is 'sound'; it can be text or image"),

@@ -96,7 +96,7 @@ def test_what_cannot_be_shown_is_named(detector, make, pictures, view):
         HeadView({}, pictures)
     with pytest.raises(ConfigError, match="medical: no run"):
         HeadView({"medical": []}, pictures)
-    with pytest.raises(ConfigError, match="str is no detector and no run"):
+    with pytest.raises(ConfigError, match="str is neither a detector nor a run"):
         HeadView("mini-medical", pictures)
     with pytest.raises(ConfigError, match="different layers"):
         HeadView({"one": detector, "other": make(local_start=2)}, pictures)
@@ -108,7 +108,7 @@ def test_what_cannot_be_shown_is_named(detector, make, pictures, view):
         view.plot(0, "L9H0")
     with pytest.raises(ShapeError, match=r"patch \(7, 0\)"):
         view.attention("industrial", 0, LOCAL, (7, 0))
-    with pytest.raises(ConfigError, match="no domain is called 'retail'"):
+    with pytest.raises(ConfigError, match="unknown domain 'retail'"):
         view.contribution("retail", 0, LOCAL)
 
 
@@ -143,7 +143,7 @@ def test_a_detector_shows_maps_and_decides_nothing(detector, pictures):
     fig, axes = show(detector, pictures, which=[0, 6])
     assert axes.shape == (2, 2) and "a detector" in fig.get_supxlabel()
     assert axes[1, 0].get_title().startswith("joint score") and ":" not in axes[1, 0].get_title()
-    with pytest.raises(ConfigError, match="str is no detector and no run"):
+    with pytest.raises(ConfigError, match="str is neither a detector nor a run"):
         show("mini-medical", pictures)
 
 

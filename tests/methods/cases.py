@@ -101,7 +101,7 @@ NOTHING_LEARNED = {
 }
 FOLLOWS = {"ablate, text follows": "the text of .* does not depend on what is ablated"}
 ONE_STREAM = {name: "this detector has no local stream" for name in LENS if name.endswith("/local")}
-TANH = "margins of patches at tap 3 are no sum over heads: .* tanh"
+TANH = "margins of patches at tap 3 are not sums over heads: .* tanh"
 ATTENTION_OF_PATCHES = tuple(
     name
     for name in LENS

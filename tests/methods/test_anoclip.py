@@ -201,7 +201,7 @@ def test_the_mean_of_patches_is_what_ablated_maps_are_made_of():
 
 def test_a_tanh_is_refused_by_name_and_what_does_not_meet_it_is_not(dataset):
     detector = made("anoclip-plus", taps=(3,), temperature=0.1)
-    with pytest.raises(ConfigError, match=r"tap 3 are no sum over heads.*tanh.*steps = 0.*ablate and importance hold"):
+    with pytest.raises(ConfigError, match=r"tap 3 are not sums over heads.*tanh.*steps = 0.*use ablate or importance"):
         contributions(detector, dataset)
     with pytest.raises(ConfigError, match=r"adapted in each image.*name global heads"):
         name_heads(detector, dataset, heads_of(detector, streams=("local",))[:1], pool=["wood", "a scratch"])

@@ -24,7 +24,7 @@ from headlens.training.run import Run, load_run, save_run
 from tests.tiny import clip
 
 SMALL = {"aa-clip": {"adapt_image": 2, "adapt_text": 2, "teacher_start": 1}, "april-gan": {}}
-SAID = "--category says it"
+SAID = "give one, such as --category"
 
 
 def invoke(*arguments: object) -> str:

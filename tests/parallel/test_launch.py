@@ -77,7 +77,7 @@ def test_what_is_done_by_one_process_says_so_under_torchrun_alone(environment, c
 def test_others_that_never_come_are_waited_for_in_words_and_not_for_ever(environment, monkeypatch, capsys, rank):
     monkeypatch.setattr(parallel, "_MEETING", timedelta(seconds=1))
     environment(**LEFT | {"RANK": str(rank), "MASTER_PORT": str(free_port())})
-    with pytest.raises(RunError, match=r"waited in vain for 2 processes at 127.0.0.1:.*unset"), parallel.ranks():
+    with pytest.raises(RunError, match=r"timed out waiting for 2 processes at 127.0.0.1:.*unset"), parallel.ranks():
         raise AssertionError("nobody else was there")
     said = capsys.readouterr().err
     assert said.startswith("headlens: waiting for 2 processes at 127.0.0.1:") and "unset RANK WORLD_SIZE" in said

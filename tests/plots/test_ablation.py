@@ -85,7 +85,7 @@ def test_a_grid_has_every_head_in_its_place(heads):
 
 def test_two_values_for_one_head_are_refused():
     frame = pd.DataFrame({"layer": [1, 1], "head": [2, 2], "value": [0.0, 1.0], "stream": "global"})
-    with pytest.raises(ShapeError, match="of 2 some are of the same one"):
+    with pytest.raises(ShapeError, match="some of its 2 rows are of the same"):
         grid(frame)
     with pytest.raises(ShapeError, match="one row for each head"):
         grids(frame)
@@ -99,5 +99,5 @@ def test_a_scatter_leaves_out_what_has_no_logarithm():
 
 
 def test_what_was_not_measured_is_not_drawn():
-    with pytest.raises(ConfigError, match="no auroc of stream any; there are joint_margin, anomaly_map"):
+    with pytest.raises(ConfigError, match="no auroc of stream any; available: joint_margin, anomaly_map"):
         ablation(summary(HEADS), metric="auroc")

@@ -21,9 +21,9 @@ ARGUMENTS = ["train", "--data", "procedural:industrial/aux", "--per-category", "
 @pytest.mark.parametrize(
     ("ended", "said", "status"),
     [
-        (Stopped(26, 125, signal.SIGINT), "stopped at step 26 of 125; the same command goes on\n", 130),
-        (Stopped(26, 125, signal.SIGTERM), "stopped at step 26 of 125; the same command goes on\n", 143),
-        (KeyboardInterrupt(), "interrupted between two steps; the same command goes on from what is saved in", 130),
+        (Stopped(26, 125, signal.SIGINT), "stopped at step 26 of 125; the same command resumes\n", 130),
+        (Stopped(26, 125, signal.SIGTERM), "stopped at step 26 of 125; the same command resumes\n", 143),
+        (KeyboardInterrupt(), "interrupted between two steps; the same command resumes from what is saved in", 130),
     ],
 )
 def test_a_stop_is_said_in_one_line(ended, said, status, tmp_path, monkeypatch):

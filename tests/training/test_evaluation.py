@@ -215,7 +215,7 @@ def test_a_run_and_its_detector_are_one(two_categories, monkeypatch):
     few = two_categories.where(lambda record: record.category == "nut")
     by_run, by_detector = (evaluate(given, few, size=56) for given in (run, run.detector))
     assert by_run.frame.equals(by_detector.frame) and by_run.provenance == by_detector.provenance
-    with pytest.raises(ConfigError, match="str is no detector and no run"):
+    with pytest.raises(ConfigError, match="str is neither a detector nor a run"):
         evaluate("mini-industrial", few)
 
 
@@ -294,7 +294,7 @@ def test_what_was_left_out_or_counts_without_a_mask_stays_with_its_reason(clip, 
     assert 0 <= values["bolt", "joint", "auroc"] <= 1  # of both readable anomalous images
     assert len(result.scores) == 8 and result.scores["has_mask"].sum() == 7
     left_out, unmasked = result.lines()
-    assert "1 image of" in left_out and "left out" in left_out and "without a mask that counts" in unmasked
+    assert "1 image of" in left_out and "left out" in left_out and "without a usable mask" in unmasked
     assert [line.partition(": ")[2] for line in result.undefined()] == [
         "image metrics of nut are undefined: no image is anomalous",
         "pixel metrics of nut are undefined: no anomalous image has a mask that can be used",

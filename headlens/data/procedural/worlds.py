@@ -79,7 +79,7 @@ class World:
         if spec not in SPECS:
             near = difflib.get_close_matches(spec, SPECS, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise DataError(f"unknown procedural set {spec!r}: there are {', '.join(SPECS)}{hint}")
+            raise DataError(f"unknown procedural set {spec!r}; available: {', '.join(SPECS)}{hint}")
         if per_category < 2 or size < 14:
             raise DataError(f"per_category is {per_category} (at least 2), size {size} (at least 14)")
         self.spec, self.per_category, self.size, self.seed = spec, per_category, size, seed

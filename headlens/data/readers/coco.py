@@ -67,7 +67,7 @@ def coco(root: Root, at: Path) -> Iterator[Record]:
 def _objects(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     rows = content.get(key)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: its {key!r} are no list of objects, as COCO has them")
+        raise DataError(f"{path}: its {key!r} are not a list of objects, as COCO has them")
     return rows
 
 
@@ -78,7 +78,7 @@ def _by_id(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[int | str, di
 def _name(names: Mapping[Any, str], annotation: Mapping[str, Any]) -> str:
     category = annotation.get("category_id")
     if not isinstance(category, (int, str)) or category not in names:
-        raise DataError(f"an annotation has the category {category!r}, which is none of them")
+        raise DataError(f"an annotation has the category {category!r}, which is not one of them")
     return names[category]
 
 
@@ -88,7 +88,7 @@ def _shapes(annotation: Mapping[str, Any]) -> list[Shape]:
         return [Shape("runs", drawn.get("size"), drawn.get("counts"))]
     rings = drawn if isinstance(drawn, list) else []
     if not all(isinstance(ring, list) and len(ring) % 2 == 0 for ring in rings):
-        raise DataError("a polygon is no list of x and y in turns")
+        raise DataError("a polygon is not a list of alternating x and y")
     return [Shape("polygon", list(zip(ring[::2], ring[1::2], strict=True))) for ring in rings]
 
 
@@ -108,7 +108,7 @@ class _Files:
     def file(self, name: Any) -> Path:
         """Raises DataError: it lies outside of the root, or is no name."""
         if not isinstance(name, str):
-            raise DataError(f"the file_name is {name!r}, which is no path")
+            raise DataError(f"the file_name is {name!r}, which is not a path")
         plain = _plain(name)
         if not self.inside or not plain:
             return self.paths.file(name)

@@ -64,4 +64,4 @@ def _colour(text: str) -> Colour:
     if re.fullmatch(r"[\s\d,;()\[\]]+", text) and len(numbers) in (1, 3) and max(numbers) < 256:
         red, green, blue = numbers * (3 if len(numbers) == 1 else 1)
         return red, green, blue
-    raise DataError(f"{text[:40]!r} is no colour; write #ff0000, 255 0 0, or a grey value as 3")
+    raise DataError(f"{text[:40]!r} is not a colour; write #ff0000, 255 0 0, or a grey value as 3")

@@ -63,7 +63,7 @@ def refuse_below(root: Root, family: Path, folders: Sequence[Path]) -> None:
     for folder in folders:
         if any(root.below(folder)):
             root.left.append(folder)
-            what = f"pictures in a folder of the family {family.name!r} are not read"
+            what = f"images in a folder of the family {family.name!r} are not read"
             root.refuse(DataError(f"{folder}: {what}; move them out"))
 
 

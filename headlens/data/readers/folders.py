@@ -91,7 +91,7 @@ def _pairs(root: Root, at: Path) -> list[tuple[Path, Path, str]]:
             for several in (images, masks) if images and masks else ():
                 if len(several) > 1:
                     names = f"{outer}: " + " and ".join(folder.name for folder in several)
-                    raise DataError(f"{names} can both be meant by images/ and masks/; move the others elsewhere")
+                    raise DataError(f"{names} could both be images/ and masks/; move the others elsewhere")
             if masks:
                 pairs.append((images[0], masks[0], split_of(word) or split))
     return pairs
@@ -169,7 +169,7 @@ def _any_images(root: Root, at: Path) -> bool:
     return bool(root.images(at)) if at.is_dir() else at.suffix.lower() in SUFFIXES
 
 
-@layout("images", "pictures without labels", _any_images, files=True)
+@layout("images", "images without labels", _any_images, files=True)
 def images(root: Root, at: Path) -> Iterator[Record]:
     """Of a folder, the images in it; where it has none, all in the folders below. None has a label.
 

@@ -51,7 +51,7 @@ def labelme_file(path: Path) -> dict[str, Any] | None:
         return None
     shapes = content["shapes"]
     if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
-        raise DataError(f"{path}: its shapes are no list of objects; save it with labelme")
+        raise DataError(f"{path}: its shapes are not a list of objects; save it with labelme")
     content.pop("imageData", None)  # all of the image once more
     return content
 

@@ -93,7 +93,7 @@ def _record(paths: Paths, row: Mapping[str, Any], usual: Mapping[str, str]) -> R
     if not isinstance(image_text, str):
         raise DataError(f"no image ({image_text!r}); its key is one of {', '.join(KEYS['image'])}")
     if not isinstance(mask_text, str | None):
-        raise DataError(f"the mask is {mask_text!r}, which is no path")
+        raise DataError(f"the mask is {mask_text!r}, which is not a path")
     image = paths.file(image_text)
     mask = paths.file(mask_text) if mask_text else None
     family = "" if family is None else str(family)
@@ -101,7 +101,7 @@ def _record(paths: Paths, row: Mapping[str, Any], usual: Mapping[str, str]) -> R
     if label is not None:
         anomalous = label_of(label)
     elif family.lower() in _NUMBERS:
-        raise DataError(f"the family {family!r} is a label beside families that are none; put it in a column `label`")
+        raise DataError(f"the family {family!r} is a label among kinds of flaw; put it in a column `label`")
     elif family or mask:  # a table of images and masks alone does not say that the others are normal
         anomalous = not (is_normal(family) or family.lower() == "none")
     if anomalous is False:

@@ -37,7 +37,7 @@ def text(path: Path, lenient: bool = False, most: int = MOST_TEXT) -> str:
                 return read_regular(path, most).decode("utf-8", "replace")
             raise DataError(f"{path}: {error}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); make it readable, or take it away") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); make it readable, or remove it") from error
 
 
 def value_in(path: Path) -> Any:

@@ -185,7 +185,7 @@ class Root:
                             continue
                         (folders if _is_folder(entry) else files).append(entry.name)
             except OSError as error:
-                self.refuse(DataError(f"{at}: cannot be listed ({error.strerror}); make it readable, or take it away"))
+                self.refuse(DataError(f"{at}: cannot be listed ({error.strerror}); make it readable, or remove it"))
             self._seen[at] = ([at / name for name in sorted(folders)], [at / name for name in sorted(files)])
         return self._seen[at]
 
