@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 import headlens
@@ -28,6 +29,8 @@ from headlens.training.shipped import NAMES
 FILE = Path(__file__).parents[1] / "tests/golden.npz"
 TOLERANCE = 1e-12
 """Of the largest value: what another order of the same sums may change."""
+COUNTED = "pixel metrics"
+"""Pixels are counted in bins: one at the edge of a bin is in the next one on another model of CPU."""
 SIZE = 112
 UNTRAINED = ("clip", "crane", "anomalyclip-published")
 """Presets that no shipped run has, with hand-written prompts."""
@@ -93,7 +96,9 @@ def frames(name: str, detector: Detector) -> Iterator[tuple[str, np.ndarray]]:
     for kind in ("zero", "mean"):
         ablated = heads.ablate(detector, dataset, single, kind=kind, metrics=metrics, size=SIZE)
         yield f"{name}/ablate {kind}", _numbers(ablated.frame, "value", "effect")
-        yield f"{name}/ablate {kind}, summary", _numbers(ablated.summary, "effect", "low", "high")
+        counted = ablated.summary["metric"].isin(metrics[1:])
+        for what, rows in (("summary", ablated.summary[~counted]), (COUNTED, ablated.summary[counted])):
+            yield f"{name}/ablate {kind}, {what}", _numbers(rows, "effect", "low", "high")
     some = ("image_margin", "joint_margin")
     yield f"{name}/importance", _numbers(heads.importance(detector, dataset, metrics=some, size=SIZE).frame, "value")
     yield f"{name}/contributions", _numbers(heads.contributions(detector, dataset, size=SIZE).frame, "value")
@@ -105,7 +110,7 @@ def frames(name: str, detector: Detector) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{name}/attribute {method}", np.asarray(maps)[:, ::8, ::8]
 
 
-def _numbers(frame: object, *columns: str) -> np.ndarray:
+def _numbers(frame: pd.DataFrame, *columns: str) -> np.ndarray:
     """Columns of a frame, in the order of whatever says what a row is of; a sixteenth of long ones."""
     said = ("image", "category", "variant", "stream", "layer", "head", "kind", "metric")
     keys = [name for name in said if name in frame.columns]
@@ -124,6 +129,11 @@ def every_number() -> Iterator[tuple[str, np.ndarray]]:
         backbone = load_run(f"mini-{domain}-0", dtype=torch.float64).detector.backbone
         for preset in UNTRAINED:
             yield from predictions(f"{preset} on mini-{domain}", build(backbone, preset, prompts="ensemble"))
+
+
+def tolerance(name: str) -> float:
+    """What may change of the array of that name, relative to its largest value."""
+    return 1e-4 if name.endswith(COUNTED) else TOLERANCE
 
 
 def difference(before: np.ndarray, now: np.ndarray) -> float:
@@ -151,9 +161,11 @@ def main() -> int:
     absent = sorted(set(before) - set(numbers))
     for name, most in sorted(changed.items(), key=lambda item: -item[1])[:20]:
         print(f"{most:.1e} {name}")
-    print(f"{sum(most <= TOLERANCE for most in changed.values())} of {len(changed)} arrays within {TOLERANCE:g}")
+    wrong = sum(most > tolerance(name) for name, most in changed.items())
+    bounds = f"{TOLERANCE:g}, {COUNTED} within {tolerance(COUNTED):g}"
+    print(f"{len(changed) - wrong} of {len(changed)} arrays within {bounds}")
     print(*(f"not made any more: {name}" for name in absent), sep="\n")
-    return int(bool(absent) or any(most > TOLERANCE for most in changed.values()))
+    return int(bool(absent or wrong))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from golden_numbers import FILE, LENS, TOLERANCE, UNTRAINED, Stored, difference, frames, predictions
+from golden_numbers import COUNTED, FILE, LENS, TOLERANCE, UNTRAINED, Stored, difference, frames, predictions, tolerance
 
 from headlens.detectors import build
 from headlens.training.run import load_run
@@ -13,7 +13,7 @@ def same(numbers: dict[str, np.ndarray]) -> None:
     """Raises AssertionError for numbers that are not those of the file."""
     with np.load(FILE) as before:
         for key, now in numbers.items():
-            assert difference(before[key], now) <= TOLERANCE, key
+            assert difference(before[key], now) <= tolerance(key), key
 
 
 @pytest.mark.parametrize("name", ["mini-industrial-0", "mini-medical-anomalyclip-1"])
@@ -45,3 +45,4 @@ def test_a_difference_is_seen():
     numbers = np.array([1.0, 2.0])
     assert difference(numbers, numbers + np.array([0.0, 1e-9])) > TOLERANCE
     assert difference(numbers, np.array([1.0, np.nan])) == float("inf")
+    assert tolerance("ablate zero, summary") == TOLERANCE < tolerance(f"ablate zero, {COUNTED}")

@@ -241,7 +241,7 @@ def attribute(
     of_heads = method == "contributions" or target not in SCORES
     about: dict[str, Any] = {"what": "attribution", "method": method, "target": target, "options": named}
     about |= {"baseline": BASELINES.get(settings.get("baseline", "")), "size": preprocess.size, "category": category}
-    about |= {"held": held(detector) if of_heads else [], **computed(detector, precision)}
+    about |= {"held": held(detector, category) if of_heads else [], **computed(detector, precision)}
     about = detector_provenance(detector, **about)
     stacked = {name: torch.stack(parts).numpy() for name, parts in arrays.items()}
     return Attribution(ordered(pd.DataFrame(rows)), about, **stacked, unit=detector.scoring.unit)

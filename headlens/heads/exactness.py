@@ -19,14 +19,17 @@ from headlens.heads.sweep import one_patch
 
 
 @torch.no_grad()
-def blank_reading(detector: Detector) -> Reading:
-    """How a detector reads one empty image: what of a reading no image has a part in."""
-    return detector.reading(one_patch(detector), ["object"])
+def blank_reading(detector: Detector, category: str = "object") -> Reading:
+    """How a detector reads one empty image: what of a reading no image has a part in.
+
+    The category matters to none of it; the sentences of one that is read anyway are not encoded again.
+    """
+    return detector.reading(one_patch(detector), [category])
 
 
-def held(detector: Detector) -> list[str]:
+def held(detector: Detector, category: str = "object") -> list[str]:
     """What is held at what it is in each image, so that a margin is a sum over heads."""
-    reading = blank_reading(detector)
+    reading = blank_reading(detector, category)
     normed = any(readout.norm is not None for readout in (reading.image, *reading.taps.values()))
     facts = {
         "layer norm scale": normed,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headlens.detectors import PRESETS, AnoCLIPConfig, Scoring, TrainingConfig, build
 from headlens.errors import ConfigError
-from headlens.heads import clean_forward, contributions, heads_of, name_heads, single_heads
+from headlens.heads import clean_forward, contributions, heads_of, map_parts, name_heads, single_heads
 from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.exactness import held
 from headlens.heads.measuring import measure
@@ -218,6 +218,15 @@ def test_the_category_is_read_as_it_is_written_unless_the_config_says_otherwise(
     assert not torch.equal(detector.text(["wood"]), detector.with_config(textures=()).text(["wood"]))
     other = build(clip(), "anoclip-plus", taps=(3,), class_aware=False)
     assert torch.equal(other(given, CATEGORIES).anomaly_map, other(given).anomaly_map)
+
+
+def test_only_what_an_image_shows_is_encoded(monkeypatch):
+    """Hundreds of sentences take longer than the image does."""
+    detector, asked = build(clip(), "anoclip", taps=(3,)), []
+    encode = detector._encoded_one
+    monkeypatch.setattr(detector, "_encoded_one", lambda thing: asked.append(thing) or encode(thing))
+    map_parts(detector, torch.zeros(3, 32, 32, dtype=torch.uint8), size=32, category="wood")
+    assert asked == ["wood"]
 
 
 def test_there_is_nothing_to_train(dataset, tmp_path):
