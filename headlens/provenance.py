@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
@@ -78,10 +79,13 @@ def detector_provenance(detector: Detector, **settings: Any) -> dict[str, Any]:
     return json.loads(json.dumps(about))
 
 
+_version = cache(version)  # it reads and parses a file, which takes longer than a small result
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Of headlens, Python and some packages."""
     known = {"headlens": __version__, "python": sys.version.split()[0]}
-    return known | {name: version(name) for name in packages}
+    return known | {name: _version(name) for name in packages}
 
 
 def computed(scorer: Scorer, precision: str | None = None) -> dict[str, str]:

@@ -63,6 +63,13 @@ class HookedLayerNorm(Norm):
         return (centred / scale).to(x.dtype) * self.weight + self.bias
 
 
+class Linear(nn.Linear):
+    """Without initial values: a checkpoint brings them, or ``init_random``; drawing some takes longer than loading."""
+
+    def reset_parameters(self) -> None:
+        """Nothing."""
+
+
 class MLP(nn.Module):
     """Two linear maps around GELU, or around OpenAI's QuickGELU: x · sigmoid(1.702 x).
 
@@ -71,8 +78,8 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, hidden: int, act_fn: Activation) -> None:
         super().__init__()
-        self.fc = nn.Linear(width, hidden)
-        self.proj = nn.Linear(hidden, width)
+        self.fc = Linear(width, hidden)
+        self.proj = Linear(hidden, width)
         self.act_fn = act_fn
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,8 +99,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, *, causal: bool = False, local: bool = False) -> None:
         super().__init__()
         self.heads, self.d_head, self.causal = heads, width // heads, causal
-        self.qkv = nn.Linear(width, 3 * width)  # rows: Q, K, V; in each, head by head
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)  # rows: Q, K, V; in each, head by head
+        self.out = Linear(width, width)
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
         self.hook_pattern, self.hook_z, self.hook_result = HookPoint(), HookPoint(), HookPoint()
         if local:

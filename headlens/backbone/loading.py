@@ -213,8 +213,13 @@ def _check_state(
         headlens_names = any(key.startswith("vision.blocks.") for key in unknown)
         hint = " These are a headlens state dict's names: give it to load_state_dict." if headlens_names else ""
         raise CheckpointError(f"the weights do not fit {name}: {', '.join(parts)}.{hint}")
-    if broken := [names.of(key) for key in theirs.values() if not state[key].isfinite().all()]:
+    if broken := [names.of(key) for key in theirs.values() if not _finite(state[key])]:
         raise CheckpointError(f"the weights of {name} hold NaN or infinity in {', '.join(broken[:3])}")
+
+
+def _finite(weight: Tensor) -> bool:
+    """By its extremes, which are NaN where there is one: isfinite() of everything takes ten times as long."""
+    return bool(torch.stack(weight.aminmax()).isfinite().all())
 
 
 @cache
