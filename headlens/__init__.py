@@ -1,4 +1,4 @@
-"""headlens: CLIP-based zero-shot anomaly detection, opened up one attention head at a time.
+"""headlens: CLIP-based zero-shot anomaly detection, one attention head at a time.
 
     run = headlens.load("mini-industrial")                        a trained detector, from a run folder
     headlens.predict(run, "part.png").joint_score                 scores of images
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 
 def load(run: str, **options: Any) -> Run:
-    """A trained detector, from a run folder: ``headlens.load("runs/mine").predict("part.png").joint_score``.
+    """Loads a trained detector from a run folder: ``headlens.load("runs/mine").predict("part.png").joint_score``.
 
     Args:
         run: the folder, or the name of a shipped run.
-        **options: as ``headlens.training.load_run`` has them: ``backbone``, ``weights``, ``device``, ``dtype``.
+        **options: options of ``headlens.training.load_run``: ``backbone``, ``weights``, ``device``, ``dtype``.
     """
     from headlens.training.run import load_run
 
@@ -51,7 +51,7 @@ def load(run: str, **options: Any) -> Run:
 
 
 def runs(*names: str, **options: Any) -> list[Run]:
-    """Several trained detectors that share one backbone: ``headlens.runs("mini-industrial")`` are its three seeds.
+    """Loads several trained detectors on one backbone: ``headlens.runs("mini-industrial")`` loads its three seeds.
 
     Args:
         *names: run folders, shipped runs, or shipped names without a seed.

@@ -1,4 +1,4 @@
-"""Scores of whatever people have at hand: paths, PIL images, arrays, tensors."""
+"""Scores of images given as paths, PIL images, arrays or tensors."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def as_bytes(image: Any) -> Tensor:
     Args:
         image: a path; a PIL image; an array [H, W, 3] or [H, W] as PIL gives it, also with alpha; a tensor [3, H, W]
             or [1, H, W]; what a data set's ``pixels(i)`` gives.
-            What numbers mean is said in ``headlens.data.pixel_values.image_of``; floating point is 0..1 or 0..255, not
-            normalised.
+            Floating point is 0..1 or 0..255, not normalised; see ``headlens.data.pixel_values.image_of``.
 
     Raises:
         DataError: a file that cannot be read.
@@ -82,21 +81,21 @@ def predict(
     batch: int = 8,
     category: str = "object",
 ) -> Prediction:
-    """Scores of images, each by itself: neither order, nor batch, nor the other images matter beyond rounding.
+    """Scores of images, each computed alone: order, batch and other images only matter to rounding.
 
     Args:
-        detector: or a run; on any device.
-        images: one, or any number; see ``as_bytes``.
-        size: they are resized to this square, and so are the maps, [n, size, size]; the detector's own when None.
-        batch: images at once.
-        category: what they show, for class-aware prompts.
+        detector: a detector, or a run; on any device.
+        images: one image, or any number; see ``as_bytes``.
+        size: images are resized to this square, and maps are [n, size, size]; the detector's size when None.
+        batch: images per batch.
+        category: what the images show; only class-aware prompts use it.
 
     Returns:
-        Everything on the CPU.
+        Scores and maps, on the CPU.
 
     Raises:
         ConfigError: neither a detector nor a run.
-        DataError, ShapeError: an image that cannot be read, or is none; the message says which.
+        DataError, ShapeError: an image that cannot be read, or something that is not an image; the message says which.
 
     >>> import headlens
     >>> headlens.predict(headlens.load("mini-industrial"), np.zeros((60, 40)), size=56).anomaly_map.shape

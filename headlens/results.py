@@ -1,4 +1,4 @@
-"""What every question about heads answers with: a long frame, and where it came from."""
+"""``Result``: a long-form frame with its provenance, returned by all functions about heads."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Result:
 
     @property
     def made_by(self) -> str:
-        """One line that says which backbone and which images this is of."""
+        """One line that names the backbone and the images."""
         return made_by(self.provenance)
 
     def _repr_html_(self) -> str:
@@ -87,18 +87,18 @@ class Result:
         return [html.table(self.frame)]
 
     def plot(self, ax: Any = None) -> tuple[Figure, Any]:
-        """A figure and its axes; every kind of result has its own.
+        """A figure and its axes; each kind of result draws its own figure.
 
         Args:
-            ax: axes to draw on, as many as the kind has panels; a new figure when None.
+            ax: axes to draw on, one per panel; a new figure when None.
 
         Raises:
-            ConfigError: a frame that was loaded as no kind of result in particular.
+            ConfigError: a frame that was loaded as a plain ``Result``.
         """
         raise ConfigError(f"a {type(self).__name__} cannot be drawn; load it with its class, such as Ablation.load")
 
     def save(self, path: str | Path) -> Path:
-        """Writes the frame: ``.parquet`` with its provenance, or ``.csv``, ``.md``, ``.tex``; whole or not at all.
+        """Writes the frame: ``.parquet`` with its provenance, or ``.csv``, ``.md``, ``.tex``; never a partial file.
 
         Raises:
             ConfigError: another suffix.
@@ -111,7 +111,7 @@ class Result:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """What ``save`` wrote as Parquet.
+        """Loads what ``save`` wrote as Parquet.
 
         Raises:
             RunError: no such file, a damaged one, or one without provenance.

@@ -1,4 +1,4 @@
-"""``ablate``: what every head is worth to a detector on a data set, by really taking it away."""
+"""``ablate``: total effects of heads on a detector's scores, measured by ablating them."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ class Ablation(Result):
     """Effects of ablations.
 
     Args:
-        frame: a row for each image, variant and continuous quantity; ``value`` under the ablation, ``baseline``
-            without, ``effect`` their difference. Rows of kind ``none`` are probes: nothing ablated, all computed.
+        frame: a row for each image, variant and continuous quantity; ``value`` with the ablation, ``baseline`` without,
+            ``effect`` their difference. Rows of kind ``none`` are probes: computed in the same way, but without an
+            ablation.
         summary: a row for each variant and quantity, metrics included: means over categories (category ``mean``), and
             each category by itself. ``magnitude`` is the mean absolute effect over images, and orders the variants of
             each quantity, the largest first; ``low`` and ``high`` are the 95 % bootstrap interval of the effect,
@@ -63,7 +64,7 @@ class Ablation(Result):
     summary: pd.DataFrame
 
     def means(self, metric: str) -> pd.DataFrame:
-        """Rows of ``summary`` of one quantity, means over categories: those of the largest ``magnitude`` in it first.
+        """Rows of ``summary`` for one quantity, means over categories, largest ``magnitude`` first.
 
         Raises:
             ConfigError: a quantity that was not measured.
@@ -92,7 +93,7 @@ class Ablation(Result):
         return (plots.signed(fig, self.made_by) if ax is None else fig), axes
 
     def save(self, path: str | Path) -> Path:
-        """As ``Result.save``. Parquet and CSV have the summary in a second file, Markdown and LaTeX are the summary."""
+        """Writes the frame and, next to it, the summary (Parquet, CSV); or only the summary (Markdown, LaTeX)."""
         if Path(path).suffix in (".md", ".tex"):
             return save_frame(Path(path), self.summary, self.provenance)
         return super().save(path)
@@ -117,35 +118,36 @@ def ablate(
     out: Path | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Ablation:
-    """Total effects: heads are ablated for real, and everything downstream responds. Exact.
+    """Total effects: heads are ablated, and everything downstream is recomputed. Exact.
 
     Args:
-        detector: whose heads; a run's, too.
-        data: which images.
-        variants: which heads together (``single_heads``, ``whole_layers``, ``cumulative``); by default every head of
-            both streams by itself, with ``revert`` of those whose weights are learned.
-        kind: what an ablated head writes: nothing (``zero``), its ``mean`` over a reference set, what it writes for
-            another normal image of the category (``resample``), or what it wrote before its weight was learned
-            (``revert``).
-        reference: of ``mean`` (all its images) and ``resample`` (its normal ones); the normal images of ``data`` by
-            default.
-        text: of methods whose text depends on the images' CLS: ``held`` at what it was before, or it ``follows`` the
-            ablated CLS.
-        seed: of donors and of the bootstrap.
-        metrics: names of ``headlens.metrics.table``.
-        replicates: of the bootstrap.
-        size, batch, progress: as in ``contributions``.
-        budget: bytes that ablated variants may take while a block is run; None chooses by the device.
-        precision: as in ``contributions``. The noise floor is that of the precision: where effects come near it, choose
-            a finer one.
-        out: as in ``contributions``; what goes on ends with the same bits. Patch maps then wait there; else in memory,
-            V N rows columns float32 of them (of each tap, where those are fused at pixels), if pixel metrics are
-            asked.
+        detector: a detector, or a run.
+        data: the images.
+        variants: which heads are ablated together (``single_heads``, ``whole_layers``, ``cumulative``); by default
+            every head of both streams alone, or with ``revert`` every head with a learned weight.
+        kind: the output of an ablated head: zero (``zero``), its ``mean`` over a reference set, its output for another
+            normal image of the category (``resample``), or its output with weight 1 (``revert``).
+        reference: data set for ``mean`` (all its images) and ``resample`` (its normal ones); by default the normal
+            images of ``data``.
+        text: for methods whose text depends on the images' CLS: ``held`` fixed at the clean run, or recomputed so that
+            it ``follows`` the ablated CLS.
+        seed: for donors and the bootstrap.
+        metrics: names from ``headlens.metrics.table``; ``()`` for none.
+        replicates: number of bootstrap replicates.
+        size: images are resized to this square; the detector's size when None.
+        batch: images per batch.
+        progress: called with the number of images after every batch.
+        budget: bytes for the variants of a block; chosen by the device when None.
+        precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None. Effects
+            close to the noise floor need a higher precision.
+        out: folder for finished batches; an interrupted call resumes from it and ends with the same bits. For pixel
+            metrics, patch maps are stored in it, else in memory: float32, V variants x N images x rows x columns (for
+            each tap, if taps are fused at pixels).
 
     Raises:
         ShapeError: heads that do not exist.
-        ConfigError: an unknown kind, metric or precision; ``revert`` where no weights are learned, ``follows`` where
-            the text does not depend on what is ablated.
+        ConfigError: an unknown kind, metric or precision; ``revert`` without learned weights, ``follows`` for a text
+            that does not depend on the image.
         DataError: no image could be read; no donor.
         RunError: ``out`` holds another sweep, or cannot be written.
     """

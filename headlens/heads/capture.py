@@ -46,7 +46,7 @@ class Capture:
     Args:
         folder: where they are.
         files: in the order of the images.
-        notes: which images did not count, or not as they are stored, and why.
+        notes: which images were left out or adjusted, and why.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class Capture:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """All of it at once: some thousand rows an image."""
+        """The full frame: some thousand rows per image."""
         return pd.concat(self.parts(), ignore_index=True)
 
     @property
@@ -98,7 +98,8 @@ class Capture:
 
         Args:
             metric: which quantity.
-            ax, stream: as in ``Importance.plot``.
+            ax: axes to draw on, one for each stream; a new figure when None.
+        stream: which stream; all when None.
 
         Raises:
             ConfigError: a quantity that was not captured.
@@ -148,14 +149,16 @@ def capture(
     precision: str | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Capture:
-    """Norms, attention statistics and margin parts of every head of both streams, in one pass over the images.
+    """Norms, attention statistics and direct effects of every head of both streams, in one pass over the images.
 
     Args:
-        detector: whose heads; a run's, too.
-        data: which images.
-        out: a folder for the files; what was killed goes on from there.
-        size, precision, progress: as in ``contributions``.
-        batch: images at once. Attention matrices are held for one image and layer at a time.
+        detector: a detector, or a run.
+        data: the images.
+        out: folder for the files; an interrupted call resumes from it.
+        size: images are resized to this square; the detector's size when None.
+        precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
+        progress: called with the number of images after every batch.
+        batch: images per batch. Attention matrices are held for one image and layer at a time.
 
     Raises:
         ConfigError: a hook that would not be called; an unknown precision.

@@ -1,4 +1,4 @@
-"""``compare``: what do two domains make of the same heads? Runs are the unit of uncertainty; see ``permutation``."""
+"""``compare``: compares the same heads in two domains, with runs as the unit of uncertainty; see ``permutation``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SURE = 0.05  # p of the contrast up to which domains are said to agree less tha
 
 @runtime_checkable
 class TrainedRun(Protocol):
-    """What is asked of a run: its detector, its folder's name, and what was written down about it in ``card.json``."""
+    """A run: its detector, the name of its folder, and its ``card.json``."""
 
     detector: Detector
     folder: Path
@@ -46,7 +46,7 @@ class TrainedRun(Protocol):
 
 @dataclass(frozen=True)
 class Comparison(Result):
-    """Two domains' runs compared, head by head and all heads at once.
+    """The runs of two domains compared, head by head and over all heads.
 
     Args:
         frame: a row for each head: stream, layer, head, a column for each domain (the mean over its runs),
@@ -54,7 +54,7 @@ class Comparison(Result):
             ``permutation.differences``; ``significant`` where q is at most the level.
         agreement: ``statistic`` (``spearman``, ``kendall``, ``top k``), ``pairs`` (within each domain, between,
             between minus within), ``value``, ``low``, ``high``, ``count``, ``p`` as in ``permutation.agreement``, and
-            ``chance``, what heads in random order would give.
+            ``chance``, the value for heads in random order.
     """
 
     TABLES: ClassVar = ("agreement",)
@@ -80,7 +80,7 @@ class Comparison(Result):
 
     @property
     def paragraph(self) -> str:
-        """What the numbers allow to be said, and what they do not."""
+        """What the numbers show, and what they do not, in words."""
         return " ".join((_who(self), _agree(self), _differ(self), _limits(self))).rstrip()
 
     def _parts(self) -> list[str]:
@@ -115,12 +115,12 @@ def compare(
     ``compare({"industrial": headlens.runs("mini-industrial"), "medical": headlens.runs("mini-medical")})``
 
     Args:
-        domains: two by their names, each with its runs, one or several, all of one kind: ``Run`` or ``Detector``, whose
-            learned head weights are compared; results of ``importance``, in units of the run's mean head; or frames
-            with columns stream, layer, head, value.
-        k: of how many heads the overlap is taken.
-        level: the false discovery rate up to which heads count as different.
-        seed: of the label permutations that are drawn where there are too many to try all.
+        domains: two names, each with one or several runs, all of one kind: ``Run`` or ``Detector``, whose
+            learned head weights are compared; results of ``importance``, compared in units of the run's mean head; or
+            frames with columns stream, layer, head, value.
+        k: number of top heads whose overlap is measured.
+        level: false discovery rate below which heads count as different.
+        seed: seed of the label permutations, which are sampled if there are too many to try all.
 
     Raises:
         ConfigError: not two domains, no run, a run twice, different backbones, nothing learned, a bad setting.

@@ -28,19 +28,20 @@ from headlens.results import Result, per_image
 
 @dataclass(frozen=True)
 class Contributions(Result):
-    """``frame``: a row for each image, part and margin; ``value`` is the part, ``baseline`` the whole margin."""
+    """``frame``: a row for each image, part and margin; ``value`` is the direct effect, ``baseline`` the margin."""
 
     @property
     def held(self) -> str:
-        """One line that says what the sums hold at what it is."""
+        """One line that names what is held fixed in the sums."""
         return f"Held at what they are in each image: {', '.join(self.provenance.get('held', []))}"
 
     @property
     def summary(self) -> pd.DataFrame:
         """Of every head and margin: means of ``value`` over categories, of all, of ``normal`` and ``anomalous`` images.
 
-        ``separation`` is anomalous minus normal: added over all parts, it is the distance between the two margins. The
-        three are over the ``n`` categories of ``of`` that have both kinds of images; where none has, separation is NaN.
+        ``separation`` is anomalous minus normal; summed over all parts, it is the distance between the two margins.
+        These three are means over the ``n`` of ``of`` categories that have both kinds of images; if none has,
+        separation is NaN.
         """
         keys = ["metric", "stream", "layer", "head"]
         heads = self.frame[self.frame["kind"] == "head"]
@@ -67,11 +68,12 @@ class Contributions(Result):
         return [html.table(rows, title)]
 
     def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
-        """Separation by every head as a grid, of one margin; its mean part where no image is labelled.
+        """Separation by every head as a grid, for one margin; the mean direct effect if no image is labelled.
 
         Args:
             metric: which margin; the image margin when None.
-            ax, stream: as in ``Importance.plot``.
+            ax: axes to draw on, one for each stream; a new figure when None.
+            stream: which stream; all when None.
 
         Raises:
             ConfigError: an unknown margin.
@@ -99,23 +101,23 @@ def contributions(
     out: Path | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Contributions:
-    """Direct effects of every head, image by image, on the image margin and on the mean margin of each tap's patches.
+    """Direct effects (direct logit attribution) of all heads on the image margin and on each tap's mean patch margin.
 
     Args:
-        detector: whose heads; a run's, too.
-        data: which images.
-        check_sums: verify for every image and patch that the parts add up, and for every block that its heads, MLP and
-            adapter are what its streams are made of.
-        size: images are resized to this square; the detector's own size when None.
-        batch: images at once.
-        precision: see ``headlens.precision``; as the backbone was loaded when None.
-        out: a folder for finished batches: what was killed goes on from there.
-        progress: called with the number of images after every batch (of every rank's).
+        detector: a detector, or a run.
+        data: the images.
+        check_sums: verify for every image and patch that the parts add up, and for every block that its streams equal
+            the output of its heads, MLP and adapter.
+        size: images are resized to this square; the detector's size when None.
+        batch: images per batch.
+        precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
+        out: folder for finished batches; an interrupted call resumes from it.
+        progress: called with the number of images after every batch, of all processes.
 
     Returns:
         Columns up to ``baseline``: ``kind`` is one of ``direct.KINDS``, ``metric`` is ``image_margin`` or
-        ``tap_margin_{tap}``, ``value`` the part and ``baseline`` the margin that it is part of. ``provenance["held"]``
-        says what is held at what it is in each image.
+        ``tap_margin_{tap}``, ``value`` the direct effect and ``baseline`` the margin. ``provenance["held"]`` names what
+        is held fixed.
 
     Raises:
         ConfigError: a hook that would not be called; an unknown precision.

@@ -1,10 +1,10 @@
 """Importance by gates: how fast a target changes as a head is turned down, for all heads by one backward.
 
-    I[l, h] = E_image |∂ target / ∂ g[l, h]|            the gate multiplies the head's output z, and stands at 1
+    I[l, h] = E_image |∂ target / ∂ g[l, h]|            the gate multiplies the head's output z, and equals 1
 
-This is the definition of Michel et al. (arXiv 1905.10650), per image. Two others go by the same name: their code takes
-the absolute value per token, Hugging Face's after summing over a batch. The signed mean stands beside it: a head that
-pushes up some images and down others has a large importance and a small signed mean.
+This is the definition of Michel et al. (arXiv 1905.10650), per image. Two other quantities have the same name: their
+code takes the absolute value per token, Hugging Face's after summing over a batch. The signed mean is reported too: a
+head that raises the target of some images and lowers that of others has a large importance and a small signed mean.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ def gate_gradients(
     categories: Sequence[str] = (),
     at: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The target [B], and its gradient by every gate, ``{stream: [B, L, H]}``: one forward, one backward.
+    """The target [B], and its gradient with respect to all gates, ``{stream: [B, L, H]}``, from one backward pass.
 
     Only gates are differentiated: no parameter's ``grad`` is touched.
 
     Args:
         detector, images, name, categories: as in ``target``.
-        at: where, ``{stream: [B, L, H] or [1, L, H]}``; at 1 by default.
+        at: values of the gates, ``{stream: [B, L, H] or [1, L, H]}``; 1 by default.
 
     Raises:
         ConfigError: an unknown target.
@@ -113,8 +113,8 @@ class Importance(Result):
 
         Args:
             ax: axes to draw on, one for each stream; a new figure when None.
-            metric: of which target; the first when None.
-            stream: which; all when None.
+            metric: which target; the first when None.
+            stream: which stream; all when None.
         """
         rows = self.summary
         metric = metric or "".join(rows["metric"].head(1))
@@ -153,11 +153,15 @@ def importance(
     """Gate gradients of every head of both streams, image by image.
 
     Args:
-        detector: whose heads; a run's, too.
-        data: which images.
+        detector: a detector, or a run.
+        data: the images.
         metrics: targets, some of ``TARGETS``.
-        size, batch, precision, out, progress: as in ``contributions``.
-        deterministic: the same bits every time on CUDA, too; see ``headlens.precision.repeatable``.
+        size: images are resized to this square; the detector's size when None.
+        batch: images per batch.
+        precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
+        out: folder for finished batches; an interrupted call resumes from it.
+        progress: called with the number of images after every batch.
+        deterministic: identical bits in every run on CUDA too, but slower; see ``headlens.precision.repeatable``.
 
     Raises:
         ConfigError: an unknown target or precision; float16.

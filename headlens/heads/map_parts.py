@@ -1,4 +1,4 @@
-"""``map_parts``: which heads draw the anomaly map of one image, and which work against it."""
+"""``map_parts``: which heads add to the anomaly map of one image, and which take from it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class MapParts(Result):
     """The margin map of one image, part by part.
 
     Args:
-        frame: a row for each head and patch: stream, layer, head, row, column, ``value``; and what no head wrote (MLPs,
+        frame: a row for each head and patch: stream, layer, head, row, column, ``value``; and everything else (MLPs,
             biases, adapters, embedding, read-out) as kind ``rest``. Their sum at a patch is the margin there.
         shares: a row for each head: ``peak``, its mean over the 5 % of patches where the margin is highest, minus its
-            mean over all. Over all parts they add up to how far the peak stands out.
+            mean over all. Summed over all parts it is the height of the peak above the mean margin.
         image: the image as it was seen, [S, S, 3] uint8.
     """
 
@@ -57,7 +57,7 @@ class MapParts(Result):
         return [html.figure(self.plot()[0], "maps of single heads"), table]
 
     def save(self, path: str | Path) -> Path:
-        """As ``Result.save``; shares and image stand beside it, ``NAME.shares.SUFFIX`` and ``NAME.picture.png``."""
+        """Writes the frame, and next to it shares and image as ``NAME.shares.SUFFIX`` and ``NAME.picture.png``."""
         path = super().save(path)
         sink, about = io.BytesIO(), PngInfo()
         about.add_text("Software", SOFTWARE)
@@ -93,7 +93,7 @@ class MapParts(Result):
 
     @property
     def native(self) -> tuple[int, int]:
-        """Height and width of the image as it was given; those of ``image`` where they were not written down."""
+        """Height and width of the image as it was given; those of ``image`` if they were not saved."""
         height, width = self.provenance.get("native") or self.image.shape[:2]
         return height, width
 
@@ -130,19 +130,19 @@ def map_parts(
     category: str = "object",
     check_sums: bool = False,
 ) -> MapParts:
-    """The margin of every patch as a sum over heads, exact; the mean over taps, or at one of them.
+    """The margin of every patch as an exact sum over heads and other parts; the mean over taps, or at one tap.
 
     Args:
-        detector: whose heads; or a run.
+        detector: a detector, or a run.
         image: a path, a PIL image, an array, a tensor; see ``headlens.predict``.
-        tap: at which; the mean over all when None.
-        size: the image is resized to this square; the detector's own size when None.
-        category: what it shows; it only matters to class-aware prompts.
+        tap: which tap; the mean over all when None.
+        size: the image is resized to this square; the detector's size when None.
+        category: what the image shows; only class-aware prompts use it.
         check_sums: verify that the parts add up, as ``contributions`` does.
 
     Raises:
         DataError, ShapeError: no image; a tap that the detector does not read.
-        ConfigError: a hook that would not be called.
+        ConfigError: a hook that would be ignored.
         IdentityError: parts that do not add up.
 
     >>> import headlens

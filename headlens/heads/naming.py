@@ -1,14 +1,14 @@
 """Naming: which phrases span what a head writes into the joint space of images and words.
 
-TextSpan (Gandelsman, Efros and Steinhardt, arXiv 2310.05916). With the read-out's scale σ and the embedding's norm held
-at what they are, a head adds ``c = r W`` to the unit embedding:
+TextSpan (Gandelsman, Efros and Steinhardt, arXiv 2310.05916). With the scale σ of the read-out and the norm of the
+embedding held fixed, a head adds ``c = r W`` to the unit embedding:
 
-    r = z / (σ |e|)        its own d channels, weighted, at the token that is read
+    r = z / (σ |e|)        the head's d channels, weighted, at the token that is read
     W = W_O^h Ĝ            [d, d_e]; see headlens.detectors.readout
 
-One row is an image's CLS for a global head, and every patch of it at the last tap for a local head, and for a global
-one where the image feature is made of patches alone. Of the rows only
-second moments are kept, d x d for each head (``headlens.heads.span``): memory does not depend on how many there are.
+A row is the CLS of an image for a global head; for a local head, and for a global one if the image feature is made of
+patches only, it is a patch at the last tap. Only second moments of the rows are stored, d x d for each head
+(``headlens.heads.span``), so memory does not depend on the number of rows.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Naming(Result):
 
     @property
     def left_out(self) -> list[str]:
-        """Phrases of the pool that were not used: the backbone has not learnt one of their words."""
+        """Phrases of the pool that were not used, because the backbone has not learned one of their words."""
         return list(self.provenance["left_out"])
 
     def _parts(self) -> list[str]:
@@ -86,7 +86,7 @@ class Naming(Result):
 
 
 def last_quarter(detector: Detector) -> range:
-    """The layers that are named by default: what later heads write is read as it is, and by few blocks first.
+    """The layers that are named by default: their output passes few or no blocks before it is read.
 
     These six of ``mini``'s 24 layers have half of its heads' variance; TextSpan's authors take the last four.
     """
@@ -112,14 +112,14 @@ def name_heads(
     """Which phrases span what each head writes over a data set.
 
     Args:
-        detector: whose heads, under its head weights; a run's, too. Its learned prompts play no part.
-        data: which images.
+        detector: a detector, or a run. Its head weights apply; its learned prompts are not used.
+        data: the images.
         heads: those of the global stream in the ``last_quarter`` of layers by default.
-        pool: phrases; the built-in ones when None. Those that the backbone cannot have learnt are left out.
-        phrases: how many for each head, at most.
-        seed: of the random mixtures that say what chance explains.
-        size, batch, precision, out, progress: as in ``contributions``; in ``out`` a batch takes 34 kB for each head
-            that has 64 channels.
+        pool: phrases; the built-in ones when None. Phrases with words that the backbone has not learned are left out.
+        phrases: maximal number per head.
+        seed: seed of the random mixtures for ``chance``.
+        size, batch, precision, out, progress: as in ``contributions``; a batch in ``out`` takes 34 kB per head with 64
+            channels.
 
     Raises:
         ShapeError: no head, one twice, or one that does not exist; fewer than one phrase a head.

@@ -1,7 +1,7 @@
-"""How far importance can be trusted: exact ablation of the heads that it ranks first, and of some drawn at random.
+"""Checks importance by exact ablation of the top heads and of heads drawn at random.
 
 Importance is a slope. To first order ``|effect of ablating a head| = |gradient by its gate|``, image by image, so the
-two stand on one scale. Saturated attention, and paths that cancel each other, make them differ.
+two have the same scale. They differ where attention saturates or paths cancel.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Screen(Result):
     Args:
         frame: a row for each head that was ablated: stream, layer, head, variant, metric, ``importance``, ``magnitude``
             (mean absolute effect over the same images), ``effect``, ``low``, ``high``, ``noise``; ``top`` and
-            ``sampled`` tell why it was: a head may be both.
+            ``sampled`` say why it was ablated; a head may be both.
         agreement: a row for each stream: Spearman's correlation of importance and magnitude over the sampled heads,
             with the 95 % bootstrap interval over heads, and ``factor``, the median of magnitude over importance.
     """
@@ -77,14 +77,15 @@ def screen(
 ) -> Screen:
     """Exact ablation of the ``top`` heads by importance, and of ``sample`` heads of each stream drawn at random.
 
-    The sample is drawn from all heads, so that its rank correlation is that of all: the top alone says nothing of it.
+    The sample is drawn from all heads, so its rank correlation estimates that of all heads; the top heads alone would
+    not.
 
     Args:
-        detector, data: those that ``importance`` is of; the same images make the comparison fair.
+        detector, data: those of ``importance``, with the same images.
         importance: what ``headlens.heads.importance`` returned.
-        top: how many of both streams together.
-        sample: how many of each stream.
-        metric: by which target; the first of ``importance`` when None.
+        top: number of top heads, both streams together.
+        sample: number of random heads per stream.
+        metric: which target; the first of ``importance`` when None.
         kind, size, batch, precision, out, progress: as in ``ablate``.
         seed: of the sample and the bootstrap.
 

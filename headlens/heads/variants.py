@@ -1,4 +1,4 @@
-"""Which heads are ablated together: one, a whole layer, or the first so many of an order."""
+"""Which heads are ablated together: one head, a layer, or the first n heads of an order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Head(NamedTuple):
 
     @classmethod
     def of(cls, name: str) -> Head:
-        """The head that is written so.
+        """The head with this name.
 
         Raises:
             ShapeError: no such form.
@@ -53,9 +53,9 @@ class Variant:
     """A detector with some heads ablated; with no heads at all it is the probe of the noise floor.
 
     Args:
-        name: how results call it.
+        name: its name in results.
         heads: all that are ablated together.
-        order: of which growing group this is a step.
+        order: the name of the cumulative order that it is a step of.
     """
 
     name: str
@@ -98,7 +98,7 @@ def heads_of(
 ) -> list[Head]:
     """The heads in ``layers`` (all by default), numbered ``heads`` (all by default), of ``streams``.
 
-    Of the local stream those exist that lie between its start and the last tap: further up nothing is read.
+    Heads of the local stream exist from its start to the last tap; above that nothing is read.
 
     Raises:
         ShapeError: a layer, head or stream that does not exist; the message says which do.
@@ -146,7 +146,7 @@ def whole_layers(heads: Iterable[Head]) -> list[Variant]:
 
 
 def cumulative(order: Sequence[Head], steps: Iterable[int] | None = None, name: str = "first") -> list[Variant]:
-    """The first 1, 2, ... heads of ``order`` together, or the first so many as ``steps`` says; ``name`` is the order's.
+    """The first 1, 2, ... heads of ``order`` together, or the numbers in ``steps``; ``name`` is the name of the order.
 
     >>> order = [Head("global", 0, 1), Head("global", 2, 0)]
     >>> [(variant.name, len(variant.heads)) for variant in cumulative(order)]
@@ -158,7 +158,7 @@ def cumulative(order: Sequence[Head], steps: Iterable[int] | None = None, name: 
 
 
 def shuffled(heads: Sequence[Head], seed: int = 0) -> list[Head]:
-    """The same heads in an order that depends on ``seed`` alone: what a cumulative order is compared with."""
+    """The same heads in a random order that depends only on ``seed``, for comparison with a cumulative order."""
     order = torch.randperm(len(heads), generator=torch.Generator().manual_seed(seed))
     return [heads[i] for i in order]
 
@@ -171,7 +171,7 @@ def growing(
     random: int = 3,
     seed: int = 0,
 ) -> list[Variant]:
-    """Cumulative ablations in ``order``, in its reverse, and in random orders, which both are compared with.
+    """Cumulative ablations in ``order``, in reverse, and in random orders for comparison.
 
     Args:
         order: the heads.
@@ -187,7 +187,7 @@ def growing(
 
 
 def check_variants(detector: Detector, variants: Sequence[Variant]) -> None:
-    """Raises ShapeError for a head that ``detector`` has not, and for variants that are none or empty."""
+    """Raises ShapeError for a head that ``detector`` does not have, for an empty variant, and for no variants."""
     if not variants:
         raise ShapeError("no head to ablate; give at least one variant, such as single_heads(heads_of(detector))")
     vision, layers_of = detector.backbone.vision.cfg, stream_layers(detector)

@@ -17,7 +17,7 @@ from headlens.results import Result
 
 @dataclass(frozen=True)
 class Weights(Result):
-    """``frame``: stream, layer, head, ``value`` (the weight), ``baseline`` (1, where it began) and ``effect``."""
+    """``frame``: stream, layer, head, ``value`` (the weight), ``baseline`` (1, initially) and ``effect``."""
 
     def _parts(self) -> list[str]:
         rows = self.frame.sort_values("effect", key=abs, ascending=False, kind="stable")
@@ -25,7 +25,7 @@ class Weights(Result):
         return [html.figure(self.plot()[0], "head weights"), html.table(rows, "Furthest from 1")]
 
     def plot(self, ax: Any = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
-        """The weights as a grid; red heads are turned up, blue ones down. Arguments as in ``Importance.plot``."""
+        """The weights as a grid; red is above 1, blue below. Arguments as in ``Importance.plot``."""
         return plots.grids(self.frame, "value", ax, stream, label="head weight", centre=1, made_by=self.made_by)
 
 
@@ -33,11 +33,11 @@ def weights(detector: Detector | HasDetector, name: str = "this detector") -> We
     """Learned head weights, of those heads that have an effect.
 
     Args:
-        detector: which; a run's, too.
-        name: how a message calls it.
+        detector: a detector, or a run.
+        name: its name in error messages.
 
     Raises:
-        ConfigError: a detector that has learned none.
+        ConfigError: a detector without learned head weights.
 
     >>> import headlens
     >>> frame = weights(headlens.load("mini-industrial")).frame
