@@ -1,7 +1,7 @@
-"""Attributions to patches by attention matrices, for all heads, one layer, or one head; and the heads' exact parts.
+"""Attributions to patches by attention matrices, for all heads, a layer or a head; and exact direct effects.
 
 A target reads the global stream ``x`` at CLS, the local stream ``y`` at patches of the taps, or both. Going down, a
-row ``r`` of weights over tokens says how much of what is read stands where, in each of the two streams:
+row ``r`` of weights over tokens says how much of the read-out comes from which token, in each of the two streams:
 
     at a tap          r_y gains the patches that are read;  at the top r_x gains CLS
     at a local block  y = y + Ã_loc V(x):  r_x gains r_y Ã_loc,  and r_y stays
@@ -10,15 +10,15 @@ row ``r`` of weights over tokens says how much of what is read stands where, in 
 
 What is read weighs as the target's derivative by each margin says, in all 1: for the image margin that is CLS, or all
 tokens that are pooled, by their weights; for the map margin the region's patches at every tap, and for the joint margin
-a share of both. ``Ã`` tells methods apart:
+a share of both. Methods differ in ``Ã``:
 
     rollout     ½ mean_h A, and what stays counts ½: where information may come from, whatever the target is
     relevance   mean_h (∂target/∂A ⊙ A)⁺: what speaks for the target
 
-``legrad`` walks no row: Σ_l mean_h mean_q (∂target/∂A)⁺ over both streams. LeGrad's gradients are of a score read after
-each layer; ours are of the target itself, for our score cannot be read in between.
+``legrad`` does not follow rows: Σ_l mean_h mean_q (∂target/∂A)⁺ over both streams. LeGrad's gradients are of a score
+read after each layer; ours are of the target itself, because our score cannot be read after each layer.
 
-MLPs are not in any of these. Maps are [B, h, w]: patches are enlarged as anomaly maps are, and keep their sum. CLS as
+None of these covers MLPs. Maps are [B, h, w]: patches are enlarged as anomaly maps are, and keep their sum. CLS as
 a source is left out. One image's matrices are held at once, [H, T, T] a block and stream: 8 GB at ViT-L/14, 518 px.
 """
 
@@ -109,7 +109,7 @@ def rollout(target: Target, images: Tensor, *, heads: Iterable[Head | str] | Non
     Args:
         target: one of ``SCORES``.
         images: normalised, [B, 3, h, w].
-        heads: the mean over these of each layer; layers without any are passed over. All when None.
+        heads: the mean over these of each layer; layers without any are skipped. All when None.
 
     Raises:
         ConfigError: a head as a target.
@@ -128,9 +128,9 @@ def relevance(target: Target, images: Tensor, *, heads: Iterable[Head | str] | N
 
     Args:
         target, images: as for ``rollout``, and so are errors.
-        heads: others count as if they moved nothing; each has 1 / H of its layer, so that single heads of one layer
-            add up to the layer, but for patches that are read: those count as themselves each time. All when None.
-            Large models are said to be less noisy with upper layers only: ``heads_of(detector, range(12, 24))``.
+        heads: others are treated as the identity; each head has 1 / H of its layer, so that the heads of one layer add
+            up to the layer, except for patches that are read, which count themselves each time. All when None. For
+            large models upper layers only are reported to be less noisy: ``heads_of(detector, range(12, 24))``.
     """
 
     def step(attention: Attention, place: tuple[str, int], numbers: Sequence[int]) -> Tensor:
@@ -146,7 +146,7 @@ def legrad(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None
     Args:
         target: any.
         images: normalised, [B, 3, h, w].
-        heads: the sum over these alone; maps of single heads add up to that of all. All when None.
+        heads: the sum over these heads; maps of single heads add up to that of all. All when None.
 
     Raises:
         ShapeError: a head that does not exist, or none at all.
@@ -166,16 +166,16 @@ def legrad(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None
 
 
 def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str] | None = None) -> Tensor:
-    """The exact parts of single heads, by place, [B, h, w]: of the image margin by source, of the map margin as drawn.
+    """Direct effects of heads by position, [B, h, w]: on the image margin by source, on the map margin by patch.
 
-    Where the image feature is pooled from patches, too, what is read at CLS counts by its source, and what is read at a
-    patch as drawn there, each by its weight in the feature. Over all heads they add up to what heads write into the
-    margin; MLPs, biases and the embedding write the rest, and from CLS heads take something too.
+    If the image feature also pools patches, effects at CLS are assigned to their source, and effects at a patch to that
+    patch, each with its weight in the feature. The sum over all heads is their total direct effect; MLPs, biases and
+    the embedding contribute the rest of the margin, and heads also read from CLS, which has no position.
 
     Args:
-        target: ``image_margin``, ``map_margin``, or a head, which then stands for itself.
+        target: ``image_margin``, ``map_margin``, or a head.
         images: normalised, [B, 3, h, w].
-        heads: the sum over these alone; all that write into the margin when None.
+        heads: the sum over these heads; all that affect the margin when None.
 
     Raises:
         ConfigError: another target, heads given with a head as target, or heads below an adapter that is not linear.

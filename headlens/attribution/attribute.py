@@ -39,18 +39,18 @@ ARRAYS = ("map", "images", "anomaly_map", "region", "native")
 
 @dataclass(frozen=True)
 class Attribution(Result):
-    """Maps of B images, as they were seen: S pixels along a side.
+    """Attribution maps of B images, resized to S x S pixels.
 
     Args:
         frame: a row for each image: its number ``image``, ``kind`` (the method), ``metric`` (the target), the
             target's ``value``, and ``effect``, the map's sum. Where the method explains the difference to a baseline,
-            ``baseline``, the target there, and ``against``, what it looks like (``blur``, ``mean``, ``black``); and
-            ``residual``, value minus baseline minus effect, where the method promises that it is 0.
+            ``baseline``, the target there, and ``against``, its kind (``blur``, ``mean``, ``black``); and
+            ``residual``, value minus baseline minus effect, where it should be 0 by the method's definition.
         map: [B, S, S], the share of each pixel; nothing is rescaled.
         images: [B, S, S, 3] uint8.
-        anomaly_map: [B, S, S], what the detector shows of them.
+        anomaly_map: [B, S, S], the detector's anomaly maps.
         region: [B, S, S] bool, where a map was read; None where no region was given.
-        native: [B, 2], height and width of the images as they were given; squares when None.
+        native: [B, 2], original height and width of the images; square when None.
         unit: of the anomaly map and the joint score.
     """
 
@@ -68,7 +68,7 @@ class Attribution(Result):
 
     @property
     def residual(self) -> np.ndarray | None:
-        """Value minus baseline minus the map's sum, [B]; None where the method does not promise that this is 0."""
+        """Value minus baseline minus the map's sum, [B]; None if it need not be 0."""
         return self.frame["residual"].to_numpy() if "residual" in self.frame else None
 
     def _parts(self) -> list[str]:
@@ -77,17 +77,18 @@ class Attribution(Result):
         return [html.figure(self.plot()[0], "image, anomaly map and attribution"), html.table(self.frame, about)]
 
     def plot(self, ax: Any = None, image: int = 0, mask: np.ndarray | None = None) -> tuple[plots.Figure, Any]:
-        """One image, its anomaly map and its attribution, red where it speaks for the target, blue against.
+        """One image, its anomaly map and its attribution: red supports the target, blue opposes it.
 
         A quantity without a sign, such as positive gradients, is shown from 0 up.
 
         Args:
-            ax: three axes to draw on; a new figure when None. ``headlens.plots.attribution.overlaid`` draws one alone.
+            ax: three axes to draw on; a new figure when None. ``headlens.plots.attribution.overlaid`` draws a single
+                one.
             image: which.
             mask: [S, S], what to outline; the region when None.
 
         Raises:
-            ShapeError: an image that there is not, or a mask of another size.
+            ShapeError: an image that does not exist, or a mask of another size.
             ConfigError: another number of axes.
         """
         axes = plots.axes_for(ax, plots.PANELS)
@@ -118,7 +119,7 @@ class Attribution(Result):
         )
 
     def save(self, path: str | Path) -> Path:
-        """The frame, as every result; or with ``.npz`` the ``ARRAYS``, and the provenance as JSON."""
+        """Writes the frame, as every result does; or, with ``.npz``, the ``ARRAYS`` and the provenance as JSON."""
         path = Path(path)
         if path.suffix != ".npz":
             return super().save(path)
@@ -126,7 +127,7 @@ class Attribution(Result):
 
     @classmethod
     def load(cls, path: str | Path) -> Attribution:
-        """No file holds frame and maps: raises ConfigError, which says how either is read."""
+        """Raises ConfigError, which says how to read the frame and the maps: they are in separate files."""
         raise ConfigError(f"{path}: give a frame to Result.load, and an .npz to numpy.load; no file holds both")
 
 
@@ -151,7 +152,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 
 def titled(row: pd.Series, method: Method, nothing: bool, unit: Unit = "probability") -> tuple[str, str]:
-    """What a map of that row explains, on one or two lines, and what its colour bar counts."""
+    """The title of the map of that row, on one or two lines, and the label of its colour bar."""
     logits = " logits" if row["metric"] != "joint_score" or unit == "logit" else ""
     target, what = spelled(str(row["metric"])), spelled(method.name)
     value = f"{target} {row['value']:.3g}{logits}"
@@ -164,9 +165,9 @@ def titled(row: pd.Series, method: Method, nothing: bool, unit: Unit = "probabil
 
 
 def rounding(row: pd.Series, values: np.ndarray) -> float:
-    """The target's rounding, where a map of its difference to a baseline holds no more than that; else 0.
+    """The target's rounding error, if the map of its difference to a baseline is not larger; else 0.
 
-    An image that is its own baseline leaves nothing to explain, and what is left is the arithmetic's.
+    An image that equals its baseline leaves nothing to explain; its map holds only rounding errors.
     """
     if row.get("against") not in BASELINES:
         return 0.0
@@ -189,22 +190,22 @@ def attribute(
     progress: Callable[[int], object] = lambda n: None,
     **options: Any,
 ) -> Attribution:
-    """Maps of images, each by itself: neither order nor the other images matter.
+    """Attribution maps of images, each computed alone: order and other images do not matter.
 
     Args:
-        detector: whose target; or a run.
-        images: one, or a list; see ``headlens.predict.as_bytes``.
+        detector: a detector, or a run.
+        images: one image, or a list; see ``headlens.predict.as_bytes``.
         method: one of ``headlens.attribution.METHODS``.
         target: a score, or a head, such as ``L18H7``; see ``headlens.attribution.targets``.
-        region: [H, W] in pixels of the image as given, where a map is read; of a list, one for each image, or None.
+        region: [H, W] in pixels of the original image, where the map is read; one per image for a list; or None.
         size: images are resized to this square; the detector's size when None.
-        category: what they show; it only matters to class-aware prompts.
-        precision: see ``headlens.precision``; as the backbone was loaded when None.
+        category: what the images show; only class-aware prompts use it.
+        precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
         progress: called with 1 after every image.
-        **options: those of the method, such as ``steps``, ``baseline``, ``heads``, ``seed``.
+        **options: options of the method, such as ``steps``, ``baseline``, ``heads``, ``seed``.
 
     Raises:
-        ConfigError: a method, target, option or precision that does not exist, or that do not go together.
+        ConfigError: an unknown method, target, option or precision, or an invalid combination.
         DataError, ShapeError: no image; a region that does not fit.
 
     >>> import headlens

@@ -1,4 +1,4 @@
-"""``faithfulness``: methods by measures, by domain, with intervals over images; and who fails the sanity check."""
+"""``faithfulness``: measures attribution methods per domain, with intervals over images, and sanity checks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Faithfulness(Result):
             metric: one of ``MEASURES``; the first that was measured when None.
 
         Raises:
-            ConfigError: a measure that was not taken.
+            ConfigError: a measure that was not computed.
         """
         measured = [name for name in MEASURES if name in set(self.frame["metric"])]
         metric = metric or measured[0]
@@ -89,7 +89,7 @@ class Faithfulness(Result):
         return (plots.signed(fig, self.made_by) if ax is None else fig), axes
 
     def save(self, path: str | Path) -> Path:
-        """As ``Result.save``; Markdown and LaTeX have ``frame`` alone."""
+        """As ``Result.save``; Markdown and LaTeX contain only ``frame``."""
         if Path(path).suffix in (".md", ".tex"):
             return Result(self.frame, self.provenance).save(path)
         return super().save(path)
@@ -124,26 +124,25 @@ def faithfulness(
     replicates: int = 1000,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Faithfulness:
-    """How right the maps of several methods are, on the images of one or several sets.
+    """Measures how faithful the maps of several methods are, on one or several data sets.
 
     An image is attributed once for each method, twice more for the sanity checks, and four times for sensitivity.
 
     Args:
-        detector: whose target; or a run.
-        data: which images; sets of one domain are put together.
-        methods: names; all that take the target when None, the control included.
+        detector: a detector, or a run.
+        data: the images; sets of one domain are combined.
+        methods: names; all that take the target when None, including the control.
         target: see ``headlens.attribution.targets``.
-        measures: any of ``MEASURES``; those that need a mask are of the images that have one.
+        measures: any of ``MEASURES``; those that need a mask use the images that have one.
         options: ``{method: {option: value}}``.
         size: images are resized to this square; the detector's size when None.
-        precision: see ``headlens.precision``; as the backbone was loaded when None.
-        seed: of all draws.
-        replicates: of the bootstrap.
+        precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
+        seed: seed of all random draws.
+        replicates: number of bootstrap replicates.
         progress: called with 1 after every image.
 
     Raises:
-        ConfigError: a method, measure, target, option or precision that does not exist, or a method that does not take
-            the target.
+        ConfigError: an unknown method, measure, target, option or precision, or a method that does not take the target.
         DataError: no image could be read.
 
     >>> import headlens

@@ -1,11 +1,11 @@
-"""Attributions to pixels by gradients and by ablation; the algorithms are Captum's, the units are one for all.
+"""Attributions to pixels by gradients and by ablation; the algorithms are Captum's, all in the same unit.
 
 Every function takes a target and normalised images [B, 3, h, w] and gives a signed map [B, h, w]: channels are summed,
-nothing is rescaled, and a pixel holds its own share, so that the sum over pixels is what was attributed in all.
+nothing is rescaled, and each pixel holds its share, so that the sum over pixels is the total attribution.
 
-The gradients know only differences, so what an absent pixel looks like decides the answer:
+Attributions explain differences to a baseline, which replaces absent pixels:
 
-    blur    the image without detail finer than a patch: a small anomaly goes, the scene stays
+    blur    the image without detail finer than a patch: removes a small anomaly, keeps the scene
     mean    the mean colour of CLIP's training images: 0 after normalisation
     black   0 before normalisation
 """
@@ -33,10 +33,10 @@ _NODES = 4  # of a segment of the path: halving locates kinks, and smooth segmen
 
 
 def baseline_of(target: Target, images: Tensor, kind: str = "blur") -> Tensor:
-    """What the images are when nothing is there, [B, 3, h, w].
+    """The baseline images, [B, 3, h, w].
 
     Raises:
-        ConfigError: none of ``BASELINES``.
+        ConfigError: an unknown baseline.
     """
     if kind == "mean":
         return torch.zeros_like(images)
@@ -52,7 +52,7 @@ def baseline_of(target: Target, images: Tensor, kind: str = "blur") -> Tensor:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws that depend on ``seed`` alone and leave no trace; Captum draws from global generators."""
+    """Random numbers that depend only on ``seed``, without changing torch's global state, which Captum uses."""
     before = np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -75,17 +75,18 @@ def integrated_gradients(
 ) -> Tensor:
     """Gradients integrated from the baseline to the image (arXiv 1703.01365), by Gauss and Legendre's rule in segments.
 
-    Complete: a map adds up to the target's difference between image and baseline. A joint score bends on the path,
-    where the map's maximum moves from one patch to another, and equal steps everywhere would be wasted: a segment's
-    residual is known from the target at its ends, so the worst is halved until the whole is complete.
+    Complete: a map adds up to the target's difference between image and baseline. The joint score has kinks on the
+        path, where the maximum of the map moves from one patch to another, so equal steps are inefficient. The residual
+        of a segment is known from the target at its ends, so the worst segment is halved until the map is complete.
 
     Args:
         target, images: see above.
         baseline: one of ``BASELINES``.
-        steps: of the path at first, a forward and a backward each, four in a segment.
-        most: no more are made than so many, or than ``steps``, be the map complete or not.
-        tolerance: the residual of a complete map, relative to the difference; rounding of the target is none.
-        batch: how many steps are held together.
+        steps: initial steps of the path, each a forward and a backward pass, four per segment.
+        most: maximal number of steps, at least ``steps``, even if the map is not complete.
+        tolerance: residual at which a map counts as complete, relative to the difference; rounding errors of the target
+            do not count.
+        batch: steps per forward pass.
     """
     _positive(steps=steps, most=most, batch=batch)
     nodes, maps = min(_NODES, steps), []
@@ -148,13 +149,13 @@ def gradient_shap(
 ) -> Tensor:
     """Gradients at random points between baseline and noisy image, times the difference (arXiv 1705.07874).
 
-    Complete in the mean over draws; with few samples the residual is large.
+    Complete on average over draws; with few samples the residual is large.
 
     Args:
         target, images, baseline, batch: as for integrated gradients.
-        samples: draws for each image.
+        samples: random draws per image.
         noise: its standard deviation, in normalised units, where images have about 1.
-        seed: of the draws, the same for every image.
+        seed: seed of the draws, the same for every image.
     """
     from captum.attr import GradientShap
 
@@ -172,7 +173,7 @@ def gradient_shap(
 
 
 def input_x_gradient(target: Target, images: Tensor) -> Tensor:
-    """The normalised image times the target's gradient: a pixel counts by how far it is from the mean colour."""
+    """The normalised image times the target's gradient: pixels count by their distance from the mean colour."""
     from captum.attr import InputXGradient
 
     return InputXGradient(target).attribute(_leaf(images)).detach().sum(1)
@@ -203,7 +204,7 @@ def patch_ablation(target: Target, images: Tensor, *, baseline: str = "blur", ce
 
     Args:
         target, images, baseline: as for integrated gradients.
-        cells: squares along the longer side, whole patches each; a forward for every square.
+        cells: squares along the longer side, aligned to patches; one forward pass per square.
         batch: squares ablated together, each in a copy.
     """
     from captum.attr import FeatureAblation
@@ -234,7 +235,7 @@ def occlusion(target: Target, images: Tensor, *, baseline: str = "blur", cells: 
 
 
 def edges(target: Target, images: Tensor) -> Tensor:
-    """Sobel's edges of the image: a control that looks plausible and knows nothing of the target."""
+    """Sobel's edges of the image: a control that looks plausible but ignores the target."""
     grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     across = grey.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
     return F.conv2d(grey, torch.stack([across, across.T])[:, None]).norm(dim=1)

@@ -9,8 +9,8 @@
 
 A head's direct effect is its part of a sum that is exact with the read-out's scale and norm, and the weights of a
 pooled image feature, as they are in that image (``headlens.heads.direct``). As a function of the image they change with
-it, so they are differentiated like all else: what is attributed is the number that ``contributions`` reports, not one
-with the scale of some other image. Everything else in a ``Reading`` is held, text included.
+it, so they are differentiated too: the attributed number is the one that ``contributions`` reports. Everything else in
+    a ``Reading`` is held fixed, including the text.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ class Forward:
 
 @dataclass(frozen=True)
 class Target(ABC):
-    """Images [B, 3, h, w], normalised, to one number each, [B]; no image has a part in another's.
+    """Maps normalised images [B, 3, h, w] to one number each, [B], independently of each other.
 
     Args:
         detector: any.
         name: see the table above.
-        category: of all images; it only matters to class-aware prompts.
+        category: what the images show; only class-aware prompts use it.
         region: [h, w], where a map is read, 0 to 1; all of it when None.
         head_weights: ``{stream: [L, H]}`` in place of the detector's.
-        held: how one image is read, for all images that are made of it; each is read as the detector does when None.
+        held: the reading of one image, used for all variants of it; the detector reads each image anew when None.
     """
 
     detector: Detector
@@ -91,7 +91,7 @@ class Target(ABC):
         return replace(reading, plan=replace(reading.plan, head_weights=self.head_weights))
 
     def holding(self, images: Tensor) -> Self:
-        """The same for all images that are made of these, read as these are."""
+        """The same target for all variants of these images, with their reading held."""
         return replace(self, held=self.reading(images))
 
     def forward(self, images: Tensor, reading: Reading | None = None, hooked: bool = False) -> Forward:

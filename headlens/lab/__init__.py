@@ -1,4 +1,4 @@
-"""For notebooks: images and maps; one head at one image, in every domain; controls to walk through all of them.
+"""For notebooks: images and maps; one head on one image, in every domain; an interactive view.
 
 sheet(images)                                                                    some images
 show(run, images)                                                                the same with their anomaly maps

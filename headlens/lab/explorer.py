@@ -1,4 +1,4 @@
-"""``explore``: controls around a ``HeadView``. All that is drawn is the view's; nothing here knows a model."""
+"""``explore``: controls around a ``HeadView``, which draws everything."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Explorer:
-    """Controls for image, stream, layer, head and the patch that looks, above the view's figure.
+    """Controls for image, stream, layer, head and query patch, above the figure of the view.
 
-    In a page without a live kernel, the figure that was drawn last is all that is seen.
+    Without a live kernel, a page shows the last figure only.
 
     Raises:
         ConfigError: ipywidgets is not installed.
@@ -58,7 +58,7 @@ class Explorer:
 
     @property
     def shown(self) -> Head:
-        """The head that the controls are at."""
+        """The selected head."""
         return Head(self.stream.value, self.layer.value, self.head.value)
 
     def _restrict(self, change: object = None) -> None:
@@ -97,7 +97,7 @@ class Explorer:
 def explore(
     runs: Runs | Mapping[str, Runs], images: DataSet | Image | Sequence[Image], *, size: int | None = None
 ) -> Explorer:
-    """Walk through images, layers and heads: ``explore({"industrial": run, "medical": other}, images)``.
+    """Explore images, layers and heads interactively: ``explore({"industrial": run, "medical": other}, images)``.
 
     Raises:
         ConfigError: ipywidgets is not installed; see also ``headlens.lab.HeadView``, which has the same arguments.

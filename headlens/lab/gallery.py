@@ -1,4 +1,4 @@
-"""Images from wherever they come; ``sheet`` and ``show``: some of them side by side, with what a run says of them."""
+"""``sheet`` and ``show``: images side by side, with the maps and scores of a run."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def sheet(
 
     Args:
         images: a data set, one image, or a list.
-        which: numbers of those that are shown; evenly spread over all when None.
-        most: how many, at most, when ``which`` is None.
+        which: indices of the images to show; evenly spread over all when None.
+        most: maximal number of images when ``which`` is None.
 
     Returns:
         The figure, and its axes [1, images].
@@ -117,7 +117,7 @@ def show(
     """Images side by side, their anomalies outlined; below them their anomaly maps, with scores and decisions.
 
     Args:
-        run: what scores them; a detector has no threshold, and decides nothing.
+        run: the run that scores them; a plain detector has no threshold, so no decisions are shown.
         images, which, most: as for ``sheet``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""``HeadView``: where one head looks in one image, what it writes there, and what each domain made of its weight."""
+"""``HeadView``: what one head attends to in one image, what it contributes, and its weight in each domain."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 class HeadView:
-    """Images under the detectors of one or several domains; an image goes through each detector once.
+    """Images seen by the detectors of one or several domains; each detector runs once per image.
 
     Args:
-        runs: a run or a detector; a list of them, seeds of one method, whose weights are shown together; or these by
-            the names of their domains. Maps are of the first run of each.
+        runs: a run or a detector; a list of them, seeds of one method, whose weights are shown together; or a dict of
+            these by domain. Maps are those of the first run of each domain.
         images: a data set, one image, or a list of them; see ``headlens.predict``.
-        size: they are resized to this square; the first detector's own size when None.
+        size: images are resized to this square; the size of the first detector when None.
 
     Raises:
         ConfigError: no run; backbones or local layers that differ.
@@ -71,7 +71,7 @@ class HeadView:
 
     @property
     def made_by(self) -> str:
-        """Which backbone, and which runs the maps are of."""
+        """The backbone, and the runs of the maps."""
         return f"{made_by({'backbone': asdict(self._first.backbone.provenance)})} · {', '.join(self._runs)}"
 
     @property
@@ -108,16 +108,16 @@ class HeadView:
 
     @torch.no_grad()
     def attention(self, domain: str, image: int, head: Head | str, patch: tuple[int, int] | None = None) -> np.ndarray:
-        """How much one token takes from every patch under that head, [rows, columns].
+        """Attention of one token to every patch in that head, [rows, columns].
 
-        It adds up to 1 less what the token takes from CLS; of a local stream that sums matrices, to their number.
+        It adds up to 1 minus the attention to CLS; in a local stream that sums n attention matrices, to n minus it.
 
         Args:
             domain: whose detector.
             image: its number.
             head: such as ``L18H7``, or ``L18H7/local``.
-            patch: row and column of the patch that looks; when None, CLS for a global head, whose CLS is what is read,
-                and the image's peak for a local one, of which CLS is not read.
+            patch: row and column of the query patch; when None, CLS for a global head, and the peak of the map for a
+                local head, whose CLS is not read.
 
         Raises:
             ShapeError: an image, head or patch that does not exist.
@@ -129,11 +129,11 @@ class HeadView:
 
     @torch.no_grad()
     def contribution(self, domain: str, image: int, head: Head | str) -> np.ndarray:
-        """What the head writes into the margin, in logits, [rows, columns]; direct effects, exact in sum.
+        """Direct effects of the head on the margin, in logits, [rows, columns]; exact in sum.
 
-        Of a global head: its part of the image margin, by the patches that CLS takes it from (what it takes from itself
-        is left out); where the image feature is made of patches alone, at these. Of a local head: its part of every
-        patch's margin, the mean over taps. Arguments are those of ``attention``.
+        Of a global head: its part of the image margin, by the patches that CLS attends to (without CLS itself); if the
+        image feature is made of patches only, by those patches. Of a local head: its part of every patch's margin, the
+        mean over taps. Arguments are those of ``attention``.
         """
         head, clean = self._head(head), self._clean(domain, self._gallery.check(image))
         if head.stream == "global" and clean.reading.pooling.reads_cls:
@@ -146,7 +146,7 @@ class HeadView:
         return values.unflatten(0, self.grid).cpu().numpy()
 
     def weights(self, stream: str, layer: int) -> pd.DataFrame:
-        """Learned weights of a layer: domain, run (its number), head, value; no rows where none are learned."""
+        """Learned weights of a layer: domain, run (its number), head, value; no rows if none are learned."""
         rows = [
             (domain, number, head, float(value))
             for domain, detectors in self.detectors.items()
@@ -159,7 +159,7 @@ class HeadView:
     def plot(
         self, image: int, head: Head | str, patch: tuple[int, int] | None = None
     ) -> tuple[plots.Figure, np.ndarray]:
-        """The image and the weights of the layer; beside them, for each domain, attention above contribution.
+        """The image and the weights of the layer; next to them, for each domain, attention above contribution.
 
         Arguments are those of ``attention``. Returns the figure, and its axes [2, 1 + domains].
         """
