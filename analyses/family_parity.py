@@ -4,6 +4,8 @@
     python analyses/family_parity.py aa-clip .peers/aa-clip
     git clone https://github.com/ByChelsea/VAND-APRIL-GAN .peers/april-gan
     python analyses/family_parity.py april-gan .peers/april-gan --tiny
+    git clone https://github.com/caoyunkang/AdaCLIP .peers/adaclip
+    python analyses/family_parity.py adaclip .peers/adaclip
 
 Weights are random, in the format of OpenAI's file of ViT-L-14-336, and images noise, four of 600 px, in two categories.
 Theirs is run in a process of its own and its steps are written to ``--work``, where a second call finds them. A
@@ -28,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from common import environment
 from peer_code import CATEGORIES, REAL, TINY, saved_images, saved_weights
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from headlens.backbone import Backbone, load
@@ -37,13 +40,16 @@ from headlens.backbone.loading import assemble
 from headlens.data import Loader, Preprocess
 from headlens.data import open as data_of
 from headlens.detectors import Detector, preset
+from headlens.detectors.clusters import ClusterPooled
 from headlens.detectors.methods.aa_clip import AACLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN
 from headlens.detectors.methods.importing import Published, read_published
 from headlens.detectors.methods.published_aa_clip import PublishedAdapters, adapted_detector
+from headlens.detectors.methods.published_adaclip import PublishedConditioned, renamed
 from headlens.detectors.parts.adapters import LeakyProjection, ResidualAdapter
 from headlens.detectors.scoring import Margins
 from headlens.detectors.stages import Answers, Stage, TrainingConfig
+from headlens.detectors.text import Pair
 
 LIMIT, OF_GRADIENTS = 1e-5, 1e-4
 AA_CLIP = {
@@ -51,6 +57,16 @@ AA_CLIP = {
     "token": "detection token",
     "coarse": "maps of the taps, before smoothing",
     "image score": "image score",
+}
+ADACLIP = {
+    "text": "text of each image",
+    "taps": "patches at the taps, of unit length",
+    "cls": "CLS through both maps, of unit length",
+    "margins": "margins of the patches",
+    "clusters": "mean of the clusters' centres, of unit length",
+    "raw": "anomaly map, before smoothing",
+    "map": "anomaly map, smoothed by SciPy",
+    "score": "image score",
 }
 APRIL_GAN = {"taps": "patches at the taps, projected", "map": "anomaly map", "image score": "image score"}
 
@@ -217,10 +233,51 @@ def april_gan(maps: Published, backbone: Backbone, theirs: dict[str, Any], repor
     report.step("training", stage, stage.see(theirs["images"], categories), answers, theirs["step"])
 
 
+@torch.no_grad()
+def adaclip_steps(detector: Detector, images: Tensor, categories: Sequence[str]) -> dict[str, Tensor]:
+    """What AdaCLIP makes of all images at once, by the names of ``ADACLIP``."""
+    reading, size = detector.reading(images, categories), (images.shape[2], images.shape[3])
+    features = reading.features(detector.see(images, reading))
+    margins, taps = reading.margins(features), F.normalize(torch.stack([*features.taps.values()], 1), dim=-1)
+    assert isinstance(reading.text, Pair) and isinstance(reading.pooling, ClusterPooled)
+    weights = reading.pooling.patch_weights(features.taps, margins.taps)
+    raw = detector.with_config(sigma=0.0).score(margins, size).anomaly_map
+    smooth = [torch.from_numpy(gaussian_filter(one.numpy(), sigma=4)) for one in raw]  # it counts the edge pixel twice
+    return {
+        "text": reading.text.text,
+        "taps": taps,
+        "cls": F.normalize(features.cls, dim=-1),
+        "margins": torch.stack([*margins.taps.values()], 1),
+        "clusters": F.normalize(torch.einsum("bn,btnd->bd", weights, taps), dim=-1),
+        "raw": raw,
+        "map": torch.stack(smooth),
+        "score": detector.score(margins, size).image_score,
+    }
+
+
+def adaclip(published: Published, backbone: Backbone, theirs: dict[str, Any], report: Report) -> None:
+    """Every step of AdaCLIP, and a training step with its Dice of rows; theirs takes one image, ours all at once."""
+    assert isinstance(published, PublishedConditioned)
+    detector = published.on(backbone).with_config(half_prompts=True)
+    logits = theirs["logits"]
+    theirs["margins"] = logits[..., 1] - logits[..., 0]
+    limits = {"margins": float(logits.abs().max() / theirs["margins"].abs().max()) * LIMIT}  # two logits' difference
+    for name, values in adaclip_steps(detector, theirs["images"], theirs["categories"]).items():
+        report.line(ADACLIP[name], [values], [theirs[name]], limits.get(name, LIMIT))
+    detector.requires_grad_(True).config = replace(detector.config, row_dice=True, half_prompts=False)
+    (stage,) = detector.stages(TrainingConfig())
+    gradients = renamed(replace(published, state=theirs["step"]["gradients"]), detector.config)
+    ordered = [gradients[name] for name, _ in detector.named_parameters()]
+    seen = stage.see(theirs["images"][-1:], theirs["categories"][-1:])
+    report.step("training", stage, seen, answers_of(theirs["masks"][-1:]), theirs["step"] | {"gradients": ordered})
+
+
 def backbone_of(work: Path, tiny: bool, size: int, dtype: torch.dtype, rules: Mapping[str, Any]) -> Backbone:
     """The file of weights, as the method's authors load it."""
     if tiny:
-        return assemble(architecture_from_config(TINY), read_checkpoint(work / "weights.pt").state, dtype=dtype)
+        arch = architecture_from_config(TINY)
+        arch = replace(arch, vision=replace(arch.vision, position_rule=rules["position_rule"]))
+        return assemble(arch, read_checkpoint(work / "weights.pt").state, dtype=dtype)
     return load("ViT-L-14-336", work / "weights.pt", image_size=size, dtype=dtype, **rules)
 
 
@@ -258,6 +315,7 @@ def main() -> None:
 
 METHODS = {
     "aa-clip": ("peer_aa_clip.py", ("image_adapter.pth", "text_adapter.pth"), aa_clip),
+    "adaclip": ("peer_adaclip.py", ("adaclip.pth",), adaclip),
     "april-gan": ("peer_april_gan.py", ("linear.pth",), april_gan),
 }
 

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-UNUSED = ("ipdb", "cv2", "skimage", "pkg_resources", "tabulate")
+UNUSED = ("ipdb", "cv2", "skimage", "pkg_resources", "tabulate", "seaborn", "torch.utils.tensorboard")
 """What peers import and no step here calls, or calls in vain: a debugger, drawing, tables, versions."""
 
 REAL: dict[str, Any] = {

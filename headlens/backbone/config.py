@@ -17,10 +17,11 @@ from headlens.backbone import embedded
 from headlens.errors import ArchitectureError, ShapeError
 
 Activation = Literal["gelu", "quick_gelu"]
-PositionRule = Literal["bicubic", "bilinear"]
+PositionRule = Literal["bicubic", "bicubic-plain", "bilinear"]
+"""How positions reach another grid: with antialias, as open_clip does; without; and linearly, without."""
 # A config that asks for more is damaged, and each layer takes memory before any weight is looked at.
 _DEEPEST, _LARGEST = 512, 2**20
-POSITION_RULES: tuple[PositionRule, ...] = ("bicubic", "bilinear")
+POSITION_RULES: tuple[PositionRule, ...] = ("bicubic", "bicubic-plain", "bilinear")
 
 
 @dataclass(frozen=True)

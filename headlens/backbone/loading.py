@@ -62,8 +62,8 @@ def load(
             its own weights). Positions that were made for another image size are resized as open_clip does.
         image_size: what ``preprocess`` resizes to, as a square or (height, width); the trained size when None. The
             vision tower itself takes any size.
-        position_rule: how positions reach other sizes: ``"bicubic"`` with antialias, as open_clip does, or
-            ``"bilinear"`` without, as AnomalyCLIP and its family do.
+        position_rule: how positions reach other sizes: ``"bicubic"`` with antialias, as open_clip does;
+            ``"bicubic-plain"`` without, as AdaCLIP; or ``"bilinear"`` without, as AnomalyCLIP and its family do.
         act_fn: what the weights were trained with, ``"gelu"`` or ``"quick_gelu"``, where nothing else says it. The
             architecture's name decides what is computed: another is an error.
         because: a reason, with which ``act_fn`` is computed whatever name and weights say. Some published methods were

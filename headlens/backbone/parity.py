@@ -107,7 +107,8 @@ def open_clip_model(
     # Half precisions are resized in float32, which is how open_clip loads them.
     wide = torch.promote_types(dtype, torch.float32)
     state = {key: value.to(wide) for key, value in state.items() if key not in NOT_WEIGHTS}
-    resize_pos_embed(state, model, interpolation=position_rule, antialias=position_rule == "bicubic")
+    mode = position_rule.removesuffix("-plain")
+    resize_pos_embed(state, model, interpolation=mode, antialias=position_rule == "bicubic")
     model.load_state_dict(state)
     return model.eval()
 

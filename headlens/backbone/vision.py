@@ -53,7 +53,8 @@ def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, i
     # Half precisions are resized in float32, as a checkpoint is before it is cast.
     image = patches.T.unflatten(1, old)[None]  # (N, D) -> (1, D, rows, columns)
     image = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
-    image = F.interpolate(image, size=new, mode=rule, antialias=rule == "bicubic", align_corners=False)
+    mode = rule.removesuffix("-plain")
+    image = F.interpolate(image, size=new, mode=mode, antialias=rule == "bicubic", align_corners=False)
     return torch.cat([cls, image[0].flatten(1).T.to(cls.dtype)])
 
 
@@ -96,8 +97,9 @@ class VisionTower(HookedTower):
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """The positional embedding for a grid of patches, [1 + rows * columns, D].
 
-        Other grids than the trained one are interpolated: ``bicubic`` with antialias (open_clip) or ``bilinear``
-        without (AnomalyCLIP's family), by ``cfg.position_rule``. The parameter itself is never changed.
+        Other grids than the trained one are interpolated: ``bicubic`` with antialias (open_clip), ``bicubic-plain``
+        without (AdaCLIP) or ``bilinear`` without (AnomalyCLIP's family), by ``cfg.position_rule``. The parameter itself
+        is never changed.
         """
         if grid == self.cfg.grid:
             return self.positional_embedding

@@ -16,7 +16,9 @@ import typer
 from headlens.cli import options
 from headlens.cli.common import shared
 
-Positions = Enum("Positions", {"BICUBIC": "bicubic", "BILINEAR": "bilinear"}, type=str)
+Positions = Enum(
+    "Positions", {"BICUBIC": "bicubic", "BICUBIC_PLAIN": "bicubic-plain", "BILINEAR": "bilinear"}, type=str
+)
 
 
 @shared
@@ -46,7 +48,8 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of initial values and image order.", min=0)] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Run the forward pass in bfloat16.")] = False,
     positions: Annotated[
-        Positions, typer.Option(help="How position embeddings are resized: open_clip's way, or AnomalyCLIP's.")
+        Positions,
+        typer.Option(help="How position embeddings are resized: open_clip's way, AdaCLIP's, or AnomalyCLIP's."),
     ] = Positions.BICUBIC,
     act_fn: options.ActFn = None,
     because: options.Because = None,

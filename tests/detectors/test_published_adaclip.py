@@ -153,6 +153,7 @@ def test_import_writes_a_run_with_the_authors_activation_and_why(tmp_path, monke
     card = json.loads((tmp_path / "run" / "card.json").read_text())
     assert card["preset"] == "adaclip" and card["trained_on"] == "mvtec + colondb"
     assert card["backbone"]["act_fn"] == "gelu" and card["backbone"]["because"].startswith("AdaCLIP's prompts")
+    assert card["backbone"]["position_rule"] == "bicubic-plain"
     run = load_run(tmp_path / "run")
     assert run.detector.config.taps == (5, 11, 17, 23)
     static = read_conditioned(tmp_path / "pretrained.pth").state["visual_prompter.static_prompts.2"]

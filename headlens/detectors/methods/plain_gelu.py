@@ -8,10 +8,10 @@ from headlens.errors import RunError
 _ACT_FN = "gelu"
 
 
-def loading_rules(what: str) -> dict[str, str]:
+def loading_rules(what: str, position_rule: str = "bicubic") -> dict[str, str]:
     """How the CLIP is loaded that ``what`` was learned on: options of ``headlens.backbone.load``."""
     because = f"{what} were trained with it, on OpenAI's weights"
-    return {"position_rule": "bicubic", "act_fn": _ACT_FN, "because": because}
+    return {"position_rule": position_rule, "act_fn": _ACT_FN, "because": because}
 
 
 def check_activation(backbone: Backbone, what: str) -> None:

@@ -55,7 +55,7 @@ class PublishedConditioned:
     sha256: str
     preset: ClassVar[str] = "adaclip"
     not_taken: ClassVar[str] = ""
-    rules: ClassVar[Mapping[str, str]] = loading_rules(_WHAT)
+    rules: ClassVar[Mapping[str, str]] = loading_rules(_WHAT, "bicubic-plain")
 
     @property
     def contents(self) -> str:
@@ -135,11 +135,11 @@ def conditioned_detector(published: PublishedConditioned, backbone: Backbone, ta
         )
     config = AdaCLIPConfig(taps=tuple(taps), depth=published.depth, length=published.length)
     detector = build(backbone, config)
-    detector.load_state_dict(_renamed(published, config))
+    detector.load_state_dict(renamed(published, config))
     return detector.requires_grad_(False).eval()
 
 
-def _renamed(published: PublishedConditioned, config: AdaCLIPConfig) -> dict[str, Tensor]:
+def renamed(published: PublishedConditioned, config: AdaCLIPConfig) -> dict[str, Tensor]:
     """The state dict of a detector: one map to all tokens of a prompt, and no prompt of text block 0."""
     theirs = published.state
     state = {f"image.{end}": theirs[f"{_IMAGE}.{end}"] for end in ("weight", "bias")}
