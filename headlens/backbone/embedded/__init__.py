@@ -13,7 +13,7 @@ from typing import Any
 
 SHA256 = {
     "mini": "691ce1878b21171ce7b18a4ac5f922c767e13f8e18f9a81aa3daf0b14ea14b62",
-    "mini-captions": "5cb21d89eba027b284d39b409c016be0fab9955c86d26dae304de8eb218bea01",
+    "mini-captions": "779c5e60ec486f4c690ed239aeee006de39de84b78c776855874504d4e8caca8",
 }
 """Of the weight file of each: what ships is what is loaded."""
 NAMES = tuple(SHA256)

@@ -1,7 +1,9 @@
-"""Runs that ship with headlens: detectors on the embedded backbone, which has seen procedural images only.
+"""Runs that ship with headlens: detectors on the embedded backbones, which have seen procedural images only.
 
-``mini-industrial`` and ``mini-medical`` are HeadCLIP; with ``-anomalyclip`` behind they are without head weights and
-joint score, with ``-shallow`` without deep prompts. Of each there are three seeds, ``mini-industrial-0`` to ``-2``.
+A name is the backbone's, the domain's and the method's: ``mini-industrial`` and ``mini-captions-medical`` are HeadCLIP;
+with ``-anomalyclip`` behind they are without head weights and joint score, with ``-shallow`` without deep prompts, with
+``-weights`` (on ``mini-captions``) they are hand-written prompts with head weights. A number behind is the seed: three
+on ``mini``; on ``mini-captions`` ten of HeadCLIP and five of the others.
 """
 
 from __future__ import annotations
