@@ -1,12 +1,13 @@
-"""How finely a detector computes: float32, or faster on a GPU, with the residual streams in float32 all the same.
+"""The precision of a detector: float32, or faster formats on a GPU, always with residual streams in float32.
 
-    float32    as finely as single precision goes; no TF32 on the way
+    float32    full single precision, without TF32
     tf32       matrix products of float32 numbers rounded to 10 bits of fraction
     float16    weights, matrix products and attention in half precision, 10 bits of fraction, up to 65,504
-    bfloat16   the same with 7 bits of fraction, and no limit that is ever met
+    bfloat16   the same with 7 bits of fraction, and practically no limit
 
-In both half precisions LayerNorms, residual streams, margins, maps and scores stay float32: what a head adds is not
-rounded to the size of what it is added to. CLIP was trained in float16; a backbone that overflows in it gives NaN.
+In both half precisions LayerNorms, residual streams, margins, maps and scores stay float32: the output of a head is not
+    rounded to the precision of the stream it is added to. CLIP was trained in float16; a backbone that overflows in it
+    gives NaN.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 
 def check_precision(name: str | None, device: torch.device | None = None) -> None:
-    """Raises ConfigError for a precision that does not exist, or not on ``device``; None is as the backbone was loaded.
+    """Raises ConfigError for a precision that is unknown, or not available on ``device``; None is that of the backbone.
 
     >>> check_precision("tf32", torch.device("cpu"))
     Traceback (most recent call last):
@@ -44,7 +45,7 @@ def check_precision(name: str | None, device: torch.device | None = None) -> Non
 
 
 def default_precision(device: str | torch.device, gradients: bool = False) -> str | None:
-    """What is taken when none is asked for: float16 on CUDA, bfloat16 there for gradients; elsewhere as it was loaded.
+    """The default: on CUDA float16, or bfloat16 for gradients; elsewhere None, the precision of the loaded backbone.
 
     >>> default_precision(torch.device("cuda")), default_precision("cpu")
     ('float16', None)
@@ -55,7 +56,7 @@ def default_precision(device: str | torch.device, gradients: bool = False) -> st
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """At least float32: margins in half precision would drown small effects.
+    """At least float32: margins in half precision would hide small effects.
 
     >>> wide(torch.zeros(1, dtype=torch.float16)).dtype, wide(torch.zeros(1, dtype=torch.float64)).dtype
     (torch.float32, torch.float64)
@@ -78,14 +79,14 @@ def rounding_unit(dtype: torch.dtype, device: torch.device) -> float:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Matrix products in the precision of their factors, whatever is going on around: for what is small and counts."""
+    """Matrix products in the precision of their factors, whatever the surrounding context allows."""
     with allow_tf32(False, device), torch.autocast(device.type, enabled=False):
         yield
 
 
 @contextmanager
 def repeatable(device: torch.device, wanted: bool = True) -> Iterator[None]:
-    """Gradients to the same bits every time on CUDA, too, as they are elsewhere; a quarter to a half slower.
+    """Makes gradients on CUDA identical in every run, as they are elsewhere; 25 to 50 % slower.
 
     There the backward of attention adds up in any order, in each of torch's fused kernels. What torch itself cannot
     repeat raises its RuntimeError. ``CUBLAS_WORKSPACE_CONFIG`` is set where it is not, and stays.

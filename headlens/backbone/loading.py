@@ -1,4 +1,4 @@
-"""``load``: a CLIP by name, from published weights, a local file or folder, or nothing (random weights)."""
+"""``load``: a CLIP by name, with published weights, from a local file or folder, or with random weights."""
 
 from __future__ import annotations
 
@@ -54,34 +54,33 @@ def load(
         name: ``"mini"`` or ``"mini-captions"``, the embedded backbones, which need no network and have seen procedural
             images only, the first with masks of anomalies, the second with sentences; or a plain ViT of open_clip:
             ViT-B-32, ViT-B-16, ViT-B-16-plus-240, ViT-L-14, ViT-L-14-336, their ``-quickgelu`` forms, and their kin.
-            OpenAI's weights need the ``-quickgelu`` form. Or, alone, a folder or file beside which a config says what
-            it is, as those that transformers and open_clip write.
+            OpenAI's weights need the ``-quickgelu`` form. Or a folder or file with a config, as written by transformers
+            or open_clip, without ``pretrained``.
         pretrained: a tag of open_clip (downloaded once, with a progress bar); or a local file: safetensors, open_clip's
             .pt/.bin, OpenAI's archive, with open_clip's names or those of transformers' ``CLIPModel``; or a folder with
-            such a file in it; or None for random weights, which say nothing about any image (of an embedded backbone,
-            its own weights). Positions that were made for another image size are resized as open_clip does.
-        image_size: what ``preprocess`` resizes to, as a square or (height, width); the trained size when None. The
-            vision tower itself takes any size.
-        position_rule: how positions reach other sizes: ``"bicubic"`` with antialias, as open_clip does;
-            ``"bicubic-plain"`` without, as AdaCLIP; or ``"bilinear"`` without, as AnomalyCLIP and its family do.
-        act_fn: what the weights were trained with, ``"gelu"`` or ``"quick_gelu"``, where nothing else says it. The
-            architecture's name decides what is computed: another is an error.
-        because: a reason, with which ``act_fn`` is computed whatever name and weights say. Some published methods were
-            trained that way: plain GELU on OpenAI's weights. Provenance and everything that shows the backbone repeat
-            it.
-        device, dtype: where, and in which precision.
-        seed: of random weights.
+            such a file in it; or None for random weights (for an embedded backbone, its weights). Positions for another
+            image size are resized as in open_clip.
+        image_size: the size that ``preprocess`` resizes to, a square or (height, width); the trained size when None.
+            The vision tower takes any size.
+        position_rule: how positions are resized: ``"bicubic"`` with antialiasing, as in open_clip; ``"bicubic-plain"``
+            without, as in AdaCLIP; or ``"bilinear"`` without, as in AnomalyCLIP and related methods.
+        act_fn: the activation the weights were trained with, ``"gelu"`` or ``"quick_gelu"``, if nothing else records
+            it. It must match the name of the architecture.
+        because: a reason for using ``act_fn`` whatever name and weights say. Some published methods were trained like
+            that, with plain GELU on OpenAI's weights. The provenance and displays of the backbone repeat it.
+        device, dtype: of the weights.
+        seed: seed of random weights.
         cache_dir: of the Hugging Face hub.
 
     Warns:
-        HeadlensWarning: it is unknown which activation the weights were trained with, and the name is believed.
+        HeadlensWarning: the activation of the weights is unknown, and the name decides.
 
     Raises:
-        ArchitectureError: an unknown name, a model the towers cannot be true to, weights of the other activation
+        ArchitectureError: an unknown name, a model that the towers cannot reproduce, weights of another activation
             without a reason, or a reason without an activation.
         CheckpointError: a file that is missing, broken, unsafe or of another shape.
-        DownloadError: a tag that is not on this machine, and no network.
-        ConfigError: a device that does not exist, or that this machine has not.
+        DownloadError: a tag that is not on this machine and cannot be downloaded.
+        ConfigError: a device that does not exist on this machine.
 
     >>> load("ViT-S-32").provenance.weights
     'random (seed 0)'

@@ -1,4 +1,4 @@
-"""What a method asks of the image tower: where patches are read, and what is added on the way."""
+"""How a method runs the image tower: where patches are read, and what is added on the way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Passes = tuple[tuple[int, int], ...]
 
 
 class Adapter(Protocol):
-    """What stands after a block and changes a residual stream. Any ``TokenMap`` runs; direct effects need ``pull``."""
+    """A module after a block that changes a residual stream. Any ``TokenMap`` runs; direct effects need ``pull``."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """The stream [B, T, D] to what goes on, [B, T, D]."""
@@ -34,7 +34,7 @@ class Adapter(Protocol):
     def pull(self, x: Tensor, covector: Tensor) -> Tensor | None:
         """``r`` with ``<adapter(x), covector> = <x, r> + what does not depend on x``, masks and norms held; [B, T, D].
 
-        At every token by itself: an adapter that mixes tokens has no such ``r``.
+        This is per token: an adapter that mixes tokens has no such ``r``.
 
         Args:
             x: the stream before the adapter, [B, T, D].
@@ -80,20 +80,20 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class LocalStream:
-    """The second way of attending, that dense methods read patches from.
+    """A second kind of attention, from which dense methods read patches.
 
     Args:
         start: first block that has it.
         attention: what attends to what: any of ``"qq"``, ``"kk"``, ``"vv"``, ``"qk"``, whose softmaxes are summed
             (rows sum to their number), or a function of q, k, v, each [B, T, H, d], that returns [B, H, T, T].
-        mode: ``"beside"``: a second stream, fed by the global one, which stays what it was (AnomalyCLIP);
-            ``"replace"``: the global stream itself attends this way from ``start`` on; its hooks, weights and gates
-            are the global ones.
-        mlp: whether blocks of the local way have their MLP.
+        mode: ``"beside"``: a second stream in parallel, fed by the global one, which does not change (AnomalyCLIP's
+            dual path); ``"replace"``: the global stream itself uses this attention from ``start`` on, with the hooks,
+            weights and gates of the global stream.
+        mlp: whether local blocks apply their MLP.
         source: what its heads write, in place of an attention; the stream is then that of block ``start`` alone.
 
     Raises:
-        ShapeError: a mode or an attention that does not exist; a source of anything but a plain stream beside.
+        ShapeError: an unknown mode or attention; a source for anything but a plain parallel stream.
 
     >>> LocalStream(start=5).attention
     ('vv',)
@@ -119,18 +119,18 @@ class LocalStream:
 
 @dataclass(frozen=True)
 class VisionPlan:
-    """One pass of the image tower, as a method wants it. Empty, it is CLIP's own.
+    """One pass of the image tower for a method. An empty plan is plain CLIP.
 
     Args:
         taps: blocks after which patch tokens are read, counted from 0.
-        local: the local stream's rule; None reads taps from the global stream.
+        local: the local stream; None reads taps from the global stream.
         head_weights: ``{stream: [L, H]}``, multiply each head's output before the output projection.
         adapters: ``{stream: {block: adapter}}``, applied to the stream after that block.
-        tokens: ``{block: [n, D] or [B, n, D]}``; extra tokens that stand behind the patches from that block on, and
+        tokens: ``{block: [n, D] or [B, n, D]}``; extra tokens appended after the patches from that block on; they
             replace the extra tokens of an earlier block.
-        views: short passes of some of the image's patches, each with a CLS of its own: of each kind the numbers of the
-            patches, [W, n]. They stand behind the image's tokens, CLS first, and attend among themselves. Taps then
-            read their CLS, not patches.
+        views: short passes over some patches of the image, each with its own CLS: for each kind the indices of the
+            patches, [W, n]. They are appended after the tokens of the image, CLS first, and attend only among
+            themselves. Taps then read their CLS, not patches.
 
     >>> plan = VisionPlan(taps=(5, 11), local=LocalStream(start=3))
     >>> plan.streams, plan.local_layers

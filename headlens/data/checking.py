@@ -1,4 +1,4 @@
-"""``check``: everything that is wrong with a data set, at once, before a run of hours finds it piece by piece."""
+"""``check``: finds all problems of a data set at once, before a long run finds them one by one."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ _ACROSS = {"splits": "split", "categories": "category", "labels": "anomalous"}
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One problem.
 
     Args:
         kind: one of ``KINDS``.
-        record: name of the record it is about, or of the category; empty when it is about the set.
+        record: name of the record or the category; empty if it concerns the set.
         file: the file to look at, if there is one.
-        message: what is wrong with it, for people.
+        message: a description of the problem.
     """
 
     kind: str
@@ -84,7 +84,7 @@ class Problem:
 
     @property
     def severity(self) -> Severity:
-        """``error``, or ``warning`` for what may be meant that way."""
+        """``error``, or ``warning`` for what may be intended."""
         return KINDS[self.kind][0]
 
 
@@ -146,12 +146,12 @@ def check(
     workers: int | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> Report:
-    """Reads every image and every mask, and compares every file with every other. Stops at nothing.
+    """Reads every image and every mask, and compares all files; continues after errors.
 
     Args:
-        dataset: open it with ``split="all"``, or duplicates across splits cannot be seen.
-        refused: errors that the reader has handed to ``refuse`` rather than raised.
-        workers: threads; None leaves it to Python.
+        dataset: a data set; open it with ``split="all"`` to find duplicates across splits.
+        refused: errors that the reader passed to ``refuse``.
+        workers: threads; Python's default when None.
         progress: called after every record.
 
     >>> from headlens.data.folders import FileSet
@@ -187,10 +187,10 @@ def check(
 
 
 def contents(paths: Iterable[Path]) -> dict[Path, str]:
-    """A text for each file that is there, equal for two files exactly if their bytes are.
+    """A text for each existing file, equal for two files exactly if their bytes are equal.
 
-    It is the SHA-256 where several files have the same number of bytes; a file that is alone with its size differs
-    from all others, is not read, and its text is that size.
+    It is the SHA-256 if several files have the same size; a file with a unique size is not read, and its text is that
+    size.
     """
     sizes: dict[int, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(paths):

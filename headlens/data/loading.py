@@ -1,4 +1,4 @@
-"""``Loader``: batches of a data set, read and resized by threads ahead of whoever computes with them."""
+"""``Loader``: batches of a data set, read and resized ahead of time by threads."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Batch:
 
     Args:
         images: [B, 3, S, S], float32 and normalised, or uint8.
-        masks: [B, S, S] bool; with native masks a list of [H, W]; None in a set without masks. Nothing is marked in
-            normal images, and nothing in anomalous ones without an outline: see ``has_mask``.
-        has_mask: [B] bool: the mask is the truth, so that pixel metrics may count the image.
+        masks: [B, S, S] bool; with native masks a list of [H, W]; None in a set without masks. Masks are empty for
+            normal images, and for anomalous images without a mask: see ``has_mask``.
+        has_mask: [B] bool: whether the mask is known, so that pixel metrics may count the image.
         inside: [B, S, S] bool, False on padding; None where nothing is padded.
-        labels: [B] int64: 1 anomalous, 0 normal, -1 when nobody says.
+        labels: [B] int64: 1 anomalous, 0 normal, -1 unknown.
         index: [B] int64, positions in the set.
-        records: what they are.
+        records: their records.
         native: height and width of each on disk, for ``Preprocess.restore``.
     """
 
@@ -77,23 +77,23 @@ class Skipped:
 class Loader:
     """Iterates over batches, in the order of the set, the same every time.
 
-    Threads read ahead by about one batch: PIL and torch let go of the interpreter while they decode and resize, and
-    threads share a cache and cost no start-up. Leaving the loop early, by ``break`` or an exception, ends them.
+    Threads read ahead by about one batch: PIL and torch release the interpreter while they decode and resize, and
+        threads share a cache and start quickly. Leaving the loop early, by ``break`` or an exception, ends them.
 
     Args:
-        dataset: what to read.
+        dataset: the data set.
         preprocess: size, fit and masks.
-        batch: images in each but the last; images that are left out do not make batches smaller.
-        workers: threads; None takes one for each core, up to 16; 0 reads in the caller's thread.
-        cache: ``"memory"``, or a folder, or None: an image that is kept is never read or resized again. A folder
-            serves later runs too; images that are made rather than read are kept in memory even then.
-        cache_bytes: how much may be kept in memory; what comes after is read each time.
-        on_error: ``"raise"``, or ``"skip"`` to go on: images that cannot be read are left out, and are in ``skipped``;
-            those whose mask cannot be used come without it, and are in ``unmasked``.
-        normalise: give float32 with CLIP's statistics; else uint8, a quarter of the bytes on the way to a GPU, where
+        batch: images per batch, except the last; images that are left out do not make batches smaller.
+        workers: threads; one per core, up to 16, when None; 0 reads in the caller's thread.
+        cache: ``"memory"``, or a folder, or None: a cached image is not read or resized again. A folder serves later
+            runs too; generated images are cached in memory even then.
+        cache_bytes: size of the cache in memory; further images are read each time.
+        on_error: ``"raise"``, or ``"skip"``: unreadable images are left out and listed in ``skipped``; images with an
+            unusable mask come without it and are listed in ``unmasked``.
+        normalise: give float32 with CLIP's statistics; else uint8, a quarter of the bytes to transfer to a GPU, where
             ``preprocess.normalise`` does the rest.
-        device: a GPU that images are resized on, to the same bytes, and that ``images`` of a batch are on then; masks
-            stay on the CPU. Kept images are resized before.
+        device: a GPU on which images are resized, to the same bytes, and on which ``images`` of a batch then are; masks
+            stay on the CPU. Cached images are resized before.
 
     Raises:
         DataError: at an image that cannot be read or a mask that cannot be used, or, with ``"skip"``, when no image was
@@ -152,7 +152,7 @@ class Loader:
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """What was left out so far, each once however often it was asked for; it is not tried again."""
+        """Images left out so far, each listed once; they are not tried again."""
         return self._named(self._skipped)
 
     @property
@@ -165,14 +165,14 @@ class Loader:
 
     @property
     def adjusted(self) -> tuple[Skipped, ...]:
-        """Images so far whose mask was resized or turned to lie over them, or is empty at the size of the batch."""
+        """Images so far whose mask was resized or rotated to match, or is empty at the size of the batch."""
         return self._named(self._adjusted)
 
     def _named(self, reasons: dict[int, str]) -> tuple[Skipped, ...]:
         return tuple(Skipped(self.dataset.records[i], reason) for i, reason in reasons.items())
 
     def report(self) -> str:
-        """What was left out or changed so far: a line for each image, under lines that count; empty when none was."""
+        """Images left out or changed so far: a line per image, under lines with counts; empty if there are none."""
         about = f"of {len(self.dataset)} images of {self.dataset.name}"
         lines = []
         for reasons, what in (
@@ -201,8 +201,8 @@ class Loader:
     def numbered(self, numbers: Sequence[int]) -> Generator[tuple[int, Batch], None, None]:
         """Batches ``numbers`` of the set, cut into pieces of ``batch`` images, each with its number.
 
-        What cannot be read makes its own batch smaller and no other one different, so that batches may be dealt out
-        to processes that do not read each other's; a batch with nothing in it is left out.
+        An unreadable image makes its batch smaller and does not change the others, so that batches can be shared among
+        processes; an empty batch is left out.
         """
         count = len(self.dataset)
         return self.pieces(
@@ -228,7 +228,7 @@ class Loader:
         return rows
 
     def nothing(self, asked: Sequence[int] | None = None) -> DataError:
-        """The error that none of the images, or of those ``asked`` for, could be read, with a reason."""
+        """The error to raise if none of the images, or of those ``asked`` for, could be read, with a reason."""
         asked = range(len(self.dataset)) if asked is None else asked
         reason = next((f"; {self._skipped[i]}" for i in asked if i in self._skipped), "")
         return DataError(f"none of {len(asked)} images of {self.dataset.name} could be read{reason}")

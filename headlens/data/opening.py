@@ -32,12 +32,12 @@ _WORLD = ("per_category", "size", "seed")
 
 
 class ProceduralSet(DataSet):
-    """A procedural world as a data set: names, families, pixels and masks are those of the folder it is written to.
+    """A procedural world as a data set, equal in names, families, pixels and masks to the folder it is written to.
 
     Args:
         world: what is generated.
         domain: overrides the world's.
-        which: numbers of the samples; all by default.
+        which: indices of the samples; all by default.
     """
 
     def __init__(self, world: World, domain: str = "", which: Iterable[int] | None = None) -> None:
@@ -52,7 +52,7 @@ class ProceduralSet(DataSet):
 
     @property
     def has_masks(self) -> bool:
-        """Every anomaly has its outline, though in no file."""
+        """Every anomaly has a mask, which is generated."""
         return any(record.anomalous for record in self.records)
 
     @property
@@ -62,7 +62,7 @@ class ProceduralSet(DataSet):
         return sha256(repr((world, super().fingerprint)).encode()).hexdigest()
 
     def pixels(self, i: int) -> Pixels:
-        """Paints record ``i``."""
+        """Generates record ``i``."""
         sample = self.world[self._which[i]]
         return Pixels(sample.image, sample.mask)
 
@@ -99,21 +99,21 @@ def open(
     Args:
         spec: a folder (a set, or one category of it), a file (a listing, or one image), or a procedural set such as
             ``procedural:industrial``.
-        layout: one of ``layouts()``; without it the first that fits.
-        domain: ``industrial`` or ``medical``; without it a guess by the names of folders and categories, or empty.
-        category: only this one. Where the layout tells none, how to call what the images show.
+        layout: one of ``layouts()``; the first that fits when None.
+        domain: ``industrial`` or ``medical``; when None, guessed from folder and category names, or empty.
+        category: only this category. If the layout has no categories, the name of what the images show.
         split: ``test`` (what zero-shot methods are tested on and, of another set, trained on), ``train``, ``valid``,
             ``all``.
-        root: where the paths in a listing begin, if not in the folder that it is in.
-        refuse: called with a ``DataError`` for everything that is left out (a path outside the root, a label that is
-            no label), which by default is raised; and for every mask that belongs to no image, which by default is
-            raised only if none does. Without it, what is in ``notes`` of the set is warned of, too.
+        root: the folder that the paths of a listing are relative to; the folder of the listing when None.
+        refuse: called with a ``DataError`` for everything that is left out (a path outside the root, an invalid label),
+            which is raised by default; and for every mask that belongs to no image, which is raised by default only if
+            no mask has an image. By default the ``notes`` of the set are also given as warnings.
         follow_links: whether symbolic links may lead out of the root.
-        max_pixels: images with more are not decoded.
+        max_pixels: images with more pixels are refused.
         world: ``per_category``, ``size`` and ``seed`` of a procedural set.
 
     Raises:
-        DataError: nothing there, no layout fits, no records, or an unknown layout, category or split.
+        DataError: no such folder or file, no layout fits, no records, or an unknown layout, category or split.
 
     >>> open("procedural:medical", category="head_ct", per_category=4, size=56)
     ProceduralSet('procedural:medical', medical, 1 categories, 2 normal + 2 anomalous, masks)

@@ -1,4 +1,4 @@
-"""From the resolution of the camera to that of the model, and back: the published way, and one that keeps the shape."""
+"""Resizing images and masks to the model's resolution, and maps back: as published, or with the aspect ratio kept."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image as a model wants it, before normalisation, which doubles as what a cache keeps.
+    """One image at the model's resolution, before normalisation; caches store this.
 
     Args:
         image: [3, S, S] uint8.
-        mask: bool, [S, S] or as native; None where nobody drew one.
+        mask: bool, [S, S] or as native; None if there is none.
         native: height and width on disk.
         mask_note: see ``Pixels``.
     """
@@ -44,13 +44,13 @@ class Preprocess:
     """Resizes images and masks to a square of ``size`` pixels.
 
     Args:
-        size: S, pixels along a side. Whether a backbone can take it is the backbone's to say.
-        fit: ``"squash"`` resizes both sides to S whatever the shape, as all published figures do; ``"pad"`` resizes
-            the longer side to S and centres the image on the mean colour, which normalises to about zero. There is
-            no crop: it could cut an anomaly away.
-        masks: ``"resized"`` brings masks to S x S, where published metrics are computed; ``"native"`` leaves them,
-            and ``restore`` brings maps to them.
-        mean, std: of the three channels, for ``normalise``; CLIP's own.
+        size: S, pixels along a side; the backbone checks whether it supports it.
+        fit: ``"squash"`` resizes both sides to S whatever the shape, as in all published results; ``"pad"`` resizes
+            the longer side to S and centres the image on the mean colour, which normalises to about zero. There is no
+            cropping, which could remove an anomaly.
+        masks: ``"resized"`` resizes masks to S x S, where published metrics are computed; ``"native"`` leaves them as
+            they are, and ``restore`` resizes maps to them.
+        mean, std: of the three channels, for ``normalise``; CLIP's by default.
 
     Raises:
         DataError: an option that does not exist.
@@ -110,7 +110,7 @@ class Preprocess:
         return canvas
 
     def mask(self, mask: Tensor) -> Tensor:
-        """[H, W] bool to [S, S] bool: PIL's bilinear filter on 0 and 255, then above a half, as published code does.
+        """[H, W] bool to [S, S] bool: PIL's bilinear filter on 0 and 255, then above one half, as in published code.
 
         An anomaly much smaller than a pixel of the result is lost; ``masks="native"`` loses nothing.
         """
@@ -170,7 +170,7 @@ class Preprocess:
         return images.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def denormalise(self, images: Tensor) -> Tensor:
-        """The way back, [..., 3, H, W] to colours in 0..1."""
+        """The inverse, [..., 3, H, W] to colours in 0..1."""
         mean, std = self._statistics(images.device)
         return (images * std + mean).clamp(0, 1)
 

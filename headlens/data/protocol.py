@@ -1,4 +1,4 @@
-"""What is trained on and what is tested: the published pairs, and the rule that nothing is in both."""
+"""Training and test sets: the published pairs, and the rule that they must not overlap."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _EVERYDAY = {"brain", "endo", "liver", "retina"}  # no sign of a published set w
 
 
 def canonical(name: str) -> str:
-    """One name for each published set, however a folder or a table spells it; any other name as it is.
+    """One name for each published set, whatever the spelling of its folder; other names are unchanged.
 
     >>> canonical("MVTec-AD"), canonical("CVC-ColonDB"), canonical("my_parts")
     ('mvtec', 'colondb', 'my_parts')
@@ -64,15 +64,14 @@ def canonical_names(name: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which sets are trained on and which are tested, by name.
+    """The training and test sets of an experiment, by name.
 
     Args:
-        name: as results call it.
-        train: what is trained on, together.
-        test: what is tested, one after the other.
-        train_split: of the sets that are trained on. In the literature it is their ``test`` split: ``train`` has no
-            anomalous images.
-        about: what one should know before comparing numbers.
+        name: its name in results. train: training sets, used together.
+        test: test sets, one after the other.
+        train_split: split of the training sets. In the literature it is ``test``, because ``train`` has no anomalous
+            images.
+        about: what to know before comparing numbers.
 
     >>> for protocol in published("anomalyclip"):
     ...     print(protocol.name, protocol.train, len(protocol.test))
@@ -94,10 +93,10 @@ class Protocol:
             raise DataError(f"protocol {self.name!r} has {what}: train {self.train}, test {self.test}")
 
     def verify(self, train: DataSet | Iterable[DataSet], test: DataSet | Iterable[DataSet]) -> None:
-        """Refuses sets that this protocol does not pair, another split to train on, and any overlap of the two sides.
+        """Refuses sets that this protocol does not pair, another training split, and any overlap of training and test.
 
-        Sets that are not published may stand in for those of the protocol; what is said of splits and overlap holds for
-        them too.
+        Unpublished sets may take the place of those of the protocol; the rules for splits and overlap apply to them
+        too.
 
         Raises:
             DataError: naming the sets, or the records that are on both sides.
@@ -119,13 +118,13 @@ class Protocol:
 
 
 def refuse_overlap(train: Iterable[DataSet], test: Iterable[DataSet]) -> None:
-    """Refuses anything that would make a test of what was trained on.
+    """Refuses any overlap between training and test data.
 
     That is: one set on both sides (a published one by any of its names, one folder, or a folder and another inside it);
     one file, or one content (SHA-256), in both; procedural sets that share a category, whatever their seeds.
 
     Raises:
-        DataError: with every overlap there is, and the first records of each.
+        DataError: with every overlap, and the first records of each.
     """
     trained, tested = tuple(train), tuple(test)
     content = contents(record.image for dataset in (*trained, *tested) for record in dataset.records if record.image)
@@ -172,7 +171,7 @@ def published(name: str) -> tuple[Protocol, ...]:
     """The protocols called ``name``: one, as in ``anomalyclip/mvtec``, or all of a paper, as in ``anomalyclip``.
 
     Raises:
-        DataError: there is none; the message lists those there are.
+        DataError: there is none; the message lists the protocols.
     """
     protocols = tuple(protocol for protocol in PROTOCOLS if name in (protocol.name, protocol.name.partition("/")[0]))
     if not protocols:

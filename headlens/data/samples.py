@@ -1,4 +1,4 @@
-"""What a data set is: records that say where an image and its mask are, and a way to get their pixels."""
+"""Data sets: records that say where an image and its mask are, and a way to get their pixels."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def stat_of(path: Path) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Record:
-    """One image, before anything of it is read.
+    """One image of a data set, before it is read.
 
     Args:
         name: unique in its set, as a path without suffix: ``bottle/test/crack/003``.
-        category: what is shown; ``bottle``.
-        anomalous: None when nobody says (a plain folder of images).
-        family: the kind of anomaly, ``good`` when there is none, empty when not told.
+        category: what the image shows, such as ``bottle``.
+        anomalous: None if unknown (a plain folder of images).
+        family: the kind of anomaly, ``good`` if there is none, empty if unknown.
         split: ``train``, ``test`` or ``valid``.
-        image: its file; None when it is made rather than read.
-        mask: the file of its mask, or a ``MaskSource`` where it takes more; None when there is none. That of a normal
+        image: its file; None if it is generated.
+        mask: the file of its mask, or a ``MaskSource`` for other forms; None if there is none. The mask of a normal
             image is not read.
-        crop: left, top, right and bottom in pixels, where the image is a part of the file, turned upright.
+        crop: left, top, right and bottom in pixels, if the image is a part of the upright file.
     """
 
     name: str
@@ -67,12 +67,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Pixels:
-    """One image and its mask, in their own resolution.
+    """One image and its mask, in their original resolution.
 
     Args:
         image: [3, H, W] uint8.
-        mask: [H, W] bool, over the image; None where there is none, or where it cannot be the image's.
-        mask_note: why there is no mask although the record names one, or what was done to bring it over the image.
+        mask: [H, W] bool, of the image's size; None if there is none, or it cannot belong to the image.
+        mask_note: why there is no mask although the record names one, or how it was changed to match the image.
     """
 
     image: Tensor
@@ -84,8 +84,8 @@ class DataSet(ABC):
     """Records of one domain, and their pixels on request. ``len``, iteration over records, ``pixels(i)``.
 
     Args:
-        name: how results call it.
-        domain: ``industrial`` or ``medical``; empty when nobody said.
+        name: its name in results.
+        domain: ``industrial`` or ``medical``; empty if unknown.
         records: in the order of the set.
     """
 
@@ -130,17 +130,17 @@ class DataSet(ABC):
 
     @property
     def has_masks(self) -> bool:
-        """Whether anomalies have outlines: without, there are no pixel metrics."""
+        """Whether anomalies have masks; pixel metrics need them."""
         return any(record.anomalous and record.mask is not None for record in self.records)
 
     @property
     def has_normals(self) -> bool:
-        """Whether there are images without an anomaly, and others with: without, there are no image metrics."""
+        """Whether there are both normal and anomalous images; image metrics need them."""
         return len({record.anomalous for record in self.records} & {True, False}) == 2
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What can be measured here, by the names of ``headlens.metrics.table``; the rest would be undefined."""
+        """The metrics that are defined here, by the names of ``headlens.metrics.table``."""
         image = ("image_auroc", "image_ap", "image_f1max") if self.has_normals else ()
         return image + (("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro") if self.has_masks else ())
 

@@ -1,11 +1,11 @@
 """``Detector``: a frozen backbone, what a method learned on top of it, and how its scores are read.
 
-A method answers four questions, and nothing else asks which method it is:
+A method answers four questions; the rest of headlens does not know which method it is:
 
     plan                           which streams, taps and head weights the tower has, whatever the batch
     reading(images, categories)    how the tower is run on a batch, and how its tokens become margins
     scoring                        how margins become maps and scores
-    stages(training)               how it is trained; nothing for a training-free one
+    stages(training)               how it is trained; empty for a training-free method
 
 images [B, 3, h, w]  -> reading -> tower -> features -> margins -> scoring -> Prediction
 """
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 
 class MethodConfig(Settings):
-    """A method's settings: a frozen dataclass inherits from it, and names its fields of three kinds.
+    """The settings of a method: a frozen dataclass inherits from it, and declares the following.
 
     Args:
         LEARNED: fields that decide what is learned, and cannot be changed afterwards.
-        READING: fields that no training depends on.
-        WITHOUT: parts that can be left out: the field that switches it off, at what value, and all fields of config and
-            training that have no meaning without it.
-        UNIT: of the method's scores.
-        INSTEAD: settings of training that the method does not read, and what it has instead.
+        READING: fields that training does not depend on.
+        WITHOUT: parts that can be switched off: the field, the value that switches it off, and all fields of config and
+            training that then have no effect.
+        UNIT: unit of the method's scores.
+        INSTEAD: training settings that the method ignores, and what it uses instead.
     """
 
     LEARNED: ClassVar[frozenset[str]] = frozenset()
@@ -65,7 +65,7 @@ class MethodConfig(Settings):
         """Raises ConfigError where the backbone ``name`` with these towers cannot have such a detector."""
 
     def learned_shapes(self, vision: VisionConfig, text: TextConfig) -> dict[str, tuple[int, ...]]:
-        """Of all that a detector learns, by the names in its state dict."""
+        """Shapes of everything a detector learns, by the names in its state dict."""
         return {}
 
 
@@ -73,7 +73,7 @@ class Detector(nn.Module, ABC):
     """A frozen backbone and a method on it. A method answers ``plan``, ``reading``, ``scoring`` and ``stages``.
 
     Args:
-        backbone: it stays as it is.
+        backbone: frozen; its weights are not changed.
         config: the method's settings.
 
     Raises:
@@ -133,12 +133,12 @@ class Detector(nn.Module, ABC):
 
     @property
     def about(self) -> dict[str, object]:
-        """What the method says of itself, for people."""
+        """A short description of the method."""
         return {}
 
     @property
     def facts(self) -> dict[str, object]:
-        """What it is made of, for people."""
+        """Facts about the detector, for display."""
         made = self.backbone.provenance
         weights = ", ".join(f"{s} heads, {w.min():.2f} to {w.max():.2f}" for s, w in self.head_weights().items())
         return {
@@ -165,12 +165,12 @@ class Detector(nn.Module, ABC):
 
     @property
     def image_size(self) -> int:
-        """Pixels along a side that it was trained on, or its backbone was made for."""
+        """Image side in pixels: that of its training, or that of its backbone."""
         return self.size or self.backbone.provenance.image_size[0]
 
     @property
     def reads_categories(self) -> bool:
-        """Whether scores depend on what an image is said to show."""
+        """Whether scores depend on the category of an image."""
         return bool(getattr(self.config, "class_aware", False))
 
     @property
@@ -212,7 +212,7 @@ class Detector(nn.Module, ABC):
         return self.score(self.margins(images, categories), (images.shape[2], images.shape[3]))
 
     def with_config(self, **changes: object) -> Self:
-        """The same learned tensors, read in another way: ``alpha``, ``pool``, ``top``, ``sigma``, ``taps``, ...
+        """The same learned tensors with other settings: ``alpha``, ``pool``, ``top``, ``sigma``, ``taps``, ...
 
         Raises:
             ConfigError: a field that decides what is learned, or that does not exist.
@@ -235,7 +235,7 @@ class Detector(nn.Module, ABC):
 
 
 class HasDetector(Protocol):
-    """A run, or whatever else has a detector."""
+    """A run, or any other object with a detector."""
 
     @property
     def detector(self) -> Detector:
@@ -243,7 +243,7 @@ class HasDetector(Protocol):
 
 
 def detector_of(given: object) -> Detector:
-    """The detector that is meant by a detector, or by a run that has one: what every verb takes first.
+    """The detector itself, or that of a run; every function of the lens calls this on its first argument.
 
     Raises:
         ConfigError: neither.

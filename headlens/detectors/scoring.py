@@ -1,7 +1,7 @@
-"""From margins to an anomaly map, an image score and a joint score: the only place where scores are made.
+"""From margins to an anomaly map, an image score and a joint score; no other module computes scores.
 
     image margin    abnormal minus normal logit of the image, before softmax                         [B]
-    anomaly map     what the detector shows, made of the taps' margins                               [B, h, w]
+    anomaly map     computed from the margins of the taps                               [B, h, w]
     joint score     (1 - alpha) image score + alpha pool(anomaly map)                                [B]
     joint margin    the joint score where it cannot saturate: its logit, if it is a probability      [B]
 
@@ -35,7 +35,7 @@ Pool = Literal["max", "top"]
 
 @dataclass(frozen=True)
 class Margins:
-    """What scores are made of, for R images or variants of images: ``image`` [R], ``taps`` {tap: [R, N]}."""
+    """The inputs of scores, for R images or variants of images: ``image`` [R], ``taps`` {tap: [R, N]}."""
 
     image: Tensor
     taps: dict[int, Tensor]
@@ -123,13 +123,13 @@ class Prediction:
 class Scorer(Protocol):
     """What can be evaluated: a ``Detector``, or anything else that scores images, such as a baseline.
 
-    Its predictions say their unit, the same for all: maps, image scores and joint scores are probabilities in 0..1, or
+    All its predictions have the same unit: maps, image scores and joint scores are probabilities in 0..1, or
     logits, any finite numbers of any scale. Higher is more anomalous.
     """
 
     @property
     def device(self) -> torch.device:
-        """Where it wants images."""
+        """The device that it expects images on."""
 
     @property
     def image_size(self) -> int:
@@ -163,7 +163,7 @@ class Affine(NamedTuple):
 
 @dataclass(frozen=True)
 class Scoring:
-    """How margins become scores; knows no tower.
+    """How margins become scores, independent of the tower.
 
     Args:
         fuse: ``mean of probabilities`` over taps; scores are probabilities. ``mean margin``: scores are logits.
@@ -171,15 +171,16 @@ class Scoring:
         fuse_at: taps become one map on the ``grid`` of patches, which is then enlarged; or every tap's margins are
             enlarged, and then fused, at ``pixels``.
         corners: maps are enlarged with corners aligned.
-        sigma: of the Gaussian on maps, in pixels at 518 px, and in proportion elsewhere; 0 is none.
-        kernel: odd; the Gaussian is on the grid, before the map is enlarged: it spans so many patches, and sigma is in
-            patches. 0: it is on pixels, and cut off at 4 sigma.
-        side: odd; each patch becomes the mean of so many by so many around it, on the grid, before the map is enlarged.
-        windows: sides of the windows that taps are read at in place of patches, in this order. Each patch has the
-            harmonic mean of what its windows say, and then of its windows of all sides.
-        with_image: the image's score counts in that as a window of its own side.
-        of_normal: harmonic means are of the probability of normal, and the map is what they leave of 1.
-        of_map, of_image: what becomes of logits of the map and of the image before they are scores.
+        sigma: standard deviation of the Gaussian on maps, in pixels at 518 px, in proportion at other sizes; 0 is none.
+        kernel: odd; the Gaussian is applied on the grid before enlarging, spans this many patches, and sigma is in
+            patches. 0: it is applied to pixels, and cut off at 4 sigma.
+        side: odd; each patch becomes the mean of the ``side`` x ``side`` patches around it, on the grid, before
+            enlarging.
+        windows: sides of the windows that taps read in place of patches, in this order. Each patch gets the harmonic
+            mean over its windows of one side, and then over sides.
+        with_image: the image score counts as one more side in that mean.
+        of_normal: harmonic means are taken of the probability of normal, and the map is 1 minus them.
+        of_map, of_image: affine maps of the logits of map and image before they become scores.
         alpha: share of the map in the joint score; 0 is the image score.
         pool: the map's ``max``, or the mean of its ``top`` fraction of pixels.
         top: that fraction.

@@ -1,4 +1,4 @@
-"""What a method says about its training: the settings, and one or more stages."""
+"""How a method is trained: the settings, and one or more stages."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class TrainingConfig(Settings):
-    """Settings of one training run. The values are AnomalyCLIP's where the HeadCLIP abstract says nothing.
+    """Settings of one training run. Where HeadCLIP's abstract gives no values, they are AnomalyCLIP's.
 
     Args:
         epochs: passes over the auxiliary set.
-        batch: images of one step on each device.
-        accumulate: steps whose gradients are added up before the weights move.
-        lr: of the prompts.
-        lr_heads: of the head weights.
+        batch: images per step on each device.
+        accumulate: steps whose gradients are accumulated before an update.
+        lr: learning rate of the prompts.
+        lr_heads: learning rate of the head weights.
         betas: of Adam.
-        pixel_weight: of the pixel terms against the image term.
-        size: images are resized to this square; 0 is the backbone's own size.
-        precision: of the forward pass; what is learned stays float32.
-        seed: of the initial prompts and of the order of images.
-        save_every: steps between two states that a killed run goes on from.
+        pixel_weight: weight of the pixel terms relative to the image term.
+        size: images are resized to this square; 0 is the size of the backbone.
+        precision: precision of the forward pass; learned parameters stay float32.
+        seed: seed of the initial prompts and the order of images.
+        save_every: steps between saved states, from which a killed run resumes.
 
     Raises:
-        ConfigError: a value that makes no training.
+        ConfigError: an invalid value.
     """
 
     epochs: int = 5
@@ -92,13 +92,13 @@ class Schedule(Settings):
 
 @dataclass(frozen=True)
 class Augment(Settings):
-    """What is done to images and their masks in training, each with a probability: none of it unless one is given.
+    """Augmentation of images and masks in training, each kind with a probability; none by default.
 
-    It happens in the order of the fields, and follows from the seed, the epoch and the image's number in the set.
+    Applied in the order of the fields, and determined by the seed, the epoch and the index of the image.
 
     Args:
-        mosaic: probability that four images of the same category stand in place of one, each a quarter: of a random
-            kind of anomaly or of none, as APRIL-GAN (arXiv 2305.17382) draws them. Anomalous where one of them is.
+        mosaic: probability that an image is replaced by a mosaic of four images of its category, each of a random kind
+            of anomaly or normal, as in APRIL-GAN (arXiv 2305.17382). It is anomalous if one of them is.
         colour: probability of each: brightness, contrast and saturation are changed, in this order.
         strength: their factors are between 1 - ``strength`` and 1 + ``strength``.
         rotation: probability that it is turned.
@@ -154,7 +154,7 @@ class Ends:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a training set says of ``B`` images.
+    """Labels and masks of ``B`` images of a training set.
 
     Args:
         labels: [B], 0 normal, 1 anomalous, -1 not known; on the CPU.
@@ -169,7 +169,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a training: what moves, what moves it, and for how long.
+    """One stage of training: parameters, loss, optimiser and length.
 
     Parameters of the detector that are in none of its groups get no gradient.
 
@@ -179,17 +179,17 @@ class Stage:
     Args:
         groups: parameter groups for the optimiser, ``{"params": [...], "lr": ...}``; ``weight_decay`` and ``betas`` may
             be in them, too, which are 0 (0.01 of ``adamw``) and those of the training's settings else.
-        see: normalised images [B, 3, h, w] and their categories to what the loss reads, differentiable.
-        loss: what ``see`` made, and the answers, to named terms, each a scalar.
-        weights: what each term is multiplied by before they are added up; 1 where it is not named.
+        see: maps normalised images [B, 3, h, w] and their categories to the inputs of the loss, differentiably.
+        loss: maps the result of ``see``, and the answers, to named terms, each a scalar.
+        weights: factor of each term in the sum; 1 if not named.
         name: empty for the only stage of a method.
-        keep: images to what this stage cannot change of ``see``, computed once for each image: a frozen dataclass of
-            tensors [B, ...] or dicts of them.
-        see_kept: the same as ``see``, from what ``keep`` made of the batch, and the categories.
+        keep: maps images to the part of ``see`` that this stage cannot change, computed once per image: a frozen
+            dataclass of tensors [B, ...] or dicts of them.
+        see_kept: the same as ``see``, from the result of ``keep`` and the categories.
         optimiser: which.
-        epochs, batch: as the training's settings say when None.
-        schedule: how the groups' learning rates change from step to step; None leaves them as they are.
-        augment: what is done to its images; nothing by default.
+        epochs, batch: those of the training settings when None.
+        schedule: schedule of the learning rates; constant when None.
+        augment: augmentation of its images; none by default.
 
     >>> from headlens.backbone import load
     >>> from headlens.detectors import build

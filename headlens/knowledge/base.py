@@ -1,4 +1,4 @@
-"""A knowledge base: rows, and the sentences that hold for a domain, a category or an image."""
+"""A knowledge base: rows, and the sentences of a domain, a category or an image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHIPPED = tuple(Path(__file__).with_name(f"{domain}.jsonl") for domain in ("indu
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Rows in their order; those of several files may stand one after the other.
+    """Rows in order; those of several files may be concatenated.
 
     >>> base = shipped()
     >>> len(base.rows) > 500, base.domains
@@ -36,16 +36,16 @@ class Knowledge:
     def sentences(
         self, state: State, domain: str, category: str | None = None, image: str | None = None
     ) -> tuple[str, ...]:
-        """What is known of a state, each sentence once, in the order of rows.
+        """Sentences about a state, each once, in the order of rows.
 
         Args:
             state: ``normal`` or ``anomalous``.
             domain: ``industrial``, ``medical``, ….
-            category: what holds for it, by itself or as one of all. None: for any category of the domain.
-            image: what is said of this image, too, as rows name it. None: general knowledge alone.
+            category: sentences of this category and of all categories (``*``). None: all of the domain.
+            image: also sentences about this image, by its name in rows. None: general sentences only.
 
         Raises:
-            DataError: nothing is known of it.
+            DataError: there are no sentences.
         """
         name = None if category is None else plain(category)
         known = [
@@ -87,8 +87,8 @@ def load(path: str | Path, context: int = CONTEXT) -> Knowledge:
 
 @cache
 def shipped() -> Knowledge:
-    """The base that comes with headlens: what can be wrong with things of both domains, and what normal ones are like.
+    """The base that ships: sentences about normal and anomalous objects in both domains.
 
-    General knowledge in plain English, without a look at any data set's images.
+    General knowledge in plain English, written without looking at the images of any data set.
     """
     return Knowledge(tuple(row for path in SHIPPED for row in read(path)))

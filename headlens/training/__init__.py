@@ -1,7 +1,7 @@
 """Training, run folders, and evaluation.
 
-train(detector, data, TrainingConfig(), out)    writes a run folder, and goes on where a killed run stopped
-load_run(folder), load_runs(*names)             what was trained, and what was written down about it
+train(detector, data, TrainingConfig(), out)    writes a run folder, and resumes a killed run
+load_run(folder), load_runs(*names)             loads trained detectors with their records
 evaluate(run, data)                             metrics of every category
 """
 

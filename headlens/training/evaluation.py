@@ -1,4 +1,4 @@
-"""How good a detector is on a data set: every metric that the set allows, for three image scores side by side."""
+"""Metrics of a detector on a data set: all that are defined, for three image scores."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Evaluation(Result):
         provenance: detector, data and software; size, unit and half width; of several sets also ``parts``.
         scores: one row for each image: domain, dataset, category, name, anomalous, ``has_mask`` (whether pixel metrics
             count it), and the three scores, in ``unit``.
-        notes: one row for each image of which there is something to say: dataset, name, kind, reason. ``skipped`` could
-            not be read, ``unmasked`` has no mask that could be used, ``adjusted`` one that is not as it is stored.
+        notes: one row for each image with a problem: dataset, name, kind, reason. ``skipped`` could not be read,
+            ``unmasked`` has no usable mask, ``adjusted`` has a mask that was changed.
     """
 
     TABLES: ClassVar = ("scores", "notes")
@@ -61,12 +61,12 @@ class Evaluation(Result):
 
     @property
     def half_width(self) -> float:
-        """No pixel metric is further from the exact one than this; 0 where they are exact."""
+        """Largest possible deviation of pixel metrics from the exact ones; 0 if they are exact."""
         return float(self.provenance.get("half_width", 0.0))
 
     @property
     def unit(self) -> Unit | None:
-        """Of the scores; None where sets were scored in different ones."""
+        """Unit of the scores; None if it differs between sets."""
         return self.provenance.get("unit")
 
     @property
@@ -84,11 +84,11 @@ class Evaluation(Result):
         return reasons
 
     def lines(self) -> list[str]:
-        """What is to be said of images that did not count, or not as they are stored; a line for each kind and set."""
+        """Images that were left out or adjusted; a line for each kind and set."""
         return [line for name in self.notes["dataset"].unique() for line in lines(self.reasons(name), of=name)]
 
     def undefined(self) -> list[str]:
-        r"""Why metrics are undefined where they are; a line for each reason and set.
+        r"""Why metrics are undefined; a line for each reason and set.
 
         >>> from headlens import data
         >>> from headlens.baselines import LocalContrast
@@ -143,7 +143,7 @@ class Evaluation(Result):
         """Several data sets as one evaluation.
 
         Raises:
-            MetricError: a category twice, as in two sets of one name, which no table could tell apart.
+            MetricError: a category twice, as in two sets with the same name.
         """
         parts = list(parts)
         frame, scores, notes = (
@@ -169,19 +169,21 @@ def evaluate(
     precision: str | None = None,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Evaluation:
-    """Scores every image of ``data`` and computes what its labels and masks allow; the rest is NaN.
+    """Scores every image of ``data`` and computes all metrics that are defined; the others are NaN.
 
-    Ranks (``headlens.parallel``) score batches in turn; counters of pixels add up, and image scores are gathered.
+    Processes (``headlens.parallel``) share the batches; pixel counters are summed, and image scores are gathered.
 
     Args:
-        detector: what is tested: a detector, a run, or another ``Scorer``.
+        detector: a detector, a run, or another ``Scorer``.
         data: of one domain.
         size: images are resized to this square; the detector's when None.
-        batch: images at once; results do not depend on it beyond rounding.
-        exact: exact pixel metrics, which keep every map of a category; otherwise within ``Evaluation.half_width``.
+        batch: images per batch; it only affects rounding.
+        exact: exact pixel metrics, which keep every map of a category in memory; otherwise within
+            ``Evaluation.half_width``.
         cache: keep resized images in memory, for a set that is scored again.
-        precision: of a ``Detector``, see ``headlens.precision``; as its backbone was loaded when None.
-        progress: called with the number of images after every batch (of every rank's).
+        precision: for a ``Detector``: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of its backbone when
+            None.
+        progress: called with the number of images after every batch, of all processes.
 
     Raises:
         DataError: no image could be read.

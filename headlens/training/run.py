@@ -46,12 +46,12 @@ from headlens.units import with_unit
 
 @dataclass(frozen=True)
 class Run:
-    """A trained detector and everything that was written down about it.
+    """A trained detector and its records.
 
     Args:
-        folder: where it lies.
+        folder: its path.
         detector: ready to score.
-        training: how it was trained; None where that is unknown.
+        training: settings of its training; None if unknown.
         card: of ``card.json``: backbone and weight hash, training set, selection rule, threshold, versions, metrics.
     """
 
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        """Of its training; None where that is unknown."""
+        """Seed of its training; None if unknown."""
         return self.training.seed if self.training is not None else None
 
     def _repr_html_(self) -> str:
@@ -87,17 +87,17 @@ class Run:
         return predict(self.detector, images, batch=batch, category=category)
 
     def changed(self, folder: str | Path, **changes: Any) -> Run:
-        """A new run of the same learned tensors, read in another way: ``alpha``, ``pool``, ``sigma``, ``taps``, ...
+        """Writes a new run with the same learned tensors and other settings: ``alpha``, ``pool``, ``taps``, ...
 
-        Its joint scores are others, so that the threshold is not known.
+        Its joint scores differ, so it has no threshold.
 
         Args:
             folder: a new one.
-            **changes: as ``Detector.with_config`` has them.
+            **changes: as in ``Detector.with_config``.
 
         Raises:
             ConfigError: a field that decides what is learned.
-            RunError: the folder has a run, is in use, or cannot be written.
+            RunError: the folder contains a run, is in use, or cannot be written.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +119,7 @@ class Run:
 
 @contextmanager
 def new_run(folder: Path) -> Iterator[None]:
-    """Has ``folder`` alone, to write a run in it; raises RunError where it has one, is in use, or cannot be written."""
+    """Locks ``folder`` to write a run in it; raises RunError if it contains one, is in use, or cannot be written."""
     with locked(folder):
         if exists(folder / CONFIG):
             raise RunError(f"{folder} holds a finished run; name another folder")
@@ -133,19 +133,19 @@ def save_run(
     about: Mapping[str, Any],
     log: Sequence[Mapping[str, float]] = (),
 ) -> dict[str, Any]:
-    """Writes configuration, learned tensors and card; every file appears whole or not at all.
+    """Writes configuration, learned tensors and card; never a partial file.
 
     Args:
         folder: made if need be.
-        detector, training: what was trained and how; None if that is not known.
-        about: what else the card says: training set, selection, threshold, metrics.
+        detector, training: what was trained, and how; None if unknown.
+        about: more entries of the card: training set, selection, threshold, metrics.
         log: rows of ``log.csv``, one for each step.
 
     Returns:
         The card.
 
     Raises:
-        RunError: learned numbers that are not finite; the folder cannot be written.
+        RunError: learned values that are not finite; the folder cannot be written.
     """
     import tomli_w
 
@@ -177,7 +177,7 @@ def save_run(
 
 
 def find_run(name: str | Path) -> Path:
-    """The folder that ``name`` is, or that of the shipped run of that name: the first seed where it names several."""
+    """The folder ``name``, or that of the shipped run of that name (the first seed if it names several)."""
     return _folders(name)[0]
 
 
@@ -193,18 +193,19 @@ def load_run(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Run:
-    """A run as it was trained; its predictions are those of the trained detector, to the bit.
+    """Loads a run; its predictions equal those of the trained detector to the bit.
 
     Args:
-        folder: what ``headlens train`` wrote, or the name of a shipped run (``mini-industrial``, its first seed).
-        backbone: the one it was trained on, if it is loaded already.
-        weights: the backbone's weight file, where it is another one than the card says.
+        folder: a folder written by ``headlens train``, or the name of a shipped run (``mini-industrial`` is its first
+            seed).
+        backbone: the backbone it was trained on, if already loaded.
+        weights: weight file of the backbone, if it is not the one in the card.
         device, dtype: of the backbone that is loaded.
 
     Raises:
         RunError: no run; edited or damaged weights; a backbone with other weights than the run was trained on.
         CheckpointError: the backbone's file is missing or damaged.
-        ConfigError: a device that does not exist, or that this machine has not.
+        ConfigError: a device that does not exist on this machine.
     """
     return _load(read_description(find_run(folder)), backbone, weights, device, dtype)
 
@@ -212,7 +213,7 @@ def load_run(
 def load_runs(
     *names: str | Path, weights: str | Path | None = None, device: str | torch.device | None = None
 ) -> list[Run]:
-    """The runs that names mean: folders, shipped runs, all seeds of a shipped one. Those of one backbone share it.
+    """Loads several runs: folders, shipped runs, or all seeds of a shipped run. Runs on the same backbone share it.
 
     See ``load_run`` for ``weights`` and ``device``, and for what is raised.
 

@@ -1,4 +1,4 @@
-"""The training loop: on one device or several, interrupted at any step and gone on with to the same weights."""
+"""The training loop, on one or several devices; interrupted at any step, it resumes to the same weights."""
 
 from __future__ import annotations
 
@@ -74,24 +74,24 @@ def train(
     progress: Callable[[dict[str, Any]], object] = lambda row: None,
     notify: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Trains ``detector`` on ``dataset`` and writes the run folder ``out``; goes on where a killed run stopped.
+    """Trains ``detector`` on ``dataset`` and writes the run folder ``out``; resumes a killed run.
 
-    All that is left to chance, the order of images, follows from the seed and the epoch: a run that was killed and
-    started again ends with the weights of one that was not, to the bit, on the same device.
+    The order of images is random, but determined by the seed and the epoch: a run that was killed and started again
+        ends with the same weights as one that was not, to the bit, on the same device.
 
-    Ctrl-C and SIGTERM end it after the step that is being taken, with the state saved; a second one at once.
+    Ctrl-C and SIGTERM end it after the current step, with the state saved; a second one immediately.
 
     Args:
         detector: with something to learn; changed in place.
-        dataset: the auxiliary set. Images that cannot be read are left out and named in the card; labels and masks
-            that are missing count for nothing.
-        config: everything that the stages of the method do not say. ``batch`` is per process.
-        out: a new folder, or one in which this same training has begun.
-        about: what else goes into the card.
-        cpu: leave GPUs alone.
-        begin: called with the step that the run begins at, and how many there will be.
+        dataset: the auxiliary set. Images that cannot be read are left out and named in the card; missing labels and
+            masks are ignored.
+        config: settings that the stages of the method do not fix. ``batch`` is per process.
+        out: a new folder, or one in which the same training was started.
+        about: more entries of the card.
+        cpu: do not use GPUs.
+        begin: called with the first step and the number of steps.
         progress: called with the row of the log after every step.
-        notify: called when a first Ctrl-C or SIGTERM has come.
+        notify: called after a first Ctrl-C or SIGTERM.
 
     Returns:
         The card.
