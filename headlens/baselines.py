@@ -30,7 +30,7 @@ def local_contrast(images: Tensor, scale: float) -> Tensor:
 
 @dataclass
 class LocalContrast:
-    """``local_contrast`` as a detector. Its scores are probabilities only in that they lie in 0..1.
+    """``local_contrast`` as a detector. Its scores lie in 0..1, but are not calibrated probabilities.
 
     All its image scores are the map's maximum.
 

@@ -57,7 +57,7 @@ class Cache(ActivationCache):
 class HookedTower(HookedRootModule):
     """A stack of ``blocks`` under TransformerLens's hook machinery.
 
-    Subclasses define ``blocks`` (first), then whatever else they have, and call ``setup()`` last.
+    Subclasses define ``blocks`` first, then their other modules, and call ``setup()`` last.
     """
 
     blocks: Sequence[Block]
@@ -88,7 +88,7 @@ class HookedTower(HookedRootModule):
 
         Args:
             *args: what ``forward`` takes; ``**kwargs`` too.
-            names_filter: a hook name, several, or a function of the name. None keeps everything but attention
+            names_filter: a hook name, several, or a function of the name. None stores everything except attention
                 patterns and head results, which are computed only when asked for.
             remove_batch_dim: drop the batch axis of a batch of one.
             device, pos_slice: TransformerLens's.

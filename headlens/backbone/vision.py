@@ -137,7 +137,7 @@ class VisionTower(HookedTower):
         past: Mapping[int, Tensor] | None = None,
         hooked: bool = True,
     ) -> VisionOutput:
-        """Read a batch of images, or go on from a residual stream.
+        """Runs a batch of images, or resumes from a residual stream.
 
         Args:
             images: normalised images [B, 3, h, w]; with ``start_at``, the global stream [B, T, D] entering that block.
@@ -145,7 +145,7 @@ class VisionTower(HookedTower):
                 skipped.
             gates: analysis multipliers ``{stream: [B, L, H]}`` of heads, next to the head weights; [1, L, H] serves
                 every image, and one image may meet any number of gates.
-            start_at: the prefix restart: go on at this block, from what its ``hook_resid_pre`` shows, extra tokens
+            start_at: restart at this block, from the value of its ``hook_resid_pre``, extra tokens
                 included; ``n_layers`` only reads the CLS token out.
             local_resid: the local stream [B, T, D] entering block ``start_at``, when it exists by then.
             past: the global stream [B, T, D] entering blocks below ``start_at`` that the plan looks back at.

@@ -1,4 +1,4 @@
-"""A knowledge base from models that run here: questions about categories and images, their answers as rows."""
+"""Building a knowledge base with local models: questions about categories and images, answers as rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image and pixel AUROC, AP, F1max, AUPRO and mAD as torchmetrics classes. Knows no model."""
+"""Image and pixel AUROC, AP, F1max, AUPRO and mAD as torchmetrics classes, independent of any model."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,8 @@
-"""Intervals over images, almost for free: counters of every image, and sums of the images drawn again.
+"""Bootstrap intervals over images from counters of every image, at almost no cost.
 
 On an accelerator one histogram of 65,536 bins for every image and variant serves both: summed over images it gives the
-values, its bins put together by 64 the bootstrap over images. All pixels of a bin are read as tied, which is exact for
-bins that are one value, and within ``PixelMetrics.bounds`` of 65,536 bins for others.
+values, its bins put together by 64 the bootstrap over images. All pixels of a bin count as tied, which is exact for
+bins with a single value, and within ``PixelMetrics.bounds`` of 65,536 bins for others.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class PerImage:
         Args:
             maps: higher is more anomalous.
             truth: of their masks.
-            bins: how many over ``score_range``.
+            bins: number of bins over ``score_range``.
             score_range: scores outside share one bin on either side. When None it is 0 to 1, and none may be outside.
 
         Raises:
@@ -116,7 +116,7 @@ class PerImage:
     def metrics(self, times: Tensor) -> dict[str, Tensor]:
         """AUROC, AP, F1max and AUPRO with each image counted ``times`` [R, B] times; [R] float64 each, on the CPU.
 
-        All pixels of a bin are read as tied.
+        All pixels of a bin count as tied.
         """
         parts = []
         some = self.hits.sum(0) > 0
@@ -130,7 +130,7 @@ class PerImage:
     def bootstrap(self, replicates: int = 1000, seed: int = 0) -> dict[str, Tensor]:
         """The metrics of ``replicates`` sets of B images drawn with replacement; [replicates] float64 each.
 
-        The draws depend on ``seed`` and B alone: with the same seed the replicates of two variants of the same images
+        The draws depend only on ``seed`` and B: with the same seed the replicates of two variants of the same images
         are paired, and ``a["ap"] - b["ap"]`` is a sample of their difference.
 
         Raises:

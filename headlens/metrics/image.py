@@ -17,7 +17,7 @@ from headlens.metrics.curve import exact_metrics
 class ImageMetrics(Metric):
     """AUROC, AP and F1max of one score per image, exact, with ties as scikit-learn counts them.
 
-    Undefined is NaN: all three, where all labels are the same.
+    Undefined metrics are NaN: all three if all labels are equal.
 
     >>> metric = ImageMetrics()
     >>> metric.update(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
@@ -41,7 +41,7 @@ class ImageMetrics(Metric):
 
         Raises:
             MetricError: a NaN or infinite score, or a label other than 0 and 1.
-            ShapeError: not [B] both.
+            ShapeError: scores or labels of another shape than [B].
         """
         scores, labels = checked_scores(scores), checked_labels(labels)
         same_shape(scores, labels.shape, "scores and labels", 1)

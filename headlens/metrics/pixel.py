@@ -27,28 +27,28 @@ Mode = Literal["exact", "streaming"]
 class PixelMetrics(Metric):
     """AUROC, AP, F1max and AUPRO over the pixels of all images, in one of two modes.
 
-    ``exact`` keeps all scores (what ``update`` is given, without a copy: do not overwrite it before ``compute``).
-    ``streaming`` keeps counters over bins of the score: 2.1 MB for 65,536 bins, however many images there are. It
-    merges over batches and ranks bit for bit, and ``bounds`` certifies how far a value may be from the exact one of the
+    ``exact`` stores all scores (without a copy: do not overwrite what was passed to ``update`` before ``compute``).
+    ``streaming`` stores counters over bins of the score: 2.1 MB for 65,536 bins and any number of images. It merges
+    over batches and processes to the same bits, and ``bounds`` limits how far a value may be from the exact one for
     scores in float32.
 
-    Undefined is NaN: all with one class only; AUPRO where there is no negative pixel or no region.
+    Undefined metrics are NaN: all with only one class; AUPRO without a negative pixel or a region.
 
     Args:
         mode: ``"exact"`` or ``"streaming"``.
-        bins: streaming: how many bins over ``score_range``.
-        score_range: streaming: where scores are expected. Those outside share one bin on either side: still certified,
-            only wider.
-        unit: streaming: of scores that may lie anywhere, in place of ``score_range``: bins are then fine where a
-            ``probability`` is near 0 or 1, or where a ``logit`` is near 0, and of one ratio beyond.
-        limit: the false positive rate up to which AUPRO integrates.
-        cflow200: exact: also give the value of ``headlens.metrics.cflow200``, to compare with printed tables.
-        enlarge: what makes maps of the masks' size from what ``update`` is given, such as a ``partial`` of
-            ``headlens.maps.upsample``. Streaming, it is called for one map or a few at a time, and none is held.
-        **kwargs: as torchmetrics has them.
+        bins: streaming: number of bins over ``score_range``.
+        score_range: streaming: the range of scores. Scores outside share one bin on either side: bounds stay valid, but
+            get wider.
+        unit: streaming: unit of scores of any range, in place of ``score_range``: bins are then fine where a
+            ``probability`` is near 0 or 1, or a ``logit`` near 0, and have a constant ratio beyond.
+        limit: false positive rate up to which AUPRO integrates.
+        cflow200: exact: also compute ``headlens.metrics.cflow200``, to compare with printed tables.
+        enlarge: function from the maps given to ``update`` to maps of the masks' size, such as a ``partial`` of
+        ``headlens.maps.upsample``. In streaming mode it is called for a few maps at a time, and none is stored.
+        **kwargs: options of torchmetrics' ``Metric``.
 
     Raises:
-        MetricError: an unknown mode, no bin, an empty range, or cflow200 of a stream.
+        MetricError: an unknown mode, no bin, an empty range, or cflow200 in streaming mode.
 
     >>> metric = PixelMetrics(mode="streaming")
     >>> metric.update(torch.tensor([[[0.1, 0.4], [0.35, 0.8]]]), torch.tensor([[[0, 0], [1, 1]]]))
@@ -96,13 +96,13 @@ class PixelMetrics(Metric):
         """Adds images.
 
         Args:
-            maps: [B, H, W], higher is more anomalous; or what ``enlarge`` makes such maps of. Streaming reads them in
+            maps: [B, H, W], higher is more anomalous; or the input of ``enlarge``. Streaming mode reads them in
                 float32.
-            masks: [B, H, W], 1 where there is a defect; or the ``Truth`` of such masks, which need not be worked out
-                again for the next variant of the maps.
+            masks: [B, H, W], 1 where there is a defect; or the ``Truth`` of such masks, which can be reused for other
+                variants of the maps.
 
         Raises:
-            MetricError: a NaN or infinite score, or a mask with another value than 0 and 1. Nothing has been added.
+            MetricError: a NaN or infinite score, or a mask with another value than 0 and 1. Nothing is added then.
             ShapeError: shapes that differ.
         """
         if not isinstance(maps, Tensor):
@@ -131,10 +131,10 @@ class PixelMetrics(Metric):
         return Counters(*(getattr(self, name) for name in Counters.__dataclass_fields__))
 
     def bounds(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Lower and upper limit of every value, over all ranks (in exact mode they are the value, twice).
+        """Lower and upper limit of every value, over all processes (in exact mode both are the value).
 
-        Streaming, a limit holds for any order of the pixels within a bin, and a bin that is one tied value adds
-        nothing to its width.
+        In streaming mode a limit holds for any order of the pixels within a bin; a bin with a single value adds nothing
+        to the width.
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             if self.mode == "streaming":
@@ -144,8 +144,8 @@ class PixelMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``{"auroc", "ap", "f1max", "aupro"}`` of all images so far, float64 on the CPU.
 
-        Streaming, a value is the middle of its limits, and F1max the lower one, which a threshold attains. A warning
-        says where scores outside of ``score_range`` leave it uncertain by more than a point.
+        In streaming mode a value is the middle of its limits, and F1max the lower one, which a threshold attains. A
+        warning is given if scores outside ``score_range`` make it uncertain by more than a point.
         """
         if self.mode == "exact":
             return self._exact()
@@ -177,9 +177,9 @@ def pixel_metrics(maps: Iterable[Tensor], truth: Truth, **kwargs: Any) -> dict[s
     """The pixel metrics of every variant of the maps of the same images, such as one for every ablated head.
 
     Args:
-        maps: [V, B, H, W], or anything that gives [B, H, W] V times: one variant is held at a time.
-        truth: of the masks, worked out once.
-        **kwargs: as ``PixelMetrics`` has them.
+        maps: [V, B, H, W], or an iterable of V tensors [B, H, W]: one variant is held at a time.
+        truth: the ``Truth`` of the masks, computed once.
+        **kwargs: options of ``PixelMetrics``.
 
     Returns:
         ``{"auroc", "ap", "f1max", "aupro"}``, [V] each, float64 on the CPU.

@@ -1,4 +1,4 @@
-"""Rows of metrics to the tables that papers print: per class, then over classes, then over data sets."""
+"""From rows of metrics to tables as in papers: per class, then over classes, then over data sets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MetricTable(Result):
             that of a domain the data set ``mean`` as well. ``n`` is how many defined entries a value averages, classes
             or data sets, out of ``of``; 1 of 1 for a class, and 0 where the value is undefined (NaN). A mAD of a mean
             row is the mean of that row's members, and averages as many entries as the fewest of them.
-        provenance: of what the rows were measured on; empty where that is not known.
+        provenance: provenance of the rows; empty if unknown.
 
     >>> rows = [{"domain": "industrial", "dataset": "toys", "category": name, "image_auroc": auroc, "image_ap": 0.5}
     ...         for name, auroc in (("car", 0.9), ("doll", float("nan")))]
@@ -105,7 +105,7 @@ class MetricTable(Result):
         return html.table(pd.DataFrame(rows, columns=header), about, most=len(rows))
 
     def markdown(self, metrics: Iterable[str] = METRICS) -> str:
-        """A Markdown table in percent; a mean over fewer entries than there are says so, and - is undefined."""
+        """A Markdown table in percent; a mean over fewer entries is marked, and - is undefined."""
         return tables.markdown(*self._cells(metrics))
 
     def latex(self, metrics: Iterable[str] = METRICS) -> str:

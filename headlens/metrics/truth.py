@@ -1,4 +1,4 @@
-"""All that metrics need to know of the masks, worked out once: one sweep of an ablation asks 384 times."""
+"""``Truth``: everything that metrics need from the masks, computed once, because a sweep needs it hundreds of times."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Truth:
 
     Args:
         shape: (B, H, W).
-        index: [P] int64, rising: where in the flattened masks the P defect pixels are.
+        index: [P] int64, rising: positions of the P defect pixels in the flattened masks.
         region: [P] int64: which region each belongs to. Regions are 8-connected and end at their image's border.
         area: [R] int64: pixels of each region.
 

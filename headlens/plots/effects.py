@@ -19,11 +19,11 @@ _FEW = 2  # layers whose heads are named; more are a grid
 
 
 def bars(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect") -> tuple[Figure, Axes]:
-    """One bar a row, the first on top, with its interval; behind them the noise floor, where it can be seen.
+    """One bar per row with its interval, the first on top; the noise floor is behind them, if visible.
 
     Args:
-        frame: columns variant, stream, effect, low, high, noise; rows in the order of drawing. Of more than 40 the
-            first are drawn.
+        frame: columns variant, stream, effect, low, high, noise; rows in the order of drawing. Only the first 40 are
+            drawn.
         ax: where to draw; a new figure when None.
         title, label: above it, and of the axis of effects.
 
@@ -116,7 +116,7 @@ def ablation(
         The figure, and its axes: one, or an array of them.
 
     Raises:
-        ConfigError: a quantity or stream that is not there, or another number of axes than of panels.
+        ConfigError: an unknown quantity or stream, or another number of axes than of panels.
 
     >>> row = {"variant": "L18H7", "stream": "global", "layer": 18, "head": 7, "order": "", "heads": 1, "noise": 0.0}
     >>> row |= {"metric": "joint_margin", "effect": -0.5, "magnitude": 0.5, "low": -0.6, "high": -0.4}

@@ -1,4 +1,4 @@
-"""Layers by heads as a heat map: whatever a frame has one number a head of; two domains and their difference."""
+"""Layers by heads as a heat map: one number per head, or two domains and their difference."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def grid(
     """One stream's heads, the first layer at the bottom, as the network is drawn.
 
     Args:
-        frame: columns layer, head and ``value``, a row for each head; layers between that have none stay empty.
-        value: of which column.
+        frame: columns layer, head and ``value``, a row for each head; layers without heads stay empty.
+        value: the column to draw.
         ax: where to draw; a new figure when None.
         title, label: above it, and of the colour bar.
-        centre: what is neither red nor blue; colours rise from light to dark when None.
-        limits: of the colours; the values' own by default, symmetric about ``centre``.
+        centre: the value that is neither red nor blue; colours rise from light to dark when None.
+        limits: limits of the colours; by default those of the values, symmetric about ``centre``.
         marks: a column of booleans whose cells get a dot.
         bar: draw the colour bar.
         every: how many heads from one number on the axis to the next; as many as leave about ten numbers when None.
@@ -113,7 +113,7 @@ def grids(
     centre: float | None = None,
     made_by: str = "",
 ) -> tuple[Figure, Any]:
-    """A heat map for each stream, each on a scale of its own.
+    """A heat map for each stream, each with its own scale.
 
     Args:
         frame: as ``grid`` takes it, with a column stream.

@@ -1,7 +1,7 @@
-"""What heads do at one image: small maps of several on a scale that they share, or all about one head, by domains.
+"""Heads on one image: small maps of several heads on a shared scale, or one head in several domains.
 
-Of every small map its own mean is taken off, so that the part that stands out is seen: a head's number is the mean of
-its map within the outlined peak, and can be read off the colour bar.
+Each small map has its mean subtracted, so that deviations are visible: the number of a head is the mean of its map
+    within the outlined peak, in the units of the colour bar.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def head_view(
         panels: by domain.
         weights: columns domain, head, value: of all heads of the layer; several rows a head where there are seeds.
         head: stream, layer and number of the one that is shown.
-        looks: row and column of the patch that looks; None is CLS.
+        looks: row and column of the query patch; None is CLS.
         name: of the image.
         made_by: a line at the foot.
 

@@ -45,11 +45,11 @@ def overlay(
 ) -> tuple[Figure, Axes]:
     """The image in grey under its map, which is the denser the higher it is, with a colour bar.
 
-    The figure and what is drawn in it have a bounded size, whatever the image's. The scale is given, never the map's
-    own range: stretched to it, the map of a normal image looks alarming.
+    The figure has a bounded size, whatever the size of the image. The scale is fixed and not the range of the map,
+    because the map of a normal image would then look anomalous.
 
     Args:
-        image: [H, W, 3] uint8; None draws the map alone.
+        image: [H, W, 3] uint8; None draws only the map.
         anomaly_map: [H, W], or smaller: it is stretched over the image.
         title: above it.
         ax: where to draw; a new figure when None.

@@ -21,7 +21,7 @@ def scatter(
 ) -> tuple[Figure, Axes]:
     """A point for each head, coloured by stream, with the diagonal; the farthest from it are named.
 
-    What is not positive is left out.
+    Values that are not positive are left out.
 
     Args:
         frame: columns stream, variant, ``x`` and ``y``.
@@ -60,7 +60,7 @@ def by_layer(
 ) -> tuple[Figure, Axes]:
     """A point for each head, the lighter the deeper its layer, ``y`` on a logarithmic scale; streams differ in shape.
 
-    What is not positive in ``y`` is left out.
+    Values of ``y`` that are not positive are left out.
 
     Args:
         frame: columns stream, layer, ``x`` and ``y``.
@@ -103,7 +103,7 @@ def score_plane(
         ax, title: as in ``scatter``.
         alpha: the map's share of the joint score.
         threshold: the joint score whose line is drawn full.
-        pool: what was taken of the map.
+        pool: how the map was pooled.
         unit: of scores and maps.
 
     >>> rows = pd.DataFrame({"image": [0.1, 0.9], "map": [0.2, 0.8], "anomalous": [False, True]})
