@@ -198,6 +198,7 @@ def contributions(target: Target, images: Tensor, *, heads: Iterable[Head | str]
         total = clean.scoring.on_patches(torch.stack(maps).sum(0), clean.grid) * target.share(clean.size)
     else:
         maps = [_drawn(clean, chosen, tap, parts) for tap, parts in pooled_parts(clean).items()]
+        maps = [drawn.unflatten(1, (clean.plan.copies, -1)).sum(1) for drawn in maps]
         for (stream, layer), numbers in chosen.items():
             if stream == "global" and clean.reading.pooling.reads_cls:
                 maps.append(source_maps(clean, layer)[:, numbers, clean.patches].sum(1))

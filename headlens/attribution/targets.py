@@ -174,7 +174,8 @@ class HeadTarget(Target):
                 for tap in taps:
                     check_summed(reading.taps[tap], f"margins of patches at tap {tap}")
                 drawn = torch.stack([self._drawn(forward, tap, reading.taps[tap], text) for tap in taps]).mean(0)
-                return drawn @ self.share(forward.size)
+                grid = self.detector.backbone.vision.grid(*forward.size)
+                return self.detector.scoring.on_patches(drawn, grid) @ self.share(forward.size)
             text = reading.image_contrast
             of_cls, of_patches = reading.weights(forward.features, forward.margins.taps)
             effect = torch.zeros_like(of_cls)
@@ -196,6 +197,8 @@ class HeadTarget(Target):
         covector, _ = readout.held(tokens, text.held(forward.features.cls))
         w_o = self.detector.backbone.vision.blocks[self.head.layer].attn.W_O[self.head.head]
         written = forward.written[:, first : first + tokens.shape[1], None]  # (B, n, 1, d)
+        missing = tokens.shape[1] - written.shape[1]  # at a second copy of patches it may write nothing
+        written = F.pad(written, (0, 0, 0, 0, 0, missing)) if missing else written
         return covector.of_heads(written, w_o[None])[..., 0]
 
 

@@ -133,15 +133,25 @@ class Attention(nn.Module):
             hooked: False calls none of them.
             passes: as of ``VisionPlan.passes``; tokens of one do not attend to those of another.
         """
-        prefix = "hook_" if stream == "global" else f"hook_{stream}_"
-        at = _call if hooked else _skip
-        if hooked and has_hooks(getattr(self, prefix + "pattern")):
-            pattern = self.pattern(q, k, v, attention, passes)  # [B, H, T, T]: for who looks
-            pattern = at(self, prefix + "pattern", pattern)
-            mixed = torch.einsum("bhqk,bkhd->bqhd", pattern, v)
-        else:
-            mixed = self._apart(q, k, v, attention, passes) if passes else self.mix(q, k, v, attention)
+        mixed = self.mixed(q, k, v, attention, stream, hooked, passes)
         return self.write(mixed, weight, stream, hooked), mixed
+
+    def mixed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attention: tuple[str, ...] | AttentionMatrix = ("qk",),
+        stream: str = "global",
+        hooked: bool = True,
+        passes: Passes = (),
+    ) -> Tensor:
+        """``z`` before weighting, [B, T, H, d]; arguments are those of ``forward``."""
+        point = "hook_pattern" if stream == "global" else f"hook_{stream}_pattern"
+        if hooked and has_hooks(getattr(self, point)):
+            pattern = _call(self, point, self.pattern(q, k, v, attention, passes))  # [B, H, T, T]: for who looks
+            return torch.einsum("bhqk,bkhd->bqhd", pattern, v)
+        return self._apart(q, k, v, attention, passes) if passes else self.mix(q, k, v, attention)
 
     def write(self, mixed: Tensor, weight: Tensor | None = None, stream: str = "global", hooked: bool = True) -> Tensor:
         """What heads write into the residual stream together, [B, T, D], of what each has mixed, [B, T, H, d].
@@ -327,17 +337,18 @@ class Block(nn.Module):
         if local is not None and beside:  # first: it begins with the global stream as it comes in
             if local.source is not None:
                 local_z, begin = local.source(self, past or {})
-                out = self.attn.write(local_z, local_weight, "local", hooked)
             else:
-                out, local_z = self.attn(q, k, v, local.attention, local_weight, "local", hooked)
-            out = out if local_add is None else out + local_add
-            into = begin if begin is not None else x if y is None else y
-            y = local_written = plus(into, at(self, "hook_local_attn_out", out), in_place and begin is None)
-            if local.mlp:
-                y = local_written = plus(y, at(self, "hook_local_mlp_out", self.mlp(self.ln2(y))), in_place)
-            if local_adapter is not None:
-                y = _adapted(local_adapter, y)
-            y = at(self, "hook_local_resid_post", y)
+                local_z = self.attn.mixed(q, k, v, local.attention, "local", hooked)
+            y = begin if begin is not None else x if y is None else y
+            if local.more is None:  # which is made of what the block's attention leaves
+                out = self.attn.write(local_z, local_weight, "local", hooked)
+                out = out if local_add is None else out + local_add
+                y = local_written = plus(y, at(self, "hook_local_attn_out", out), in_place and begin is None)
+                if local.mlp:
+                    y = local_written = plus(y, at(self, "hook_local_mlp_out", self.mlp(self.ln2(y))), in_place)
+                if local_adapter is not None:
+                    y = _adapted(local_adapter, y)
+                y = at(self, "hook_local_resid_post", y)
 
         attention = local.attention if local is not None and not beside else ("qk",)
         asking = q[:, :1] if cls_only and attention == ("qk",) else q  # other matrices need every query
@@ -349,6 +360,12 @@ class Block(nn.Module):
             seen = self.ln2(mid)
         else:
             mid, seen = self.ln2.after(x, out, in_place)
+        if local is not None and local.more is not None and local_z is not None and y is not None:
+            local_z = torch.cat([local_z, local.more(self, mid)], 1)
+            out = self.attn.write(local_z, local_weight, "local", hooked)
+            out = at(self, "hook_local_attn_out", out if local_add is None else out + local_add)
+            y = at(self, "hook_local_resid_post", out + F.pad(y, (0, 0, 0, out.shape[1] - y.shape[1])))
+            local_written = y
         written = mid
         if local is None or beside or local.mlp:
             written = plus(mid, at(self, "hook_mlp_out", self.mlp(seen)), in_place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import index
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -78,6 +78,16 @@ class Source(ABC):
         """
 
 
+class MoreHeads(Protocol):
+    """What heads of a block write at as many more tokens as there are patches: a second copy of each."""
+
+    def __call__(self, block: Any, mid: Tensor) -> Tensor:
+        """Of the global stream between the block's attention and its MLP [R, T, D], heads [R, N, H, d], unweighted.
+
+        Rows are R / B variants of the B images that it was made of, variant by variant.
+        """
+
+
 @dataclass(frozen=True)
 class LocalStream:
     """A second kind of attention, from which dense methods read patches.
@@ -91,6 +101,8 @@ class LocalStream:
             weights and gates of the global stream.
         mlp: whether local blocks apply their MLP.
         source: what its heads write, in place of an attention; the stream is then that of block ``start`` alone.
+        more: in the block of the only tap, its heads also write at a second copy of every patch, which begins at
+            nothing and stands behind all other tokens; taps read both copies.
 
     Raises:
         ShapeError: an unknown mode or attention; a source for anything but a plain parallel stream.
@@ -104,12 +116,17 @@ class LocalStream:
     mode: Literal["beside", "replace"] = "beside"
     mlp: bool = False
     source: Source | None = None
+    more: MoreHeads | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("beside", "replace"):
             raise ShapeError(f"local stream mode {self.mode!r}: choose 'beside' or 'replace'")
-        if self.source is not None and (self.mode != "beside" or self.mlp):
-            raise ShapeError("a local stream with a source stands beside the global one, and has no MLP")
+        added = self.source is not None or self.more is not None
+        if added and (self.mode != "beside" or self.mlp or None not in (self.source, self.more)):
+            raise ShapeError(
+                "a local stream with a source stands beside the global one, and has no MLP; so does one with more "
+                "tokens, which has no source"
+            )
         pairs = self.attention
         if callable(pairs):
             return
@@ -156,6 +173,14 @@ class VisionPlan:
                 "stream with a source is read in its one block"
             )
 
+        if self.copies > 1 and (len(self.taps) != 1 or self.tokens or self.adapters.get("local")):
+            raise ShapeError("a local stream with more tokens has one tap, neither extra tokens nor adapters")
+
+    @property
+    def copies(self) -> int:
+        """How many tokens taps read for each patch."""
+        return 1 if self.local is None or self.local.more is None else 2
+
     @property
     def in_views(self) -> int:
         """How many tokens stand in views."""
@@ -179,9 +204,9 @@ class VisionPlan:
         return torch.cat([torch.arange(1 + n_patches, device=self.views[0].device), *views])
 
     def read_at(self, n_patches: int) -> slice | Tensor:
-        """Which tokens taps read: patches, or the CLS of every view."""
+        """Which tokens taps read: patches, once or twice, or the CLS of every view."""
         if not self.views:
-            return slice(1, 1 + n_patches)
+            return slice(1, 1 + self.copies * n_patches)
         at, starts = 1 + n_patches, []
         for count, length in self.passes(1 + n_patches + self.in_views)[1:]:
             starts.append(torch.arange(count, device=self.views[0].device) * length + at)
@@ -230,7 +255,9 @@ class VisionPlan:
     def local_at(self, layer: int) -> LocalStream | None:
         """The local rule in a block; None before its start, and for a stream beside, above the last tap."""
         started = self.local is not None and layer >= self.local.start
-        return self.local if started and (self.beside is None or layer in self.local_layers) else None
+        if self.local is None or not started or not (self.beside is None or layer in self.local_layers):
+            return None
+        return self.local if self.copies == 1 or layer in self.taps else replace(self.local, more=None)
 
     def writers(self, tap: int) -> dict[str, range]:
         """Layers of each stream whose heads write into what is read at a tap: the local stream begins as the global.

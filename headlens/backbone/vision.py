@@ -178,11 +178,12 @@ class VisionTower(HookedTower):
         # After the last block nobody needs the global stream's patches, unless somebody looks.
         last = self.cfg.n_layers - 1
         cls_only = not hooked and (plan.beside is not None or (local is None and last not in taps))
-        cls_only = cls_only and plan.adapter("global", last) is None and not plan.views
+        cls_only = cls_only and plan.adapter("global", last) is None and not plan.views and plan.copies == 1
         tapped: dict[int, Tensor] = {}
         seen = dict(past or {})
         for number in range(first, last + 1):
             here = local if local is not None and number >= local.start else None
+            here = plan.local_at(number) if plan.copies > 1 else here
             if number in plan.tokens:
                 x = x if number in present else replace_extra(x, n_patches, plan.tokens[number])
                 y = None if y is None else replace_extra(y, n_patches, plan.tokens[number])

@@ -96,11 +96,19 @@ class Blended(ABC):
 
 @dataclass(frozen=True)
 class ScorePooled(Blended):
-    """Crane's (arXiv 2504.11055): a patch counts as much as it is anomalous, w = σ(mean margin over taps)."""
+    """Crane's (arXiv 2504.11055): a patch counts as much as it is anomalous, w = σ(mean margin over taps).
+
+    Args:
+        share: of the patches; 0 is CLS.
+        copies: how many embeddings taps have for each patch, one after the other: their mean margin is the patch's.
+    """
+
+    copies: int = 1
 
     def patch_weights(self, taps: Taps, margins: Taps) -> Tensor:
-        """How anomalous every patch is, [R, N]."""
-        return torch.stack(list(margins.values())).mean(0).sigmoid()
+        """How anomalous every patch is, [R, N], the same for all copies of one."""
+        mean = torch.stack(list(margins.values())).mean(0)
+        return mean.unflatten(-1, (self.copies, -1)).mean(1).sigmoid().repeat(1, self.copies)
 
 
 @dataclass(frozen=True)

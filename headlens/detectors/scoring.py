@@ -180,6 +180,8 @@ class Scoring:
             mean over its windows of one side, and then over sides.
         with_image: the image score counts as one more side in that mean.
         of_normal: harmonic means are taken of the probability of normal, and the map is 1 minus them.
+        copies: number of margins that taps have for each patch, one copy after the other; their probabilities are
+            averaged.
         of_map, of_image: affine maps of the logits of map and image before they become scores.
         alpha: share of the map in the joint score; 0 is the image score.
         pool: the map's ``max``, or the mean of its ``top`` fraction of pixels.
@@ -202,6 +204,7 @@ class Scoring:
     windows: tuple[int, ...] = ()
     with_image: bool = True
     of_normal: bool = False
+    copies: int = 1
     of_map: Affine = Affine()  # noqa: RUF009  # a tuple
     of_image: Affine = Affine()  # noqa: RUF009
 
@@ -209,6 +212,7 @@ class Scoring:
         limits = {"sigma": 0 <= self.sigma <= 518, "alpha": 0 <= self.alpha <= 1, "top": 0 < self.top <= 1}
         limits["kernel"] = self.kernel == 0 or (self.kernel > 0 and self.kernel % 2 == 1 and self.fuse_at == "grid")
         limits["side"] = self.side == 1 or (self.side > 1 and self.side % 2 == 1 and self.fuse_at == "grid")
+        limits["copies"] = self.copies == 1 or (self.copies > 1 and not self.windows and self.fuse_at == "grid")
         limits["windows"] = not self.windows or (
             min(self.windows) >= 1 and self.unit == "probability" and self.fuse_at == "grid"
         )
@@ -236,15 +240,18 @@ class Scoring:
         if self.fuse_at == "pixels":
             every = torch.stack(list(taps.values()), 1).unflatten(-1, grid)
             return every.mean(1, keepdim=True) if self.fuse == "probability of mean margin" else every
-        each = [self._of_windows(m, margins.image, grid) if self.windows else self._fused(m) for m in taps.values()]
+        each = [
+            self._of_windows(m, margins.image, grid) if self.windows else self.on_patches(self._fused(m), grid)
+            for m in taps.values()
+        ]
         maps = self.of_map(torch.stack(each).mean(0)).unflatten(-1, grid)
         maps = neighbour_mean(maps, self.side) if self.side > 1 else maps
         return upsample(maps, grid, self.sigma, reach=self.kernel // 2) if self.kernel else maps
 
     def on_patches(self, values: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Values of what taps read, [..., n], at patches, [..., N]: of windows, the mean over those that cover one."""
+        """Values of what taps read, [..., n], at patches, [..., N]: the mean over windows that cover one, or copies."""
         if not self.windows:
-            return values
+            return values if self.copies == 1 else values.unflatten(-1, (self.copies, -1)).mean(-2)
         return torch.stack(self._covering(values, grid)).mean(0)
 
     def _covering(self, values: Tensor, grid: tuple[int, int]) -> list[Tensor]:

@@ -210,7 +210,7 @@ def clean_forward(
     plan, depth = reading.plan, vision.cfg.n_layers
     # Whether patches of the last block's global stream are needed: read at a tap, or by an adapter.
     reads_last = (plan.beside is None and depth - 1 in plan.taps) or plan.adapter("global", depth - 1) is not None
-    reads_last = reads_last or bool(plan.views)
+    reads_last = reads_last or bool(plan.views) or plan.copies > 1
     ones = vision.proj.new_ones(depth, vision.cfg.n_heads)
     weights = {stream: plan.head_weights.get(stream, ones).to(ones) for stream in STREAMS}
     x, y = vision.embed(images), None

@@ -93,6 +93,15 @@ class _Read(NamedTuple):
     rest: Tensor
     writers: Mapping[str, range]
 
+    def at(self, stream: Tensor) -> Tensor:
+        """Tokens of a stream, or of heads, [B, T, ...], that are read, [B, n, ...]: 0 where it has no such token."""
+        return self.filled(stream[:, self.tokens])
+
+    def filled(self, found: Tensor) -> Tensor:
+        """Tokens [B, at most n, ...] to n of them; those that are missing are 0."""
+        missing = self.covector.scale.shape[1] - found.shape[1]
+        return found if not missing else torch.cat([found, found.new_zeros(len(found), missing, *found.shape[2:])], 1)
+
     def times(self, weight: Tensor) -> _Read:
         """Each token so many times, [B, n]."""
         covector = self.covector._replace(scale=self.covector.scale * weight)
@@ -160,19 +169,19 @@ def _walk(clean: CleanRun, read: _Read) -> tuple[dict[tuple[str, int], Covector]
         adapter = clean.plan.adapter(stream, layer)
         if adapter is not None:
             after, before = _after(clean, stream, layer), clean.written[stream, layer]
-            whole, pull = covector.of(after[:, read.tokens]), getattr(adapter, "pull", None)
+            whole, pull = covector.of(read.at(after)), getattr(adapter, "pull", None)
             direction = torch.zeros_like(wide(before))
             direction[:, read.tokens] = covector.direction
             pulled = None if pull is None else pull(wide(before), direction)
             if pulled is None:
                 return reached, terms | {Part("below"): whole}
             covector = covector._replace(direction=pulled[:, read.tokens])
-            terms[Part("adapter", stream, layer)] = whole - covector.of(before[:, read.tokens])
+            terms[Part("adapter", stream, layer)] = whole - covector.of(read.at(before))
         reached[stream, layer] = covector
     if "global" not in read.writers:
         (layer,) = read.writers["local"]
-        return reached, terms | {Part("below"): covector.of(clean.begin[layer][:, read.tokens])}
-    return reached, terms | {Part("embedding"): covector.of(clean.x[0][:, read.tokens])}
+        return reached, terms | {Part("below"): covector.of(read.at(clean.begin[layer]))}
+    return reached, terms | {Part("embedding"): covector.of(read.at(clean.x[0]))}
 
 
 def _terms(clean: CleanRun, read: _Read) -> dict[Part, Tensor]:
@@ -184,12 +193,12 @@ def _terms(clean: CleanRun, read: _Read) -> dict[Part, Tensor]:
             attn, z = clean.tower.blocks[layer].attn, clean.z[stream][layer]
             assert z is not None
             weight = wide(clean.weights[stream][layer])  # multiplies the parts, which are fewer than the channels of z
-            terms[Part("head", stream, layer)] = covector.of_heads(z[:, read.tokens], attn.W_O) * weight
-            terms[Part("bias")] = terms[Part("bias")] + covector.of(attn.b_O[None, None])
+            terms[Part("head", stream, layer)] = covector.of_heads(read.at(z), attn.W_O) * weight
+            bias = attn.b_O.expand(*z.shape[:2], -1)  # where the block writes at all
+            terms[Part("bias")] = terms[Part("bias")] + covector.of(read.at(bias))
             if clean.plan.has_mlp(stream, layer):
-                mid = wide(_mid(clean, stream, layer, read.tokens))
-                before = wide(_before(clean, stream, layer)[:, read.tokens])
-                terms[Part("mlp", stream, layer)] = covector.of(before - mid)
+                mid, before = _mid(clean, stream, layer, read.tokens), _before(clean, stream, layer)[:, read.tokens]
+                terms[Part("mlp", stream, layer)] = covector.of(read.filled(wide(before) - wide(mid)))
     return terms
 
 

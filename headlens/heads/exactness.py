@@ -79,10 +79,10 @@ def check_local(plan: VisionPlan) -> None:
 
 def check_attends(plan: VisionPlan, stream: str, what: str) -> None:
     """Raises ConfigError for heads of a stream that are given what they write, and attend to nothing."""
-    if stream == "local" and plan.source is not None:
+    if stream == "local" and (plan.source is not None or plan.copies > 1):
         raise ConfigError(
-            f"{what}: heads of the local stream mix patches by similarities of earlier blocks, not by an attention of "
-            "their own alone, and no attention matrix stands for them; take contributions, ablate, or a method of "
+            f"{what}: heads of the local stream mix patches by similarities of earlier blocks, or of another network, "
+            "and no attention matrix of theirs stands for that; take contributions, ablate, or a method of "
             "attribution to pixels"
         )
 

@@ -190,7 +190,8 @@ def _moments(detector: Detector, part: Batch, images: Tensor, heads: Sequence[He
 def _scale(clean: CleanRun, stream: str) -> Tensor:
     """What multiplies a head's output where it is read, 1 / (σ |e|): CLS [B, 1], or patches at the last tap [B, N]."""
     readout, at_patches = _read_at(clean.reading, stream)
-    tokens = clean.tapped(max(clean.plan.taps)) if at_patches else clean.x[-1][:, :1]
+    count = clean.patches.stop - 1  # of a second copy of the patches nothing is taken
+    tokens = clean.tapped(max(clean.plan.taps))[:, :count] if at_patches else clean.x[-1][:, :1]
     covector, _ = readout.held(tokens, clean.reading.text.held(wide(tokens)))
     return covector.scale
 

@@ -154,12 +154,15 @@ class _Rows:
     def through(self, layer: int) -> None:
         """Takes all rows through a block, and those along that begin at it."""
         plan, linear = self.clean.plan, self.clean.plan.local_is_linear
+        joined = plan.copies > 1 and layer in plan.taps  # more tokens, which are made of this block's attention
         if layer in plan.tokens:
             self._replace_tokens(plan.tokens[layer])
-        if not linear:
+        if not linear or joined:
             self._begin_before(layer)
         if plan.attention("local", layer) is not None:
             moved = self.cut.added("local", layer, slice(None)) if linear else None
+            if joined and self.shift is not None:
+                self.shift = F.pad(self.shift, (0, 0, 0, self.clean.patches.stop - 1))
             self.shift = moved if self.shift is None else self.shift if moved is None else self.shift + moved
             if self.ys is None:
                 self.ys = self.xs.clone()  # the local stream begins as the global one
@@ -167,7 +170,10 @@ class _Rows:
             if layer in plan.past:
                 self.past[layer] = self.xs[: self.running * self.batch].clone()
             self._step(layer)
-        if linear:
+        y = self.clean.y[layer]
+        if joined and y is not None and not self.running:
+            self.ys = y[:0]
+        if linear and not joined:
             self._begin_after(layer)
 
     def tapped(self, tap: int) -> Tensor:
@@ -207,6 +213,8 @@ class _Rows:
         moved = plan.adapter("local", layer) is not None or done.begin is not None
         if moved and self.ys is not None and done.y is not None:
             self.ys[begun] = done.y
+        if plan.copies > 1 and layer in plan.taps:
+            self.ys = done.y  # it has more tokens now, and is not read above
 
     def _looked_back(self, block: int) -> Tensor:
         """The global stream that entered a block, of all that runs now: what has begun since then had the clean one."""
@@ -235,7 +243,7 @@ class _Rows:
             self.ys[new] = _moved(y, shift, rows.stop - rows.start)
 
     def _begin_before(self, layer: int) -> None:
-        """The same where the local stream has MLPs or adapters: the block they begin at is computed as a whole."""
+        """The same where more of the local stream depends on it: the block they begin at is computed as a whole."""
         rows, new = self._beginning(layer)
         if rows.start == rows.stop:
             return
@@ -244,7 +252,8 @@ class _Rows:
         if y is not None and self.ys is not None:
             tokens = self.clean.plan.tokens.get(layer)
             y = y if tokens is None else replace_extra(y, self.clean.patches.stop - 1, tokens)
-            self.ys[new] = y.repeat(rows.stop - rows.start, 1, 1)
+            shift = None if self.shift is None else self.shift[rows]
+            self.ys[new] = _moved(y, shift, rows.stop - rows.start)
 
     def _beginning(self, layer: int) -> tuple[slice, slice]:
         """The variants that begin at a layer, and their rows; they run from now on."""

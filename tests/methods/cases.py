@@ -14,11 +14,37 @@ from tests.methods.lens import LENS
 from tests.tiny import clip
 
 SIZES = [(32, 40), (32, 32)]
+PLUS = "crane, second network"
+
+
+class Network(torch.nn.Module):
+    """A random network that has features of 8 x 8 pixels, as DINOv2 has of 14 x 14; they see the image around them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            self.patches = torch.nn.Conv2d(3, 12, 8, 8)
+            self.around = torch.nn.Conv2d(12, 12, 3, padding=1)
+        self.double().requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.around(self.patches(pixels).relu())
+
+
+def preset_of(case: str) -> str:
+    """The preset that a case is made of."""
+    return case.split(",")[0]
 
 
 def clip_of(case: str) -> Backbone:
     """The tiny CLIP of a case: Crane shows embeddings of images to the text tower."""
-    return clip(even=case == "crane")
+    return clip(even=preset_of(case) == "crane")
+
+
+def completed(case: str, detector: Detector) -> Detector:
+    """With what a run folder has not in it."""
+    return detector.with_second(Network()) if case == PLUS else detector
 
 
 def made(preset: str, **changes: object) -> Detector:
@@ -48,6 +74,7 @@ CASES: dict[str, Callable[[], Detector]] = {
     "anomalyclip-published": partial(made, "anomalyclip-published", **LAST, **PROMPTS),
     "clip": partial(made, "clip", **TAPS),
     "crane": partial(made, "crane", conditioned=True, **LAST, **PROMPTS),
+    PLUS: lambda: made("crane", conditioned=True, **LAST, **PROMPTS).with_second(Network()),
     "april-gan": partial(made, "april-gan", taps=(1, 3), head_weights="free"),
     "aa-clip": partial(made, "aa-clip", head_weights="sigmoid", **ADAPTED),
     "winclip": partial(made, "winclip"),
@@ -67,6 +94,7 @@ PLAIN: dict[str, dict[str, object]] = {
     "anomalyclip-published": CLIP | {"cls_norm": True},
     "clip": CLIP,
     "crane": {"prompts": "ensemble", "local_start": -1, "taps": (3,), "score_pooling": 0.0},
+    PLUS: {"prompts": "ensemble", "local_start": -1, "taps": (3,), "score_pooling": 0.0},
     "april-gan": {"class_aware": False, "taps": (3,), "temperature": 0.07},
     "aa-clip": ADAPTED | {"taps": (3,), "mix": 0.0, "alpha": 0.0},
     "anoclip": UNADAPTED,
@@ -108,6 +136,7 @@ ATTENTION_OF_PATCHES = tuple(
     if name.startswith(("attribute rollout", "attribute relevance", "attribute legrad"))
     if not name.endswith((", image_margin", ", L3H0"))
 )
+ATTENTION_OF_IMAGES = tuple(f"attribute {name}, image_margin" for name in ("rollout", "relevance", "legrad"))
 MAP_SUMS = ("contributions", "capture", "map_parts", "attribute contributions, map_margin")
 MAP_SUMS += tuple(name for name in LENS if name.endswith(", L3H0/local"))
 REFUSALS: dict[str, dict[str, str]] = {
@@ -116,11 +145,12 @@ REFUSALS: dict[str, dict[str, str]] = {
     "anomalyclip-published": FOLLOWS | NOTHING_LEARNED,
     "clip": FOLLOWS | NOTHING_LEARNED,
     "crane": NOTHING_LEARNED,
+    PLUS: NOTHING_LEARNED | dict.fromkeys(ATTENTION_OF_PATCHES + ATTENTION_OF_IMAGES, "no attention matrix of theirs"),
     "april-gan": FOLLOWS | ONE_STREAM,
     "aa-clip": FOLLOWS | ONE_STREAM,
     "winclip": FOLLOWS | NOTHING_LEARNED | ONE_STREAM,
     "adaclip": FOLLOWS | ONE_STREAM,
-    "sc-clip": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(ATTENTION_OF_PATCHES, "no attention matrix stands for them"),
+    "sc-clip": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(ATTENTION_OF_PATCHES, "no attention matrix of theirs"),
     "anoclip": FOLLOWS | NOTHING_LEARNED,
     "anoclip-plus": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(MAP_SUMS, TANH),
 }

@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
+from headlens.data import preprocess
 from headlens.detectors import PRESETS, Answers, CraneConfig, HeadCLIPConfig, TrainingConfig, build
-from headlens.errors import ConfigError
-from headlens.heads import Head, clean_forward, single_heads
+from headlens.detectors.parts.second_network import affinity
+from headlens.errors import ConfigError, ShapeError
+from headlens.heads import Head, Variant, clean_forward, single_heads
 from headlens.heads.measuring import measure
 from tests.backbone.models import close, random_clip
-from tests.methods.cases import CASES, LAST, PROMPTS, images
+from tests.methods.cases import CASES, LAST, PROMPTS, Network, images
 from tests.methods.formula import predicted
 from tests.tiny import EVEN, clip
 
@@ -197,3 +199,100 @@ def test_prompts_of_another_width_than_the_joint_space_are_shown_no_image():
 def test_settings_that_make_no_detector_are_named(fields, said):
     with pytest.raises(ConfigError, match=said):
         build(clip(even=True), "crane", **{**LAST, **PROMPTS, **fields})
+
+
+def second_copy(model: CLIP, given: Tensor) -> Tensor:
+    """D-Attn's patches of one image [3, 32, 32] after the last block, before ``ln_post``, [N, D]."""
+    statistics = (preprocess.CLIP_MEAN, preprocess.CLIP_STD, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std, their_mean, their_std = torch.tensor(statistics, dtype=torch.float64)[..., None, None]
+    pixels = (given * std + mean).clamp(0, 1)
+    features = Network()(((pixels - their_mean) / their_std)[None])[0].flatten(1).T
+    alike = F.cosine_similarity(features[:, None], features[None], dim=-1)
+    scores = (alike - 1.2 * alike.mean()) * 3
+    matrix = torch.where(scores < 0, -torch.inf, scores).softmax(-1)
+    assert not matrix.isnan().any() and (matrix == 0).any()
+    visual = model.visual
+    x = visual.conv1(given[None]).flatten(2).mT
+    x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], 1) + visual.positional_embedding
+    x = visual.ln_pre(x)
+    for block in visual.transformer.resblocks[:-1]:
+        x = block(x)
+    block = visual.transformer.resblocks[-1]
+    mid = x + block.attention(block.ln_1(x))
+    v = (block.ln_1(mid[0, 1:]) @ block.attn.in_proj_weight.T + block.attn.in_proj_bias)[:, 64:]
+    return block.attn.out_proj(matrix @ v)
+
+
+@torch.no_grad()
+def test_crane_plus_is_the_published_formula_of_each_image():
+    given, detector = images((32, 32)), CASES["crane"]().with_config(conditioned=False).with_second(Network())
+    cls, patches = tokens_of(theirs(), given)
+    visual, pair = theirs().visual, detector.text()[0]
+    more = torch.stack([visual.ln_post(second_copy(theirs(), one)) @ visual.proj for one in given])
+    unit = F.normalize(torch.stack([patches, more]), dim=-1)  # (copy, B, N, d)
+    logits = unit @ pair.T / 0.07
+    weight = logits.mean(0).softmax(-1)[..., 1:]
+    pooled = F.normalize((weight * unit.mean(0)).sum(1), dim=-1)
+    feature = F.normalize(0.5 * pooled + 0.5 * F.normalize(cls, dim=-1), dim=-1)
+    found = detector(given)
+    close(found.image_score, (feature @ pair.T / 0.07).softmax(-1)[:, 1], 1e-10)
+    small = detector.scoring.patch_maps(detector.margins(given), (4, 4)).flatten(1)
+    close(small, logits.softmax(-1)[..., 1].mean(0), 1e-10)
+    for i in range(3):  # not the mean similarity of a batch
+        close(detector(given[i : i + 1]).anomaly_map, found.anomaly_map[i : i + 1], 1e-12)
+
+
+def test_each_copy_of_the_patches_makes_a_map_in_training():
+    detector = CASES["crane"]().with_second(Network()).requires_grad_(True)
+    (stage,) = detector.stages(TrainingConfig())
+    kept = stage.keep(images((32, 32)))
+    seen = stage.see_kept(kept, [""] * 3)
+    assert [tuple(m.shape) for m in seen.maps.values()] == [(3, 4, 4)] * 2
+    both = stage.loss(seen, answers())["pixel"]
+    each = [stage.loss(replace(seen, maps={0: m}), answers())["pixel"] for m in seen.maps.values()]
+    close(both, each[0] + each[1], 1e-12)
+
+
+def test_a_second_network_is_asked_for_by_name_and_goes_along():
+    detector = CASES["crane"]().with_config(second=True)
+    with pytest.raises(ConfigError, match=r"there is no second network: detector.with_second\(network\)"):
+        detector(images())
+    given, plus = images(), detector.with_second(Network())
+    again = plus.with_config(alpha=0.5).on(clip(even=True)).with_config(alpha=0.0)
+    assert torch.equal(again(given).anomaly_map, plus(given).anomaly_map)
+    assert plus.state_dict().keys() == detector.state_dict().keys()
+    with pytest.raises(ShapeError, match=r"the second network made \(3, 12\) of 3 images"):
+        plus.with_second(lambda pixels: torch.zeros(3, 12))(given)
+    for fields in ({"taps": (1, 3)}, {"local_start": -1}):
+        with pytest.raises(ConfigError, match="second is True"):
+            detector.with_config(**fields)
+
+
+@torch.no_grad()
+def test_features_on_another_grid_are_interpolated_and_images_without_a_difference_are_themselves():
+    class Fine(Network):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return F.interpolate(super().forward(pixels), scale_factor=2)
+
+    matrix = affinity(Fine(), images(), (4, 5))
+    assert matrix.shape == (3, 20, 20)
+    close(matrix.sum(-1), torch.ones(3, 20, dtype=torch.float64), 1e-12)
+    alike = affinity(lambda pixels: torch.ones(3, 2, 4, 5, dtype=torch.float64), images(), (4, 5))
+    close(alike, torch.eye(20, dtype=torch.float64).expand(3, -1, -1), 1e-12)
+
+
+@torch.no_grad()
+def test_heads_of_both_copies_are_ablated_without_pooling_too():
+    detector, given = CASES["crane"]().with_second(Network()).with_config(score_pooling=0.0), images()
+    cfg, clean = detector.backbone.vision.cfg, clean_forward(detector, given)
+    both = Variant("both", (Head("local", 2, 1), Head("global", 3, 0)))
+    variants = [*single_heads([Head("local", 3, 1), Head("local", 1, 0), Head("global", 3, 2)]), both]
+    found = measure(clean, variants)
+    for row, variant in enumerate(variants):
+        gates = {stream: torch.ones(1, cfg.n_layers, cfg.n_heads, dtype=torch.float64) for stream in clean.plan.streams}
+        for head in variant.heads:
+            gates[head.stream][:, head.layer, head.head] = 0
+        expected = detector.margins(given, gates=gates)
+        close(found.patch_map[row], detector.scoring.patch_maps(expected, clean.grid))
+        close(found.image_margin[row], expected.image)
+    assert (found.patch_map - detector.scoring.patch_maps(clean.margins, clean.grid)).abs().amax((1, 2, 3)).min() > 1e-5

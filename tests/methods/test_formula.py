@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from headlens.detectors import PRESETS, HeadCLIPConfig
 from tests.backbone.models import close
-from tests.methods.cases import CASES, SIZES, images
+from tests.methods.cases import CASES, SIZES, images, preset_of
 from tests.methods.formula import predicted, smooth
 
 READINGS = {
@@ -23,7 +23,7 @@ READINGS = {
 }
 
 
-HEADCLIPS = [name for name in CASES if isinstance(PRESETS[name], HeadCLIPConfig)]
+HEADCLIPS = [name for name in CASES if isinstance(PRESETS[preset_of(name)], HeadCLIPConfig)]
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from headlens.heads.direct import check_streams, image_parts, tap_parts
 from headlens.heads.measuring import PROBES, measure
 from tests.backbone.models import close, random_clip
 from tests.heads.oracles import HOOKS
-from tests.methods.cases import PLAIN, clip_of, projected_as_clip
+from tests.methods.cases import PLAIN, clip_of, preset_of, projected_as_clip
 from tests.tiny import EVEN, SENTENCES
 
 STEP = 1e-6
@@ -64,7 +64,8 @@ def test_what_is_written_adds_up_to_the_streams(detector, shown):
             at = f"blocks.{layer}."
             if layer in plan.tokens:
                 x = replace_extra(x, shown[0, 0].numel() // vision.cfg.patch_size**2, plan.tokens[layer])
-            x = x + cache[f"{at}attn.hook_{infix}result"].sum(2) + vision.blocks[layer].attn.b_O
+            written = cache[f"{at}attn.hook_{infix}result"].sum(2) + vision.blocks[layer].attn.b_O
+            x = written + torch.nn.functional.pad(x, (0, 0, 0, written.shape[1] - x.shape[1]))  # more tokens begin at 0
             x = x + cache[f"{at}hook_{infix}mlp_out"] if plan.has_mlp(stream, layer) else x
             adapter = plan.adapter(stream, layer)
             x = x if adapter is None else adapter(x)
@@ -141,8 +142,8 @@ def test_gradients_by_gates_are_finite_differences(detector, shown):
 @torch.no_grad()
 def test_parts_switched_off_leave_plain_clip(case, shown):
     """open_clip's own embeddings, against the two prompts."""
-    detector = projected_as_clip(build(clip_of(case), case, **PLAIN[case]))
-    theirs = random_clip(EVEN if case == "crane" else SENTENCES)
+    detector = projected_as_clip(build(clip_of(case), preset_of(case), **PLAIN[case]))
+    theirs = random_clip(EVEN if preset_of(case) == "crane" else SENTENCES)
     (normal, abnormal), shown = detector.text()[0], shown[..., :32]
     margins, reading = detector.margins(shown), detector.reading(shown)
     normed, temperature = reading.taps[3].norm is not None, reading.text.temperature

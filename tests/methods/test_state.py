@@ -11,7 +11,7 @@ from torch import nn
 from headlens.detectors import Detector, TrainingConfig
 from headlens.errors import ConfigError, HeadlensError
 from headlens.training.run import load_run, save_run
-from tests.methods.cases import CASES, REFUSALS, clip_of
+from tests.methods.cases import CASES, REFUSALS, clip_of, completed
 from tests.methods.lens import LENS
 
 FAILING = ("ablate", "ablate, mean", "importance", "contributions", "name_heads", "capture", "screen", "faithfulness")
@@ -108,6 +108,6 @@ def test_a_run_folder_gives_the_same_bits(case, shown, tmp_path):
     save_run(tmp_path, detector, TrainingConfig(seed=7), {"threshold": 0.4})
     run = load_run(tmp_path, clip_of(case))
     assert run.detector.config == detector.config and run.detector.method == detector.method
-    expected, again = detector(shown), run.detector(shown)
+    expected, again = detector(shown), completed(case, run.detector)(shown)
     for name in ("anomaly_map", "joint_score", "image_margin"):
         assert torch.equal(getattr(again, name), getattr(expected, name))

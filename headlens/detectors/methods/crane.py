@@ -4,6 +4,9 @@
     image feature    half of it CLS, half of it the patches' mean, weighted by their anomaly
     prompts          [V1]..[Vn] [image] object.   and   [W1]..[Wn] [image] damaged object.
 
+Crane+ has a second copy of each patch, whose heads attend by the similarities of a second network, such as DINOv2
+(D-Attn): ``Crane(…, second=network)``, or ``detector.with_second(network)``.
+
 ``[image]`` is CLIP's unit embedding of the image, one more token of context. In training the prompts are shown it; at
 test its authors leave it out, so that the text is the same for all images, unless ``conditioned`` says otherwise.
 """
@@ -24,6 +27,7 @@ from headlens.detectors.detector import Detector, MethodConfig, check_blocks
 from headlens.detectors.losses import abnormal_dice, image_loss, pixel_loss
 from headlens.detectors.parts.ensemble import ensemble
 from headlens.detectors.parts.prompts import LearnedPrompts, check_prompts, prompt_shapes
+from headlens.detectors.parts.second_network import GivenAttention, PatchNetwork, affinity
 from headlens.detectors.parts.texts import KnownTexts
 from headlens.detectors.pooling import CLSToken, ScorePooled
 from headlens.detectors.reading import Features, Reading
@@ -35,6 +39,8 @@ from headlens.errors import ConfigError
 from headlens.precision import wide
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from headlens.backbone.config import TextConfig, VisionConfig
 
 
@@ -49,6 +55,7 @@ class CraneConfig(MethodConfig):
         train_conditioned: they are shown it in training.
         local_start: block at which the second stream begins; -1: patches are read from the global stream.
         local_attention: what attends to what in it: any of ``qq``, ``kk``, ``vv``, ``qk``, whose softmaxes are summed.
+        second: the second network is read, too (Crane+); no run folder has it in it.
         taps: blocks after which patches are read, counted from 0. The authors name four; what their code reads is the
             last block, four times.
         score_pooling: share of the patches in the image feature, the rest is CLS.
@@ -86,6 +93,7 @@ class CraneConfig(MethodConfig):
     train_conditioned: bool = True
     local_start: int = 5
     local_attention: tuple[str, ...] = ("qq", "kk", "vv")
+    second: bool = False
     taps: tuple[int, ...] = (23,)
     score_pooling: float = 0.5
     temperature: float = 0.07
@@ -107,6 +115,7 @@ class CraneConfig(MethodConfig):
             "conditioned": not self.conditioned or self.prompts == "learned",
             "local_start": self.local_start >= -1,
             "local_attention": bool(self.local_attention) and set(self.local_attention) <= {"qq", "kk", "vv", "qk"},
+            "second": not self.second or (len(self.taps) == 1 and 0 <= self.local_start <= self.taps[0]),
             "taps": bool(self.taps) and len(set(self.taps)) == len(self.taps) and min(self.taps) >= 0,
             "score_pooling": 0 <= self.score_pooling <= 1,
             "temperature": 1e-6 <= self.temperature <= 1e6,
@@ -120,8 +129,8 @@ class CraneConfig(MethodConfig):
 
     @property
     def scoring(self) -> Scoring:
-        """The mean over taps of p(abnormal), smoothed, and the joint score."""
-        return Scoring("mean of probabilities", self.sigma, self.alpha, self.pool, self.top)
+        """The mean over taps, and over both copies of a patch, of p(abnormal), smoothed, and the joint score."""
+        return Scoring(sigma=self.sigma, alpha=self.alpha, pool=self.pool, top=self.top, copies=1 + self.second)
 
     def check_fits(self, vision: VisionConfig, text: TextConfig, name: str) -> None:
         """Raises ConfigError for a block that does not exist, or more learned tokens than the text tower reads."""
@@ -157,10 +166,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Seen:
-    """What losses read of B images: the margins of the image [B], and of patches ``{tap: [B, rows, columns]}``."""
+    """What losses read of B images: the margins of the image [B], and of patches as maps [B, rows, columns]."""
 
     image: Tensor
-    taps: dict[int, Tensor]
+    maps: dict[int, Tensor]
 
 
 class Crane(Detector):
@@ -170,6 +179,7 @@ class Crane(Detector):
         backbone: it stays as it is.
         config: every choice.
         seed: of the initial prompts.
+        second: the second network of Crane+, where images are; it stays as it is.
 
     Raises:
         ConfigError: a config that this backbone cannot have.
@@ -182,8 +192,15 @@ class Crane(Detector):
     method = "crane"
     config: CraneConfig
 
-    def __init__(self, backbone: Backbone, config: CraneConfig | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: CraneConfig | None = None,
+        seed: int = 0,
+        second: PatchNetwork | None = None,
+    ) -> None:
         super().__init__(backbone, config := config or CraneConfig())
+        self._second = [second]  # in a list: its weights are not this module's state
         self.prompts: LearnedPrompts | None = None
         if config.prompts == "learned":
             self.prompts = LearnedPrompts(backbone, config.context, config.deep, config.deep_tokens, seed)
@@ -191,23 +208,50 @@ class Crane(Detector):
 
     @property
     def plan(self) -> VisionPlan:
-        """CLIP's own stream, and the second one beside it."""
+        """CLIP's own stream, and the second one beside it; what a second network adds depends on the images."""
         config = self.config
         local = LocalStream(config.local_start, config.local_attention) if config.local_start >= 0 else None
         return VisionPlan(config.taps, local)
 
+    def _plan(self, images: Tensor) -> VisionPlan:
+        """The same with the second copy of each patch, where there is one."""
+        plan, (network,) = self.plan, self._second
+        if not self.config.second or plan.local is None:
+            return plan
+        if network is None:
+            raise ConfigError(
+                "second = true, but there is no second network: detector.with_second(network) gives it one, such as "
+                "DINOv2, or second = false leaves it out"
+            )
+        grid = self.backbone.vision.grid(images.shape[2], images.shape[3])
+        more = GivenAttention(affinity(network, images, grid))
+        return replace(plan, local=replace(plan.local, more=more))
+
+    def with_second(self, network: PatchNetwork) -> Self:
+        """The same with a second network, as Crane+ has one."""
+        other = self.with_config(second=True)
+        other._second = [network]
+        return other
+
+    def on(self, backbone: Backbone, config: MethodConfig | None = None) -> Self:
+        """As of every detector, with the same second network."""
+        other = super().on(backbone, config)
+        other._second = self._second
+        return other
+
     def reading(self, images: Tensor, categories: Sequence[str] = ()) -> Reading:
         """The same text for all images, or that of each, which follows its CLS where that is asked for."""
+        plan = self._plan(images)
         if not self.config.conditioned:
-            return self._reading(self.text()[0])
+            return self._reading(plan, self.text()[0])
         with torch.no_grad():  # hooks see only the pass that is then read with this text
             seen = self.backbone.vision(images, VisionPlan(), hooked=False)
-        return replace(self._reading(self.shown(wide(seen.embedding))), follow=self._followed)
+        return replace(self._reading(plan, self.shown(wide(seen.embedding))), follow=self._followed)
 
-    def _reading(self, text: Tensor) -> Reading:
+    def _reading(self, plan: VisionPlan, text: Tensor) -> Reading:
         config, readout = self.config, Readout.of(self.backbone.vision)
-        pooling = ScorePooled(config.score_pooling) if config.score_pooling else CLSToken()
-        return Reading(self.plan, Pair(text, config.temperature), dict.fromkeys(config.taps, readout), readout, pooling)
+        pooling = ScorePooled(config.score_pooling, 1 + config.second) if config.score_pooling else CLSToken()
+        return Reading(plan, Pair(text, config.temperature), dict.fromkeys(config.taps, readout), readout, pooling)
 
     def _followed(self, cls: Tensor) -> Pair:
         """The text of images whose raw CLS is given, [R, D]."""
@@ -243,6 +287,7 @@ class Crane(Detector):
         return {
             "prompts": f"{config.prompts}, of {'the image' if config.conditioned else 'an object'}",
             "local stream": f"from block {config.local_start}" if config.local_start >= 0 else "none",
+            "second network": "read" if config.second else "none",
             "taps": ", ".join(map(str, config.taps)),
             "image feature": f"{1 - config.score_pooling:g} CLS + {config.score_pooling:g} anomalous patches",
             "joint score": joint if config.alpha else "the image score",
@@ -268,18 +313,20 @@ class Crane(Detector):
 
     def _keep(self, images: Tensor) -> Kept:
         vision, readout = self.backbone.vision, Readout.of(self.backbone.vision)
-        out = vision(images, self.plan, hooked=vision.must_call_hooks())
+        out = vision(images, self._plan(images), hooked=vision.must_call_hooks())
         patches = {tap: readout(tokens) for tap, tokens in out.tapped.items()}
         return Kept(wide(out.embedding), patches, vision.grid(images.shape[2], images.shape[3]))
 
     def _see(self, kept: Kept, categories: Sequence[str]) -> Seen:
         text = self.shown(kept.cls) if self.config.train_conditioned else self.text()[0]
-        margins = self._reading(text).margins(Features(kept.cls, kept.taps))
-        return Seen(margins.image, {tap: flat.unflatten(1, kept.grid) for tap, flat in margins.taps.items()})
+        margins = self._reading(self.plan, text).margins(Features(kept.cls, kept.taps))
+        # Each copy of the patches makes a map of its own, which counts as a tap.
+        maps = [flat for both in margins.taps.values() for flat in both.chunk(1 + self.config.second, 1)]
+        return Seen(margins.image, {number: flat.unflatten(1, kept.grid) for number, flat in enumerate(maps)})
 
     def _loss(self, seen: Seen, answers: Answers) -> dict[str, Tensor]:
         sharper = self.config.temperature / self.config.image_temperature
         return {
             "image": image_loss(sharper * seen.image, answers),
-            "pixel": pixel_loss(seen.taps, answers, mode="nearest", dice=abnormal_dice),
+            "pixel": pixel_loss(seen.maps, answers, mode="nearest", dice=abnormal_dice),
         }
