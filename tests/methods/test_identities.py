@@ -41,7 +41,7 @@ def test_parts_add_up_to_both_margins(detector, shown):
     close(image_parts(clean).total, margins.image)
     for tap, expected in margins.taps.items():
         if (tail := clean.reading.taps[tap].tail) is not None and tail.opaque:
-            with pytest.raises(ConfigError, match="no sum over heads"):
+            with pytest.raises(ConfigError, match="not sums over heads"):
                 tap_parts(clean, tap)
         else:
             close(tap_parts(clean, tap).total, expected)
