@@ -43,6 +43,11 @@ METHODS: Choices = {
     "AA-CLIP": ("aa-clip", _AA, {}),
     "AA-CLIP, text alone": ("aa-clip", {**_AA, "image_epochs": 0}, {}),
     "AA-CLIP, images alone": ("aa-clip", {**_AA, "text_epochs": 0}, {}),
+    "AA-CLIP at its published rates": (
+        "aa-clip",
+        {name: value for name, value in _AA.items() if not name.endswith("_lr")},
+        {},
+    ),
     "AA-CLIP and head weights": ("aa-clip", {**_AA, "head_weights": "free"}, {}),
     "Crane": ("crane", {}, {}),
     "AdaCLIP": ("adaclip", {"class_aware": False}, {}),
@@ -58,6 +63,7 @@ PAIRS = (
     ("AA-CLIP", "HeadCLIP"),
     ("AA-CLIP", "AA-CLIP, text alone"),
     ("AA-CLIP", "AA-CLIP, images alone"),
+    ("AA-CLIP", "AA-CLIP at its published rates"),
     ("AA-CLIP and head weights", "AA-CLIP"),
     ("AdaCLIP", "HeadCLIP"),
 )
