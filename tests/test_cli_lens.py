@@ -164,7 +164,7 @@ def test_importance_is_held_against_ablation(lens):
 def test_contributions_of_a_set_and_of_pictures(lens, parts):
     said = lens("contributions", "--check", "--rows", 2)
     assert "image_margin (logits)" in said and "tap_margin_23" in said and "separation" in said
-    assert "Held at what they are in each image: layer norm scale, embedding norm" in said
+    assert "Held fixed in each image: layer norm scale, embedding norm" in said
     one = lens("contributions", parts / "bolt" / "test" / "spot" / "1.png", "--tap", 23, "--top", 2, data=False)
     assert "what heads add to its peak" in one
     frame = pd.read_parquet(lens.out / "contributions-small-1-png-tap23.parquet")

@@ -147,7 +147,7 @@ def test_a_prediction_has_a_row_for_each_picture(detector):
 def test_a_data_set_counts_its_pictures(pictures):
     page = pictures._repr_html_()
     assert "<td>wood</td><td>3</td><td>3</td>" in page and "pixel_aupro" in page
-    assert "pictures: 0" in text(pictures.where(lambda record: False)._repr_html_())
+    assert "images: 0" in text(pictures.where(lambda record: False)._repr_html_())
     assert "no errors" in check(pictures.where(lambda record: record.category == "nut"))._repr_html_()
     assert "there is no image in it" in check(pictures.where(lambda record: False))._repr_html_()
 

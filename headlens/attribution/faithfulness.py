@@ -65,7 +65,7 @@ class Faithfulness(Result):
         table = self.frame.pivot(index=["domain", "kind"], columns="metric", values="value")
         order = pd.MultiIndex.from_frame(self.frame[["domain", "kind"]].drop_duplicates())
         metrics = [metric for metric in MEASURES if metric in table]
-        about = "Means over images; low is better but for insertion, pointing and aupro"
+        about = "Means over images; lower is better, except for insertion, pointing and aupro"
         return [html.table(table.reindex(order)[metrics].reset_index(), about, most=len(METHODS))]
 
     def plot(self, ax: Any = None, metric: str | None = None) -> tuple[plots.Figure, Any]:

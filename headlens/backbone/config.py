@@ -154,7 +154,7 @@ def architecture(name: str) -> Architecture:
     if config is None:
         known = open_clip.list_models()
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or ["ViT-B-16", "ViT-L-14-336-quickgelu"]
-        what = f"unknown architecture {name!r}; near it: {', '.join(near)}"
+        what = f"unknown architecture {name!r}; similar names: {', '.join(near)}"
         raise ArchitectureError(f"{what}. A file or tag is the second argument.")
     return architecture_from_config(config, name)
 

@@ -23,13 +23,13 @@ Hook = tuple[str | Callable[[str], bool], Callable]
 """A name, or a function of the name, and what is called there."""
 _INSTEAD = {  # options of TransformerLens's own models
     "return_cache_object": "run_with_cache returns an ActivationCache; cache.cache_dict is its dict",
-    "stop_at_layer": "all blocks are run; names_filter='blocks.3.hook_resid_pre' keeps what enters block 3",
+    "stop_at_layer": "all blocks are run; names_filter='blocks.3.hook_resid_pre' stores the input of block 3",
     "start_at_layer": "start_at=3 resumes at block 3, from the residual stream given in place of the input",
-    "return_type": "what comes back is always the same; see forward",
+    "return_type": "the return type is always the same; see forward",
     **dict.fromkeys(
         ("taps", "local", "head_weights", "adapters"), "it is a field of the plan: plan=VisionPlan(taps=(5, 11))"
     ),
-    "incl_bwd": "an output is no scalar; take a number of it, and read gradients by bwd_hooks or torch.autograd.grad",
+    "incl_bwd": "an output is not a scalar; reduce it, and read gradients by bwd_hooks or torch.autograd.grad",
 }
 
 # [B, H, T, T] and [B, T, H, D] a layer: 115 and 86 MiB for one image at ViT-L/14, 518 px.
@@ -47,7 +47,7 @@ class Cache(ActivationCache):
             name = str(error.args[0])
             if name in self.model.hook_dict:
                 huge = "patterns and results are stored only if names_filter names them"
-                why = huge if name.endswith(HUGE) else "it was not asked for by names_filter, or not reached"
+                why = huge if name.endswith(HUGE) else "names_filter excluded it, or it was not reached"
             else:
                 near = difflib.get_close_matches(name, self.cache_dict, n=3) or list(self.cache_dict)[:3]
                 why = f"unknown hook point; similar names: {', '.join(near)}"
@@ -107,7 +107,7 @@ class HookedTower(HookedRootModule):
             [wanted] if isinstance(wanted, str) else [] if names_filter is None or callable(wanted) else wanted or []
         )
         if missing := [name for name in named if name not in cache]:
-            local = "the local stream's points exist from its start block on, where one stands beside"
+            local = "hook points of the local stream exist only from its start block on"
             raise ShapeError(f"{missing[0]} was not reached: {local}; blocks below start_at are not run")
         return out, Cache(cache, self, has_batch_dim=not remove_batch_dim)
 

@@ -69,7 +69,7 @@ def find_weights(
         file = weight_file(alone)
         about = described(file)
         if about is None or about.arch is None:
-            what = f"no config beside {file} says which architecture it is of"
+            what = f"no config next to {file} says which architecture it is for"
             raise ArchitectureError(f"{what}: load(NAME, {str(name)!r}), with open_clip's name of it")
         named = deduced(about)
         arch = replace(about.arch, name=alone.name) if named is None else architecture(named)
@@ -131,7 +131,7 @@ def _of_file(arch: Architecture, path: Path, about: Description | None, act_fn: 
     recipe: Mapping[str, Any] = {}
     if about is not None:
         recipe = about.recipe
-        check_activation(arch, about.quick, f"{path.name}, by {about.path.name} beside it,")
+        check_activation(arch, about.quick, f"{path.name}, by {about.path.name} next to it,")
     checkpoint = read_checkpoint(path)
     shipped = {digest: name for name, digest in embedded.SHA256.items()}.get(checkpoint.sha256, arch.name)
     if shipped != arch.name and arch.name in embedded.NAMES:  # of one shape: nothing else would tell them apart

@@ -110,7 +110,7 @@ def measured(
 
 
 def agreement(result: Comparison) -> str:
-    """How alike runs are, with 95 % intervals over runs."""
+    """Agreement of runs, with 95 % intervals over runs."""
     import pandas as pd
 
     table = result.agreement
@@ -123,7 +123,7 @@ def agreement(result: Comparison) -> str:
     columns["p"] = table["p"].map(lambda p: "" if p != p else f"{p:.2g}")
     top = result.provenance["k"]
     return (
-        f"How alike two runs order {len(result.frame)} heads, and how many of their top {top} they share "
+        f"Agreement of two runs on the order of {len(result.frame)} heads, and how many of their top {top} they share "
         "[95 % jackknife interval over runs]\n\n" + pd.DataFrame(columns).to_string(index=False)
     )
 

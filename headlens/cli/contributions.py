@@ -140,6 +140,6 @@ def table(result: Contributions, rows: int) -> str:
     both = f"\nNormal, anomalous and separation are over {n} of {of} categories, which have both."
     paired = both if 0 < n < of else ""
     return (
-        "Means over categories of what a head writes; 'separation': anomalous minus normal, the furthest first."
+        "Mean direct effects over categories; 'separation': anomalous minus normal, largest first."
         f"{paired}\n\n" + "\n\n".join(blocks)
     )

@@ -103,7 +103,7 @@ def eval_(
         trained = canonical_names(_trained_on(group[0]))
         if known := [one.name for one in sets if canonical(one.name) in trained]:
             names = [one.folder.name for one in group]
-            typer.echo(f"Not zero-shot: {', '.join(known)} is what {', '.join(names)} were trained on.", err=True)
+            typer.echo(f"Not zero-shot: {', '.join(names)} were trained on {', '.join(known)}.", err=True)
     for line in [*any_run.undefined(), *any_run.lines()]:
         typer.echo(line, err=True)
     if any_run.skipped:

@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "empty": ("error", "no image at all"),
     "refused": ("error", "reported by the reader: a record that it left out, or a mask that belongs to no image"),
     "same-name": ("error", "several records with one name"),
-    "reading": ("warning", "how the folder was read, which may not be what was meant"),
+    "reading": ("warning", "how the folder was read, which may not be as intended"),
     "missing-image": ("error", "the image file is missing"),
     "unreadable-image": ("error", "the image file cannot be read"),
     "missing-mask": ("error", "the mask file is missing"),
@@ -46,8 +46,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "mask-is-image": ("error", "the mask is the image itself"),
     "inverted-masks": ("warning", "more than half is marked in nearly all masks of a category"),
     "all-marked": ("warning", "everything is marked in the mask of an anomalous image"),
-    "lost-mask": ("warning", "nothing is left of a mask when it is resized"),
-    "same-mask": ("warning", "different images with one and the same mask"),
+    "lost-mask": ("warning", "a mask vanishes when it is resized"),
+    "same-mask": ("warning", "different images with the same mask"),
     "ignore-label": ("warning", "labels of masks of which one may mean that the pixel is to be ignored"),
     "mask-labels": ("warning", "masks with several labels, which all count as anomalous"),
     "orientation": ("warning", "an image that its EXIF data rotates, and it is unknown whether its mask is rotated"),
@@ -57,7 +57,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "duplicate-across-labels": ("error", "one image both as normal and as anomalous"),
     "duplicate": ("warning", "one image several times, with the same split, category and label"),
     "no-normals": ("error", "a category without normal test images, in a set or a layout that has them"),
-    "only-anomalous": ("warning", "no normal image in a set that is made so: image metrics are undefined"),
+    "only-anomalous": ("warning", "no normal image, in a layout without them: image metrics are undefined"),
 }
 """What is looked for, how bad it is, and what it means."""
 

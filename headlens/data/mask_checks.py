@@ -41,7 +41,7 @@ def seen(record: Record, mask: Tensor, max_pixels: int) -> Seen:
 def of_image(record: Record, size: tuple[int, int], orientation: int, mask: Tensor) -> Iterator[tuple[str, str]]:
     """Kinds of problems of one mask [h, w] as it was read, with messages; its image has the upright ``size``."""
     stored, over = (mask.shape[0], mask.shape[1]), upright(mask, size, orientation)
-    why = f"{record.image} is turned as its EXIF says (orientation {orientation})"
+    why = f"{record.image} is rotated as its EXIF data says (orientation {orientation})"
     if over is not mask:
         yield "orientation", f"{why}, and {record.mask} along with it; save both upright"
     elif orientation > 1 and same_shape(stored, size if orientation < 5 else size[::-1]) and record.anomalous:
@@ -71,7 +71,7 @@ def of_marks(record: Record, mask: Tensor) -> Iterator[tuple[str, str]]:
         yield "marked-normal", f"normal, but {part} is marked in {name}, which counts as empty; correct one of them"
     elif record.anomalous and record.mask and not bool(_AT.mask(mask).numpy().any()):
         size = f"{_AT.size}x{_AT.size}"
-        yield "lost-mask", f"nothing of {name} is left at {size} pixels, where its image counts as normal all over"
+        yield "lost-mask", f"{name} vanishes at {size} pixels, where all pixels of its image count as normal"
 
 
 def of_set(masks: Sequence[Seen], content: Mapping[Path, str]) -> Iterator[Finding]:
@@ -122,7 +122,12 @@ def _copies(masks: Sequence[Seen], content: Mapping[Path, str]) -> Iterator[Find
         if len(copies) >= _FEW:
             first, *others = copies.values()
             message = f"{first.record.name}: {len(others)} other images have the same mask, {_file(first)}"
-            yield "same-mask", first.record.name, _file(first), f"{message}; right only for an object that did not move"
+            yield (
+                "same-mask",
+                first.record.name,
+                _file(first),
+                f"{message}; correct only for an object that did not move",
+            )
 
 
 def _file(mask: Seen) -> Path | None:

@@ -89,12 +89,13 @@ def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], metrics: t
         row = table.loc[at]
         facts.append(
             f"{name}, without {at} heads: {row[BEST]:.1f} (the most important), {row['random']:.1f} (random ones), "
-            f"{row[LEAST]:.1f} (the least important), whole {first['baseline'].iloc[0]:.1f}"
+            f"{row[LEAST]:.1f} (the least important), all heads {first['baseline'].iloc[0]:.1f}"
         )
     runs = listed([f"{domain.run.folder.name}" for domain in context])
     return (
-        f"Heads of both streams ({count}) set to zero together, the more the further right ({steps} steps); exact, all "
-        "that follows responds. Most and least important heads come first by gate gradients of the joint margin on the "
+        f"Heads of both streams ({count}) set to zero together, more to the right ({steps} steps); exact, with "
+        "everything downstream recomputed. Most and least important heads come first by gate gradients of the joint "
+        "margin on the "
         f"same images; {RANDOM} orders are random (grey: their mean and range). Bands of the other two are 95 % "
         f"bootstrap intervals of the change over images; dotted: nothing removed. {named(metrics[0])}: "
         f"{'; '.join(facts)}. One run a domain ({runs}), means over categories of {images_of(context)}. "

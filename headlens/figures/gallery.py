@@ -56,11 +56,12 @@ def draw(context: FigureContext) -> RenderedFigure:
     caption = (
         "Attributions to pixels of the joint margin (contributions: of the image margin, the exact sum of what heads "
         f"carry from each patch to {carried}). Red supports the target, blue opposes it, 0 shows the "
-        "image. Every attribution has a scale of its own: its end, which 99.5 % of the pixels lie within, stands "
-        "below it, in logits a pixel; relevance and LeGrad's positive gradient have no sign, and a scale from 0 (pale) "
-        f"up. Anomaly maps share {scale}. Integrated gradients and occlusion put a blurred image "
-        f"in place of what is absent (integrated gradients miss at most {100 * missed:.2g} % of the change; "
-        f"occlusion: 8 x 8 cells). Images: {listed(names)}, {RULE}: nothing was chosen by how it turned out. Runs: "
+        "image. Every attribution has its own scale: its end, within which 99.5 % of the pixels lie, is printed "
+        "below it, in logits per pixel; relevance and LeGrad's positive gradient have no sign, and a scale from 0 "
+        "(pale) "
+        f"up. Anomaly maps share {scale}. Integrated gradients and occlusion replace absent "
+        f"pixels by those of a blurred image (integrated gradients miss at most {100 * missed:.2g} % of the change; "
+        f"occlusion: 8 x 8 cells). Images: {listed(names)}, {RULE}: no image was selected by its result. Runs: "
         f"{', '.join(domain.run.folder.name for domain in context)}. {made_on(context)}"
     )
     runs, images = [domain.run for domain in context], [domain.subset for domain in context]

@@ -41,7 +41,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         "that take most from it (below); the peak, outlined in every map, is the 5 % of patches where the sum is "
         "highest. Each map has its mean over the image subtracted: white is the mean, not 0, and the number "
         "above a head's map is the mean of what is drawn within the peak, in logits. Heads of an image share a scale. "
-        f"{'; '.join(facts)}. Each image is the first anomalous one of its category, whatever came of it. Runs: "
+        f"{'; '.join(facts)}. Each image is the first anomalous one of its category, not selected by its result. Runs: "
         f"{', '.join(domain.run.folder.name for domain in context)}. {made_on(context)}"
     )
     return RenderedFigure(fig, caption, [domain.run for domain in context], [domain.subset for domain in context])

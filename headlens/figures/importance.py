@@ -55,7 +55,7 @@ def _caption(context: FigureContext, frames_of: dict[str, pd.DataFrame], ranks: 
     return (
         f"Importance against learned weight of {heads} heads, means over runs that differ in their seed; colours are "
         "layers. Importance is the mean over images of |d joint margin / d gate|, in logits; the gate multiplies "
-        "what the head writes after its weight, so a larger weight makes a head more important by itself. Spearman's "
+        "the output of the head after its weight, so a larger weight makes a head more important by itself. Spearman's "
         f"correlation (mean over runs ± 95 % interval by Student's t): {'; '.join(facts)}. Gradients on "
         f"{images_of(context)}. {made_on(context)}"
     )

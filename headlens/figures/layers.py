@@ -55,7 +55,8 @@ def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], metrics: t
         clear.append(f"{len(apart)} of {len(rows)} ({name})")
     runs = listed([domain.run.folder.name for domain in context])
     return (
-        "All heads of one layer and one stream set to zero together; exact, all that follows responds. Above: how far "
+        "All heads of one layer and one stream set to zero together; exact, with everything downstream recomputed. "
+        "Above: how far "
         "the anomaly map moves (L1 distance, relative to the larger of the two maps' L1 norms). Below: change of "
         f"{named(metrics[1])}{' of the joint score' if metrics[1] == 'image_auroc' else ''}. Bars are 95 % bootstrap "
         f"intervals over images. The map moves most without {'; '.join(facts)}. Intervals of the change below exclude "

@@ -49,7 +49,7 @@ def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], streams: l
     seeds = ", which differ in their seed" if any(len(s.runs.whole) > 1 for s in context) else ""
     return (
         f"Learned head weights of the {listed(streams)} stream, mean over {runs}{seeds}. A weight "
-        "multiplies what a head writes, and began at 1 (white); red heads are turned up, blue ones down. Layers and "
+        "multiplies the output of a head, and starts at 1 (white); red is above 1, blue below. Layers and "
         f"heads count from 0; the first layer is at the bottom. {'; '.join(facts)}. {made_on(context)}"
     )
 

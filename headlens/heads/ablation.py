@@ -81,7 +81,7 @@ class Ablation(Result):
         map_change = self.means("anomaly_map").set_index("variant")["effect"]
         rows = rows.assign(**{"anomaly map": map_change.reindex(rows["variant"]).to_numpy()})
         about = (
-            "Change of the joint margin (logits) and of the anomaly map (relative L1) without them; in the order of "
+            "Change of the joint margin (logits) and of the anomaly map (relative L1) without these heads; ordered by "
             "'moves by', the mean absolute change of the joint margin over images"
         )
         return [html.table(rows, about)]

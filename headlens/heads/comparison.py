@@ -87,8 +87,8 @@ class Comparison(Result):
         columns = ["name", *self.domains, "difference", "q"]
         return [
             html.paragraph(self.paragraph),
-            html.table(self.agreement, "How alike runs are", most=len(self.agreement)),
-            html.table(self.strongest[columns], "Heads, the smallest q first"),
+            html.table(self.agreement, "Agreement of runs", most=len(self.agreement)),
+            html.table(self.strongest[columns], "Heads, smallest q first"),
         ]
 
     def plot(self, ax: Any = None) -> tuple[plots.Figure, Any]:
@@ -281,7 +281,7 @@ def _who(result: Comparison) -> str:
 
 
 def _agree(result: Comparison) -> str:
-    """How alike runs are, and whether those of two domains are less alike."""
+    """Agreement of runs, and whether those of two domains are less alike."""
     rows = result.agreement[result.agreement["statistic"] == "spearman"].set_index("pairs")
     within, between, contrast = list(rows.index[:2]), rows.index[2], rows.index[3]
     if np.isnan(rows.at[between, "value"]):

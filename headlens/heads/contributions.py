@@ -33,7 +33,7 @@ class Contributions(Result):
     @property
     def held(self) -> str:
         """One line that names what is held fixed in the sums."""
-        return f"Held at what they are in each image: {', '.join(self.provenance.get('held', []))}"
+        return f"Held fixed in each image: {', '.join(self.provenance.get('held', []))}"
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -64,7 +64,7 @@ class Contributions(Result):
         rows = self.summary[self.summary["metric"] == "image_margin"]
         rows = rows.sort_values("separation", key=abs, ascending=False, kind="stable")
         rows = rows.assign(head=names_of(rows))[["head", "normal", "anomalous", "separation"]]
-        title = f"What heads write into the image margin (logits), the widest apart first. {self.held}"
+        title = f"Direct effects on the image margin (logits), largest separation first. {self.held}"
         return [html.table(rows, title)]
 
     def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[plots.Figure, Any]:

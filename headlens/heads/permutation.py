@@ -145,7 +145,7 @@ def pair_means(similarity: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def agreement(similarity: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
-    """How alike runs are within and between two groups, with 95 % intervals over runs.
+    """Agreement of runs within and between two groups, with 95 % intervals over runs.
 
     Intervals leave out one run at a time (the jackknife of a two-sample U-statistic, Arvesen 1969) and take Student's t
     with one degree of freedom less than runs in the (smaller) group; NaN where leaving one out leaves no pair. A

@@ -75,7 +75,7 @@ class Answers:
 
 
 def _parsed(line: bytes, where: str) -> tuple[Asked, str]:
-    wrong = RunError(f"{where}: is no answer of a model; remove this line, and it is asked again")
+    wrong = RunError(f"{where}: is not an answer of a model; remove this line to ask again")
     try:
         table = json.loads(line)
         answer = table.pop("answer")

@@ -171,5 +171,5 @@ def _without_clashes(rows: Sequence[Row], left_out: Sequence[str], unread: Seque
     repeated = {clash.line for clash in pairs if not clash.contradicts}
     sound = tuple(row for at, row in enumerate(rows) if at not in repeated and said(row) not in contradicted)
     both = [row for row in rows if said(row) in contradicted]
-    reasons = [f"{row.sentence!r:.120}: said of normal and of anomalous {row.category}" for row in both]
+    reasons = [f"{row.sentence!r:.120}: given for both normal and anomalous {row.category}" for row in both]
     return Built(sound, (*left_out, *dict.fromkeys(reasons)), tuple(unread))

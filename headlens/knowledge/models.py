@@ -85,7 +85,7 @@ def _folder(folder: str | Path) -> Path:
     path = Path(folder).expanduser()
     if not (path / "config.json").is_file():
         what = "is a folder without config.json" if path.is_dir() else "is no folder"
-        way = "models are read from local folders alone: fetch it first, by `hf download NAME --local-dir FOLDER`"
+        way = "models are read from local folders only: download it first with `hf download NAME --local-dir FOLDER`"
         raise ConfigError(f"{folder}: {what}; {way}")
     return path.resolve()
 

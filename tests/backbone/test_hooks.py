@@ -211,7 +211,7 @@ HABITS = {
     "stop_at_layer, called": (lambda t, x: t(x, stop_at_layer=2), "all blocks are run"),
     "stop_at_layer, hooks": (lambda t, x: t.run_with_hooks(x, stop_at_layer=2), "all blocks are run"),
     "start_at_layer": (lambda t, x: t(x, start_at_layer=2), "start_at=3 resumes"),
-    "incl_bwd": (lambda t, x: t.run_with_cache(x, incl_bwd=True), "an output is no scalar"),
+    "incl_bwd": (lambda t, x: t.run_with_cache(x, incl_bwd=True), "an output is not a scalar"),
     "return_type": (lambda t, x: t(x, return_type="logits"), "always the same"),
     "an option misspelt": (lambda t, x: t(x, hookd=False), "no option 'hookd': near it: hooked"),
     "an option of nothing": (lambda t, x: t(x, zzz=1), "no option 'zzz': there are "),
@@ -238,7 +238,7 @@ HABITS = {
     ),
     "the cache, left out": (
         lambda t, x: t.run_with_cache(x, names_filter="hook_embed")[1]["z", 3],
-        "not asked for by names_filter",
+        "names_filter excluded it",
     ),
 }
 

@@ -177,7 +177,7 @@ def test_a_name_is_deduced_and_what_is_named_is_checked(b32, tmp_path):
         load("ViT-B-16-quickgelu", b32)
     bare = tmp_path / "model.safetensors"
     bare.symlink_to(b32 / "model.safetensors")
-    with pytest.raises(ArchitectureError, match=r"no config beside .*model\.safetensors says which architecture"):
+    with pytest.raises(ArchitectureError, match=r"no config next to .*model\.safetensors says which architecture"):
         load(bare)
 
 

@@ -113,7 +113,7 @@ def test_a_revision_is_of_all_files_or_the_commit_of_a_snapshot(folders, tmp_pat
 
 
 def test_what_is_no_local_model_is_refused(folders, tmp_path):
-    with pytest.raises(ConfigError, match="meta-llama/Llama: is no folder; models are read from local folders alone"):
+    with pytest.raises(ConfigError, match="meta-llama/Llama: is no folder; models are read from local folders only"):
         model_of("text", "meta-llama/Llama")
     with pytest.raises(ConfigError, match=r"is a folder without config\.json"):
         model_of("text", tmp_path)
