@@ -52,24 +52,26 @@ class AACLIPConfig(MethodConfig):
     """AA-CLIP (arXiv 2503.06661) with the values of its code, but for two quirks, which are off.
 
     Args:
-        taps: blocks after which patches are read, counted from 0.
-        adapt_text, adapt_image: how many text and image blocks, from the first, have an adapter.
-        mix: share of an adapter in what it makes of a token.
+        taps: distinct blocks after which patches are read, counted from 0.
+        adapt_text, adapt_image: how many text and image blocks, from the first, have an adapter; from 0.
+        mix: share of an adapter in its output, 0 to 1.
         class_aware: categories in the sentences; ``object`` for every image without.
         phrases: pairs of a category and how it is called, as ``read_descriptions`` has them; others by their names.
         head_weights: how ``w[layer, head]`` of the image tower is parametrised, as in ``HeadWeights``; not AA-CLIP's.
-        sigma, kernel: of the Gaussian on the grid of patches, in patches: standard deviation, and how many it spans.
+        sigma, kernel: of the Gaussian on the grid of patches, in patches: standard deviation, and its width, which is
+            odd.
         alpha, pool, top: as in ``Scoring``.
-        map_ends, image_ends: the lowest and the highest score of the training set, which are brought to 0 and 1; empty
-            leaves scores as they are. Training sets them. This is our reading: the authors take the ends of the test
-            set, with which a score depends on other images.
-        text_epochs, text_batch, text_lr: of the first stage; without epochs, the text is CLIP's.
+        map_ends, image_ends: the lowest and the highest score of the training set, in this order, which are scaled to 0
+            and 1; empty leaves scores as they are. Training sets them. This is our reading: the authors take the ends
+            of the test set, with which a score depends on other images.
+        text_epochs, text_batch, text_lr: of the first stage; with 0 epochs the text is CLIP's.
         orthogonality: what multiplies the square of the product of both prompts in its loss.
         teacher_start: the first block of the teacher whose attention is softmax(v vᵀ).
         across_batch: as the authors' code does, that attention goes from image to image of a batch.
         last_tap: as the authors' code does, the first stage takes the loss of the last tap alone.
-        image_epochs, image_batch, image_lr: of the second stage; without epochs, patches are those of the teacher, read
-            as CLIP reads CLS, without the CLS that the teacher adds.
+        image_epochs, image_batch, image_lr: of the second stage, which must have epochs if the first has none or heads
+            are weighted; with 0 epochs patches are those of the teacher, read as CLIP
+            reads CLS, without the CLS that the teacher adds.
         milestones, factor: steps of the second stage after which its rates are multiplied by ``factor``.
         augment: whether images of both stages are rotated, moved and flipped, and of the second one changed in colour.
 

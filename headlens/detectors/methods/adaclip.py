@@ -58,19 +58,20 @@ class AdaCLIPConfig(MethodConfig):
     """AdaCLIP (arXiv 2407.15795) with the values of its code, but for two quirks, which are off.
 
     Args:
-        taps: blocks after which patches are read, counted from 0; each has its linear map.
-        prompted: towers that have prompts, of ``image`` and ``text``.
-        static, dynamic: whether prompts have a part that is the same for all images, and one of the image's embedding.
-        depth: of the first so many blocks each has prompts; the text's first block reads the sentence as it is.
-        length: tokens of a prompt; 6 at most in the text, where they stand over the first words.
+        taps: distinct blocks after which patches are read, counted from 0; each has its linear map.
+        prompted: towers that have prompts: ``image``, ``text``, both or none.
+        static, dynamic: whether prompts have a part that is the same for all images, and one made from the image
+            embedding; prompts need one of them.
+        depth: number of first blocks that have prompts, from 1; the text's first block reads the sentence as it is.
+        length: tokens of a prompt, from 1; at most 6 in the text, where they replace the first words.
         class_aware: the category in the sentences, as it is written, but with spaces for hyphens; ``object`` without.
         head_weights: how ``w[layer, head]`` of the image tower is parametrised, as in ``HeadWeights``; not AdaCLIP's.
-        share: of clusters in the image feature; 0 is CLS alone.
+        share: of clusters in the image feature, 0 to 1; 0 is only CLS.
         clusters, patches, cluster_seed: as in ``ClusterPooled``.
         mosaic: as in ``Augment``, in training; the authors take 0.2 on MVTec AD, and none on other sets.
         row_dice: as the authors' code does, the Dice losses are taken of every row of pixels.
         half_prompts: as the authors' code does, prompts are rounded to half precision.
-        temperature: of all softmaxes.
+        temperature: of all softmaxes, 1e-6 to 1e6.
         sigma, alpha, pool, top: as in ``Scoring``; in the authors' image score the map has no part.
 
     Raises:

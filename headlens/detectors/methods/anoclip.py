@@ -63,12 +63,12 @@ class AnoCLIPConfig(MethodConfig):
 
     Args:
         local_start: block at which the V-V stream begins; -1: patches are read from the global stream.
-        taps: blocks after which patches are read, counted from 0; the authors' is the last of 12.
+        taps: distinct blocks after which patches are read, counted from 0; the authors' is the last of 12.
         class_aware: the category in the prompts, as it is written; ``object`` for every image without.
         textures: categories whose sentences have the words of textures.
         phrases: what categories are called in place of their names, as ``descriptions.read_descriptions`` gives them.
-        temperature: of both softmaxes.
-        steps: of test-time adaptation; 0 is none, the authors take 5.
+        temperature: of both softmaxes, 1e-6 to 1e6.
+        steps: of test-time adaptation, up to 1000; 0 is none, the authors take 5.
         adapter: it goes through the ``sentences`` and a tanh, as on MVTec AD, or is ``linear``, as on VisA.
         loss_at: its loss is taken on the ``grid`` of patches, as on MVTec AD, or at ``pixels``, as on VisA.
         adapter_seed: of the initial adapter and of the noise, the same for every image.

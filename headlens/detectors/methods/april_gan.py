@@ -41,11 +41,11 @@ class APRILGANConfig(MethodConfig):
     """APRIL-GAN (arXiv 2305.17382) with the values of its code.
 
     Args:
-        taps: blocks after which patches are read, counted from 0; each has its linear map.
+        taps: distinct blocks after which patches are read, counted from 0; each has its linear map.
         class_aware: the category in the prompts, as it is written; ``object`` for every image without.
         head_weights: how ``w[layer, head]`` of the image tower is parametrised, as in ``HeadWeights``; not APRIL-GAN's.
         mosaic: as in ``Augment``, in training; the authors take 0.2 on MVTec AD, and none on VisA.
-        temperature: of both softmaxes.
+        temperature: of both softmaxes, 1e-6 to 1e6.
         sigma, alpha, pool, top: as in ``Scoring``; the authors do not smooth, and their image score is that of CLS.
 
     Raises:

@@ -56,14 +56,14 @@ class CraneConfig(MethodConfig):
         local_start: block at which the second stream begins; -1: patches are read from the global stream.
         local_attention: what attends to what in it: any of ``qq``, ``kk``, ``vv``, ``qk``, whose softmaxes are summed.
         second: the second network is read, too (Crane+); no run folder has it in it.
-        taps: blocks after which patches are read, counted from 0. The authors name four; what their code reads is the
-            last block, four times.
-        score_pooling: share of the patches in the image feature, the rest is CLS.
-        temperature: of the softmaxes of scores, and of the maps in training.
-        image_temperature: of the image in training.
+        taps: distinct blocks after which patches are read, counted from 0. The authors name four; what their code reads
+            is the last block, four times.
+        score_pooling: share of the patches in the image feature, 0 to 1; the rest is CLS.
+        temperature: of the softmaxes of scores, and of the maps in training, 1e-6 to 1e6.
+        image_temperature: of the image in training, 1e-6 to 1e6.
         pixel_weight: of the focal and the Dice loss of each tap. With the last block four times it is 8.
         image_weight: of the cross-entropy of the image.
-        betas: of Adam.
+        betas: of Adam, each from 0 and below 1.
         sigma, alpha, pool, top: as in ``Scoring``.
 
     Raises:

@@ -44,18 +44,19 @@ class HeadCLIPConfig(MethodConfig):
     Args:
         prompts: ``learned`` context before ``object`` and ``damaged object``, or a fixed ``ensemble`` of sentences.
         class_aware: the category's name in place of ``object``.
-        context: learned tokens of each of the two prompts.
-        deep: text blocks 1..deep have learned tokens of their own; 0 is shallow prompts only.
-        deep_tokens: how many each.
+        context: learned tokens of each of the two prompts, from 0.
+        deep: text blocks 1..deep have their own learned tokens; 0 is shallow prompts only.
+        deep_tokens: learned tokens in each of these blocks, from 1.
         head_weights: how ``w[stream, layer, head]`` is parametrised, as in ``HeadWeights``; ``none``: not at all.
-        streams: those that are weighted.
+        streams: the weighted streams, each once: ``local``, ``global`` or both.
         local_start: block at which the local stream begins; -1: patches are read from the global stream.
         local_attention: what attends to what in it: any of ``qq``, ``kk``, ``vv``, ``qk``, whose softmaxes are summed.
-        taps: blocks after which patches are read, counted from 0.
+        taps: distinct blocks after which patches are read, counted from 0.
         cls_norm: False leaves ``ln_post`` out for CLS, as AnomalyCLIP's published code does.
-        score_pooling: share of the patches' mean, weighted by their anomaly, in the image feature beside CLS (Crane).
-        temperature: of both softmaxes.
-        sigma, alpha, pool, top: as in ``Scoring``.
+        score_pooling: share of the patches' mean, weighted by their anomaly, in the image feature next to CLS (Crane),
+            0 to 1.
+        temperature: of both softmaxes, 1e-6 to 1e6.
+        sigma, alpha, pool, top: as in ``Scoring``; sigma is 0 to 518, alpha 0 to 1, top above 0 and up to 1.
 
     Raises:
         ConfigError: a value that does not exist.

@@ -35,16 +35,16 @@ class SCCLIPConfig(MethodConfig):
 
     Args:
         calibrated: patches are those of the calibrated stream; if not, CLIP's own.
-        outlying: share of the patches that are repaired as outliers; 0 is none.
-        neighbours: among others, that the local outlier factor of a patch is taken of.
+        outlying: share of the patches that are repaired as outliers, below 1; 0 is none.
+        neighbours: number of neighbours in the local outlier factor, from 1.
         textbook: that factor is the textbook's; the authors' has another reach.
         similar, mixed, levels: where the two similarities are taken, and what is added up to the second pass, in
-            twelfths of the tower: of 12 blocks the outputs of so many. Without levels there is no second pass.
-        threshold: similarities below it are 0.
+            twelfths of the tower, 1 to 11: of 12 blocks the outputs of so many. Without levels there is no second pass.
+        threshold: similarities below it are 0; from -1, below 1.
         sharpness: what multiplies similarities in the attention.
         cls: share of CLS in every patch.
         class_aware: the category in the prompts; ``object`` for every image without.
-        temperature: of both softmaxes; the authors multiply by 40.
+        temperature: of both softmaxes, 1e-6 to 1e6; the authors multiply by 40.
         sigma, alpha, pool, top: as in ``Scoring``.
 
     Raises:

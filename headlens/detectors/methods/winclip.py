@@ -52,11 +52,11 @@ class WinCLIPConfig(MethodConfig):
     """WinCLIP (arXiv 2303.14814), zero-shot; where implementations differ, a switch.
 
     Args:
-        windows: their sides in patches; without any, patches are read as CLIP reads them.
+        windows: their sides in patches, distinct and from 1; without any, patches are read as CLIP reads them.
         class_aware: the category in the prompts, as it is written; ``object`` for every image without.
         templates: all 11 sentences with ``both`` articles; or the 21 of ``anomalib``, of which two are the same.
         unit_sentences: their embeddings are of unit length before they are averaged.
-        temperature: of both softmaxes.
+        temperature: of both softmaxes, 1e-6 to 1e6.
         with_image: the image's score is the third in the harmonic mean over sizes.
         of_normal: harmonic means are of the probability of normal, and the map is what they leave of 1.
         shifted: windows have the token before each of their patches in its place, as in anomalib's code (0a34c1d).
