@@ -54,6 +54,11 @@ METHODS: Choices = {
     "AnoCLIP": ("anoclip", {"taps": (23,), "class_aware": False}, {}),
     "WinCLIP": ("winclip", {"class_aware": False}, {}),
     "SC-CLIP": ("sc-clip", {"class_aware": False}, {}),
+    "KAnoCLIP": ("kanoclip", {}, {}),
+    "KAnoCLIP without knowledge": ("kanoclip", {"kd_weight": 0.0}, {}),
+    "KAnoCLIP without V-V": ("kanoclip", {"local_start": -1}, {}),
+    "KAnoCLIP without cross attention": ("kanoclip", {"cross": "none"}, {}),
+    "KAnoCLIP without Conv-Adapter": ("kanoclip", {"conv": "none"}, {}),
 }
 UNTRAINED = (HAND, "AnoCLIP", "WinCLIP", "SC-CLIP")
 """Choices that learn nothing: one run each, for both domains."""
@@ -66,6 +71,13 @@ PAIRS = (
     ("AA-CLIP", "AA-CLIP at its published rates"),
     ("AA-CLIP and head weights", "AA-CLIP"),
     ("AdaCLIP", "HeadCLIP"),
+    ("KAnoCLIP", "AnomalyCLIP"),
+    ("KAnoCLIP", "HeadCLIP"),
+    ("KAnoCLIP", "AA-CLIP"),
+    ("KAnoCLIP", "KAnoCLIP without knowledge"),
+    ("KAnoCLIP", "KAnoCLIP without V-V"),
+    ("KAnoCLIP", "KAnoCLIP without cross attention"),
+    ("KAnoCLIP", "KAnoCLIP without Conv-Adapter"),
 )
 COLUMNS = {
     "I": ("joint", "auroc"),

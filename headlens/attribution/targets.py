@@ -194,7 +194,7 @@ class HeadTarget(Target):
     def _part(self, forward: Forward, readout: Readout, text: Contrast, tokens: Tensor, first: int) -> Tensor:
         """The head's part of the margins of raw ``tokens`` [B, n, D], which stand from ``first`` on: [B, n]."""
         assert forward.written is not None
-        covector, _ = readout.held(tokens, text.held(forward.features.cls))
+        covector, _ = readout.held(tokens, text)
         w_o = self.detector.backbone.vision.blocks[self.head.layer].attn.W_O[self.head.head]
         written = forward.written[:, first : first + tokens.shape[1], None]  # (B, n, 1, d)
         missing = tokens.shape[1] - written.shape[1]  # at a second copy of patches it may write nothing

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from headlens.detectors.methods.crane import CraneConfig as CraneConfig
     from headlens.detectors.methods.headclip import HeadCLIP as HeadCLIP
     from headlens.detectors.methods.headclip import HeadCLIPConfig as HeadCLIPConfig
+    from headlens.detectors.methods.kanoclip import KAnoCLIP as KAnoCLIP
+    from headlens.detectors.methods.kanoclip import KAnoCLIPConfig as KAnoCLIPConfig
     from headlens.detectors.methods.registry import METHODS as METHODS
     from headlens.detectors.methods.registry import PRESETS as PRESETS
     from headlens.detectors.methods.registry import build as build
@@ -50,5 +52,6 @@ if TYPE_CHECKING:
     from headlens.detectors.text import AbnormalAlone as AbnormalAlone
     from headlens.detectors.text import Contrast as Contrast
     from headlens.detectors.text import Pair as Pair
+    from headlens.detectors.text import PromptSets as PromptSets
 
 lazily(__name__)

@@ -52,7 +52,7 @@ class Reading:
         pooling: which embeddings make the image feature.
         image_text: what the image feature is compared with, where that is not ``text``.
         beforehand: names of what was computed from the images to make this, such as prompts; for people.
-        follow: where the text depends on the images' CLS: raw CLS [R, D] of ablated rows to their text.
+        follow: where the text depends on the images: the features of ablated rows to their text.
     """
 
     plan: VisionPlan
@@ -60,7 +60,7 @@ class Reading:
     taps: Mapping[int, Readout]
     image: Readout
     pooling: Pooling = CLSToken()  # noqa: RUF009  # frozen
-    follow: Callable[[Tensor], Contrast] | None = None
+    follow: Callable[[Features], Contrast] | None = None
     image_text: Contrast | None = None
     beforehand: tuple[str, ...] = ()
 

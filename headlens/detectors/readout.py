@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from headlens.backbone.norm import Norm
 from headlens.backbone.vision import VisionTower
+from headlens.detectors.text import Contrast
 from headlens.precision import wide
 
 
@@ -71,12 +72,16 @@ class Tail(Protocol):
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Embeddings [V B, n, d_e] of V variants of the reading's B images, variant by variant, to the same shape."""
 
+    @property
+    def residual(self) -> bool:
+        """Whether it only adds to embeddings: they go through as they are, at full size."""
+
     def pull(self, embeddings: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """``v`` [B, n, d_e] and ``rest`` [B, n] with ``<tail(e), u> = <e, v> + rest``, with what it divides by held.
 
         Args:
             embeddings: [B, n, d_e].
-            u: [B or 1, d_e].
+            u: [B or 1, n or 1, d_e].
         """
 
 
@@ -143,12 +148,12 @@ class Readout:
         scaled = wide(norm.weight)[:, None] * matrix
         return Folded(scaled - scaled.mean(0), wide(norm.bias) @ matrix + bias, norm.eps)
 
-    def held(self, tokens: Tensor, u: Tensor) -> tuple[Covector, Tensor]:
+    def held(self, tokens: Tensor, text: Contrast) -> tuple[Covector, Tensor]:
         """``r`` and ``rest`` with ``<token, r> + rest = <e / |e|, u>``, exactly, for the tokens as they are.
 
         Args:
             tokens: [B, n, D].
-            u: [B or 1, d_e].
+            text: whose ``u`` it is: that of these embeddings, where it is not the same for all.
 
         Returns:
             A covector of n tokens, and the part of bias and tail [B, n]. As functions of other tokens they are held: σ
@@ -156,10 +161,13 @@ class Readout:
         """
         folded, tokens = self.folded, wide(tokens)
         scale = folded.scale(tokens)  # (B, n, 1)
-        embedding, v, rest = tokens @ folded.matrix / scale + folded.bias, u[:, None], None
+        embedding = tokens @ folded.matrix / scale + folded.bias
+        read = embedding if self.tail is None else self.tail(embedding)
+        u = text.held(read)
+        v, rest = u if u.ndim == 3 else u[:, None], None
         if self.tail is not None:
-            (v, rest), embedding = self.tail.pull(embedding, u), self.tail(embedding)
-        norm = embedding.norm(dim=-1)  # (B, n)
+            v, rest = self.tail.pull(embedding, v)
+        norm = read.norm(dim=-1)  # (B, n)
         covector = Covector(v @ folded.matrix.T, 1 / (scale[..., 0] * norm))
         along_bias = v @ folded.bias
         return covector, (along_bias if rest is None else along_bias + rest) / norm

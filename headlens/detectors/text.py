@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from functools import cached_property
+from typing import ClassVar, Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.precision import full_precision
 
 TEMPERATURE = 0.07
+Prompts = dict[str, Tensor]
+"""Of the states ``normal`` and ``abnormal``, or of one of them."""
 
 
 class Contrast(Protocol):
@@ -23,8 +27,22 @@ class Contrast(Protocol):
     def margin(self, embeddings: Tensor) -> Tensor:
         """Abnormal minus normal logit, before softmax: [R, d_e] or [R, N, d_e], of any length, to [R] or [R, N]."""
 
-    def held(self, like: Tensor) -> Tensor:
-        """``u`` with ``margin(e) = <e / |e|, u>``, or ``<e, u>`` where length counts: [1 or R, d_e], as ``like`` is."""
+    @property
+    def linear(self) -> bool:
+        """Whether ``held`` is the same for all embeddings of an image."""
+
+    def held(self, embeddings: Tensor) -> Tensor:
+        """``u`` with ``margin(e) = <e / |e|, u>``, or ``<e, u>`` where length counts; in the precision of embeddings.
+
+        [1 or R, d_e] where it is ``linear``; else [R, N, d_e] for embeddings [R, N, d_e] as they are.
+        """
+
+    @property
+    def prompts(self) -> Prompts:
+        """What they are compared with, {state: [1 or R, P, d_e]}."""
+
+    def shares(self, embeddings: Tensor) -> Prompts:
+        """What each prompt has of the margin, {state: [R, P] or [R, N, P]}; all of them add up to it."""
 
     def rows(self, variants: int) -> Contrast:
         """The same for so many variants of every image, variant by variant."""
@@ -43,6 +61,7 @@ class Pair:
     """
 
     unit: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
     text: Tensor
     temperature: float = TEMPERATURE
 
@@ -53,10 +72,21 @@ class Pair:
             along = embeddings @ u if u.ndim == 1 else torch.einsum("b...d,bd->b...", embeddings, u)
             return along / (torch.linalg.vector_norm(embeddings, dim=-1).clamp(min=1e-12) * self.temperature)
 
-    def held(self, like: Tensor) -> Tensor:
+    def held(self, embeddings: Tensor) -> Tensor:
         """Abnormal minus normal prompt over the temperature, [1 or B, d_e]."""
         text = self.text if self.text.ndim == 3 else self.text[None]
-        return (text[:, 1] - text[:, 0]).to(like) / self.temperature
+        return (text[:, 1] - text[:, 0]).to(embeddings) / self.temperature
+
+    @property
+    def prompts(self) -> Prompts:
+        """Both, {state: [1 or B, 1, d_e]}."""
+        text = self.text if self.text.ndim == 3 else self.text[None]
+        return {"normal": text[:, :1], "abnormal": text[:, 1:]}
+
+    def shares(self, embeddings: Tensor) -> Prompts:
+        """Minus the cosine with the normal prompt, and the one with the abnormal prompt, over the temperature."""
+        normal, abnormal = (_cosines(embeddings, prompts) / self.temperature for prompts in self.prompts.values())
+        return {"normal": -normal, "abnormal": abnormal}
 
     def rows(self, variants: int) -> Pair:
         """The same, each image's prompts again for each variant."""
@@ -75,6 +105,7 @@ class AbnormalAlone:
     """
 
     unit: ClassVar[bool] = False
+    linear: ClassVar[bool] = True
     text: Tensor
 
     def margin(self, embeddings: Tensor) -> Tensor:
@@ -83,10 +114,105 @@ class AbnormalAlone:
             u = self.held(embeddings).expand(len(embeddings), -1)
             return torch.einsum("b...d,bd->b...", embeddings, u)
 
-    def held(self, like: Tensor) -> Tensor:
+    def held(self, embeddings: Tensor) -> Tensor:
         """The prompt, [1 or B, d_e]."""
-        return (self.text if self.text.ndim == 2 else self.text[None]).to(like)
+        return (self.text if self.text.ndim == 2 else self.text[None]).to(embeddings)
+
+    @property
+    def prompts(self) -> Prompts:
+        """The one, {"abnormal": [1 or B, 1, d_e]}."""
+        return {"abnormal": (self.text if self.text.ndim == 2 else self.text[None])[:, None]}
+
+    def shares(self, embeddings: Tensor) -> Prompts:
+        """All of it, {"abnormal": [..., 1]}."""
+        return {"abnormal": self.margin(embeddings)[..., None]}
 
     def rows(self, variants: int) -> AbnormalAlone:
         """The same, each image's prompt again for each variant."""
         return self if self.text.ndim == 1 else replace(self, text=self.text.repeat(variants, 1))
+
+
+@dataclass(frozen=True)
+class PromptSets:
+    """Several normal and as many abnormal prompts.
+
+    Args:
+        text: [2, P, d_e], the same for every image, or [B, 2, P, d_e]; normal, abnormal, of unit length.
+        temperature: of the softmax over the two states.
+        reduce: an embedding is compared with the ``mean`` of each state's prompts, at unit length; or with that prompt
+            of each state whose cosine is the ``max``.
+
+    >>> text = torch.eye(4).unflatten(0, (2, 2))
+    >>> embedding = torch.tensor([[0.0, 0.0, 2.0, 0.0]])
+    >>> [PromptSets(text, 1.0, reduce).margin(embedding).item() for reduce in ("mean", "max")]
+    [0.7071067690849304, 1.0]
+    """
+
+    unit: ClassVar[bool] = True
+    text: Tensor
+    temperature: float = TEMPERATURE
+    reduce: Literal["mean", "max"] = "mean"
+
+    @property
+    def linear(self) -> bool:
+        """With the mean."""
+        return self.reduce == "mean"
+
+    @cached_property
+    def pair(self) -> Pair:
+        """The mean of each state."""
+        return Pair(F.normalize(self.text.mean(-2), dim=-1), self.temperature)
+
+    def margin(self, embeddings: Tensor) -> Tensor:
+        """Of the means, or of the largest cosines: [R] or [R, N]."""
+        if self.linear:
+            return self.pair.margin(embeddings)
+        normal, abnormal = (cosines.amax(-1) for cosines in self._cosines(embeddings))
+        return (abnormal - normal) / self.temperature
+
+    def held(self, embeddings: Tensor) -> Tensor:
+        """Of the means, [1 or B, d_e]; or of the prompts that are chosen, as embeddings are."""
+        if self.linear:
+            return self.pair.held(embeddings)
+        normal, abnormal = (
+            torch.einsum("b...p,bpd->b...d", chosen, prompts.to(embeddings).expand(len(embeddings), -1, -1))
+            for chosen, prompts in zip(self._chosen(embeddings), self.prompts.values(), strict=True)
+        )
+        return (abnormal - normal) / self.temperature
+
+    @property
+    def prompts(self) -> Prompts:
+        """All, {state: [1 or B, P, d_e]}."""
+        text = self.text if self.text.ndim == 4 else self.text[None]
+        return {"normal": text[:, 0], "abnormal": text[:, 1]}
+
+    def shares(self, embeddings: Tensor) -> Prompts:
+        """A prompt's cosine over the temperature and over how many make the mean; or that of the chosen one."""
+        if self.linear:
+            lengths = [prompts.mean(1).norm(dim=-1) * prompts.shape[1] for prompts in self.prompts.values()]
+            weights = [1 / length.to(embeddings).reshape(-1, *(1,) * (embeddings.ndim - 1)) for length in lengths]
+        else:
+            weights = self._chosen(embeddings)
+        each = zip((-1, 1), weights, self._cosines(embeddings), strict=True)
+        normal, abnormal = (sign * weight * cosines / self.temperature for sign, weight, cosines in each)
+        return {"normal": normal, "abnormal": abnormal}
+
+    def rows(self, variants: int) -> PromptSets:
+        """The same, each image's prompts again for each variant."""
+        return self if self.text.ndim == 3 else replace(self, text=self.text.repeat(variants, 1, 1, 1))
+
+    def _cosines(self, embeddings: Tensor) -> list[Tensor]:
+        return [_cosines(embeddings, prompts) for prompts in self.prompts.values()]
+
+    def _chosen(self, embeddings: Tensor) -> list[Tensor]:
+        """1 for the prompt of each state with the largest cosine, else 0."""
+        return [
+            F.one_hot(cosines.argmax(-1), cosines.shape[-1]).to(embeddings) for cosines in self._cosines(embeddings)
+        ]
+
+
+def _cosines(embeddings: Tensor, prompts: Tensor) -> Tensor:
+    """Embeddings [R, d_e] or [R, N, d_e] with unit prompts [1 or R, P, d_e], [R, P] or [R, N, P]."""
+    prompts = prompts.to(embeddings).expand(len(embeddings), -1, -1)
+    with full_precision(embeddings.device):
+        return torch.einsum("b...d,bpd->b...p", F.normalize(embeddings, dim=-1), prompts)

@@ -129,8 +129,8 @@ def ablate(
             normal image of the category (``resample``), or its output with weight 1 (``revert``).
         reference: data set for ``mean`` (all its images) and ``resample`` (its normal ones); by default the normal
             images of ``data``.
-        text: for methods whose text depends on the images' CLS: ``held`` fixed at the clean run, or recomputed so that
-            it ``follows`` the ablated CLS.
+        text: for methods whose text depends on the images: ``held`` fixed at the clean run, or recomputed so that it
+            ``follows`` the features that the ablation leaves.
         seed: for donors and the bootstrap.
         metrics: names from ``headlens.metrics.table``; ``()`` for none.
         replicates: number of bootstrap replicates.

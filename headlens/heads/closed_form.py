@@ -26,10 +26,10 @@ from headlens.precision import full_precision, wide
 
 
 def applies(reading: Reading) -> bool:
-    """Whether local heads can be ablated so: a linear local stream, no patch in the image feature, norms, no tail."""
+    """Whether local heads can be ablated so: all is linear on their way, no patch in the image feature, norms."""
     taps_above = [reading.taps[tap] for tap in reading.plan.taps if tap in reading.plan.local_layers]
     linear = reading.plan.beside is not None and reading.plan.local_is_linear
-    linear = linear and reading.plan.copies == 1
+    linear = linear and reading.plan.copies == 1 and reading.text.linear
     return (
         linear and not reading.pooling.reads_patches and all(r.norm is not None and r.tail is None for r in taps_above)
     )

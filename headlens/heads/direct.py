@@ -158,7 +158,7 @@ def _patches(clean: CleanRun, tap: int, readout: Readout, text: Contrast) -> _Re
 
 def _read(tokens: slice | Tensor, raw: Tensor, readout: Readout, text: Contrast, writers: Mapping[str, range]) -> _Read:
     with full_precision(raw.device):
-        return _Read(tokens, *readout.held(raw, text.held(wide(raw))), writers)
+        return _Read(tokens, *readout.held(raw, text), writers)
 
 
 def _walk(clean: CleanRun, read: _Read) -> tuple[dict[tuple[str, int], Covector], dict[Part, Tensor]]:

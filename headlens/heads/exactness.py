@@ -30,13 +30,15 @@ def blank_reading(detector: Detector, category: str = "object") -> Reading:
 def held(detector: Detector, category: str = "object") -> list[str]:
     """What is held at what it is in each image, so that a margin is a sum over heads."""
     reading = blank_reading(detector, category)
-    normed = any(readout.norm is not None for readout in (reading.image, *reading.taps.values()))
+    readouts = (reading.image, *reading.taps.values())
     facts = {
-        "layer norm scale": normed,
+        "layer norm scale": any(readout.norm is not None for readout in readouts),
         "embedding norm": True,
         "pooling weights": reading.pooling.reads_patches,
         "adapters": any(reading.plan.adapters.values()),
-        "adapted embeddings": any(readout.tail is not None for readout in reading.taps.values()),
+        "adapted embeddings": any(readout.tail is not None for readout in readouts),
+        "text of the image": reading.follow is not None,
+        "choice of prompts": not (reading.text.linear and reading.image_contrast.linear),
     }
     return [name for name, true in facts.items() if true] + list(reading.beforehand)
 
@@ -130,7 +132,7 @@ def check_summed(readout: Readout, what: str) -> None:
 
 def check_one_map(readout: Readout, stream: str) -> None:
     """Raises ConfigError where what heads of a stream write reaches the joint space differently in every image."""
-    if readout.tail is not None:
+    if readout.tail is not None and not readout.tail.residual:
         raise ConfigError(
             f"heads of the {stream} stream have no names: their embeddings are adapted in each image, differently at "
             "every token, and no one map takes what they write to the joint space; name global heads, or take ablate"

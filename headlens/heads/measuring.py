@@ -60,7 +60,7 @@ def measure(
         return torch.tensor(numbers).to(image.device, non_blocking=True)
 
     by_layer: dict[tuple[int, Kind], list[int]] = defaultdict(list)
-    others, fast = [], closed_form.applies(clean.reading)
+    others, fast = [], closed_form.applies(clean.reading) and not follow
     for row, variant in enumerate(variants):
         if fast and variant == PROBES["local"]:
             by_layer[clean.plan.local_layers[0], "none"].append(row)

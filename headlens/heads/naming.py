@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from headlens import html, plots
+from headlens.backbone.words import learnt
 from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.detectors.reading import Reading
@@ -35,7 +36,7 @@ from headlens.detectors.readout import Readout
 from headlens.errors import DataError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.exactness import blank_reading, check_one_map, check_straight, check_unhooked, held
-from headlens.heads.phrases import BUILT_IN, directions, distinct, learnt, read_phrases, unit
+from headlens.heads.phrases import BUILT_IN, directions, distinct, read_phrases, unit
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
 from headlens.heads.store import alone
 from headlens.heads.sweep import categories, finite, sweep
@@ -192,7 +193,7 @@ def _scale(clean: CleanRun, stream: str) -> Tensor:
     readout, at_patches = _read_at(clean.reading, stream)
     count = clean.patches.stop - 1  # of a second copy of the patches nothing is taken
     tokens = clean.tapped(max(clean.plan.taps))[:, :count] if at_patches else clean.x[-1][:, :1]
-    covector, _ = readout.held(tokens, clean.reading.text.held(wide(tokens)))
+    covector, _ = readout.held(tokens, clean.reading.text)
     return covector.scale
 
 

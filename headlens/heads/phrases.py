@@ -1,20 +1,19 @@
-"""Phrases that heads are named with: the built-in pool, a given one, and which of them a backbone has learnt.
+"""Phrases that heads are named with: the built-in pool, or a given one.
 
 A phrase is a noun phrase that fits into ``headlens.detectors.parts.ensemble.TEMPLATES``: "a photo of the {}.".
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from headlens.backbone import Backbone, embedded
+from headlens.backbone import Backbone
 from headlens.detectors.parts.ensemble import TEMPLATES
 from headlens.errors import DataError
 from headlens.files import read_text
@@ -64,42 +63,6 @@ def distinct(phrases: Iterable[str], source: str = "the pool") -> list[str]:
     if len(once) < 2:
         raise DataError(f"{source} has {len(once)} phrases; at least 2 are needed to tell one from another")
     return list(once.values())
-
-
-def words(text: str) -> set[str]:
-    """Words of a text as CLIP's tokenizer parts them: lower case, cut at anything but letters and digits.
-
-    >>> sorted(words("Chest X-ray"))
-    ['chest', 'ray', 'x']
-    """
-    return set(re.findall(r"[^\W_]+", text.lower()))
-
-
-@cache
-def caption_words(name: str = "mini") -> frozenset[str]:
-    """All words of the captions that an embedded backbone was trained on; they ship with its weights.
-
-    Categories that were kept from it and anomalies that were held out have never been named to it.
-    """
-    return frozenset(embedded.weights(name).with_name("words.txt").read_text(encoding="utf-8").split())
-
-
-def learnt(backbone: Backbone, phrases: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Phrases that ``backbone`` can have learnt, and those that it cannot.
-
-    An embedded backbone knows the words of its captions alone: the token embeddings of others are as they were before
-    training, and a phrase with such a word points anywhere. Of published weights it is not known; they keep all.
-
-    >>> from headlens.backbone import load
-    >>> learnt(load("mini"), ["damaged object", "rusty object"])
-    (['damaged object'], ['rusty object'])
-    """
-    phrases = list(phrases)
-    if backbone.provenance.name not in embedded.NAMES:
-        return phrases, []
-    read = caption_words(backbone.provenance.name)
-    known = [phrase for phrase in phrases if words(phrase) <= read]
-    return known, [phrase for phrase in phrases if phrase not in known]
 
 
 @torch.no_grad()

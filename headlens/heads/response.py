@@ -271,7 +271,7 @@ class _Rows:
 
 
 class _Answers:
-    """Margins of V variants of B images, as their streams come by; with ``follow`` the text follows the ablated CLS."""
+    """Margins of V variants of B images, as their streams come by; with ``follow`` the text follows."""
 
     def __init__(self, clean: CleanRun, variants: int, follow: bool) -> None:
         self.clean, self.variants, self.follow = clean, variants, follow
@@ -314,11 +314,10 @@ class _Answers:
             return Margins(image, self.taps)
         embedding, reading = self.features.cls.repeat(self.variants, 1), clean.reading.rows(self.variants)
         embedding[:first] = reading.image(cls)
+        features = Features(embedding, self.embedded, self.pooled)
         if self.follow and reading.follow is not None:
-            raw = clean.x[-1][:, 0].repeat(self.variants, 1)
-            raw[:first] = cls
-            reading = replace(reading, text=reading.follow(raw))
-        return reading.margins(Features(embedding, self.embedded, self.pooled))
+            reading = replace(reading, text=reading.follow(features))
+        return reading.margins(features)
 
 
 @torch.no_grad()
@@ -341,7 +340,7 @@ def respond(
         kind: what an ablated head writes instead.
         replacement: of ``mean`` and ``resample``.
         lowest: by default where the lowest of the other variants restarts.
-        follow: recompute a text that depends on CLS (``Reading.follow``); otherwise it is held.
+        follow: recompute a text that depends on the images (``Reading.follow``); otherwise it is held.
     """
     batch, depth = len(clean), len(clean.tower.blocks)
     begins = [begin_of(variant, depth, clean.plan.local_is_linear) for variant in variants]

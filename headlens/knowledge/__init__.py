@@ -26,5 +26,6 @@ if TYPE_CHECKING:
     from headlens.knowledge.rows import ANY as ANY
     from headlens.knowledge.rows import Row as Row
     from headlens.knowledge.worlds import captions as captions
+    from headlens.knowledge.worlds import catalogued as catalogued
 
 lazily(__name__)

@@ -39,11 +39,11 @@ from captions_words import NUMBERS, Scribe, share_named, vocabulary
 from mini_pretrain import train
 
 from headlens.backbone import architecture, assemble, load
+from headlens.backbone.words import words
 from headlens.data.procedural.captions import ABNORMAL_STATES, DISEASED_STATES, HEALTHY_STATES, NORMAL_STATES
 from headlens.data.procedural.catalogue import CATEGORIES, FAMILIES, FAMILY_WORDS, HELD_OUT, ROLES
 from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.render import COLOURS, PLACES, place_of, render
-from headlens.heads.phrases import words
 
 CPU = torch.device("cpu")
 ADDED = SCANS | KINDS_MORE

@@ -18,8 +18,8 @@ from PIL import Image
 from headlens.backbone import LocalStream, VisionPlan, embedded, load
 from headlens.backbone.checkpoint import read_checkpoint
 from headlens.backbone.parity import parity
+from headlens.backbone.words import caption_words, learnt, words
 from headlens.errors import CheckpointError, RunError
-from headlens.heads.phrases import caption_words, learnt, words
 from headlens.training.run import load_run
 from tests.backbone.models import close
 

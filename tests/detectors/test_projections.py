@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from headlens.detectors.parts.projections import TapProjections
 from headlens.detectors.readout import Readout
+from headlens.detectors.text import Pair
 from tests.backbone.models import close
 from tests.tiny import clip as tiny
 
@@ -23,9 +24,9 @@ def test_a_linear_readout_is_the_layer_behind_the_norm(norm, bias):
     expected = layer(F.layer_norm(tokens, (32,), tower.ln_final.weight, tower.ln_final.bias) if norm else tokens)
     close(readout(tokens), expected, 1e-12)
     close(readout.in_full_precision(tokens), expected, 1e-12)
-    u = torch.randn(2, expected.shape[-1], dtype=torch.float64)
-    covector, rest = readout.held(tokens, u)
-    close(covector.of(tokens) + rest, torch.einsum("bnd,bd->bn", F.normalize(expected, dim=-1), u), 1e-12)
+    text = Pair(torch.randn(2, 2, expected.shape[-1], dtype=torch.float64))
+    covector, rest = readout.held(tokens, text)
+    close(covector.of(tokens) + rest, text.margin(expected), 1e-12)
 
 
 def test_gradients_reach_the_layer_whatever_the_precision_of_the_tower():

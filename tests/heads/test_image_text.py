@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headlens import data
 from headlens.detectors.methods.headclip import HeadCLIP
-from headlens.detectors.reading import Reading
+from headlens.detectors.reading import Features, Reading
 from headlens.detectors.text import Pair
 from headlens.errors import ConfigError
 from headlens.heads.ablation import ablate
@@ -27,18 +27,18 @@ VARIANTS = [
 
 
 class Conditioned(HeadCLIP):
-    """HeadCLIP with both prompts moved by the image's raw CLS."""
+    """HeadCLIP with both prompts moved by the image's CLS and by its patches."""
 
     def reading(self, images: Tensor, categories: Sequence[str] = ()) -> Reading:
         reading = super().reading(images, categories)
         prompts = self.text_of(categories or ["object"])
 
-        def follow(cls: Tensor) -> Pair:
-            moved = torch.tanh(cls @ self.backbone.vision.proj)  # (R, d_e)
+        def follow(features: Features) -> Pair:
+            moved = torch.tanh(features.cls + features.taps[3].mean(1))  # (R, d_e)
             shift = torch.stack([moved, moved.flip(-1)], 1)
             return Pair(F.normalize(prompts + 0.3 * F.normalize(shift, dim=-1), dim=-1), self.config.temperature)
 
-        return replace(reading, text=follow(self.see(images, reading).cls), follow=follow)
+        return replace(reading, text=follow(reading.features(self.see(images, reading))), follow=follow)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def plain(detector, images: Tensor, reading: Reading, heads: Sequence[Head], fol
     hooks = [(HOOKS[head.stream].format(head.layer), zero(head.head)) for head in heads]
     out = detector.backbone.vision.run_with_hooks(images, reading.plan, fwd_hooks=hooks)
     if follows:
-        reading = replace(reading, text=reading.follow(out.cls))
+        reading = replace(reading, text=reading.follow(reading.features(out)))
     return detector.score(reading.margins(reading.features(out)), images.shape[2:])
 
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from headlens import data
 from headlens.backbone import load
+from headlens.backbone.words import caption_words, learnt, words
 from headlens.cli.name import blocks, name
 from headlens.data.procedural.render import COLOURS, PLACES
 from headlens.detectors.detector import Detector
@@ -28,7 +29,7 @@ from headlens.detectors.readout import Readout
 from headlens.errors import ConfigError, DataError, ShapeError
 from headlens.heads import sweep
 from headlens.heads.naming import Naming, last_quarter, name_heads
-from headlens.heads.phrases import BUILT_IN, caption_words, directions, distinct, learnt, read_phrases, words
+from headlens.heads.phrases import BUILT_IN, directions, distinct, read_phrases
 from headlens.heads.span import Moments, row_space, text_span
 from headlens.heads.sweep import Images
 from headlens.heads.variants import Head, heads_of

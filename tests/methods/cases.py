@@ -82,6 +82,7 @@ CASES: dict[str, Callable[[], Detector]] = {
     "sc-clip": partial(made, "sc-clip", alpha=0.25, outlying=0.2, neighbours=5),
     "anoclip": partial(made, "anoclip", taps=(1, 3), temperature=0.1),
     "anoclip-plus": partial(made, "anoclip-plus", taps=(3,), temperature=0.1, local_start=1),
+    "kanoclip": partial(made, "kanoclip", prompt_count=2, cross_heads=2, conv_width=6, reduce="max", **TAPS, **PROMPTS),
 }
 """A method joins by one line; ``REFUSALS`` then says what the lens cannot do with it."""
 
@@ -102,6 +103,7 @@ PLAIN: dict[str, dict[str, object]] = {
     "adaclip": {"class_aware": False, "taps": (3,), "temperature": 0.07, "prompted": (), "share": 0.0},
     "sc-clip": {"calibrated": False, "class_aware": False},
     "anoclip-plus": UNADAPTED,
+    "kanoclip": {"prompt_count": 1, "deep": 2, "local_start": -1, "taps": (3,), "alpha": 0.0},  # gates begin at 0
 }
 """What switches every part of a method off, so that plain CLIP is left, once ``projected_as_clip``."""
 
@@ -153,5 +155,7 @@ REFUSALS: dict[str, dict[str, str]] = {
     "sc-clip": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(ATTENTION_OF_PATCHES, "no attention matrix of theirs"),
     "anoclip": FOLLOWS | NOTHING_LEARNED,
     "anoclip-plus": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(MAP_SUMS, TANH),
+    "kanoclip": NOTHING_LEARNED
+    | dict.fromkeys(MAP_SUMS, "not sums over heads: .* Conv-Adapter that mixes 3 x 3 patches"),
 }
 """What the lens cannot do with a method, by the names of ``tests.methods.lens.LENS``, and what it says then."""

@@ -253,9 +253,9 @@ class Crane(Detector):
         pooling = ScorePooled(config.score_pooling, 1 + config.second) if config.score_pooling else CLSToken()
         return Reading(plan, Pair(text, config.temperature), dict.fromkeys(config.taps, readout), readout, pooling)
 
-    def _followed(self, cls: Tensor) -> Pair:
-        """The text of images whose raw CLS is given, [R, D]."""
-        return Pair(self.shown(Readout.of(self.backbone.vision)(cls)), self.config.temperature)
+    def _followed(self, features: Features) -> Pair:
+        """The text of images with these features."""
+        return Pair(self.shown(features.cls), self.config.temperature)
 
     @property
     def scoring(self) -> Scoring:
@@ -299,7 +299,7 @@ class Crane(Detector):
 
     def _text(self, things: Sequence[str]) -> Tensor:
         if self.prompts is not None:
-            return self.prompts(self.backbone, things)
+            return self.prompts(self.backbone, things)[:, :, 0]
         return torch.stack([ensemble(self.backbone, [thing]) for thing in things])
 
     def shown(self, images: Tensor) -> Tensor:
@@ -309,7 +309,7 @@ class Crane(Detector):
             images: their embeddings, [B, d_e], of any length.
         """
         assert self.prompts is not None
-        return self.prompts(self.backbone, ["object"] * len(images), F.normalize(images, dim=-1))
+        return self.prompts(self.backbone, ["object"] * len(images), F.normalize(images, dim=-1))[:, :, 0]
 
     def _keep(self, images: Tensor) -> Kept:
         vision, readout = self.backbone.vision, Readout.of(self.backbone.vision)

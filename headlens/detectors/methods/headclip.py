@@ -220,7 +220,7 @@ class HeadCLIP(Detector):
 
     def _text(self, things: Sequence[str]) -> Tensor:
         if self.prompts is not None:
-            return self.prompts(self.backbone, things)
+            return self.prompts(self.backbone, things)[:, :, 0]
         return torch.stack([ensemble(self.backbone, [thing]) for thing in things])
 
     def text_of(self, categories: Sequence[str]) -> Tensor:

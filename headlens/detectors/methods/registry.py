@@ -15,6 +15,7 @@ from headlens.detectors.methods.anoclip import AnoCLIP, AnoCLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN, APRILGANConfig
 from headlens.detectors.methods.crane import Crane, CraneConfig
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
+from headlens.detectors.methods.kanoclip import KAnoCLIP, KAnoCLIPConfig
 from headlens.detectors.methods.sc_clip import SCCLIP, SCCLIPConfig
 from headlens.detectors.methods.winclip import WinCLIP, WinCLIPConfig
 from headlens.detectors.stages import TrainingConfig
@@ -29,6 +30,7 @@ METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
     "winclip": (WinCLIP, WinCLIPConfig),
     "adaclip": (AdaCLIP, AdaCLIPConfig),
     "sc-clip": (SCCLIP, SCCLIPConfig),
+    "kanoclip": (KAnoCLIP, KAnoCLIPConfig),
 }
 """Of each method by name, what makes its detector of backbone, settings and seed; and its settings."""
 
@@ -49,6 +51,7 @@ PRESETS = {
     "winclip": WinCLIPConfig(),
     "adaclip": AdaCLIPConfig(),
     "sc-clip": SCCLIPConfig(),
+    "kanoclip": KAnoCLIPConfig(),
 }
 """HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
 AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; Crane (arXiv 2504.11055) without its second
@@ -56,7 +59,7 @@ backbone, whose scripts name four taps, but all of them are the last one; CLIP w
 (arXiv 2305.17382); AA-CLIP (arXiv 2503.06661), as its scripts score industrial and medical sets; AnoCLIP (arXiv
 2308.15939), without training, and AnoCLIP+, which adapts to every image, as its scripts do on MVTec AD and on VisA;
 WinCLIP (arXiv 2303.14814) without shots; AdaCLIP (arXiv 2407.15795); SC-CLIP's patches (arXiv 2411.15869) against
-hand-written prompts."""
+hand-written prompts; KAnoCLIP (arXiv 2501.03786) as headlens reads it."""
 
 
 def preset(name: str, **changes: Any) -> MethodConfig:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,7 @@ class Adapted:
         sentences: E, [B, k, d_e]; without them k is d_e, and there is no tanh.
     """
 
+    residual: ClassVar[bool] = False
     weight: Tensor
     bias: Tensor
     sentences: Tensor | None = None
@@ -54,10 +56,9 @@ class Adapted:
 
     def pull(self, embeddings: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """``v`` and ``rest`` with ``<adapted(e), u> = <e, v> + rest``, |e| held; only without tanh."""
-        u = u.expand(len(embeddings), -1)
-        through = torch.einsum("bke,bk->be", self.weight, u)[:, None] / embeddings.norm(dim=-1, keepdim=True)
-        rest = (self.bias * u).sum(-1, keepdim=True) / 2
-        return (u[:, None] + through) / 2, rest.expand(embeddings.shape[:2])
+        through = u @ self.weight / embeddings.norm(dim=-1, keepdim=True)
+        rest = (self.bias[:, None] * u).sum(-1) / 2
+        return (u + through) / 2, rest.expand(embeddings.shape[:2])
 
 
 def adapt(

@@ -1,4 +1,4 @@
-"""Learned prompts: a normal and an abnormal sentence whose context is learned in the text tower."""
+"""Learned prompts: normal and abnormal sentences whose context is learned in the text tower."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 
 
 class LearnedPrompts(nn.Module):
-    """A normal and an abnormal prompt: ``[V1]..[Vn] object.`` and ``[W1]..[Wn] damaged object.`` (arXiv 2310.18961).
+    """Normal and abnormal prompts: ``[V1]..[Vn] object.`` and ``[W1]..[Wn] damaged object.`` (arXiv 2310.18961).
 
-    Deep prompts overwrite positions 1..k of both prompts before text blocks 1..deep; of the context only what stands
+    Deep prompts overwrite positions 1..k of all prompts before text blocks 1..deep; of the context only what stands
     behind them is read above block 0.
 
     Args:
         backbone: whose text tower reads them.
         context, deep, deep_tokens: as in ``HeadCLIPConfig``.
         seed: of the initial values, N(0, 0.02), the same on every device.
+        count: prompts of each state.
     """
 
-    def __init__(self, backbone: Backbone, context: int, deep: int, deep_tokens: int, seed: int = 0) -> None:
+    def __init__(
+        self, backbone: Backbone, context: int, deep: int, deep_tokens: int, seed: int = 0, count: int = 1
+    ) -> None:
         super().__init__()
         width = backbone.text.cfg.d_model
         generator = torch.Generator().manual_seed(seed)
@@ -38,30 +41,31 @@ class LearnedPrompts(nn.Module):
         def normal(*shape: int) -> nn.Parameter:
             return nn.Parameter((torch.randn(shape, generator=generator) * 0.02).to(device))
 
-        self.context = normal(2, context, width)  # normal, abnormal
+        self.count = count
+        self.context = normal(2 * count, context, width)  # normal ones, then abnormal ones
         self.deep = nn.ParameterList([normal(deep_tokens, width) for _ in range(deep)])
 
     def forward(
         self, backbone: Backbone, categories: Sequence[str] = ("object",), shown: Tensor | None = None
     ) -> Tensor:
-        """The two embeddings of unit length for each category, [C, 2, d_e].
+        """Embeddings of unit length for each category, normal and abnormal, [C, 2, count, d_e].
 
         Args:
             backbone: whose text tower reads them.
             categories: what the sentences are about.
-            shown: [C, D], one more token for each category, behind the context of both of its prompts.
+            shown: [C, D], one more token for each category, behind the context of all of its prompts.
         """
-        sentences = [template.format(name) for name in categories for template in ("{}.", "damaged {}.")]
-        tokens = backbone.tokenizer(sentences)
-        context = self.context.repeat(len(categories), 1, 1)  # (2 C, n, D)
+        templates = [template for template in ("{}.", "damaged {}.") for _ in range(self.count)]
+        tokens = backbone.tokenizer([template.format(name) for name in categories for template in templates])
+        context = self.context.repeat(len(categories), 1, 1)  # (C 2 count, n, D)
         if shown is not None:
-            context = torch.cat([context, shown.repeat_interleave(2, 0)[:, None]], 1)
+            context = torch.cat([context, shown.repeat_interleave(2 * self.count, 0)[:, None]], 1)
         deep = dict(enumerate(self.deep, start=1))
         before = {1: context} if context.shape[1] else None
         embedding = backbone.encode_text(
             tokens, context=before, deep_prompts=deep, hooked=backbone.text.must_call_hooks()
         )
-        return F.normalize(wide(embedding), dim=-1).unflatten(0, (-1, 2))
+        return F.normalize(wide(embedding), dim=-1).unflatten(0, (-1, 2, self.count))
 
 
 def check_prompts(context: int, deep: int, deep_tokens: int, text: TextConfig, name: str, shown: int = 0) -> None:
@@ -81,7 +85,9 @@ def check_prompts(context: int, deep: int, deep_tokens: int, text: TextConfig, n
         raise ConfigError(f"deep_tokens is {deep_tokens}: they overwrite context, which has {context} tokens")
 
 
-def prompt_shapes(context: int, deep: int, deep_tokens: int, text: TextConfig) -> dict[str, tuple[int, ...]]:
+def prompt_shapes(
+    context: int, deep: int, deep_tokens: int, text: TextConfig, count: int = 1
+) -> dict[str, tuple[int, ...]]:
     """Of what ``LearnedPrompts`` learns, by the names that it has as the part ``prompts`` of a detector."""
-    shapes: dict[str, tuple[int, ...]] = {"prompts.context": (2, context, text.d_model)}
+    shapes: dict[str, tuple[int, ...]] = {"prompts.context": (2 * count, context, text.d_model)}
     return shapes | {f"prompts.deep.{block}": (deep_tokens, text.d_model) for block in range(deep)}
