@@ -6,16 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from headlens.cli import app
 from headlens.data.procedural import World
 from headlens.errors import ConfigError, DataError
+from headlens.heads import PromptParts
 from headlens.knowledge import Row, captions, read, write
 from headlens.knowledge.building import Model
 
 ASKED = '[[question]]\nto = "text"\nstate = "anomalous"\nask = "What is wrong with a {category}?"\n'
 NUT = Row("industrial", "nut", "anomalous", "It is rusty.", "me")
+
+STATES = (("normal", "flawless"), ("anomalous", "damaged"))
 
 
 def run(*arguments: object):
@@ -135,3 +139,20 @@ def test_build_ends_with_1_if_an_image_cannot_be_read(tmp_path, parrot):
     result = run("build", *about, "--text-model", "parrot", "--image-model", "parrot")
     assert result.exit_code == 1 and "left out: " in result.output and "bad/1.png" in result.output, result.output
     assert {row.image for row in read(tmp_path / "out" / "knowledge.jsonl")} == {""}
+
+
+def test_explain_tells_which_prompts_and_which_sentences(tmp_path):
+    base, image = tmp_path / "base.jsonl", tmp_path / "nut.png"
+    write(base, [Row("industrial", "*", state, f"a photo of a {word} metal", "me") for state, word in STATES])
+    Image.new("RGB", (30, 20), (90, 120, 60)).save(image)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    about = ("--base", base, "--nearest", 1, "--out", tmp_path / "lens")
+    result = run("explain", image, tmp_path / "bad.png", *about)
+    assert result.exit_code == 1 and "bad.png" in result.output, result.output
+    lines = [line for line in result.output.splitlines() if " 0: a photo of a " in line]
+    assert sorted(line.split()[1] for line in lines) == ["abnormal", "normal"]
+    (table,) = (tmp_path / "lens").glob("*nut-png.parquet")
+    parts = PromptParts.load(table)
+    assert len(parts.frame) == len(parts.sentences) == 2 and table.with_suffix(".png").exists()
+    assert run("explain", image, *about).exit_code == 0
+    assert len(list((tmp_path / "lens").glob("knowledge-*nut-png.parquet"))) == 1, "the same question, the same name"

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import bar, data_of, device_of
+from headlens.cli.common import Source, bar, data_of, device_of, note_category
 from headlens.errors import ConfigError, DataError
 from headlens.printing import did_you_mean, printable
 
 if TYPE_CHECKING:
+    from headlens.heads import PromptParts
     from headlens.knowledge import Row
     from headlens.knowledge.questions import To
 
@@ -170,3 +171,57 @@ def build(
     typer.echo(f"{path}: {len(built.rows)} rows of {len(items)} questions, {len(built.left_out)} sentences left out")
     if built.unread:
         raise typer.Exit(1)
+
+
+@knowledge.command()
+def explain(
+    images: Annotated[list[str], typer.Argument(help="Files, folders, listings or patterns.")],
+    run: options.Run = None,
+    domain: options.Domain = None,
+    base: Annotated[Path | None, typer.Option(help="JSONL.", dir_okay=False, show_default="what comes with it")] = None,
+    nearest: Annotated[int, typer.Option(help="Sentences for each prompt.", min=1)] = 3,
+    category: options.Category = "object",
+    weights: options.Weights = None,
+    device: options.Device = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    follow_links: options.FollowLinks = False,
+    out: options.Out = options.OUT,
+) -> None:
+    """Say which prompts of a run make the map of each image stand out, and which sentences these are near.
+
+    Images that cannot be read are named and left out, and the exit status is then 1.
+    """
+    from headlens.cli.images import find_images
+    from headlens.cli.result_names import name_slug, result_names, slug
+    from headlens.cli.results import free_name, of_image, save
+    from headlens.data import read_image
+    from headlens.heads import prompt_parts
+    from headlens.knowledge import load
+
+    listed = find_images(images, follow_links)
+    known = None if base is None else load(base)
+    loaded = Source(domain=domain, run=run, weights=weights, device=device).load()
+    typer.echo(f"{loaded.detector.backbone}\n{printable(loaded.folder.name)}\n")
+    note_category(loaded, category)
+    for path, name in zip(listed.files, result_names(listed.files, spell=name_slug), strict=True):
+        try:
+            image = read_image(path, max_pixels)
+        except DataError as error:
+            listed.leave_out(error)
+            continue
+        parts = prompt_parts(loaded, image, base=known, nearest=nearest, size=loaded.size, category=category)
+        parts = of_image(parts, path, image.numpy())
+        place = out / free_name(out, slug("knowledge", loaded.folder.name, name), {".parquet": parts.provenance})
+        written = save(parts, place.with_name(f"{place.name}.parquet"))
+        typer.echo(f"{printable(str(path))}\n{said(parts)}\n  {', '.join(map(str, written))}\n")
+    listed.finish(out / "knowledge-left_out.txt")
+
+
+def said(parts: PromptParts) -> str:
+    """Prompts as they add to the peak of a map, each with its nearest sentences."""
+    near = dict(list(parts.sentences.groupby(["state", "prompt"])))
+    lines = ["  logits that prompts add to the map's peak, and the sentences they are nearest to (cosine):"]
+    for row in parts.frame.sort_values("peak", ascending=False).itertuples():
+        each = [f"{one.sentence} ({one.cosine:.2f}, {one.said_of})" for one in near[row.state, row.prompt].itertuples()]
+        lines.append(printable(f"  {row.peak:+.2f} {row.state} {row.prompt}: {' '.join(each)}"))
+    return "\n".join(lines)

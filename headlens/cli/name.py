@@ -13,7 +13,9 @@ from headlens.cli.common import Source, layers_of, measuring, shared, sourced
 from headlens.cli.results import digest, other_than, report_notes, save, stem_of
 
 if TYPE_CHECKING:
+    from headlens.backbone import Backbone
     from headlens.heads.naming import Naming
+    from headlens.knowledge import Knowledge
 
 _SOURCE = Source(per_category=20)
 SHOWN = 16  # blocks that are printed; the table has all heads
@@ -35,7 +37,11 @@ def name(
     stream: Annotated[Streams, typer.Option(help="Which stream's heads.")] = Streams.GLOBAL,
     source: Source = _SOURCE,
     pool: Annotated[
-        Path | None, typer.Option(help="File of phrases, one per line.", dir_okay=False, show_default="built in")
+        Path | None,
+        typer.Option(
+            help="File of phrases, one per line; a knowledge base (.jsonl); or knowledge, the shipped one.",
+            show_default="built in",
+        ),
     ] = None,
     phrases: Annotated[int, typer.Option(help="Phrases per head, at most.", min=1)] = 5,
     batch: options.Batch = 8,
@@ -51,11 +57,10 @@ def name(
     from headlens import heads, parallel
     from headlens.backbone.plan import STREAMS
     from headlens.heads.naming import last_quarter, name_heads
-    from headlens.heads.phrases import read_phrases
     from headlens.heads.store import discard
 
-    given = None if pool is None else read_phrases(pool)
     loaded, images = source.open(precision)
+    given = None if pool is None else pool_of(pool, loaded.detector.backbone)
     streams = STREAMS if stream is Streams.BOTH else (stream.value,)
     asked = heads.heads_of(
         loaded.detector, last_quarter(loaded.detector) if layer is None else layers_of(layer), head or None, streams
@@ -72,7 +77,7 @@ def name(
         other_than(source.per_category, 20, "{}-each"),
         other_than(seed, 0, "seed{}"),
         precision or "",
-        pool=None if given is None else digest(given),
+        pool=None if given is None else digest(given if isinstance(given, list) else given.fingerprint),
     )
     parts = out / f"{where}.parts"
     with measuring(loaded, images, precision=precision) as settings:
@@ -85,6 +90,17 @@ def name(
     discard(parts)
     typer.echo(f"{blocks(named)}\n\n{saved} (all heads), {figure}")
     report_notes(named.provenance, images.name)
+
+
+def pool_of(pool: Path, backbone: Backbone) -> list[str] | Knowledge:
+    """Phrases of a file, or a knowledge base: that of a file, or for ``knowledge`` the one that ships."""
+    from headlens.detectors.parts.distillation import knowledge_of
+    from headlens.heads.phrases import read_phrases
+    from headlens.knowledge import load
+
+    if str(pool) == "knowledge":
+        return knowledge_of(backbone)
+    return load(pool) if pool.suffix == ".jsonl" else read_phrases(pool)
 
 
 def blocks(named: Naming, most: int = SHOWN) -> str:

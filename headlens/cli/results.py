@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from headlens.attribution import Attribution
     from headlens.data import DataSet
-    from headlens.heads import MapParts
+    from headlens.heads import MapParts, PromptParts
     from headlens.results import Result
     from headlens.training.run import Run
 
-Single = TypeVar("Single", "Attribution", "MapParts")
+Single = TypeVar("Single", "Attribution", "MapParts", "PromptParts")
 
 ABOUT = "question"
 _NO_QUESTION = ("versions", "picture", "skipped")  # of a result's provenance: they do not change the result

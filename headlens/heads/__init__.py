@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from headlens.heads.naming import Naming as Naming
     from headlens.heads.naming import name_heads as name_heads
     from headlens.heads.phrases import read_phrases as read_phrases
+    from headlens.heads.prompt_parts import PromptParts as PromptParts
+    from headlens.heads.prompt_parts import prompt_parts as prompt_parts
     from headlens.heads.screening import Screen as Screen
     from headlens.heads.screening import screen as screen
     from headlens.heads.variants import Head as Head

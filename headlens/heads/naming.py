@@ -31,6 +31,7 @@ from headlens import html, plots
 from headlens.backbone.words import learnt
 from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector, HasDetector, detector_of
+from headlens.detectors.parts.ensemble import TEMPLATES
 from headlens.detectors.reading import Reading
 from headlens.detectors.readout import Readout
 from headlens.errors import DataError, ShapeError
@@ -41,6 +42,7 @@ from headlens.heads.span import ROUNDING, Moments, row_space, text_span
 from headlens.heads.store import alone
 from headlens.heads.sweep import categories, finite, sweep
 from headlens.heads.variants import Head, check_variants, heads_of, names_of, single_heads
+from headlens.knowledge import Knowledge
 from headlens.parallel import Arrays
 from headlens.precision import full_precision, wide
 from headlens.results import Result, ordered
@@ -101,7 +103,7 @@ def name_heads(
     data: DataSet,
     heads: Iterable[Head] | None = None,
     *,
-    pool: Sequence[str] | None = None,
+    pool: Sequence[str] | Knowledge | None = None,
     phrases: int = 5,
     seed: int = 0,
     size: int | None = None,
@@ -116,7 +118,8 @@ def name_heads(
         detector: a detector, or a run. Its head weights apply; its learned prompts are not used.
         data: the images.
         heads: those of the global stream in the ``last_quarter`` of layers by default.
-        pool: phrases; the built-in ones when None. Phrases with words that the backbone has not learned are left out.
+        pool: phrases, the built-in ones when None; or a knowledge base, whose sentences are used without templates.
+            Phrases with words that the backbone has not learned are left out.
         phrases: maximal number per head.
         seed: seed of the random mixtures for ``chance``.
         size, batch, precision, out, progress: as in ``contributions``; a batch in ``out`` takes 34 kB per head with 64
@@ -138,13 +141,14 @@ def name_heads(
     check_straight(reading.plan, heads, "a name")
     for stream in sorted({head.stream for head in heads}):
         check_one_map(_read_at(reading, stream)[0], stream)
-    known, left_out = learnt(detector.backbone, read_phrases(BUILT_IN) if pool is None else distinct(pool))
+    templates = ["{}"] if isinstance(pool, Knowledge) else TEMPLATES
+    known, left_out = learnt(detector.backbone, _phrases(pool))
     if len(known) < 2:
         raise DataError(
             f"{detector.backbone.provenance.name} knows the words of {len(known)} of {len(known) + len(left_out)} "
             f"phrases, such as not {left_out[0]!r}; at least 2 are needed: it has only learnt its captions' words"
         )
-    texts = directions(detector.backbone, known, detector.encode_text)
+    texts = directions(detector.backbone, known, detector.encode_text, templates)
     total = Moments()
     options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "out": out, "progress": progress}
     options["take"] = lambda part: total.add(Moments(*(torch.from_numpy(part.arrays[name][0]) for name in _MOMENTS)))
@@ -166,6 +170,12 @@ def name_heads(
     about = swept.provenance | {"seed": seed, "phrases": len(known), "left_out": left_out, "draws": _DRAWS}
     about["rows"] = {s: "patches" if _read_at(reading, s)[1] else "CLS" for s in {head.stream for head in heads}}
     return Naming(ordered(frame.assign(domain=data.domain, dataset=data.name)), about)
+
+
+def _phrases(pool: Sequence[str] | Knowledge | None) -> list[str]:
+    if pool is None:
+        return read_phrases(BUILT_IN)
+    return distinct([row.sentence for row in pool.rows] if isinstance(pool, Knowledge) else pool)
 
 
 def _moments(detector: Detector, part: Batch, images: Tensor, heads: Sequence[Head]) -> Arrays:

@@ -5,7 +5,7 @@ A phrase is a noun phrase that fits into ``headlens.detectors.parts.ensemble.TEM
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -66,8 +66,13 @@ def distinct(phrases: Iterable[str], source: str = "the pool") -> list[str]:
 
 
 @torch.no_grad()
-def directions(backbone: Backbone, phrases: list[str], encode: Callable[[Tensor], Tensor] | None = None) -> np.ndarray:
-    """Unit directions of P phrases, their mean embeddings in ``TEMPLATES`` minus the mean of all, [P, d_e] float64.
+def directions(
+    backbone: Backbone,
+    phrases: list[str],
+    encode: Callable[[Tensor], Tensor] | None = None,
+    templates: Sequence[str] = TEMPLATES,
+) -> np.ndarray:
+    """Unit directions of P phrases, their mean embeddings in ``templates`` minus the mean of all, [P, d_e] float64.
 
     ``encode`` makes unit embeddings of token ids; the backbone does when None.
 
@@ -75,7 +80,7 @@ def directions(backbone: Backbone, phrases: list[str], encode: Callable[[Tensor]
     >>> directions(load("mini"), ["red object", "wood", "brain MRI"]).shape
     (3, 128)
     """
-    tokens = backbone.tokenizer([template.format(phrase) for phrase in phrases for template in TEMPLATES])
+    tokens = backbone.tokenizer([template.format(phrase) for phrase in phrases for template in templates])
     encode = encode or partial(backbone.encode_text, normalize=True)
     sentences = encode(tokens.to(backbone.logit_scale.device))
     means = sentences.cpu().double().unflatten(0, (len(phrases), -1)).mean(1)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from headlens.plots.overlay import limits_of as limits_of
     from headlens.plots.overlay import overlay as overlay
     from headlens.plots.overlay import sheet as sheet
+    from headlens.plots.prompts import prompts as prompts
     from headlens.plots.scatter import by_layer as by_layer
     from headlens.plots.scatter import mixtures as mixtures
     from headlens.plots.scatter import scatter as scatter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import mini_stream
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from headlens import data
 from headlens.backbone import load
 from headlens.backbone.words import caption_words, learnt, words
-from headlens.cli.name import blocks, name
+from headlens.cli.name import blocks, name, pool_of
 from headlens.data.procedural.render import COLOURS, PLACES
 from headlens.detectors.detector import Detector
 from headlens.detectors.methods.headclip import HeadCLIP
@@ -33,8 +34,10 @@ from headlens.heads.phrases import BUILT_IN, directions, distinct, read_phrases
 from headlens.heads.span import Moments, row_space, text_span
 from headlens.heads.sweep import Images
 from headlens.heads.variants import Head, heads_of
+from headlens.knowledge import Knowledge, Row, shipped, write
 from headlens.plots.names import names
 from tests.heads.oracles import cached
+from tests.tiny import clip as tiny
 
 POOL = ["wood", "metal", "red object", "a scratch", "healthy tissue", "broken glass", "round hole", "blue sky"]
 SOME = [Head("global", 1, 2), Head("local", 2, 1), Head("global", 3, 0), Head("local", 3, 3)]
@@ -235,6 +238,27 @@ def test_what_cannot_be_named(make, pictures):
         22,
         23,
     ]
+
+
+def test_a_knowledge_base_is_a_pool_of_whole_sentences(make, pictures):
+    said = ["The wood is cracked.", "A part is missing.", "The surface is even."]
+    base = Knowledge(tuple(Row("industrial", "*", "normal", sentence, "a test") for sentence in said))
+    detector = make(torch.float64)
+    named = name_heads(detector, pictures, SOME, pool=base, phrases=2)
+    assert set(named.frame["phrase"].dropna()) <= set(said) and named.provenance["phrases"] == 3
+    backbone = detector.backbone
+    each = torch.cat([F.normalize(backbone.encode_text(backbone.tokenizer([one])), dim=-1) for one in said])
+    expected = F.normalize(each - each.mean(0), dim=-1)
+    np.testing.assert_allclose(directions(backbone, said, templates=["{}"]), expected.detach().numpy(), atol=1e-10)
+
+
+def test_the_shell_takes_phrases_a_base_or_the_one_that_ships(tmp_path):
+    (tmp_path / "pool.txt").write_text("wood\nmetal\n")
+    write(tmp_path / "base.jsonl", [Row("industrial", "*", "normal", "It is even.", "a test")])
+    clip = tiny()
+    assert pool_of(tmp_path / "pool.txt", clip) == ["wood", "metal"]
+    assert [row.sentence for row in pool_of(tmp_path / "base.jsonl", clip).rows] == ["It is even."]
+    assert pool_of(Path("knowledge"), clip) == shipped()
 
 
 def test_pools_from_files(tmp_path):

@@ -30,7 +30,6 @@ from headlens.precision import full_precision
 
 Distance = Literal["cosine", "euclidean"]
 Assign = Literal["prompts", "sentences", "both"]
-_CHUNK = 256  # sentences that are encoded at a time
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,8 @@ class Taught:
         """Unit embeddings of the sentences of each state, [S, d_e], as fine as weights are; never differentiated."""
         device = backbone.logit_scale.device
         with full_precision(device), torch.inference_mode(False), torch.no_grad():
-            return [
-                torch.cat([backbone.encode_text(part, normalize=True) for part in tokens.split(_CHUNK)])
-                for tokens in (backbone.tokenizer(list(state)) for state in (self.normal, self.anomalous))
-            ]
+            states = map(list, (self.normal, self.anomalous))
+            return [backbone.encode_text(backbone.tokenizer(sentences), normalize=True) for sentences in states]
 
 
 def knowledge_of(backbone: Backbone, base: str = "") -> Knowledge:
