@@ -20,6 +20,7 @@ PAGES = (
     "docs/anoclip.md",
     "docs/winclip.md",
     "docs/sc-clip.md",
+    "docs/kanoclip.md",
     "docs/embedded-backbone.md",
     "docs/attribution.md",
     "docs/knowledge.md",
