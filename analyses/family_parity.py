@@ -52,6 +52,7 @@ from headlens.detectors.stages import Answers, Stage, TrainingConfig
 from headlens.detectors.text import Pair
 
 LIMIT, OF_GRADIENTS = 1e-5, 1e-4
+OF_HALVES = 1e-4  # numbers between two of half precision, which is 5e-4 apart, may be rounded either way
 AA_CLIP = {
     "taps": "patches at the taps, of unit length",
     "token": "detection token",
@@ -59,7 +60,7 @@ AA_CLIP = {
     "image score": "image score",
 }
 ADACLIP = {
-    "text": "text of each image",
+    "text": "text of each image, prompts rounded to half precision",
     "taps": "patches at the taps, of unit length",
     "cls": "CLS through both maps, of unit length",
     "margins": "margins of the patches",
@@ -262,9 +263,13 @@ def adaclip(published: Published, backbone: Backbone, theirs: dict[str, Any], re
     logits = theirs["logits"]
     theirs["margins"] = logits[..., 1] - logits[..., 0]
     limits = {"margins": float(logits.abs().max() / theirs["margins"].abs().max()) * LIMIT}  # two logits' difference
+    limits["text"] = OF_HALVES
     for name, values in adaclip_steps(detector, theirs["images"], theirs["categories"]).items():
         report.line(ADACLIP[name], [values], [theirs[name]], limits.get(name, LIMIT))
     detector.requires_grad_(True).config = replace(detector.config, row_dice=True, half_prompts=False)
+    with torch.no_grad():
+        text = detector.text(theirs["categories"], theirs["images"])
+    report.line("text of each image, prompts not rounded", [text], [theirs["plain text"]])
     (stage,) = detector.stages(TrainingConfig())
     gradients = renamed(replace(published, state=theirs["step"]["gradients"]), detector.config)
     ordered = [gradients[name] for name, _ in detector.named_parameters()]

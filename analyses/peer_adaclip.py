@@ -48,8 +48,8 @@ def vocabulary() -> Iterator[None]:
         yield
 
 
-def built(config: dict[str, Any], weights: Path, side: int, double: bool) -> Any:
-    """Their trainer with its model, from the file of weights, for images of that side."""
+def built(config: dict[str, Any], weights: Path, side: int, device: str = "cpu") -> Any:
+    """Their trainer with its model, from the file of weights, for images of that side; it reads each quarter's end."""
     from method import AdaCLIP_Trainer, custom_clip
 
     torch.manual_seed(1)
@@ -58,13 +58,11 @@ def built(config: dict[str, Any], weights: Path, side: int, double: bool) -> Any
         patch.object(custom_clip, "download_pretrained_from_url", lambda *_, **__: str(weights)),
     ):
         widths = {"input_dim": config["vision_cfg"]["width"], "output_dim": config["embed_dim"]}
-        about = {"learning_rate": 0.01, "device": "cpu", "image_size": side, "use_hsf": True}
-        trainer = AdaCLIP_Trainer(
-            "ViT-L-14-336", [6, 12, 18, 24], **widths, **about, **SIZES, k_clusters=CLUSTERS
-        ).eval()
+        about = {"learning_rate": 0.01, "device": device, "image_size": side, "use_hsf": True, "k_clusters": CLUSTERS}
+        taps = [config["vision_cfg"]["layers"] // 4 * number for number in (1, 2, 3, 4)]
+        trainer = AdaCLIP_Trainer("ViT-L-14-336", taps, **widths, **about, **SIZES).eval()
     trainer.clip_model.freeze_clip.requires_grad_(False)  # of which the optimiser has nothing
-    trainer.clip_model.HSF.cluster_performer.fit_predict = clustered
-    return trainer.double() if double else trainer
+    return trainer
 
 
 def clustered(points: np.ndarray) -> np.ndarray:
@@ -123,6 +121,17 @@ def evaluated(trainer: Any, items: list[dict[str, Any]]) -> dict[str, Tensor]:
     return {name: torch.cat(values) for name, values in seen.items()} | {"score": scores}
 
 
+@torch.no_grad()
+def plain_text(trainer: Any, items: list[dict[str, Any]]) -> Tensor:
+    """Text of each image [B, 2, d_e], of prompts that are not rounded to half precision."""
+    model, texts = trainer.clip_model, []
+    for item in items:
+        with patch.object(Tensor, "half", lambda prompts: prompts):
+            model.generate_and_set_dynamic_promtps(item["img"][None])
+            texts.append(model.text_embedding_layer(model, [item["cls_name"]], "cpu").mT)
+    return torch.cat(texts)
+
+
 def step(trainer: Any, item: dict[str, Any]) -> dict[str, Any]:
     """``train_one_batch`` of one image: the loss, and gradients by the names that files have.
 
@@ -148,7 +157,9 @@ def main() -> None:
     args = arguments(__doc__ or "")
     with vocabulary():
         importable(args.clone)
-        trainer = built(TINY if args.tiny else REAL, args.work / "weights.pt", args.size, args.double)
+        trainer = built(TINY if args.tiny else REAL, args.work / "weights.pt", args.size)
+    trainer = trainer.double() if args.double else trainer
+    trainer.clip_model.HSF.cluster_performer.fit_predict = clustered
     trainer.save(args.work / "adaclip.pth")
     items = items_of(args.work, trainer, args.double)
     theirs: dict[str, Any] = {
@@ -156,6 +167,7 @@ def main() -> None:
         "categories": [item["cls_name"] for item in items],
         "masks": torch.cat([item["img_mask"] for item in items]) > 0.5,
         **evaluated(trainer, items),
+        "plain text": plain_text(trainer, items),
     }
     print("AdaCLIP: scored", flush=True)
     theirs["step"] = step(trainer, items[-1])
