@@ -6,6 +6,8 @@
     python analyses/family_parity.py april-gan .peers/april-gan --tiny
     git clone https://github.com/caoyunkang/AdaCLIP .peers/adaclip
     python analyses/family_parity.py adaclip .peers/adaclip
+    git clone https://github.com/AlirezaSalehy/Crane .peers/crane
+    python analyses/family_parity.py crane .peers/crane
 
 Weights are random, in the format of OpenAI's file of ViT-L-14-336, and images noise, four of 600 px, in two categories.
 Theirs is run in a process of its own and its steps are written to ``--work``, where a second call finds them. A
@@ -30,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from common import environment
 from peer_code import CATEGORIES, REAL, TINY, saved_images, saved_weights
+from peer_crane import Network
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
@@ -43,10 +46,12 @@ from headlens.detectors import Detector, preset
 from headlens.detectors.clusters import ClusterPooled
 from headlens.detectors.methods.aa_clip import AACLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN
+from headlens.detectors.methods.crane import Crane, Kept
 from headlens.detectors.methods.importing import Published, read_published
 from headlens.detectors.methods.published_aa_clip import PublishedAdapters, adapted_detector
 from headlens.detectors.methods.published_adaclip import PublishedConditioned, renamed
 from headlens.detectors.parts.adapters import LeakyProjection, ResidualAdapter
+from headlens.detectors.reading import Features
 from headlens.detectors.scoring import Margins
 from headlens.detectors.stages import Answers, Stage, TrainingConfig
 from headlens.detectors.text import Pair
@@ -277,13 +282,62 @@ def adaclip(published: Published, backbone: Backbone, theirs: dict[str, Any], re
     report.step("training", stage, seen, answers_of(theirs["masks"][-1:]), theirs["step"] | {"gradients": ordered})
 
 
+@torch.no_grad()
+def crane_features(plus: Crane, images: Tensor) -> tuple[Tensor, Tensor]:
+    """CLS [B, d], and both copies of the patches [B, 2 N, d], image by image."""
+    seen = []
+    for image in images[:, None]:
+        reading = plus.reading(image)
+        seen.append(reading.features(plus.see(image, reading)))
+    return torch.cat([one.cls for one in seen]), torch.cat([tokens for one in seen for tokens in one.taps.values()])
+
+
+def crane(published: Published, backbone: Backbone, theirs: dict[str, Any], report: Report) -> None:
+    """Every step of Crane and of Crane+, with the image in the prompts and without, and a training step of both."""
+    detector, images = published.on(backbone), theirs["images"]
+    assert isinstance(detector, Crane)
+    network = Network().to(images.dtype).requires_grad_(False)
+    network.load_state_dict(theirs["network"])
+    plus, size = detector.with_second(network), (images.shape[2], images.shape[3])
+    cls, both = crane_features(plus, images)
+    copies = both.chunk(2, 1)
+    report.line("their four taps are the last block", list(theirs["taps"][:3]), [theirs["taps"][3]] * 3, 0.0)
+    unit = [F.normalize(one, dim=-1) for one in (cls, *copies, theirs["cls"], theirs["taps"][3], theirs["more"])]
+    for what, ours, own in zip(("CLS", "patches of E-Attn", "patches of D-Attn"), unit[:3], unit[3:], strict=True):
+        report.line(f"{what}, of unit length", [ours], [own])
+    with torch.no_grad():
+        texts = (detector.text()[0].expand(len(images), -1, -1), detector.shown(cls))
+    for shown, text in enumerate(texts):
+        own = theirs["crane", shown]["text"].expand_as(text)
+        report.line(f"text{', shown the image' if shown else ''}", [text], [own])
+    answers = answers_of(theirs["masks"])
+    for name, one, patches in (("crane", detector, copies[0]), ("crane-plus", plus, both)):
+        raw, reading = one.with_config(sigma=0.0), one.reading(images)
+        for shown, text in enumerate(texts):
+            read = replace(reading, text=Pair(text, one.config.temperature))
+            found = raw.score(read.margins(Features(cls, {23: patches})), size)
+            what = f"{name}{', shown the image' if shown else ''}"
+            report.line(f"{what}: map before smoothing", [found.anomaly_map], [theirs[name, shown]["map"]])
+            report.line(f"{what}: image score", [found.image_score], [theirs[name, shown]["score"]])
+        weight = 8.0 if one is detector else 2.0  # Crane's pixel losses are those of the last block, four times
+        one = one.on(backbone, replace(one.config, pixel_weight=weight)).requires_grad_(True)
+        (stage,) = one.stages(TrainingConfig())
+        kept = Kept(cls, {23: patches}, backbone.vision.grid(*size))
+        gradients = theirs[name, "step"]["gradients"]
+        deep = [value for key, value in gradients.items() if key.startswith("compound")]
+        context = torch.stack([gradients["ctx_pos"][0, 0], gradients["ctx_neg"][0, 0]])
+        own = theirs[name, "step"] | {"gradients": [context, *deep]}
+        report.step(f"{name}, training", stage, stage.see_kept(kept, [""] * len(images)), answers, own)
+
+
 def backbone_of(work: Path, tiny: bool, size: int, dtype: torch.dtype, rules: Mapping[str, Any]) -> Backbone:
     """The file of weights, as the method's authors load it."""
+    quick = "act_fn" not in rules  # OpenAI's own activation, unless the method's authors take another
     if tiny:
-        arch = architecture_from_config(TINY)
+        arch = architecture_from_config(TINY | {"quick_gelu": quick})
         arch = replace(arch, vision=replace(arch.vision, position_rule=rules["position_rule"]))
         return assemble(arch, read_checkpoint(work / "weights.pt").state, dtype=dtype)
-    return load("ViT-L-14-336", work / "weights.pt", image_size=size, dtype=dtype, **rules)
+    return load(f"ViT-L-14-336{'-quickgelu' * quick}", work / "weights.pt", image_size=size, dtype=dtype, **rules)
 
 
 def main() -> None:
@@ -321,6 +375,7 @@ def main() -> None:
 METHODS = {
     "aa-clip": ("peer_aa_clip.py", ("image_adapter.pth", "text_adapter.pth"), aa_clip),
     "adaclip": ("peer_adaclip.py", ("adaclip.pth",), adaclip),
+    "crane": ("peer_crane.py", ("epoch_5.pth",), crane),
     "april-gan": ("peer_april_gan.py", ("linear.pth",), april_gan),
 }
 

@@ -36,6 +36,7 @@ def held(detector: Detector, category: str = "object") -> list[str]:
         "embedding norm": True,
         "pooling weights": reading.pooling.reads_patches,
         "adapters": any(reading.plan.adapters.values()),
+        "similarities of patches": reading.plan.source is not None,
         "adapted embeddings": any(readout.tail is not None for readout in readouts),
         "text of the image": reading.follow is not None,
         "choice of prompts": not (reading.text.linear and reading.image_contrast.linear),

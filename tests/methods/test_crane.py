@@ -16,6 +16,7 @@ from headlens.detectors import PRESETS, Answers, CraneConfig, HeadCLIPConfig, Tr
 from headlens.detectors.parts.second_network import affinity
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads import Head, Variant, clean_forward, single_heads
+from headlens.heads.exactness import held
 from headlens.heads.measuring import measure
 from tests.backbone.models import close, random_clip
 from tests.methods.cases import CASES, LAST, PROMPTS, Network, images
@@ -261,6 +262,7 @@ def test_a_second_network_is_asked_for_by_name_and_goes_along():
     again = plus.with_config(alpha=0.5).on(clip(even=True)).with_config(alpha=0.0)
     assert torch.equal(again(given).anomaly_map, plus(given).anomaly_map)
     assert plus.state_dict().keys() == detector.state_dict().keys()
+    assert {"text of the image", "features of the second network"} <= set(held(plus))
     with pytest.raises(ShapeError, match=r"the second network made \(3, 12\) of 3 images"):
         plus.with_second(lambda pixels: torch.zeros(3, 12))(given)
     for fields in ({"taps": (1, 3)}, {"local_start": -1}):

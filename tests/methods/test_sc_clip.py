@@ -21,6 +21,7 @@ from headlens.errors import ConfigError, ShapeError
 from headlens.heads import contributions, heads_of, map_parts
 from headlens.heads.clean import clean_forward
 from headlens.heads.direct import tap_parts
+from headlens.heads.exactness import held
 from tests.backbone.models import close, random_clip
 from tests.methods.cases import CASES, images
 from tests.tiny import SENTENCES, SMALL, clip
@@ -175,6 +176,7 @@ def test_what_a_patch_begins_with_is_one_part():
     cls = sum(clean.x[block][:, :1] for block in (1, 2, 3, 3))  # the last block's, and the levels'
     b_o = detector.backbone.vision.blocks[3].attn.b_O
     close(clean.begin[3], (0.3 * cls + b_o).expand_as(clean.begin[3]), 1e-12)
+    assert "similarities of patches" in held(detector)
     assert {str(head) for head in heads_of(detector, streams=("local",))} == {f"L3H{head}/local" for head in range(4)}
 
 

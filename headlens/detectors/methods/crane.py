@@ -250,8 +250,14 @@ class Crane(Detector):
 
     def _reading(self, plan: VisionPlan, text: Tensor) -> Reading:
         config, readout = self.config, Readout.of(self.backbone.vision)
-        pooling = ScorePooled(config.score_pooling, 1 + config.second) if config.score_pooling else CLSToken()
-        return Reading(plan, Pair(text, config.temperature), dict.fromkeys(config.taps, readout), readout, pooling)
+        return Reading(
+            plan,
+            Pair(text, config.temperature),
+            taps=dict.fromkeys(config.taps, readout),
+            image=readout,
+            pooling=ScorePooled(config.score_pooling, 1 + config.second) if config.score_pooling else CLSToken(),
+            beforehand=("features of the second network",) if config.second else (),
+        )
 
     def _followed(self, features: Features) -> Pair:
         """The text of images with these features."""
