@@ -53,7 +53,8 @@ class Recipe:
     rank: float = 0.5  # weight of the twin term: the same two margins, flawed above normal for the same scene
     head_dropout: float = 0.0  # share of heads, in both streams, silenced for an image
     batch: int = 512  # on each device
-    small_until: float = 0.35  # share of the time spent on 140 px images, in batches of twice the size
+    sizes: tuple[int, int] = (140, 224)  # pixels along a side of images: small ones, and the others
+    small_until: float = 0.35  # share of the time spent on small images, in batches of twice the size
     easy_until: float = 0.5  # share of the time until flaws of every severity are shown; at first only 0.6 to 1
     pool: int = 32_000
     fresh: int = 192  # new pictures a call
@@ -237,7 +238,8 @@ class Source:
     def next(self, share: float, step: int) -> tuple[Any, Said, bool]:
         """After ``share`` of the time: a batch, what is said of it, and whether the dense term is on."""
         recipe = self.recipe
-        size = 140 if share < recipe.small_until else 224
+        small = share < recipe.small_until
+        size = recipe.sizes[0 if small else 1]
         ease = 0.6 * (1 - share / recipe.easy_until) if share < recipe.easy_until else 0.0
         if self.stream is None or self.stream.size != size:
             self.stream = None  # the old pool goes before the new one comes
@@ -248,7 +250,7 @@ class Source:
             self.stream.refresh(ease)
             self.made += recipe.fresh
         dense_on = recipe.dense > 0 and share >= recipe.dense_from
-        batch = self.stream.batch(recipe.batch * (2 if size == 140 else 1))
+        batch = self.stream.batch(recipe.batch * (2 if small else 1))
         return batch, self.task.say(batch, self.captions, dense_on), dense_on
 
 

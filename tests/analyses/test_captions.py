@@ -245,7 +245,7 @@ def test_the_loss_has_sentences_and_things_and_nothing_else(scenes, tokenizer):
 
 
 def test_a_tiny_run_writes_weights_that_load(tmp_path):
-    recipe = replace(RECIPES["aligned"], batch=4, pool=8, fresh=4, small_until=1.0)
+    recipe = replace(RECIPES["aligned"], batch=4, pool=8, fresh=4, sizes=(56, 112), small_until=1.0)
     train(recipe, seconds=0.01, piece=60, seed=0, out=tmp_path, device=CPU, task=SENTENCES)
     assert load("mini", tmp_path / "open_clip_model.safetensors").logit_scale.isfinite()
 

@@ -136,7 +136,7 @@ def test_a_run_comes_back_whole(tmp_path):
 
 
 def test_a_tiny_run_writes_weights_that_load(tmp_path):
-    recipe = replace(RECIPES["dense"], batch=4, pool=8, fresh=4, small_until=1.0)
+    recipe = replace(RECIPES["dense"], batch=4, pool=8, fresh=4, sizes=(56, 112), small_until=1.0)
     train(recipe, seconds=0.01, piece=60, seed=0, out=tmp_path, device=torch.device("cpu"))
     clip = load("mini", tmp_path / "open_clip_model.safetensors")
     before = assemble(architecture("mini"), None, seed=0)
