@@ -35,9 +35,9 @@ def call(*arguments: object) -> None:
 
 
 def train(folder: Path, batch: int) -> None:
-    """The run ``folder/run``."""
+    """The run ``folder/run``, of the folder ``plates`` beside."""
     call(
-        *("train", "--data", "procedural:industrial/aux", "--per-category", 2, "--epochs", 2, "--size", 56),
+        *("train", "--data", folder.parent / "plates", "--epochs", 2, "--size", 56),
         *("--batch", batch, "--out", folder / "run", "--cpu"),
     )
 
