@@ -242,6 +242,16 @@ def test_gates_that_are_shut_have_gradients_at_once():
     assert len(gates) == 4 and all((gate.grad != 0).all() for gate in gates)
 
 
+def test_matrices_have_a_rate_of_their_own():
+    detector = KAnoCLIP(clip(), KAnoCLIPConfig(**(SMALL | {"matrix_lr": 2e-5})))
+    (stage,) = detector.stages(TrainingConfig(lr=0.01))
+    rates = {id(parameter): group["lr"] for group in stage.groups for parameter in group["params"]}
+    for name, parameter in detector.named_parameters():
+        assert rates[id(parameter)] == (0.01 if name.startswith("prompts.") or name.endswith("gate") else 2e-5), name
+    (stage,) = KAnoCLIP(clip(), KAnoCLIPConfig(**(SMALL | {"cross": "none", "conv": "none"}))).stages(TrainingConfig())
+    assert [group["lr"] for group in stage.groups] == [1e-3]
+
+
 def naive(prompts: Tensor, sentences: list[Tensor], distance: str, temperature: float, assign: str) -> float:
     def between(p: Tensor, s: Tensor) -> float:
         return math.dist(p.tolist(), s.tolist()) if distance == "euclidean" else 1 - float(p @ s)

@@ -46,26 +46,30 @@ class KAnoCLIPConfig(MethodConfig):
     """Our reading of KAnoCLIP (arXiv 2501.03786): every value that the abstract leaves open is a setting.
 
     Args:
-        prompt_count: of normal prompts, and of abnormal ones.
-        context, deep, deep_tokens: of each, as in ``HeadCLIPConfig``.
-        reduce: how prompts of a state become one, as in ``PromptSets``.
-        base: a file of a knowledge base (docs/knowledge.md); empty is the one that ships, and for an embedded backbone
-            the catalogue of its worlds with it. Only training reads it.
-        domains: of the base that are taught; all when empty.
-        kd_weight: of the distillation in the loss; 0 leaves it out, and no base is read.
-        kd_distance, kd_temperature, kd_assign: of prompts and sentences, as in ``parts.distillation``.
-        base_sha256: fingerprint of the base that was taught; training sets it.
+        prompt_count: number of normal prompts, and of abnormal prompts, from 1.
+        context: learned tokens of each prompt, from 1.
+        deep: text blocks 1..deep have their own learned tokens; 0 is shallow prompts only.
+        deep_tokens: learned tokens in each of these blocks, from 1.
+        reduce: how the prompts of a state become one: ``mean`` or ``max``, as in ``PromptSets``.
+        base: file of a knowledge base (docs/knowledge.md); empty is the shipped base, for an embedded backbone together
+            with the catalogue of its worlds. Read by training alone.
+        domains: domains of the base that are used; all when empty.
+        kd_weight: weight of the distillation loss, from 0; with 0 no base is read.
+        kd_distance, kd_assign: between prompts and sentences, as in ``parts.distillation``.
+        kd_temperature: of its softmin, 1e-6 to 1e6.
+        base_sha256: fingerprint of the base that was used; set by training.
         local_start: block at which the V-V stream begins; -1: patches are read from the global stream.
-        taps: blocks after which patches are read, counted from 0: the levels.
-        cross: who asks in the attention between patches and prompts: ``both``, the ``patches``, the ``prompts``,
-            or ``none``.
-        cross_heads: heads of that attention.
+        taps: distinct blocks after which patches are read, counted from 0: the levels.
+        cross: which side attends to the other: ``both``, the ``patches``, the ``prompts``, or ``none``.
+        cross_heads: heads of this attention, from 1; they share the channels of the joint space.
         conv: what has a Conv-Adapter: ``both``, the ``patches``, the ``image``, or ``none``.
-        conv_width: channels between its two matrices.
-        conv_kernel: odd; patches along a side that it mixes.
-        conv_act: between its matrices.
-        temperature: of both softmaxes over states, and of the attention.
-        global_weight, local_weight: of the image's cross-entropy and of the maps' focal and Dice losses.
+        conv_width: channels between its two matrices, from 1.
+        conv_kernel: side of its kernels in patches, odd.
+        conv_act: between its matrices: ``relu`` or ``none``.
+        temperature: of both softmaxes over states, and of the attention, 1e-6 to 1e6.
+        matrix_lr: learning rate of matrices and kernels of attention and Conv-Adapter, from 0; prompts and gates have
+            the rate of the training.
+        global_weight, local_weight: of the image's cross-entropy and of the maps' focal and Dice losses, from 0.
         sigma, alpha, pool, top: as in ``Scoring``.
 
     Raises:
@@ -78,7 +82,8 @@ class KAnoCLIPConfig(MethodConfig):
     LEARNED: ClassVar = frozenset(
         {"prompt_count", "context", "deep", "deep_tokens", "taps", "cross", "cross_heads"}
         | {"conv", "conv_width", "conv_kernel", "conv_act", "base", "domains", "base_sha256"}
-        | {"kd_weight", "kd_distance", "kd_temperature", "kd_assign", "global_weight", "local_weight"}
+        | {"kd_weight", "kd_distance", "kd_temperature", "kd_assign"}
+        | {"matrix_lr", "global_weight", "local_weight"}
     )
     READING: ClassVar = frozenset({"alpha", "pool", "top", "sigma"})
     WITHOUT: ClassVar = {
@@ -116,6 +121,7 @@ class KAnoCLIPConfig(MethodConfig):
     conv_kernel: int = 3
     conv_act: Literal["relu", "none"] = "relu"
     temperature: float = 0.07
+    matrix_lr: float = 1e-4
     global_weight: float = 1.0
     local_weight: float = 1.0
     sigma: float = 4.0
@@ -126,7 +132,8 @@ class KAnoCLIPConfig(MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         least: dict[str, float] = {"prompt_count": 1, "context": 1, "deep": 0, "deep_tokens": 1, "local_start": -1}
-        least |= {"cross_heads": 1, "conv_width": 1, "kd_weight": 0, "global_weight": 0, "local_weight": 0}
+        least |= {"cross_heads": 1, "conv_width": 1, "kd_weight": 0}
+        least |= {"matrix_lr": 0, "global_weight": 0, "local_weight": 0}
         limits = {name: getattr(self, name) >= low for name, low in least.items()}
         limits |= {
             "kd_temperature": 1e-6 <= self.kd_temperature <= 1e6,
@@ -295,7 +302,12 @@ class KAnoCLIP(Detector):
         if config.kd_weight:
             weights["knowledge"] = config.kd_weight
             self._taught  # noqa: B018  # read before anything is trained
-        groups: list[dict[str, Any]] = [{"params": list(self.parameters()), "lr": training.lr}]
+        fast: list[Tensor] = []
+        slow: list[Tensor] = []
+        for name, parameter in self.named_parameters():
+            (fast if name.startswith("prompts.") or name.endswith(".gate") else slow).append(parameter)
+        groups: list[dict[str, Any]] = [{"params": fast, "lr": training.lr}]
+        groups += [{"params": slow, "lr": config.matrix_lr}] if slow else []
         return (Stage(groups, self._see, self._loss, weights, keep=self._embed, see_kept=self._see_kept),)
 
     @cached_property
