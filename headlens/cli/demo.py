@@ -73,9 +73,9 @@ Written: {out / "methods.md"}, {", ".join(map(str, figures))}, {out / f"layer-{L
 the images with their masks are in {out / DOMAINS[0]} and {out / DOMAINS[1]}.
 
 Next:
-  headlens score {out / "industrial" / "screw" / "test"} --run mini-industrial    or your own images
-  headlens ablate --layer {LAYER}    intervals, metrics, a figure; and importance, contributions, compare, name, weights
-  headlens eval --run mini-medical --data procedural:medical   three seeds, every metric, intervals
+  headlens score {out / "industrial" / "screw" / "test"} --run mini-industrial  # or your own images
+  headlens ablate --layer {LAYER}  # intervals, metrics, a figure; and importance, contributions, compare, name, weights
+  headlens eval --run mini-medical --data procedural:medical  # three seeds, every metric, intervals
   headlens train --data procedural:industrial/aux --out runs/mine""")
 
 
