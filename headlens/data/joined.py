@@ -32,24 +32,29 @@ class JoinedSet(DataSet):
     """
 
     def __init__(self, sets: Sequence[DataSet]) -> None:
-        self.sets = tuple(sets)
-        names, domains = Counter(one.name for one in self.sets), {one.domain for one in self.sets}
+        self._sets = tuple(sets)
+        names, domains = Counter(one.name for one in sets), {one.domain for one in sets}
         if not names or max(names.values()) > 1:
             what = f"{names.most_common(1)[0][0]} twice" if names else "no set"
             raise DataError(f"sets to join: {what}; give sets of different names")
-        self._places = [(one, number) for one in self.sets for number in range(len(one))]
+        self._places = [(one, number) for one in self._sets for number in range(len(one))]
         records = [replace(one.records[number], name=_name(one, one.records[number])) for one, number in self._places]
         super().__init__(AND.join(names), domains.pop() if len(domains) == 1 else "", records)
 
     @property
+    def parts(self) -> tuple[DataSet, ...]:
+        """The sets."""
+        return self._sets
+
+    @property
     def has_masks(self) -> bool:
         """Whether one of them has."""
-        return any(one.has_masks for one in self.sets)
+        return any(one.has_masks for one in self._sets)
 
     @property
     def fingerprint(self) -> str:
         """Of theirs."""
-        return sha256(" ".join(one.fingerprint for one in self.sets).encode()).hexdigest()
+        return sha256(" ".join(one.fingerprint for one in self._sets).encode()).hexdigest()
 
     def pixels(self, i: int) -> Pixels:
         """As of the set that it is of."""
@@ -67,7 +72,7 @@ class JoinedSet(DataSet):
         def part(one: DataSet) -> DataSet:
             return one.where(lambda record: _name(one, record) in kept)
 
-        return JoinedSet([left for left in map(part, self.sets) if len(left)])
+        return JoinedSet([left for left in map(part, self._sets) if len(left)])
 
 
 def _name(dataset: DataSet, record: Record) -> str:

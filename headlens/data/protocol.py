@@ -101,8 +101,7 @@ class Protocol:
         Raises:
             DataError: naming the sets, or the records that are on both sides.
         """
-        trained = (train,) if isinstance(train, DataSet) else tuple(train)
-        tested = (test,) if isinstance(test, DataSet) else tuple(test)
+        trained, tested = (_parts((sets,) if isinstance(sets, DataSet) else sets) for sets in (train, test))
         for sets, named, verb in ((trained, self.train, "trains on"), (tested, self.test, "tests")):
             for dataset in sets:
                 name = _published_as(dataset)
@@ -126,11 +125,16 @@ def refuse_overlap(train: Iterable[DataSet], test: Iterable[DataSet]) -> None:
     Raises:
         DataError: with every overlap, and the first records of each.
     """
-    trained, tested = tuple(train), tuple(test)
+    trained, tested = _parts(train), _parts(test)
     content = contents(record.image for dataset in (*trained, *tested) for record in dataset.records if record.image)
     overlaps = [line for a in trained for b in tested for line in _overlap(a, b, content)]
     if overlaps:
         raise DataError("training and test overlap, which makes the test worthless: " + "; ".join(overlaps))
+
+
+def _parts(sets: Iterable[DataSet]) -> tuple[DataSet, ...]:
+    """The sets, and in place of a set that joins several, these."""
+    return tuple(part for dataset in sets for part in dataset.parts)
 
 
 def _overlap(train: DataSet, test: DataSet, content: dict[Path, str]) -> Iterator[str]:

@@ -124,6 +124,11 @@ class DataSet(ABC):
         return html.card(f"{type(self).__name__} {self.name}", facts, html.table(counts.reset_index(), most=20))
 
     @property
+    def parts(self) -> tuple[DataSet, ...]:
+        """The sets that it is made of: itself, where it is not several."""
+        return (self,)
+
+    @property
     def categories(self) -> tuple[str, ...]:
         """In order of appearance."""
         return tuple(dict.fromkeys(record.category for record in self.records))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headlens.data import JoinedSet, Loader, Preprocess, open
+from headlens.data import JoinedSet, Loader, Preprocess, open, published, refuse_overlap
 from headlens.errors import DataError
 from tests.data import trees
 
@@ -45,7 +45,7 @@ def test_a_part_is_taken_by_the_joined_records():
     flawed = joined.where(lambda record: bool(record.anomalous))
     assert len(flawed) == len(joined) // 2 and all(record.anomalous for record in flawed)
     screws = joined.where(lambda record: record.category == "screw")
-    assert [one.name for one in screws.sets] == ["procedural:industrial"] and screws.domain == "industrial"
+    assert [one.name for one in screws.parts] == ["procedural:industrial"] and screws.domain == "industrial"
     assert torch.equal(screws.pixels(1).image, joined.pixels(1).image)
     with pytest.raises(DataError, match="sets to join: no set"):
         joined.where(lambda record: False)
@@ -56,6 +56,18 @@ def test_its_fingerprint_is_that_of_its_parts():
     other = [parts[0], open("procedural:medical", **SMALL, seed=1)]
     prints = {JoinedSet(some).fingerprint for some in (parts, sets(), other, parts[::-1])}
     assert len(prints) == 3
+
+
+def test_protocols_look_at_the_parts(tmp_path):
+    for name in ("mvtec", "colondb", "visa"):
+        trees.picture(tmp_path, f"{name}/{name}.png")
+    mvtec, colondb, visa = (open(tmp_path / name, split="all") for name in ("mvtec", "colondb", "visa"))
+    (protocol,) = published("adaclip/commands-mvtec")
+    protocol.verify(JoinedSet([mvtec, colondb]), visa)
+    with pytest.raises(DataError, match="trains on mvtec, colondb, not visa"):
+        protocol.verify(JoinedSet([mvtec, visa]), visa)
+    with pytest.raises(DataError, match="colondb is the same set as colondb"):
+        refuse_overlap([JoinedSet([mvtec, colondb])], [visa, colondb])
 
 
 def test_two_sets_of_one_name_are_refused():
