@@ -37,7 +37,7 @@ SHARED = ("train", "eval", "ablate", "importance", "contributions", "name", "wei
 """Verbs that several processes do together: those that ``headlens.cli.common.shared`` wraps."""
 
 app = typer.Typer(
-    help="CLIP-based zero-shot anomaly detection, opened up one attention head at a time.",
+    help="CLIP-based zero-shot anomaly detection, one attention head at a time.",
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -178,8 +178,10 @@ def explain(
     images: Annotated[list[str], typer.Argument(help="Files, folders, listings or patterns.")],
     run: options.Run = None,
     domain: options.Domain = None,
-    base: Annotated[Path | None, typer.Option(help="JSONL.", dir_okay=False, show_default="what comes with it")] = None,
-    nearest: Annotated[int, typer.Option(help="Sentences for each prompt.", min=1)] = 3,
+    base: Annotated[
+        Path | None, typer.Option(help="JSONL file of sentences.", dir_okay=False, show_default="shipped")
+    ] = None,
+    nearest: Annotated[int, typer.Option(help="Nearest sentences per prompt.", min=1)] = 3,
     category: options.Category = "object",
     weights: options.Weights = None,
     device: options.Device = None,
@@ -187,9 +189,9 @@ def explain(
     follow_links: options.FollowLinks = False,
     out: options.Out = options.OUT,
 ) -> None:
-    """Say which prompts of a run make the map of each image stand out, and which sentences these are near.
+    """Show which prompts of a run produce the map of each image, and the sentences nearest to these prompts.
 
-    Images that cannot be read are named and left out, and the exit status is then 1.
+    An unreadable image is reported and left out, and the exit status is then 1.
     """
     from headlens.cli.images import find_images
     from headlens.cli.result_names import name_slug, result_names, slug

@@ -32,7 +32,7 @@ def train(
         str,
         typer.Option(
             help="A method with its settings: headclip, anomalyclip, anomalyclip-published, crane, april-gan, aa-clip, "
-            "aa-clip-medical, adaclip."
+            "aa-clip-medical, adaclip, kanoclip."
         ),
     ] = "headclip",
     backbone: Annotated[str, typer.Option(help="mini, mini-captions, or an open_clip name.")] = "mini",
