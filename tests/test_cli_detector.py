@@ -69,7 +69,7 @@ def test_a_run_folder_holds_everything(run):
 
 def test_eval_prints_seeds_with_intervals_and_writes_json(two_categories, run, tmp_path):
     one = invoke("eval", "--run", run / "0", "--data", "procedural:medical", "--per-category", 2)
-    assert "mini" in one and "head_ct" in one and "±" not in one
+    assert "mini-captions" in one and "head_ct" in one and "±" not in one
     out = tmp_path / "result.json"
     two = invoke(
         *("eval", "--run", run / "0", "--run", run / "1", "--data", "procedural:medical", "--per-category", 2),
@@ -77,14 +77,14 @@ def test_eval_prints_seeds_with_intervals_and_writes_json(two_categories, run, t
     )
     assert "±" in two
     (result,) = json.loads(out.read_text())["results"]
-    assert result["backbone"]["name"] == "mini"
+    assert result["backbone"]["name"] == "mini-captions"
     assert {row["metric"] for row in result["metrics"]} >= {"cls_auroc", "map_auroc", "image_auroc", "pixel_aupro"}
     assert all(row["seeds"] == 2 for row in result["metrics"])
 
 
 def test_eval_keeps_apart_what_differs_in_more_than_its_seed(two_categories, run, tmp_path):
     out = tmp_path / "result.json"
-    names = ("mini-medical-0", "mini-medical-1", "mini-medical-anomalyclip-0", run / "0")
+    names = ("mini-captions-medical-0", "mini-captions-medical-1", "mini-captions-medical-anomalyclip-0", run / "0")
     arguments = [argument for name in names for argument in ("--run", name)]
     printed = invoke("eval", *arguments, "--data", "procedural:medical", "--per-category", 2, "--json", out)
     results = json.loads(out.read_text())["results"]
@@ -304,7 +304,7 @@ def test_the_demo_shows_everything(two_categories, tmp_path):
     first = invoke("demo", "--out", out, "--per-category", 4)
     for name in ("chance", "local contrast", "CLIP, hand-written prompts", "AnomalyCLIP", "HeadCLIP", "L18H"):
         assert name in first
-    assert "never seen a photograph" in first
+    assert "Backbone(mini-captions" in first and "never seen a photograph" in first
     written = {"methods.md", "maps-industrial.png", "maps-medical.png", "layer-18.parquet", "industrial", "medical"}
     assert written <= {path.name for path in out.iterdir()}
     table = [line for line in first.splitlines() if line.startswith("|")]

@@ -175,7 +175,7 @@ def test_data_with_records_that_are_left_out(quick, tmp_path):
 def test_runs_are_looked_at():
     found, code = findings("--run", "mini-medical-1")
     assert code == 0 and found["shipped runs"]["status"] == found["run"]["status"] == "ok"
-    assert "mini-industrial-2" in found["shipped runs"]["detail"]
+    assert "mini-captions-medical (10), " in found["shipped runs"]["detail"]
     assert "headclip" in found["run"]["detail"] and "procedural:medical/aux" in found["run"]["detail"]
     found, code = findings("--run", "nothing")
     assert code == 1 and "nothing: no such folder" in found["run"]["detail"]

@@ -26,7 +26,11 @@ def test_one_figure_of_the_shipped_runs_and_its_script(tmp_path, monkeypatch):
     result = invoke("difference", "--out", out)
     assert result.exit_code == 0 and f"difference: {out / 'difference.pdf'}" in result.output
     page = (out / "difference.md").read_text()
-    assert f"`headlens figures difference --out {out}`" in page and "mini-medical-2" in page and "never seen" in page
+    assert (
+        f"`headlens figures difference --out {out}`" in page
+        and "mini-captions-medical-9" in page
+        and "never seen" in page
+    )
     pdf = (out / "difference.pdf").read_bytes()
     monkeypatch.setattr(sys, "argv", ["figure_difference.py", "--out", str(tmp_path / "script")])
     with pytest.raises(SystemExit, match="0"):

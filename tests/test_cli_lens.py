@@ -92,7 +92,7 @@ def unwritten(monkeypatch):
 
 def test_ablate_prints_all_heads_of_a_layer_the_strongest_first(lens):
     said = lens("ablate", "--layer", 18)
-    assert "Backbone(mini" in said and "noise floor" in said and "image auroc" in said
+    assert "Backbone(mini-captions" in said and "noise floor" in said and "image auroc" in said
     result = Ablation.load(the(lens.out, "ablate-small-L18-bolts-????????.parquet"))
     order = result.means("joint_margin")["variant"].tolist()
     assert len(order) == 32
@@ -325,7 +325,7 @@ def test_places_that_cannot_be_written_and_domains_without_a_run(run, parts, tmp
     with pytest.raises(RunError, match="cannot be written"):
         invoke("ablate", "--run", run, "--data", parts, "--layer", 23, "--out", tmp_path / "file" / "lens")
     with pytest.raises(
-        ConfigError, match="no run ships for --domain 'food'; name a run with --run, or choose industrial or medical"
+        ConfigError, match="no run ships for domain 'food'; name a run with --run, or choose industrial or medical"
     ):
         invoke("ablate", "--domain", "food")
 
@@ -350,7 +350,7 @@ def broken_copy(parts: Path, to: Path) -> Path:
         ("contributions",),
         ("weights",),
         ("name", "--layer", 23, "--head", 0, "--stream", "both", "--pool", "POOL"),
-        ("compare", "--of", "importance", "--industrial", "RUN", "--medical", "mini-medical-1"),
+        ("compare", "--of", "importance", "--industrial", "RUN", "--medical", "mini-captions-medical-1"),
     ],
 )
 def test_what_is_left_out_is_told_with_its_reason_and_the_status_is_1(unwritten, arguments, run, parts, tmp_path):
@@ -373,7 +373,7 @@ def test_no_question_writes_over_anothers_answer(unwritten, run, parts, tmp_path
     """Settings, and runs and sets of one name in different folders: each has its own file, asked twice the same one."""
     (tmp_path / "other").mkdir()
     other_run = shutil.copytree(run, tmp_path / "other" / run.name)
-    card, config = json.loads((run / "card.json").read_text()), load_run("mini-industrial-1")
+    card, config = json.loads((run / "card.json").read_text()), load_run("mini-captions-industrial-1")
     save_run(other_run, config.detector, config.training, {**card, "trained_on": "x"})
     other_parts = shutil.copytree(parts, tmp_path / "other" / parts.name)
     Image.new("RGB", (56, 56)).save(other_parts / "bolt/test/good/8.png")

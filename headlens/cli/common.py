@@ -62,12 +62,10 @@ class Source:
     def load(self) -> Run:
         """The run; where none is named, the one that ships for the domain; raises ConfigError where none does."""
         from headlens.training.run import load_run
+        from headlens.training.shipped import default
 
-        domain = self.domain or "industrial"
-        if self.run is None and domain not in ("industrial", "medical"):
-            shipped = "name a run with --run, or choose industrial or medical"
-            raise ConfigError(f"no run ships for --domain {domain!r}; {shipped}")
-        return load_run(self.run or f"mini-{domain}", weights=self.weights, device=device_of(self.device))
+        run = default(self.domain or "industrial") if self.run is None else self.run
+        return load_run(run, weights=self.weights, device=device_of(self.device))
 
     def data_set(self, name: str) -> DataSet:
         """Another set than ``data``, opened in the same way."""

@@ -12,6 +12,7 @@ from headlens.cli import options
 from headlens.cli.common import bar, data_of, device_of
 from headlens.cli.results import data_fact, other_than, report_notes, run_fact, save, stem
 from headlens.errors import ConfigError
+from headlens.training.shipped import default
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
@@ -19,12 +20,18 @@ if TYPE_CHECKING:
     from headlens.training.run import Run
 
 OF = ("weights", "importance")
+FIRST = 3
+"""Seeds of a shipped run whose importance is measured where no run is named: it takes a pass over images for each."""
 _RUNS = "Run folders, or shipped runs; a shipped name without a seed means all its seeds."
 
 
+def _shown(domain: str) -> str:
+    return f"{default(domain)}; for importance its first {FIRST} seeds"
+
+
 def compare(
-    industrial: Annotated[list[str] | None, typer.Option(help=_RUNS, show_default="mini-industrial")] = None,
-    medical: Annotated[list[str] | None, typer.Option(help=_RUNS, show_default="mini-medical")] = None,
+    industrial: Annotated[list[str] | None, typer.Option(help=_RUNS, show_default=_shown("industrial"))] = None,
+    medical: Annotated[list[str] | None, typer.Option(help=_RUNS, show_default=_shown("medical"))] = None,
     of: Annotated[str, typer.Option(help="weights (learned head weights) or importance (on images).")] = OF[0],
     data: options.Data = None,
     domain: options.DataDomain = None,
@@ -56,7 +63,7 @@ def compare(
         raise ConfigError("--data: weights need no images; leave it out, or compare --of importance")
     if domain is not None and data is None:
         raise ConfigError("--domain says what the images of --data are; leave it out, or name --data")
-    asked = {"industrial": industrial or ["mini-industrial"], "medical": medical or ["mini-medical"]}
+    asked = {"industrial": industrial or _runs("industrial", of), "medical": medical or _runs("medical", of)}
     device = device_of(device)
     runs = {domain: load_runs(*names, weights=weights, device=device) for domain, names in asked.items()}
     first = next(run for several in runs.values() for run in several)
@@ -92,6 +99,12 @@ def compare(
     every = [one.provenance for results in steep.values() for one in results]
     notes = {kind: {name: why for about in every for name, why in about[kind].items()} for kind in KINDS}
     report_notes(notes, " and ".join(dict.fromkeys(images.name for images in sets.values())))
+
+
+def _runs(domain: str, of: str) -> list[str]:
+    """What is compared where no run is named."""
+    name = default(domain)
+    return [f"{name}-{seed}" for seed in range(FIRST)] if of == "importance" else [name]
 
 
 def measured(

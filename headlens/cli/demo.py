@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headlens.training.shipped import BACKBONE, DOMAINS, default
+
 if TYPE_CHECKING:
     from headlens.data import DataSet
     from headlens.training.evaluation import Evaluation
     from headlens.training.run import Run
 
-DOMAINS = ("industrial", "medical")
 LAYER = 18
+CONCLUSION = f"""Training pays in maps (P-AUROC, AUPRO); image scores gain nothing. Few images and one seed: differences of
+some points mean nothing; docs/comparison.md has more images, seeds and methods.
+All this is {BACKBONE}, the embedded backbone that was trained on sentences. On mini, which was trained with masks of
+anomalies, hand-written prompts are as good as all that was trained (docs/embedded-backbone.md, docs/headclip.md)."""
 
 
 def demo(
@@ -22,7 +27,7 @@ def demo(
     ] = Path("demo"),
     per_category: Annotated[int, typer.Option(help="Images of each category.", min=4)] = 16,
 ) -> None:
-    """Run the shipped detectors on kinds of objects and scans not seen in training. Two minutes on two cores.
+    """Show what training on one set of objects or scans buys on kinds not seen in it. Two minutes on two cores.
 
     All images are generated: the numbers compare methods with each other and say nothing about photographs.
     """
@@ -37,7 +42,7 @@ def demo(
     from headlens.training.evaluation import Scorer, evaluate
     from headlens.training.run import load_run
 
-    clip = load("mini")
+    clip = load(BACKBONE)
     typer.echo(f"{clip}\nIt has never seen a photograph.\n")
     header = ["unseen", "method", "I-AUROC of CLS", "I-AUROC", "P-AUROC", "AUPRO"]
     rows = []
@@ -49,20 +54,17 @@ def demo(
         if not (folder / "samples.csv").exists() or len(read(folder)) != len(world):
             write(world, folder)
         images = data.open(folder, layout="mvtec", domain=domain)
-        runs[domain] = load_run(f"mini-{domain}", clip), images
+        runs[domain] = load_run(default(domain), clip), images
         methods: dict[str, Scorer] = {
             "local contrast": LocalContrast(),
             "CLIP, hand-written prompts": build(clip, "clip"),
-            "AnomalyCLIP": load_run(f"mini-{domain}-anomalyclip", clip).detector,
+            "AnomalyCLIP": load_run(f"{default(domain)}-anomalyclip", clip).detector,
             "HeadCLIP": runs[domain][0].detector,
         }
         rows.append([domain, "chance", "50.0", "50.0", "50.0", "15.0"])
         rows += [[domain, name, *_row(evaluate(method, images))] for name, method in methods.items()]
     table = markdown(header, rows, numbers=4)
-    typer.echo(f"\n{table}\n\nFew images and one seed: differences of some points mean nothing.")
-    typer.echo(
-        "docs/headclip.md has more images and seeds; there, too, hand-written prompts are as good as learned ones.\n"
-    )
+    typer.echo(f"\n{table}\n\n{CONCLUSION}\n")
     write_atomically(out / "methods.md", (table + "\n").encode())
 
     figures = [_maps(*runs[domain], out / f"maps-{domain}.png") for domain in DOMAINS]
@@ -73,9 +75,9 @@ Written: {out / "methods.md"}, {", ".join(map(str, figures))}, {out / f"layer-{L
 the images with their masks are in {out / DOMAINS[0]} and {out / DOMAINS[1]}.
 
 Next:
-  headlens score {out / "industrial" / "screw" / "test"} --run mini-industrial  # or your own images
+  headlens score {out / "industrial" / "screw" / "test"} --run {default("industrial")}  # or your own images
   headlens ablate --layer {LAYER}  # intervals, metrics, a figure; and importance, contributions, compare, name, weights
-  headlens eval --run mini-medical --data procedural:medical  # three seeds, every metric, intervals
+  headlens eval --run {default("medical")} --data procedural:medical  # ten seeds, every metric, intervals
   headlens train --data procedural:industrial/aux --out runs/mine""")
 
 

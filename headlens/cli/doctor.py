@@ -153,14 +153,13 @@ def _shipped() -> Iterator[Finding]:
     """Each is loaded, which checks its hashes; one scores an image."""
     import torch
 
-    from headlens.backbone import load
-    from headlens.training.run import load_run
-    from headlens.training.shipped import NAMES
+    from headlens.training.run import load_runs
+    from headlens.training.shipped import METHODS, folders
 
-    clip = load("mini")
-    runs = [load_run(name, clip) for name in NAMES]
+    runs = load_runs(*METHODS)
     finite = bool(runs[0].predict(torch.zeros(3, 56, 56)).joint_score.isfinite().all())
-    yield Finding("shipped runs", "ok" if finite and runs else "problem", f"{len(runs)}: {', '.join(NAMES)}")
+    each = ", ".join(f"{name} ({len(folders(name))})" for name in METHODS)
+    yield Finding("shipped runs", "ok" if finite else "problem", f"{len(runs)}: {each}")
 
 
 def _run(name: str) -> Iterator[Finding]:

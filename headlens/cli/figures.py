@@ -12,12 +12,12 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import bar, data_of, device_of
+from headlens.training.shipped import DOMAINS, default
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
     from headlens.figures import Domain
 
-DOMAINS = ("industrial", "medical")
 _RUNS = (
     "Run folders or shipped runs of this domain: first the method, then its other seeds, or the method without a part."
 )
@@ -100,10 +100,8 @@ def figures(
 
 
 def shipped(domain: str) -> list[str]:
-    """Names of the shipped runs of a domain: the method, and the method without parts, as far as they are there."""
-    from headlens.training.shipped import folders
-
-    return [name for part in ("", "-anomalyclip", "-shallow") if folders(name := f"mini-{domain}{part}")]
+    """Names of the shipped runs of a domain: the method, and the method without parts."""
+    return [f"{default(domain)}{part}" for part in ("", "-anomalyclip", "-shallow")]
 
 
 def domain_of(

@@ -8,6 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from headlens.files import MAX_PIXELS as MAX_PIXELS
+from headlens.training.shipped import BACKBONE
 
 Images = Annotated[
     list[str], Argument(help="Files, folders, listings, or patterns such as 'parts/*.png'.", metavar="IMAGES...")
@@ -23,7 +24,9 @@ DataDomain = Annotated[
     str | None,
     Option(help="industrial or medical: the domain of the images.", show_default="guessed from folder names"),
 ]
-Run = Annotated[str | None, Option(help="A run folder, or the name of a shipped run.", show_default="mini-DOMAIN")]
+Run = Annotated[
+    str | None, Option(help="A run folder, or the name of a shipped run.", show_default=f"{BACKBONE}-DOMAIN")
+]
 Data = Annotated[str | None, Option(help="A folder, a listing, or a procedural set.", show_default="procedural:DOMAIN")]
 PerCategory = Annotated[int, Option(help="Images per category of a procedural set.", min=2)]
 Category = Annotated[str, Option(help="What the images show; only class-aware runs use it.")]

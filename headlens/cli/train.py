@@ -15,6 +15,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import shared
+from headlens.training.shipped import BACKBONE
 
 Positions = Enum(
     "Positions", {"BICUBIC": "bicubic", "BICUBIC_PLAIN": "bicubic-plain", "BILINEAR": "bilinear"}, type=str
@@ -35,7 +36,7 @@ def train(
             "aa-clip-medical, adaclip, kanoclip."
         ),
     ] = "headclip",
-    backbone: Annotated[str, typer.Option(help="mini, mini-captions, or an open_clip name.")] = "mini",
+    backbone: Annotated[str, typer.Option(help="mini, mini-captions, or an open_clip name.")] = BACKBONE,
     weights: Annotated[str | None, typer.Option(help="A tag, such as openai, or a weight file.")] = None,
     config: Annotated[
         Path | None,

@@ -9,6 +9,7 @@ import typer
 from headlens.cli import options
 from headlens.cli.common import data_of, device_of, measuring, shared
 from headlens.cli.results import other_than, report_notes, run_fact, save, stem, stem_of
+from headlens.training.shipped import default
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @shared
 def weights(
-    run: Annotated[str, typer.Option(help="A run folder, or the name of a shipped run.")] = "mini-industrial",
+    run: Annotated[str, typer.Option(help="A run folder, or the name of a shipped run.")] = default("industrial"),
     data: Annotated[
         str | None,
         typer.Option(help="Also record what heads do on these images: a folder, a listing or a procedural set."),

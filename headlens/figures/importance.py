@@ -8,13 +8,16 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from headlens.figures.context import KEYS, Domain, FigureContext
-from headlens.figures.spec import FigureSpec, RenderedFigure, counted, images_of, made_on, with_interval
+from headlens.figures.spec import FigureSpec, RenderedFigure, counted, images_of, listed, made_on, with_interval
 from headlens.plots.scatter import by_layer
 from headlens.plots.style import COLUMN
 
+FIRST = 3
+"""Runs of a domain whose gradients are taken, which takes as long for each."""
+
 
 def draw(context: FigureContext) -> RenderedFigure:
-    """A point for each weighted head: means over runs of both; a panel for each domain."""
+    """A point for each weighted head: means over the first runs of both; a panel for each domain."""
     frames_of = {domain.name: _joined(context, domain) for domain in context}
     fig = Figure(figsize=(COLUMN, 1.95), layout="constrained")
     axes = fig.subplots(1, len(frames_of), squeeze=False, sharex=True, sharey=True)[0]
@@ -27,13 +30,13 @@ def draw(context: FigureContext) -> RenderedFigure:
     axes[0].set_ylabel("importance (logits)")
     bar = fig.colorbar(axes[-1].collections[0], ax=list(axes), label="layer", aspect=28, pad=0.02)
     bar.locator = MaxNLocator(integer=True)
-    runs = [run for domain in context for run in domain.weighed]
+    runs = [run for domain in context for run in domain.weighed[:FIRST]]
     return RenderedFigure(fig, _caption(context, frames_of, correlations), runs, [domain.subset for domain in context])
 
 
 def _joined(context: FigureContext, domain: Domain) -> pd.DataFrame:
     """Run, stream, layer, head, weight, importance."""
-    frames = [context.importance(domain, run).assign(run=run.folder.name) for run in domain.weighed]
+    frames = [context.importance(domain, run).assign(run=run.folder.name) for run in domain.weighed[:FIRST]]
     learned = context.weights(domain).rename(columns={"value": "weight"})
     return learned.merge(pd.concat(frames)[["run", *KEYS, "importance"]], on=["run", *KEYS])
 
@@ -45,6 +48,10 @@ def _correlations(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(ranks)
 
 
+def _first_of(runs: str, domain: Domain) -> str:
+    return f"the first {FIRST} of {runs}" if len(domain.weighed) > FIRST else runs
+
+
 def _caption(context: FigureContext, frames_of: dict[str, pd.DataFrame], ranks: dict[str, pd.DataFrame]) -> str:
     facts = [
         f"{name} {with_interval(rank['weight'])} with the weight, {with_interval(rank['distance'])} with its distance "
@@ -52,11 +59,12 @@ def _caption(context: FigureContext, frames_of: dict[str, pd.DataFrame], ranks: 
         for name, rank in ranks.items()
     ]
     heads = len(next(iter(frames_of.values())).drop_duplicates(KEYS))
+    runs = listed([_first_of(counted(len(domain.weighed), f"{domain.name} run"), domain) for domain in context])
     return (
-        f"Importance against learned weight of {heads} heads, means over runs that differ in their seed; colours are "
-        "layers. Importance is the mean over images of |d joint margin / d gate|, in logits; the gate multiplies "
-        "the output of the head after its weight, so a larger weight makes a head more important by itself. Spearman's "
-        f"correlation (mean over runs ± 95 % interval by Student's t): {'; '.join(facts)}. Gradients on "
+        f"Importance against learned weight of {heads} heads, means over {runs}, which differ in their seed; "
+        "colours are layers. Importance is the mean over images of |d joint margin / d gate|, in logits; the gate "
+        "multiplies the output of the head after its weight, so a larger weight makes a head more important by itself. "
+        f"Spearman's correlation (mean over runs ± 95 % interval by Student's t): {'; '.join(facts)}. Gradients on "
         f"{images_of(context)}. {made_on(context)}"
     )
 

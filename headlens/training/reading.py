@@ -30,7 +30,7 @@ from headlens.errors import ConfigError, RunError
 from headlens.files import MOST_TEXT, read_regular, read_text
 from headlens.printing import reason
 from headlens.settings import Settings
-from headlens.training.shipped import NAMES, expected_sha256
+from headlens.training.shipped import METHODS, NAMES, expected_sha256
 from headlens.version import __version__
 
 if sys.version_info >= (3, 11):
@@ -90,7 +90,7 @@ def read_description(folder: Path) -> Description:
         what = f"no {CONFIG} in it" if exists(folder) else "no such folder"
         raise RunError(
             f"{folder}: {what}; a run is a folder that `headlens train` has written, or one of those that ship: "
-            f"{', '.join(NAMES)}"
+            f"{', '.join(METHODS)}; a number behind is the seed, such as {NAMES[0]}"
         )
     card = _read_card(folder / CARD)
     described = Description(folder, *_read_config(folder / CONFIG), card)

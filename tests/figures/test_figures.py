@@ -60,6 +60,15 @@ def test_all_figures_are_made_and_made_again_from_what_is_kept(context, domains,
     assert before == {path: path.read_bytes() for path in before}  # the same bytes
 
 
+def test_gradients_are_taken_of_the_first_runs_and_the_caption_says_of_which(context, tmp_path, monkeypatch):
+    monkeypatch.setattr("headlens.figures.importance.FIRST", 1)
+    out = tmp_path / "figures"
+    all_made(context, out, ["importance"])
+    page = (out / "importance.md").read_text()
+    assert "means over the first 1 of 2 industrial runs and the first 1 of 2 medical runs" in page
+    assert "| runs | industrial-0 (0000" in page and "industrial-1" not in page
+
+
 def test_what_was_made_of_something_else_is_computed_again(context, domains, made, tmp_path):
     domain = domains[0]
     run = domain.run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from itertools import combinations
 from math import comb
 
@@ -18,11 +19,12 @@ from typer.testing import CliRunner
 
 import headlens
 from headlens.cli.compare import compare as verb
-from headlens.errors import ConfigError, ShapeError
+from headlens.errors import ConfigError, RunError, ShapeError
 from headlens.heads import permutation
 from headlens.heads.comparison import Comparison, compare
 from headlens.heads.importance import importance
 from headlens.heads.weights import weights
+from headlens.training.shipped import DOMAINS, default
 
 HEADS = pd.DataFrame([("local", layer, head) for layer in range(5, 15) for head in range(10)])
 HEADS.columns = ["stream", "layer", "head"]
@@ -298,20 +300,35 @@ def test_importance_is_compared_in_units_of_the_mean_head(make, pictures):
 
 
 def test_shipped_runs_by_one_line_and_by_the_verb(tmp_path):
-    result = compare({"industrial": headlens.runs("mini-industrial"), "medical": headlens.runs("mini-medical")})
-    assert len(result.frame) == 304 and [len(own) for own in result.provenance["runs"].values()] == [3, 3]
+    runs = {domain: headlens.runs(default(domain)) for domain in DOMAINS}
+    result = compare(runs)
+    assert len(result.frame) == 304 and [len(own) for own in result.provenance["runs"].values()] == [10, 10]
     assert "never seen a photograph" in result.paragraph
     again = Comparison.load(result.save(tmp_path / "one.parquet"))
     pd.testing.assert_frame_equal(again.agreement, result.agreement)
     assert again.paragraph == result.paragraph
     assert np.isclose(result.agreement["chance"].iloc[-2], 20 / 304)
     said = typed("--out", tmp_path / "out")
-    assert result.paragraph in said and str(result.strongest["name"].iloc[0]) in said and "10 splits" in said
+    assert result.paragraph in said and str(result.strongest["name"].iloc[0]) in said and "2001 splits" in said
+    assert "Backbone(mini-captions" in said
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "compare-weights.parquet",
         "compare-weights.agreement.parquet",
         "compare-weights.png",
     }
+
+
+def test_the_verb_measures_importance_of_few_runs_where_none_is_named(monkeypatch):
+    taken = []
+
+    def stopped(runs, *others):
+        taken.extend(run.folder.name for several in runs.values() for run in several)
+        raise RunError("enough")
+
+    monkeypatch.setattr(importlib.import_module("headlens.cli.compare"), "measured", stopped)
+    with pytest.raises(RunError, match="enough"):
+        typed("--of", "importance")
+    assert taken == [f"mini-captions-{domain}-{seed}" for domain in DOMAINS for seed in range(3)]
 
 
 def test_the_verb_measures_importance_on_the_same_pictures(tmp_path):

@@ -4,6 +4,9 @@ A name is the backbone's, the domain's and the method's: ``mini-industrial`` and
 with ``-anomalyclip`` behind they are without head weights and joint score, with ``-shallow`` without deep prompts, with
 ``-weights`` (on ``mini-captions``) they are hand-written prompts with head weights. A number behind is the seed: three
 on ``mini``; on ``mini-captions`` ten of HeadCLIP and five of the others.
+
+Where no run is named, verbs take HeadCLIP on ``mini-captions``, where training pays; on ``mini`` hand-written prompts
+are as good as all that was trained.
 """
 
 from __future__ import annotations
@@ -12,8 +15,31 @@ import re
 from functools import cache
 from pathlib import Path
 
+from headlens.errors import ConfigError
+
+BACKBONE = "mini-captions"
+"""The embedded backbone that verbs use where none is named."""
+DOMAINS = ("industrial", "medical")
 _HERE = Path(__file__).parent
 NAMES = tuple(sorted(path.parent.name for path in _HERE.glob("*/config.toml")))
+METHODS = tuple(dict.fromkeys(re.sub(r"-\d+$", "", name) for name in NAMES))
+"""The names without their seeds."""
+
+
+def default(domain: str) -> str:
+    """The runs of HeadCLIP, all seeds, that a verb takes for a domain where none is named.
+
+    Raises:
+        ConfigError: no run of that domain ships.
+
+    >>> default("medical")
+    'mini-captions-medical'
+    """
+    if domain not in DOMAINS:
+        raise ConfigError(
+            f"no run ships for domain {domain!r}; name a run with --run, or choose {' or '.join(DOMAINS)}"
+        )
+    return f"{BACKBONE}-{domain}"
 
 
 def folders(name: str | Path) -> list[Path]:
