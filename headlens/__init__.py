@@ -1,6 +1,6 @@
 """headlens: CLIP-based zero-shot anomaly detection, one attention head at a time.
 
-    run = headlens.load("mini-industrial")                        a trained detector, from a run folder
+    run = headlens.load("mini-captions-industrial")               a trained detector, from a run folder
     headlens.predict(run, "part.png").joint_score                 scores of images
     headlens.evaluate(run, headlens.data.open("folder"))          metrics on a data set
     headlens.heads, headlens.attribution, headlens.lab            what its heads do
@@ -51,7 +51,7 @@ def load(run: str, **options: Any) -> Run:
 
 
 def runs(*names: str, **options: Any) -> list[Run]:
-    """Loads several trained detectors on one backbone: ``headlens.runs("mini-industrial")`` loads its three seeds.
+    """Loads several trained detectors on one backbone: all seeds of ``headlens.runs("mini-captions-industrial")``.
 
     Args:
         *names: run folders, shipped runs, or shipped names without a seed.

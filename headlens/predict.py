@@ -98,7 +98,7 @@ def predict(
         DataError, ShapeError: an image that cannot be read, or something that is not an image; the message says which.
 
     >>> import headlens
-    >>> headlens.predict(headlens.load("mini-industrial"), np.zeros((60, 40)), size=56).anomaly_map.shape
+    >>> headlens.predict(headlens.load("mini-captions-industrial"), np.zeros((60, 40)), size=56).anomaly_map.shape
     torch.Size([1, 56, 56])
     """
     detector = detector_of(detector)

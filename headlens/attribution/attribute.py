@@ -209,7 +209,7 @@ def attribute(
         DataError, ShapeError: no image; a region that does not fit.
 
     >>> import headlens
-    >>> result = attribute(headlens.load("mini-industrial"), torch.zeros(3, 56, 56), "relevance", size=56)
+    >>> result = attribute(headlens.load("mini-captions-industrial"), torch.zeros(3, 56, 56), "relevance", size=56)
     >>> result.map.shape
     (1, 56, 56)
     """

@@ -55,8 +55,8 @@ def with_digest(name: str, of: str, longest: int = LONGEST) -> str:
 def slug(*parts: object) -> str:
     """Parts as one name of a file.
 
-    >>> slug("ablate", "mini-industrial", "procedural:medical", "")
-    'ablate-mini-industrial-procedural-medical'
+    >>> slug("ablate", "mini-captions-industrial", "procedural:medical", "")
+    'ablate-mini-captions-industrial-procedural-medical'
     """
     whole = "-".join(str(part) for part in parts if str(part))
     name = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in whole)

@@ -26,7 +26,9 @@ MapFormat = Enum("MapFormat", {"NPY": "npy", "TIFF": "tiff"}, type=str)
 
 def score(
     images: options.Images,
-    run: Annotated[str, typer.Option(help="A run folder, or the name of a shipped run such as mini-industrial.")],
+    run: Annotated[
+        str, typer.Option(help="A run folder, or the name of a shipped run such as mini-captions-industrial.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for results.", file_okay=False)] = Path("scores"),
     threshold: Annotated[
         float | None, typer.Option(help="Decide at this joint score instead of the run's threshold.")

@@ -1,6 +1,6 @@
 """The paper's figures from run folders: each has a name, a drawing and a caption with its numbers.
 
-    context = FigureContext([domain("industrial", ["mini-industrial"]), ...], Path("figures/data"))
+    context = FigureContext([domain("industrial", ["mini-captions-industrial"]), ...], Path("figures/data"))
     for name, made in make(context, Path("figures")):
         ...
 

@@ -112,7 +112,7 @@ def compare(
 ) -> Comparison:
     """Compares two domains' runs.
 
-    ``compare({"industrial": headlens.runs("mini-industrial"), "medical": headlens.runs("mini-medical")})``
+    ``compare({name: headlens.runs(f"mini-captions-{name}") for name in ("industrial", "medical")})``
 
     Args:
         domains: two names, each with one or several runs, all of one kind: ``Run`` or ``Detector``, whose

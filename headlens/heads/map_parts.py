@@ -146,7 +146,7 @@ def map_parts(
         IdentityError: parts that do not add up.
 
     >>> import headlens
-    >>> parts = map_parts(headlens.load("mini-industrial"), torch.zeros(3, 56, 56), size=56)
+    >>> parts = map_parts(headlens.load("mini-captions-industrial"), torch.zeros(3, 56, 56), size=56)
     >>> parts.margin.shape, len(parts.shares)
     ((4, 4), 384)
     """

@@ -40,7 +40,7 @@ def weights(detector: Detector | HasDetector, name: str = "this detector") -> We
         ConfigError: a detector without learned head weights.
 
     >>> import headlens
-    >>> frame = weights(headlens.load("mini-industrial")).frame
+    >>> frame = weights(headlens.load("mini-captions-industrial")).frame
     >>> len(frame), frame["stream"].unique().tolist()
     (304, ['local'])
     """
@@ -49,7 +49,7 @@ def weights(detector: Detector | HasDetector, name: str = "this detector") -> We
     if not learned:
         raise ConfigError(
             f"{name} has no head weights (head_weights = 'none'): train with head_weights = 'free' in table "
-            "[detector], or take a run that has them, such as mini-industrial"
+            "[detector], or take a run that has them, such as mini-captions-industrial"
         )
     heads = heads_of(detector, streams=[*learned])
     rows = [(*head, float(learned[head.stream][head.layer, head.head].detach())) for head in heads]

@@ -43,7 +43,7 @@ class HeadView:
         ShapeError: no image.
 
     >>> import headlens
-    >>> view = HeadView({"industrial": headlens.load("mini-industrial")}, torch.zeros(3, 56, 56), size=56)
+    >>> view = HeadView({"industrial": headlens.load("mini-captions-industrial")}, torch.zeros(3, 56, 56), size=56)
     >>> view.attention("industrial", 0, "L18H7").shape, view.contribution("industrial", 0, "L18H7/local").shape
     ((4, 4), (4, 4))
     """
@@ -55,7 +55,7 @@ class HeadView:
         self.detectors = {domain: _detectors(domain, given) for domain, given in domains.items()}
         every = [detector for detectors in self.detectors.values() for detector in detectors]
         if not every:
-            raise ConfigError("no run is given; give at least one, such as headlens.load('mini-industrial')")
+            raise ConfigError("no run is given; give at least one, such as headlens.load('mini-captions-industrial')")
         self._first = every[0]
         if any(other.backbone.provenance != self._first.backbone.provenance for other in every):
             raise ConfigError("these runs are on different backbones: their heads cannot be compared by number")

@@ -196,8 +196,8 @@ def load_run(
     """Loads a run; its predictions equal those of the trained detector to the bit.
 
     Args:
-        folder: a folder written by ``headlens train``, or the name of a shipped run (``mini-industrial`` is its first
-            seed).
+        folder: a folder written by ``headlens train``, or the name of a shipped run (``mini-captions-industrial`` is
+            its first seed).
         backbone: the backbone it was trained on, if already loaded.
         weights: weight file of the backbone, if it is not the one in the card.
         device, dtype: of the backbone that is loaded.
