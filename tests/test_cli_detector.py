@@ -293,7 +293,8 @@ def test_eval_takes_all_seeds_of_a_shipped_run_and_says_what_is_no_test(two_cate
         *("eval", "--run", "mini-medical-anomalyclip", "--data", "procedural:medical/aux", "--per-category", 2),
         *("--json", tmp_path / "result.json"),
     )
-    assert "Not zero-shot: procedural:medical/aux" in out and "within" in out
+    assert "Not zero-shot: mini-medical-anomalyclip-0, " in out and "were trained on procedural:medical/aux" in out
+    assert "Pixel metrics are within" in out
     (result,) = json.loads((tmp_path / "result.json").read_text())["results"]
     assert [Path(name).name[-1] for name in result["runs"]] == ["0", "1", "2"]
     assert all(row["seeds"] == 3 for row in result["metrics"])
@@ -355,9 +356,9 @@ def test_eval_says_what_is_undefined_and_what_was_left_out_and_keeps_sets_of_one
     invoke(*arguments, "--batch", 3, status=1)  # the same question
     before = out.read_bytes()
     for other in (("--exact",), ("--run", run / "1"), ("--domain", "medical")):
-        with pytest.raises(RunError, match="was made with other settings"):
+        with pytest.raises(RunError, match="exists already and holds other results"):
             invoke(*arguments, *other)
     assert out.read_bytes() == before
     (tmp_path / "package.json").write_text('{"name": "mine"}')
-    with pytest.raises(RunError, match="was made with other settings"):
+    with pytest.raises(RunError, match="exists already and holds other results"):
         invoke("eval", "--run", run / "0", "--data", a, "--json", tmp_path / "package.json")
