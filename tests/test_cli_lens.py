@@ -21,6 +21,7 @@ from headlens.cli.results import stem
 from headlens.data.mask_sources import files_of
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
 from headlens.heads import Ablation
+from headlens.heads.phrases import BUILT_IN, read_phrases
 from headlens.results import Result
 from headlens.training.run import load_run, save_run
 
@@ -183,7 +184,9 @@ def test_weights_and_what_heads_do(lens):
     assert len(pd.read_parquet(folder)["image"].unique()) == 6 and folder.with_suffix(".png").is_file()
 
 
-def test_names(lens):
+def test_names(lens, tmp_path, monkeypatch):
+    (tmp_path / "some.txt").write_text("\n".join(read_phrases(BUILT_IN)[::20]), encoding="utf-8")
+    monkeypatch.setattr("headlens.heads.naming.BUILT_IN", tmp_path / "some.txt")  # all take seconds
     said = lens("name", "--layer", 23, "--head", 1)
     assert "L23H1" in said and "beat every draw of chance" in said
     assert the(lens.out, "name-small-L23-H1-bolts-????????.parquet").is_file()

@@ -323,7 +323,9 @@ def test_at_a_shell(tmp_path):
     pool.write_text("damaged object\nred object\nwood\nrusty object\n")
     app = typer.Typer()
     app.command()(name)
-    arguments = ["--layer", "23", "--head", "1", "--per-category", "2", "--stream", "both", "--phrases", "2"]
+    for number in range(3):  # as many as two phrases need
+        Image.effect_noise((40, 40), 50 + number).convert("RGB").save(tmp_path / f"{number}.png")
+    arguments = ["--layer", "23", "--head", "1", "--data", str(tmp_path), "--stream", "both", "--phrases", "2"]
     done = CliRunner().invoke(app, [*arguments, "--pool", str(pool), "--out", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "Backbone(mini" in done.output and "1 more were left out" in done.output and "'rusty object'" in done.output
