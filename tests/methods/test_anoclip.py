@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
+from headlens.backbone import Backbone
 from headlens.detectors import PRESETS, AnoCLIPConfig, Scoring, TrainingConfig, build
 from headlens.errors import ConfigError
 from headlens.heads import clean_forward, contributions, heads_of, map_parts, name_heads, single_heads
@@ -40,6 +41,12 @@ def theirs() -> CLIP:
     return random_clip(SENTENCES)
 
 
+@cache
+def ours() -> Backbone:
+    """One for all, which encodes the hundreds of sentences once; no test may change it."""
+    return clip()
+
+
 def templates(kinds: tuple[str, ...]) -> list[str]:
     """22 of each kind."""
     found = []
@@ -58,7 +65,7 @@ def sentences(category: str) -> Tensor:
     thing = "macaroni" if category == "macaroni2" else category
     kinds = KINDS.get(category, KINDS["metal_nut"])
     said = [[t.format(s.format(thing)) for s in states for t in templates(kinds)] for states in STATES]
-    return torch.stack([theirs().encode_text(clip().tokenizer(each)) for each in said])
+    return torch.stack([theirs().encode_text(ours().tokenizer(each)) for each in said])
 
 
 @cache
@@ -137,7 +144,7 @@ def shown(patches: Tensor, categories: list[str]) -> Tensor:
 
 @torch.no_grad()
 def test_a_prediction_is_the_published_formula():
-    detector, given = build(clip(), "anoclip", taps=(3,)), images((32, 32))
+    detector, given = build(ours(), "anoclip", taps=(3,)), images((32, 32))
     found = detector(given, CATEGORIES)
     close(found.anomaly_map, shown(tokens(given), CATEGORIES), 1e-12)
     image = F.normalize(theirs().encode_image(given), dim=-1)
@@ -150,7 +157,7 @@ def test_a_prediction_is_the_published_formula():
 @pytest.mark.parametrize(("adapter", "loss_at"), [("sentences", "grid"), ("linear", "pixels")])
 def test_each_image_adapts_as_published_and_by_itself(adapter, loss_at):
     given = images((32, 32))
-    detector = build(clip(), "anoclip", taps=(3,), steps=3, adapter=adapter, loss_at=loss_at, adapter_seed=5)
+    detector = build(ours(), "anoclip", taps=(3,), steps=3, adapter=adapter, loss_at=loss_at, adapter_seed=5)
     with torch.inference_mode():
         found = detector(given, CATEGORIES).anomaly_map
     each = [
@@ -212,17 +219,17 @@ def test_a_tanh_is_refused_by_name_and_what_does_not_meet_it_is_not(dataset):
 
 @torch.no_grad()
 def test_the_category_is_read_as_it_is_written_unless_the_config_says_otherwise():
-    detector, given = build(clip(), "anoclip", taps=(3,)), images()
+    detector, given = build(ours(), "anoclip", taps=(3,)), images()
     close(detector.text(["metal_nut"])[0], text("metal_nut"), 1e-12)
     close(detector.text(["macaroni1"]), detector.text(["macaroni"]), 1e-12)
     assert not torch.equal(detector.text(["wood"]), detector.with_config(textures=()).text(["wood"]))
-    other = build(clip(), "anoclip-plus", taps=(3,), class_aware=False)
+    other = build(ours(), "anoclip-plus", taps=(3,), class_aware=False)
     assert torch.equal(other(given, CATEGORIES).anomaly_map, other(given).anomaly_map)
 
 
 def test_only_what_an_image_shows_is_encoded(monkeypatch):
     """Hundreds of sentences take longer than the image does."""
-    detector, asked = build(clip(), "anoclip", taps=(3,)), []
+    detector, asked = build(ours(), "anoclip", taps=(3,)), []
     encode = detector._encoded_one
     monkeypatch.setattr(detector, "_encoded_one", lambda thing: asked.append(thing) or encode(thing))
     map_parts(detector, torch.zeros(3, 32, 32, dtype=torch.uint8), size=32, category="wood")
@@ -255,7 +262,7 @@ def test_there_is_nothing_to_train(dataset, tmp_path):
 )
 def test_settings_that_make_no_detector_are_named(fields, said):
     with pytest.raises(ConfigError, match=said):
-        build(clip(), "anoclip", **({"taps": (3,)} | fields))
+        build(ours(), "anoclip", **({"taps": (3,)} | fields))
 
 
 def test_a_mean_of_patches_is_taken_on_their_grid_alone():
