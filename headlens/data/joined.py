@@ -26,8 +26,8 @@ class JoinedSet(DataSet):
         DataError: no set, or two of one name.
 
     >>> from headlens.data import open
-    >>> wood, ct = (open(f"procedural:{d}", category=c) for d, c in (("industrial", "wood"), ("medical", "head_ct")))
-    >>> JoinedSet([wood, ct]).name, len(JoinedSet([wood, ct])) == len(wood) + len(ct)
+    >>> screw, ct = (open(f"procedural:{d}", category=c) for d, c in (("industrial", "screw"), ("medical", "head_ct")))
+    >>> JoinedSet([screw, ct]).name, len(JoinedSet([screw, ct])) == len(screw) + len(ct)
     ('procedural:industrial + procedural:medical', True)
     """
 
