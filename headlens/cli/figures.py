@@ -54,8 +54,9 @@ def figures(
 
     Long results are stored as Parquet in OUT/data, and reused only if runs, images, settings and versions are the same.
     After an interruption, the same command resumes. Without names all figures are made; one that these runs or images
-    do not allow is left out with a message. A figure of other runs, images or settings is never overwritten. An
-    unreadable image is reported and left out, and the exit status is then 1.
+    do not allow is left out with a message. A figure of other runs, images or settings is never overwritten. Ablations
+    are of a domain's first run, importance of its first three, weights and metrics of all. An unreadable image is
+    reported and left out, and the exit status is then 1.
     """
     from headlens.data.notes import lines
     from headlens.errors import ConfigError, HeadlensError
@@ -112,7 +113,8 @@ def domain_of(
     from headlens.training.run import load_runs
 
     group = grouped(load_runs(*runs, weights=weights, device=device))
-    typer.echo(f"{domain}: {', '.join(run.folder.name for run in group.every)}, on {images}")
+    backbone = group.whole[0].detector.backbone.provenance.name
+    typer.echo(f"{domain}, on {images}, backbone {backbone}: {', '.join(run.folder.name for run in group.every)}")
     for name, why in group.left_out.items():
         typer.echo(f"{domain}: {name} is left out: it {why}", err=True)
     return Domain.of(domain, group, images, per_category)
