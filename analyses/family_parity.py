@@ -301,8 +301,9 @@ def crane(published: Published, backbone: Backbone, theirs: dict[str, Any], repo
     plus, size = detector.with_second(network), (images.shape[2], images.shape[3])
     cls, both = crane_features(plus, images)
     copies = both.chunk(2, 1)
-    report.line("their four taps are the last block", list(theirs["taps"][:3]), [theirs["taps"][3]] * 3, 0.0)
-    unit = [F.normalize(one, dim=-1) for one in (cls, *copies, theirs["cls"], theirs["taps"][3], theirs["more"])]
+    first = theirs["patches"][:1]
+    report.line("their four taps are the last block", list(theirs["taps"]), [first] * 4, 0.0)
+    unit = [F.normalize(one, dim=-1) for one in (cls, *copies, theirs["cls"], theirs["patches"], theirs["more"])]
     for what, ours, own in zip(("CLS", "patches of E-Attn", "patches of D-Attn"), unit[:3], unit[3:], strict=True):
         report.line(f"{what}, of unit length", [ours], [own])
     with torch.no_grad():

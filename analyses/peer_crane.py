@@ -74,19 +74,15 @@ def built(options: Namespace, weights: Path, double: bool) -> Any:
 
 
 def seen_by(model: Any, images: Tensor, network: Network) -> dict[str, Tensor]:
-    """CLS, the patches of E-Attn at four taps, and those of D-Attn after the last block; image by image."""
-    parts: dict[str, list[Tensor]] = {"cls": [], "taps": [], "more": []}
-    for image in images[:, None]:
-        model.vfm, model.vfm_model = None, "dinov2"
-        cls, taps = model.encode_image(image, TAPS, self_cor_attn_layers=20)
-        model.vfm = network  # D-Attn's mean is over a batch: here it is one image
-        _, both = model.encode_image(image, [24], self_cor_attn_layers=20)
-        if not torch.equal(both[1], taps[-1]):
-            raise RuntimeError("Crane's patches differ from those that Crane+ has next to its own")
-        parts["cls"].append(cls)
-        parts["taps"].append(torch.stack(taps))
-        parts["more"].append(both[0])
-    return {name: torch.cat(values, 1 if name == "taps" else 0) for name, values in parts.items()}
+    """CLS and patches of E-Attn and D-Attn after the last block, image by image; and four taps of the first image."""
+    parts: dict[str, list[Tensor]] = {"cls": [], "patches": [], "more": []}
+    _, taps = model.encode_image(images[:1], TAPS, self_cor_attn_layers=20)
+    model.vfm, model.vfm_model = network, "dinov2"
+    for image in images[:, None]:  # D-Attn's mean is over a batch: here it is one image
+        cls, (more, patches) = model.encode_image(image, [24], self_cor_attn_layers=20)
+        for name, value in (("cls", cls), ("patches", patches), ("more", more)):
+            parts[name].append(value)
+    return {name: torch.cat(values) for name, values in parts.items()} | {"taps": torch.stack(taps)}
 
 
 def remembered(model: Any, cls: Tensor, patches: list[Tensor]) -> Any:
@@ -182,7 +178,8 @@ def main() -> None:
     seen = seen_by(model, given, network)
     print("Crane: features", flush=True)
     theirs: dict[str, Any] = {"images": given, "masks": truth[:, 0] > 0.5, "network": network.state_dict(), **seen}
-    four, more = list(seen["taps"]), [seen["more"], seen["taps"][-1]]  # of which four are the same
+    four = [seen["patches"]] * 4  # which four taps are in their code: the first image's are compared
+    more = [seen["more"], seen["patches"]]
     batch = {"img": given, "anomaly": truth.flatten(1).amax(1).long(), "abnorm_mask": truth}
     for name, patches, of in (("crane", four, {}), ("crane-plus", more, {"features_list": [24]})):
         for shown in (0, 1):
