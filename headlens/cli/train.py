@@ -36,7 +36,9 @@ def train(
             "aa-clip-medical, adaclip, kanoclip."
         ),
     ] = "headclip",
-    backbone: Annotated[str, typer.Option(help="An embedded backbone, mini-captions or mini, or an open_clip name.")] = BACKBONE,
+    backbone: Annotated[
+        str, typer.Option(help="An embedded backbone, mini-captions or mini, or an open_clip name.")
+    ] = BACKBONE,
     weights: Annotated[str | None, typer.Option(help="A tag, such as openai, or a weight file.")] = None,
     config: Annotated[
         Path | None,

@@ -60,26 +60,28 @@ def prompt_parts(
     size: int | None = None,
     category: str = "object",
 ) -> PromptParts:
-    """What each prompt has of an image's margins, exact in sum, and which sentences it is near in the joint space.
+    """The share of each prompt in the margins of an image, exact in sum, and its nearest sentences in the joint space.
 
     Where prompts depend on the image, they are those of this image.
 
     Args:
-        detector: whose prompts, learned or written; or a run.
+        detector: a detector, or a run; prompts may be learned or hand-written.
         image: a path, a PIL image, an array, a tensor; see ``headlens.predict``.
         base: a knowledge base or its file; by default the one that ships, with the catalogue of the procedural worlds
-            for an embedded backbone. Sentences that the backbone cannot have read are left out.
-        nearest: how many sentences for each prompt.
-        size: the image is resized to this square; the detector's own size when None.
-        category: what it shows; it only matters to class-aware prompts.
+            for an embedded backbone. Sentences with words that the backbone has not learned are left out.
+        nearest: number of sentences per prompt.
+        size: the image is resized to this square; the detector's size when None.
+        category: what the image shows; only class-aware prompts use it.
 
     Raises:
-        DataError, ShapeError: no image; a base with a fault, or that has no sentence that the backbone can have read;
+        DataError, ShapeError: no image; a base with an error, or without a sentence that the backbone can read;
             fewer than one sentence.
-        ConfigError: a hook that would not be called.
+        ConfigError: a hook that would be ignored.
+
 
     >>> import headlens
-    >>> run, base = headlens.load("mini-industrial"), Knowledge(catalogued()[:50])
+    >>> from headlens import knowledge
+    >>> run, base = headlens.load("mini-industrial"), knowledge.Knowledge(knowledge.catalogued()[:50])
     >>> parts = prompt_parts(run, torch.zeros(3, 56, 56), base=base, size=56, nearest=1)
     >>> parts.sentences["state"].tolist()
     ['normal', 'abnormal']
