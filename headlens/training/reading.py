@@ -186,7 +186,11 @@ def _check_threshold(described: Description) -> None:
 
 
 def read_tensors(folder: Path, digest: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """``model.safetensors``; raises RunError unless it is the card's, and of these shapes, float32 and finite."""
+    """``model.safetensors`` in float32, read from float32 or, as large runs ship, from float16.
+
+    Raises:
+        RunError: it is not the card's, or has other shapes, another type, or values that are not finite.
+    """
     path = folder / MODEL
     most = sum(4 * int(torch.Size(shape).numel()) for shape in shapes.values()) + 2**20  # and a header
     try:
@@ -202,14 +206,14 @@ def read_tensors(folder: Path, digest: str, shapes: Mapping[str, tuple[int, ...]
             what = f"there is no {name}" if name in shapes else f"{name} is unknown"
         elif tuple(tensors[name].shape) != shapes[name]:
             what = f"{name} is {list(tensors[name].shape)}, not {list(shapes[name])}"
-        elif tensors[name].dtype != torch.float32:
-            what = f"{name} is {tensors[name].dtype}, not float32"
+        elif tensors[name].dtype not in (torch.float32, torch.float16):
+            what = f"{name} is {tensors[name].dtype}, not float32 or float16"
         elif not tensors[name].isfinite().all():
             what = f"{name} has NaN or infinity"
         else:
             continue
         raise RunError(f"{path} does not hold what {CONFIG} describes: {what}; copy the run again")
-    return tensors
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def _check_shipped(path: Path) -> None:
