@@ -194,12 +194,13 @@ class HeadTarget(Target):
     def _part(self, forward: Forward, readout: Readout, text: Contrast, tokens: Tensor, first: int) -> Tensor:
         """The head's part of the margins of raw ``tokens`` [B, n, D], which stand from ``first`` on: [B, n]."""
         assert forward.written is not None
-        covector, _ = readout.held(tokens, text)
         w_o = self.detector.backbone.vision.blocks[self.head.layer].attn.W_O[self.head.head]
         written = forward.written[:, first : first + tokens.shape[1], None]  # (B, n, 1, d)
         missing = tokens.shape[1] - written.shape[1]  # at a second copy of patches it may write nothing
         written = F.pad(written, (0, 0, 0, 0, 0, missing)) if missing else written
-        return covector.of_heads(written, w_o[None])[..., 0]
+        reads = readout.held(tokens, text).reads
+        each = [covector.of_heads(written if at is None else written[:, at], w_o[None]) for at, covector in reads]
+        return torch.stack(each).sum(0)[..., 0]
 
 
 def target_of(

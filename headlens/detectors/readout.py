@@ -62,8 +62,23 @@ class Covector(NamedTuple):
         return (wide(written) * by_channel).sum(-1) * self.scale[..., None]
 
 
+Pulled = tuple[Tensor | None, Tensor]
+"""Which token of the image is read in place of each, [n], None for itself; and a covector of each, [B, n, d_e]."""
+
+
+class Held(NamedTuple):
+    """A margin's n tokens as sums: over ``reads`` what is read of tokens, and ``rest`` [B, n].
+
+    Args:
+        reads: the tokens themselves first (None), then others by their numbers [n], where a tail mixes tokens.
+    """
+
+    reads: list[tuple[Tensor | None, Covector]]
+    rest: Tensor
+
+
 class Tail(Protocol):
-    """What a method makes of embeddings before they are compared, at every token by itself."""
+    """What a method makes of embeddings before they are compared."""
 
     @property
     def opaque(self) -> str:
@@ -76,8 +91,10 @@ class Tail(Protocol):
     def residual(self) -> bool:
         """Whether it only adds to embeddings: they go through as they are, at full size."""
 
-    def pull(self, embeddings: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """``v`` [B, n, d_e] and ``rest`` [B, n] with ``<tail(e), u> = <e, v> + rest``, with what it divides by held.
+    def pull(self, embeddings: Tensor, u: Tensor) -> tuple[list[Pulled], Tensor]:
+        """``v`` [B, n, d_e] and ``rest`` [B, n] with ``<tail(e), u> = Σ <e, v> + rest``, with what it divides by held.
+
+        One ``v`` for each token itself; where tokens are mixed, others for those that each takes from.
 
         Args:
             embeddings: [B, n, d_e].
@@ -148,15 +165,15 @@ class Readout:
         scaled = wide(norm.weight)[:, None] * matrix
         return Folded(scaled - scaled.mean(0), wide(norm.bias) @ matrix + bias, norm.eps)
 
-    def held(self, tokens: Tensor, text: Contrast) -> tuple[Covector, Tensor]:
-        """``r`` and ``rest`` with ``<token, r> + rest = <e / |e|, u>``, exactly, for the tokens as they are.
+    def held(self, tokens: Tensor, text: Contrast) -> Held:
+        """``r`` and ``rest`` with ``Σ <token, r> + rest = <e / |e|, u>``, exactly, for the tokens as they are.
 
         Args:
             tokens: [B, n, D].
             text: whose ``u`` it is: that of these embeddings, where it is not the same for all.
 
         Returns:
-            A covector of n tokens, and the part of bias and tail [B, n]. As functions of other tokens they are held: σ
+            Covectors of n tokens, and the part of bias and tail [B, n]. As functions of other tokens they are held: σ
             and |e|, and what a tail divides by, stay those of ``tokens``.
         """
         folded, tokens = self.folded, wide(tokens)
@@ -164,10 +181,12 @@ class Readout:
         embedding = tokens @ folded.matrix / scale + folded.bias
         read = embedding if self.tail is None else self.tail(embedding)
         u = text.held(read)
-        v, rest = u if u.ndim == 3 else u[:, None], None
-        if self.tail is not None:
-            v, rest = self.tail.pull(embedding, v)
+        u = u if u.ndim == 3 else u[:, None]
         norm = read.norm(dim=-1)  # (B, n)
-        covector = Covector(v @ folded.matrix.T, 1 / (scale[..., 0] * norm))
-        along_bias = v @ folded.bias
-        return covector, (along_bias if rest is None else along_bias + rest) / norm
+        pulled, rest = ([(None, u)], torch.zeros_like(norm)) if self.tail is None else self.tail.pull(embedding, u)
+        reads: list[tuple[Tensor | None, Covector]] = []
+        for at, v in pulled:
+            sigma = scale[..., 0] if at is None else scale[:, at, 0]
+            reads.append((at, Covector(v @ folded.matrix.T, 1 / (sigma * norm))))
+            rest = rest + v @ folded.bias
+        return Held(reads, rest / norm)

@@ -112,8 +112,8 @@ class _Read(NamedTuple):
 def image_parts(clean: CleanRun) -> Parts:
     """The image margins of B images, part by part; of both streams where the pooling reads patches."""
     terms: dict[Part, Tensor] = {}
-    for read in _image(clean).values():
-        for part, value in _terms(clean, read).items():
+    for reads in _image(clean).values():
+        for part, value in _summed(clean, reads).items():
             terms[part] = terms.get(part, 0) + value.sum(1)
     return Parts(_in_order(terms))
 
@@ -121,7 +121,7 @@ def image_parts(clean: CleanRun) -> Parts:
 @torch.no_grad()
 def pooled_parts(clean: CleanRun) -> dict[int, Parts]:
     """What every patch has of the image margin, part by part, ``{tap: parts [B, N]}``; empty where none is read."""
-    return {tap: Parts(_in_order(_terms(clean, read))) for tap, read in _image(clean).items() if tap is not None}
+    return {tap: Parts(_in_order(_summed(clean, reads))) for tap, reads in _image(clean).items() if tap is not None}
 
 
 @torch.no_grad()
@@ -134,13 +134,13 @@ def tap_parts(clean: CleanRun, tap: int) -> Parts:
     """
     check_tap(clean.plan, tap)
     check_summed(clean.reading.taps[tap], f"margins of patches at tap {tap}")
-    return Parts(_in_order(_terms(clean, _patches(clean, tap, clean.reading.taps[tap], clean.reading.text))))
+    return Parts(_in_order(_summed(clean, _patches(clean, tap, clean.reading.taps[tap], clean.reading.text))))
 
 
-def _image(clean: CleanRun) -> dict[int | None, _Read]:
+def _image(clean: CleanRun) -> dict[int | None, list[_Read]]:
     """What the image margin reads: CLS (None), and patches of each tap, where the pooling has weights for them."""
     reading, text = clean.reading, clean.reading.image_contrast
-    reads: dict[int | None, _Read] = {}
+    reads: dict[int | None, list[_Read]] = {}
     if reading.pooling.reads_cls:
         every = {"global": range(len(clean.mid))}
         reads[None] = _read(slice(0, 1), clean.x[-1][:, :1], reading.image, text, every)
@@ -149,16 +149,26 @@ def _image(clean: CleanRun) -> dict[int | None, _Read]:
     of_cls, of_patches = reading.weights(clean.features, clean.margins.taps)
     for tap in of_patches:
         reads[tap] = _patches(clean, tap, reading.patches_of_image(tap), text)
-    return {tap: read.times(of_cls[:, None] if tap is None else of_patches[tap]) for tap, read in reads.items()}
+    weights = {tap: of_cls[:, None] if tap is None else of_patches[tap] for tap in reads}
+    return {tap: [read.times(weights[tap]) for read in each] for tap, each in reads.items()}
 
 
-def _patches(clean: CleanRun, tap: int, readout: Readout, text: Contrast) -> _Read:
+def _patches(clean: CleanRun, tap: int, readout: Readout, text: Contrast) -> list[_Read]:
     return _read(clean.read_at, clean.tapped(tap), readout, text, clean.plan.writers(tap))
 
 
-def _read(tokens: slice | Tensor, raw: Tensor, readout: Readout, text: Contrast, writers: Mapping[str, range]) -> _Read:
+def _read(
+    tokens: slice | Tensor, raw: Tensor, readout: Readout, text: Contrast, writers: Mapping[str, range]
+) -> list[_Read]:
+    """What is read of the tokens themselves, with all of the rest, and of others that a tail mixes with them."""
     with full_precision(raw.device):
-        return _Read(tokens, *readout.held(raw, text), writers)
+        held = readout.held(raw, text)
+        numbers = torch.arange(tokens.stop, device=raw.device)[tokens] if isinstance(tokens, slice) else tokens
+        none = torch.zeros_like(held.rest)
+        return [
+            _Read(tokens, covector, held.rest, writers) if at is None else _Read(numbers[at], covector, none, writers)
+            for at, covector in held.reads
+        ]
 
 
 def _walk(clean: CleanRun, read: _Read) -> tuple[dict[tuple[str, int], Covector], dict[Part, Tensor]]:
@@ -182,6 +192,15 @@ def _walk(clean: CleanRun, read: _Read) -> tuple[dict[tuple[str, int], Covector]
         (layer,) = read.writers["local"]
         return reached, terms | {Part("below"): covector.of(read.at(clean.begin[layer]))}
     return reached, terms | {Part("embedding"): covector.of(read.at(clean.x[0]))}
+
+
+def _summed(clean: CleanRun, reads: Sequence[_Read]) -> dict[Part, Tensor]:
+    """Parts of all reads together."""
+    terms: dict[Part, Tensor] = {}
+    for read in reads:
+        for part, value in _terms(clean, read).items():
+            terms[part] = terms.get(part, 0) + value
+    return terms
 
 
 def _terms(clean: CleanRun, read: _Read) -> dict[Part, Tensor]:
@@ -290,7 +309,7 @@ def source_maps(clean: CleanRun, layer: int) -> Tensor:
     if layer not in range(len(blocks)):
         raise ShapeError(f"layer {layer} does not exist; layers are 0..{len(blocks) - 1}")
     block = blocks[layer]
-    read = _image(clean)[None]
+    (read,) = _image(clean)[None]  # no tail mixes a single token with others
     with full_precision(read.rest.device):
         reached, _ = _walk(clean, read)
         check_reached(reached, "global", layer)

@@ -203,7 +203,7 @@ def _scale(clean: CleanRun, stream: str) -> Tensor:
     readout, at_patches = _read_at(clean.reading, stream)
     count = clean.patches.stop - 1  # of a second copy of the patches nothing is taken
     tokens = clean.tapped(max(clean.plan.taps))[:, :count] if at_patches else clean.x[-1][:, :1]
-    covector, _ = readout.held(tokens, clean.reading.text)
+    (_, covector), *_ = readout.held(tokens, clean.reading.text).reads
     return covector.scale
 
 

@@ -25,7 +25,8 @@ def test_a_linear_readout_is_the_layer_behind_the_norm(norm, bias):
     close(readout(tokens), expected, 1e-12)
     close(readout.in_full_precision(tokens), expected, 1e-12)
     text = Pair(torch.randn(2, 2, expected.shape[-1], dtype=torch.float64))
-    covector, rest = readout.held(tokens, text)
+    ((at, covector),), rest = readout.held(tokens, text)
+    assert at is None
     close(covector.of(tokens) + rest, text.margin(expected), 1e-12)
 
 

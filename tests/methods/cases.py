@@ -155,7 +155,6 @@ REFUSALS: dict[str, dict[str, str]] = {
     "sc-clip": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(ATTENTION_OF_PATCHES, "no attention matrix of theirs"),
     "anoclip": FOLLOWS | NOTHING_LEARNED,
     "anoclip-plus": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(MAP_SUMS, TANH),
-    "kanoclip": NOTHING_LEARNED
-    | dict.fromkeys(MAP_SUMS, "not sums over heads: .* Conv-Adapter that mixes 3 x 3 patches"),
+    "kanoclip": NOTHING_LEARNED,
 }
 """What the lens cannot do with a method, by the names of ``tests.methods.lens.LENS``, and what it says then."""

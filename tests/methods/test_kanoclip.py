@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from headlens import data, knowledge
@@ -144,9 +145,9 @@ def test_shut_gates_and_no_knowledge_leave_the_plain_prompt_learner():
 
 @torch.no_grad()
 @pytest.mark.parametrize("reduce", ["mean", "max"])
-@pytest.mark.parametrize("act", ["relu", "none"])
-def test_parts_add_up_through_attention_that_is_held(reduce, act):
-    detector, shown = trained(conv_kernel=1, conv_act=act, reduce=reduce), images(count=2)
+@pytest.mark.parametrize(("act", "kernel"), [("relu", 1), ("relu", 3), ("none", 3)])
+def test_parts_add_up_through_attention_that_is_held(reduce, act, kernel):
+    detector, shown = trained(conv_kernel=kernel, conv_act=act, reduce=reduce), images(count=2)
     clean, margins = clean_forward(detector, shown), detector.margins(shown)
     close(image_parts(clean).total, margins.image)
     for tap, margin in margins.taps.items():
@@ -156,23 +157,31 @@ def test_parts_add_up_through_attention_that_is_held(reduce, act):
 
 
 @torch.no_grad()
-def test_what_is_pulled_through_a_tail_is_its_slope_with_attention_held():
-    detector, shown = trained(conv_kernel=1), images(count=1)
-    tail = detector.reading(shown).taps[1].tail
+@pytest.mark.parametrize("side", [1, 3])
+def test_what_is_pulled_through_a_tail_is_its_slope_with_attention_held(side):
+    detector, shown = trained(conv_kernel=side), images(count=1)
+    tail, (rows, columns) = detector.reading(shown).taps[1].tail, (4, 5)
     generator, width = torch.Generator().manual_seed(0), detector.backbone.vision.cfg.d_embed
     e, moved, u = (torch.randn(1, 20, width, dtype=torch.float64, generator=generator) for _ in range(3))
-    length, conv = e.norm(dim=-1, keepdim=True), detector.patches_conv
-    signs = (e / length @ conv.down.weight.T * conv.kernel[:, 0, 0] > 0).double()
+    length, conv, half = e.norm(dim=-1, keepdim=True), detector.patches_conv, side // 2
     constant = length * torch.stack([taken(detector.patches_ask, x, tail.prompts, 0) for x in (e / length)[0]])
 
+    def hidden(x: Tensor) -> Tensor:
+        maps = F.pad((x / length @ conv.down.weight.T).unflatten(1, (rows, columns)), (0, 0, half, half, half, half))
+        each = [conv.kernel[:, i, j] * maps[:, i : i + rows, j : j + columns] for i in range(side) for j in range(side)]
+        return sum(each).flatten(1, 2)
+
+    signs = (hidden(e) > 0).double()
+
     def as_held(x: Tensor) -> Tensor:
-        hidden = x @ conv.down.weight.T * conv.kernel[:, 0, 0] * signs  # |e| divides and multiplies
-        return x + conv.gate[0] * hidden @ conv.up.weight.T + constant
+        return x + length * conv.gate[0] * (hidden(x) * signs) @ conv.up.weight.T + constant
 
     close(as_held(e), tail(e), 1e-12)
-    v, rest = tail.pull(e, u)
+    pulled, rest = tail.pull(e, u)
+    assert len(pulled) == side**2
     for x in (e, moved):
-        close((x * v).sum(-1) + rest, (as_held(x) * u).sum(-1), 1e-11)
+        read = sum(((x if at is None else x[:, at]) * v).sum(-1) for at, v in pulled)
+        close(read + rest, (as_held(x) * u).sum(-1), 1e-11)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.detectors.parts.projections import seeded_linear
+from headlens.detectors.readout import Pulled
 from headlens.precision import full_precision
 
 _LR, _DECAY, _NOISE = 1e-3, 0.01, 0.055
@@ -54,11 +55,11 @@ class Adapted:
             made = made if self.sentences is None else made.tanh() @ self.sentences
         return (embeddings + made.flatten(0, 1)) / 2
 
-    def pull(self, embeddings: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    def pull(self, embeddings: Tensor, u: Tensor) -> tuple[list[Pulled], Tensor]:
         """``v`` and ``rest`` with ``<adapted(e), u> = <e, v> + rest``, |e| held; only without tanh."""
         through = u @ self.weight / embeddings.norm(dim=-1, keepdim=True)
         rest = (self.bias[:, None] * u).sum(-1) / 2
-        return (u + through) / 2, rest.expand(embeddings.shape[:2])
+        return [(None, (u + through) / 2)], rest.expand(embeddings.shape[:2])
 
 
 def adapt(

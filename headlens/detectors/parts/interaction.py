@@ -15,6 +15,7 @@ from torch import Tensor
 
 from headlens.detectors.parts.conv_adapter import ConvAdapter
 from headlens.detectors.parts.cross_attention import CrossAttention
+from headlens.detectors.readout import Pulled
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,13 @@ class Interaction:
         prompts: [P, d_e], of unit length.
     """
 
+    opaque: ClassVar[str] = ""
     residual: ClassVar[bool] = True
     level: int
     grid: tuple[int, int]
     conv: ConvAdapter | None = None
     attention: CrossAttention | None = None
     prompts: Tensor | None = None
-
-    @property
-    def opaque(self) -> str:
-        """Kernels that mix patches: what a head writes at one of them is then in the margins of others."""
-        if self.conv is None or self.conv.side == 1:
-            return ""
-        return f"a Conv-Adapter that mixes {self.conv.side} x {self.conv.side} patches"
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Embeddings [R, n, d_e], or [R, d_e] of CLS, to the same shape."""
@@ -54,15 +49,16 @@ class Interaction:
             made = made + length * self._taken(unit)
         return made if embeddings.ndim == 3 else made[:, 0]
 
-    def pull(self, embeddings: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """``v`` and ``rest`` with ``<tail(e), u> = <e, v> + rest``: attention, signs and |e| held."""
-        unit, v = F.normalize(embeddings, dim=-1), u.expand(embeddings.shape)
+    def pull(self, embeddings: Tensor, u: Tensor) -> tuple[list[Pulled], Tensor]:
+        """``v`` and ``rest`` with ``<tail(e), u> = Σ <e, v> + rest``: attention, signs and |e| held."""
+        unit, length = F.normalize(embeddings, dim=-1), embeddings.norm(dim=-1, keepdim=True)
         rest = embeddings.new_zeros(embeddings.shape[:2])
-        if self.conv is not None:
-            v = v + self.conv.pull(unit, u, self.level)
         if self.attention is not None:
-            rest = rest + embeddings.norm(dim=-1) * (self._taken(unit) * u).sum(-1)
-        return v, rest
+            rest = rest + length[..., 0] * (self._taken(unit) * u).sum(-1)
+        if self.conv is None:
+            return [(None, u)], rest
+        (_, own), *others = self.conv.pull(unit, u, self.grid, self.level)
+        return [(None, u + own), *((at, v * length / length[:, at]) for at, v in others)], rest
 
     def _taken(self, unit: Tensor) -> Tensor:
         assert self.attention is not None and self.prompts is not None
