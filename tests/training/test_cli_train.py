@@ -81,7 +81,7 @@ def test_another_activation_than_the_weights_needs_a_reason(tmp_path, monkeypatc
         "headlens.training.trainer.train", lambda detector, *_, **__: made.append(detector.facts["activation"]) or {}
     )
     arguments = [*ARGUMENTS, str(tmp_path / "run"), "--act-fn", "gelu"]
-    with pytest.raises(ArchitectureError, match="act_fn='gelu' needs GELU, mini computes QuickGELU"):
+    with pytest.raises(ArchitectureError, match="act_fn='gelu' needs GELU, mini-captions computes QuickGELU"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
     said = CliRunner().invoke(app, [*arguments, "--because", "its maps need it"], catch_exceptions=False)
     assert made == ["gelu, because: its maps need it"] and made[0] in said.output
