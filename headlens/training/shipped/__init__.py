@@ -1,10 +1,10 @@
 """Runs that ship with headlens: detectors on the embedded backbones, which have seen procedural images only.
 
 A name is the backbone's, the domain's and the method's: ``mini-industrial`` and ``mini-captions-medical`` are HeadCLIP;
-with ``-anomalyclip`` behind they are without head weights and joint score, with ``-shallow`` without deep prompts. On
-``mini-captions`` there are also ``-weights``, hand-written prompts with head weights, and ``-april-gan``, ``-aa-clip``
-and ``-kanoclip``, whose tensors are stored in half precision. A number behind is the seed: three on ``mini``; on
-``mini-captions`` ten of HeadCLIP and five of the others.
+with ``-anomalyclip`` behind they are without head weights (on ``mini`` without joint score, too), with ``-shallow``
+without deep prompts. On ``mini-captions`` there are also ``-weights``, hand-written prompts with head weights, and
+``-april-gan``, ``-aa-clip`` and ``-kanoclip``, whose tensors are stored in half precision. A number behind is the seed:
+three on ``mini``; on ``mini-captions`` ten of HeadCLIP and five of the others.
 
 Where no run is named, verbs take HeadCLIP on ``mini-captions``, where training pays; on ``mini`` hand-written prompts
 are as good as all that was trained.
