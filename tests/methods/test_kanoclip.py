@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens import data, knowledge
+from headlens.attribution.targets import target_of
 from headlens.detectors import Answers, KAnoCLIP, KAnoCLIPConfig, TrainingConfig, build
 from headlens.detectors.parts.distillation import distillation, knowledge_of, taught
 from headlens.errors import ConfigError, DataError
@@ -154,6 +155,19 @@ def test_parts_add_up_through_attention_that_is_held(reduce, act, kernel):
         close(tap_parts(clean, tap).total, margin)
     chosen = ["choice of prompts"] if reduce == "max" else []
     assert held(detector)[-2 - len(chosen) :] == ["adapted embeddings", "text of the image", *chosen]
+
+
+@torch.no_grad()
+def test_a_local_head_as_a_target_is_what_it_draws_through_kernels():
+    detector, shown = trained(), images(count=2)
+    clean = clean_forward(detector, shown)
+    each = []
+    for tap in (1, 3):
+        parts = tap_parts(clean, tap)
+        layers = parts.layers["local"]
+        drawn = parts.heads["local"][..., layers.index(1), 2]  # (B, N)
+        each.append(drawn.mean(1))
+    close(target_of(detector, "L1H2/local")(shown), torch.stack(each).mean(0))
 
 
 @torch.no_grad()
