@@ -25,7 +25,7 @@ from headlens.detectors.precision import at_precision
 from headlens.detectors.scoring import Unit
 from headlens.errors import ConfigError, RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
-from headlens.heads.exactness import check_gradients, held
+from headlens.heads.exactness import check_gradients, held, held_before
 from headlens.plots.text import spelled
 from headlens.predict import Image, as_bytes
 from headlens.printing import reason
@@ -242,7 +242,9 @@ def attribute(
     of_heads = method == "contributions" or target not in SCORES
     about: dict[str, Any] = {"what": "attribution", "method": method, "target": target, "options": named}
     about |= {"baseline": BASELINES.get(settings.get("baseline", "")), "size": preprocess.size, "category": category}
-    about |= {"held": held(detector, category) if of_heads else [], **computed(detector, precision)}
+    margin = "patches" if target == "map_margin" or target.endswith("/local") else "image"
+    fixed = held(detector, category, [margin]) if of_heads else held_before(detector, category)
+    about |= {"held": fixed, **computed(detector, precision)}
     about = detector_provenance(detector, **about)
     stacked = {name: torch.stack(parts).numpy() for name, parts in arrays.items()}
     return Attribution(ordered(pd.DataFrame(rows)), about, **stacked, unit=detector.scoring.unit)

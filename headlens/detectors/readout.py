@@ -112,6 +112,7 @@ class Readout:
         bias: [d_e], behind it.
         of_tower: this is the tower's own read-out, whose CLS embedding the tower has computed already.
         tail: what becomes of embeddings then.
+        beforehand: name of what in it was computed from the images, such as an adapter of each; for people.
 
     >>> from headlens.backbone import load
     >>> tower = load("mini").vision
@@ -124,6 +125,7 @@ class Readout:
     bias: Tensor | None = None
     of_tower: bool = False
     tail: Tail | None = None
+    beforehand: str = ""
 
     @classmethod
     def of(cls, tower: VisionTower, norm: bool = True) -> Readout:

@@ -5,7 +5,7 @@ Each refusal says what cannot be, why, and what holds instead.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 
 import torch
 
@@ -17,6 +17,11 @@ from headlens.detectors.readout import Readout
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.sweep import one_patch
 
+MARGINS = ("image", "patches")
+"""What heads may have a part in: the margin of the image, and those of its patches."""
+NORMS = ("layer norm scale", "embedding norm")
+"""What every sum over heads holds."""
+
 
 @torch.no_grad()
 def blank_reading(detector: Detector, category: str = "object") -> Reading:
@@ -27,21 +32,55 @@ def blank_reading(detector: Detector, category: str = "object") -> Reading:
     return detector.reading(one_patch(detector), [category])
 
 
-def held(detector: Detector, category: str = "object") -> list[str]:
-    """What is held at what it is in each image, so that a margin is a sum over heads."""
+def held(detector: Detector, category: str = "object", of: Collection[str] = MARGINS) -> list[str]:
+    """What is held at what it is in each image, so that a margin is a sum over heads.
+
+    Args:
+        detector: which.
+        category: what images show.
+        of: which of ``MARGINS`` are sums.
+    """
     reading = blank_reading(detector, category)
-    readouts = (reading.image, *reading.taps.values())
+    pools, readouts = reading.pooling.reads_patches and "image" in of, _readouts(reading, of)
+    texts = [text for text, margin in ((reading.image_contrast, "image"), (reading.text, "patches")) if margin in of]
     facts = {
-        "layer norm scale": any(readout.norm is not None for readout in readouts),
-        "embedding norm": True,
-        "pooling weights": reading.pooling.reads_patches,
+        "pooling weights": pools,
         "adapters": any(reading.plan.adapters.values()),
-        "similarities of patches": reading.plan.source is not None,
-        "adapted embeddings": any(readout.tail is not None for readout in readouts),
+        "similarities of patches": reading.plan.source is not None and (pools or "patches" in of),
         "text of the image": reading.follow is not None,
-        "choice of prompts": not (reading.text.linear and reading.image_contrast.linear),
+        "choice of prompts": not all(text.linear for text in texts),
     }
-    return [name for name, true in facts.items() if true] + list(reading.beforehand)
+    return [*held_in(readouts), *(name for name, true in facts.items() if true), *_beforehand(reading, readouts)]
+
+
+def held_in(readouts: Collection[Readout]) -> list[str]:
+    """What is held where embeddings are read, so that they are linear in what heads write."""
+    facts = {
+        NORMS[0]: any(readout.norm is not None for readout in readouts),
+        NORMS[1]: True,
+        "adapted embeddings": any(readout.tail is not None for readout in readouts),
+    }
+    return [name for name, true in facts.items() if true]
+
+
+def held_before(detector: Detector, category: str = "object") -> list[str]:
+    """What was computed from each image before its margins, and stays as it is when heads are ablated or gated."""
+    reading = blank_reading(detector, category)
+    text = [] if reading.follow is None else ["text of the image"]
+    return [*text, *_beforehand(reading, _readouts(reading, MARGINS))]
+
+
+def _readouts(reading: Reading, of: Collection[str]) -> list[Readout]:
+    """Those that the margins are read by."""
+    found = [reading.image] if "image" in of else []
+    if reading.pooling.reads_patches and "image" in of:
+        found += [reading.patches_of_image(tap) for tap in reading.pooling.image_taps or reading.taps]
+    return [*found, *(reading.taps.values() if "patches" in of else ())]
+
+
+def _beforehand(reading: Reading, readouts: Iterable[Readout]) -> list[str]:
+    named = [readout.beforehand for readout in readouts if readout.beforehand]
+    return [*reading.beforehand, *dict.fromkeys(named)]
 
 
 def check_unhooked(detector: Detector, what: str, *, calls_tower: bool = False) -> None:

@@ -194,6 +194,6 @@ def map_parts(
         "tap": tap,
         "size": preprocess.size,
     }
-    about |= {"category": category, "held": held(detector, category)}
+    about |= {"category": category, "held": held(detector, category, ["patches"])}
     about = detector_provenance(detector, **about)
     return MapParts(frame.reset_index(drop=True), about, shares, seen.permute(1, 2, 0).numpy())

@@ -36,7 +36,7 @@ from headlens.detectors.reading import Reading
 from headlens.detectors.readout import Readout
 from headlens.errors import DataError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
-from headlens.heads.exactness import blank_reading, check_one_map, check_straight, check_unhooked, held
+from headlens.heads.exactness import blank_reading, check_one_map, check_straight, check_unhooked, held_in
 from headlens.heads.phrases import BUILT_IN, directions, distinct, read_phrases, unit
 from headlens.heads.span import ROUNDING, Moments, row_space, text_span
 from headlens.heads.store import alone
@@ -139,8 +139,9 @@ def name_heads(
     check_variants(detector, single_heads(heads))
     reading = blank_reading(detector)
     check_straight(reading.plan, heads, "a name")
-    for stream in sorted({head.stream for head in heads}):
-        check_one_map(_read_at(reading, stream)[0], stream)
+    readouts = {stream: _read_at(reading, stream)[0] for stream in sorted({head.stream for head in heads})}
+    for stream, readout in readouts.items():
+        check_one_map(readout, stream)
     templates = ["{}"] if isinstance(pool, Knowledge) else TEMPLATES
     known, left_out = learnt(detector.backbone, _phrases(pool))
     if len(known) < 2:
@@ -152,7 +153,7 @@ def name_heads(
     total = Moments()
     options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "out": out, "progress": progress}
     options["take"] = lambda part: total.add(Moments(*(torch.from_numpy(part.arrays[name][0]) for name in _MOMENTS)))
-    options |= {"heads": list(map(str, heads)), "held": held(detector)}
+    options |= {"heads": list(map(str, heads)), "held": held_in(readouts.values())}
     swept = sweep(detector, data, partial(_moments, heads=heads), what="naming", **options)
     if (count := len(data) - len(swept.provenance["skipped"])) < 2:
         raise DataError(f"{data.name}: {count} images could be read; a variance needs at least 2")

@@ -295,7 +295,10 @@ def test_where_cls_is_pooled_with_patches_a_source_map_is_its_share(make, images
 
 def test_what_is_held_is_written_down(make, planned, pictures):
     assert held(make()) == ["layer norm scale", "embedding norm"]
-    assert held(make(cls_norm=False, score_pooling=0.5)) == ["layer norm scale", "embedding norm", "pooling weights"]
+    pooled = make(cls_norm=False, score_pooling=0.5)
+    assert held(pooled) == ["layer norm scale", "embedding norm", "pooling weights"]
+    assert held(pooled, of=["patches"]) == ["layer norm scale", "embedding norm"]
+    assert held(make(cls_norm=False), of=["image"]) == ["embedding norm"]
     detector = planned("adapters", torch.float32)
     result = contributions(planned({"adapters": {"global": {1: Opaque()}}}, torch.float32), pictures, check_sums=True)
     assert held(detector) == result.provenance["held"] == ["layer norm scale", "embedding norm", "adapters"]

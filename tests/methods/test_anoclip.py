@@ -15,7 +15,7 @@ from headlens.detectors import PRESETS, AnoCLIPConfig, Scoring, TrainingConfig, 
 from headlens.errors import ConfigError
 from headlens.heads import clean_forward, contributions, heads_of, map_parts, name_heads, single_heads
 from headlens.heads.direct import image_parts, tap_parts
-from headlens.heads.exactness import held
+from headlens.heads.exactness import held, held_before
 from headlens.heads.measuring import measure
 from headlens.training.trainer import train
 from tests.backbone.models import close, random_clip
@@ -188,7 +188,10 @@ def test_parts_go_through_a_linear_adapter_and_ablation_meets_it_as_it_is():
     clean, margins = clean_forward(detector, given), detector.margins(given)
     for tap in (1, 3):
         close(tap_parts(clean, tap).total, margins.taps[tap])
-    assert "adapted embeddings" in held(detector) and clean.reading.taps[3].tail.opaque == ""
+    assert held(detector)[2:] == ["adapted embeddings", "adapter of each image"]
+    assert clean.reading.taps[3].tail.opaque == ""
+    assert held(detector, of=["image"]) == ["layer norm scale", "embedding norm"], "CLS is read as CLIP reads it"
+    assert held_before(detector) == ["adapter of each image"]
     swept = measure(clean, few(detector))
     for row, variant in enumerate(few(detector)):
         expected = by_gate(detector, given, variant)  # the reading is made before gates are shut

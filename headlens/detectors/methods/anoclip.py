@@ -161,7 +161,8 @@ class AnoCLIP(Detector):
         text = Pair(self.text_of(things), self.config.temperature)
         taps = dict.fromkeys(self.config.taps, readout)
         if self.config.steps:
-            taps = {tap: replace(readout, tail=tail) for tap, tail in self._adapted(images, things).items()}
+            readout_of = partial(replace, readout, beforehand="adapter of each image")
+            taps = {tap: readout_of(tail=tail) for tap, tail in self._adapted(images, things).items()}
         return Reading(self.plan, text, taps, readout)
 
     @property
