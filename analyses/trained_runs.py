@@ -212,10 +212,17 @@ def floor(values: pd.Series, tested: str, columns: Iterable[tuple[str, str]]) ->
     return [best[column] for column in columns]
 
 
-def cell(values: Iterable[float], sign: str = "") -> str:
-    """In percent: mean and half of the 95 % interval over seeds."""
+def spread(values: Iterable[float]) -> tuple[float, float]:
+    """In percent: the mean, and half of the 95 % interval over seeds; NaN where there are too few for it."""
     values = 100 * np.asarray(list(values))
     if len(values) < 2:
-        return f"{values.mean():{sign}.1f}" if len(values) else "-"
-    half = values.std(ddof=1) / len(values) ** 0.5 * stats.t.ppf(0.975, len(values) - 1)
-    return f"{values.mean():{sign}.1f} ±{half:.1f}"
+        return (float(values[0]) if len(values) else float("nan")), float("nan")
+    return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5 * stats.t.ppf(0.975, len(values) - 1))
+
+
+def cell(values: Iterable[float], sign: str = "") -> str:
+    """The same as a table shows it."""
+    mean, half = spread(values)
+    if np.isnan(half):
+        return "-" if np.isnan(mean) else f"{mean:{sign}.1f}"
+    return f"{mean:{sign}.1f} ±{half:.1f}"

@@ -3,6 +3,7 @@
 train(detector, data, TrainingConfig(), out)    writes a run folder, and resumes a killed run
 load_run(folder), load_runs(*names)             loads trained detectors with their records
 evaluate(run, data)                             metrics of every category
+comparison()                                    metrics of every method, as they ship
 """
 
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
+    from headlens.training.compared import comparison as comparison
     from headlens.training.evaluation import Evaluation as Evaluation
     from headlens.training.evaluation import evaluate as evaluate
     from headlens.training.grouping import Group as Group

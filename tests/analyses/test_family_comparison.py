@@ -5,13 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from family_comparison import COLUMNS, HAND, METHODS, UNTRAINED, differences_table, values_table
+from family_comparison import (
+    COLUMNS,
+    FLOOR,
+    HAND,
+    METHODS,
+    UNTRAINED,
+    backbone_of,
+    differences_table,
+    long_frame,
+    values_table,
+    write_csv,
+)
 from scipy import stats
 from trained_runs import DOMAINS, NOTHING, cell
 
 from headlens.backbone import load
 from headlens.baselines import SCALES
 from headlens.detectors import TrainingConfig, build
+from headlens.training import comparison
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +71,48 @@ def test_differences_to_what_is_not_trained_are_to_its_one_value(frame):
     about = {"tested": "industrial", "score": "joint", "metric": "auroc"}
     own = taken(frame, choice="AA-CLIP", trained="industrial", **about)["value"]
     assert line.split("|")[2].strip() == cell(own - float(taken(frame, choice=HAND, **about)["value"].iloc[0]), "+")
+
+
+def test_the_long_form_has_every_value(frame):
+    made = long_frame(frame, "mini-captions").set_index(["method", "trained", "tested", "metric"])
+    assert len(made) == 2 * 2 * 3 + 4 * 3 and set(made["backbone"]) == {"mini-captions"}
+    for trained in DOMAINS:
+        own = taken(frame, choice="AA-CLIP", trained=trained, tested="medical", score="joint", metric="auroc")["value"]
+        low, high = stats.t.interval(0.95, 2, own.mean(), stats.sem(own))
+        row = made.loc["AA-CLIP", trained, "medical", "I"]
+        np.testing.assert_allclose([row["mean"], row["half"]], [100 * own.mean(), 50 * (high - low)])
+        assert row["seeds"] == 3
+    assert np.isnan(made.loc[HAND, NOTHING, "medical", "P"]["half"])
+    best = taken(frame, trained=NOTHING, tested="industrial", score="pixel", metric="aupro")
+    best = best[best["choice"].str.startswith("local")]["value"].max()
+    assert made.loc[FLOOR, NOTHING, "industrial", "PRO"]["mean"] == 100 * best
+
+
+def test_a_backbone_is_written_in_place_of_itself_and_beside_others(frame, tmp_path):
+    file = tmp_path / "all.csv"
+    write_csv(file, long_frame(frame, "one"))
+    once = file.read_bytes()
+    write_csv(file, long_frame(frame, "one"))
+    assert file.read_bytes() == once
+    write_csv(file, long_frame(frame, "two"))
+    assert pd.read_csv(file).groupby("backbone").size().nunique() == 1 and file.read_bytes().startswith(once)
+
+
+def test_runs_of_two_backbones_are_no_table(tmp_path):
+    with pytest.raises(SystemExit, match="no backbone"):
+        backbone_of(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / "industrial" / name).mkdir(parents=True)
+        (tmp_path / "industrial" / name / "card.json").write_text(f'{{"backbone": {{"name": "{name}"}}}}')
+    with pytest.raises(SystemExit, match="one, two; a table is of one backbone"):
+        backbone_of(tmp_path)
+
+
+def test_what_ships_has_methods_of_the_comparison():
+    shipped = comparison()
+    assert list(shipped.columns) == ["backbone", "method", "trained", "tested", "metric", "mean", "half", "seeds"]
+    assert set(shipped["method"]) <= {*METHODS, FLOOR} and set(shipped["metric"]) <= {*COLUMNS}
+    keys = ["backbone", "method", "trained", "tested", "metric"]
+    assert not shipped.duplicated(keys).any() and shipped["mean"].between(0, 100).all()
+    untrained = shipped["method"].isin([*UNTRAINED, FLOOR])
+    assert ((shipped["trained"] == NOTHING) == untrained).all() and (shipped["half"].isna() == untrained).all()
