@@ -19,6 +19,7 @@ ORDER = (
     *("backbone", "detectors"),
     *("baselines", "provenance", "predict", "training"),
     *("heads", "attribution"),
+    *("works", "overview"),
     *("lab", "figures", "cli", "__main__"),
 )
 """Modules and packages of headlens: none imports one that stands behind it, so that there is no circle either."""

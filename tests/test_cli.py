@@ -30,7 +30,7 @@ def run(*arguments: str):
 def test_help_and_version_import_nothing_heavy():
     """What makes ``headlens --help`` answer at once."""
     heavy = ("torch", "transformer_lens", "open_clip", "pandas", "matplotlib", "captum")
-    for arguments in (["--help"], ["verify", "--help"], ["--version"]):
+    for arguments in (["--help"], ["verify", "--help"], ["methods"], ["--version"]):
         code = (
             "import sys; from headlens.cli import app\n"
             f"try: app({arguments!r})\n"

@@ -23,6 +23,7 @@ from headlens.cli.figures import figures
 from headlens.cli.import_ import import_
 from headlens.cli.importance import importance
 from headlens.cli.knowledge import knowledge
+from headlens.cli.methods import methods
 from headlens.cli.name import name
 from headlens.cli.score import score
 from headlens.cli.train import train
@@ -45,7 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # its formatting would be imported for every --help, and takes longer than all else
 )
 _VERBS: list[Callable[..., None]] = [demo, train, eval_, score, weights, ablate, importance, contributions]
-_VERBS += [attribute, compare, name, figures, import_, verify, doctor]
+_VERBS += [attribute, compare, name, figures, methods, import_, verify, doctor]
 for verb in _VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 app.add_typer(data, name="data")

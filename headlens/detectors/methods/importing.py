@@ -19,6 +19,15 @@ _FORMATS = (
     "clip_model.patch_token_layer.head.0.weight, … (AdaCLIP)"
 )
 
+IMPORTED = {
+    "anomalyclip-published": "prompts",
+    "crane": "prompts",
+    "april-gan": "linear maps",
+    "aa-clip": "adapters and projections",
+    "adaclip": "prompts and linear maps",
+}
+"""Presets that published files can be read as, and what is in these files."""
+
 
 class Published(Protocol):
     """The content of a published file."""

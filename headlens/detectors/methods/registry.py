@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -53,13 +54,25 @@ PRESETS = {
     "sc-clip": SCCLIPConfig(),
     "kanoclip": KAnoCLIPConfig(),
 }
-"""HeadCLIP; HeadCLIP without head weights and joint score, which is AnomalyCLIP (arXiv 2310.18961) with several taps;
-AnomalyCLIP as its scripts run it, last tap and CLS without ln_post; Crane (arXiv 2504.11055) without its second
-backbone, whose scripts name four taps, but all of them are the last one; CLIP with hand-written prompts; APRIL-GAN
-(arXiv 2305.17382); AA-CLIP (arXiv 2503.06661), as its scripts score industrial and medical sets; AnoCLIP (arXiv
-2308.15939), without training, and AnoCLIP+, which adapts to every image, as its scripts do on MVTec AD and on VisA;
-WinCLIP (arXiv 2303.14814) without shots; AdaCLIP (arXiv 2407.15795); SC-CLIP's patches (arXiv 2411.15869) against
-hand-written prompts; KAnoCLIP (arXiv 2501.03786) as headlens reads it."""
+"""Settings by name."""
+TITLES = {
+    "headclip": "HeadCLIP (arXiv 2505.22259): learned prompts, head weights, a joint score",
+    "anomalyclip": "AnomalyCLIP (arXiv 2310.18961) with several taps: HeadCLIP without head weights and joint score",
+    "anomalyclip-published": "AnomalyCLIP (arXiv 2310.18961) as its scripts run it: last tap, CLS without ln_post",
+    "crane": "Crane (arXiv 2504.11055) without its second backbone: prompts shown the image, E-Attn patches",
+    "clip": "CLIP with hand-written prompts; patches of a V-V stream",
+    "april-gan": "APRIL-GAN (arXiv 2305.17382): a linear map for every tap",
+    "aa-clip": "AA-CLIP (arXiv 2503.06661): adapters in both towers; as its scripts score industrial sets",
+    "aa-clip-medical": "AA-CLIP (arXiv 2503.06661): adapters in both towers; as its scripts score medical sets",
+    "anoclip": "AnoCLIP (arXiv 2308.15939): V-V patches from the first block, words of the domain",
+    "anoclip-plus": "AnoCLIP+ (arXiv 2308.15939): adapts to every image, as its scripts do on MVTec AD",
+    "anoclip-plus-visa": "AnoCLIP+ (arXiv 2308.15939): adapts to every image, as its scripts do on VisA",
+    "winclip": "WinCLIP (arXiv 2303.14814) without shots: every window read by itself",
+    "adaclip": "AdaCLIP (arXiv 2407.15795): prompts of each image in both towers",
+    "sc-clip": "SC-CLIP (arXiv 2411.15869): patches calibrated by each other, against hand-written prompts",
+    "kanoclip": "KAnoCLIP (arXiv 2501.03786) as headlens reads it: prompts near a knowledge base, attention to patches",
+}
+"""What each preset is, in one line."""
 
 
 def preset(name: str, **changes: Any) -> MethodConfig:
@@ -71,6 +84,15 @@ def preset(name: str, **changes: Any) -> MethodConfig:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     return _changed(PRESETS[name], changes)
+
+
+def title(name: str) -> str:
+    """What a preset is, in one line: its entry of ``TITLES``, or else the first line of what its settings say.
+
+    >>> title("april-gan")
+    'APRIL-GAN (arXiv 2305.17382): a linear map for every tap'
+    """
+    return TITLES.get(name) or inspect.cleandoc(type(PRESETS[name]).__doc__ or name).splitlines()[0]
 
 
 def build(backbone: Backbone, method: str | MethodConfig = "headclip", seed: int = 0, **changes: Any) -> Detector:
