@@ -424,5 +424,5 @@ def test_a_set_of_any_domain_and_of_none(unwritten, lens):
         lens("importance", "--screen", 0, "--domain", domain)
     found = {Result.load(path).frame["domain"].iloc[0] for path in lens.out.glob("importance*.parquet")}
     assert found == {"medical", "textiles"}
-    with pytest.raises(ConfigError, match="no run ships for --domain 'textiles'"):
+    with pytest.raises(ConfigError, match="no run ships for domain 'textiles'"):
         invoke("importance", "--domain", "textiles", "--data", "procedural:medical")

@@ -92,7 +92,9 @@ def test_a_block_that_does_not_exist_is_named_with_its_field_and_file(preset, fi
     config = tmp_path / "deep.toml"
     config.write_text(f"[detector]\n{field} = {[24] if field == 'taps' else 24}\n")
     asked = ("--data", "procedural:industrial/aux", "--per-category", 2, "--out", tmp_path / "run")
-    with pytest.raises(ConfigError, match=rf"deep.toml: {field}: block 24 does not exist: mini has 24, counted from 0"):
+    with pytest.raises(
+        ConfigError, match=rf"deep.toml: {field}: block 24 does not exist: mini-captions has 24, counted from 0"
+    ):
         invoke("train", "--preset", preset, "--config", config, *asked)
 
 
