@@ -17,6 +17,7 @@ from family_comparison import (
     values_table,
     write_csv,
 )
+from kanoclip_choices import CHOICES, DEFAULT, choices_table
 from scipy import stats
 from trained_runs import DOMAINS, NOTHING, cell
 
@@ -116,3 +117,17 @@ def test_what_ships_has_methods_of_the_comparison():
     assert not shipped.duplicated(keys).any() and shipped["mean"].between(0, 100).all()
     untrained = shipped["method"].isin([*UNTRAINED, FLOOR])
     assert ((shipped["trained"] == NOTHING) == untrained).all() and (shipped["half"].isna() == untrained).all()
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_of_kanoclip_can_be_built(name, mini):
+    preset, changes, _ = CHOICES[name]
+    assert build(mini, preset, **changes).config != build(mini, preset).config or name == DEFAULT
+
+
+def test_choices_are_differences_to_the_default(frame):
+    own = frame[frame["choice"] == "AA-CLIP"]
+    other = own.assign(choice="reduce = max", value=own["value"] + 0.01 * (1 + own["seed"]))
+    table = choices_table(pd.concat([own.assign(choice=DEFAULT), other]))
+    row = next(line for line in table.splitlines() if line.startswith("| reduce"))
+    assert {part.strip() for part in row.split("|")[2:-1]} == {cell([0.01, 0.02, 0.03], "+")}
