@@ -60,6 +60,7 @@ def templates(kinds: tuple[str, ...]) -> list[str]:
 
 
 @cache
+@torch.no_grad()
 def sentences(category: str) -> Tensor:
     """[2, 462, d_e], of any length, by open_clip's text tower."""
     thing = "macaroni" if category == "macaroni2" else category
@@ -69,6 +70,7 @@ def sentences(category: str) -> Tensor:
 
 
 @cache
+@torch.no_grad()
 def text(category: str) -> Tensor:
     """[2, d_e]: the mean of embeddings as they are, then at unit length."""
     return F.normalize(sentences(category).mean(1), dim=-1)
@@ -117,7 +119,7 @@ def adapted(x: Tensor, category: str, adapter: str, loss_at: str, steps: int, se
     optimiser = torch.optim.AdamW(one.parameters(), 1e-3)
 
     def probabilities(tokens: Tensor) -> Tensor:
-        logits = F.normalize(one(tokens), dim=-1) @ text(category).T.detach()  # (N, 2)
+        logits = F.normalize(one(tokens), dim=-1) @ text(category).T  # (N, 2)
         if loss_at == "pixels":
             maps = logits.T.reshape(1, 2, 4, 4)
             logits = F.interpolate(maps, (32, 32), mode="bilinear", align_corners=True).flatten(2)[0].T
