@@ -69,7 +69,7 @@ def test_what_is_done_by_one_process_says_so_under_torchrun_alone(environment, c
     environment(**LEFT)
     app(["data", "protocols"], standalone_mode=False)
     environment(TORCHELASTIC_RUN_ID="none")
-    with pytest.raises(ConfigError, match=r"data is done by one process: start it without torchrun.*unset RANK"):
+    with pytest.raises(ConfigError, match=r"data runs in one process: start it without torchrun.*unset RANK"):
         app(["data", "protocols"], standalone_mode=False)
 
 
@@ -98,6 +98,7 @@ def test_training_alone_takes_no_notice_of_them(environment, tmp_path):
 
     environment(OMPI_COMM_WORLD_SIZE="2", PMI_SIZE="2", LOCAL_RANK="1", RANK="1")
     threads = torch.get_num_threads()
-    worker.train(tmp_path, 10)
-    assert (tmp_path / "run" / "card.json").is_file() and not distributed.is_initialized()
+    worker.painted(tmp_path / "plates", "plate", 4)
+    worker.train(tmp_path / "one", 4)
+    assert (tmp_path / "one" / "run" / "card.json").is_file() and not distributed.is_initialized()
     assert torch.get_num_threads() == threads

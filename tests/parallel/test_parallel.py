@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch.multiprocessing import start_processes
 
@@ -34,31 +33,12 @@ FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["tests.parallel.worker", "tests.metrics.test_merging", "open_clip", "seaborn"])
 
 
-def painted(folder: Path, category: str, count: int) -> None:
-    """MVTec's layout: ``count`` test images, every second one with a bright square; and one to train on."""
-    for number in range(count):
-        flawed = number % 2
-        pixels = np.random.default_rng(number).integers(90, 130, (56, 56, 3), dtype=np.uint8)
-        if flawed:
-            mask, top = np.zeros((56, 56), np.uint8), 6 * number % 40
-            mask[top : top + 12, 20:34] = 255
-            pixels[mask > 0] = 250
-            path = folder / category / "ground_truth" / "spot" / f"{number}_mask.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask).save(path)
-        path = folder / category / "test" / ("spot" if flawed else "good") / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    (folder / category / "train" / "good").mkdir(parents=True)
-    Image.fromarray(pixels).save(folder / category / "train" / "good" / "0.png")
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """``plates``, to train on; ``bolts``, of which an image is damaged; and in ``one`` what one process makes."""
     folder = tmp_path_factory.mktemp("ranks")
-    painted(folder / "plates", "plate", 20)
-    painted(folder / "bolts", "bolt", 7)
+    worker.painted(folder / "plates", "plate", 20)
+    worker.painted(folder / "bolts", "bolt", 7)
     (folder / "bolts" / "bolt" / "test" / "good" / "2.png").write_bytes(b"no picture")
     with one_thread():
         worker.train(folder / "one", 10)

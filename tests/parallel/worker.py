@@ -12,7 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import torch
+from PIL import Image
 
 from headlens import data, heads, parallel
 from headlens.backbone import architecture_from_config, assemble
@@ -32,6 +34,25 @@ ABLATE = ("ablate", "--layer", 23, "--metric", "pixel_aupro", "--metric", "image
 
 def call(*arguments: object) -> None:
     app([str(argument) for argument in arguments], standalone_mode=False)
+
+
+def painted(folder: Path, category: str, count: int) -> None:
+    """MVTec's layout: ``count`` test images, every second one with a bright square; and one to train on."""
+    for number in range(count):
+        flawed = number % 2
+        pixels = np.random.default_rng(number).integers(90, 130, (56, 56, 3), dtype=np.uint8)
+        if flawed:
+            mask, top = np.zeros((56, 56), np.uint8), 6 * number % 40
+            mask[top : top + 12, 20:34] = 255
+            pixels[mask > 0] = 250
+            path = folder / category / "ground_truth" / "spot" / f"{number}_mask.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(path)
+        path = folder / category / "test" / ("spot" if flawed else "good") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    (folder / category / "train" / "good").mkdir(parents=True)
+    Image.fromarray(pixels).save(folder / category / "train" / "good" / "0.png")
 
 
 def train(folder: Path, batch: int) -> None:
