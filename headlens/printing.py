@@ -9,6 +9,9 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
+_SPELLED = {"ct": "CT", "legrad": "LeGrad", "mri": "MRI", "oct": "OCT", "shap": "SHAP", "xray": "X-ray"}
+"""Words that are not written as they stand in the names of categories and methods."""
+
 
 def printable(text: str) -> str:
     r"""One line that a terminal shows as it is: what could move the cursor or end the line is escaped.
@@ -91,3 +94,12 @@ def cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if value == value else "-"
     return str(value)
+
+
+def spelled(name: str) -> str:
+    """A category, a method or a quantity as one writes it in a sentence.
+
+    >>> spelled("head_ct"), spelled("legrad"), spelled("metal_nut")
+    ('head CT', 'LeGrad', 'metal nut')
+    """
+    return " ".join(_SPELLED.get(word, word) for word in name.split("_"))

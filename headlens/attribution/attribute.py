@@ -26,9 +26,8 @@ from headlens.detectors.scoring import Unit
 from headlens.errors import ConfigError, RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
 from headlens.heads.exactness import check_gradients, held, held_before
-from headlens.plots.text import spelled
 from headlens.predict import Image, as_bytes
-from headlens.printing import reason
+from headlens.printing import reason, spelled
 from headlens.provenance import computed, detector_provenance
 from headlens.results import Result, ordered, save_arrays
 

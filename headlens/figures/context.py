@@ -22,7 +22,7 @@ from headlens.data import DataSet, Pixels, Preprocess, ProceduralSet, Record
 from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, DataError, RunError
 from headlens.files import read_regular, read_text
-from headlens.plots.text import spelled
+from headlens.printing import spelled
 from headlens.provenance import computed, learned_sha256, provenance
 from headlens.results import beside, read_parquet, save_frame, write
 from headlens.training.evaluation import Evaluation, evaluate

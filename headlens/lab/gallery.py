@@ -12,8 +12,8 @@ from headlens import plots
 from headlens.data import DataSet, Pixels
 from headlens.detectors.detector import Detector, detector_of
 from headlens.errors import ShapeError
-from headlens.plots.text import spelled
 from headlens.predict import Image, as_bytes, predict
+from headlens.printing import spelled
 from headlens.training.run import Run
 from headlens.units import with_unit
 

@@ -15,7 +15,8 @@ from headlens.plots.attribution import overlaid
 from headlens.plots.display import draw, outline
 from headlens.plots.overlay import CMAP, MAP_LABEL, limits_of, overlay
 from headlens.plots.style import COLUMN, colours
-from headlens.plots.text import font, short, spelled, wrapped
+from headlens.plots.text import font, short, wrapped
+from headlens.printing import spelled
 from headlens.units import Unit
 
 _SIDE = 0.7  # inches of an image

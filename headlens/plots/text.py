@@ -30,8 +30,6 @@ _FALLBACKS = (  # of scripts that matplotlib's own font has not; taken where the
     "Noto Sans Thai",
     "Noto Emoji",
 )
-_SPELLED = {"ct": "CT", "legrad": "LeGrad", "mri": "MRI", "oct": "OCT", "shap": "SHAP", "xray": "X-ray"}
-"""Words that are not written as they stand in the names of categories and methods."""
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -48,15 +46,6 @@ def plain(text: object, most: int = 72) -> str:
     if len(drawn) > most:
         drawn = f"{drawn[: most - 1 - most * 2 // 5]}…{drawn[-(most * 2 // 5) :]}"
     return drawn.replace("$", r"\$")
-
-
-def spelled(name: str) -> str:
-    """A category, a method or a quantity as one writes it in a sentence.
-
-    >>> spelled("head_ct"), spelled("legrad"), spelled("metal_nut")
-    ('head CT', 'LeGrad', 'metal nut')
-    """
-    return " ".join(_SPELLED.get(word, word) for word in name.split("_"))
 
 
 def wrapped(text: object, width: float, lines: int = 2) -> str:
