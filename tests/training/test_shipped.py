@@ -52,7 +52,9 @@ def test_each_is_what_its_name_says(name, backbones):
     assert run.card["trained_on"] == f"procedural:{domain}/aux" and run.card["domain"] == domain
     assert run.card["seed"] == run.card["painted"]["seed"] == int(seed)
     headclip = method in ("", "-shallow", "-weights")
-    assert run.card["preset"] == ("headclip" if headclip else method[1:])
+    of_headclip = headclip or (method, backbone) == ("-anomalyclip", "mini-captions")  # with its joint score
+    assert run.card["preset"] == ("headclip" if of_headclip else method[1:])
+    assert of_headclip != (run.detector.config.alpha == 0) or method in ("-kanoclip", "-aa-clip")
     assert 0 < run.threshold < 1 and run.card["metrics"]["image_auroc"] > 0.7
     weights = run.detector.head_weights()
     assert bool(weights) == headclip
