@@ -40,8 +40,12 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def all_executed(paths: Iterable[Path]) -> list[NotebookNode]:
-    """Notebooks with fresh outputs, in the order of ``paths``.
+def all_executed(notebooks: Iterable[NotebookNode], first: str = "pass") -> list[NotebookNode]:
+    """The notebooks with fresh outputs, in their order.
+
+    Args:
+        notebooks: executed one after another, in place.
+        first: code that runs before each of them; the names that it sets are forgotten.
 
     Raises:
         CellExecutionError: a cell failed; the message has its traceback.
@@ -59,10 +63,10 @@ def all_executed(paths: Iterable[Path]) -> list[NotebookNode]:
             extra_arguments=["--log-level=40"],  # the kernel warns that it listens on this machine
         )
         with client.setup_kernel(env=environment):
-            for path in paths:
-                Path(folder, path.stem).mkdir()
-                anew = nbformat.v4.new_code_cell(_ANEW.format(folder=str(Path(folder, path.stem))))
-                notebook = nbformat.read(path, as_version=4)
+            for number, notebook in enumerate(notebooks):
+                place = Path(folder, f"notebook-{number}")
+                place.mkdir()
+                anew = nbformat.v4.new_code_cell(f"{first}\n{_ANEW.format(folder=str(place))}")
                 for client.nb in (nbformat.v4.new_notebook(cells=[anew]), notebook):
                     client.execute(cleanup_kc=False)
                 made.append(cleaned(notebook))
@@ -72,7 +76,8 @@ def all_executed(paths: Iterable[Path]) -> list[NotebookNode]:
 def main(names: list[str]) -> None:
     """Executes and saves the notebooks of those names, or all."""
     paths = [Path(name) for name in names] or NOTEBOOKS
-    for path, notebook in zip(paths, all_executed(paths), strict=True):
+    notebooks = [nbformat.read(path, as_version=4) for path in paths]
+    for path, notebook in zip(paths, all_executed(notebooks), strict=True):
         nbformat.write(notebook, path)
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 

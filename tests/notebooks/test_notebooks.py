@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is committed as it ran."""
+"""Every notebook runs from top to bottom, on small images, and is committed as it ran on those of its size."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ MACHINE = re.compile(r"/(?:tmp|home|work|root|Users|private|var)/|site-packages|
 SILENT = re.compile(r"cleanup\(\)|^(?:from|import) |= ")  # a last line that shows nothing
 SIX = ["01-quick-start", "02-head-weights", "03-ablations", "04-industrial-against-medical", "05-attribution"]
 SIX += ["06-your-own-images"]
+SMALL = """
+from headlens.data.procedural import World
+from headlens.detectors import Detector
+Detector.image_size, World.__init__.__defaults__ = 56, (80, 56, 0)  # pixels along a side, instead of 224
+"""
 
 
 def code(notebook):
@@ -22,7 +27,15 @@ def code(notebook):
 @pytest.fixture(scope="module")
 def fresh():
     """All of them, executed here and now, by name; a cell that fails raises, with its traceback."""
-    return {path.stem: notebook for path, notebook in zip(NOTEBOOKS, all_executed(NOTEBOOKS), strict=True)}
+    return dict(zip(SIX, all_executed([small(name) for name in SIX], SMALL), strict=True))
+
+
+def small(name):
+    """The committed one, with images of 56 pixels where it asks for 112: the same of fewer patches."""
+    notebook = saved(name)
+    for cell in code(notebook):
+        cell.source = re.sub(r"\bsize( ?= ?)112\b", r"size\g<1>56", cell.source)
+    return notebook
 
 
 def saved(name):
@@ -35,7 +48,7 @@ def test_there_are_six():
 
 @pytest.mark.parametrize("name", SIX)
 def test_it_runs_and_shows_what_the_committed_one_shows(name, fresh):
-    for new, old in zip(code(fresh[name]), code(saved(name)), strict=True):
+    for new, old in zip(code(fresh[name]), code(small(name)), strict=True):
         assert new.source == old.source
         assert [kinds(output) for output in new.outputs] == [kinds(output) for output in old.outputs]
 
