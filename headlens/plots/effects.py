@@ -63,7 +63,7 @@ def profile(
     """
     fig, ax = axes_of(ax, 5.0, 3.0)
     ax.axhline(0, color="black", linewidth=0.6)
-    streams = frame.sort_values("layer").groupby("stream", sort=False)
+    streams = frame.sort_values("layer", kind="stable").groupby("stream", sort=False)
     for number, (stream, rows) in enumerate(streams):
         layers, colour = rows["layer"].astype(int) + 0.3 * (number - (len(streams) - 1) / 2), COLOURS[str(stream)]
         ax.vlines(layers, rows["low"], rows["high"], color=colour, linewidth=1.2)
@@ -90,7 +90,8 @@ def curves(
     fig, ax = axes_of(ax, 5.0, 3.2)
     ax.axhline(0, color="black", linewidth=0.6)
     colours, randoms = iter([*ORDERS, *PALETTE]), 0
-    for order, rows in frame.sort_values("heads").groupby("order", sort=False):
+    for order, unsorted in frame.groupby("order", sort=False):  # as they come, so that panels share their colours
+        rows = unsorted.sort_values("heads", kind="stable")
         random = str(order).startswith("random")
         randoms += random
         colour = GREY if random else next(colours)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from headlens.errors import ConfigError, ShapeError
-from headlens.plots.effects import ablation
+from headlens.plots.effects import ablation, curves
 from headlens.plots.grid import grid, grids
 from headlens.plots.scatter import scatter
 
@@ -52,6 +52,18 @@ def test_layers_are_a_profile_and_growing_groups_curves():
     ax = ablation(summary(steps), metric="joint_margin")[1]
     assert ax.get_legend_handles_labels()[1] == ["strongest first", "random orders"]
     assert list(ax.lines[1].get_xdata()) == [1, 2, 4]
+
+
+def test_an_order_has_one_colour_in_all_panels_whatever_its_values():
+    colours = set()
+    for seed in range(8):
+        values = np.random.default_rng(seed).normal(size=40)
+        rows = [(order, heads) for order in ("most", "random", "least") for heads in range(12)]
+        frame = pd.DataFrame(rows, columns=["order", "heads"]).assign(effect=values[:36], low=-1.0, high=1.0)
+        lines = curves(frame.sample(frac=1, random_state=seed).sort_values("order", ascending=False))[1].lines[1:]
+        colours.add(tuple((line.get_label(), line.get_color()) for line in lines))
+        assert all(list(line.get_xdata()) == list(range(12)) for line in lines)
+    assert len(colours) == 1 and len({colour for _, colour in next(iter(colours))}) == 3
 
 
 @pytest.mark.parametrize(("variants", "panels"), [(HEADS, 4), (HEADS[:3], 2)])
