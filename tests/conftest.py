@@ -71,6 +71,19 @@ def painted_once(request) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def painted_small() -> Iterator[None]:
+    """Worlds whose size is not said have images of 56 pixels along a side: 224 take longer than what is done with them.
+
+    Of one module.
+    """
+    from headlens.data.procedural.worlds import World
+
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(World.__init__, "__defaults__", (80, 56, 0))
+        yield
+
+
+@pytest.fixture(scope="module")
 def runs_share_backbones() -> Iterator[None]:
     """For tests that load the same run again and again; that the lens leaves a backbone as it was is tested elsewhere.
 

@@ -18,7 +18,7 @@ from headlens.data.procedural import World
 from headlens.detectors import Detector
 from headlens.errors import ConfigError, DataError, RunError
 
-pytestmark = pytest.mark.usefixtures("runs_share_backbones")
+pytestmark = pytest.mark.usefixtures("runs_share_backbones", "painted_small")
 
 
 def invoke(*arguments: object, status: int = 0) -> str:
@@ -27,8 +27,8 @@ def invoke(*arguments: object, status: int = 0) -> str:
     return result.output
 
 
-@pytest.fixture(scope="session")
-def run(tmp_path_factory):
+@pytest.fixture(scope="module")
+def run(painted_small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed in (0, 1):
         invoke(

@@ -25,7 +25,7 @@ from headlens.heads.phrases import BUILT_IN, read_phrases
 from headlens.results import Result
 from headlens.training.run import load_run, save_run
 
-pytestmark = pytest.mark.usefixtures("runs_share_backbones")
+pytestmark = pytest.mark.usefixtures("runs_share_backbones", "painted_small")
 
 
 def invoke(*arguments: object, status: int = 0) -> str:
@@ -41,7 +41,7 @@ def the(folder: Path, pattern: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
+def run(painted_small, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
     invoke(
         *("train", "--data", "procedural:industrial/aux", "--per-category", 2, "--epochs", 1, "--batch", 5),

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from headlens.data.procedural import World
 from headlens.detectors import Detector
 
 ROOT = Path(__file__).parent.parent
@@ -34,11 +33,10 @@ PAGES = (
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
+def test_python_of_a_page_runs(page, painted_small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Where a page asks for no size, images have 56 pixels along a side, and not 224, which take longer.
     monkeypatch.setattr(Detector, "image_size", 56)
-    monkeypatch.setattr(World.__init__, "__defaults__", (80, 56, 0))
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert blocks
     names: dict[str, object] = {"__name__": "page"}
