@@ -24,6 +24,10 @@ QUICK = {
     "patch_ablation": {"cells": 2},
 }
 Verb = Callable[..., object]
+TARGETS = ("joint_margin", "image_margin", "map_margin", "L3H0", "L3H0/local")
+ALIKE = ("integrated_gradients", "gradient_shap", "smooth_grad", "occlusion", "patch_ablation", "edges")
+"""Ask of a target what ``input_x_gradient`` asks, its values and gradients: by two targets each it is seen that they
+are refused, or answered, as that one is."""
 
 
 def some(detector: Detector) -> list[heads.Variant]:
@@ -32,8 +36,9 @@ def some(detector: Detector) -> list[heads.Variant]:
 
 
 def ablate(detector: Detector, dataset: DataSet, kind: str = "zero", text: str = "held", **options: Any) -> object:
-    """A few heads, to their effects on joint scores and image AUROC."""
-    few = {"metrics": ("image_auroc",), "replicates": 2}
+    """A few heads, to their effects on joint scores and, where they are set to zero, image AUROC."""
+    metrics = ("image_auroc",) if kind == "zero" else ()
+    few = {"metrics": metrics, "replicates": 2}
     return heads.ablate(detector, dataset, some(detector), kind=kind, text=text, **few, **options)
 
 
@@ -89,7 +94,7 @@ LENS: dict[str, Verb] = {
     **{
         f"attribute {method}, {target}": partial(attributed, method=method, target=target)
         for method in METHODS
-        for target in ("joint_margin", "image_margin", "map_margin", "L3H0", "L3H0/local")
+        for target in (("image_margin", "L3H0/local") if method in ALIKE else TARGETS)
         if not (own := METHODS[method].targets) or target in own or ("head" in own and target.startswith("L"))
     },
 }
