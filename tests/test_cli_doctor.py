@@ -172,11 +172,12 @@ def test_data_with_records_that_are_left_out(quick, tmp_path):
     assert "the reader refuses 1, such as: " in found["data"]["detail"]
 
 
-def test_runs_are_looked_at():
+def test_runs_are_looked_at(request):
     found, code = findings("--run", "mini-medical-1")
     assert code == 0 and found["shipped runs"]["status"] == found["run"]["status"] == "ok"
     assert "mini-captions-medical (10), " in found["shipped runs"]["detail"]
     assert "headclip" in found["run"]["detail"] and "procedural:medical/aux" in found["run"]["detail"]
+    request.getfixturevalue("quick")
     found, code = findings("--run", "nothing")
     assert code == 1 and "nothing: no such folder" in found["run"]["detail"]
 

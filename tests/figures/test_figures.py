@@ -29,7 +29,7 @@ def all_made(context: FigureContext, out, names=()) -> dict[str, list]:
 
 
 def test_all_figures_are_made_and_made_again_from_what_is_kept(context, domains, tmp_path, monkeypatch):
-    monkeypatch.setattr("headlens.figures.spec.DPI", 100)
+    monkeypatch.setattr("headlens.figures.spec.DPI", 40)
     out = tmp_path / "figures"
     found = all_made(context, out)
     assert list(found) == NAMES and context.cache.reused.count("importance-industrial-industrial-0") == 1
@@ -39,7 +39,7 @@ def test_all_figures_are_made_and_made_again_from_what_is_kept(context, domains,
         assert b"/Type3" not in pdf and b"/FontFile2" in pdf  # outlines of text are TrueType's
         assert b"/CreationDate" not in pdf and len(pdf) < 500_000
         width, _ = Image.open(out / f"{name}.png").size
-        assert width == round(COLUMN * 100)
+        assert width == round(COLUMN * 40)
         page = (out / f"{name}.md").read_text()
         assert f"`headlens figures {name}`" in page and "backbone tiny" in page.lower() and "industrial-0 (0000" in page
         assert "nan" not in re.sub(r"[a-z]+nan|nan[a-z]+", "", page.lower())

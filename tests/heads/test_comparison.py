@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import headlens
 from headlens.cli.compare import compare as verb
+from headlens.detectors import Detector
 from headlens.errors import ConfigError, RunError, ShapeError
 from headlens.heads import permutation
 from headlens.heads.comparison import Comparison, compare
@@ -299,7 +300,7 @@ def test_importance_is_compared_in_units_of_the_mean_head(make, pictures):
         compare({"a": runs, "b": [importance(detectors[0], pictures, metrics=("image_margin",), batch=12)]})
 
 
-def test_shipped_runs_by_one_line_and_by_the_verb(tmp_path):
+def test_shipped_runs_by_one_line_and_by_the_verb(runs_share_backbones, tmp_path):
     runs = {domain: headlens.runs(default(domain)) for domain in DOMAINS}
     result = compare(runs)
     assert len(result.frame) == 304 and [len(own) for own in result.provenance["runs"].values()] == [10, 10]
@@ -331,7 +332,8 @@ def test_the_verb_measures_importance_of_few_runs_where_none_is_named(monkeypatc
     assert taken == [f"mini-captions-{domain}-{seed}" for domain in DOMAINS for seed in range(3)]
 
 
-def test_the_verb_measures_importance_on_the_same_pictures(tmp_path):
+def test_the_verb_measures_importance_on_the_same_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(Detector, "image_size", 56)  # pixels along a side; 224 take longer
     for name in ("good/0", "crack/1"):
         path = tmp_path / "parts" / "test" / f"{name}.png"
         path.parent.mkdir(parents=True)
