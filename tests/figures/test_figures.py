@@ -183,7 +183,7 @@ def test_without_labels_curves_are_values_where_there_are_values(domains):
     assert np.allclose(margin["baseline"], expected) and abs(expected) > 0.01
     assert ((margin["low"] <= margin["effect"] + 1e-9) & (margin["effect"] <= margin["high"] + 1e-9)).all()
     assert (change["baseline"] == 0).all() and label_of("anomaly_map").startswith("change of ")
-    assert f"whole {expected:.1f}" in SPEC.draw(context).caption
+    assert f"all heads {expected:.1f}" in SPEC.draw(context).caption
 
 
 def test_attributions_are_made_again_when_a_default_has_changed(alone, tmp_path, monkeypatch):
