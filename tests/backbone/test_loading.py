@@ -197,7 +197,7 @@ def test_the_config_beside_a_file_is_believed(weights, tmp_path):
     white = load(SMALL, path).preprocess(Image.new("RGB", (9, 9), "white"))
     close(white, torch.ones_like(white))
     beside.write_text(json.dumps({"model_cfg": {"quick_gelu": True}}))
-    with pytest.raises(ArchitectureError, match=r"by open_clip_config\.json beside it"):
+    with pytest.raises(ArchitectureError, match=r"by open_clip_config\.json next to it"):
         load(SMALL, path)
     for bad in (
         "{}",

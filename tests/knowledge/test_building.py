@@ -107,7 +107,7 @@ def test_a_damaged_answer_is_named_with_its_line(line, tmp_path):
     path = tmp_path / "answers.jsonl"
     Answers(path).add(Asked("m", "1", 20, "Why?"), "So.")
     path.write_bytes(path.read_bytes() + line.encode("latin-1") + b"\n")
-    with pytest.raises(RunError, match=r"answers\.jsonl: line 2: is no answer"):
+    with pytest.raises(RunError, match=r"answers\.jsonl: line 2: is not an answer of a model"):
         Answers(path)
 
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_a_row_is_left_out_with_its_reason(nuts, tmp_path):
     result, _ = built(nuts, tmp_path / "answers.jsonl", said)
     reasons = "\n".join(result.left_out)
     assert "cyrillic" in reasons and "82 tokens" in reasons
-    assert "'It is clean and round.': said of normal and of anomalous nut" in reasons
+    assert "'It is clean and round.': given for both normal and anomalous nut" in reasons
     assert "It is clean and round." not in [row.sentence for row in result.rows]
     assert len([row for row in result.rows if row.image]) == 2, "It is rusty, of two images"
 
