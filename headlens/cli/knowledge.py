@@ -225,5 +225,5 @@ def said(parts: PromptParts) -> str:
     lines = ["  logits that prompts add to the map's peak, and the sentences they are nearest to (cosine):"]
     for row in parts.frame.sort_values("peak", ascending=False).itertuples():
         each = [f"{one.sentence} ({one.cosine:.2f}, {one.said_of})" for one in near[row.state, row.prompt].itertuples()]
-        lines.append(printable(f"  {row.peak:+.2f} {row.state} {row.prompt}: {' '.join(each)}"))
+        lines.append(printable(f"  {row.peak:+.2f} {row.state} {row.prompt}: {'; '.join(each)}"))
     return "\n".join(lines)
