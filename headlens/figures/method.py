@@ -14,7 +14,7 @@ from headlens.plots.intervals import intervals
 from headlens.plots.style import COLUMN, named
 from headlens.training.run import Run
 
-WHOLE = "whole"
+WHOLE = "full method"
 ROWS = {
     WHOLE: (None, True),
     "without LHW": ("head weights", True),
