@@ -34,7 +34,7 @@ from headlens.detectors.parts.head_weights import HeadWeights
 from headlens.training.run import CONFIG, load_run
 
 CHOICES = ("HeadCLIP", *(f"head weights alone, {streams}" for streams in ("local", "global", "both")))
-COUNTS = (10, 30, 100)  # heads that are set back, beside all of them
+COUNTS = (10, 30, 100)  # heads that are set back; and all of them
 COLUMNS = {"I": ("joint", "auroc"), "P": ("pixel", "auroc"), "PRO": ("pixel", "aupro")}
 ANSWERS = "answers.json"
 
@@ -103,9 +103,9 @@ def answers(folder: Path, other: Path, seed: int, clip: Backbone, images: Painte
     """Metrics under every change, and the rank correlation of change and importance."""
     detector = load_run(folder, clip).detector
     weights = weights_of(folder, clip)
-    beside = weights_of(other, clip) if (other / CONFIG).exists() else None
+    other_weights = weights_of(other, clip) if (other / CONFIG).exists() else None
     metrics = {}
-    for name, changed in changes(weights, beside, seed):
+    for name, changed in changes(weights, other_weights, seed):
         set_weights(detector, changed)
         means = test(detector, [images]).frame.groupby(["score", "metric"])["value"].mean()
         metrics[name] = {column: float(means[key]) for column, key in COLUMNS.items()}
@@ -141,8 +141,8 @@ def work(job: tuple[argparse.Namespace, Task]) -> str:
         some = {r.name for i, r in enumerate(images.records) if i % args.per_category in (0, 1, args.per_category - 1)}
         few = images.where(lambda record: record.name in some)
         other = args.out / task._replace(domain=next(d for d in DOMAINS if d != task.domain)).name
-        found = answers(folder, other, task.seed, clip, images, few)
-        (folder / ANSWERS).write_text(json.dumps(found, indent=1) + "\n")
+        result = answers(folder, other, task.seed, clip, images, few)
+        (folder / ANSWERS).write_text(json.dumps(result, indent=1) + "\n")
     return task.name
 
 
@@ -152,41 +152,38 @@ def tasks(out: Path, seeds: list[int]) -> list[Task]:
     return [task for task in every if (out / task.name / CONFIG).exists()]
 
 
-def changes_table(out: Path, every: list[Task]) -> str:
-    """Differences to the same run as it was trained, in points, the mean over seeds."""
+def answered(out: Path, every: list[Task]) -> dict[Task, dict[str, Any]]:
+    """What ``work`` has written for each run."""
+    return {task: json.loads((out / task.name / ANSWERS).read_text()) for task in every}
+
+
+def changes_table(results: dict[Task, dict[str, Any]]) -> str:
+    """Differences to the same run as it was trained, in points, the mean over seeds; ``as trained`` in percent."""
     columns = [f"{domain} {name}" for domain in DOMAINS for name in COLUMNS]
     lines = ["| method | head weights | runs | " + " | ".join(columns) + " |", "|---|---|---|" + "---:|" * len(columns)]
-    found = {task: json.loads((out / task.name / ANSWERS).read_text())["metrics"] for task in every}
-    for choice in dict.fromkeys(task.choice for task in every):
-        names = dict.fromkeys(name for task in every if task.choice == choice for name in found[task])
-        for name in names:
-            runs = {domain: [t for t in every if t[::2] == (choice, domain) and name in found[t]] for domain in DOMAINS}
-            cells = []
-            for domain in DOMAINS:
-                for column in COLUMNS:
-                    values = [found[task][name][column] for task in runs[domain]]
-                    start = [found[task]["as trained"][column] for task in runs[domain]]
-                    absolute = name == "as trained"
-                    cells.append(
-                        cell(
-                            values if absolute else [a - b for a, b in zip(values, start, strict=True)],
-                            "+" * (not absolute),
-                        )
-                    )
-            counts = " + ".join(str(len(runs[domain])) for domain in DOMAINS)
-            lines.append(f"| {choice} | {name} | {counts} | " + " | ".join(cells) + " |")
+    asked = dict.fromkeys((task.choice, name) for task, result in results.items() for name in result["metrics"])
+    for choice, name in asked:
+        cells, counts = [], []
+        for domain in DOMAINS:
+            runs = [result["metrics"] for task, result in results.items() if task[::2] == (choice, domain)]
+            runs = [metrics for metrics in runs if name in metrics]
+            counts.append(str(len(runs)))
+            for column in COLUMNS:
+                start = 0.0 if name == "as trained" else 1.0
+                values = [metrics[name][column] - start * metrics["as trained"][column] for metrics in runs]
+                cells.append(cell(values, "+" if start else ""))
+        lines.append(f"| {choice} | {name} | {' + '.join(counts)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def correlation_table(out: Path, every: list[Task]) -> str:
+def correlation_table(results: dict[Task, dict[str, Any]]) -> str:
     """Rank correlation over heads, in percent: of importance with a weight's distance from 1, and with the weight."""
     lines = ["| method | domain | stream | runs | distance from 1 | weight |", "|---|---|---|---:|---:|---:|"]
-    found = {task: json.loads((out / task.name / ANSWERS).read_text())["correlation"] for task in every}
-    for choice, domain in dict.fromkeys((task.choice, task.domain) for task in every):
-        own = [found[task] for task in every if (task.choice, task.domain) == (choice, domain)]
-        for stream in own[0]:
-            cells = [cell([one[stream][name] for one in own]) for name in ("moved", "signed")]
-            lines.append(f"| {choice} | {domain} | {stream} | {len(own)} | " + " | ".join(cells) + " |")
+    for choice, domain in dict.fromkeys(task[::2] for task in results):
+        runs = [result["correlation"] for task, result in results.items() if task[::2] == (choice, domain)]
+        for stream in runs[0]:
+            cells = [cell([run[stream][name] for run in runs]) for name in ("moved", "signed")]
+            lines.append(f"| {choice} | {domain} | {stream} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -217,7 +214,8 @@ def main() -> None:
         with processes.Pool(args.jobs, begin, (numbers, args)) as pool:
             for name in pool.imap_unordered(work, [(args, task) for task in every]):
                 print(name, flush=True)
-    parts = [changes_table(args.out, every), correlation_table(args.out, every)]
+    results = answered(args.out, every)
+    parts = [changes_table(results), correlation_table(results)]
     parts += comparisons(args.out, every, args.model, args.weights)
     print("\n\n".join(parts))
     (args.out / "questions.md").write_text("\n\n".join(parts) + "\n")

@@ -98,7 +98,7 @@ def curves(
         ax.fill_between(rows["heads"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
         name = ("random orders" if randoms == 1 else None) if random else str(order)
         ax.plot(rows["heads"], rows["effect"], marker=".", color=colour, linewidth=1 if random else 1.6, label=name)
-    return fig, finished(ax, "heads ablated together", label, title, legend="best")
+    return fig, finished(ax, "heads changed together", label, title, legend="best")
 
 
 def ablation(
