@@ -67,10 +67,10 @@ class JoinedSet(DataSet):
         Raises:
             DataError: nothing is left.
         """
-        kept = {record.name for record in self.records if keep(record)}
+        chosen = {record.name for record in self.records if keep(record)}
 
         def part(one: DataSet) -> DataSet:
-            return one.where(lambda record: _name(one, record) in kept)
+            return one.where(lambda record: _name(one, record) in chosen)
 
         return JoinedSet([left for left in map(part, self._sets) if len(left)])
 

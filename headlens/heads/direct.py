@@ -97,10 +97,12 @@ class _Read(NamedTuple):
         """Tokens of a stream, or of heads, [B, T, ...], that are read, [B, n, ...]: 0 where it has no such token."""
         return self.filled(stream[:, self.tokens])
 
-    def filled(self, found: Tensor) -> Tensor:
+    def filled(self, tokens: Tensor) -> Tensor:
         """Tokens [B, at most n, ...] to n of them; those that are missing are 0."""
-        missing = self.covector.scale.shape[1] - found.shape[1]
-        return found if not missing else torch.cat([found, found.new_zeros(len(found), missing, *found.shape[2:])], 1)
+        missing = self.covector.scale.shape[1] - tokens.shape[1]
+        if not missing:
+            return tokens
+        return torch.cat([tokens, tokens.new_zeros(len(tokens), missing, *tokens.shape[2:])], 1)
 
     def times(self, weight: Tensor) -> _Read:
         """Each token so many times, [B, n]."""
@@ -179,14 +181,14 @@ def _walk(clean: CleanRun, read: _Read) -> tuple[dict[tuple[str, int], Covector]
         adapter = clean.plan.adapter(stream, layer)
         if adapter is not None:
             after, before = _after(clean, stream, layer), clean.written[stream, layer]
-            whole, pull = covector.of(read.at(after)), getattr(adapter, "pull", None)
+            total, pull = covector.of(read.at(after)), getattr(adapter, "pull", None)
             direction = torch.zeros_like(wide(before))
             direction[:, read.tokens] = covector.direction
             pulled = None if pull is None else pull(wide(before), direction)
             if pulled is None:
-                return reached, terms | {Part("below"): whole}
+                return reached, terms | {Part("below"): total}
             covector = covector._replace(direction=pulled[:, read.tokens])
-            terms[Part("adapter", stream, layer)] = whole - covector.of(read.at(before))
+            terms[Part("adapter", stream, layer)] = total - covector.of(read.at(before))
         reached[stream, layer] = covector
     if "global" not in read.writers:
         (layer,) = read.writers["local"]

@@ -72,10 +72,10 @@ def held_before(detector: Detector, category: str = "object") -> list[str]:
 
 def _readouts(reading: Reading, of: Collection[str]) -> list[Readout]:
     """Those that the margins are read by."""
-    found = [reading.image] if "image" in of else []
+    readouts = [reading.image] if "image" in of else []
     if reading.pooling.reads_patches and "image" in of:
-        found += [reading.patches_of_image(tap) for tap in reading.pooling.image_taps or reading.taps]
-    return [*found, *(reading.taps.values() if "patches" in of else ())]
+        readouts += [reading.patches_of_image(tap) for tap in reading.pooling.image_taps or reading.taps]
+    return [*readouts, *(reading.taps.values() if "patches" in of else ())]
 
 
 def _beforehand(reading: Reading, readouts: Iterable[Readout]) -> list[str]:

@@ -156,7 +156,7 @@ def check_widths(embedding: int, text: int, name: str, field: str) -> None:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Embedded:
     """What training does not change of B images: embeddings of CLS and of the patches, and the grid of these."""
 
     cls: Tensor  # [B, d_e]
@@ -317,18 +317,18 @@ class Crane(Detector):
         assert self.prompts is not None
         return self.prompts(self.backbone, ["object"] * len(images), F.normalize(images, dim=-1))[:, :, 0]
 
-    def _keep(self, images: Tensor) -> Kept:
+    def _keep(self, images: Tensor) -> Embedded:
         vision, readout = self.backbone.vision, Readout.of(self.backbone.vision)
         out = vision(images, self._plan(images), hooked=vision.must_call_hooks())
         patches = {tap: readout(tokens) for tap, tokens in out.tapped.items()}
-        return Kept(wide(out.embedding), patches, vision.grid(images.shape[2], images.shape[3]))
+        return Embedded(wide(out.embedding), patches, vision.grid(images.shape[2], images.shape[3]))
 
-    def _see(self, kept: Kept, categories: Sequence[str]) -> Seen:
-        text = self.shown(kept.cls) if self.config.train_conditioned else self.text()[0]
-        margins = self._reading(self.plan, text).margins(Features(kept.cls, kept.taps))
+    def _see(self, embedded: Embedded, categories: Sequence[str]) -> Seen:
+        text = self.shown(embedded.cls) if self.config.train_conditioned else self.text()[0]
+        margins = self._reading(self.plan, text).margins(Features(embedded.cls, embedded.taps))
         # Each copy of the patches makes a map of its own, which counts as a tap.
         maps = [flat for both in margins.taps.values() for flat in both.chunk(1 + self.config.second, 1)]
-        return Seen(margins.image, {number: flat.unflatten(1, kept.grid) for number, flat in enumerate(maps)})
+        return Seen(margins.image, {number: flat.unflatten(1, embedded.grid) for number, flat in enumerate(maps)})
 
     def _loss(self, seen: Seen, answers: Answers) -> dict[str, Tensor]:
         sharper = self.config.temperature / self.config.image_temperature

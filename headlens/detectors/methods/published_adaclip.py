@@ -92,8 +92,8 @@ def read_conditioned(path: str | Path) -> PublishedConditioned:
         raise CheckpointError(f"{path} holds {', '.join(more[:5])}, which AdaCLIP has not: nothing was imported")
     for name, shape in shapes.items():
         if name not in state or tuple(state[name].shape) != shape:
-            found = f"it is {list(state[name].shape)}" if name in state else "there is none"
-            raise CheckpointError(f"{what}: expected {PREFIX}{name} {list(shape)}; {found}")
+            actual = f"it is {list(state[name].shape)}" if name in state else "there is none"
+            raise CheckpointError(f"{what}: expected {PREFIX}{name} {list(shape)}; {actual}")
         if not state[name].is_floating_point() or not state[name].float().isfinite().all():
             raise CheckpointError(f"{path}: {PREFIX}{name} has NaN, infinity, or whole numbers; nothing was imported")
     return PublishedConditioned({n: value.float() for n, value in state.items()}, taps, depth, length, file.sha256)
@@ -103,9 +103,9 @@ def _shapes(taps: int, depth: int, length: int, d_embed: int, width: int) -> dic
     """Of all that a file holds: static and dynamic prompts of both towers, as the authors train them."""
     shapes: dict[str, tuple[int, ...]] = {}
     layers = {f"{_PATCHES}.{i}": (d_embed, width) for i in range(taps)} | {_IMAGE: (d_embed, d_embed)}
-    for tower, own in (("image", width), ("text", d_embed)):
-        shapes |= {f"{_STATIC[tower]}.{block}": (length, own) for block in range(depth)}
-        layers |= {f"{_DYNAMIC[tower]}.{token}": (own, d_embed) for token in range(length)}
+    for tower, width_of_tower in (("image", width), ("text", d_embed)):
+        shapes |= {f"{_STATIC[tower]}.{block}": (length, width_of_tower) for block in range(depth)}
+        layers |= {f"{_DYNAMIC[tower]}.{token}": (width_of_tower, d_embed) for token in range(length)}
     for name, sizes in layers.items():
         shapes |= {f"{name}.weight": sizes, f"{name}.bias": sizes[:1]}
     return shapes

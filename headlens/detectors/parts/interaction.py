@@ -57,8 +57,8 @@ class Interaction:
             rest = rest + length[..., 0] * (self._taken(unit) * u).sum(-1)
         if self.conv is None:
             return [(None, u)], rest
-        (_, own), *others = self.conv.pull(unit, u, self.grid, self.level)
-        return [(None, u + own), *((at, v * length / length[:, at]) for at, v in others)], rest
+        (_, of_patch), *others = self.conv.pull(unit, u, self.grid, self.level)
+        return [(None, u + of_patch), *((at, v * length / length[:, at]) for at, v in others)], rest
 
     def _taken(self, unit: Tensor) -> Tensor:
         assert self.attention is not None and self.prompts is not None

@@ -88,8 +88,8 @@ class SelfCalibration(Source):
 
     def _rows(self, similarity: Tensor) -> Tensor:
         """Similarities [B, N, N] above the threshold, in rows that add up to 1: a patch is like itself."""
-        kept = torch.where(similarity < self.threshold, 0.0, similarity)
-        return kept / kept.sum(-1, keepdim=True)
+        similar = torch.where(similarity < self.threshold, 0.0, similarity)
+        return similar / similar.sum(-1, keepdim=True)
 
     def _grid(self, tokens: int) -> tuple[int, int]:
         grid = self.grid or (round((tokens - 1) ** 0.5),) * 2
