@@ -46,7 +46,7 @@ from headlens.detectors import Detector, preset
 from headlens.detectors.clusters import ClusterPooled
 from headlens.detectors.methods.aa_clip import AACLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN
-from headlens.detectors.methods.crane import Crane, Kept
+from headlens.detectors.methods.crane import Crane, Embedded
 from headlens.detectors.methods.importing import Published, read_published
 from headlens.detectors.methods.published_aa_clip import PublishedAdapters, adapted_detector
 from headlens.detectors.methods.published_adaclip import PublishedConditioned, renamed
@@ -323,12 +323,12 @@ def crane(published: Published, backbone: Backbone, theirs: dict[str, Any], repo
         weight = 8.0 if one is detector else 2.0  # Crane's pixel losses are those of the last block, four times
         one = one.on(backbone, replace(one.config, pixel_weight=weight)).requires_grad_(True)
         (stage,) = one.stages(TrainingConfig())
-        kept = Kept(cls, {23: patches}, backbone.vision.grid(*size))
+        embedded = Embedded(cls, {23: patches}, backbone.vision.grid(*size))
         gradients = theirs[name, "step"]["gradients"]
         deep = [value for key, value in gradients.items() if key.startswith("compound")]
         context = torch.stack([gradients["ctx_pos"][0, 0], gradients["ctx_neg"][0, 0]])
         own = theirs[name, "step"] | {"gradients": [context, *deep]}
-        report.step(f"{name}, training", stage, stage.see_kept(kept, [""] * len(images)), answers, own)
+        report.step(f"{name}, training", stage, stage.see_kept(embedded, [""] * len(images)), answers, own)
 
 
 def backbone_of(work: Path, tiny: bool, size: int, dtype: torch.dtype, rules: Mapping[str, Any]) -> Backbone:
