@@ -15,6 +15,7 @@ from headlens.cli import app
 from headlens.data import Loader, Preprocess
 from headlens.detectors import AACLIP, AACLIPConfig, TrainingConfig
 from headlens.detectors.stages import Ends
+from headlens.devices import one_thread
 from headlens.errors import ConfigError
 from headlens.training.run import load_run
 from headlens.training.trainer import train
@@ -46,7 +47,8 @@ def threads(one_torch_thread):
 def whole(pictures, tmp_path_factory):
     """A run that nothing has interrupted."""
     folder = tmp_path_factory.mktemp("aa-clip") / "whole"
-    train(made(), pictures, TRAINING, folder, cpu=True)
+    with one_thread():  # as the tests: fixtures of a module come before those of a test
+        train(made(), pictures, TRAINING, folder, cpu=True)
     return folder
 
 
