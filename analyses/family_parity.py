@@ -328,7 +328,7 @@ def crane(published: Published, backbone: Backbone, theirs: dict[str, Any], repo
         deep = [value for key, value in gradients.items() if key.startswith("compound")]
         context = torch.stack([gradients["ctx_pos"][0, 0], gradients["ctx_neg"][0, 0]])
         own = theirs[name, "step"] | {"gradients": [context, *deep]}
-        report.step(f"{name}, training", stage, stage.see_kept(embedded, [""] * len(images)), answers, own)
+        report.step(f"{name}, training", stage, stage.see_features(embedded, [""] * len(images)), answers, own)
 
 
 def backbone_of(work: Path, tiny: bool, size: int, dtype: torch.dtype, rules: Mapping[str, Any]) -> Backbone:

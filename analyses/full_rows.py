@@ -77,8 +77,8 @@ def our_step(
     answers = Answers(batch["label"].cpu(), masks, torch.ones(len(masks), dtype=torch.bool))
     read, given = stage.see, batch["image"]
     if stored:
-        assert stage.keep is not None and stage.see_kept is not None
-        read, given = stage.see_kept, stage.keep(batch["image"])
+        assert stage.keep is not None and stage.see_features is not None
+        read, given = stage.see_features, stage.keep(batch["image"])
 
     def work() -> Tensor:
         with torch.autocast(masks.device.type, dtype) if dtype else nullcontext():

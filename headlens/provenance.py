@@ -32,7 +32,7 @@ def provenance(scorer: Scorer, dataset: DataSet, **settings: Any) -> dict[str, A
     images = {
         "name": dataset.name,
         "domain": dataset.domain,
-        "pictures": len(dataset),
+        "images": len(dataset),
         "names_sha256": names.hexdigest(),
         "fingerprint": dataset.fingerprint,
     }

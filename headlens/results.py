@@ -128,7 +128,7 @@ def made_by(about: Mapping[str, Any]) -> str:
     if detector and not backbone:
         line = detector.pop("method", "unknown detector")
         line += f" ({', '.join(f'{name} {value}' for name, value in detector.items())})" if detector else ""
-    return f"{line} · {dataset['name']}, {dataset['pictures']} images" if dataset else line
+    return f"{line} · {dataset['name']}, {dataset['images']} images" if dataset else line
 
 
 def save_frame(path: Path, frame: pd.DataFrame, about: Mapping[str, Any]) -> Path:
@@ -212,11 +212,21 @@ def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         about = json.loads((table.schema.metadata or {})[_KEY])
         if not isinstance(about, dict):
             raise ValueError("its provenance is not a table")
-        return table.to_pandas(), about
+        return table.to_pandas(), renamed(about)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
         raise RunError(
             f"{path}: not a result saved by headlens, or damaged ({reason(error)}); make it again"
         ) from error
+
+
+def renamed(about: dict[str, Any]) -> dict[str, Any]:
+    """A provenance as it is written today; files of earlier versions say ``picture`` and ``pictures`` for images.
+
+    >>> renamed({"picture": "a.png", "dataset": {"name": "bolts", "pictures": 6}})
+    {'image': 'a.png', 'dataset': {'name': 'bolts', 'images': 6}}
+    """
+    new = {"picture": "image", "pictures": "images"}
+    return {new.get(key, key): renamed(value) if isinstance(value, dict) else value for key, value in about.items()}
 
 
 def write(path: Path, content: bytes) -> None:

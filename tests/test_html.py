@@ -111,7 +111,7 @@ def test_a_comparison_names_its_runs(results):
 
 def test_names_are_escaped_and_plain_repr_stays(results):
     frame = pd.DataFrame({"image": [EVIL], "value": [np.nan]})
-    result = Result(frame, {"dataset": {"name": EVIL, "pictures": 1}})
+    result = Result(frame, {"dataset": {"name": EVIL, "images": 1}})
     page = result._repr_html_()
     assert "<script" not in page and "&lt;script&gt;" in page and "<td>-</td>" in page
     assert repr(result).startswith("Result(frame=")

@@ -29,7 +29,7 @@ from headlens.heads.exactness import check_gradients, held, held_before
 from headlens.predict import Image, as_bytes
 from headlens.printing import reason, spelled
 from headlens.provenance import computed, detector_provenance
-from headlens.results import Result, ordered, save_arrays
+from headlens.results import Result, ordered, renamed, save_arrays
 
 Region = np.ndarray | Tensor
 ARRAYS = ("map", "images", "anomaly_map", "region", "native")
@@ -143,7 +143,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
             about = json.loads(str(np.load(archive.open("provenance.npy"), allow_pickle=False)))
         if not isinstance(about, dict):
             raise ValueError("its provenance is not a table")
-        return about
+        return renamed(about)
     except Exception as error:  # whatever a broken or hostile file provokes in a reader
         raise RunError(
             f"{path}: not an attribution saved by headlens, or damaged ({reason(error)}); make it again"

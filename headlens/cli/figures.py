@@ -37,9 +37,10 @@ def figures(
     industrial_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:industrial",
     medical_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:medical",
     per_category: Annotated[int, typer.Option(help="Images per category for ablation and gradients.", min=2)] = 10,
-    painted: Annotated[
+    metrics_per_category: Annotated[
         int, typer.Option(help="Images per category of a procedural set for the metrics of detectors.", min=2)
     ] = 24,
+    painted: Annotated[int | None, typer.Option(help="The same, in earlier versions.", min=2, hidden=True)] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Compute everything again, even if results are stored.")
     ] = False,
@@ -79,7 +80,7 @@ def figures(
     domains = []
     for domain, runs in given.items():
         if runs:
-            images = data_of(data[domain], painted, max_pixels, domain, follow_links)
+            images = data_of(data[domain], painted or metrics_per_category, max_pixels, domain, follow_links)
             domains.append(domain_of(domain, runs, images, per_category, weights, device_of(device)))
     paper = FigureContext(domains, out / "data", seed=seed, batch=batch, fresh=fresh, progress=progress)
     options = typed(context)

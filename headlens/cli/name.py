@@ -148,4 +148,4 @@ def blocks(named: Naming, most: int = SHOWN) -> str:
 def _rows(named: Naming) -> str:
     tokens = {"CLS": "CLS", "patches": "all patches at the last tap"}
     read = dict.fromkeys(tokens[named.provenance["rows"][one]] for one in named.frame["stream"].unique())
-    return " and ".join(read) + f" of {named.provenance['dataset']['pictures']} images"
+    return " and ".join(read) + f" of {named.provenance['dataset']['images']} images"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Single = TypeVar("Single", "Attribution", "MapParts", "PromptParts")
 
 ABOUT = "question"
-_NO_QUESTION = ("versions", "picture", "skipped")  # of a result's provenance: they do not change the result
+_NO_QUESTION = ("versions", "image", "skipped")  # of a result's provenance: they do not change the result
 
 
 def stem(*parts: object, **facts: object) -> str:
@@ -75,7 +75,7 @@ def free_name(out: Path, name: str, abouts: Mapping[str, dict[str, Any]]) -> str
 
 def of_image(result: Single, path: Path, image: np.ndarray, region: np.ndarray | None = None) -> Single:
     """``result`` with the image it is of in its provenance and, where it is of a region alone, that."""
-    about = {"picture": unicode(str(path)), "image_sha256": sha256(image.tobytes()).hexdigest()}
+    about = {"image": unicode(str(path)), "image_sha256": sha256(image.tobytes()).hexdigest()}
     if region is not None:
         about["region_sha256"] = sha256(region.tobytes()).hexdigest()
     return replace(result, provenance=result.provenance | about)

@@ -91,7 +91,7 @@ def train(
         check_training(chosen, training)
     phrases = phrased(chosen, descriptions)
     procedural = any(one.startswith("procedural:") for one in data)
-    painted = {"per_category": per_category, "seed": data_seed} if procedural else None
+    world = {"per_category": per_category, "seed": data_seed} if procedural else None
     sets = [data_of(one, per_category, max_pixels, domain, follow_links, data_seed) for one in data]
     dataset = sets[0] if len(sets) == 1 else JoinedSet(sets)
     clip = load(backbone, weights, position_rule=positions.value, act_fn=cast(Any, act_fn), because=because)
@@ -119,7 +119,7 @@ def train(
 
     try:
         with steps_done:
-            about = {"preset": preset, "painted": painted}
+            about = {"preset": preset, "procedural": world}
             hooks: dict[str, Any] = {"begin": begin, "progress": progress}
             if parallel.current().main:
                 hooks["notify"] = notify

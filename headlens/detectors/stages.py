@@ -185,7 +185,7 @@ class Stage:
         name: empty for the only stage of a method.
         keep: maps images to the part of ``see`` that this stage cannot change, computed once per image: a frozen
             dataclass of tensors [B, ...] or dicts of them.
-        see_kept: the same as ``see``, from the result of ``keep`` and the categories.
+        see_features: the same as ``see``, from the result of ``keep`` and the categories.
         optimiser: which.
         epochs, batch: those of the training settings when None.
         schedule: schedule of the learning rates; constant when None.
@@ -204,7 +204,7 @@ class Stage:
     weights: Mapping[str, float] = field(default_factory=dict)
     name: str = ""
     keep: Callable[[Tensor], Any] | None = None
-    see_kept: Callable[[Any, Sequence[str]], Any] | None = None
+    see_features: Callable[[Any, Sequence[str]], Any] | None = None
     optimiser: Literal["adam", "adamw"] = "adam"
     epochs: int | None = None
     batch: int | None = None

@@ -57,19 +57,22 @@ class MapParts(Result):
         return [html.figure(self.plot()[0], "maps of single heads"), table]
 
     def save(self, path: str | Path) -> Path:
-        """Writes the frame, and next to it shares and image as ``NAME.shares.SUFFIX`` and ``NAME.picture.png``."""
+        """Writes the frame, and next to it shares and image as ``NAME.shares.SUFFIX`` and ``NAME.image.png``."""
         path = super().save(path)
         sink, about = io.BytesIO(), PngInfo()
         about.add_text("Software", SOFTWARE)
         PIL.Image.fromarray(self.image).save(sink, "png", pnginfo=about)
-        write(path.with_name(f"{path.stem}.picture.png"), sink.getvalue())
+        write(path.with_name(f"{path.stem}.image.png"), sink.getvalue())
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> MapParts:
         """What ``save`` wrote as Parquet."""
         path = Path(path)
-        image = read_image(path.with_name(f"{path.stem}.picture.png")).permute(1, 2, 0).numpy()
+        file = path.with_name(f"{path.stem}.image.png")
+        if not file.exists():
+            file = path.with_name(f"{path.stem}.picture.png")  # as earlier versions called it
+        image = read_image(file).permute(1, 2, 0).numpy()
         return cls(*read_parquet(path), read_parquet(beside(path, "shares"))[0], image)
 
     def plot(self, ax: Any = None, top: int = 4) -> tuple[plots.Figure, Any]:
@@ -189,7 +192,7 @@ def map_parts(
     native = list(given.shape[1:])
     about: dict[str, Any] = {
         "what": "map parts",
-        "picture": shown,
+        "image": shown,
         "native": native,
         "tap": tap,
         "size": preprocess.size,

@@ -106,7 +106,7 @@ def prompt_parts(
                 rows.append((state, prompt, rank, known[number], said_of[number], cosine))
     sentences = pd.DataFrame(rows, columns=["state", "prompt", "rank", "sentence", "said_of", "cosine"])
     shown = str(image) if isinstance(image, (str, Path)) else type(image).__name__
-    about: dict[str, Any] = {"what": "prompt parts", "picture": shown, "size": preprocess.size, "category": category}
+    about: dict[str, Any] = {"what": "prompt parts", "image": shown, "size": preprocess.size, "category": category}
     about |= {"base_sha256": knowledge.fingerprint, "sentences": len(known), "left_out": left_out, "nearest": nearest}
     return PromptParts(frame, detector_provenance(detector, **about), sentences)
 

@@ -43,7 +43,7 @@ CONFIG, MODEL, CARD, LOG = "config.toml", "model.safetensors", "card.json", "log
 _TABLES = ("backbone", "detector", "training")
 _CARD: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(
-        ("backbone", "detector", "training", "metrics", "painted", "imported", "versions"), (dict, "a table")
+        ("backbone", "detector", "training", "metrics", "procedural", "imported", "versions"), (dict, "a table")
     ),
     **dict.fromkeys(("format", "seed", "images", "steps", "processes"), (int, "a whole number")),
     **dict.fromkeys(("model_sha256", "trained_on", "domain", "preset", "selection"), (str, "text")),
@@ -126,6 +126,8 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: {reason(error)}; a run without its card cannot be checked, copy it again") from error
     if not isinstance(card, dict):
         raise RunError(f"{path}: holds {reprlib.repr(card)}, not a card; copy the run again")
+    if "painted" in card:
+        card["procedural"] = card.pop("painted")  # as earlier versions called it
     for name, (kind, what) in _CARD.items():
         if card.get(name) is not None and (not isinstance(card[name], kind) or isinstance(card[name], bool)):
             raise RunError(f"{path}: {name} is {reprlib.repr(card[name])}; it is {what}: copy the run again")

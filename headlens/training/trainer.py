@@ -47,8 +47,8 @@ class Objective(nn.Module):
     def see(self, batch: Batch, images: Tensor) -> Any:
         """What the loss reads of a batch, and of its normalised images [B, 3, h, w] on the device."""
         categories = [record.category for record in batch.records]
-        if self.store is not None and self.store.keeps and self.stage.see_kept is not None:
-            return self.stage.see_kept(self.store.of(batch.index, images), categories)
+        if self.store is not None and self.store.keeps and self.stage.see_features is not None:
+            return self.stage.see_features(self.store.of(batch.index, images), categories)
         return self.stage.see(images, categories)
 
     def forward(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
@@ -135,7 +135,7 @@ def train(
             "activation": made.act_fn if made.because else None,
             "detector": detector.config.table(),
             "training": config.table(),
-            "data": [dataset.name, len(readable), (about or {}).get("painted")],
+            "data": [dataset.name, len(readable), (about or {}).get("procedural")],
             "processes": world,
         }
         spans = list(_spans(stages, config, world, len(readable), dataset.name))

@@ -60,10 +60,10 @@ def test_what_training_keeps_of_an_image_is_what_it_cannot_change(changes, weigh
     detector = HeadCLIP(clip, preset("headclip", **(SMALL | changes)), seed=1)
     (stage,) = detector.stages(TrainingConfig())
     if weighted_heads is None:
-        assert stage.keep is None and stage.see_kept is None
+        assert stage.keep is None and stage.see_features is None
         return
     parts = stage.keep(images)
     assert bool(parts.z) == (parts.start is not None) == weighted_heads
-    expected, prediction = stage.see(images, ()), stage.see_kept(parts, ["object"] * len(images))
+    expected, prediction = stage.see(images, ()), stage.see_features(parts, ["object"] * len(images))
     torch.testing.assert_close(prediction.anomaly_map, expected.anomaly_map)
     torch.testing.assert_close(prediction.image_margin, expected.image_margin)

@@ -342,7 +342,7 @@ def test_the_verb_measures_importance_on_the_same_pictures(tmp_path, monkeypatch
     said = typed("--of", "importance", *one, "--data", tmp_path / "parts", "--out", tmp_path / "out")
     assert "Importance of 688 heads on parts in 1 industrial run and 1 medical run" in said and "Not tested" in said
     saved = next((tmp_path / "out").glob("*.agreement.parquet"))
-    assert Comparison.load(saved.with_name(saved.name.replace(".agreement", ""))).provenance["dataset"]["pictures"] == 2
+    assert Comparison.load(saved.with_name(saved.name.replace(".agreement", ""))).provenance["dataset"]["images"] == 2
     with pytest.raises(ConfigError, match="weights need no images"):
         typed("--data", tmp_path / "parts")
     with pytest.raises(ConfigError, match="--of 'slope'; available: weights, importance"):

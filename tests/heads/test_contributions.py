@@ -83,7 +83,10 @@ def test_peaks_of_all_parts_add_up_to_how_far_the_peak_stands_out(detector, tmp_
     assert found.plot(given, top=2)[1].tolist() == given.tolist()
     again = MapParts.load(found.save(tmp_path / "parts.parquet"))
     assert np.array_equal(again.image, found.image) and np.allclose(again.margin, found.margin)
-    assert again.shares.equals(found.shares) and again.provenance["picture"] == "Tensor"
+    assert again.shares.equals(found.shares) and again.provenance["image"] == "Tensor"
+    before = tmp_path / "parts.image.png"
+    before.rename(tmp_path / "parts.picture.png")  # what earlier versions wrote
+    assert np.array_equal(MapParts.load(tmp_path / "parts.parquet").image, found.image)
     with pytest.raises(ShapeError, match="tap 9 is not read"):
         map_parts(detector, torch.rand(3, 32, 32), tap=9, size=32)
 

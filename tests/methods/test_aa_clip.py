@@ -194,7 +194,7 @@ def test_the_first_stage_is_its_formula(images, answers, last):
     stage = detector.stages(TrainingConfig())[0]
     kept = stage.keep(images)
     assert [*kept.taps] == [*(TAPS[1:] if last else TAPS)], "nothing that the loss does not read"
-    seen = stage.see_kept(kept, THINGS)
+    seen = stage.see_features(kept, THINGS)
     text = torch.stack([their_text(detector, thing) for thing in THINGS])
     taught = their_teacher(images, False)
     terms = stage.loss(seen, answers)
@@ -217,9 +217,9 @@ def test_autocast_does_not_round_margins_of_the_first_stage(images):
     detector = AACLIP(clip(torch.float32), AACLIPConfig(**SMALL), seed=1)
     stage = detector.stages(TrainingConfig())[0]
     taught = stage.keep(images.float())
-    expected = stage.see_kept(taught, THINGS)
+    expected = stage.see_features(taught, THINGS)
     with torch.autocast("cpu", torch.bfloat16):
-        seen = stage.see_kept(taught, THINGS)
+        seen = stage.see_features(taught, THINGS)
     for tap in TAPS:
         assert seen.taps[tap].dtype == torch.float32 and torch.equal(seen.taps[tap], expected.taps[tap])
 

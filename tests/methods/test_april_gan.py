@@ -114,7 +114,7 @@ def test_training_keeps_what_it_cannot_change():
     detector, given = made("april-gan", taps=(1, 3)), images((32, 40))
     (stage,) = detector.stages(TrainingConfig(lr=0.5))
     assert stage.optimiser == "adam" and [group["lr"] for group in stage.groups] == [0.5]
-    kept, expected = stage.see_kept(stage.keep(given), CATEGORIES), stage.see(given, CATEGORIES)
+    kept, expected = stage.see_features(stage.keep(given), CATEGORIES), stage.see(given, CATEGORIES)
     for name in ("anomaly_map", "joint_score", "image_margin"):
         close(getattr(kept, name), getattr(expected, name), 1e-12)
     (weighted,) = made("april-gan", taps=(1, 3), head_weights="sigmoid").stages(TrainingConfig(lr=0.5, lr_heads=0.25))

@@ -158,7 +158,7 @@ def test_losses_and_gradients_are_the_published_formula(shown):
     close(loss, expected, 1e-10)
     for one, other in zip(gradients, torch.autograd.grad(expected, learned), strict=True):
         close(one, other, 1e-6)  # what is learned is float32
-    kept = stage.see_kept(stage.keep(given), [""] * 3)
+    kept = stage.see_features(stage.keep(given), [""] * 3)
     close(stage.loss(kept, asked)["pixel"], terms["pixel"], 1e-12)
 
 
@@ -247,7 +247,7 @@ def test_each_copy_of_the_patches_makes_a_map_in_training():
     detector = CASES["crane"]().with_second(Network()).requires_grad_(True)
     (stage,) = detector.stages(TrainingConfig())
     kept = stage.keep(images((32, 32)))
-    seen = stage.see_kept(kept, [""] * 3)
+    seen = stage.see_features(kept, [""] * 3)
     assert [tuple(m.shape) for m in seen.maps.values()] == [(3, 4, 4)] * 2
     both = stage.loss(seen, answers())["pixel"]
     each = [stage.loss(replace(seen, maps={0: m}), answers())["pixel"] for m in seen.maps.values()]

@@ -236,7 +236,7 @@ def test_gradients_are_finite_differences(changes, tmp_path):
     kept = stage.keep(shown)
 
     def loss() -> Tensor:
-        terms = stage.loss(stage.see_kept(kept, ()), answers_of(shown))
+        terms = stage.loss(stage.see_features(kept, ()), answers_of(shown))
         assert terms.keys() == {"global", "local", "knowledge"}
         return sum(stage.weights[name] * term for name, term in terms.items())
 
@@ -315,7 +315,7 @@ def test_prompts_come_near_their_sentences_when_nothing_else_moves_them(tmp_path
     kept, optimiser = stage.keep(shown), torch.optim.Adam(stage.groups, lr=0.01)
     losses = []
     for _ in range(20):
-        losses.append(stage.loss(stage.see_kept(kept, ()), answers_of(shown))["knowledge"])
+        losses.append(stage.loss(stage.see_features(kept, ()), answers_of(shown))["knowledge"])
         optimiser.zero_grad()
         losses[-1].backward()
         optimiser.step()

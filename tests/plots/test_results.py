@@ -84,7 +84,7 @@ def test_what_is_no_number_is_left_out_of_the_figure(results, kind, all_of_it):
 @pytest.mark.parametrize("kind", PANELS)
 def test_names_of_strangers_break_no_figure(results, kind):
     name = "a$b$ <b>50%</b>\n\udce9 汉 \\frac"
-    about = {**results[kind].provenance, "dataset": {"name": name, "pictures": 1}}
+    about = {**results[kind].provenance, "dataset": {"name": name, "images": 1}}
     result = dataclasses.replace(results[kind], provenance=about)
     name = name.replace("\udce9", "")  # which pandas keeps out of its frames
     if kind == "Naming":

@@ -40,7 +40,7 @@ def test_several_sets_are_trained_on_together(tmp_path, monkeypatch):
     given = []
 
     def trained(detector, dataset, *_, about, **__):
-        given.extend([dataset, about["painted"]])
+        given.extend([dataset, about["procedural"]])
         return {}
 
     monkeypatch.setattr("headlens.training.trainer.train", trained)

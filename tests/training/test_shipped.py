@@ -50,7 +50,7 @@ def test_each_is_what_its_name_says(name, backbones):
     run = load_run(name, backbones[backbone])
     assert run.card["backbone"]["name"] == backbone
     assert run.card["trained_on"] == f"procedural:{domain}/aux" and run.card["domain"] == domain
-    assert run.card["seed"] == run.card["painted"]["seed"] == int(seed)
+    assert run.card["seed"] == run.card["procedural"]["seed"] == int(seed)
     headclip = method in ("", "-shallow", "-weights")
     of_headclip = headclip or (method, backbone) == ("-anomalyclip", "mini-captions")  # with its joint score
     assert run.card["preset"] == ("headclip" if of_headclip else method[1:])

@@ -414,11 +414,11 @@ def test_another_activation_is_another_run(clip, pictures, headclip, tmp_path):
 
 
 def test_other_pictures_are_another_run(clip, pictures, headclip, tmp_path):
-    about = {"painted": {"seed": 0}}
+    about = {"procedural": {"seed": 0}}
     with pytest.raises(KilledError):
         train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, about=about, cpu=True, progress=killed_after(2))
     with pytest.raises(RunError, match="unfinished run with data"):
-        train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, about={"painted": {"seed": 1}}, cpu=True)
+        train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path, about={"procedural": {"seed": 1}}, cpu=True)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class TwoStages(Detector):
                 weights={"pixel": 0.5},
                 name="image",
                 keep=None if self.config.augmented else self.keep,
-                see_kept=self.see_kept,
+                see_features=self.see_features,
                 schedule=Schedule(self.config.milestones, 0.5) if self.config.milestones else None,
                 augment=ALL if self.config.augmented else Augment(),
             ),
@@ -117,7 +117,7 @@ class TwoStages(Detector):
         margin = reading.margins(reading.features(out)).image
         return Kept(margin, out.tapped, (images.shape[2], images.shape[3]))
 
-    def see_kept(self, kept: Kept, categories: Sequence[str]) -> Prediction:
+    def see_features(self, kept: Kept, categories: Sequence[str]) -> Prediction:
         reading = self.reading(kept.margin, categories)
         features = {tap: reading.taps[tap](tokens) for tap, tokens in kept.tokens.items()}
         cls = kept.margin.new_ones(len(kept.margin), self.matrix.shape[1])  # its margin is known

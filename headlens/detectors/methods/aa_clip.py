@@ -334,7 +334,7 @@ class AACLIP(Detector):
             weights={"orthogonality": config.orthogonality},
             name="text",
             keep=self._teach if keeps else None,
-            see_kept=self._compare,
+            see_features=self._compare,
             epochs=config.text_epochs,
             batch=config.text_batch,
             augment=MOVED if config.augment else Augment(),

@@ -173,7 +173,7 @@ class APRILGAN(Detector):
         stage, augment = partial(Stage, groups, self.forward, self._loss), self.config.augment
         if self.weights is not None or augment.on:
             return (stage(augment=augment),)
-        return (stage(keep=self._keep, see_kept=self._see_kept),)
+        return (stage(keep=self._keep, see_features=self._see_features),)
 
     @property
     def about(self) -> dict[str, object]:
@@ -208,6 +208,6 @@ class APRILGAN(Detector):
         out = self.see(images, self.reading(images))
         return RawTokens(out.cls, out.tapped, (images.shape[2], images.shape[3]))
 
-    def _see_kept(self, kept: RawTokens, categories: Sequence[str]) -> Prediction:
+    def _see_features(self, kept: RawTokens, categories: Sequence[str]) -> Prediction:
         reading = self.reading(kept.cls, categories)
         return self.score(reading.margins(reading.embed(kept.cls, kept.tapped)), kept.size)

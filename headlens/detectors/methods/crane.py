@@ -283,7 +283,7 @@ class Crane(Detector):
         groups = [{"params": list(self.prompts.parameters()), "lr": training.lr, "betas": config.betas}]
         weights = {"image": config.image_weight, "pixel": config.pixel_weight}
         stage = partial(Stage, groups, lambda images, categories: self._see(self._keep(images), categories), self._loss)
-        return (stage(weights, keep=self._keep, see_kept=self._see),)
+        return (stage(weights, keep=self._keep, see_features=self._see),)
 
     @property
     def about(self) -> dict[str, object]:

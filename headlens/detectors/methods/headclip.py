@@ -196,7 +196,7 @@ class HeadCLIP(Detector):
         weights, stage = {"pixel": training.pixel_weight}, partial(Stage, groups, self.forward, objective)
         if self.weights is not None and "global" in self.config.streams:
             return (stage(weights),)
-        return (stage(weights, keep=self._keep, see_kept=self._see_kept),)
+        return (stage(weights, keep=self._keep, see_features=self._see_features),)
 
     @property
     def about(self) -> dict[str, object]:
@@ -232,7 +232,7 @@ class HeadCLIP(Detector):
     def _keep(self, images: Tensor) -> LocalParts:
         return local_parts(self.backbone.vision, self.reading(images), images)
 
-    def _see_kept(self, parts: LocalParts, categories: Sequence[str]) -> Prediction:
+    def _see_features(self, parts: LocalParts, categories: Sequence[str]) -> Prediction:
         reading = self.reading(parts.cls, categories)
         features = assemble(self.backbone.vision, reading, parts)
         return self.score(reading.margins(features), parts.size)

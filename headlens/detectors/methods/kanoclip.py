@@ -308,7 +308,7 @@ class KAnoCLIP(Detector):
             (fast if name.startswith("prompts.") or name.endswith(".gate") else slow).append(parameter)
         groups: list[dict[str, Any]] = [{"params": fast, "lr": training.lr}]
         groups += [{"params": slow, "lr": config.matrix_lr}] if slow else []
-        return (Stage(groups, self._see, self._loss, weights, keep=self._embed, see_kept=self._see_kept),)
+        return (Stage(groups, self._see, self._loss, weights, keep=self._embed, see_features=self._see_features),)
 
     @cached_property
     def _taught(self) -> Taught:
@@ -349,9 +349,9 @@ class KAnoCLIP(Detector):
         return PromptSets(answered.unflatten(1, (2, -1)), self.config.temperature, self.config.reduce)
 
     def _see(self, images: Tensor, categories: Sequence[str] = ()) -> Seen:
-        return self._see_kept(self._embed(images), categories)
+        return self._see_features(self._embed(images), categories)
 
-    def _see_kept(self, seen: Embedded, categories: Sequence[str] = ()) -> Seen:
+    def _see_features(self, seen: Embedded, categories: Sequence[str] = ()) -> Seen:
         states, grid = self._states()[0], self.backbone.vision.grid(*seen.size)
         reading = self._reading(states, grid)
         features = _tailed(reading, seen)

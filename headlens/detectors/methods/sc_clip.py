@@ -151,7 +151,7 @@ class SCCLIP(Detector):
         repaired = f"{100 * config.outlying:g} % of patches repaired" if config.outlying else "no repair"
         return {
             "prompts": f"ensemble, of {'the category' if config.class_aware else 'object'}",
-            "patches": f"self-calibrated, {repaired}{levels}" if config.calibrated else "CLIP's own",
+            "patches": f"self-calibrated, {repaired}{levels}" if config.calibrated else "CLIP's",
             "joint score": joint if config.alpha else "the image score",
         }
 
