@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from headlens.heads.importance import Importance as Importance
     from headlens.heads.importance import gate_gradients as gate_gradients
     from headlens.heads.importance import importance as importance
+    from headlens.heads.map_agreement import MapAgreement as MapAgreement
+    from headlens.heads.map_agreement import map_agreement as map_agreement
     from headlens.heads.map_parts import MapParts as MapParts
     from headlens.heads.map_parts import map_parts as map_parts
     from headlens.heads.naming import Naming as Naming
     from headlens.heads.naming import name_heads as name_heads
+    from headlens.heads.per_head import head_values as head_values
     from headlens.heads.phrases import read_phrases as read_phrases
     from headlens.heads.prompt_parts import PromptParts as PromptParts
     from headlens.heads.prompt_parts import prompt_parts as prompt_parts

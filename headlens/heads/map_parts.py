@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,8 +20,8 @@ from headlens.data import Pixels, Preprocess, read_image
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ShapeError
 from headlens.files import SOFTWARE
-from headlens.heads.clean import clean_forward
-from headlens.heads.direct import check, check_streams, tap_parts
+from headlens.heads.clean import CleanRun, clean_forward
+from headlens.heads.direct import Part, Parts, check, check_streams, tap_parts
 from headlens.heads.exactness import check_unhooked, held
 from headlens.heads.variants import Head, names_of
 from headlens.predict import Image, as_bytes
@@ -123,6 +124,27 @@ def peak_of(margin: np.ndarray) -> np.ndarray:
     return highest.reshape(margin.shape)
 
 
+def margin_map(clean: CleanRun, taps: Collection[int]) -> Tensor:
+    """The mean margin map over these taps, on the CPU: [B, N]."""
+    total = torch.zeros(())
+    for tap in taps:
+        total = total + clean.scoring.on_patches(clean.margins.taps[tap], clean.grid).cpu() / len(taps)
+    return total
+
+
+def mean_maps(clean: CleanRun, parts: Mapping[int, Parts]) -> tuple[list[Head], Tensor]:
+    """What every head draws into that map, by the parts of each tap: K heads, and [B, K, N] on the CPU."""
+    maps: dict[Part, Tensor] = {}
+    for of_tap in parts.values():
+        for part, value in of_tap.terms.items():
+            if part.kind == "head":
+                drawn = clean.scoring.on_patches(value.mT, clean.grid).cpu() / len(parts)  # (B, H, N)
+                maps[part] = maps[part] + drawn if part in maps else drawn
+    heads = [Head(part.stream, part.layer, number) for part, drawn in maps.items() for number in range(drawn.shape[1])]
+    patches = margin_map(clean, parts)
+    return heads, torch.cat([patches.new_zeros(len(patches), 0, patches.shape[1]), *maps.values()], 1)
+
+
 @torch.no_grad()
 def map_parts(
     detector: Detector | HasDetector,
@@ -164,21 +186,14 @@ def map_parts(
     if check_sums:
         check_streams(clean, dtype)
     taps = clean.plan.taps if tap is None else (tap,)
-    heads: dict[Head, Tensor] = {}
-    total = torch.zeros(())
-    for one in taps:
-        parts = tap_parts(clean, one)
-        if check_sums:
-            check(parts, clean.margins.taps[one], f"tap_margin_{one}", dtype)
-        for (kind, stream, layer), value in parts.terms.items():
-            for number in range(value.shape[-1] if kind == "head" else 0):
-                drawn = clean.scoring.on_patches(value[0, :, number], clean.grid)
-                head, part = Head(stream, layer, number), drawn.cpu() / len(taps)
-                heads[head] = heads[head] + part if head in heads else part
-        total = total + clean.scoring.on_patches(clean.margins.taps[one][0], clean.grid).cpu() / len(taps)
-    values = torch.cat([total.new_zeros(0, len(total)), *(part[None] for part in heads.values())])  # (K, N)
+    parts = {one: tap_parts(clean, one) for one in taps}
+    if check_sums:
+        for one in taps:
+            check(parts[one], clean.margins.taps[one], f"tap_margin_{one}", dtype)
+    heads, maps = mean_maps(clean, parts)
+    values, total = maps[0], margin_map(clean, taps)[0]
     peak = torch.from_numpy(peak_of(total.numpy()[None])[0])
-    shares = pd.DataFrame(list(heads), columns=["stream", "layer", "head"])
+    shares = pd.DataFrame(heads, columns=["stream", "layer", "head"])
     shares = shares.assign(peak=(values[:, peak].mean(1) - values.mean(1)).numpy())
     rows, columns = np.divmod(np.arange(values.shape[1]), clean.grid[1])
     every = [*((*head, "head") for head in heads), (None, None, None, "rest")]
