@@ -92,7 +92,7 @@ def random_ct(draw: Draw, at: Canvas) -> Scene:
     density = over(density, 55 - 140 * stripe, at.fill(body + fat))
     density = over(density, draw.uniform(-110, 30) + 15 * noise(draw, at, 6, 3), at.fill(inner))
     x = torch.where(draw.chance(0.5) > 0, at.x.abs(), at.x)  # in half of them, what is on the left is on the right
-    both = wobble(draw, Canvas(x, at.y, at.pixel), draw.uniform(0.01, 0.06), 4)
+    both = wobble(draw, Canvas(x, at.y, at.pixel), 0.04, 4)
     grains = 10 * noise(draw, at, 9, 3)
     near, other, lot = cells(draw, both.scaled(draw.uniform(0.7, 1.4)), 6, 0.9)
     filling = torch.where(lot < 0.3, -950.0, torch.where(lot < 0.5, 1.5 * dye, 20.0)) + grains
@@ -231,7 +231,7 @@ def bronchoscopy(draw: Draw, at: Canvas) -> Scene:
     part = torch.remainder(depth * draw.uniform(1.5, 4) + 0.15 * noise(draw, at, 3, 2), 1.0)
     ring = smooth(0.0, 0.4, part) * smooth(1.0, 0.8, part) * smooth(-1.0, 0.2, depth) * draw.uniform(0.2, 1)
     mottle = noise(draw, at, 7, 4, 0.65)
-    image = ramp(0.55 + 0.3 * depth - 0.35 * ring + 0.14 * mottle, over(pink, torch.ones_like(pink), 0.35), pink, deep)
+    image = ramp(0.55 + 0.3 * depth - 0.35 * ring + 0.14 * mottle, 0.65 * pink + 0.35, pink, deep)
     spur = smooth(0.5, 0.0, second - nearest) * smooth(3.0, 1.5, nearest)
     image = over(image, pink * 1.05, 0.5 * spur)
     many = (8, 1, 1)
