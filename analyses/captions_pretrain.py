@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from captions_scenes import EARLIER_NAMES, NAMES, SHAPES, SHARP, SceneBatch, Scenes
+from captions_scenes import EARLIER_NAMES, NAMES, SHAPES, SHARP, THIRD_NAMES, SceneBatch, Scenes
 from captions_words import Scribe
 from mini_pretrain import LOCAL, Recipe, Said, Task, contrastive_loss, main, normalised
 from mini_stream import sent
@@ -62,7 +62,9 @@ RECIPES = {
     "more-seldom": replace(_MARKS, named=0.2, flawed=0.5, rich=0.25),
     "more-often": _OFTEN,  # chosen
     # A third cycle on those weights: many more kinds of things.
-    "more-kinds": replace(_OFTEN, names=NAMES),
+    "more-kinds": replace(_OFTEN, names=THIRD_NAMES),
+    # A fourth cycle on those: many more kinds of scans, most of all of ultrasound.
+    "more-scans": replace(_OFTEN, names=NAMES),
 }
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from captions_clinic import CLINIC
+from captions_echoes import ECHOES
 from captions_kinds import KINDS_MORE
 from captions_scans import SCANS
 from mini_stream import SEEN, Pool, looked_at, sent, views
@@ -23,7 +25,10 @@ from headlens.data.procedural.render import COLOURS, as_bytes, colour_of, place_
 
 _EARLIER = {name: CATEGORIES[name] for name in SEEN} | SCANS
 EARLIER_NAMES = tuple(_EARLIER)  # of the first two cycles, whose recipes go on to have these alone
-THINGS = _EARLIER | KINDS_MORE
+_THIRD = _EARLIER | KINDS_MORE
+THIRD_NAMES = tuple(_THIRD)  # of the third cycle
+SCANS_MORE = ECHOES | CLINIC  # of the fourth
+THINGS = _THIRD | SCANS_MORE
 NAMES = tuple(THINGS)  # the earlier ones first: their numbers are what they were
 KINDS = tuple(dict.fromkeys(kind(category) for category in THINGS.values()))
 FLAWS = tuple(dict.fromkeys(f for category in THINGS.values() for f in category.flaws if f not in HELD_OUT))

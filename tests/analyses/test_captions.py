@@ -24,11 +24,13 @@ from captions_scenes import (
     MARK_PLACE,
     NAMES,
     NEAR,
+    SCANS_MORE,
     SECOND,
     SECOND_PLACE,
     SHAPES,
     STATE,
     THINGS,
+    THIRD_NAMES,
     TONE,
     TONES,
     Scenes,
@@ -46,7 +48,8 @@ from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.render import COLOURS, PLACES, place_of, render
 
 CPU = torch.device("cpu")
-ADDED = SCANS | KINDS_MORE
+LATER = KINDS_MORE | SCANS_MORE  # of the third cycle, and of the fourth
+ADDED = SCANS | LATER
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def tokenizer():
 
 def test_what_was_added_is_no_category_of_the_catalogue():
     assert not set(ADDED) & set(CATEGORIES)
-    assert len(ADDED) == len(SCANS) + len(KINDS_MORE)
+    assert len(ADDED) == len(SCANS) + len(KINDS_MORE) + len(SCANS_MORE)
     unseen = {word for name, role in ROLES.items() if role == "unseen" for word in CATEGORIES[name].words}
     assert not unseen & set(vocabulary())
     assert not {word for flaw in HELD_OUT for word in FAMILY_WORDS[flaw]} & set(vocabulary())
@@ -77,7 +80,7 @@ def test_more_kinds_bring_no_word_of_a_test_category():
         names = [name for name, role in ROLES.items() if (role == "unseen") == role_is_unseen]
         return {word for name in names for text in (name, *CATEGORIES[name].words) for word in words(text)}
 
-    added = {word for name, kind in KINDS_MORE.items() for text in (name, *kind.words) for word in words(text)}
+    added = {word for name, kind in LATER.items() for text in (name, *kind.words) for word in words(text)}
     only_tested = of(True) - of(False)
     assert {"screw", "bolt", "mesh", "tile", "biscuit", "knee", "thyroid", "skin"} <= only_tested
     assert not added & only_tested
@@ -95,16 +98,16 @@ def test_what_was_added_can_be_painted_with_its_flaws(name):
     assert flawed.mask.flatten(1).any(1).all()
 
 
-@pytest.mark.parametrize("name", KINDS_MORE)
+@pytest.mark.parametrize("name", LATER)
 def test_no_two_draws_are_alike_and_none_depends_on_its_neighbours(name):
-    pair = render(KINDS_MORE[name], None, Draw.of(1, name, torch.tensor([0, 1], dtype=torch.int32)), 42).scene
-    alone = render(KINDS_MORE[name], None, Draw.of(1, name, torch.tensor([1], dtype=torch.int32)), 42).scene
+    pair = render(LATER[name], None, Draw.of(1, name, torch.tensor([0, 1], dtype=torch.int32)), 42).scene
+    alone = render(LATER[name], None, Draw.of(1, name, torch.tensor([1], dtype=torch.int32)), 42).scene
     torch.testing.assert_close(pair[1], alone[0])
     assert (pair[0] - pair[1]).abs().mean() > 0.02
 
 
 def test_words_of_more_kinds_read_as_english():
-    for kind in KINDS_MORE.values():
+    for kind in LATER.values():
         assert len(set(kind.words)) == len(kind.words) >= 2
         for text in kind.words:
             assert re.fullmatch(r"[A-Za-z][A-Za-z-]*( [A-Za-z][A-Za-z-]*){0,5}", text), text
@@ -112,11 +115,16 @@ def test_words_of_more_kinds_read_as_english():
 
 
 def test_earlier_recipes_keep_their_names_and_numbers():
-    assert NAMES[: len(EARLIER_NAMES)] == EARLIER_NAMES
-    assert set(NAMES) - set(EARLIER_NAMES) == set(KINDS_MORE)
-    more = RECIPES["more-kinds"]
-    assert more == replace(RECIPES["more-often"], names=NAMES)
-    assert not any(set(recipe.names) & set(KINDS_MORE) for name, recipe in RECIPES.items() if name != "more-kinds")
+    assert NAMES[: len(THIRD_NAMES)] == THIRD_NAMES
+    assert THIRD_NAMES[: len(EARLIER_NAMES)] == EARLIER_NAMES
+    assert set(THIRD_NAMES) - set(EARLIER_NAMES) == set(KINDS_MORE)
+    assert set(NAMES) - set(THIRD_NAMES) == set(SCANS_MORE)
+    often = RECIPES["more-often"]
+    assert RECIPES["more-kinds"] == replace(often, names=THIRD_NAMES)
+    assert RECIPES["more-scans"] == replace(often, names=NAMES)
+    assert not any(
+        set(recipe.names) & set(LATER) for name, recipe in RECIPES.items() if name not in ("more-kinds", "more-scans")
+    )
 
 
 @pytest.mark.parametrize("named", [0.0, 0.03, 0.12, 0.4])
