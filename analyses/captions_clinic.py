@@ -373,8 +373,7 @@ CLINIC: dict[str, Category] = {category.name: category for category in (
     _of(bronchoscopy, camera, ("bronchoscopy image", "endoscopy image of the airways"), "polyp", "inflammation",
         "haemorrhage", "mass"),
     _of(vessel_mri, film, ("vessel MRI", "MRI scan of blood vessels"), "haemorrhage", "mass", "nodule"),
-    _of(random_uptake, film, ("scintigram", "tracer scan of the body"), "mass", "nodule", "infiltrate",
-        "inflammation"),
+    _of(random_uptake, film, ("scintigram", "tracer scan of the body"), "mass", "nodule", "infiltrate"),
     _of(mouth_photograph, camera, ("photograph of the mouth", "open mouth"), "inflammation", "haemorrhage",
         "nodule", "exudate"),
 )}

@@ -41,6 +41,8 @@ _OFTEN = {"part": 3, "random_surface": 3, "phantom": 2, "random_scan": 3, "rando
 _OFTEN |= dict.fromkeys(("printed_paper", "knit", "wicker", "grains", "embossed_sheet"), 2)
 _OFTEN |= dict.fromkeys(("control_panel", "hoses", "label"), 2)
 _OFTEN |= {"assembly": 3, "random_layers": 2, "random_xray": 3, "fluorescence": 2, "gastroscopy": 2}
+_OFTEN |= dict.fromkeys(("random_soft_tissue", "random_muscle", "random_abdomen", "random_organ"), 3)
+_OFTEN |= dict.fromkeys(("random_joint", "random_ct", "random_soft_xray", "random_photograph", "random_uptake"), 2)
 _RGB = (
     *((0.05, 0.05, 0.05), (0.5, 0.5, 0.5), (0.97, 0.97, 0.97), (0.45, 0.27, 0.1), (0.85, 0.1, 0.1)),
     *((0.95, 0.55, 0.1), (0.95, 0.9, 0.15), (0.15, 0.65, 0.2), (0.15, 0.3, 0.85), (0.5, 0.15, 0.65), (0.95, 0.5, 0.7)),
