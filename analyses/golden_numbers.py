@@ -78,7 +78,7 @@ def predictions(name: str, detector: Detector) -> Iterator[tuple[str, np.ndarray
     """What a detector says of the images of its domain."""
     dataset = Stored(domain_of(name))
     images = Preprocess(SIZE).normalise(dataset.images)
-    prediction = detector(images, [record.category for record in dataset])
+    prediction = detector(images, [record.category for record in dataset.records])
     yield f"{name}/image_margin", prediction.image_margin.numpy()
     yield f"{name}/joint_score", prediction.joint_score.numpy()
     yield f"{name}/map_mean", prediction.anomaly_map.flatten(1).mean(1).numpy()

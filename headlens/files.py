@@ -11,6 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
+from headlens.errors import RunError
+
 UNFINISHED = ".unfinished"
 """Ends the names of temporary files."""
 MOST_TEXT = 64 * 2**20
@@ -142,3 +144,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file and the folders above it; raises RunError where that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error}); name another place, or make room") from error

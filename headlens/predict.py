@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headlens.data import Pixels, Preprocess, read_image
+from headlens.data import DataSet, Pixels, Preprocess, read_image
+from headlens.data import open as open_set
 from headlens.data.pixel_values import Stored, image_of, of_array, of_picture
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.detectors.scoring import Prediction
@@ -31,7 +32,7 @@ def as_bytes(image: Any) -> Tensor:
 
     Args:
         image: a path; a PIL image; an array [H, W, 3] or [H, W] as PIL gives it, also with alpha; a tensor [3, H, W]
-            or [1, H, W]; what a data set's ``pixels(i)`` gives.
+            or [1, H, W]; an image of a data set, such as ``images[3]``.
             Floating point is 0..1 or 0..255, not normalised; see ``headlens.data.pixel_values.image_of``.
 
     Raises:
@@ -57,9 +58,29 @@ def as_bytes(image: Any) -> Tensor:
     except Exception as error:  # PIL decodes what was opened only here, and a damaged file can raise anything
         raise ShapeError(str(error)) from error
     raise ShapeError(
-        f"{type(image).__name__} is not an image; expected a path, a PIL image, an array, a tensor, or what a data "
-        "set's pixels(i) gives"
+        f"{type(image).__name__} is not an image; expected a path, a PIL image, an array, a tensor, or an image of a "
+        "data set, such as images[3]"
     )
+
+
+def set_of(images: Any) -> DataSet | None:
+    """The data set that is given, or the one in a folder that is named; None of anything else."""
+    if isinstance(images, str | Path) and Path(images).is_dir():
+        return open_set(images)
+    return images if isinstance(images, DataSet) else None
+
+
+def category_of(image: Any, category: str | None = None) -> str:
+    """What an image shows: ``category``, or what its data set says, or an ``object``."""
+    known = image.record.category if isinstance(image, Pixels) and image.record else "object"
+    return category or known
+
+
+def name_of(image: Any) -> str:
+    """Its path, or its name in its data set, or what kind of image it is."""
+    if isinstance(image, Pixels) and image.record:
+        return image.record.name
+    return str(image) if isinstance(image, str | Path) else type(image).__name__
 
 
 def _of_tensor(tensor: Tensor) -> Stored:
@@ -75,23 +96,24 @@ def _of_tensor(tensor: Tensor) -> Stored:
 @torch.no_grad()
 def predict(
     detector: Detector | HasDetector,
-    images: Image | Iterable[Image],
+    images: Image | DataSet | Iterable[Image],
     *,
     size: int | None = None,
     batch: int = 8,
-    category: str = "object",
+    category: str | None = None,
 ) -> Prediction:
     """Scores of images, each computed alone: order, batch and other images only matter to rounding.
 
     Args:
         detector: a detector, or a run; on any device.
-        images: one image, or any number; see ``as_bytes``.
+        images: one image, or any number; see ``as_bytes``. Or a data set, or a folder with one.
         size: images are resized to this square, and maps are [n, size, size]; the detector's size when None.
         batch: images per batch.
-        category: what the images show; only class-aware prompts use it.
+        category: what the images show; only class-aware prompts use it. When None, what their data set says, and an
+            ``object`` without one.
 
     Returns:
-        Scores and maps, on the CPU.
+        Scores and maps, on the CPU; rows of the frame have the names of a data set's images.
 
     Raises:
         ConfigError: neither a detector nor a run.
@@ -102,18 +124,23 @@ def predict(
     torch.Size([1, 56, 56])
     """
     detector = detector_of(detector)
+    images = images if (found := set_of(images)) is None else found
     one = isinstance(images, str | Path | np.ndarray | Pixels) or hasattr(images, "convert")
     one = one or (isinstance(images, Tensor) and images.ndim == 3)
     several = iter([images] if one else images)  # type: ignore[arg-type]
     preprocess = Preprocess(size or detector.image_size)
-    parts = []
-    while part := [preprocess(Pixels(as_bytes(image), None)).image for image in islice(several, batch)]:
-        normalised = preprocess.normalise(torch.stack(part).to(detector.device))
-        parts.append(detector(normalised, [category] * len(part)))
+    parts, categories = [], list[str]()
+    while part := list(islice(several, batch)):
+        shown = [preprocess(Pixels(as_bytes(image), None)).image for image in part]
+        categories += [category_of(image, category) for image in part]
+        normalised = preprocess.normalise(torch.stack(shown).to(detector.device))
+        parts.append(detector(normalised, categories[-len(part) :]))
     if not parts:
         raise ShapeError("no image to score")
-    about = detector_provenance(detector, what="prediction", size=preprocess.size, category=category)
-    return replace(joined(parts), provenance=about)
+    named = ", ".join(dict.fromkeys(categories))
+    about = detector_provenance(detector, what="prediction", size=preprocess.size, category=named)
+    names = () if found is None else tuple(record.name for record in found.records)
+    return replace(joined(parts), provenance=about, names=names)
 
 
 def joined(parts: Sequence[Prediction]) -> Prediction:

@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from headlens import html, tables
+from headlens import html, plots, tables
 from headlens.errors import ConfigError, RunError
-from headlens.files import SOFTWARE, read_regular, write_atomically
+from headlens.files import read_regular, write
 from headlens.printing import cell, reason
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from typing_extensions import Self
 
     from headlens.data import DataSet, Record
@@ -86,8 +85,8 @@ class Result:
         """What stands under the facts, as HTML; every kind of result has its own."""
         return [html.table(self.frame)]
 
-    def plot(self, ax: Any = None) -> tuple[Figure, Any]:
-        """A figure and its axes; each kind of result draws its own figure.
+    def plot(self, ax: Any = None) -> plots.Figure:
+        """A figure with its axes; each kind of result draws its own figure.
 
         Args:
             ax: axes to draw on, one per panel; a new figure when None.
@@ -229,27 +228,9 @@ def renamed(about: dict[str, Any]) -> dict[str, Any]:
     return {new.get(key, key): renamed(value) if isinstance(value, dict) else value for key, value in about.items()}
 
 
-def write(path: Path, content: bytes) -> None:
-    """Writes a file and the folders above it; raises RunError where that cannot be done."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error}); name another place, or make room") from error
-
-
 def beside(path: Path, what: str) -> Path:
     """Where a second table goes: ``NAME.what.SUFFIX``."""
     return path.with_name(f"{path.stem}.{what}{path.suffix}")
-
-
-def write_figure(path: Path, figure: Figure) -> Path:
-    """Writes a figure as its suffix says; raises RunError where that cannot be done."""
-    sink = io.BytesIO()
-    about = {"Software": SOFTWARE} if path.suffix == ".png" else None
-    figure.savefig(sink, format=path.suffix[1:], dpi=160, metadata=about)
-    write(path, sink.getvalue())
-    return path
 
 
 def _cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -15,7 +15,7 @@ PACKAGE = Path(headlens.__file__).parent
 ORDER = (
     *("errors", "version", "lazily", "printing", "settings", "units"),
     *("files", "html", "tables", "devices", "launch", "locking", "parallel", "precision", "maps"),
-    *("data", "knowledge", "results", "plots", "metrics"),
+    *("data", "knowledge", "plots", "results", "metrics"),
     *("backbone", "detectors"),
     *("baselines", "provenance", "predict", "training"),
     *("heads", "attribution"),

@@ -88,7 +88,7 @@ def lens(run, parts, tmp_path):
 @pytest.fixture
 def unwritten(monkeypatch):
     """No files of figures: to write them takes longer than what they show."""
-    monkeypatch.setattr("headlens.results.write_figure", lambda path, figure: path)
+    monkeypatch.setattr("headlens.plots.Figure.save", lambda figure, path: path)
 
 
 def test_ablate_prints_all_heads_of_a_layer_the_strongest_first(lens):

@@ -19,14 +19,14 @@ from headlens import html, plots
 from headlens.attribution.methods import Method, method_of
 from headlens.attribution.pixels import BASELINES, baseline_of
 from headlens.attribution.targets import SCORES, Target, target_of
-from headlens.data import Pixels, Preprocess
+from headlens.data import DataSet, Pixels, Preprocess
 from headlens.detectors.detector import detector_of
 from headlens.detectors.precision import at_precision
 from headlens.detectors.scoring import Unit
 from headlens.errors import ConfigError, RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
 from headlens.heads.exactness import check_gradients, held, held_before
-from headlens.predict import Image, as_bytes
+from headlens.predict import Image, as_bytes, category_of
 from headlens.printing import reason, spelled
 from headlens.provenance import computed, detector_provenance
 from headlens.results import Result, ordered, renamed, save_arrays
@@ -73,9 +73,9 @@ class Attribution(Result):
     def _parts(self) -> list[str]:
         of = self.frame["against"].iloc[0] if "against" in self.frame else None
         about = f"Baseline {of}: {BASELINES[of]}" if of else "Without a baseline"
-        return [html.figure(self.plot()[0], "image, anomaly map and attribution"), html.table(self.frame, about)]
+        return [html.figure(self.plot().figure, "image, anomaly map and attribution"), html.table(self.frame, about)]
 
-    def plot(self, ax: Any = None, image: int = 0, mask: np.ndarray | None = None) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None, image: int = 0, mask: np.ndarray | None = None) -> plots.Figure:
         """One image, its anomaly map and its attribution: red supports the target, blue opposes it.
 
         A quantity without a sign, such as positive gradients, is shown from 0 up.
@@ -178,13 +178,13 @@ def rounding(row: pd.Series, values: np.ndarray) -> float:
 
 def attribute(
     detector: Any,
-    images: Image | Sequence[Image],
+    images: Image | DataSet | Sequence[Image],
     method: str = "integrated_gradients",
     target: str = "joint_margin",
     *,
     region: Region | Sequence[Region | None] | None = None,
     size: int | None = None,
-    category: str = "object",
+    category: str | None = None,
     precision: str | None = None,
     progress: Callable[[int], object] = lambda n: None,
     **options: Any,
@@ -193,12 +193,12 @@ def attribute(
 
     Args:
         detector: a detector, or a run.
-        images: one image, or a list; see ``headlens.predict.as_bytes``.
+        images: one image, a list, or a data set; see ``headlens.predict.as_bytes``.
         method: one of ``headlens.attribution.METHODS``.
         target: a score, or a head, such as ``L18H7``; see ``headlens.attribution.targets``.
         region: [H, W] in pixels of the original image, where the map is read; one per image for a list; or None.
         size: images are resized to this square; the detector's size when None.
-        category: what the images show; only class-aware prompts use it.
+        category: what the images show, as in ``headlens.predict``.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
         progress: called with 1 after every image.
         **options: options of the method, such as ``steps``, ``baseline``, ``heads``, ``seed``.
@@ -212,10 +212,11 @@ def attribute(
     >>> result.map.shape
     (1, 56, 56)
     """
-    several = list(images) if isinstance(images, list | tuple) else [images]
+    several = list(images) if isinstance(images, list | tuple | DataSet) else [images]
     regions = list(region) if isinstance(region, list | tuple) else [region] * len(several)
     if not several or len(regions) != len(several):
         raise ShapeError(f"{len(several)} images and {len(regions)} regions; give one region for each image")
+    categories = [category_of(image, category) for image in several]
     detector, how = detector_of(detector), method_of(method)
     settings, preprocess = how.settings(**options), Preprocess(size or detector.image_size)
     if how.gradients:
@@ -226,7 +227,7 @@ def attribute(
         for number, (image, place) in enumerate(zip(several, regions, strict=True)):
             given = as_bytes(image)
             pixels = preprocess(Pixels(given, None if place is None else torch.as_tensor(place) > 0))
-            of_image = target_of(lowered, target, category, pixels.mask)
+            of_image = target_of(lowered, target, categories[number], pixels.mask)
             normalised = preprocess.normalise(pixels.image[None].to(detector.device))
             row, attribution, anomaly_map = _attributed(how, of_image, normalised, settings)
             rows.append({"image": number, **row})
@@ -240,9 +241,10 @@ def attribute(
     named = settings | ({"heads": list(map(str, settings["heads"]))} if settings.get("heads") else {})
     of_heads = method == "contributions" or target not in SCORES
     about: dict[str, Any] = {"what": "attribution", "method": method, "target": target, "options": named}
-    about |= {"baseline": BASELINES.get(settings.get("baseline", "")), "size": preprocess.size, "category": category}
+    about |= {"baseline": BASELINES.get(settings.get("baseline", "")), "size": preprocess.size}
+    about["category"] = ", ".join(dict.fromkeys(categories))
     margin = "patches" if target == "map_margin" or target.endswith("/local") else "image"
-    fixed = held(detector, category, [margin]) if of_heads else held_before(detector, category)
+    fixed = held(detector, categories[0], [margin]) if of_heads else held_before(detector, categories[0])
     about |= {"held": fixed, **computed(detector, precision)}
     about = detector_provenance(detector, **about)
     stacked = {name: torch.stack(parts).numpy() for name, parts in arrays.items()}

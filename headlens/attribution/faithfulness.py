@@ -68,7 +68,7 @@ class Faithfulness(Result):
         about = "Means over images; lower is better, except for insertion, pointing and aupro"
         return [html.table(table.reindex(order)[metrics].reset_index(), about, most=len(METHODS))]
 
-    def plot(self, ax: Any = None, metric: str | None = None) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None) -> plots.Figure:
         """One measure of every method, with its interval; each domain has a colour.
 
         Args:
@@ -83,10 +83,10 @@ class Faithfulness(Result):
         if metric not in measured:
             raise ConfigError(f"{metric!r} was not measured; available: {', '.join(measured)}")
         rows = self.frame[self.frame["metric"] == metric].rename(columns={"kind": "row", "domain": "group"})
-        fig, axes = plots.intervals(rows, ax, label=metric.replace("_", " "))
+        drawn = plots.intervals(rows, ax, label=metric.replace("_", " "))
         if ax is None:
-            axes.legend(fontsize="small", frameon=False)
-        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
+            drawn.axes.legend(fontsize="small", frameon=False)
+        return plots.signed(drawn, self.made_by, ax)
 
     def save(self, path: str | Path) -> Path:
         """As ``Result.save``; Markdown and LaTeX contain only ``frame``."""

@@ -86,7 +86,7 @@ def attribute(
     from headlens.errors import DataError, ShapeError
     from headlens.heads import Head
     from headlens.printing import printable, unicode
-    from headlens.results import save_frame, write_figure
+    from headlens.results import save_frame
 
     loaded = Source(domain, run, weights=weights, device=device).load()
     whole = attribution.target_of(loaded.detector, target)
@@ -122,8 +122,8 @@ def attribute(
             for how, result in results.items():
                 used[how] = result.provenance["options"]
                 result.save(out / f"{stem}-{how}.npz")
-                figure, _ = result.plot(mask=None if outline is None else outline.numpy())
-                write_figure(out / f"{stem}-{how}.png", figure)
+                drawn = result.plot(mask=None if outline is None else outline.numpy())
+                drawn.save(out / f"{stem}-{how}.png")
             rows = [result.frame.assign(image=unicode(str(path))) for result in results.values()]
             frames.append(pd.concat(rows, ignore_index=True))
             done.append(unicode(str(path)))

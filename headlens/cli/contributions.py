@@ -50,7 +50,6 @@ def contributions(
     from headlens.cli.images import find_images
     from headlens.heads.store import discard
     from headlens.precision import check_precision
-    from headlens.results import write_figure
 
     check_precision(precision)
     if images:
@@ -71,9 +70,7 @@ def contributions(
         return
     last = f"tap_margin_{max(loaded.detector.plan.taps)}"
     written = [result.save(out / f"{name}.parquet")]
-    written += [
-        write_figure(out / f"{name}-{metric}.png", result.plot(metric=metric)[0]) for metric in ("image_margin", last)
-    ]
+    written += [result.plot(metric=metric).save(out / f"{name}-{metric}.png") for metric in ("image_margin", last)]
     discard(parts)
     checked = f"{_ADD_UP}\n\n" if check else ""
     typer.echo(f"{table(result, rows)}\n\n{checked}{result.held}\n\n{', '.join(map(str, written))}")

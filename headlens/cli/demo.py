@@ -90,16 +90,13 @@ def _row(result: Evaluation) -> list[str]:
 
 def _maps(run: Run, images: DataSet, path: Path) -> Path:
     """A normal image and three flawed ones of different categories, each with its outline and its map."""
-    from headlens.files import SOFTWARE
     from headlens.lab import show
 
     first: dict[tuple[str, bool | None], int] = {}
     for i, record in enumerate(images.records):
         first.setdefault((record.category, record.anomalous), i)
     chosen = [first[images.categories[0], False], *(first[c, True] for c in images.categories[:3])]
-    figure, _ = show(run, images, which=chosen)
-    figure.savefig(path, dpi=110, metadata={"Software": SOFTWARE})
-    return path
+    return show(run, images, which=chosen).save(path, dpi=110)
 
 
 def _layer(run: Run, images: DataSet, path: Path) -> str:

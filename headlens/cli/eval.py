@@ -49,9 +49,9 @@ def eval_(
     from headlens import parallel
     from headlens.cli.results import ABOUT, check_free, data_fact, digest, run_fact
     from headlens.data.protocol import canonical, canonical_names
+    from headlens.files import write
     from headlens.precision import check_precision, default_precision
     from headlens.provenance import computed
-    from headlens.results import write
     from headlens.training.evaluation import Evaluation, evaluate
     from headlens.training.grouping import seeds_of
     from headlens.training.run import load_runs

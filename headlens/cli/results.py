@@ -55,9 +55,7 @@ def stem_of(verb: str, run: Run, data: DataSet, *settings: object, **facts: obje
 
 def save(result: Result, path: Path, **options: Any) -> list[Path]:
     """Writes a result's Parquet to ``path``, and its figure next to it, drawn with ``options``; returns both."""
-    from headlens.results import write_figure
-
-    return [result.save(path), write_figure(path.with_suffix(".png"), result.plot(**options)[0])]
+    return [result.save(path), result.plot(**options).save(path.with_suffix(".png"))]
 
 
 def free_name(out: Path, name: str, abouts: Mapping[str, dict[str, Any]]) -> str:

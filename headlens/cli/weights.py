@@ -42,7 +42,6 @@ def weights(
     """
     from headlens import heads, parallel
     from headlens.precision import check_precision
-    from headlens.results import write_figure
     from headlens.training.run import load_run
 
     check_precision(precision)
@@ -65,7 +64,7 @@ def weights(
         for stream, rows in learned.frame.groupby("stream", sort=False):
             typer.echo(f"{loaded.folder.name}: weights of {stream} heads, from 1; layers downwards\n{grid(rows)}\n")
     if captured is not None:
-        written += [folder, write_figure(out / f"{folder.name}.png", captured.plot()[0])]
+        written += [folder, captured.plot().save(out / f"{folder.name}.png")]
         typer.echo(f"{images}\n\n{quantities(captured)}\n")
     typer.echo(", ".join(map(str, written)))
     if captured is not None:

@@ -1,20 +1,28 @@
-"""Data sets: records that say where an image and its mask are, and a way to get their pixels."""
+"""Data sets: records that say where an image and its mask are, and a way to get their pixels.
+
+A set is a map-style data set of torch: ``images[3]`` is one image, ``images[:4]`` a set, and a ``DataLoader`` takes it.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
+import torch
 from torch import Tensor
+from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from headlens import html
 from headlens.data.decoding import RULES
 from headlens.data.mask_sources import MaskSource, files_of
+from headlens.errors import DataError, ShapeError
 from headlens.printing import unicode
 
 if TYPE_CHECKING:
@@ -73,20 +81,72 @@ class Pixels:
         image: [3, H, W] uint8.
         mask: [H, W] bool, of the image's size; None if there is none, or it cannot belong to the image.
         mask_note: why there is no mask although the record names one, or how it was changed to match the image.
+        record: what the set knows of the image; None of an image that is of no set.
     """
 
     image: Tensor
     mask: Tensor | None
     mask_note: str = ""
+    record: Record | None = None
+
+    def __repr__(self) -> str:
+        mask = "no mask" if self.mask is None else f"{int(self.mask.sum())} anomalous pixels"
+        name = f"{self.record.name!r}, " if self.record else ""
+        return f"Pixels({name}{' x '.join(map(str, self.image.shape))}, {mask})"
+
+    def _repr_png_(self) -> bytes:
+        from PIL import Image
+
+        sink = io.BytesIO()
+        Image.fromarray(self.image.permute(1, 2, 0).numpy()).save(sink, "png")
+        return sink.getvalue()
 
 
-class DataSet(ABC):
-    """Records of one domain, and their pixels on request. ``len``, iteration over records, ``pixels(i)``.
+def collate(images: Sequence[Pixels], *, collate_fn_map: Any = None) -> dict[str, Any]:
+    """Images of one size as a batch: what a ``DataLoader`` of a set gives.
+
+    Returns:
+        ``image`` [B, 3, H, W] uint8; ``mask`` [B, H, W] bool, empty where it is unknown, and ``has_mask`` [B] bool;
+        ``label`` [B], 1 anomalous, 0 normal, -1 unknown; ``category`` and ``name``, lists of text.
+
+    Raises:
+        DataError: images of several sizes, or of no set.
+
+    >>> from torch.utils.data import DataLoader
+    >>> from headlens import data
+    >>> images = data.open("procedural:industrial", category="screw", per_category=4, size=56)
+    >>> batch = next(iter(DataLoader(images, batch_size=4)))
+    >>> batch["image"].shape, batch["label"]
+    (torch.Size([4, 3, 56, 56]), tensor([0, 0, 1, 1]))
+    """
+    records = [pixels.record for pixels in images if pixels.record is not None]
+    if len(records) < len(images):
+        raise DataError("an image of no set has no label, category and name; take it from a set, as in images[3]")
+    sizes = {tuple(pixels.image.shape[1:]) for pixels in images}
+    if len(sizes) > 1:
+        shown = ", ".join(f"{height} x {width}" for height, width in sorted(sizes)[:3])
+        raise DataError(f"a batch of images of {shown} pixels; headlens.data.Loader resizes them, or take batch_size=1")
+    masks = [torch.zeros(sizes.copy().pop(), dtype=torch.bool) if each.mask is None else each.mask for each in images]
+    return {
+        "image": torch.stack([pixels.image for pixels in images]),
+        "mask": torch.stack(masks),
+        "has_mask": torch.tensor([pixels.mask is not None for pixels in images]),
+        "label": torch.tensor([-1 if record.anomalous is None else int(record.anomalous) for record in records]),
+        "category": [record.category for record in records],
+        "name": [record.name for record in records],
+    }
+
+
+default_collate_fn_map[Pixels] = collate  # as the documentation of torch's default_collate says
+
+
+class DataSet(Dataset[Pixels], ABC):
+    """Images of one domain, read on request: ``images[3]``, ``images[:4]``, ``len(images)``, iteration over images.
 
     Args:
         name: its name in results.
         domain: ``industrial`` or ``medical``; empty if unknown.
-        records: in the order of the set.
+        records: in the order of the set; ``images.records`` says what is known without reading an image.
     """
 
     def __init__(self, name: str, domain: str, records: Iterable[Record]) -> None:
@@ -96,8 +156,32 @@ class DataSet(ABC):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __iter__(self) -> Iterator[Record]:
-        return iter(self.records)
+    @overload
+    def __getitem__(self, which: int) -> Pixels: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> DataSet: ...
+
+    def __getitem__(self, which: int | slice) -> Pixels | DataSet:
+        """One image with its record, or a set of some.
+
+        Raises:
+            IndexError: there is no such image.
+            ShapeError: a slice that goes backwards.
+            DataError: it cannot be read; the message names the file.
+        """
+        if isinstance(which, slice):
+            if (which.step or 1) < 0:
+                raise ShapeError(f"images[{which.start}:{which.stop}:{which.step}]: a set keeps its order")
+            chosen = {record.name for record in self.records[which]}
+            return self.where(lambda record: record.name in chosen)
+        if not -len(self) <= which < len(self):
+            raise IndexError(f"image {which} does not exist; {self.name} has {len(self)}, counted from 0")
+        number = range(len(self))[which]
+        return replace(self.pixels(number), record=self.records[number])
+
+    def __iter__(self) -> Iterator[Pixels]:
+        return (self[number] for number in range(len(self)))
 
     def __repr__(self) -> str:
         labels = [record.anomalous for record in self.records]

@@ -250,8 +250,9 @@ def detector_of(given: object) -> Detector:
     """
     detector = given if isinstance(given, Detector) else getattr(given, "detector", None)
     if not isinstance(detector, Detector):
+        name = repr(given) if isinstance(given, str) else "..."
         raise ConfigError(
-            f"{type(given).__name__} is neither a detector nor a run; give headlens.load(...) or its .detector"
+            f"{type(given).__name__} is neither a detector nor a run; give headlens.load({name}) or its .detector"
         )
     return detector
 

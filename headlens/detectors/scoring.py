@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from headlens import html
+from headlens import html, plots
 from headlens.errors import ConfigError, ShapeError
 from headlens.maps import covering, neighbour_mean, upsample, windows
 from headlens.precision import full_precision
@@ -28,7 +28,6 @@ from headlens.units import Unit, logit
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Pool = Literal["max", "top"]
 
@@ -52,6 +51,7 @@ class Prediction:
         image_margin: [B], abnormal minus normal logit of the image, before softmax.
         tap_margins: {tap: [B, rows, columns]}, the same of every patch.
         unit: of map and scores: a ``probability`` lies in 0..1, a ``logit`` is any finite number.
+        names: of the images, where they are of a data set.
     """
 
     TENSORS: ClassVar = ("anomaly_map", "image_score", "joint_score", "image_margin")
@@ -63,6 +63,7 @@ class Prediction:
     tap_margins: dict[int, Tensor]
     unit: Unit = "probability"
     provenance: dict[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_score)
@@ -79,23 +80,22 @@ class Prediction:
             "image margin (logits)": self.image_margin,
         }
         values = {name: scores.detach().cpu().numpy() for name, scores in columns.items()}
-        return pd.DataFrame(values).rename_axis("image")
+        return pd.DataFrame(values, index=list(self.names) or None).rename_axis("image")
 
-    def plot(self, ax: Axes | None = None, image: int = 0) -> tuple[Figure, Axes]:
+    def plot(self, ax: Axes | None = None, image: int = 0) -> plots.Figure:
         """The anomaly map of image number ``image``; ``headlens.lab.show`` draws it over the image.
 
         Raises:
             ShapeError: there is no such image.
         """
-        from headlens import plots
         from headlens.results import made_by
 
         if image not in range(len(self)):
             raise ShapeError(f"image {image} does not exist; there are {len(self)}, counted from 0")
         shown = self.anomaly_map[image].detach().cpu().numpy()
         title = f"joint score {float(self.joint_score[image]):.2f}"
-        fig, axes = plots.overlay(None, shown, title, ax, plots.limits_of([shown], self.unit), unit=self.unit)
-        return (plots.signed(fig, made_by(self.provenance)) if ax is None and self.provenance else fig), axes
+        drawn = plots.overlay(None, shown, title, ax, plots.limits_of([shown], self.unit), unit=self.unit)
+        return plots.signed(drawn, made_by(self.provenance) if self.provenance else "", ax)
 
     def save(self, path: str | Path) -> Path:
         """Writes ``frame`` as ``.parquet``, ``.csv``, ``.md`` or ``.tex``; or everything as ``.npz``.

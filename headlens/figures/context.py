@@ -21,10 +21,10 @@ from headlens import heads
 from headlens.data import DataSet, Pixels, Preprocess, ProceduralSet, Record
 from headlens.detectors.detector import Detector
 from headlens.errors import ConfigError, DataError, RunError
-from headlens.files import read_regular, read_text
+from headlens.files import read_regular, read_text, write
 from headlens.printing import spelled
 from headlens.provenance import computed, learned_sha256, provenance
-from headlens.results import beside, read_parquet, save_frame, write
+from headlens.results import beside, read_parquet, save_frame
 from headlens.training.evaluation import Evaluation, evaluate
 from headlens.training.grouping import Group, read_as
 from headlens.training.run import Run

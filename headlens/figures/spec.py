@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from headlens import plots
 from headlens.data import DataSet
 from headlens.errors import RunError
 from headlens.figures.context import FigureContext, mean_and_interval
-from headlens.files import SOFTWARE
+from headlens.files import SOFTWARE, write
 from headlens.plots.style import paper
 from headlens.printing import unicode
 from headlens.provenance import versions
-from headlens.results import write
 from headlens.training.run import Run
 
 DPI = 300  # at most
@@ -42,6 +42,9 @@ class RenderedFigure:
     images: Sequence[DataSet] = ()
     tables: dict[str, str] = field(default_factory=dict)
     dpi: int = 300
+
+    def _repr_png_(self) -> bytes | None:
+        return plots.Figure(self.figure, self.figure.axes)._repr_png_()
 
 
 @dataclass(frozen=True)

@@ -86,11 +86,10 @@ class Ablation(Result):
         )
         return [html.table(rows, about)]
 
-    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> plots.Figure:
         """Effects as a figure; see ``headlens.plots.ablation``."""
         means = self.summary[self.summary["category"] == MEAN]
-        fig, axes = plots.ablation(means, ax, metric, stream)
-        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
+        return plots.signed(plots.ablation(means, ax, metric, stream), self.made_by, ax)
 
     def save(self, path: str | Path) -> Path:
         """Writes the frame and, next to it, the summary (Parquet, CSV); or only the summary (Markdown, LaTeX)."""

@@ -27,6 +27,7 @@ from headlens.data import Batch, DataSet, Record
 from headlens.data.notes import KINDS, Notes
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError, RunError
+from headlens.files import write
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.exactness import check_unhooked, held
@@ -34,7 +35,7 @@ from headlens.heads.store import Store, alone, part_path
 from headlens.heads.sweep import categories, finite, one_patch, sweep
 from headlens.parallel import Arrays
 from headlens.precision import wide
-from headlens.results import made_by, parquet, per_image, read_parquet, write
+from headlens.results import made_by, parquet, per_image, read_parquet
 
 _KEYS = ["metric", "stream", "layer", "head"]
 
@@ -93,7 +94,7 @@ class Capture:
         facts = {"made by": made_by(self.provenance), "folder": self.folder.name, "files": len(self.files)}
         return html.card("Capture", facts, html.table(read_parquet(self.files[0])[0], "Of the first file"))
 
-    def plot(self, ax: Any = None, metric: str = "entropy", stream: str | None = None) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None, metric: str = "entropy", stream: str | None = None) -> plots.Figure:
         """The mean of one quantity as a grid.
 
         Args:

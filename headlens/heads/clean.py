@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headlens.backbone.plan import STREAMS, Passes, VisionPlan
 from headlens.backbone.vision import VisionTower, replace_extra
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.detectors.reading import Features, Reading
 from headlens.detectors.scoring import Margins, Scoring
 from headlens.errors import ShapeError
@@ -186,12 +186,12 @@ def targets(
 
 @torch.no_grad()
 def clean_forward(
-    detector: Detector, images: Tensor, categories: Sequence[str] = (), reading: Reading | None = None
+    detector: Detector | HasDetector, images: Tensor, categories: Sequence[str] = (), reading: Reading | None = None
 ) -> CleanRun:
     """Normalised images [B, 3, h, w] through the detector.
 
     Args:
-        detector: any.
+        detector: a detector, or a run.
         images: as ``Preprocess`` makes them.
         categories: [B], what the images show, for methods that read it.
         reading: how they are read; as the detector does when None.
@@ -205,6 +205,7 @@ def clean_forward(
     >>> clean.z["local"][5].shape
     torch.Size([1, 5, 16, 8])
     """
+    detector = detector_of(detector)
     check_unhooked(detector, "a clean run, which keeps every head,")
     vision, reading = detector.backbone.vision, reading or detector.reading(images, categories)
     plan, depth = reading.plan, vision.cfg.n_layers

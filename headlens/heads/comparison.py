@@ -91,7 +91,7 @@ class Comparison(Result):
             html.table(self.strongest[columns], "Heads, smallest q first"),
         ]
 
-    def plot(self, ax: Any = None) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None) -> plots.Figure:
         """Both domains and their difference side by side, a row for each stream.
 
         Args:
@@ -103,8 +103,8 @@ class Comparison(Result):
         of = self.provenance["of"]
         centre = NEUTRAL[of] if of == "weight" else None
         level = self.provenance["level"]
-        fig, axes = plots.comparison(self.frame, self.domains, ax, label=LABELS[of], centre=centre, level=level)
-        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
+        drawn = plots.comparison(self.frame, self.domains, ax, label=LABELS[of], centre=centre, level=level)
+        return plots.signed(drawn, self.made_by, ax)
 
 
 def compare(

@@ -67,7 +67,7 @@ class Contributions(Result):
         title = f"Direct effects on the image margin (logits), largest separation first. {self.held}"
         return [html.table(rows, title)]
 
-    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> plots.Figure:
         """Separation by every head as a grid, for one margin; the mean direct effect if no image is labelled.
 
         Args:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, HasDetector
 from headlens.detectors.readout import Covector, Readout
 from headlens.detectors.text import Contrast
 from headlens.errors import IdentityError, ShapeError
@@ -324,7 +324,9 @@ def source_maps(clean: CleanRun, layer: int) -> Tensor:
 
 
 @torch.no_grad()
-def head_maps(detector: Detector, images: Tensor, categories: Sequence[str] = ()) -> dict[int, dict[str, Tensor]]:
+def head_maps(
+    detector: Detector | HasDetector, images: Tensor, categories: Sequence[str] = ()
+) -> dict[int, dict[str, Tensor]]:
     """What every head draws into every tap's margin map, ``{tap: {stream: [B, layers, H, rows, columns]}}``.
 
     ``tap_parts`` says which layers, and what else the map is made of.

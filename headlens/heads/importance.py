@@ -68,7 +68,7 @@ def _check_target(name: str) -> None:
 
 
 def gate_gradients(
-    detector: Detector,
+    detector: Detector | HasDetector,
     images: Tensor,
     name: str = "joint_margin",
     categories: Sequence[str] = (),
@@ -85,6 +85,7 @@ def gate_gradients(
     Raises:
         ConfigError: an unknown target.
     """
+    detector = detector_of(detector)
     vision = detector.backbone.vision
     shape = (len(images), vision.cfg.n_layers, vision.cfg.n_heads)
     ones = wide(vision.proj).new_ones(shape)
@@ -108,7 +109,7 @@ class Importance(Result):
         rows = rows.assign(head=names_of(rows))[["head", "metric", "importance", "signed", "relative"]]
         return [html.table(rows, "Means over images, the most important first")]
 
-    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None, stream: str | None = None) -> plots.Figure:
         """``I`` of every head as a grid.
 
         Args:

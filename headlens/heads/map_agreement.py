@@ -58,7 +58,7 @@ class MapAgreement(Result):
         rows = rows.assign(head=names_of(rows))[["head", "value", "low", "high", "others"]]
         return [html.table(rows, "Rank correlation of a head's maps by two detectors, mean over images")]
 
-    def plot(self, ax: Any = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None, stream: str | None = None) -> plots.Figure:
         """The mean of every head as a grid. Arguments as in ``Importance.plot``."""
         label = "rank correlation of maps"
         return plots.grids(self.summary, "value", ax, stream, label=label, centre=0, made_by=self.made_by)

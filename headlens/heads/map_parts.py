@@ -19,14 +19,14 @@ from headlens import html, plots
 from headlens.data import Pixels, Preprocess, read_image
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ShapeError
-from headlens.files import SOFTWARE
+from headlens.files import SOFTWARE, write
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import Part, Parts, check, check_streams, tap_parts
 from headlens.heads.exactness import check_unhooked, held
 from headlens.heads.variants import Head, names_of
-from headlens.predict import Image, as_bytes
+from headlens.predict import Image, as_bytes, category_of, name_of
 from headlens.provenance import detector_provenance
-from headlens.results import Result, beside, read_parquet, write
+from headlens.results import Result, beside, read_parquet
 
 _PEAK = 0.05  # of the patches are the peak: those where the margin is highest
 
@@ -55,7 +55,7 @@ class MapParts(Result):
     def _parts(self) -> list[str]:
         rows = self.shares.sort_values("peak", ascending=False).assign(head=names_of)[["head", "peak"]]
         table = html.table(rows, "What heads add to the peak (logits)")
-        return [html.figure(self.plot()[0], "maps of single heads"), table]
+        return [html.figure(self.plot().figure, "maps of single heads"), table]
 
     def save(self, path: str | Path) -> Path:
         """Writes the frame, and next to it shares and image as ``NAME.shares.SUFFIX`` and ``NAME.image.png``."""
@@ -76,7 +76,7 @@ class MapParts(Result):
         image = read_image(file).permute(1, 2, 0).numpy()
         return cls(*read_parquet(path), read_parquet(beside(path, "shares"))[0], image)
 
-    def plot(self, ax: Any = None, top: int = 4) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None, top: int = 4) -> plots.Figure:
         """The image, its margin map, and the ``top`` heads of each sign, over their own means; the peak is outlined.
 
         Args:
@@ -152,7 +152,7 @@ def map_parts(
     *,
     tap: int | None = None,
     size: int | None = None,
-    category: str = "object",
+    category: str | None = None,
     check_sums: bool = False,
 ) -> MapParts:
     """The margin of every patch as an exact sum over heads and other parts; the mean over taps, or at one tap.
@@ -162,7 +162,7 @@ def map_parts(
         image: a path, a PIL image, an array, a tensor; see ``headlens.predict``.
         tap: which tap; the mean over all when None.
         size: the image is resized to this square; the detector's size when None.
-        category: what the image shows; only class-aware prompts use it.
+        category: what the image shows, as in ``headlens.predict``.
         check_sums: verify that the parts add up, as ``contributions`` does.
 
     Raises:
@@ -177,7 +177,7 @@ def map_parts(
     """
     detector = detector_of(detector)
     check_unhooked(detector, "the parts of a map")
-    shown = str(image) if isinstance(image, (str, Path)) else type(image).__name__
+    category = category_of(image, category)
     preprocess = Preprocess(size or detector.image_size)
     given = as_bytes(image)
     seen = preprocess(Pixels(given, None)).image
@@ -207,7 +207,7 @@ def map_parts(
     native = list(given.shape[1:])
     about: dict[str, Any] = {
         "what": "map parts",
-        "image": shown,
+        "image": name_of(image),
         "native": native,
         "tap": tap,
         "size": preprocess.size,

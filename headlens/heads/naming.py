@@ -82,10 +82,9 @@ class Naming(Result):
         about = "Heads that write most first; beats near 0.5 means: no better than chance"
         return [html.table(last.reset_index(), about)]
 
-    def plot(self, ax: plots.Axes | None = None, most: int = 6) -> tuple[plots.Figure, plots.Axes]:
+    def plot(self, ax: plots.Axes | None = None, most: int = 6) -> plots.Figure:
         """Phrases of the ``most`` heads that write most; see ``headlens.plots.names``."""
-        fig, axes = plots.names(self.frame, ax, most=most)
-        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
+        return plots.signed(plots.names(self.frame, ax, most=most), self.made_by, ax)
 
 
 def last_quarter(detector: Detector) -> range:

@@ -19,7 +19,7 @@ from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.exactness import check_unhooked
 from headlens.heads.map_parts import peak_of
 from headlens.knowledge import Knowledge, load
-from headlens.predict import Image, as_bytes
+from headlens.predict import Image, as_bytes, category_of, name_of
 from headlens.provenance import detector_provenance
 from headlens.results import Result
 
@@ -42,12 +42,11 @@ class PromptParts(Result):
     def _parts(self) -> list[str]:
         nearest = self.sentences[self.sentences["rank"] == 1].drop(columns="rank")
         table = self.frame.merge(nearest, on=["state", "prompt"]).sort_values("peak", ascending=False)
-        return [html.figure(self.plot()[0], "prompts of a map"), html.table(table, "What prompts add to the peak")]
+        return [html.figure(self.plot().figure, "prompts of a map"), html.table(table, "What prompts add to the peak")]
 
-    def plot(self, ax: plots.Axes | None = None) -> tuple[plots.Figure, plots.Axes]:
+    def plot(self, ax: plots.Axes | None = None) -> plots.Figure:
         """What each prompt adds to the peak, and its nearest sentence; see ``headlens.plots.prompts``."""
-        fig, axes = plots.prompts(self.frame, self.sentences, ax)
-        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
+        return plots.signed(plots.prompts(self.frame, self.sentences, ax), self.made_by, ax)
 
 
 @torch.no_grad()
@@ -58,7 +57,7 @@ def prompt_parts(
     base: Knowledge | str | Path | None = None,
     nearest: int = 3,
     size: int | None = None,
-    category: str = "object",
+    category: str | None = None,
 ) -> PromptParts:
     """The share of each prompt in the margins of an image, exact in sum, and its nearest sentences in the joint space.
 
@@ -71,7 +70,7 @@ def prompt_parts(
             for an embedded backbone. Sentences with words that the backbone has not learned are left out.
         nearest: number of sentences per prompt.
         size: the image is resized to this square; the detector's size when None.
-        category: what the image shows; only class-aware prompts use it.
+        category: what the image shows, as in ``headlens.predict``.
 
     Raises:
         DataError, ShapeError: no image; a base with an error, or without a sentence that the backbone can read;
@@ -86,7 +85,7 @@ def prompt_parts(
     >>> parts.sentences["state"].tolist()
     ['normal', 'abnormal']
     """
-    detector = detector_of(detector)
+    detector, category = detector_of(detector), category_of(image, category)
     check_unhooked(detector, "the parts of prompts")
     if nearest < 1:
         raise ShapeError(f"nearest is {nearest}; at least one sentence for each prompt is needed")
@@ -105,9 +104,9 @@ def prompt_parts(
             for rank, (cosine, number) in enumerate(zip(values, numbers, strict=True), 1):
                 rows.append((state, prompt, rank, known[number], said_of[number], cosine))
     sentences = pd.DataFrame(rows, columns=["state", "prompt", "rank", "sentence", "said_of", "cosine"])
-    shown = str(image) if isinstance(image, (str, Path)) else type(image).__name__
-    about: dict[str, Any] = {"what": "prompt parts", "image": shown, "size": preprocess.size, "category": category}
-    about |= {"base_sha256": knowledge.fingerprint, "sentences": len(known), "left_out": left_out, "nearest": nearest}
+    about: dict[str, Any] = {"what": "prompt parts", "image": name_of(image), "category": category}
+    about |= {"size": preprocess.size, "nearest": nearest}
+    about |= {"base_sha256": knowledge.fingerprint, "sentences": len(known), "left_out": left_out}
     return PromptParts(frame, detector_provenance(detector, **about), sentences)
 
 

@@ -49,14 +49,14 @@ class Screen(Result):
             html.table(self.frame[columns], "The heads that were ablated"),
         ]
 
-    def plot(self, ax: plots.Axes | None = None) -> tuple[plots.Figure, plots.Axes]:
+    def plot(self, ax: plots.Axes | None = None) -> plots.Figure:
         """A scatter on logarithmic scales; on the diagonal the first order is exact."""
         if self.frame.empty:
             raise ShapeError("no head to draw: the frame has no rows")
         metric, title = plots.named(self.frame["metric"].iloc[0]), "filled: first by importance; rings: random"
-        fig, axes = plots.scatter(self.frame, "importance", "magnitude", ax, marked="top", title=title)
-        axes.set(xlabel=f"importance: mean |d {metric} / d gate|", ylabel=f"exact: mean |change of {metric}|")
-        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
+        drawn = plots.scatter(self.frame, "importance", "magnitude", ax, marked="top", title=title)
+        drawn.axes.set(xlabel=f"importance: mean |d {metric} / d gate|", ylabel=f"exact: mean |change of {metric}|")
+        return plots.signed(drawn, self.made_by, ax)
 
 
 def screen(

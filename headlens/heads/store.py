@@ -19,10 +19,9 @@ import numpy as np
 from headlens import parallel
 from headlens.data import Record
 from headlens.errors import ConfigError, RunError
-from headlens.files import open_regular, read_text
+from headlens.files import open_regular, read_text, write
 from headlens.locking import locked
 from headlens.printing import reason
-from headlens.results import write
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")

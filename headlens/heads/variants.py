@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from headlens.backbone.plan import STREAMS
-from headlens.detectors.detector import Detector
+from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ShapeError
 from headlens.heads.exactness import check_local
 
@@ -91,7 +91,7 @@ def names_of(frame: pd.DataFrame) -> list[str]:
 
 
 def heads_of(
-    detector: Detector,
+    detector: Detector | HasDetector,
     layers: Iterable[int] | None = None,
     heads: Iterable[int] | None = None,
     streams: Sequence[str] = STREAMS,
@@ -109,6 +109,7 @@ def heads_of(
     >>> [str(head) for head in heads_of(HeadCLIP(load("mini")), [18], [7])]
     ['L18H7', 'L18H7/local']
     """
+    detector = detector_of(detector)
     if unknown := [stream for stream in streams if stream not in STREAMS]:
         raise ShapeError(f"stream {unknown[0]!r} does not exist; streams are {', '.join(STREAMS)}")
     vision, layers_of = detector.backbone.vision.cfg, stream_layers(detector)

@@ -22,9 +22,9 @@ class Weights(Result):
     def _parts(self) -> list[str]:
         rows = self.frame.sort_values("effect", key=abs, ascending=False, kind="stable")
         rows = rows.assign(head=names_of(rows))[["head", "value"]].rename(columns={"value": "weight"})
-        return [html.figure(self.plot()[0], "head weights"), html.table(rows, "Furthest from 1")]
+        return [html.figure(self.plot().figure, "head weights"), html.table(rows, "Furthest from 1")]
 
-    def plot(self, ax: Any = None, stream: str | None = None) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None, stream: str | None = None) -> plots.Figure:
         """The weights as a grid; red is above 1, blue below. Arguments as in ``Importance.plot``."""
         return plots.grids(self.frame, "value", ax, stream, label="head weight", centre=1, made_by=self.made_by)
 

@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 
 from headlens import plots
-from headlens.data import DataSet, Pixels
+from headlens.data import DataSet, Pixels, Record
 from headlens.detectors.detector import Detector, detector_of
 from headlens.errors import ShapeError
-from headlens.predict import Image, as_bytes, predict
+from headlens.predict import Image, as_bytes, predict, set_of
 from headlens.printing import spelled
 from headlens.training.run import Run
 from headlens.units import with_unit
 
 
 class Gallery:
-    """A data set, one image or a list of them (see ``headlens.predict``), asked by number.
+    """A data set or the folder of one, one image or a list of them (see ``headlens.predict``), asked by number.
 
     Raises:
         ShapeError: there is none.
     """
 
     def __init__(self, images: DataSet | Image | Sequence[Image]) -> None:
+        images = set_of(images) or images
         single = not isinstance(images, DataSet | Sequence) or isinstance(images, str)
         self._source: DataSet | Sequence[Image] = [images] if single else images  # type: ignore[list-item,assignment]
         if not len(self._source):
@@ -42,19 +43,24 @@ class Gallery:
 
     def pixels(self, number: int) -> Pixels:
         """The image as it is, and its mask, where there is one."""
-        if isinstance(self._source, DataSet):
-            return self._source.pixels(number)
         given = self._source[number]
-        return Pixels(as_bytes(given), given.mask if isinstance(given, Pixels) else None)
+        return given if isinstance(given, Pixels) else Pixels(as_bytes(given), None)
+
+    def record(self, number: int) -> Record | None:
+        """What a data set knows of it, without reading it."""
+        if isinstance(self._source, DataSet):
+            return self._source.records[number]
+        given = self._source[number]
+        return given.record if isinstance(given, Pixels) else None
 
     def category(self, number: int) -> str:
         """What it shows, for class-aware prompts."""
-        return self._source.records[number].category if isinstance(self._source, DataSet) else "object"
+        return record.category if (record := self.record(number)) else "object"
 
     def name(self, number: int) -> str:
         """Without the folders around it: a figure need not tell where images lie."""
-        if isinstance(self._source, DataSet):
-            return self._source.records[number].name
+        if record := self.record(number):
+            return record.name
         given = self._source[number]
         return Path(given).name if isinstance(given, str | Path) else f"image {number}"
 
@@ -77,18 +83,18 @@ class Gallery:
 
     def title(self, number: int) -> str:
         """What it shows and the kind of anomaly, where that is known; its name otherwise."""
-        if isinstance(self._source, DataSet) and (record := self._source.records[number]).family:
+        if (record := self.record(number)) and record.family:
             return f"{spelled(record.category)}: {spelled(record.family)}"
         return self.name(number)
 
 
 def sheet(
     images: DataSet | Image | Sequence[Image], *, which: Sequence[int] | None = None, most: int = 5
-) -> tuple[plots.Figure, np.ndarray]:
+) -> plots.Figure:
     """Images side by side, their anomalies outlined where there are masks.
 
     Args:
-        images: a data set, one image, or a list.
+        images: a data set or the folder of one, one image, or a list.
         which: indices of the images to show; evenly spread over all when None.
         most: maximal number of images when ``which`` is None.
 
@@ -113,7 +119,7 @@ def show(
     *,
     which: Sequence[int] | None = None,
     most: int = 5,
-) -> tuple[plots.Figure, np.ndarray]:
+) -> plots.Figure:
     """Images side by side, their anomalies outlined; below them their anomaly maps, with scores and decisions.
 
     Args:

@@ -156,9 +156,7 @@ class HeadView:
         ]
         return pd.DataFrame(rows, columns=["domain", "run", "head", "value"])
 
-    def plot(
-        self, image: int, head: Head | str, patch: tuple[int, int] | None = None
-    ) -> tuple[plots.Figure, np.ndarray]:
+    def plot(self, image: int, head: Head | str, patch: tuple[int, int] | None = None) -> plots.Figure:
         """The image and the weights of the layer; next to them, for each domain, attention above contribution.
 
         Arguments are those of ``attention``. Returns the figure, and its axes [2, 1 + domains].

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from headlens import html, tables
+from headlens import html, plots, tables
 from headlens.errors import MetricError
 from headlens.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 IMAGE = ("image_auroc", "image_ap", "image_f1max")
 PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
@@ -84,7 +83,7 @@ class MetricTable(Result):
     def _repr_html_(self) -> str:
         return html.card("MetricTable", {}, self.rendered())
 
-    def plot(self, ax: Axes | None = None, *, metrics: Iterable[str] = SHOWN, title: str = "") -> tuple[Figure, Axes]:
+    def plot(self, ax: Axes | None = None, *, metrics: Iterable[str] = SHOWN, title: str = "") -> plots.Figure:
         """A row for each category and each mean, and in it a point for each metric, in percent.
 
         Args:
@@ -95,8 +94,8 @@ class MetricTable(Result):
         from headlens.plots.intervals import metric_points
         from headlens.plots.style import signed
 
-        fig, drawn = metric_points(self.frame, _known(metrics), ax, title=title)
-        return (signed(fig, self.made_by) if ax is None and self.provenance else fig), drawn
+        drawn = metric_points(self.frame, _known(metrics), ax, title=title)
+        return signed(drawn, self.made_by if self.provenance else "", ax)
 
     def rendered(self) -> str:
         """An HTML table with the same cells."""

@@ -1,4 +1,4 @@
-"""Frames in, ``(fig, ax)`` out. Knows no model. Drawing is imported when something is drawn."""
+"""Frames in, a ``Figure`` out. Knows no model. Drawing is imported when something is drawn."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,6 @@ from headlens.lazily import lazily
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
-    from matplotlib.figure import Figure as Figure
 
     from headlens.plots.attribution import PANELS as PANELS
     from headlens.plots.attribution import attribution_panels as attribution_panels
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from headlens.plots.effects import ablation as ablation
     from headlens.plots.effects import curves as curves
     from headlens.plots.effects import profile as profile
+    from headlens.plots.figure import Figure as Figure
     from headlens.plots.gallery import Column as Column
     from headlens.plots.gallery import gallery as gallery
     from headlens.plots.grid import comparison as comparison

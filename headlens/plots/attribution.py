@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from headlens.plots.display import colour_bar, draw, outline, panel, smaller
+from headlens.plots.figure import Figure
 from headlens.plots.overlay import overlay
 from headlens.plots.style import axes_of, colours, signed
 from headlens.units import Unit
@@ -32,7 +33,7 @@ def overlaid(
     title: str = "",
     label: str = "",
     bar: bool = True,
-) -> tuple[Figure, Axes]:
+) -> Figure:
     """The image in pale grey under its map, the denser the further from 0: on a scale even about 0, or from 0 up.
 
     Args:
@@ -69,7 +70,7 @@ def overlaid(
     outline(ax, mask, shape)
     ax.set_title(title, fontsize="small")
     ax.set_axis_off()
-    return fig, ax
+    return Figure(fig, ax)
 
 
 def attribution_panels(
@@ -84,7 +85,7 @@ def attribution_panels(
     unit: Unit = "probability",
     made_by: str = "",
     **options: Any,
-) -> tuple[Figure, np.ndarray]:
+) -> Figure:
     """The image, its anomaly map, and its attribution: side by side, or one above the other.
 
     Args:
@@ -100,20 +101,19 @@ def attribution_panels(
     >>> [ax.get_title() for ax in axes]
     ['image', 'anomaly map', '']
     """
-    shape = shape or (values.shape[0], values.shape[1])
+    shape, given = shape or (values.shape[0], values.shape[1]), axes
     if axes is None:
         if shape[1] > 2.5 * shape[0]:  # one above the other
             width, height = panel(shape, 6.0)
-            fig = Figure(figsize=(width + 0.3, 3 * height + 3.4), layout="compressed")
+            fig = matplotlib.figure.Figure(figsize=(width + 0.3, 3 * height + 3.4), layout="compressed")
             axes = fig.subplots(3, 1)
         else:
             width, height = panel(shape, 3.1)
             across = 3 * max(width, _ROOM) + 1.8
-            fig = Figure(figsize=(across, height + 1.1), layout="constrained")
+            fig = matplotlib.figure.Figure(figsize=(across, height + 1.1), layout="constrained")
             right = max(0.0, (_ROOM - width) / 2 - 0.9)  # for a title that is wider than a narrow image and its bar
             fig.get_layout_engine().set(rect=(0, 0, 1 - right / across, 1 - 0.1 / (height + 1.1)))  # type: ignore[union-attr,call-arg]
             axes = fig.subplots(1, 3)
-        signed(fig, made_by)
     draw(axes[0], image, shape)
     axes[0].set_title("image", fontsize="small")
     axes[0].set_axis_off()
@@ -121,4 +121,4 @@ def attribution_panels(
     fig, _ = overlaid(image, values, axes[2], shape=shape, mask=mask, **options)
     for ax in axes[:2]:
         outline(ax, mask, shape)
-    return fig, np.asarray(axes, dtype=object)
+    return signed(Figure(fig, np.asarray(axes, dtype=object)), made_by, given)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from headlens.errors import ConfigError
+from headlens.plots.figure import Figure
 from headlens.plots.grid import grid
 from headlens.plots.style import COLOURS, GREY, ORDERS, PALETTE, axes_of, finished, named, panels
 from headlens.plots.text import plain
@@ -18,7 +18,7 @@ MOST = 40  # bars that one figure can bear
 _FEW = 2  # layers whose heads are named; more are a grid
 
 
-def bars(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect") -> tuple[Figure, Axes]:
+def bars(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect") -> Figure:
     """One bar per row with its interval, the first on top; the noise floor is behind them, if visible.
 
     Args:
@@ -44,12 +44,10 @@ def bars(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label:
     ax.set_yticks(rows, [plain(name, 40) for name in shown["variant"]], fontsize=7)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     title += f" (the first {len(shown)} of {len(frame)})" if len(frame) > len(shown) else ""
-    return fig, finished(ax, label, title=title)
+    return Figure(fig, finished(ax, label, title=title))
 
 
-def profile(
-    frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect"
-) -> tuple[Figure, Axes]:
+def profile(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect") -> Figure:
     """Effects over layers, a line for each stream, with intervals; streams stand a little apart at each layer.
 
     Args:
@@ -70,12 +68,10 @@ def profile(
         ax.plot(layers, rows["effect"], marker="o", markersize=3.5, color=colour, label=f"{stream} stream")
     ax.margins(x=0.03)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return fig, finished(ax, "layer", label, title, legend="best")
+    return Figure(fig, finished(ax, "layer", label, title, legend="best"))
 
 
-def curves(
-    frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect"
-) -> tuple[Figure, Axes]:
+def curves(frame: pd.DataFrame, ax: Axes | None = None, *, title: str = "", label: str = "effect") -> Figure:
     """Effects over the number of heads that are ablated together, a line for each order; random ones are grey.
 
     Args:
@@ -98,12 +94,10 @@ def curves(
         ax.fill_between(rows["heads"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
         name = ("random orders" if randoms == 1 else None) if random else str(order)
         ax.plot(rows["heads"], rows["effect"], marker=".", color=colour, linewidth=1 if random else 1.6, label=name)
-    return fig, finished(ax, "heads changed together", label, title, legend="best")
+    return Figure(fig, finished(ax, "heads changed together", label, title, legend="best"))
 
 
-def ablation(
-    summary: pd.DataFrame, ax: Any = None, metric: str | None = None, stream: str | None = None
-) -> tuple[Figure, Any]:
+def ablation(summary: pd.DataFrame, ax: Any = None, metric: str | None = None, stream: str | None = None) -> Figure:
     """Bars with intervals; a grid of single heads where there are many layers; lines over layers, or growing groups.
 
     Args:
@@ -153,7 +147,7 @@ def ablation(
             bars(shown, panel, title="largest mean |change| on top", label=f"change of {named(name)}")
         else:
             {"curves": curves, "profile": profile}[kind](shown, panel, label=f"change of {named(name)}")
-    return fig, array if array.size > 1 else array[0, 0]
+    return Figure(fig, array if array.size > 1 else array[0, 0])
 
 
 def _kind(rows: pd.DataFrame) -> str:

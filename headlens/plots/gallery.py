@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 from headlens.plots.attribution import overlaid
 from headlens.plots.display import draw, outline
+from headlens.plots.figure import Figure
 from headlens.plots.overlay import CMAP, MAP_LABEL, limits_of, overlay
 from headlens.plots.style import COLUMN, colours
 from headlens.plots.text import font, short, wrapped
@@ -45,7 +46,7 @@ class Column:
 
 def gallery(
     columns: Sequence[Column], label: str = "", unsigned: Collection[str] = (), unit: Unit = "probability"
-) -> tuple[Figure, np.ndarray]:
+) -> Figure:
     """Images, anomaly maps on one scale, and a row for each method; the end of every map's scale stands below it.
 
     Args:
@@ -63,7 +64,9 @@ def gallery(
     rows = 2 + len(methods)
     scales = 1 + bool(set(methods) - set(unsigned)) + bool(set(methods) & set(unsigned))  # a colour bar each
     tall = (_SIDE + 0.04) * rows + 0.13 * len(methods) + 0.9 + 0.2 * scales
-    fig = Figure(figsize=(max(COLUMN, 0.3 + (_SIDE + 0.02) * len(columns)), tall), layout="constrained")
+    fig = matplotlib.figure.Figure(
+        figsize=(max(COLUMN, 0.3 + (_SIDE + 0.02) * len(columns)), tall), layout="constrained"
+    )
     axes = fig.subplots(rows, len(columns), squeeze=False)
     for column, entry in zip(axes.T, columns, strict=True):
         shape = entry.shape or entry.image.shape[:2]
@@ -95,4 +98,4 @@ def gallery(
     if without := [name for name in methods if name in unsigned]:
         of = f" ({', '.join(map(spelled, without))})" if len(without) < len(methods) else ""
         bar(colours(1.0, signed=False), label + of, {0: "0", 1: "end"})
-    return fig, axes
+    return Figure(fig, axes)

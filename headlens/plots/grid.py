@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from headlens.errors import ShapeError
+from headlens.plots.figure import Figure
 from headlens.plots.style import DIVERGING, RISING, axes_of, colours, panels, signed
 from headlens.plots.text import font, plain
 
@@ -27,7 +27,7 @@ def grid(
     marks: str | None = None,
     bar: bool = True,
     every: int | None = None,
-) -> tuple[Figure, Axes]:
+) -> Figure:
     """One stream's heads, the first layer at the bottom, as the network is drawn.
 
     Args:
@@ -87,7 +87,7 @@ def grid(
     ax.set_ylabel("layer")
     ax.set_facecolor("0.93")  # layers without such heads
     ax.set_title(title, fontsize="medium", **font())
-    return fig, ax
+    return Figure(fig, ax)
 
 
 def ends(values: np.ndarray, centre: float | None) -> tuple[float, float]:
@@ -112,7 +112,7 @@ def grids(
     label: str = "",
     centre: float | None = None,
     made_by: str = "",
-) -> tuple[Figure, Any]:
+) -> Figure:
     """A heat map for each stream, each with its own scale.
 
     Args:
@@ -140,7 +140,7 @@ def grids(
     for name, panel in zip(streams, axes, strict=True):
         rows = frame[frame["stream"] == name]
         grid(rows, value, panel, title=f"{name} heads", label=label, centre=centre)
-    return (signed(fig, made_by) if ax is None else fig), axes if len(axes) > 1 else axes[0]
+    return signed(Figure(fig, axes if len(axes) > 1 else axes[0]), made_by, ax)
 
 
 def comparison(
@@ -151,7 +151,7 @@ def comparison(
     label: str = "value",
     centre: float | None = None,
     level: float = 0.05,
-) -> tuple[Figure, Any]:
+) -> Figure:
     """First domain, second domain, second minus first, a row for each stream; a dot on heads that differ significantly.
 
     Both domains share one scale of colours.
@@ -194,4 +194,4 @@ def comparison(
         grid(rows, second, middle, title=names[1] + of, label=label, centre=centre, limits=limits)
         title = f"{names[2]}{of} (dots: q ≤ {level:.3g})"
         grid(rows, "difference", right, title=title, label=f"difference of {label_of}", centre=0, marks="significant")
-    return fig, axes
+    return Figure(fig, axes)

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from headlens.plots.display import draw, outline, panel
+from headlens.plots.figure import Figure
 from headlens.plots.style import COLOURS, PALETTE, axes_of, colours, signed
 from headlens.plots.text import font, plain, wrapped
 
@@ -29,13 +30,13 @@ def head_maps(
     heads: Mapping[str, np.ndarray],
     made_by: str = "",
     *,
-    on: SubFigure | None = None,
+    on: matplotlib.figure.SubFigure | None = None,
     axes: Sequence[Axes] | None = None,
     mask: np.ndarray | None = None,
     peak: np.ndarray | None = None,
     shape: tuple[int, int] | None = None,
     title: str = "image",
-) -> tuple[Figure, np.ndarray]:
+) -> Figure:
     """Two rows: the image above its margin map, and beside them the first half of the heads above the second.
 
     Args:
@@ -59,7 +60,7 @@ def head_maps(
     if axes is None:
         width, height = panel(shape, 1.65)
         size = (max(width, 1.2) * (1 + across) + 0.4, 2 * max(height, 1.0) + 2.4)
-        fig: Any = on or Figure(figsize=size, layout="constrained")
+        fig: Any = on or matplotlib.figure.Figure(figsize=size, layout="constrained")
         grid = fig.subplots(2, 1 + across, squeeze=False)
     else:
         grid = np.asarray(axes, dtype=object).reshape(2, 1 + across)
@@ -81,9 +82,7 @@ def head_maps(
         bar.set_label("one head's part − its mean (logits)", fontsize="small")
     for ax in grid.flat:
         ax.set_axis_off()
-    if on is None and axes is None:
-        return signed(fig, made_by), grid
-    return axes_of(grid[0, 0])[0], grid
+    return signed(Figure(axes_of(grid[0, 0])[0], grid), made_by, axes if on is None else on)
 
 
 def _number(value: float, sign: str = "+") -> str:
@@ -117,7 +116,7 @@ def head_view(
     shape: tuple[int, int] | None = None,
     name: str = "",
     made_by: str = "",
-) -> tuple[Figure, np.ndarray]:
+) -> Figure:
     """The image above its layer's weights, and a column for each domain: attention above contribution.
 
     Domains share one scale for attention and one for contributions.
@@ -141,7 +140,7 @@ def head_view(
     shape = shape or (image.shape[0], image.shape[1])
     width, height = panel(shape, 2.6)
     size = (3.3 + max(width, 2.2) * 1.1 * len(panels), 3.2 + max(height, 0.9))
-    fig = Figure(figsize=size, layout="constrained")
+    fig = matplotlib.figure.Figure(figsize=size, layout="constrained")
     axes = fig.subplots(2, 1 + len(panels), squeeze=False, height_ratios=[max(height, 0.9), max(height, 1.6)])
     draw(axes[0, 0], image, shape)
     axes[0, 0].set_title(wrapped(name, 2.6), fontsize="small", **font())
@@ -170,7 +169,7 @@ def head_view(
     into = "image margin (logits)" if stream == "global" else "patch margins (logits)"
     fig.colorbar(drawn, ax=list(axes[1, 1:]), label=f"part of {into}", shrink=0.9)
     fig.suptitle(f"L{layer}H{number}, {stream} stream", fontsize=11)
-    return signed(fig, made_by), axes
+    return signed(Figure(fig, axes), made_by)
 
 
 def _weights(ax: Axes, weights: pd.DataFrame, stream: str, layer: int, number: int) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from headlens.plots.figure import Figure
 from headlens.plots.style import COLOURS, DARK, PALETTE, axes_of, named
 from headlens.plots.text import plain
 
@@ -21,7 +21,7 @@ def intervals(
     title: str = "",
     names: bool = True,
     zero: bool = True,
-) -> tuple[Figure, Axes]:
+) -> Figure:
     """A point with its interval for each row and group, the first row on top; groups have colours and stand apart.
 
     Args:
@@ -55,12 +55,10 @@ def intervals(
     ax.set_xlabel(label)
     ax.set_title(title)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    return fig, ax
+    return Figure(fig, ax)
 
 
-def metric_points(
-    frame: pd.DataFrame, metrics: Sequence[str], ax: Axes | None = None, *, title: str = ""
-) -> tuple[Figure, Axes]:
+def metric_points(frame: pd.DataFrame, metrics: Sequence[str], ax: Axes | None = None, *, title: str = "") -> Figure:
     """A row for each category and each mean, and in it a point for each metric, in percent, with its interval.
 
     Args:
@@ -94,7 +92,7 @@ def metric_points(
     low, high = ax.get_xlim()
     ax.set_xlim(max(low, -1.0), min(high, 101.0))  # intervals of few seeds reach further than any metric can
     ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return fig, ax
+    return Figure(fig, ax)
 
 
 def _row(several: bool, domain: object, dataset: object, category: object) -> str:

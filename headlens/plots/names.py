@@ -5,14 +5,14 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
 
 from headlens.errors import ShapeError
+from headlens.plots.figure import Figure
 from headlens.plots.style import GREY, axes_of, colours, finished
 from headlens.plots.text import font, plain
 
 
-def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6) -> tuple[Figure, Axes]:
+def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6) -> Figure:
     """A bar for each phrase, that begins where the last one's ended; the heads that write most, the strongest on top.
 
     A black line is what as many directions explain by chance. Bars are red where the head writes more along the phrase
@@ -59,4 +59,4 @@ def names(frame: pd.DataFrame, ax: Axes | None = None, *, most: int = 6) -> tupl
     finished(ax, "share of the head's variance, added up (black: by chance)")
     if scale is not None:
         fig.colorbar(scale, ax=ax, fraction=0.03, pad=0.02, label="correlation with anomalies")
-    return fig, ax
+    return Figure(fig, ax)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 from headlens.plots.display import colour_bar, draw, outline, panel, smaller
+from headlens.plots.figure import Figure
 from headlens.plots.style import axes_of, signed
 from headlens.plots.text import font, plain, wrapped
 from headlens.units import Unit
@@ -42,7 +43,7 @@ def overlay(
     bar: bool = True,
     shape: tuple[int, int] | None = None,
     unit: Unit = "probability",
-) -> tuple[Figure, Axes]:
+) -> Figure:
     """The image in grey under its map, which is the denser the higher it is, with a colour bar.
 
     The figure has a bounded size, whatever the size of the image. The scale is fixed and not the range of the map,
@@ -67,7 +68,7 @@ def overlay(
     if ax is None:
         width, height = panel(shape, 4.2)
         room = max(width, 3.0)  # for the title
-        fig = Figure(figsize=(room + 1.0, height + (1.6 if height < 1 else 0.6)), layout="compressed")
+        fig = matplotlib.figure.Figure(figsize=(room + 1.0, height + (1.6 if height < 1 else 0.6)), layout="compressed")
         ax, title = fig.subplots(), wrapped(title, room)
     else:
         fig, title = axes_of(ax)[0], plain(title)
@@ -81,7 +82,7 @@ def overlay(
         colour_bar(ax, shades, MAP_LABEL[unit], shape)
     ax.set_title(title, fontsize="small", **font())
     ax.set_axis_off()
-    return fig, ax
+    return Figure(fig, ax)
 
 
 def sheet(
@@ -93,7 +94,7 @@ def sheet(
     map_titles: Sequence[str] = (),
     unit: Unit = "probability",
     made_by: str = "",
-) -> tuple[Figure, np.ndarray]:
+) -> Figure:
     """A row of images, and a row of their anomaly maps where there are any, on one scale.
 
     Args:
@@ -110,7 +111,9 @@ def sheet(
     """
     rows = 2 if len(maps) else 1
     tallest = max(panel(image.shape[:2], 2.3)[1] for image in images)
-    fig = Figure(figsize=(2.4 * len(images) + 0.6, (max(tallest, 0.7) + 0.4) * rows), layout="constrained")
+    fig = matplotlib.figure.Figure(
+        figsize=(2.4 * len(images) + 0.6, (max(tallest, 0.7) + 0.4) * rows), layout="constrained"
+    )
     axes = fig.subplots(rows, len(images), squeeze=False)
     for number, (ax, image) in enumerate(zip(axes[0], images, strict=True)):
         draw(ax, image)
@@ -124,4 +127,4 @@ def sheet(
             overlay(images[number], shown, title, ax, limits, bar=False)
         scale = ScalarMappable(Normalize(*limits), CMAP)
         fig.colorbar(scale, ax=list(axes.flat), shrink=0.6, label=MAP_LABEL[unit])
-    return (signed(fig, made_by) if made_by else fig), axes
+    return signed(Figure(fig, axes), made_by)

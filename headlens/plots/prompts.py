@@ -5,14 +5,14 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
 
 from headlens.errors import ShapeError
+from headlens.plots.figure import Figure
 from headlens.plots.style import GREY, axes_of, colours, finished
 from headlens.plots.text import font, plain
 
 
-def prompts(frame: pd.DataFrame, sentences: pd.DataFrame, ax: Axes | None = None) -> tuple[Figure, Axes]:
+def prompts(frame: pd.DataFrame, sentences: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """A bar for each prompt, the one that adds most on top.
 
     Args:
@@ -43,4 +43,4 @@ def prompts(frame: pd.DataFrame, sentences: pd.DataFrame, ax: Axes | None = None
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.axvline(0, color="black", lw=0.8)
     finished(ax, "added to the peak of the map (logits)")
-    return fig, ax
+    return Figure(fig, ax)

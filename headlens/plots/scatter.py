@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from headlens.plots.figure import Figure
 from headlens.plots.overlay import limits_of
 from headlens.plots.style import COLOURS, DEPTH, GREY, PALETTE, axes_of, finished
 from headlens.plots.text import plain
@@ -18,7 +18,7 @@ from headlens.units import Unit
 
 def scatter(
     frame: pd.DataFrame, x: str, y: str, ax: Axes | None = None, *, marked: str | None = None, title: str = ""
-) -> tuple[Figure, Axes]:
+) -> Figure:
     """A point for each head, coloured by stream, with the diagonal; the farthest from it are named.
 
     Values that are not positive are left out.
@@ -52,12 +52,12 @@ def scatter(
         at, line = (getattr(row, x), getattr(row, y)), {"arrowstyle": "-", "linewidth": 0.5, "color": GREY}
         offset = (-14, 8 + 8 * place)
         ax.annotate(row.variant, at, offset, textcoords="offset points", ha="right", fontsize=7, arrowprops=line)
-    return fig, finished(ax, title=title, legend="upper left" if len(shown) else None)
+    return Figure(fig, finished(ax, title=title, legend="upper left" if len(shown) else None))
 
 
 def by_layer(
     frame: pd.DataFrame, x: str, y: str, ax: Axes | None = None, *, centre: float | None = None, title: str = ""
-) -> tuple[Figure, Axes]:
+) -> Figure:
     """A point for each head, the lighter the deeper its layer, ``y`` on a logarithmic scale; streams differ in shape.
 
     Values of ``y`` that are not positive are left out.
@@ -81,7 +81,7 @@ def by_layer(
     if centre is not None:
         ax.axvline(centre, color="0.4", linewidth=0.6, linestyle=":", zorder=0)
     ax.set_yscale("log")
-    return fig, finished(ax, title=title)
+    return Figure(fig, finished(ax, title=title))
 
 
 def score_plane(
@@ -93,7 +93,7 @@ def score_plane(
     title: str = "",
     pool: str = "maximum",
     unit: Unit = "probability",
-) -> tuple[Figure, Axes]:
+) -> Figure:
     """A point for each image: the image score to the right, the pooled map upwards, a ring where it is normal.
 
     Images on one dashed line have the same joint score.
@@ -130,10 +130,10 @@ def score_plane(
             ax.axvline(level, linestyle=style, color="0.4", linewidth=width, zorder=0)
     ticks = [low, (low + high) / 2, high]
     ax.set(xlim=ends, ylim=ends, xticks=ticks, yticks=ticks, aspect="equal")
-    return fig, finished(ax, f"CLS score{logits}", f"{pool} of the map{logits}", plain(title, 40))
+    return Figure(fig, finished(ax, f"CLS score{logits}", f"{pool} of the map{logits}", plain(title, 40)))
 
 
-def mixtures(frame: pd.DataFrame, ax: Axes | None = None, *, alphas: Iterable[float] = ()) -> tuple[Figure, Axes]:
+def mixtures(frame: pd.DataFrame, ax: Axes | None = None, *, alphas: Iterable[float] = ()) -> Figure:
     """AUROC over the map's share of the joint score, a thick line for each domain and a thin one for each of its runs.
 
     Args:
@@ -157,4 +157,4 @@ def mixtures(frame: pd.DataFrame, ax: Axes | None = None, *, alphas: Iterable[fl
     for alpha in alphas:
         ax.axvline(alpha, color="0.4", linewidth=0.6, linestyle=":")
     ax.set_xlim(0, 1)
-    return fig, finished(ax, "share of the map α  (0: CLS alone, 1: map alone)", "I-AUROC (%)", legend="best")
+    return Figure(fig, finished(ax, "share of the map α  (0: CLS alone, 1: map alone)", "I-AUROC (%)", legend="best"))

@@ -7,13 +7,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.figure
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 from headlens.errors import ConfigError
+from headlens.plots.figure import Figure
 from headlens.plots.text import font, plain
 
 PALETTE = sns.color_palette("colorblind")
@@ -73,13 +74,13 @@ def paper() -> AbstractContextManager[None]:
     return mpl.rc_context(PAPER)
 
 
-def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[Figure, Axes]:
+def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[matplotlib.figure.Figure, Axes]:
     """``ax`` and its figure; where there is none, those of a new figure of that size in inches."""
     if ax is None:
-        fig = Figure(figsize=(width, height), layout="constrained")
+        fig = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
         return fig, fig.subplots()
     figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
+    assert isinstance(figure, matplotlib.figure.Figure)
     return figure, ax
 
 
@@ -91,7 +92,7 @@ def axes_for(ax: Any, panels: Sequence[str], choose: str = "") -> list[Axes] | N
     Raises:
         ConfigError: another number of axes than of panels: none is left out without a word.
 
-    >>> axes_for(Figure().subplots(), ["left", "right"], "stream=")
+    >>> axes_for(matplotlib.figure.Figure().subplots(), ["left", "right"], "stream=")
     Traceback (most recent call last):
     headlens.errors.ConfigError: 1 axes for 2 panels (left; right): give a sequence of 2 as ax, or choose by stream=
     """
@@ -108,14 +109,14 @@ def axes_for(ax: Any, panels: Sequence[str], choose: str = "") -> list[Axes] | N
 
 def panels(
     ax: Any, names: Sequence[str], rows: int, size: tuple[float, float], choose: str = ""
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[matplotlib.figure.Figure, np.ndarray]:
     """Axes for panels of these names in so many rows: the given ones, or those of a new figure of that size in inches.
 
     See ``axes_for`` for what is raised.
     """
     if (given := axes_for(ax, names, choose)) is not None:
         return axes_of(given[0])[0], np.array(given, dtype=object).reshape(rows, -1)
-    fig = Figure(figsize=size, layout="constrained")
+    fig = matplotlib.figure.Figure(figsize=size, layout="constrained")
     return fig, fig.subplots(rows, len(names) // rows, squeeze=False)
 
 
@@ -148,12 +149,16 @@ def finished(ax: Axes, x: str = "", y: str = "", title: str = "", legend: Any = 
     return ax
 
 
-def signed(fig: Figure, made_by: str) -> Figure:
-    """The figure with a small line at its foot that says which backbone and which images it is of."""
-    between = "\n" if fig.get_figwidth() < 6 else " · "
-    line = between.join(plain(part, 90) for part in made_by.split(" · "))
-    fig.supxlabel(line, fontsize=7, color="0.4", x=0.99, ha="right", **font())
-    return fig
+def signed(drawn: Figure, made_by: str, given: Any = None) -> Figure:
+    """The figure with a small line at its foot that says which backbone and which images it is of.
+
+    Where ``given`` axes were drawn on, it belongs to somebody else, and stays as it is.
+    """
+    if made_by and given is None:
+        between = "\n" if drawn.figure.get_figwidth() < 6 else " · "
+        line = between.join(plain(part, 90) for part in made_by.split(" · "))
+        drawn.figure.supxlabel(line, fontsize=7, color="0.4", x=0.99, ha="right", **font())
+    return drawn
 
 
 def named(metric: str) -> str:

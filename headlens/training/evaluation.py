@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from headlens import html, parallel
+from headlens import html, parallel, plots
 from headlens.data import DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.data.notes import KINDS, Notes, lines, notes_of
@@ -31,7 +31,6 @@ from headlens.units import Unit, check_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from headlens.training.run import Run
 
@@ -134,7 +133,7 @@ class Evaluation(Result):
             rows.append({**dict(zip(KEYS, keys, strict=True)), **entries})
         return MetricTable.of(rows, self.provenance)
 
-    def plot(self, ax: Axes | None = None, **options: Any) -> tuple[Figure, Axes]:
+    def plot(self, ax: Axes | None = None, **options: Any) -> plots.Figure:
         """The table of the joint score as points; see ``MetricTable.plot``."""
         return self.table().plot(ax, **options)
 

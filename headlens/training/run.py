@@ -18,16 +18,17 @@ from safetensors.torch import save
 from headlens import html
 from headlens.backbone import Backbone, architecture
 from headlens.backbone import load as load_backbone
+from headlens.data import DataSet
 from headlens.detectors.detector import Detector, check_size
 from headlens.detectors.methods.registry import build, table_of
 from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import TrainingConfig
 from headlens.devices import device_of
 from headlens.errors import ConfigError, HeadlensError, RunError
+from headlens.files import write
 from headlens.locking import locked
 from headlens.predict import Image, predict
 from headlens.provenance import versions
-from headlens.results import write
 from headlens.training.reading import (
     CARD,
     CONFIG,
@@ -82,8 +83,10 @@ class Run:
         }
         return html.card(f"Run {self.folder.name}", facts | self.detector.facts)
 
-    def predict(self, images: Image | Iterable[Image], *, batch: int = 8, category: str = "object") -> Prediction:
-        """Scores of one image or several: paths, PIL images, arrays, tensors; see ``headlens.predict``."""
+    def predict(
+        self, images: Image | DataSet | Iterable[Image], *, batch: int = 8, category: str | None = None
+    ) -> Prediction:
+        """Scores of one image or several, a data set, or a folder; see ``headlens.predict``."""
         return predict(self.detector, images, batch=batch, category=category)
 
     def changed(self, folder: str | Path, **changes: Any) -> Run:

@@ -15,9 +15,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from headlens.errors import RunError
-from headlens.files import read_regular
+from headlens.files import read_regular, write
 from headlens.printing import reason
-from headlens.results import write
 
 STATE = "state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of each parameter

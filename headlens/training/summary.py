@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from headlens import html, tables
+from headlens import html, plots, tables
 from headlens.metrics.table import KEYS, SHOWN, fewer
 from headlens.provenance import together
 from headlens.results import Result
@@ -18,7 +18,6 @@ from headlens.training.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLUMNS = {
     "cls_auroc": "I-AUROC of the image score",
@@ -53,13 +52,12 @@ class Summary(Result):
         facts = {"made by": self.made_by, "seeds": seeds, "metrics": "in percent"}
         return html.card("Summary", facts, html.table(self._wide(), most=20))
 
-    def plot(self, ax: Axes | None = None, *, metrics: Iterable[str] = SHOWN, title: str = "") -> tuple[Figure, Axes]:
+    def plot(self, ax: Axes | None = None, *, metrics: Iterable[str] = SHOWN, title: str = "") -> plots.Figure:
         """As ``MetricTable.plot``, with intervals; metrics are any of ``COLUMNS``."""
         from headlens.plots.intervals import metric_points
         from headlens.plots.style import signed
 
-        fig, drawn = metric_points(self.frame, list(metrics), ax, title=title)
-        return (signed(fig, self.made_by) if ax is None else fig), drawn
+        return signed(metric_points(self.frame, list(metrics), ax, title=title), self.made_by, ax)
 
     def markdown(self) -> str:
         """In percent; ``-`` where undefined. A mean over fewer categories or data sets than there are says so."""

@@ -146,7 +146,7 @@ def test_figures_and_files(small, photos, tmp_path):
     assert low == -high and high == pytest.approx(np.quantile(np.abs(found.map[1]), 0.995))
     assert np.array_equal(axes[2].images[-1].get_array(), found.map[1])
     given = Figure().subplots(1, 3)
-    assert found.plot(given)[0] is given[0].figure and all(ax.images for ax in given)
+    assert found.plot(given).figure is given[0].figure and all(ax.images for ax in given)
     with pytest.raises(ConfigError, match=r"1 axes for 3 panels \(image; anomaly map; attribution\)"):
         found.plot(given[0])
     with pytest.raises(ShapeError, match="image 2 does not exist"):
@@ -197,7 +197,7 @@ def test_rounding_of_an_image_that_is_its_own_baseline_is_not_drawn_in_full_colo
 def test_the_baseline_and_its_value_are_named(small, photos, baseline, words):
     found = attribute(small, photos[0], "occlusion", baseline=baseline, size=32)
     assert found.frame["against"].tolist() == [baseline] and found.provenance["baseline"] == words
-    assert found.plot()[1][2].get_title().endswith(f"against {found.frame['baseline'][0]:.3g} of {words}")
+    assert found.plot().axes[2].get_title().endswith(f"against {found.frame['baseline'][0]:.3g} of {words}")
     assert f"Baseline {baseline}: {words}" in found._repr_html_()
     legrad = attribute(small, photos[0], "legrad", size=32)
     assert "against" not in legrad.frame and "Without a baseline" in legrad._repr_html_()

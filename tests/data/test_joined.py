@@ -26,7 +26,7 @@ def test_images_are_those_of_their_sets_one_set_after_the_other():
         assert torch.equal(joined.pixels(i).image, one.pixels(number).image)
         assert joined.records[i].name == f"{one.name}/{one.records[number].name}"
         assert joined.records[i].anomalous == one.records[number].anomalous
-    assert len({record.name for record in joined}) == len(joined)
+    assert len({record.name for record in joined.records}) == len(joined)
     (batch,) = Loader(joined, Preprocess(28), len(joined))
     assert torch.equal(batch.masks[2 + 1], torch.as_tensor(parts[1].pixels(1).mask))
 
@@ -43,7 +43,7 @@ def test_a_set_without_masks_leaves_those_of_the_other(tmp_path):
 def test_a_part_is_taken_by_the_joined_records():
     joined = JoinedSet(sets())
     flawed = joined.where(lambda record: bool(record.anomalous))
-    assert len(flawed) == len(joined) // 2 and all(record.anomalous for record in flawed)
+    assert len(flawed) == len(joined) // 2 and all(record.anomalous for record in flawed.records)
     screws = joined.where(lambda record: record.category == "screw")
     assert [one.name for one in screws.parts] == ["procedural:industrial"] and screws.domain == "industrial"
     assert torch.equal(screws.pixels(1).image, joined.pixels(1).image)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from headlens import data
 from headlens.data import Pixels, Record
+from headlens.data.procedural import World, write
 from headlens.detectors.methods.headclip import HeadCLIP
 from headlens.detectors.methods.registry import preset
 from headlens.errors import DataError, ShapeError
@@ -58,7 +62,7 @@ def test_sixteen_bits_are_scaled_as_those_of_a_file(tmp_path):
         (torch.full((3, 4, 4), float("nan")), "nan"),
         (np.full((4, 4, 3), 70_000), "70000"),
         (42, "int is not an image"),
-        (Record("a", "b", None), r"Record is not an image; .* pixels\(i\)"),
+        (Record("a", "b", None), r"Record is not an image; .* images\[3\]"),
         (np.zeros((4, 4), complex), "complex128"),
         (np.array([["a", "b"]]), "expected numbers"),
         (np.full((4, 4), -1), "from -1 to -1"),
@@ -108,3 +112,32 @@ def test_a_prediction_has_a_frame_a_figure_files_and_a_provenance(clip, tmp_path
     assert frame["joint score"].tolist() == found.joint_score.tolist()
     with np.load(found.save(tmp_path / "maps.npz")) as arrays:
         assert np.array_equal(arrays["anomaly_map"], found.anomaly_map) and "provenance" in arrays
+
+
+@pytest.fixture(scope="module")
+def bolts(tmp_path_factory):
+    """A folder of images, and the data set in it."""
+    folder = tmp_path_factory.mktemp("bolts")
+    write(World("procedural:industrial", per_category=2, size=32), folder)
+    return folder / "screw", data.open(folder / "screw")
+
+
+def test_a_data_set_a_part_of_it_and_its_folder_are_scored(bolts, clip):
+    detector = HeadCLIP(clip, preset("headclip", **SMALL), seed=1)
+    folder, images = bolts
+    whole, names = predict(detector, images, size=32), [record.name for record in images.records]
+    assert whole.frame.index.tolist() == list(whole.names) == names and len(names) == 2
+    assert whole.provenance["category"] == "screw"
+    for given in (str(folder), folder, list(images)):
+        assert torch.equal(predict(detector, given, size=32).joint_score, whole.joint_score)
+    assert torch.allclose(predict(detector, images[1:], size=32).joint_score, whole.joint_score[1:], atol=1e-6)
+    assert predict(detector, list(images), size=32).frame.index.tolist() == [0, 1]
+
+
+def test_a_category_that_is_given_is_stronger_than_that_of_the_set(bolts, clip):
+    detector, asked = HeadCLIP(clip, preset("headclip", **SMALL), seed=1), []
+    read = detector.reading
+    with patch.object(detector, "reading", lambda images, categories: asked.append(list(categories)) or read(images)):
+        for images, category in ((bolts[1], None), (bolts[1][0], "bolt"), (bolts[1][0].image, None)):
+            predict(detector, images, size=32, category=category)
+    assert asked == [["screw", "screw"], ["bolt"], ["object"]]

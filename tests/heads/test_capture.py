@@ -110,7 +110,7 @@ def test_what_was_killed_goes_on(make, pictures, tmp_path, monkeypatch):
 def test_pictures_and_bad_input(captured):
     fig, axes = captured.plot()
     assert axes.get_title() == "global heads"
-    assert captured.plot(fig.add_subplot(), "z_norm_patches", "local")[1].get_title() == "local heads"
+    assert captured.plot(fig.add_subplot(), "z_norm_patches", "local").axes.get_title() == "local heads"
     with pytest.raises(ConfigError, match=r"a capture is saved as \.parquet"):
         captured.save("heads.csv")
     with pytest.raises(ConfigError, match=r"'entrpy' was not captured; available: .*entropy"):

@@ -278,7 +278,7 @@ def test_only_weights_that_are_read_count(make):
     learned = detectors[0].head_weights()
     for row in weights(detectors[0]).frame.itertuples():
         assert row.value == float(learned[row.stream][row.layer, row.head])
-    assert before.plot()[1].shape == (2, 3)
+    assert before.plot().axes.shape == (2, 3)
 
 
 def test_importance_is_compared_in_units_of_the_mean_head(make, pictures):

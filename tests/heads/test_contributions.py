@@ -35,12 +35,12 @@ def test_without_labels_there_is_a_mean_and_no_separation(detector, pictures):
     result = contributions(detector, pictures, batch=12)
     result.frame["anomalous"] = result.frame["anomalous"].mask(result.frame["anomalous"].notna())
     assert result.summary["separation"].isna().all() and result.summary["value"].notna().all()
-    assert "mean" in result.plot()[0].axes[-1].get_ylabel()
+    assert "mean" in result.plot().figure.axes[-1].get_ylabel()
 
 
 def test_contributions_draw_a_grid_for_each_stream(detector, pictures):
     result = contributions(detector, pictures, batch=12)
-    axes = result.plot(metric="tap_margin_3")[1]
+    axes = result.plot(metric="tap_margin_3").axes
     assert [ax.get_title() for ax in axes] == ["global heads", "local heads"]
     with pytest.raises(ConfigError, match="unknown margin 'tap_margin_9'; available: image_margin"):
         result.plot(metric="tap_margin_9")
@@ -80,7 +80,7 @@ def test_peaks_of_all_parts_add_up_to_how_far_the_peak_stands_out(detector, tmp_
     with pytest.raises(ConfigError, match=r"1 axes for 6 panels \(image; L.*give a sequence of 6 as ax"):
         found.plot(fig.add_subplot(), top=2)
     given = Figure().subplots(2, 3)
-    assert found.plot(given, top=2)[1].tolist() == given.tolist()
+    assert found.plot(given, top=2).axes.tolist() == given.tolist()
     again = MapParts.load(found.save(tmp_path / "parts.parquet"))
     assert np.array_equal(again.image, found.image) and np.allclose(again.margin, found.margin)
     assert again.shares.equals(found.shares) and again.provenance["image"] == "Tensor"

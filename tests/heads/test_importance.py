@@ -113,7 +113,7 @@ def test_what_was_killed_goes_on_to_the_same_bits(make, pictures, tmp_path):
         importance(detector, pictures, batch=5, out=tmp_path / "slopes", progress=killed)
     again = importance(detector, pictures, batch=5, out=tmp_path / "slopes")
     assert again.frame.equals(whole.frame)
-    axes = again.plot()[1]
+    axes = again.plot().axes
     assert [ax.get_title() for ax in axes] == ["global heads", "local heads"]
     with pytest.raises(ConfigError, match="'image_margin' was not a target; available: joint_margin"):
         again.plot(metric="image_margin")

@@ -201,7 +201,7 @@ def test_a_head_that_writes_nothing_has_no_phrase(make, pictures, stream):
     assert (result.frame["head"] == 1).sum() == 1 and nothing["variance"] == 0
     assert nothing[["phrase", "share", "cumulative", "chance", "beats", "correlation"]].isna().all()
     assert result.frame.query("head == 2")["share"].notna().all()
-    assert len(result.plot()[1].patches) == 2
+    assert len(result.plot().axes.patches) == 2
     assert "no phrase: it writes the same everywhere" in blocks(result)
     with pytest.raises(ShapeError, match="no head of this frame has a phrase"):
         names(result.frame.query("head == 1"))
@@ -333,7 +333,7 @@ def test_at_a_shell(tmp_path):
     named = Naming.load(table)
     assert named.left_out == ["rusty object"] and table.with_suffix(".png").stat().st_size > 10_000
     assert len(named.frame) == 4 and "L23H1/local  writes" in done.output
-    shown = [tick.get_text() for tick in named.plot()[1].get_yticklabels()]
+    shown = [tick.get_text() for tick in named.plot().axes.get_yticklabels()]
     assert sorted(shown) == sorted(named.frame["phrase"]) and set(shown) <= {"damaged object", "red object", "wood"}
     assert {str(head) for head in heads_of(HeadCLIP(load("mini")), [23], [1])} == {"L23H1", "L23H1/local"}
 

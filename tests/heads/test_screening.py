@@ -66,7 +66,7 @@ def test_pictures_and_bad_input(found, pictures):
     detector, ranked = found
     result = screen(detector, pictures, ranked, 2, 3, batch=12)
     fig, ax = result.plot()
-    assert ax.get_xscale() == "log" and result.plot(fig.add_subplot())[0] is fig
+    assert ax.get_xscale() == "log" and result.plot(fig.add_subplot()).figure is fig
     with pytest.raises(ConfigError, match="top 0 and sample 0"):
         screen(detector, pictures, ranked, 0, 0)
     with pytest.raises(ConfigError, match="not measured by 'image_margin'; available: joint_margin"):

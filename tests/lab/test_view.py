@@ -143,7 +143,7 @@ def test_a_detector_shows_maps_and_decides_nothing(detector, pictures):
     fig, axes = show(detector, pictures, which=[0, 6])
     assert axes.shape == (2, 2) and "a detector" in fig.get_supxlabel()
     assert axes[1, 0].get_title().startswith("joint score") and ":" not in axes[1, 0].get_title()
-    with pytest.raises(ConfigError, match="str is neither a detector nor a run"):
+    with pytest.raises(ConfigError, match=r"str is neither a detector nor a run; give headlens.load\('mini-medical'\)"):
         show("mini-medical", pictures)
 
 

@@ -76,7 +76,7 @@ def test_what_is_no_number_is_left_out_of_the_figure(results, kind, all_of_it):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            result.plot()[0].savefig(io.BytesIO(), dpi=30)
+            result.plot().figure.savefig(io.BytesIO(), dpi=30)
         except HeadlensError as error:
             assert all_of_it and "\n" not in str(error)  # nothing is left to draw
 
@@ -95,7 +95,7 @@ def test_names_of_strangers_break_no_figure(results, kind):
         result = dataclasses.replace(result, frame=result.frame.rename(columns=odd), provenance={**about, "runs": runs})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fig = result.plot()[0]
+        fig = result.plot().figure
         fig.draw_without_rendering()
         fig.set_layout_engine("none")  # arranged once for all three
         for suffix in ("png", "svg", "pdf"):

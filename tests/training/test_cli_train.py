@@ -48,7 +48,8 @@ def test_several_sets_are_trained_on_together(tmp_path, monkeypatch):
     CliRunner().invoke(app, [*ARGUMENTS[:-1], *more[:2], "--out", more[2]], catch_exceptions=False)
     dataset, painted = given
     assert dataset.name == "procedural:industrial/aux + procedural:medical/aux" and painted["per_category"] == 2
-    assert {record.name.partition("/aux/")[0] for record in dataset} == {"procedural:industrial", "procedural:medical"}
+    worlds = {record.name.partition("/aux/")[0] for record in dataset.records}
+    assert worlds == {"procedural:industrial", "procedural:medical"}
 
 
 def test_help_names_every_preset_that_can_be_trained():

@@ -242,7 +242,7 @@ def test_an_evaluation_is_saved_and_loaded_whole(clip, headclip, two_categories,
         ]
         assert axes.get_legend_handles_labels()[1] == ["I-AUROC", "P-AUROC", "AUPRO"]
         assert figure.get_supxlabel().startswith("backbone tiny")
-        assert each.plot(axes)[1] is axes
+        assert each.plot(axes).axes is axes
 
 
 def test_a_baseline_says_what_it_is(two_categories):
