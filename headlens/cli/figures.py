@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from headlens.figures import Domain
 
 _RUNS = (
-    "Run folders or shipped runs of this domain: first the method, then its other seeds, or the method without a part."
+    "Run folders or shipped runs of this domain: first the method, then its other seeds, the method without a part, or "
+    "other methods that were trained on the same data."
 )
+_OTHERS, _SEEDS = ("april-gan", "aa-clip", "kanoclip"), 3
 _DATA = "Images of this domain: a folder, a listing or a procedural set."
 
 
@@ -102,8 +104,10 @@ def figures(
 
 
 def shipped(domain: str) -> list[str]:
-    """Names of the shipped runs of a domain: the method, and the method without parts."""
-    return [f"{default(domain)}{part}" for part in ("", "-anomalyclip", "-shallow")]
+    """Names of the shipped runs of a domain: the method, the method without parts, and first seeds of other methods."""
+    whole = default(domain)
+    parts = [f"{whole}{part}" for part in ("", "-anomalyclip", "-shallow")]
+    return parts + [f"{whole}-{method}-{seed}" for method in _OTHERS for seed in range(_SEEDS)]
 
 
 def domain_of(
@@ -115,7 +119,7 @@ def domain_of(
 
     group = grouped(load_runs(*runs, weights=weights, device=device))
     backbone = group.whole[0].detector.backbone.provenance.name
-    typer.echo(f"{domain}, on {images}, backbone {backbone}: {', '.join(run.folder.name for run in group.every)}")
+    typer.echo(f"{domain}, on {images}, backbone {backbone}: {', '.join(run.folder.name for run in group.placed)}")
     for name, why in group.left_out.items():
         typer.echo(f"{domain}: {name} is left out: it {why}", err=True)
     return Domain.of(domain, group, images, per_category)

@@ -236,7 +236,7 @@ class FigureContext:
     @property
     def question(self) -> str:
         """A digest of all that any figure of it depends on, versions aside."""
-        runs = [[run.folder.name, learned_sha256(run.detector)] for domain in self for run in domain.runs.every]
+        runs = [[run.folder.name, learned_sha256(run.detector)] for domain in self for run in domain.runs.placed]
         sets = [[domain.name, domain.images.fingerprint, domain.subset.fingerprint] for domain in self]
         return sha256(json.dumps([runs, sets, self.seed]).encode()).hexdigest()
 
@@ -245,17 +245,21 @@ class FigureContext:
         frames = [heads.weights(run.detector).frame.assign(run=run.folder.name) for run in domain.weighed]
         return pd.concat(frames, ignore_index=True)[["run", *KEYS, "value"]]
 
-    def importance(self, domain: Domain, run: Run) -> pd.DataFrame:
-        """Of every head of a run, for the joint margin: ``headlens.heads.Importance.summary``."""
-        asked = self.asked(run.detector, domain.subset, what="importance", target="joint_margin")
+    def importance(self, domain: Domain, run: Run, per_category: int | None = None) -> pd.DataFrame:
+        """Of every head of a run, for the joint margin: ``headlens.heads.Importance.summary``.
+
+        On the domain's subset, or on the first ``per_category`` images of each category of it.
+        """
+        images = domain.subset if per_category is None else first_of_each(domain.subset, per_category)
+        asked = self.asked(run.detector, images, what="importance", target="joint_margin")
 
         def compute(parts: Path | None) -> Frames:
-            what = f"{domain.name}: gradients of {run.folder.name}"
-            with self.progress(what, len(domain.subset)) as update:
-                result = heads.importance(run.detector, domain.subset, batch=self.batch, out=parts, progress=update)
-            return {"": result.summary, NOTES: _notes(domain.subset, result.provenance)}
+            with self.progress(f"{domain.name}: gradients of {run.folder.name}", len(images)) as update:
+                result = heads.importance(run.detector, images, batch=self.batch, out=parts, progress=update)
+            return {"": result.summary, NOTES: _notes(images, result.provenance)}
 
-        return self._of(f"importance-{domain.name}-{run.folder.name}", asked, compute)[""]
+        few = "" if per_category is None else f"-{per_category}-each"
+        return self._of(f"importance-{domain.name}-{run.folder.name}{few}", asked, compute)[""]
 
     def ablation(
         self, domain: Domain, what: str, variants: Sequence[heads.Variant], metrics: Sequence[str]

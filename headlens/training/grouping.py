@@ -19,21 +19,33 @@ class Group:
     Args:
         whole: those that differ from the first one in nothing but their seed.
         without: those that lack one part of the method and differ in nothing else, by the part's name.
+        others: those of other methods that were trained on the same data, by the method's name; each has seeds alone.
         left_out: why others have no place, by the name of their folder.
     """
 
     whole: list[Run]
     without: dict[str, list[Run]] = field(default_factory=dict)
+    others: dict[str, list[Run]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def every(self) -> list[Run]:
-        """All that have a place."""
+        """All of the method, with its parts and without."""
         return self.whole + [run for runs in self.without.values() for run in runs]
+
+    @property
+    def placed(self) -> list[Run]:
+        """The same, and those of other methods."""
+        return self.every + [run for runs in self.others.values() for run in runs]
+
+    @property
+    def methods(self) -> dict[str, list[Run]]:
+        """The whole method and all others by name."""
+        return {self.whole[0].detector.method: self.whole, **self.others}
 
 
 def grouped(runs: Sequence[Run]) -> Group:
-    """Sorts runs by what their configs differ in from the first one's.
+    """Sorts runs by what their configs differ in from the first one's, or from the first of their method.
 
     Raises:
         ConfigError: no run, two whose folders have the same name, which figures could not tell apart, or one run twice.
@@ -50,17 +62,25 @@ def grouped(runs: Sequence[Run]) -> Group:
         raise ConfigError(f"two runs are called {max(names, key=names.count)!r}; give their folders different names")
     group = Group([])
     for run in runs:
-        changed = differing(run, runs[0])
-        part = _lacking(run, changed)
-        if not changed:
-            group.whole.append(run)
-        elif part is not None:
-            group.without.setdefault(part, []).append(run)
+        seeds, changed = _place(run, runs[0], group)
+        if changed:
+            group.left_out[run.folder.name] = f"differs from {seeds[0].folder.name} in {', '.join(sorted(changed))}"
         else:
-            group.left_out[run.folder.name] = f"differs from {names[0]} in {', '.join(sorted(changed))}"
-    for seeds in (group.whole, *group.without.values()):
+            seeds.append(run)
+    for seeds in (group.whole, *group.without.values(), *group.others.values()):
         _check_distinct(seeds)
     return group
+
+
+def _place(run: Run, first: Run, group: Group) -> tuple[list[Run], set[str]]:
+    """The runs of a group that a run belongs to, and what it differs from them in nevertheless."""
+    changed = differing(run, first)
+    if part := _lacking(run, changed):
+        return group.without.setdefault(part, []), set()
+    if "method" not in changed or changed & {"backbone", "trained_on"}:
+        return group.whole, changed
+    seeds = group.others.setdefault(run.detector.method, [])
+    return seeds, differing(run, seeds[0]) if seeds else set()
 
 
 def seeds_of(runs: Sequence[Run]) -> list[list[Run]]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 from headlens import heads
 from headlens.attribution import pixels
+from headlens.detectors import build
+from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, DataError, HeadlensError
-from headlens.figures import FIGURES, FigureContext, chosen, grouped, joint, make
+from headlens.figures import FIGURES, FigureContext, chosen, grouped, importance, joint, make
 from headlens.figures.context import CachedImages, examples, first_of_each, mean_and_interval
+from headlens.figures.spec import with_interval
 from headlens.plots.style import COLUMN
+from headlens.training.run import Run
 
 NAMES = [spec.name for spec in FIGURES]
 
@@ -240,6 +246,48 @@ def test_runs_are_grouped_by_what_they_lack(made):
         grouped([made("a-0"), made("x/a-0", 1)])
     with pytest.raises(ConfigError, match="no run"):
         grouped([])
+
+
+def test_runs_of_other_methods_have_their_place_beside_the_method(made, clip):
+    def other(name: str, seed: int = 0, trained_on: str = "a", **changes):
+        detector = build(clip, "april-gan", seed, **{"taps": (1, 3), **changes}).requires_grad_(False)
+        card = {"trained_on": trained_on, "images": 4, "model_sha256": "1" * 64}
+        return Run(Path(name), detector, TrainingConfig(size=32, seed=seed), card)
+
+    group = grouped(
+        [made("a-0"), other("april-0"), other("april-1", 1), other("april-tap", 2, taps=(3,)), other("far", 3, "b")]
+    )
+    names = {method: [run.folder.name for run in runs] for method, runs in group.methods.items()}
+    assert names == {"headclip": ["a-0"], "april-gan": ["april-0", "april-1"]}
+    assert [run.folder.name for run in group.every] == ["a-0"] and len(group.placed) == 3
+    assert group.left_out["april-tap"] == "differs from april-0 in taps"
+    assert "trained_on" in group.left_out["far"]
+    with pytest.raises(ConfigError, match="are the same run"):
+        grouped([made("a-0"), other("april-0"), other("april-copy")])
+
+
+def test_importance_and_weights_are_correlated_run_by_run(context):
+    from headlens.figures.importance import _joined, correlations
+
+    domain = context.domains["industrial"]
+    run = domain.run
+    rows = _joined(context, domain).query("run == @run.folder.name").set_index(["stream", "layer", "head"])
+    slopes = context.importance(domain, run).set_index(["stream", "layer", "head"])["importance"].loc[rows.index]
+    learned = [float(run.detector.head_weights()[stream][layer, head]) for stream, layer, head in rows.index]
+    found = correlations(rows.reset_index())
+    assert np.isclose(found["weight"], stats.spearmanr(learned, slopes).statistic)
+    assert np.isclose(found["unit"], stats.spearmanr(learned, slopes / np.abs(learned)).statistic)
+    layers = rows.index.get_level_values("layer")
+    each = [stats.spearmanr(np.array(learned)[layers == at], slopes[layers == at]).statistic for at in set(layers)]
+    assert np.isclose(found["within"], np.mean(each))
+    caption = importance.SPEC.draw(context).caption
+    assert f"In industrial: {with_interval(_of_runs(context, domain)['weight'])} (" in caption
+
+
+def _of_runs(context, domain):
+    from headlens.figures.importance import _joined, correlations
+
+    return _joined(context, domain).groupby("run")[["layer", "weight", "importance"]].apply(correlations)
 
 
 def test_differences_of_the_method_are_paired_by_seed(context):
