@@ -24,7 +24,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         raise ConfigError(f"a difference takes two domains; here is {names}: name runs of both")
     runs: dict[str, Any] = {domain.name: domain.weighed for domain in domains}
     result = heads.compare(runs, k=1, seed=context.seed)  # overlaps of top heads are not shown
-    (first, second), frame = result.domains, result.frame
+    (first, second), frame = result.groups, result.frame
     tested = bool(frame["q"].notna().any())  # one run says nothing of others
     level = f"{result.provenance['level']:.3g}"
     streams, layers = list(frame["stream"].unique()), frame.groupby("stream")["layer"].nunique().max()

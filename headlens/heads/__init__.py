@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headlens.heads.clean import CleanRun as CleanRun
     from headlens.heads.clean import clean_forward as clean_forward
     from headlens.heads.comparison import Comparison as Comparison
+    from headlens.heads.comparison import check_groups as check_groups
     from headlens.heads.comparison import compare as compare
     from headlens.heads.contributions import Contributions as Contributions
     from headlens.heads.contributions import contributions as contributions

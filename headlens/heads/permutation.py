@@ -1,8 +1,9 @@
-"""Two groups of a few runs each, over many heads: permutation tests, false discovery rates, intervals over runs.
+"""Groups of a few runs each, over many heads: permutation tests, false discovery rates, intervals over runs.
 
 The unit of uncertainty is the run (a training seed): labels of whole runs are permuted, and runs are left out. Heads of
 one run were learned together, pairs of runs share runs; neither are independent draws. Arrays only: values [R, N] of R
-runs and N heads, and ``second`` [R], which runs are of the second group.
+runs and N heads, and ``labels`` [R], which group each run is of, numbers from 0 up. With G groups there are
+P = G (G - 1) / 2 pairs of groups, in the order of ``pairs_of``.
 """
 
 from __future__ import annotations
@@ -60,33 +61,63 @@ def shifts(values: np.ndarray, ways: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return second - first, np.sqrt(rest / (runs - 2) * (1 / sizes).sum())
 
 
-def differences(
-    values: np.ndarray, second: np.ndarray, seed: int = 0
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Per-head differences of two groups of runs, and what all heads together say.
+def pairs_of(groups: int) -> list[tuple[int, int]]:
+    """Every two of so many groups.
 
-    ``p`` is the permutation test of the head alone, by its absolute difference (t would order the splits likewise),
-    ``q_own`` Benjamini and Hochberg's over heads. Few runs have few splits, and ``q_own`` may never get small.
+    >>> pairs_of(3)
+    [(0, 1), (0, 2), (1, 2)]
+    """
+    return list(combinations(range(groups), 2))
+
+
+def deals(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """``MOST`` ways, drawn at random, to deal the labels of any number of groups to R runs, the true one first."""
+    generator = np.random.default_rng(seed)
+    return np.stack([labels, *(generator.permutation(labels) for _ in range(MOST))])
+
+
+def differences(
+    values: np.ndarray, labels: np.ndarray, seed: int = 0
+) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
+    """Per-head differences of every two groups of runs, and what all heads together say of them.
+
+    A pair of groups is tested by dealing their labels to their runs; other groups have no part in it. ``p`` is the
+    permutation test of the head alone, by its absolute difference (t would order the splits likewise), ``q_own``
+    Benjamini and Hochberg's over all heads of all pairs. Few runs have few splits, and ``q_own`` may never get small.
 
     ``q`` is the false discovery rate by the pooled null of Tusher, Tibshirani and Chu (SAM, 2001): scores
     ``|difference| / (error + s0)`` of all heads under all other splits are one distribution, which takes heads to be
     exchangeable where nothing differs. ``s0``, the median error, keeps heads that happen to vary little from leading.
-    Counting one more than the null has makes q a little too large, and never 0.
+    Counting one more than the null has makes q a little too large, and never 0. Each pair has its null; the rate is
+    over all heads of all pairs.
 
     Args:
         values: [R, N].
-        second: [R] bool.
+        labels: [R].
         seed: of the splits that are drawn, where there are too many.
 
     Returns:
-        ``difference``, ``error``, ``p``, ``q_own``, ``q``, [N] each; and ``splits``, ``smallest_p``, ``any_p``, the
-        permutation test of the mean squared difference. With one run in a group all but the difference is NaN: how
-        that group varies is unknown, and a run that is odd would pass for a group that is.
+        ``difference`` (second minus first), ``error``, ``p``, ``q_own``, ``q``, [P * N] each, the first pair first;
+        and of each pair ``splits``, ``smallest_p``, ``any_p``, the permutation test of the mean squared difference.
+        With one run in a group all but the difference is NaN: how that group varies is unknown, and a run that is odd
+        would pass for a group that is.
     """
+    labels = np.asarray(labels, int)
+    tested = []
+    for first, second in pairs_of(int(labels.max()) + 1):
+        here = np.isin(labels, (first, second))
+        tested.append(_pair(values[here], labels[here] == second, seed))
+    found = {name: np.concatenate([columns[name] for columns, _ in tested]) for name in tested[0][0]}
+    found |= {"q_own": _rates(found["p"]), "q": _rates(found.pop("pooled"))}
+    return found, [tests for _, tests in tested]
+
+
+def _pair(values: np.ndarray, second: np.ndarray, seed: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """``differences`` of two groups, before any rate: ``p``, and ``pooled``, p by the pooled null."""
     if min((~second).sum(), second.sum()) < 2:
         nothing = np.full(values.shape[1], np.nan)
         apart = {"difference": values[second].mean(0) - values[~second].mean(0)}
-        untested = dict.fromkeys(("error", "p", "q_own", "q"), nothing)
+        untested = dict.fromkeys(("error", "p", "pooled"), nothing)
         return apart | untested, {"splits": 1, "smallest_p": np.nan, "any_p": np.nan}
     ways = splits(second, seed)
     difference, error = shifts(values, ways)
@@ -94,14 +125,21 @@ def differences(
     score = np.where(size > 0, np.divide(size, spread, out=np.full_like(size, np.inf), where=spread > 0), 0.0)
     null = np.sort(score[1:], axis=None)
     above = len(null) - np.searchsorted(null, score[0] * (1 - _ROUNDING))
-    p = p_value(size)
     return {
         "difference": difference[0],
         "error": error[0],
-        "p": p,
-        "q_own": scipy.stats.false_discovery_control(p),
-        "q": scipy.stats.false_discovery_control((1 + above) / (1 + len(null))),
+        "p": p_value(size),
+        "pooled": (1 + above) / (1 + len(null)),
     }, {"splits": len(ways), "smallest_p": 1 / len(ways), "any_p": float(p_value((difference**2).mean(1)))}
+
+
+def _rates(p: np.ndarray) -> np.ndarray:
+    """Benjamini and Hochberg's false discovery rate over those that were tested; NaN where nothing was."""
+    known = ~np.isnan(p)
+    rates = np.full(p.shape, np.nan)
+    if known.any():
+        rates[known] = scipy.stats.false_discovery_control(p[known])
+    return rates
 
 
 def spearman(values: np.ndarray) -> np.ndarray:
@@ -129,47 +167,84 @@ def overlap(values: np.ndarray, k: int) -> np.ndarray:
     return member @ member.T / k
 
 
-def pair_means(similarity: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Means over pairs of runs [4]: within the first group, within the second, between, and between minus within.
+def pair_means(similarity: np.ndarray, labels: np.ndarray, groups: int) -> np.ndarray:
+    """Means over pairs of runs: within each group [G], between every two [P], and between minus within of these [P].
 
-    Within is the mean of both groups. NaN where there is no such pair.
+    Within is the mean of both groups. NaN where there is no such pair of runs. Of more than two groups the last
+    number is the mean of all between minus within.
     """
-    first, other = np.flatnonzero(~second), np.flatnonzero(second)
+    runs = [np.flatnonzero(labels == group) for group in range(groups)]
 
     def mean(pairs: np.ndarray) -> float:
         return float(pairs.mean()) if pairs.size else np.nan
 
-    within = [mean(similarity[np.ix_(runs, runs)][np.triu_indices(len(runs), 1)]) for runs in (first, other)]
-    between = mean(similarity[np.ix_(first, other)])
-    return np.array([*within, between, between - sum(within) / 2])
+    within = [mean(similarity[np.ix_(own, own)][np.triu_indices(len(own), 1)]) for own in runs]
+    pairs = pairs_of(groups)
+    between = [mean(similarity[np.ix_(runs[first], runs[second])]) for first, second in pairs]
+    apart = [one - (within[first] + within[second]) / 2 for one, (first, second) in zip(between, pairs, strict=True)]
+    return np.array([*within, *between, *apart, *([np.mean(apart)] if len(pairs) > 1 else [])])
 
 
-def agreement(similarity: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
-    """Agreement of runs within and between two groups, with 95 % intervals over runs.
+def contrasts(similarity: np.ndarray, ways: np.ndarray) -> np.ndarray:
+    """Between minus within, the mean over every two groups, for each way [A, R] to deal the labels: [A]."""
+    groups = int(ways.max()) + 1
+    member = (ways[:, None] == np.arange(groups)[:, None]).astype(float)  # [A, G, R]
+    sums = member @ np.where(np.eye(len(similarity), dtype=bool), 0.0, similarity) @ member.transpose(0, 2, 1)
+    sizes = np.bincount(ways[0])
+    means = sums / (np.outer(sizes, sizes) - np.diag(sizes))
+    within = np.trace(means, axis1=1, axis2=2)
+    between = (means.sum((1, 2)) - within) / (groups * (groups - 1))
+    return between - within / groups
+
+
+def agreement(similarity: np.ndarray, labels: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+    """Agreement of runs within and between groups, with 95 % intervals over runs.
 
     Intervals leave out one run at a time (the jackknife of a two-sample U-statistic, Arvesen 1969) and take Student's t
-    with one degree of freedom less than runs in the (smaller) group; NaN where leaving one out leaves no pair. A
+    with one degree of freedom less than runs in the (smallest) group; NaN where leaving one out leaves no pair. A
     bootstrap over runs would pair runs with themselves, one over pairs would count a run as often as it has pairs.
 
     Args:
         similarity: [R, R].
-        second: [R] bool.
-        seed: as in ``splits``.
+        labels: [R].
+        seed: of the splits that are drawn.
 
     Returns:
-        ``value``, ``low``, ``high``, ``count`` (pairs) and ``p``, [4] each, in the order of ``pair_means``. ``p`` is of
-        the last alone: the permutation test, one-sided, of whether the groups agree less than runs of one group do.
+        ``value``, ``low``, ``high``, ``count`` (pairs of runs), ``p`` and ``q``, in the order of ``pair_means``. ``p``
+        is of between minus within alone: the permutation test, one-sided, of whether groups agree less than runs of
+        one group do. ``q`` is its false discovery rate over pairs of groups.
     """
-    value = pair_means(similarity, second)
-    sizes = np.array([(~second).sum(), second.sum()])
-    variance = np.zeros(4)
-    for group, size in zip((~second, second), sizes, strict=True):
-        left = [np.delete(np.arange(len(second)), run) for run in np.flatnonzero(group)]
-        without = np.stack([pair_means(similarity[np.ix_(rest, rest)], second[rest]) for rest in left])
+    labels = np.asarray(labels, int)
+    sizes = np.bincount(labels)
+    groups, pairs = len(sizes), pairs_of(len(sizes))
+    value = pair_means(similarity, labels, groups)
+    variance = np.zeros(len(value))
+    for group, size in enumerate(sizes):
+        left = [np.delete(np.arange(len(labels)), run) for run in np.flatnonzero(labels == group)]
+        without = np.stack([pair_means(similarity[np.ix_(rest, rest)], labels[rest], groups) for rest in left])
         variance += (size - 1) / size * ((without - without.mean(0)) ** 2).sum(0)
-    freedom = np.array([*sizes, sizes.min(), sizes.min()]) - 1
+    smaller = [min(sizes[first], sizes[second]) for first, second in pairs]
+    last = len(pairs) > 1
+    freedom = np.array([*sizes, *smaller, *smaller, *([sizes.min()] if last else [])]) - 1
     half = scipy.stats.t.ppf(0.975, np.maximum(freedom, 1)) * np.sqrt(variance)
-    contrast = np.array([pair_means(similarity, way)[3] for way in splits(second, seed)]).round(9)  # 0 is 0 in all
-    p = np.array([np.nan] * 3 + [np.nan if np.isnan(value[3]) else float(p_value(-contrast))])
-    pairs = np.array([comb(int(sizes[0]), 2), comb(int(sizes[1]), 2), sizes.prod(), comb(len(second), 2)])
-    return {"value": value, "low": value - half, "high": value + half, "count": pairs, "p": p}
+    p = np.full(len(value), np.nan)
+    place = groups + len(pairs)
+    for number, pair in enumerate(pairs):
+        here = np.isin(labels, pair)
+        ways = splits(labels[here] == pair[1], seed).astype(int)
+        p[place + number] = _less(similarity[np.ix_(here, here)], ways, value[place + number])
+    q = np.full(len(value), np.nan)
+    q[place:] = _rates(p[place:])
+    if last:
+        p[-1] = _less(similarity, deals(labels, seed), value[-1])
+    of_pairs = [comb(int(sizes[list(pair)].sum()), 2) for pair in pairs]
+    counts = [comb(int(size), 2) for size in sizes] + [int(sizes[list(pair)].prod()) for pair in pairs] + of_pairs
+    counts += [comb(len(labels), 2)] if last else []
+    return {"value": value, "low": value - half, "high": value + half, "count": np.array(counts), "p": p, "q": q}
+
+
+def _less(similarity: np.ndarray, ways: np.ndarray, value: float) -> float:
+    """The share of ways whose contrast is no larger than the true one's; NaN where there is no such ``value``."""
+    if np.isnan(value):
+        return np.nan
+    return float(p_value(-contrasts(similarity, ways).round(9)))  # 0 is 0 in all

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headlens.plots.head_maps import head_maps as head_maps
     from headlens.plots.head_maps import head_view as head_view
     from headlens.plots.intervals import intervals as intervals
+    from headlens.plots.matrix import agreement as agreement
     from headlens.plots.names import names as names
     from headlens.plots.overlay import limits_of as limits_of
     from headlens.plots.overlay import overlay as overlay

@@ -223,12 +223,24 @@ def load_runs(
     >>> [run.folder.name for run in load_runs("mini-medical")]
     ['mini-medical-0', 'mini-medical-1', 'mini-medical-2']
     """
-    loaded, backbones = [], dict[str, Backbone]()
-    for folder in [folder for name in names for folder in _folders(name)]:
-        described = read_description(folder)
-        about = json.dumps(described.card["backbone"], sort_keys=True)  # of the same weights, activations may differ
-        loaded.append(_load(described, backbones.get(about), weights, device))
-        backbones[about] = loaded[-1].detector.backbone
+    return load_groups({"": names}, weights=weights, device=device)[""]
+
+
+def load_groups(
+    groups: Mapping[str, Sequence[str | Path]],
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> dict[str, list[Run]]:
+    """The runs of several groups, named as in ``load_runs``; all of them share their backbone."""
+    loaded, backbones = dict[str, list[Run]](), dict[str, Backbone]()
+    for group, names in groups.items():
+        loaded[group] = []
+        for folder in [folder for name in names for folder in _folders(name)]:
+            described = read_description(folder)
+            about = json.dumps(described.card["backbone"], sort_keys=True)  # activations may differ
+            loaded[group].append(_load(described, backbones.get(about), weights, device))
+            backbones[about] = loaded[group][-1].detector.backbone
     return loaded
 
 

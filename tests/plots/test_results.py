@@ -90,9 +90,10 @@ def test_names_of_strangers_break_no_figure(results, kind):
     if kind == "Naming":
         result = dataclasses.replace(result, frame=result.frame.assign(phrase=name))
     if kind == "Comparison":
-        odd = {domain: f"{domain} {name}" for domain in result.domains}
-        runs = {odd[domain]: own for domain, own in about["runs"].items()}
-        result = dataclasses.replace(result, frame=result.frame.rename(columns=odd), provenance={**about, "runs": runs})
+        odd = {group: f"{group} {name}" for group in result.groups}
+        runs = {odd[group]: own for group, own in about["runs"].items()}
+        frame = result.frame.rename(columns=odd).replace({"first": odd, "second": odd})
+        result = dataclasses.replace(result, frame=frame, provenance={**about, "runs": runs})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fig = result.plot().figure
