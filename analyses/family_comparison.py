@@ -55,7 +55,7 @@ METHODS: Choices = {
     "AA-CLIP and head weights": ("aa-clip", {**_AA, "head_weights": "free"}, {}),
     "Crane": ("crane", {}, {}),
     "AdaCLIP": ("adaclip", {"class_aware": False}, {}),
-    "AnoCLIP": ("anoclip", {"taps": (23,), "class_aware": False}, {}),
+    "AnoCLIP": ("anoclip", {"class_aware": False}, {}),
     "WinCLIP": ("winclip", {"class_aware": False}, {}),
     "SC-CLIP": ("sc-clip", {"class_aware": False}, {}),
     "KAnoCLIP": ("kanoclip", {}, {}),

@@ -10,10 +10,21 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from headlens.backbone import Backbone
+from headlens.attribution import attribute
+from headlens.backbone import Backbone, load
 from headlens.detectors import PRESETS, AnoCLIPConfig, Scoring, TrainingConfig, build
+from headlens.detectors.parts.views import changed
 from headlens.errors import ConfigError
-from headlens.heads import clean_forward, contributions, heads_of, map_parts, name_heads, single_heads
+from headlens.heads import (
+    ablate,
+    clean_forward,
+    contributions,
+    heads_of,
+    importance,
+    map_parts,
+    name_heads,
+    single_heads,
+)
 from headlens.heads.direct import image_parts, tap_parts
 from headlens.heads.exactness import held, held_before
 from headlens.heads.measuring import measure
@@ -179,9 +190,101 @@ def test_each_image_adapts_as_published_and_by_itself(adapter, loss_at):
 def test_presets_are_the_published_pipelines():
     plain, mvtec, visa = (PRESETS[name] for name in ("anoclip", "anoclip-plus", "anoclip-plus-visa"))
     assert all(isinstance(config, AnoCLIPConfig) for config in (plain, mvtec, visa))
-    assert (plain.taps, plain.local_start, plain.temperature, plain.side, plain.steps) == ((11,), 0, 1.0, 3, 0)
+    assert (plain.taps, plain.local_start, plain.temperature, plain.side, plain.steps) == ((), 0, 1.0, 3, 0)
+    assert not any(config.views for config in (plain, mvtec, visa))
     assert (mvtec.steps, mvtec.adapter, mvtec.loss_at) == (5, "sentences", "grid")
     assert (visa.steps, visa.adapter, visa.loss_at) == (5, "linear", "pixels")
+
+
+@torch.no_grad()
+def test_without_taps_patches_are_read_after_the_last_block():
+    detector, given = build(ours(), "anoclip"), images((32, 32))
+    assert detector.about["taps"] == "3"
+    expected = detector.with_config(taps=(3,))(given, CATEGORIES).anomaly_map
+    assert torch.equal(detector(given, CATEGORIES).anomaly_map, expected)
+    assert build(load("mini"), "anoclip").plan.taps == (23,)
+
+
+def seen_from_elsewhere(given: Tensor) -> list[Tensor]:
+    """22 views of square images, by torchvision and numpy where they can make them."""
+    side = given.shape[-1]
+    padded = F.pad(given, (side - 1,) * 4, mode="reflect")  # which is what lies around an image
+    found = [given, given.flip(-1), torch.rot90(given, 1, (2, 3)), torch.rot90(given, 2, (2, 3))]
+    found.append(torch.rot90(given, 3, (2, 3)))
+    found.append((0.299 * given[:, :1] + 0.587 * given[:, 1:2] + 0.114 * given[:, 2:]).repeat(1, 3, 1, 1))
+    at = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
+    rows, columns = torch.meshgrid(at, at, indexing="ij")
+
+    def taken(y: Tensor, x: Tensor) -> Tensor:
+        """Between the four pixels around each place, [B, 3, h, w]; places in pixels from the middle."""
+        y, x = (place + (side - 1) / 2 + side - 1 for place in (y, x))
+        top, left = y.floor().long(), x.floor().long()
+        down, right = y - top, x - left
+        corners = {(0, 0): (1 - down) * (1 - right), (0, 1): (1 - down) * right}
+        corners |= {(1, 0): down * (1 - right), (1, 1): down * right}
+        return sum(padded[..., top + i, left + j] * weight for (i, j), weight in corners.items())
+
+    for degrees in (11.25, 22.5, 33.75, 45):
+        for sign in (1, -1):
+            angle = torch.deg2rad(torch.tensor(sign * degrees, dtype=torch.float64))
+            turned = columns * angle.sin() + rows * angle.cos(), columns * angle.cos() - rows * angle.sin()
+            found.append(taken(*turned))
+    for by in (0.1, 0.2):
+        for down in (1, -1):
+            for right in (1, -1):
+                found.append(taken(rows + down * by * (side - 1) / 2, columns + right * by * (side - 1) / 2))
+    return found
+
+
+@torch.no_grad()
+def test_an_image_score_is_the_mean_over_its_views_and_the_map_is_not():
+    detector, given = build(ours(), "anoclip", views=True, temperature=0.1), images((32, 32))
+    found, plain = detector(given, CATEGORIES), detector.with_config(views=False)(given, CATEGORIES)
+    pairs = torch.stack([text(category) for category in CATEGORIES])
+    each = [F.normalize(theirs().encode_image(view), dim=-1) for view in seen_from_elsewhere(given)]
+    scores = [torch.einsum("bd,bcd->bc", one / 0.1, pairs).softmax(-1)[:, 1] for one in each]
+    assert len(scores) == 22
+    close(found.image_score, torch.stack(scores).mean(0), 1e-10)
+    assert (found.image_score - plain.image_score).abs().min() > 1e-4
+    assert torch.equal(found.anomaly_map, plain.anomaly_map)
+    close(detector(given[1:2], CATEGORIES[1:2]).image_score, found.image_score[1:2], 1e-12)
+    assert torch.equal(detector(given, CATEGORIES).image_score, found.image_score)
+
+
+@torch.no_grad()
+def test_a_head_is_gated_in_every_view():
+    detector, given = build(ours(), "anoclip", views=True), images((32, 32), count=1)
+    gates = {stream: torch.ones(1, 4, 4, dtype=torch.float64) for stream in ("global", "local")}
+    close(detector.margins(given, gates=gates).image, detector.margins(given).image, 1e-12)
+    gates["global"][0, 3, 1] = 0
+    upright = detector.with_config(views=False)
+    expected = torch.stack([upright.margins(view, gates=gates).image for view in [given, *changed(given)]])
+    close(detector.margins(given, gates=gates).image.sigmoid(), expected.sigmoid().mean(0), 1e-12)
+
+
+@torch.no_grad()
+def test_turning_keeps_angles_in_images_that_are_not_square():
+    """A straight line through the middle, as bright as it is far from another: turned, it is the other."""
+    rows, columns = torch.meshgrid(torch.arange(21.0) - 10, torch.arange(41.0) - 20, indexing="ij")
+    ramp = (rows + columns).expand(1, 3, -1, -1).double()  # grows along the diagonal of pixels
+    turned = list(changed(ramp))[7]  # by 45 degrees
+    middle = turned[0, 0, 6:15, 16:25]
+    close(middle.amax(0) - middle.amin(0), torch.zeros(9, dtype=torch.float64), 1e-6)
+    close(middle[0].diff().abs(), torch.full((8,), 2**0.5, dtype=torch.float64), 1e-6)
+
+
+def test_the_lens_says_that_it_reads_no_views(dataset):
+    detector = made("anoclip", views=True)
+    few = single_heads(heads_of(detector)[:1])
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    for asked in (
+        lambda: ablate(detector, dataset, few),
+        lambda: importance(detector, dataset),
+        lambda: map_parts(detector, image, size=32),
+        lambda: attribute(detector, image, "input_x_gradient", "joint_margin", size=32),
+    ):
+        with pytest.raises(ConfigError, match=r"views = true.*with_config\(views=False\)"):
+            asked()
 
 
 @torch.no_grad()
@@ -249,7 +352,6 @@ def test_there_is_nothing_to_train(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"taps": ()}, r"taps is \(\)"),
         ({"taps": (1, 1)}, r"taps is \(1, 1\)"),
         ({"taps": (11,)}, "block 11 does not exist: tiny has 4"),
         ({"local_start": 4}, "block 4 does not exist: tiny has 4"),

@@ -10,7 +10,7 @@ itself, when it is read; from then on that adapter is held.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -24,12 +24,15 @@ from headlens.detectors.detector import Detector, MethodConfig, check_blocks
 from headlens.detectors.parts.adaptation import Adapted, adapt
 from headlens.detectors.parts.ensemble import Wording
 from headlens.detectors.parts.texts import KnownTexts
+from headlens.detectors.parts.views import changed
 from headlens.detectors.reading import Reading
 from headlens.detectors.readout import Readout
-from headlens.detectors.scoring import Pool, Scoring
+from headlens.detectors.scoring import Margins, Pool, Scoring
 from headlens.detectors.text import Pair
+from headlens.errors import ConfigError
 from headlens.maps import upsample
 from headlens.precision import wide
+from headlens.units import logit
 
 if TYPE_CHECKING:
     from headlens.backbone.config import TextConfig, VisionConfig
@@ -63,7 +66,7 @@ class AnoCLIPConfig(MethodConfig):
 
     Args:
         local_start: block at which the V-V stream begins; -1: patches are read from the global stream.
-        taps: distinct blocks after which patches are read, counted from 0; the authors' is the last of 12.
+        taps: distinct blocks after which patches are read, counted from 0; empty: after the last, as the authors do.
         class_aware: the category in the prompts, as it is written; ``object`` for every image without.
         textures: categories whose sentences have the words of textures.
         phrases: what categories are called in place of their names, as ``descriptions.read_descriptions`` gives them.
@@ -73,6 +76,7 @@ class AnoCLIPConfig(MethodConfig):
         loss_at: its loss is taken on the ``grid`` of patches, as on MVTec AD, or at ``pixels``, as on VisA.
         adapter_seed: of the initial adapter and of the noise, the same for every image.
         side: of the square of patches that each is the mean of; 1 leaves them as they are.
+        views: the image score is the mean over 22 views of the image, as on MVTec AD; the lens reads no such score.
         sigma, alpha, pool, top: as in ``Scoring``; the authors have no Gaussian, and their image score is that of CLS.
 
     Raises:
@@ -82,14 +86,14 @@ class AnoCLIPConfig(MethodConfig):
     'sentences'
     """
 
-    READING: ClassVar = frozenset({"alpha", "pool", "top", "sigma", "side"})
+    READING: ClassVar = frozenset({"alpha", "pool", "top", "sigma", "side", "views"})
     WITHOUT: ClassVar = {
         "local stream": ("local_start", -1, frozenset({"local_start"})),
         "adaptation": ("steps", 0, frozenset({"steps", "adapter", "loss_at", "adapter_seed"})),
     }
 
     local_start: int = 0
-    taps: tuple[int, ...] = (11,)
+    taps: tuple[int, ...] = ()
     class_aware: bool = True
     textures: tuple[str, ...] = ("carpet", "leather", "grid", "tile", "wood")
     phrases: tuple[tuple[str, str], ...] = (("macaroni1", "macaroni"), ("macaroni2", "macaroni"))
@@ -99,6 +103,7 @@ class AnoCLIPConfig(MethodConfig):
     loss_at: Literal["grid", "pixels"] = "grid"
     adapter_seed: int = 0
     side: int = 3
+    views: bool = False
     sigma: float = 0.0
     alpha: float = 0.0
     pool: Pool = "max"
@@ -108,7 +113,7 @@ class AnoCLIPConfig(MethodConfig):
         super().__post_init__()
         limits = {
             "local_start": self.local_start >= -1,
-            "taps": bool(self.taps) and len(set(self.taps)) == len(self.taps) and min(self.taps) >= 0,
+            "taps": len(set(self.taps)) == len(self.taps) and min(self.taps, default=0) >= 0,
             "temperature": 1e-6 <= self.temperature <= 1e6,
             "steps": 0 <= self.steps <= 1000,
             "adapter_seed": 0 <= self.adapter_seed < 2**32,
@@ -152,14 +157,47 @@ class AnoCLIP(Detector):
     @property
     def plan(self) -> VisionPlan:
         """The V-V stream beside CLIP's own, from the first block on."""
-        config = self.config
-        return VisionPlan(config.taps, LocalStream(config.local_start) if config.local_start >= 0 else None)
+        start = self.config.local_start
+        return VisionPlan(self.taps, LocalStream(start) if start >= 0 else None)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Blocks after which patches are read."""
+        return self.config.taps or (self.backbone.vision.cfg.n_layers - 1,)
 
     def reading(self, images: Tensor, categories: Sequence[str] = ()) -> Reading:
-        """CLIP's own read-out for CLS and patches, and behind it what each image has adapted."""
+        """CLIP's own read-out for CLS and patches, and behind it what each image has adapted.
+
+        Raises:
+            ConfigError: ``views``, of which each would be read by itself.
+        """
+        if self.config.views:
+            raise ConfigError(
+                "views = true: the image score is a mean over 22 views of an image, and the lens reads one image at a "
+                "time; take detector.with_config(views=False), whose anomaly maps are the same"
+            )
+        return self._reading(images, categories)
+
+    def margins(
+        self, images: Tensor, categories: Sequence[str] = (), gates: Mapping[str, Tensor] | None = None
+    ) -> Margins:
+        """As of every detector; with ``views``, the image margin is the logit of the mean probability over them."""
+        reading = self._reading(images, categories)
+        margins = self._seen(images, reading, gates)
+        if not self.config.views:
+            return margins
+        of_cls = replace(reading, plan=VisionPlan())  # which is all that is read of the other views
+        gates = {stream: values for stream, values in (gates or {}).items() if stream == "global"}
+        each = [margins.image, *(self._seen(view, of_cls, gates).image for view in changed(images))]
+        return replace(margins, image=logit(torch.stack(each).sigmoid().mean(0)))
+
+    def _seen(self, images: Tensor, reading: Reading, gates: Mapping[str, Tensor] | None) -> Margins:
+        return reading.margins(reading.features(self.see(images, reading, gates)))
+
+    def _reading(self, images: Tensor, categories: Sequence[str]) -> Reading:
         readout, things = Readout.of(self.backbone.vision), categories or ["object"] * len(images)
         text = Pair(self.text_of(things), self.config.temperature)
-        taps = dict.fromkeys(self.config.taps, readout)
+        taps = dict.fromkeys(self.taps, readout)
         if self.config.steps:
             readout_of = partial(replace, readout, beforehand="adapter of each image")
             taps = {tap: readout_of(tail=tail) for tap, tail in self._adapted(images, things).items()}
@@ -178,8 +216,9 @@ class AnoCLIP(Detector):
         return {
             "prompts": f"ensemble, of {'the category' if config.class_aware else 'object'}",
             "local stream": f"from block {config.local_start}" if config.local_start >= 0 else "none",
-            "taps": ", ".join(map(str, config.taps)),
+            "taps": ", ".join(map(str, self.taps)),
             "adaptation": f"{config.steps} steps in each image, {config.adapter}" if config.steps else "none",
+            "image score": "the mean over 22 views" if config.views else "of CLS",
             "joint score": joint if config.alpha else "the image score",
         }
 
