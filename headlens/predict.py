@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from headlens.data.pixel_values import Stored, image_of, of_array, of_picture
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.detectors.scoring import Prediction
 from headlens.errors import ShapeError
+from headlens.progress import Progress, followed
 from headlens.provenance import detector_provenance
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def predict(
     size: int | None = None,
     batch: int = 8,
     category: str | None = None,
+    progress: Progress | None = None,
 ) -> Prediction:
     """Scores of images, each computed alone: order, batch and other images only matter to rounding.
 
@@ -111,6 +113,7 @@ def predict(
         batch: images per batch.
         category: what the images show; only class-aware prompts use it. When None, what their data set says, and an
             ``object`` without one.
+        progress: called with the number of images after every batch; a bar when None, if there are several batches.
 
     Returns:
         Scores and maps, on the CPU; rows of the frame have the names of a data set's images.
@@ -130,11 +133,14 @@ def predict(
     several = iter([images] if one else images)  # type: ignore[arg-type]
     preprocess = Preprocess(size or detector.image_size)
     parts, categories = [], list[str]()
-    while part := list(islice(several, batch)):
-        shown = [preprocess(Pixels(as_bytes(image), None)).image for image in part]
-        categories += [category_of(image, category) for image in part]
-        normalised = preprocess.normalise(torch.stack(shown).to(detector.device))
-        parts.append(detector(normalised, categories[-len(part) :]))
+    count = len(images) if isinstance(images, Sized) and not one else 1
+    with followed(progress, count, "images scored", least=batch + 1) as done:
+        while part := list(islice(several, batch)):
+            shown = [preprocess(Pixels(as_bytes(image), None)).image for image in part]
+            categories += [category_of(image, category) for image in part]
+            normalised = preprocess.normalise(torch.stack(shown).to(detector.device))
+            parts.append(detector(normalised, categories[-len(part) :]))
+            done(len(part))
     if not parts:
         raise ShapeError("no image to score")
     named = ", ".join(dict.fromkeys(categories))

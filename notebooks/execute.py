@@ -54,6 +54,7 @@ def all_executed(notebooks: Iterable[NotebookNode], first: str = "pass") -> list
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "matplotlibrc").write_text(f"figure.dpi: {_DPI}\n")
         environment = {**os.environ, "IPYTHONDIR": folder, "MATPLOTLIBRC": folder, "OMP_NUM_THREADS": "1"}
+        environment["TQDM_DISABLE"] = "1"  # bars, which say how long something took
         client = NotebookClient(
             nbformat.v4.new_notebook(),
             timeout=_TIMEOUT,

@@ -243,7 +243,7 @@ def test_the_bar_says_when_all_is_read_and_files_are_compared(whole, monkeypatch
         def set_description(self, text=None, refresh=True):
             told.append((text, self.n))
 
-    monkeypatch.setattr("tqdm.tqdm", Bar)
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
     monkeypatch.setattr("headlens.data.checking.contents", lambda paths: told.append(len(list(paths))) or {})
     assert run("check", whole).exit_code == 0
     assert told == [("looking for duplicates", 32), 32 + 16], "of images, and of the masks of half of them"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from headlens.files import MOST_TEXT, open_regular
 from headlens.heads.exactness import check_gradients, held, held_before
 from headlens.predict import Image, as_bytes, category_of
 from headlens.printing import reason, spelled
+from headlens.progress import Progress, followed
 from headlens.provenance import computed, detector_provenance
 from headlens.results import Result, ordered, renamed, save_arrays
 
@@ -186,7 +187,7 @@ def attribute(
     size: int | None = None,
     category: str | None = None,
     precision: str | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Attribution:
     """Attribution maps of images, each computed alone: order and other images do not matter.
@@ -200,7 +201,7 @@ def attribute(
         size: images are resized to this square; the detector's size when None.
         category: what the images show, as in ``headlens.predict``.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
-        progress: called with 1 after every image.
+        progress: called with 1 after every image; a bar when None.
         **options: options of the method, such as ``steps``, ``baseline``, ``heads``, ``seed``.
 
     Raises:
@@ -223,7 +224,7 @@ def attribute(
         check_gradients(detector, precision)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, list[Tensor]] = defaultdict(list)
-    with at_precision(detector, precision) as lowered:
+    with at_precision(detector, precision) as lowered, followed(progress, len(several), how.name) as done:
         for number, (image, place) in enumerate(zip(several, regions, strict=True)):
             given = as_bytes(image)
             pixels = preprocess(Pixels(given, None if place is None else torch.as_tensor(place) > 0))
@@ -235,7 +236,7 @@ def attribute(
             made = (attribution, pixels.image.permute(1, 2, 0), anomaly_map, read, torch.tensor(given.shape[1:]))
             for name, array in zip(ARRAYS, made, strict=True):
                 arrays[name].append(array)
-            progress(1)
+            done(1)
     if all(place is None for place in regions):
         del arrays["region"]
     named = settings | ({"heads": list(map(str, settings["heads"]))} if settings.get("heads") else {})

@@ -37,6 +37,7 @@ from headlens.errors import ConfigError, DataError, ShapeError
 from headlens.heads.exactness import check_gradients
 from headlens.heads.sweep import Images
 from headlens.metrics import PerImage, Truth
+from headlens.progress import Progress, followed
 from headlens.provenance import computed, provenance
 from headlens.results import Result, ordered
 
@@ -122,7 +123,7 @@ def faithfulness(
     precision: str | None = None,
     seed: int = 0,
     replicates: int = 1000,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
 ) -> Faithfulness:
     """Measures how faithful the maps of several methods are, on one or several data sets.
 
@@ -139,7 +140,7 @@ def faithfulness(
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
         seed: seed of all random draws.
         replicates: number of bootstrap replicates.
-        progress: called with 1 after every image.
+        progress: called with 1 after every image; a bar when None.
 
     Raises:
         ConfigError: an unknown method, measure, target, option or precision, or a method that does not take the target.
@@ -165,7 +166,8 @@ def faithfulness(
     maps: dict[tuple[str, str], list[Tensor]] = defaultdict(list)  # by domain and method, of images with a mask
     masks: dict[str, list[Tensor]] = defaultdict(list)
     skipped: dict[str, str] = {}
-    with at_precision(detector, precision) as lowered:
+    count = sum(map(len, sets))
+    with at_precision(detector, precision) as lowered, followed(progress, count, "faithfulness") as done:
         models = {"": target_of(lowered, target)}
         if "head_weights" in measures:
             models["head_weights"] = replace(models[""], head_weights=random_head_weights(lowered, seed))
@@ -189,7 +191,7 @@ def faithfulness(
                     if mask is not None:
                         maps[one.domain, name].append(attribution.cpu())
                     rows += [{**about, "kind": name, "metric": key, "value": value} for key, value in values.items()]
-                progress(1)
+                done(1)
             skipped |= {f"{one.name}: {name}": reason for name, reason in loader.notes()["skipped"].items()}
     if not rows and not maps:
         raise DataError(f"{', '.join(one.name for one in sets) or 'no set'}: no image could be measured")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import Source, bar, note_category
+from headlens.cli.common import Source, note_category
 from headlens.cli.results import free_name, of_image
 from headlens.errors import ConfigError
+from headlens.progress import bar
 
 if TYPE_CHECKING:
     import pandas as pd

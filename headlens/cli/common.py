@@ -19,10 +19,10 @@ from headlens.errors import ConfigError
 from headlens.files import read_text
 from headlens.launch import launched, place
 from headlens.printing import printable
+from headlens.progress import bar
 
 if TYPE_CHECKING:
     import torch
-    from tqdm import tqdm
 
     from headlens.data import DataSet
     from headlens.detectors import MethodConfig
@@ -253,12 +253,3 @@ def shared(verb: Callable[..., None]) -> Callable[..., None]:
             verb(*args, **kwargs)
 
     return run
-
-
-def bar(total: int | None, description: str | None = None, unit: str = "image") -> tqdm:
-    """A progress bar on a terminal; the main process's alone, where there are several."""
-    from tqdm import tqdm
-
-    from headlens import parallel
-
-    return tqdm(total=total, unit=unit, desc=description, disable=None if parallel.current().main else True)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import bar, data_of, device_of
+from headlens.cli.common import data_of, device_of
 from headlens.cli.comparison_text import agreement, differing, pairwise
 from headlens.cli.groups import GROUP, data_by_group, groups_of
 from headlens.cli.result_names import slug
 from headlens.cli.results import data_fact, other_than, report_notes, run_fact, save, stem
 from headlens.errors import ConfigError
+from headlens.progress import bar
 from headlens.training.shipped import DOMAINS, default
 
 if TYPE_CHECKING:

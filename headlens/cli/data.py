@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import bar
 from headlens.printing import printable
+from headlens.progress import bar
 
 data = typer.Typer(help="Data sets: layouts, checking, protocols, procedural worlds.", no_args_is_help=True)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import at_once, bar, data_of, device_of, shared
+from headlens.cli.common import at_once, data_of, device_of, shared
 from headlens.errors import ConfigError
+from headlens.progress import bar
 
 if TYPE_CHECKING:
     from headlens.data import DataSet

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import bar, data_of, device_of
+from headlens.cli.common import data_of, device_of
+from headlens.progress import bar
 from headlens.training.shipped import DOMAINS, default
 
 if TYPE_CHECKING:

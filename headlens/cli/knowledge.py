@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import Source, bar, data_of, device_of, note_category
+from headlens.cli.common import Source, data_of, device_of, note_category
 from headlens.errors import ConfigError, DataError
 from headlens.printing import did_you_mean, printable
+from headlens.progress import bar
 
 if TYPE_CHECKING:
     from headlens.heads import PromptParts

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import bar, device_of, note_category
+from headlens.cli.common import device_of, note_category
 from headlens.cli.results import digest
+from headlens.progress import bar
 
 if TYPE_CHECKING:
     from torch import Tensor

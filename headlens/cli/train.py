@@ -69,7 +69,7 @@ def train(
     """
     from headlens import parallel
     from headlens.backbone import load
-    from headlens.cli.common import bar, data_of, phrased, tables
+    from headlens.cli.common import data_of, phrased, tables
     from headlens.data import JoinedSet
     from headlens.data.notes import lines
     from headlens.detectors.methods.registry import build, check_training, config_of, table_of
@@ -100,30 +100,18 @@ def train(
     passes = " + ".join(str(stage.epochs or training.epochs) for stage in detector.stages(training))
     typer.echo(f"{clip}\n{dataset}\n{preset}, {passes} epochs, seed {training.seed}")
 
-    steps_done = bar(None, unit="step")
-
     def begin(step: int, steps: int) -> None:
-        steps_done.reset(steps)
-        steps_done.update(step)
         if step:
             typer.echo(f"resumes at step {step} of {steps}")
-
-    def progress(row: dict[str, Any]) -> None:
-        steps_done.update()
-        terms = {name: f"{term:.3f}" for name, term in row.items() if isinstance(term, float) and name != "seconds"}
-        steps_done.set_postfix({**({"stage": row["stage"]} if "stage" in row else {}), **terms})
 
     def notify() -> None:
         with suppress(OSError):  # not through a buffer, which may be in the middle of something else
             os.write(sys.stderr.fileno(), b"\nstops after this step; press again to stop at once\n")
 
     try:
-        with steps_done:
-            about = {"preset": preset, "procedural": world}
-            hooks: dict[str, Any] = {"begin": begin, "progress": progress}
-            if parallel.current().main:
-                hooks["notify"] = notify
-            card = train_(detector, dataset, training, out, about=about, cpu=cpu, **hooks)
+        about = {"preset": preset, "procedural": world}
+        hooks: dict[str, Any] = {"notify": notify} if parallel.current().main else {}
+        card = train_(detector, dataset, training, out, about=about, cpu=cpu, begin=begin, **hooks)
     except Stopped as stopped:
         typer.echo(f"{stopped}; the same command resumes")
         raise typer.Exit(128 + stopped.number) from None

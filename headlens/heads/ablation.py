@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from headlens.heads.sweep import categories, finite, sweep
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN, PIXEL
 from headlens.parallel import Arrays
+from headlens.progress import Progress
 from headlens.results import Result, save_frame
 
 KINDS = ("zero", "mean", "resample", "revert")
@@ -115,7 +116,7 @@ def ablate(
     budget: int | None = None,
     precision: str | None = None,
     out: Path | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
 ) -> Ablation:
     """Total effects: heads are ablated, and everything downstream is recomputed. Exact.
 
@@ -135,7 +136,7 @@ def ablate(
         replicates: number of bootstrap replicates.
         size: images are resized to this square; the detector's size when None.
         batch: images per batch.
-        progress: called with the number of images after every batch.
+        progress: called with the number of images after every batch; a bar when None.
         budget: bytes for the variants of a block; chosen by the device when None.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None. Effects
             close to the noise floor need a higher precision.

@@ -11,7 +11,7 @@ Of local heads only patches are read, so they have no quantity of CLS; where not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from headlens.heads.store import Store, alone, part_path
 from headlens.heads.sweep import categories, finite, one_patch, sweep
 from headlens.parallel import Arrays
 from headlens.precision import wide
+from headlens.progress import Progress
 from headlens.results import made_by, parquet, per_image, read_parquet
 
 _KEYS = ["metric", "stream", "layer", "head"]
@@ -148,7 +149,7 @@ def capture(
     size: int | None = None,
     batch: int = 8,
     precision: str | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
 ) -> Capture:
     """Norms, attention statistics and direct effects of every head of both streams, in one pass over the images.
 
@@ -158,7 +159,7 @@ def capture(
         out: folder for the files; an interrupted call resumes from it.
         size: images are resized to this square; the detector's size when None.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
-        progress: called with the number of images after every batch.
+        progress: called with the number of images after every batch; a bar when None.
         batch: images per batch. Attention matrices are held for one image and layer at a time.
 
     Raises:

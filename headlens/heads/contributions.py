@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from headlens.heads.store import alone
 from headlens.heads.sweep import categories, finite, one_patch, sweep
 from headlens.heads.variants import names_of
 from headlens.parallel import Arrays
+from headlens.progress import Progress
 from headlens.results import Result, per_image
 
 
@@ -99,7 +100,7 @@ def contributions(
     batch: int = 8,
     precision: str | None = None,
     out: Path | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
 ) -> Contributions:
     """Direct effects (direct logit attribution) of all heads on the image margin and on each tap's mean patch margin.
 
@@ -112,7 +113,7 @@ def contributions(
         batch: images per batch.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
         out: folder for finished batches; an interrupted call resumes from it.
-        progress: called with the number of images after every batch, of all processes.
+        progress: called with the number of images after every batch, of all processes; a bar when None.
 
     Returns:
         Columns up to ``baseline``: ``kind`` is one of ``direct.KINDS``, ``metric`` is ``image_margin`` or

@@ -9,7 +9,7 @@ head that raises the target of some images and lowers that of others has a large
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from headlens.heads.sweep import categories, finite, sweep
 from headlens.heads.variants import heads_of, names_of, stream_layers
 from headlens.parallel import Arrays
 from headlens.precision import repeatable, wide
+from headlens.progress import Progress
 from headlens.results import Result, per_image
 
 TARGETS = ("image_margin", "joint_margin", "joint_score")
@@ -149,7 +150,7 @@ def importance(
     precision: str | None = None,
     deterministic: bool = False,
     out: Path | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
 ) -> Importance:
     """Gate gradients of every head of both streams, image by image.
 
@@ -161,7 +162,7 @@ def importance(
         batch: images per batch.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
         out: folder for finished batches; an interrupted call resumes from it.
-        progress: called with the number of images after every batch.
+        progress: called with the number of images after every batch; a bar when None.
         deterministic: identical bits in every run on CUDA too, but slower; see ``headlens.precision.repeatable``.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from headlens.heads.store import alone
 from headlens.heads.sweep import categories, finite, one_patch, sweep
 from headlens.heads.variants import Head, names_of
 from headlens.parallel import Arrays
+from headlens.progress import Progress
 from headlens.provenance import detector_provenance
 from headlens.results import Result, per_image
 
@@ -73,7 +73,7 @@ def map_agreement(
     size: int | None = None,
     batch: int = 8,
     out: Path | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
 ) -> MapAgreement:
     """Spearman's correlation, image by image, of what each head adds to the anomaly maps of two detectors.
 
@@ -86,7 +86,7 @@ def map_agreement(
         size: images are resized to this square; the size of the first detector when None.
         batch: images per batch.
         out: folder for finished batches; an interrupted call resumes from it.
-        progress: called with the number of images after every batch.
+        progress: called with the number of images after every batch; a bar when None.
 
     Raises:
         ConfigError: different backbones; a hook that would not be called; maps that no sum over heads makes.

@@ -13,7 +13,7 @@ patches only, it is a patch at the last tap. Only second moments of the rows are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -45,6 +45,7 @@ from headlens.heads.variants import Head, check_variants, heads_of, names_of, si
 from headlens.knowledge import Knowledge
 from headlens.parallel import Arrays
 from headlens.precision import full_precision, wide
+from headlens.progress import Progress
 from headlens.results import Result, ordered
 
 _DRAWS = 20
@@ -109,7 +110,7 @@ def name_heads(
     batch: int = 8,
     precision: str | None = None,
     out: Path | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
 ) -> Naming:
     """Which phrases span what each head writes over a data set.
 

@@ -7,7 +7,6 @@ two have the same scale. They differ where attention saturates or paths cancel.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -23,6 +22,7 @@ from headlens.errors import ConfigError, ShapeError
 from headlens.heads.ablation import ablate
 from headlens.heads.importance import TARGETS, Importance
 from headlens.heads.variants import Head, names_of, single_heads
+from headlens.progress import Progress
 from headlens.provenance import provenance
 from headlens.results import Result
 
@@ -73,7 +73,7 @@ def screen(
     batch: int = 8,
     precision: str | None = None,
     out: Path | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
 ) -> Screen:
     """Exact ablation of the ``top`` heads by importance, and of ``sample`` heads of each stream drawn at random.
 

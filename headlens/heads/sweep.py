@@ -29,6 +29,7 @@ from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError, RunError
 from headlens.heads.store import Part, Store
 from headlens.parallel import Arrays
+from headlens.progress import Progress, followed
 from headlens.provenance import computed, provenance
 
 Compute = Callable[[Detector, Batch, Tensor], Mapping[str, np.ndarray]]
@@ -155,7 +156,7 @@ def sweep(
     batch: int = 8,
     precision: str | None = None,
     out: Path | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
     take: Callable[[Part], object] | None = None,
     truth: Callable[[Batch], Arrays] = lambda batch: {},
     waits: Collection[str] = (),
@@ -197,11 +198,11 @@ def sweep(
                 finished.put(number, part.records, arrays)
             if finished.folder is not None:
                 arrays = {name: array for name, array in arrays.items() if name not in waits}
-            progress(ranks.behind(number, batch, len(data)))
+            done(ranks.behind(number, batch, len(data)))
             yield number, {"index": part.index.numpy(), **truth(part), **arrays}
 
     parts: list[Part] = []
-    with at_precision(detector, precision) as lowered:
+    with at_precision(detector, precision) as lowered, followed(progress, len(data), what) as done:
         for arrays in ranks.merged(share(lowered), len(images)):
             index = arrays.pop("index").tolist()
             arrays |= {name: ranks.rows(arrays[name]) for name in waits if name in arrays}

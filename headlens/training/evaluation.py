@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ from headlens.errors import ConfigError, MetricError
 from headlens.metrics import MetricTable, image_metrics
 from headlens.metrics.streaming import values
 from headlens.metrics.table import KEYS
+from headlens.progress import Progress, followed
 from headlens.provenance import computed, provenance, together
 from headlens.results import Result
 from headlens.training.counting import Bounds, PixelCounts, truths
@@ -166,7 +167,7 @@ def evaluate(
     exact: bool = False,
     cache: bool = False,
     precision: str | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Scores every image of ``data`` and computes all metrics that are defined; the others are NaN.
 
@@ -182,7 +183,7 @@ def evaluate(
         cache: keep resized images in memory, for a set that is scored again.
         precision: for a ``Detector``: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of its backbone when
             None.
-        progress: called with the number of images after every batch, of all processes.
+        progress: called with the number of images after every batch, of all processes; a bar when None.
 
     Raises:
         DataError: no image could be read.
@@ -211,7 +212,7 @@ def evaluate(
 
     batches = loader.numbered(ranks.share(len(loader)))
     scoring = nullcontext(scorer) if precision is None else at_precision(scorer, precision)  # type: ignore[arg-type]
-    with closing(batches), scoring as score:
+    with closing(batches), scoring as score, followed(progress, len(data), who) as done:
         for number, part, known in ahead((number, part, truths(part)) for number, part in ahead(batches)):
             images = loader.preprocess.normalise(arrived(part.images, device))
             prediction = score(images, [record.category for record in part.records])
@@ -220,7 +221,7 @@ def evaluate(
             index += part.index.tolist()
             has_mask += part.has_mask.tolist()
             pixels.add(prediction, known)
-            progress(ranks.behind(number, batch, len(data)))
+            done(ranks.behind(number, batch, len(data)))
     certified = pixels.bounds()
     scored = _of_all_ranks(data, index, has_mask, torch.cat(columns, 1))
     if scored.empty:

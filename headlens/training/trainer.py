@@ -25,6 +25,7 @@ from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import Answers, Stage, TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.launch import alone, launched
+from headlens.progress import bar
 from headlens.training.augmenting import augmented
 from headlens.training.calibration import scored
 from headlens.training.features import FeatureStore
@@ -71,7 +72,7 @@ def train(
     about: Mapping[str, Any] | None = None,
     cpu: bool = False,
     begin: Callable[[int, int], object] = lambda step, steps: None,
-    progress: Callable[[dict[str, Any]], object] = lambda row: None,
+    progress: Callable[[dict[str, Any]], object] | None = None,
     notify: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Trains ``detector`` on ``dataset`` and writes the run folder ``out``; resumes a killed run.
@@ -90,7 +91,7 @@ def train(
         about: more entries of the card.
         cpu: do not use GPUs.
         begin: called with the first step and the number of steps.
-        progress: called with the row of the log after every step.
+        progress: called with the row of the log after every step; a bar when None.
         notify: called after a first Ctrl-C or SIGTERM.
 
     Returns:
@@ -102,6 +103,22 @@ def train(
         RunError: ``out`` holds another run, is in use, or cannot be written; a loss that is not finite.
         Stopped: a KeyboardInterrupt, after the state was saved.
     """
+    if progress is None:
+        with bar(None, unit="step") as done:
+
+            def begun(step: int, steps: int) -> None:
+                done.reset(steps)
+                done.update(step)
+                begin(step, steps)
+
+            def stepped(row: dict[str, Any]) -> None:
+                done.update()
+                terms = {name: f"{term:.3f}" for name, term in row.items() if isinstance(term, float)}
+                terms.pop("seconds", None)
+                done.set_postfix({**({"stage": row["stage"]} if "stage" in row else {}), **terms})
+
+            told: dict[str, Any] = {"begin": begun, "progress": stepped, "notify": notify}
+            return train(detector, dataset, config, out, about=about, cpu=cpu, **told)
     if hooks := detector.hooks:
         raise ConfigError(f"the folder of a run does not say what the hook at {hooks[0]} does: remove it, then train")
     check_training(detector.config, config)

@@ -61,21 +61,6 @@ def test_help_names_every_preset_that_can_be_trained():
         assert bool(build(clip, name).stages(TrainingConfig())) == (f" {name}," in line or f" {name}." in line), name
 
 
-def test_progress_has_the_terms_of_any_loss_and_the_stage(tmp_path, monkeypatch):
-    shown = []
-
-    def trained(*_, begin, progress, **__):
-        begin(0, 2)
-        progress({"step": 1, "stage": "text", "seconds": 0.1, "label": 0.25})
-        progress({"step": 2, "stage": "image", "seconds": 0.2, "pixel": 0.5})
-        return {}
-
-    monkeypatch.setattr("headlens.training.trainer.train", trained)
-    monkeypatch.setattr("tqdm.tqdm.set_postfix", lambda self, terms: shown.append(terms))
-    CliRunner().invoke(app, [*ARGUMENTS, str(tmp_path / "run")], catch_exceptions=False)
-    assert shown == [{"stage": "text", "label": "0.250"}, {"stage": "image", "pixel": "0.500"}]
-
-
 def test_another_activation_than_the_weights_needs_a_reason(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(
