@@ -14,11 +14,15 @@ Subpackages are imported on first use, so that ``import headlens`` costs next to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
     from headlens import attribution as attribution
     from headlens import backbone as backbone
     from headlens import data as data
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from headlens import metrics as metrics
     from headlens import plots as plots
     from headlens import training as training
+    from headlens.backbone import Backbone
     from headlens.errors import HeadlensError as HeadlensError
     from headlens.predict import predict as predict
     from headlens.training.evaluation import evaluate as evaluate
@@ -38,28 +43,42 @@ if TYPE_CHECKING:
     from headlens.version import __version__ as __version__
 
 
-def load(run: str, **options: Any) -> Run:
+def load(
+    run: str | Path,
+    backbone: Backbone | None = None,
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Run:
     """Loads a trained detector from a run folder: ``headlens.load("runs/mine").predict("part.png").joint_score``.
 
     Args:
-        run: the folder, or the name of a shipped run.
-        **options: options of ``headlens.training.load_run``: ``backbone``, ``weights``, ``device``, ``dtype``.
+        run: the folder, or the name of a shipped run (``mini-captions-industrial`` is its first seed).
+        backbone: the backbone it was trained on, if already loaded.
+        weights: weight file of the backbone, if it is not the one in the card.
+        device, dtype: of the backbone that is loaded; torch's default device and float32 when None.
+
+    Raises:
+        RunError: no run; edited or damaged weights; a backbone with other weights than the run was trained on.
+        CheckpointError: the backbone's file is missing or damaged.
+        ConfigError: a device that does not exist on this machine.
     """
     from headlens.training.run import load_run
 
-    return load_run(run, **options)
+    return load_run(run, backbone, weights=weights, device=device, dtype=dtype)
 
 
-def runs(*names: str, **options: Any) -> list[Run]:
+def runs(*names: str | Path, weights: str | Path | None = None, device: str | torch.device | None = None) -> list[Run]:
     """Loads several trained detectors on one backbone: all seeds of ``headlens.runs("mini-captions-industrial")``.
 
     Args:
         *names: run folders, shipped runs, or shipped names without a seed.
-        **options: ``weights`` and ``device``, as in ``load``.
+        weights, device: as in ``load``.
     """
     from headlens.training.run import load_runs
 
-    return load_runs(*names, **options)
+    return load_runs(*names, weights=weights, device=device)
 
 
 lazily(__name__, "load", "runs")

@@ -20,7 +20,12 @@ _SHOWN = re.compile(r"^    from (\S+) import (\w+) as \2$", re.MULTILINE)
 
 
 class _Lazy(ModuleType):
-    """A package that knows which module each of its names is in; in the package itself, where it is a module."""
+    """A package that knows which module each of its names is in; in the package itself, where it is a module.
+
+    ``dir`` lists what it shows, and not what its source imports: this is what a notebook completes.
+    """
+
+    __all__: list[str]
 
     def __getattr__(self, name: str) -> Any:
         module = self.__dict__.get("_lazily", {}).get(name)
@@ -38,7 +43,7 @@ class _Lazy(ModuleType):
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted({*self.__dict__, *self.__dict__.get("_lazily", {})})
+        return self.__all__
 
 
 def lazily(package: str, *others: str) -> None:

@@ -33,3 +33,7 @@ __all__ = [
     "assemble",
     "load",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

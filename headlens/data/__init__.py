@@ -32,3 +32,7 @@ __all__ = [
     "read_mask",
     "refuse_overlap",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from headlens.errors import ConfigError, HeadlensError
 from headlens.figures import ablation, difference, gallery, head_maps, importance, joint, layers, method, weights
-from headlens.figures.context import Domain as Domain
-from headlens.figures.context import FigureContext
+from headlens.figures.context import Domain, FigureContext
 from headlens.figures.spec import FigureSpec, check_free, save
 from headlens.plots.style import paper
-from headlens.training.grouping import grouped as grouped
+from headlens.training.grouping import grouped
+
+__all__ = ["FIGURES", "Domain", "FigureContext", "FigureSpec", "chosen", "grouped", "make"]
 
 FIGURES: tuple[FigureSpec, ...] = (
     weights.SPEC,
@@ -32,6 +33,10 @@ FIGURES: tuple[FigureSpec, ...] = (
     method.SPEC,
 )
 """In the order of the paper."""
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def chosen(names: Sequence[str] = ()) -> list[FigureSpec]:

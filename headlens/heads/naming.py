@@ -19,7 +19,7 @@ from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,9 @@ from headlens.parallel import Arrays
 from headlens.precision import full_precision, wide
 from headlens.progress import Progress
 from headlens.results import Result, ordered
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _DRAWS = 20
 _MOMENTS = ("count", "mean", "scatter")
@@ -83,7 +86,7 @@ class Naming(Result):
         about = "Heads that write most first; beats near 0.5 means: no better than chance"
         return [html.table(last.reset_index(), about)]
 
-    def plot(self, ax: plots.Axes | None = None, most: int = 6) -> plots.Figure:
+    def plot(self, ax: Axes | None = None, most: int = 6) -> plots.Figure:
         """Phrases of the ``most`` heads that write most; see ``headlens.plots.names``."""
         return plots.signed(plots.names(self.frame, ax, most=most), self.made_by, ax)
 

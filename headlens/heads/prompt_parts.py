@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import torch
@@ -22,6 +22,9 @@ from headlens.knowledge import Knowledge, load
 from headlens.predict import Image, as_bytes, category_of, name_of
 from headlens.provenance import detector_provenance
 from headlens.results import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class PromptParts(Result):
         table = self.frame.merge(nearest, on=["state", "prompt"]).sort_values("peak", ascending=False)
         return [html.figure(self.plot().figure, "prompts of a map"), html.table(table, "What prompts add to the peak")]
 
-    def plot(self, ax: plots.Axes | None = None) -> plots.Figure:
+    def plot(self, ax: Axes | None = None) -> plots.Figure:
         """What each prompt adds to the peak, and its nearest sentence; see ``headlens.plots.prompts``."""
         return plots.signed(plots.prompts(self.frame, self.sentences, ax), self.made_by, ax)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,9 @@ from headlens.heads.variants import Head, names_of, single_heads
 from headlens.progress import Progress
 from headlens.provenance import provenance
 from headlens.results import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Screen(Result):
             html.table(self.frame[columns], "The heads that were ablated"),
         ]
 
-    def plot(self, ax: plots.Axes | None = None) -> plots.Figure:
+    def plot(self, ax: Axes | None = None) -> plots.Figure:
         """A scatter on logarithmic scales; on the diagonal the first order is exact."""
         if self.frame.empty:
             raise ShapeError("no head to draw: the frame has no rows")

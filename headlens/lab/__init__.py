@@ -11,3 +11,7 @@ from headlens.lab.gallery import sheet, show
 from headlens.lab.view import HeadView
 
 __all__ = ["Explorer", "HeadView", "explore", "sheet", "show"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 from headlens.lazily import lazily
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes as Axes
-
     from headlens.plots.attribution import PANELS as PANELS
     from headlens.plots.attribution import attribution_panels as attribution_panels
     from headlens.plots.attribution import overlaid as overlaid

@@ -194,7 +194,7 @@ def load_run(
     *,
     weights: str | Path | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Run:
     """Loads a run; its predictions equal those of the trained detector to the bit.
 
@@ -203,14 +203,14 @@ def load_run(
             its first seed).
         backbone: the backbone it was trained on, if already loaded.
         weights: weight file of the backbone, if it is not the one in the card.
-        device, dtype: of the backbone that is loaded.
+        device, dtype: of the backbone that is loaded; torch's default device and float32 when None.
 
     Raises:
         RunError: no run; edited or damaged weights; a backbone with other weights than the run was trained on.
         CheckpointError: the backbone's file is missing or damaged.
         ConfigError: a device that does not exist on this machine.
     """
-    return _load(read_description(find_run(folder)), backbone, weights, device, dtype)
+    return _load(read_description(find_run(folder)), backbone, weights, device, dtype or torch.float32)
 
 
 def load_runs(
