@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from headlens import html, plots
@@ -17,26 +15,17 @@ from headlens.backbone.plan import STREAMS
 from headlens.data import Batch, DataSet
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError
-from headlens.heads.clean import clean_forward
-from headlens.heads.effects import (
-    category_effects,
-    check_metrics,
-    images_frame,
-    keys_of,
-    packed,
-    summarised,
-    truths_of,
-    unpacked,
-)
+from headlens.heads.clean import Targets, clean_forward
+from headlens.heads.effects import images_frame, keys_of, summarised
 from headlens.heads.exactness import check_follows, check_unhooked
 from headlens.heads.measuring import PROBES, measure
 from headlens.heads.replacement import Replacements
 from headlens.heads.response import Kind
+from headlens.heads.scored import Scored, scored
 from headlens.heads.store import alone
-from headlens.heads.sweep import categories, finite, sweep
+from headlens.heads.sweep import categories
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
-from headlens.metrics.table import MEAN, PIXEL
-from headlens.parallel import Arrays
+from headlens.metrics.table import MEAN
 from headlens.progress import Progress
 from headlens.results import Result, save_frame
 
@@ -44,7 +33,6 @@ KINDS = ("zero", "mean", "resample", "revert")
 Text = Literal["held", "follows"]
 DEFAULT_METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 """Of the joint score, and of the anomaly map."""
-_SCORES = ("image_margin", "joint_score", "map_change")
 
 
 @dataclass(frozen=True)
@@ -152,48 +140,65 @@ def ablate(
         RunError: ``out`` holds another sweep, or cannot be written.
     """
     detector = detector_of(detector)
-    check_unhooked(detector, "an ablation")
     learned = tuple(detector.head_weights())
     if variants is None:
         variants = single_heads(heads_of(detector, streams=learned if kind == "revert" and learned else STREAMS))
     variants = list(variants)
     check_variants(detector, variants)
-    check_metrics(metrics)
+    restarted = {"local" if v.stream == "local" and v.head is not None else "global" for v in variants}
+    every = [PROBES[way] for way in sorted(restarted)] + variants
+    options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "out": out, "progress": progress}
+    options |= {"kind": kind, "reference": reference, "text": text, "budget": budget, "seed": seed}
+    done = ablated(detector, data, every, metrics=metrics, replicates=replicates, **options)
+    keys = keys_of(every, kind)
+    frame = images_frame(data, done.records, keys, done.scores)
+    return Ablation(frame, done.provenance, summarised(data, keys, done.effects))
+
+
+def ablated(
+    detector: Detector,
+    data: DataSet,
+    variants: Sequence[Variant],
+    *,
+    kind: Kind,
+    reference: DataSet | None,
+    text: Text,
+    seed: int,
+    size: int | None,
+    batch: int,
+    budget: int | None,
+    **options: Any,
+) -> Scored:
+    """What ``ablate`` computes; arguments are its own.
+
+    Args:
+        detector: which.
+        data: the images.
+        variants: of heads that the detector has; ``PROBES`` among them.
+        kind, reference, text, seed, size, batch, budget: as in ``ablate``.
+        options: of ``scored``.
+
+    Raises:
+        ConfigError, DataError, RunError: as ``ablate`` does.
+    """
+    check_unhooked(detector, "an ablation")
     if kind not in KINDS:
         raise ConfigError(f"unknown kind {kind!r}; available: {', '.join(KINDS)}")
-    if kind == "revert" and not learned:
+    if kind == "revert" and not detector.head_weights():
         raise ConfigError("kind 'revert' sets learned head weights back to 1, but this detector has none")
-    if replicates < 1:
-        raise ConfigError(f"replicates is {replicates}; an interval needs 1 at least, and is coarse below 100")
     if text not in get_args(Text):
         raise ConfigError(f"unknown text {text!r}; available: {', '.join(get_args(Text))}")
     if text == "follows":
         check_follows(detector)
-    restarted = {"local" if v.stream == "local" and v.head is not None else "global" for v in variants}
-    every = [PROBES[way] for way in sorted(restarted)] + variants
-    pixels = bool(set(metrics) & set(PIXEL))
-    names = [*_SCORES, "patch_map"] if pixels else _SCORES
     replacements = Replacements(detector, data, kind, reference, seed, size or detector.image_size, batch)
 
-    def measured(lowered: Detector, part: Batch, images: Tensor) -> Arrays:
+    def changed(lowered: Detector, part: Batch, images: Tensor) -> tuple[Targets, Targets]:
         clean = clean_forward(lowered, images, categories(part))
-        ablated = measure(clean, every, kind, replacements.of(lowered, part), budget, text == "follows")
-        # Scores [V + 1, B], patch maps [V + 1, B, ...]; the first row is the whole detector.
-        pairs = {name: (getattr(clean.targets, name)[None], getattr(ablated, name)) for name in names}
-        return finite({name: torch.cat(pair).cpu().numpy() for name, pair in pairs.items()})
+        instead = replacements.of(lowered, part)
+        return clean.targets, measure(clean, variants, kind, instead, budget, text == "follows")
 
-    options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "out": out, "progress": progress}
-    options |= {"truth": lambda part: packed(truths_of(part)), "waits": ("patch_map",)}
-    options |= {"seed": seed, "kind": kind, "text": text}
-    options |= {"variants": [[variant.name, *map(str, variant.heads)] for variant in every]}
-    options |= {"reference": replacements.about, "budget": budget, "pixel_metrics": pixels}
-    swept = sweep(detector, data, measured, what="ablation", **options)
-    truths = [truth for part in swept.parts for truth in unpacked(part.arrays)]
-    scores = {name: swept.joined(name) for name in _SCORES}
-    scores["joint_margin"] = detector.scoring.joint_margin(scores["joint_score"])
-    keys = keys_of(every, kind)
-    about = swept.provenance | {"reference_skipped": replacements.unread(), "replicates": replicates}
-    frame = images_frame(data, swept.records, keys, scores)
-    maps = partial(swept.of_images, "patch_map") if pixels else None
-    by_category = category_effects(detector, swept.records, truths, scores, metrics, replicates, seed, maps)
-    return Ablation(frame, about, summarised(data, keys, by_category))
+    settings: dict[str, Any] = {"kind": kind, "text": text, "reference": replacements.about, "budget": budget}
+    settings |= {"variants": [[variant.name, *map(str, variant.heads)] for variant in variants]}
+    settings |= {"seed": seed, "size": size, "batch": batch, "what": "ablation"}
+    done = scored(detector, data, changed, **(settings | options))
+    return replace(done, provenance=done.provenance | {"reference_skipped": replacements.unread()})

@@ -7,7 +7,7 @@ same draws serve all variants and metrics, so an interval is that of a differenc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
@@ -45,6 +45,7 @@ class Effects:
         baseline: the whole detector's value.
         magnitude: [V], the mean absolute effect over images; of a metric, the absolute effect.
         replicates: [R, V], of the effect.
+        whole: [R], replicates of the baseline, from the same draws.
     """
 
     value: np.ndarray
@@ -52,6 +53,7 @@ class Effects:
     effect: np.ndarray
     magnitude: np.ndarray
     replicates: np.ndarray
+    whole: np.ndarray
 
 
 def check_metrics(names: Sequence[str]) -> None:
@@ -71,13 +73,14 @@ def draws(images: int, replicates: int, seed: int, category: str) -> Tensor:
 def of_images(values: Tensor, baseline: Tensor, times: Tensor) -> Effects:
     """Means over images of a continuous quantity: values [V, n], baseline [n], times [R, n]."""
     values, baseline = values.double(), baseline.double()
-    change = values - baseline
+    change, drawn = values - baseline, times.sum(1, keepdim=True)
     return Effects(
         values.mean(1).numpy(),
         float(baseline.mean()),
         change.mean(1).numpy(),
         change.abs().mean(1).numpy(),
-        (times @ change.T / times.sum(1, keepdim=True)).numpy(),
+        (times @ change.T / drawn).numpy(),
+        (times @ baseline / drawn[:, 0]).numpy(),
     )
 
 
@@ -161,7 +164,20 @@ def of_pixels(grids: Tensor, scoring: Scoring, truth: Truth, times: Tensor, name
 def _differences(values: np.ndarray, replicates: np.ndarray) -> Effects:
     """Of metrics [V + 1] and their replicates [R, V + 1], the baseline's first."""
     effect = values[1:] - values[0]
-    return Effects(values[1:], float(values[0]), effect, np.abs(effect), replicates[:, 1:] - replicates[:, :1])
+    whole = replicates[:, 0]
+    return Effects(values[1:], float(values[0]), effect, np.abs(effect), replicates[:, 1:] - whole[:, None], whole)
+
+
+def defined_mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of arrays of one shape, entry by entry, over those where it is defined (not NaN).
+
+    >>> defined_mean([np.array([1.0, np.nan, np.nan]), np.array([3.0, 5.0, np.nan])]).tolist()
+    [2.0, 5.0, nan]
+    """
+    stacked = np.stack(arrays)
+    defined = ~np.isnan(stacked)
+    total, count = np.where(defined, stacked, 0).sum(0), defined.sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def over_categories(parts: Sequence[Effects], level: float = 0.95) -> dict[str, np.ndarray]:
@@ -170,23 +186,16 @@ def over_categories(parts: Sequence[Effects], level: float = 0.95) -> dict[str, 
     Categories where a metric is undefined are left out; where it is undefined in all, so is the mean. ``n`` says how
     many are in a mean, and ``of`` how many there are.
     """
-
-    def mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        stacked = np.stack(arrays)
-        defined = ~np.isnan(stacked)
-        total, count = np.where(defined, stacked, 0).sum(0), defined.sum(0)
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-    replicates = mean([part.replicates for part in parts])  # [R, V]
+    replicates = defined_mean([part.replicates for part in parts])  # [R, V]
     known = ~np.isnan(replicates).all(0)
     ends = np.full((2, replicates.shape[1]), np.nan)
     if known.any():
         ends[:, known] = np.nanquantile(replicates[:, known], [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {
-        "value": mean([part.value for part in parts]),
-        "baseline": mean([np.full_like(part.value, part.baseline) for part in parts]),
-        "effect": mean([part.effect for part in parts]),
-        "magnitude": mean([part.magnitude for part in parts]),
+        "value": defined_mean([part.value for part in parts]),
+        "baseline": defined_mean([np.full_like(part.value, part.baseline) for part in parts]),
+        "effect": defined_mean([part.effect for part in parts]),
+        "magnitude": defined_mean([part.magnitude for part in parts]),
         "low": ends[0],
         "high": ends[1],
         "n": sum((~np.isnan(part.value)).astype(int) for part in parts),
@@ -282,7 +291,9 @@ def category_effects(
     ranked: dict[str, dict[str, Effects]] = {}  # of this rank's variants
     joint = parallel.current().rows(scores["joint_score"])
     nothing = np.full(len(joint) - 1, np.nan)  # of a metric that has nothing to be computed from
-    undefined = Effects(nothing, np.nan, nothing, nothing, np.tile(nothing, (replicates, 1)))
+    undefined = Effects(
+        nothing, np.nan, nothing, nothing, np.tile(nothing, (replicates, 1)), np.full(replicates, np.nan)
+    )
 
     for category in dict.fromkeys(record.category for record in records):
         here = [i for i, record in enumerate(records) if record.category == category]
@@ -318,10 +329,12 @@ def _of_all_ranks(ranked: Mapping[str, Mapping[str, Effects]]) -> dict[str, dict
             array[..., rank :: len(pieces)] = piece
         return array
 
-    def joined(key: str, baseline: float) -> Effects:
-        return Effects(baseline=baseline, **{field: whole(f"{key}/{field}") for field in fields})
+    def joined(key: str) -> Effects:
+        return replace(
+            flat[key], **{field: whole(f"{key}/{field}") for field in fields}
+        )  # the baseline is on each rank
 
-    return {c: {m: joined(f"{c}/{m}", ranked[c][m].baseline) for m in ranked[c]} for c in ranked}
+    return {c: {m: joined(f"{c}/{m}") for m in ranked[c]} for c in ranked}
 
 
 def summarised(data: DataSet, keys: pd.DataFrame, effects: Mapping[str, Mapping[str, Effects]]) -> pd.DataFrame:

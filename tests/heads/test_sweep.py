@@ -42,7 +42,7 @@ def parts(monkeypatch) -> list[int]:
 
         return plain(detector, data, computed, **options)
 
-    for module in ("ablation", "importance", "contributions", "naming", "capture"):
+    for module in ("scored", "importance", "contributions", "naming", "capture"):
         monkeypatch.setattr(import_module(f"headlens.heads.{module}"), "sweep", counted)
     return counts
 
