@@ -5,6 +5,7 @@ Each question takes a detector and a data set and answers with a result that has
     contributions(detector, data)                           direct effects, exact in sum
     ablate(detector, data, single_heads(heads_of(...)))     total effects, by taking heads away
     importance(detector, data)                              gate gradients
+    transfer(detector, data, rankings)                      the best heads alone, head weights of other runs
 """
 
 from typing import TYPE_CHECKING
@@ -38,8 +39,12 @@ if TYPE_CHECKING:
     from headlens.heads.phrases import read_phrases as read_phrases
     from headlens.heads.prompt_parts import PromptParts as PromptParts
     from headlens.heads.prompt_parts import prompt_parts as prompt_parts
+    from headlens.heads.ranking import Overlap as Overlap
+    from headlens.heads.ranking import overlap_of as overlap_of
     from headlens.heads.screening import Screen as Screen
     from headlens.heads.screening import screen as screen
+    from headlens.heads.transfer import Transfer as Transfer
+    from headlens.heads.transfer import transfer as transfer
     from headlens.heads.variants import Head as Head
     from headlens.heads.variants import Variant as Variant
     from headlens.heads.variants import cumulative as cumulative

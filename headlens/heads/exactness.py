@@ -21,6 +21,8 @@ MARGINS = ("image", "patches")
 """What heads may have a part in: the margin of the image, and those of its patches."""
 NORMS = ("layer norm scale", "embedding norm")
 """What every sum over heads holds."""
+TEXT = "text of the image"
+"""What is held where sentences depend on the image."""
 
 
 @torch.no_grad()
@@ -47,7 +49,7 @@ def held(detector: Detector, category: str = "object", of: Collection[str] = MAR
         "pooling weights": pools,
         "adapters": any(reading.plan.adapters.values()),
         "similarities of patches": reading.plan.source is not None and (pools or "patches" in of),
-        "text of the image": reading.follow is not None,
+        TEXT: reading.follow is not None,
         "choice of prompts": not all(text.linear for text in texts),
     }
     return [*held_in(readouts), *(name for name, true in facts.items() if true), *_beforehand(reading, readouts)]
@@ -66,7 +68,7 @@ def held_in(readouts: Collection[Readout]) -> list[str]:
 def held_before(detector: Detector, category: str = "object") -> list[str]:
     """What was computed from each image before its margins, and stays as it is when heads are ablated or gated."""
     reading = blank_reading(detector, category)
-    text = [] if reading.follow is None else ["text of the image"]
+    text = [] if reading.follow is None else [TEXT]
     return [*text, *_beforehand(reading, _readouts(reading, MARGINS))]
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from headlens.plots.attribution import PANELS as PANELS
     from headlens.plots.attribution import attribution_panels as attribution_panels
     from headlens.plots.attribution import overlaid as overlaid
+    from headlens.plots.best_heads import best_heads as best_heads
     from headlens.plots.effects import ablation as ablation
     from headlens.plots.effects import curves as curves
     from headlens.plots.effects import profile as profile
