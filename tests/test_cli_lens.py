@@ -20,7 +20,7 @@ from headlens.cli.common import layers_of
 from headlens.cli.results import stem
 from headlens.data.mask_sources import files_of
 from headlens.errors import ConfigError, DataError, RunError, ShapeError
-from headlens.heads import Ablation
+from headlens.heads import Ablation, Transfer
 from headlens.heads.phrases import BUILT_IN, read_phrases
 from headlens.results import Result
 from headlens.training.run import load_run, save_run
@@ -160,6 +160,20 @@ def test_importance_is_held_against_ablation(lens):
     }
     alone = lens("importance", "--screen", 0, "--metric", "image_margin")
     assert "rank correlation" not in alone and "image_margin" in alone
+
+
+def test_transfer_puts_heads_of_one_run_on_another(run, parts, tmp_path):
+    out, quick = tmp_path / "lens", ("--keep", "0,4", "--random", 1, "--shuffles", 1, "--metric", "pixel_aupro")
+    asked = ("transfer", "--from", run, "--to", "mini-captions-medical-0", "--data", parts, "--out", out, *quick)
+    said = invoke(*asked)
+    result = Transfer.load(the(out, "transfer-mini-captions-medical-0-from-small-*-bolts-????????.parquet"))
+    assert result.paragraph in said and result.made_by.endswith("6 images")
+    assert set(result.weights["weights"]) == {"none", "small", "own", "shuffled 0 small"}
+    assert result.provenance["keep"] == [0, 4, 304] and result.best("small", 304) != result.best("own", 304)
+    assert not list(out.glob("*.parts*")) and len(list(out.iterdir())) == 5  # tables, and the figure
+    said = invoke(*asked, "--by", "importance", "--stream", "global", "--keep", 4, "--random", 0)
+    result = Transfer.load(the(out, "transfer-*-importance-global-*-bolts-????????.parquet"))
+    assert "No head weights" in said and {head.stream for head in result.best("own")} <= {"global"}
 
 
 def test_contributions_of_a_set_and_of_pictures(lens, parts):
@@ -305,6 +319,9 @@ def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):
         (("ablate", "--kind", "knockout"), ConfigError, "unknown kind 'knockout'"),
         (("ablate", "--group", "L18"), ShapeError, "'L18' is not a head; write L18H7"),
         (("ablate", "--metric", "f1"), ConfigError, "unknown metric 'f1'"),
+        (("transfer", "--keep", "0,x"), ConfigError, "--keep '0,x': 'x' is no number of heads; write 0,1,2,4"),
+        (("transfer", "--by", "size"), ConfigError, "--by 'size'; available: weights, importance"),
+        (("transfer", "--from-data", "x"), ConfigError, "weights need no images; leave them out"),
         (("importance", "--metric", "map"), ConfigError, "unknown target 'map'"),
         (("contributions", "nowhere.png"), DataError, "nowhere.png: no such file"),
         (("contributions", "--tap", 9, "PICTURE"), ShapeError, "tap 9 is not read"),
@@ -319,7 +336,7 @@ def test_bad_input_is_named(arguments, error, message, run, parts, tmp_path):
     arguments = [picture if a == "PICTURE" else str(a) for a in arguments]
     with pytest.raises(error, match=message.replace("(", r"\(")):
         where = () if {"attribute", picture, "nowhere.png"} & set(arguments) else ("--data", parts)
-        invoke(*arguments, "--run", run, *where, "--out", tmp_path / "out")
+        invoke(*arguments, "--to" if arguments[0] == "transfer" else "--run", run, *where, "--out", tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.png"))
 
 

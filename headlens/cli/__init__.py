@@ -27,6 +27,7 @@ from headlens.cli.methods import methods
 from headlens.cli.name import name
 from headlens.cli.score import score
 from headlens.cli.train import train
+from headlens.cli.transfer import transfer
 from headlens.cli.verify import verify
 from headlens.cli.weights import weights
 from headlens.errors import ConfigError, HeadlensWarning
@@ -34,7 +35,7 @@ from headlens.launch import by_torchrun, unset_command
 from headlens.printing import printable
 from headlens.version import __version__
 
-SHARED = ("train", "eval", "ablate", "importance", "contributions", "name", "weights")
+SHARED = ("train", "eval", "ablate", "importance", "contributions", "name", "weights", "transfer")
 """Verbs that several processes do together: those that ``headlens.cli.common.shared`` wraps."""
 
 app = typer.Typer(
@@ -46,7 +47,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # its formatting would be imported for every --help, and takes longer than all else
 )
 _VERBS: list[Callable[..., None]] = [demo, train, eval_, score, weights, ablate, importance, contributions]
-_VERBS += [attribute, compare, name, figures, methods, import_, verify, doctor]
+_VERBS += [attribute, compare, transfer, name, figures, methods, import_, verify, doctor]
 for verb in _VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 app.add_typer(data, name="data")

@@ -85,19 +85,23 @@ SOURCE = Source()
 
 
 def sourced(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb with a parameter ``source``: at the shell the fields of ``Source`` are options, with its defaults."""
+    """A verb with a parameter ``source``: at the shell the fields of ``Source`` are options, with its defaults.
+
+    A field that is a parameter of the verb, too, is the option that the verb declares.
+    """
     signature, hints = inspect.signature(verb, eval_str=True), get_type_hints(Source, include_extras=True)
-    parameters: list[inspect.Parameter] = []
+    declared, parameters = hints.keys() & signature.parameters.keys(), []
     for parameter in signature.parameters.values():
         if parameter.name == "source":
-            defaults = vars(parameter.default).items()
+            defaults = [(n, value) for n, value in vars(parameter.default).items() if n not in declared]
             parameters += [parameter.replace(name=n, default=value, annotation=hints[n]) for n, value in defaults]
         else:
             parameters.append(parameter)
 
     @functools.wraps(verb)
     def run(**given: Any) -> None:
-        verb(source=Source(**{name: given.pop(name) for name in hints}), **given)
+        source = Source(**{name: given[name] for name in hints})
+        verb(source=source, **{name: value for name, value in given.items() if name not in hints or name in declared})
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -73,8 +73,8 @@ def rankings_of(detector: Detector, orders: Mapping[str, Order], streams: Sequen
     for name, its in ranked.items():
         if not its & set(asked):
             raise ConfigError(
-                f"{name} ranks heads of the {' and '.join(sorted(its))} stream, and the detector ({detector.method}) has "
-                f"heads of the {' and '.join(there)} stream, of which {' and '.join(asked) or 'none'} are asked for"
+                f"{name} ranks heads of the {' and '.join(sorted(its))} stream, and the detector ({detector.method}) "
+                f"has heads of the {' and '.join(there)} stream, of which {' and '.join(asked) or 'none'} are asked for"
             )
     common = [stream for stream in asked if all(stream in its for its in ranked.values())]
     if not common:

@@ -19,6 +19,7 @@ from headlens.errors import ConfigError
 from headlens.heads.ablation import DEFAULT_METRICS, Text, ablated
 from headlens.heads.clean import Targets
 from headlens.heads.effects import Effects, check_metrics, defined_mean, over_categories
+from headlens.heads.exactness import check_unhooked
 from headlens.heads.ranking import Order, Ranking, overlap_of, rankings_of
 from headlens.heads.response import Kind
 from headlens.heads.scored import Scored, scored
@@ -137,9 +138,9 @@ def transfer(
         detector: the measured detector, or run.
         data: the images.
         rankings: a run with head weights, a result of ``importance``, a frame with columns stream, layer, head, value
-            (the best are the largest; true and false make a mask), or heads, the best first; several by name, of which
-            ``own`` is the detector's. Where weights are put on a detector that learned some, ``own`` is added. Heads
-            of equal value come in the order of stream, layer and head.
+            (the best are the largest; true and false make a mask; ``head_values`` makes one of any result), or heads,
+            the best first; several by name, of which ``own`` is the detector's. Where weights are put on a detector
+            that learned some, ``own`` is added. Heads of equal value come in the order of stream, layer and head.
         keep: the numbers of best heads: 0, 1, 2, 4, 8, ... when None; all heads are always added.
         streams: heads of which streams are ranked; by default all that the detector and each ranking have. Heads of
             other streams work.
@@ -167,6 +168,7 @@ def transfer(
     (['transferred', 'own'], 16)
     """
     detector = detector_of(detector)
+    check_unhooked(detector, "a transfer of heads")
     check_metrics(metrics)
     if metric not in metrics:
         raise ConfigError(f"metric {metric!r} is not measured; measured are {', '.join(metrics) or 'none'}")
@@ -190,7 +192,7 @@ def transfer(
     options |= {"kind": kind, "reference": reference, "text": text, "budget": budget, "out": out and out / "heads"}
     done = ablated(detector, data, rest, what="transfer", **options)
     frame = _frame(data, done.effects, metrics, rows, ("ranking", "heads")).assign(kind=kind)
-    smallest = _smallest([each[metric] for each in done.effects.values()], rows, share)
+    smallest = smallest_sets([each[metric] for each in done.effects.values()], rows, share)
     about = {key: value for key, value in done.provenance.items() if key != "variants"}
     about |= {"rankings": {ranking.name: [*map(str, ranking.heads)] for ranking in ranked}, "keep": grid}
     about |= {"sources": {ranking.name: {"of": ranking.source.of, **ranking.source.about} for ranking in ranked}}
@@ -205,6 +207,8 @@ def _grid(keep: Sequence[int] | None, total: int) -> list[int]:
         keep = [count for count in keep if count < total]
     if wrong := [count for count in keep if not 0 <= count <= total]:
         raise ConfigError(f"keep has {wrong[0]}; numbers of best heads are 0 to {total}")
+    if not set(keep) - {total}:
+        raise ConfigError("keep has no number below that of all heads, which are the clean run: add one, such as 16")
     return sorted({*map(int, keep), total})
 
 
@@ -222,8 +226,6 @@ def _variants(lists: Mapping[str, Sequence[Head]], grid: Sequence[int]) -> tuple
             if rest:
                 variants.setdefault(rest, Variant(f"{name}: all but {count}", tuple(sorted(rest)), name))
             rows[name, count] = [*variants].index(rest) if rest else None
-    if not variants:
-        raise ConfigError("keep has all heads alone, which is the clean run: add a smaller number")
     return [*variants.values()], rows
 
 
@@ -276,7 +278,7 @@ def _frame(
     return ordered(frame)[["domain", "dataset", "category", *keys, "metric", *numbers.columns]]
 
 
-def _smallest(parts: Sequence[Effects], rows: Rows, share: float) -> pd.DataFrame:
+def smallest_sets(parts: Sequence[Effects], rows: Rows, share: float) -> pd.DataFrame:
     """``Transfer.smallest``, of the effects in every category on one metric.
 
     In each draw of images the clean run is that of the same images. NaN where the metric is not defined.
@@ -328,7 +330,7 @@ def _needed(result: Transfer) -> list[str]:
     means = result.frame[(result.frame["category"] == MEAN) & (result.frame["metric"] == about["metric"])]
     streams = " and ".join(sorted({Head.of(name).stream for name in next(iter(about["rankings"].values()))}))
     clean = means["baseline"].iloc[0]
-    of = f"{about['detector']['method']} on {about['dataset']['name']} ({about['dataset']['pictures']} images)"
+    of = f"{about['detector']['method']} on {about['dataset']['name']} ({about['dataset']['images']} images)"
     if np.isnan(clean):
         return [f"{metric} of {of} is not defined, and no smallest set is measured by it."]
     parts = [

@@ -43,10 +43,15 @@ def best_heads(
     if metric is not None and metric not in metrics:
         raise ConfigError(f"{metric!r} was not measured; available: {', '.join(metrics)}")
     shown = metrics if metric is None else [metric]
-    fig, array = panels(ax, [named(name) for name in shown], 1, (3.6 * len(shown) + 0.6, 3.3), "metric=")
+    fig, array = panels(ax, [named(name) for name in shown], 1, (3.2 * len(shown) + 1.8, 3.1), "metric=")
     for panel, name in zip(array.flat, shown, strict=True):
         _panel(panel, frame[frame["metric"] == name], name, target[1] if target[0] == name else None)
-    array.flat[0].legend(frameon=False, fontsize="small", loc="lower right")
+    handles: dict[str, Any] = {}
+    for panel in array.flat:
+        handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    array.flat[-1].legend(
+        [*handles.values()], [*handles], frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0)
+    )
     return fig, array if array.size > 1 else array[0, 0]
 
 
@@ -69,9 +74,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, metric: str, share: float | None) -> No
         mark = _MARKS[number % len(_MARKS)]
         ax.plot(its["heads"], 100 * its["value"], color=colour, marker=mark, markersize=3, label=plain(ranking, 32))
     ax.set_xscale("symlog", base=2, linthresh=1, linscale=0.6)
-    every = counts[:: 1 if len(counts) < 8 else 2]
-    ticks = [*every[: -1 if len(every) > 1 and every[-1] != counts[-1] and every[-1] * 1.9 > counts[-1] else None]]
-    ticks = sorted({*ticks, counts[-1]})
+    ticks = [count for count in counts[:: 1 if len(counts) < 8 else 2] if count < 0.6 * counts[-1]] + counts[-1:]
     ax.set_xticks(ticks, [f"{count:.0f}" for count in ticks])
     ax.minorticks_off()
     finished(ax, "best heads that still work", f"{named(metric)} (%)")

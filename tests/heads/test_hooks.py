@@ -33,6 +33,7 @@ REFUSING = (
     "head target",
     "head view",
     "screen",
+    "transfer",
 )
 
 
@@ -40,6 +41,7 @@ def verbs(detector, pictures, folder) -> dict[str, Callable[[], np.ndarray]]:
     """Every way to ask a detector about pictures, as numbers."""
     few, image = pictures.where(lambda record: record.category == "nut"), pictures.pixels(0).image
     one = heads.single_heads(heads.heads_of(detector, [1], [0]))
+    brief = {"keep": [1], "random": 0, "shuffles": 0, "metrics": ("image_auroc",), "metric": "image_auroc", "size": 32}
 
     def attributed(method: str, target: str = "image_margin", **options) -> np.ndarray:
         return attribution.attribute(detector, image, method, target, size=32, **options).map
@@ -64,6 +66,7 @@ def verbs(detector, pictures, folder) -> dict[str, Callable[[], np.ndarray]]:
         "head target": lambda: attributed("integrated_gradients", "L1H0", steps=2),
         "head view": lambda: HeadView({"here": detector}, image, size=32).contribution("here", 0, "L1H0"),
         "screen": lambda: heads.screen(detector, few, importance(), 1, 0, size=32).frame["magnitude"].to_numpy(),
+        "transfer": lambda: heads.transfer(detector, few, detector, **brief).frame["baseline"].to_numpy(),
     }
 
 
