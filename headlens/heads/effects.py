@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -329,10 +330,9 @@ def _of_all_ranks(ranked: Mapping[str, Mapping[str, Effects]]) -> dict[str, dict
             array[..., rank :: len(pieces)] = piece
         return array
 
-    def joined(key: str) -> Effects:
-        return replace(
-            flat[key], **{field: whole(f"{key}/{field}") for field in fields}
-        )  # the baseline is on each rank
+    def joined(key: str) -> Effects:  # the baseline is on each rank
+        arrays: dict[str, Any] = {field: whole(f"{key}/{field}") for field in fields}
+        return replace(flat[key], **arrays)
 
     return {c: {m: joined(f"{c}/{m}") for m in ranked[c]} for c in ranked}
 

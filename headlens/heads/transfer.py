@@ -85,7 +85,10 @@ class Transfer(Result):
         return " ".join(parts)
 
     def _parts(self) -> list[str]:
-        parts = [html.paragraph(self.paragraph), html.figure(self.plot()[0], "metrics over the number of best heads")]
+        parts = [
+            html.paragraph(self.paragraph),
+            html.figure(self.plot().figure, "metrics over the number of best heads"),
+        ]
         parts.append(html.table(self.smallest, "Smallest sets", most=len(self.smallest)))
         if len(self.overlap):
             parts.append(html.table(self.overlap, "Overlap of the smallest sets", most=len(self.overlap)))
@@ -95,12 +98,11 @@ class Transfer(Result):
             parts.append(html.table(means[columns], "Head weights", most=len(means)))
         return parts
 
-    def plot(self, ax: Any = None, metric: str | None = None) -> tuple[plots.Figure, Any]:
+    def plot(self, ax: Any = None, metric: str | None = None) -> plots.Figure:
         """Metrics over the number of best heads that still work; see ``headlens.plots.best_heads``."""
         means = self.frame[self.frame["category"] == MEAN]
         target = (self.provenance["metric"], self.provenance["share"])
-        fig, axes = plots.best_heads(means, ax, metric, target)
-        return (plots.signed(fig, self.made_by) if ax is None else fig), axes
+        return plots.signed(plots.best_heads(means, ax, metric, target), self.made_by, ax)
 
 
 @alone

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from headlens.errors import ConfigError
+from headlens.plots.figure import Figure
 from headlens.plots.style import DARK, GREY, ORDERS, PALETTE, finished, named, panels
 from headlens.plots.text import plain
 
@@ -18,7 +18,7 @@ _COLOURS = (*ORDERS, *PALETTE)
 
 def best_heads(
     frame: pd.DataFrame, ax: Any = None, metric: str | None = None, target: tuple[str, float] = ("", 1.0)
-) -> tuple[Figure, Any]:
+) -> Figure:
     """A panel for each metric, in percent: rankings with their intervals, random rankings from least to most in grey.
 
     Args:
@@ -52,7 +52,7 @@ def best_heads(
     array.flat[-1].legend(
         [*handles.values()], [*handles], frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0)
     )
-    return fig, array if array.size > 1 else array[0, 0]
+    return Figure(fig, array if array.size > 1 else array[0, 0])
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, metric: str, share: float | None) -> None:

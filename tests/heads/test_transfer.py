@@ -189,7 +189,7 @@ def test_a_result_is_saved_drawn_and_said_in_words(make, pictures, tmp_path):
     assert again.paragraph == result.paragraph and "Jaccard" in result.paragraph and "shuffled" in result.paragraph
     for table in ("frame", "smallest", "overlap", "weights"):
         pd.testing.assert_frame_equal(getattr(again, table), getattr(result, table))
-    assert result.plot()[1].size == 3 and result.plot(metric="pixel_aupro")[1].get_ylabel() == "AUPRO (%)"
+    assert result.plot().axes.size == 3 and result.plot(metric="pixel_aupro").axes.get_ylabel() == "AUPRO (%)"
     assert "Smallest sets" in result._repr_html_()
     with pytest.raises(ConfigError, match="no ranking 'theirs'; available: transferred, own"):
         result.best("theirs")
