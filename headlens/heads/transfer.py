@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -28,6 +28,7 @@ from headlens.heads.sweep import categories
 from headlens.heads.variants import Head, Variant, shuffled, stream_layers
 from headlens.heads.weighting import check_hosts, shuffled_weights, weighted
 from headlens.metrics.table import MEAN
+from headlens.progress import Progress
 from headlens.results import Result, ordered
 
 OWN = "own"
@@ -128,7 +129,7 @@ def transfer(
     budget: int | None = None,
     precision: str | None = None,
     out: Path | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress | None = None,
 ) -> Transfer:
     """Measures a detector with only the best heads of a ranking, and with the head weights of another run.
 
