@@ -1,5 +1,7 @@
 """What a notebook shows of a result: its name, facts, the head of a frame, a figure. No model runs for it.
 
+Viewers that show no HTML, such as PDF, get the same as text and as an image.
+
 Everything that comes from elsewhere, such as the names of files, is escaped.
 """
 
@@ -8,8 +10,9 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headlens.printing import cell, printable
 
@@ -18,6 +21,39 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 8  # rows of a frame that are shown
+_PNG = re.compile(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)">')
+
+
+class Shown:
+    """Shows itself in a notebook: a subclass makes a page of the functions below, and everything else is made of it."""
+
+    def _repr_html_(self) -> str:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        page = self._repr_html_()
+        image = _PNG.search(page)
+        return {"text/html": page, "text/plain": plain(page), **({"image/png": image[2]} if image else {})}
+
+
+def plain(page: str) -> str:
+    r"""What a page says, without markup: columns of tables are aligned, and a figure is named.
+
+    >>> plain(card("Run", {"seed": 3}) + "<table><tr><th>head</th></tr><tr><td>L18H7</td></tr></table>")
+    'Run\nseed: 3\n head\nL18H7'
+    """
+    page = re.sub(r"<table>.*?</table>", lambda found: _aligned(found[0]), _PNG.sub(r"\n[\1]\n", page))
+    page = re.sub(r"</?(?:br|p|div|small)\b[^>]*>", "\n", page)
+    words = html.unescape(re.sub(r"<[^>]+>", "", page))
+    return re.sub(r"\n\n+", "\n", words).strip("\n")
+
+
+def _aligned(page: str) -> str:
+    rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
+    rows = [[html.unescape(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return html.escape("\n".join(["", *lines, ""]))
 
 
 def card(title: str, facts: Mapping[str, object], *parts: str) -> str:

@@ -5,6 +5,7 @@ The variable ``TQDM_DISABLE=1`` switches all of it off, and the other variables 
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +19,11 @@ Progress = Callable[[int], object]
 """Called with numbers of things that are done."""
 _SOON = 1.0  # seconds: what takes no longer has no bar
 _LINES = 30.0  # seconds from one line of a log to the next
+
+
+def _off() -> bool:
+    """As the environment says; tqdm itself does not ask it in a notebook."""
+    return os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
 
 
 class _Log:
@@ -48,7 +54,7 @@ def bar(total: int | None, description: str | None = None, unit: str = "image", 
         warnings.simplefilter("ignore")  # that ipywidgets is missing: a bar of text does as well
         from tqdm.auto import tqdm
 
-    options: dict[str, Any] = {} if parallel.current().main else {"disable": True}
+    options: dict[str, Any] = {"disable": _off() or not parallel.current().main}
     if not (in_notebook() or sys.stderr.isatty()):
         options |= {"file": _Log(), "mininterval": _LINES, "maxinterval": _LINES, "ncols": 0}
         delay = _LINES

@@ -45,7 +45,7 @@ _MOST_CELLS = 2**29
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(html.Shown):
     """A frame and its provenance.
 
     Args:

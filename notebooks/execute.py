@@ -2,7 +2,7 @@
 
 One kernel does all, as what it imports takes longer than most notebooks; between two it forgets every name.
 With names of files it executes those alone. They are saved with their outputs and nothing that changes by itself:
-no times, no widgets' identities, no version of Python.
+no times, no widgets' identities, always the same metadata.
 """
 
 from __future__ import annotations
@@ -24,7 +24,19 @@ _ANEW = "import gc, os\nos.chdir({folder!r})\ngc.freeze()\n%reset -f\nget_ipytho
 _DPI = 68  # of figures: what is kept with the sources should be small
 _TIMEOUT = 300  # seconds for one cell
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+# As JupyterLab writes it when it opens one, so that opening one changes nothing.
+_METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {
+        "codemirror_mode": {"name": "ipython", "version": 3},
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+        "version": "3.11.7",  # whichever runs; with another one JupyterLab changes this line alone
+    },
+}
 
 
 def cleaned(notebook: NotebookNode) -> NotebookNode:
@@ -33,10 +45,7 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", nbformat.from_dict({})
         for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            data.pop(_WIDGET, None)
-            if "text/html" in data:
-                data.pop("text/plain", None)  # nobody sees it beside the other, and it may name folders
+            output.get("data", {}).pop(_WIDGET, None)
     return notebook
 
 

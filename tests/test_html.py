@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import html as html_of_python
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 
 from headlens import data, heads, html
 from headlens.attribution import attribute, faithfulness
@@ -165,3 +168,30 @@ def test_an_evaluation_says_who_was_tested(detector, pictures):
     assert "images: 0" in text(nothing._repr_html_())
     assert "AUPRO" in text(found.table()._repr_html_())
     assert "nut" in text(over_seeds([found, found])._repr_html_())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_viewers_without_html_get_the_same_as_text_and_image(results, kind):
+    page, bundle = results[kind]._repr_html_(), results[kind]._repr_mimebundle_()
+    cells = [html_of_python.unescape(cell) for cell in re.findall("<t[hd]>(.*?)</t[hd]>", page)]
+    assert cells and all(cell in bundle["text/plain"] for cell in cells) and "backbone tiny" in bundle["text/plain"]
+    assert not re.search("</?(?:div|table|td|br|img|p)\\b", bundle["text/plain"])
+    assert ("image/png" in bundle) == (kind in ("Weights", "MapParts", "Attribution"))
+    if "image/png" in bundle:
+        assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG") and bundle["image/png"] in page
+
+
+def test_columns_of_a_table_are_aligned_and_markup_of_others_is_text():
+    frame = pd.DataFrame({"head": ["L18H7", EVIL], "effect": [0.5, 12.25]})
+    said = html.plain(html.card("Run", {"by": EVIL}, html.table(frame, "caption")))
+    name, fact, caption, *rows = said.splitlines()
+    assert (name, fact, caption) == ("Run", f"by: {EVIL}", "caption") and len({len(row) for row in rows}) == 1
+    assert [row.split("  ")[-1].strip() for row in rows] == ["effect", "0.5", "12.25"] and EVIL in rows[-1]
+
+
+def test_whatever_shows_itself_does_so_in_any_viewer(detector, pictures, tmp_path):
+    run = Run(tmp_path / "mine", detector, None, {})
+    for one in (detector, detector.backbone, pictures, run, detector(torch.zeros(1, 3, 32, 32)), check(pictures[:1])):
+        bundle = InteractiveShell.instance().display_formatter.format(one)[0]
+        assert sorted(bundle) == ["text/html", "text/plain"]
+        assert bundle["text/plain"].splitlines()[0] in bundle["text/html"] and str(tmp_path) not in str(bundle)

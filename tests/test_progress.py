@@ -84,15 +84,21 @@ def in_a_new_process(code, **variables):
     return done.stdout.strip(), done.stderr
 
 
-def test_the_environment_switches_it_off():
-    code = "from headlens.progress import bar\nwith bar(4) as shown: print(shown.disable)"
+_NOTEBOOK = """
+shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell, version_info=(9,))
+"""
+
+
+@pytest.mark.parametrize("where", ["", _NOTEBOOK], ids=["a script", "a notebook"])
+def test_the_environment_switches_it_off(where):
+    code = f"{where}\nfrom headlens.progress import bar\nwith bar(4) as shown: print(shown.disable)"
     assert in_a_new_process(code, TQDM_DISABLE="1") == ("True", "")
 
 
 def test_a_notebook_without_widgets_has_a_bar_of_text_and_no_warning():
-    code = """
-shell = types.SimpleNamespace(config={"IPKernelApp": {}})
-sys.modules |= {"ipywidgets": None, "IPython": types.SimpleNamespace(get_ipython=lambda: shell, version_info=(9,))}
+    code = f"""{_NOTEBOOK}
+sys.modules["ipywidgets"] = None
 from headlens.progress import bar
 with bar(4, "heads") as shown:
     shown.update(4)

@@ -45,7 +45,7 @@ class Provenance:
         return self.act_fn if self.act_fn_known else f"{self.act_fn} (assumed: nothing says what the weights need)"
 
 
-class Backbone(nn.Module):
+class Backbone(html.Shown, nn.Module):
     """A frozen CLIP: two hooked towers, the tokenizer and preprocessing that go with them, and where it came from.
 
     >>> import headlens

@@ -89,7 +89,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(html.Shown):
     """What ``check`` found in ``images`` records of the set ``name``. ``str`` shows the first few of each kind."""
 
     name: str

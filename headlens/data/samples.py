@@ -140,7 +140,7 @@ def collate(images: Sequence[Pixels], *, collate_fn_map: Any = None) -> dict[str
 default_collate_fn_map[Pixels] = collate  # as the documentation of torch's default_collate says
 
 
-class DataSet(Dataset[Pixels], ABC):
+class DataSet(html.Shown, Dataset[Pixels], ABC):
     """Images of one domain, read on request: ``images[3]``, ``images[:4]``, ``len(images)``, iteration over images.
 
     Args:

@@ -69,7 +69,7 @@ class MethodConfig(Settings):
         return {}
 
 
-class Detector(nn.Module, ABC):
+class Detector(html.Shown, nn.Module, ABC):
     """A frozen backbone and a method on it. A method answers ``plan``, ``reading``, ``scoring`` and ``stages``.
 
     Args:

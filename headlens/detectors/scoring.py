@@ -41,7 +41,7 @@ class Margins:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(html.Shown):
     """Scores of ``B`` images; higher is more anomalous.
 
     Args:

@@ -42,7 +42,7 @@ _KEYS = ["metric", "stream", "layer", "head"]
 
 
 @dataclass(frozen=True)
-class Capture:
+class Capture(html.Shown):
     """A folder of Parquet files, one for each batch of images; ``pandas.read_parquet(folder)`` reads them all.
 
     Args:

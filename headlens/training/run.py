@@ -46,7 +46,7 @@ from headlens.units import with_unit
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(html.Shown):
     """A trained detector and its records.
 
     Args:

@@ -77,3 +77,11 @@ def test_the_committed_one_is_small_and_has_nothing_that_changes_by_itself(name)
     path = next(path for path in NOTEBOOKS if path.stem == name)
     assert path.stat().st_size < 1_500_000
     assert path.read_text(encoding="utf-8") == nbformat.writes(cleaned(saved(name))) + "\n"
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_what_is_shown_as_html_is_there_for_other_viewers_too(name):
+    """Figures as images, everything else as text: exporters to PDF and some viewers show no HTML."""
+    shown = [output["data"] for cell in code(saved(name)) for output in cell.outputs if "data" in output]
+    assert all(data.get("text/plain", "").strip() for data in shown)
+    assert all("image/png" in data for data in shown if "data:image/png" in data.get("text/html", ""))
