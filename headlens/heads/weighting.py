@@ -34,8 +34,8 @@ def check_hosts(detector: Detector, weights: Weights, name: str) -> None:
         )
     if before := [what for what in held_before(detector) if what != TEXT]:
         raise ConfigError(
-            f"{detector.method} cannot host the head weights of {name}: {before[0]} would still be what they are "
-            "without weights; rank heads by importance instead"
+            f"{detector.method} cannot host the head weights of {name}: what it computes from each image beforehand "
+            f"({before[0]}) would not follow them; rank heads by importance instead"
         )
 
 

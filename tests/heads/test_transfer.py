@@ -238,7 +238,7 @@ def test_importance_of_a_method_ranks_the_streams_that_both_have(detector, pictu
 
 def test_a_method_that_adapts_to_each_image_cannot_host_weights(detector, pictures):
     adapting = build(tiny.clip(), "anoclip-plus", taps=(1, 3), steps=1)
-    with pytest.raises(ConfigError, match="anoclip cannot host the head weights of transferred: adapter of each image"):
+    with pytest.raises(ConfigError, match=r"anoclip cannot host .* of transferred: .* \(adapter of each image\)"):
         transfer(adapting, pictures, detector, streams=["global"])
 
 
