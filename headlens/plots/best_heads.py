@@ -69,7 +69,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, metric: str, share: float | None) -> No
     groups = rows[~is_random].groupby("ranking", sort=False)
     for number, (ranking, unsorted) in enumerate(groups):
         its, colour = unsorted.sort_values("heads"), _COLOURS[number % len(_COLOURS)]
-        low, high = (100 * (its["baseline"] + its[end]) for end in ("low", "high"))
+        low, high = (100 * (its["baseline"] + its[end]).clip(0, 1) for end in ("low", "high"))
         ax.fill_between(its["heads"], low, high, color=colour, alpha=0.15, linewidth=0)
         mark = _MARKS[number % len(_MARKS)]
         ax.plot(its["heads"], 100 * its["value"], color=colour, marker=mark, markersize=3, label=plain(ranking, 32))
