@@ -46,7 +46,7 @@ def test_every_figure_has_its_script():
 
 def test_one_domain_alone_and_bad_input(tmp_path):
     result = invoke("weights", "difference", "--industrial", "mini-industrial-0", "--out", tmp_path)
-    assert result.exit_code == 1 and "difference: not made: a difference takes two domains" in result.output
+    assert result.exit_code == 1 and "difference: not made: a difference takes two domains or more" in result.output
     assert (
         "(1 run)" not in result.output
         and "mean over 1 industrial run. A weight" in (tmp_path / "weights.md").read_text()
@@ -68,3 +68,15 @@ def test_all_figures_but_those_that_the_pictures_do_not_allow(monkeypatch, tmp_p
     monkeypatch.setattr(headlens.figures, "make", lambda *arguments: iter(made))
     result = invoke("--industrial", "mini-industrial-0", "--out", tmp_path)
     assert result.exit_code == code and f"{FIGURES[1].name}: not made: {why}" in result.output
+
+
+def test_domains_of_any_name(tmp_path):
+    groups = ["--group=food=mini-industrial-0", "--group=wood=mini-medical-0", "--group=cloth=mini-medical-1"]
+    with pytest.raises(ConfigError, match="food: no images are named; give --data food=FOLDER"):
+        invoke("weights", *groups, "--out", tmp_path)
+    result = invoke("weights", "difference", *groups, "--data", "procedural:medical", "--out", tmp_path)
+    assert result.exit_code == 0 and "cloth, on " in result.output
+    for name in ("weights", "difference"):
+        page = (tmp_path / f"{name}.md").read_text()
+        assert "--group food=mini-industrial-0 --group wood=mini-medical-0" in page and "1 cloth run" in page
+    assert "domains by domains" in page

@@ -65,7 +65,7 @@ def test_three_groups_are_compared_and_saved(tmp_path):
     assert "industrial and medical" not in saved.paragraph
     with pytest.raises(ConfigError, match="at least two groups of runs, got a"):
         typed("--group", "a=mini-medical")
-    with pytest.raises(ConfigError, match="a: importance is measured on images; name them with --data a=FOLDER"):
+    with pytest.raises(ConfigError, match="a: no images are named; give --data a=FOLDER"):
         typed(*groups, "--of", "importance")
 
 

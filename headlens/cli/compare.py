@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ import typer
 from headlens.cli import options
 from headlens.cli.common import data_of, device_of
 from headlens.cli.comparison_text import agreement, differing, pairwise
-from headlens.cli.groups import GROUP, data_by_group, groups_of
+from headlens.cli.groups import GROUP, groups_of, images_by_group
 from headlens.cli.result_names import slug
 from headlens.cli.results import data_fact, other_than, report_notes, run_fact, save, stem
 from headlens.errors import ConfigError
@@ -94,7 +93,7 @@ def compare(
     typer.echo("\n".join([str(first.detector.backbone), *(f"{d}: {', '.join(each)}" for d, each in names.items())]))
     sets: dict[str, DataSet] = {}
     if of == "importance":
-        named = _images(data or (), list(runs))
+        named = images_by_group(data or (), runs)
         opened = {spec: data_of(spec, per_category, max_pixels, domain, follow_links) for spec in named.values()}
         sets = {name: opened[spec] for name, spec in named.items()}
         typer.echo("\n".join(f"{name} runs on {images}" for name, images in sets.items()))
@@ -131,18 +130,6 @@ def _runs(domain: str, of: str) -> list[str]:
     """What is compared where no run is named."""
     name = default(domain)
     return [f"{name}-{seed}" for seed in range(FIRST)] if of == "importance" else [name]
-
-
-def _images(given: Sequence[str], groups: list[str]) -> dict[str, str]:
-    """The images of each group; those of its domain where that has a procedural set and none are named."""
-    named = data_by_group(given, groups)
-    for name in groups:
-        if name not in named and name not in DOMAINS:
-            raise ConfigError(
-                f"{name}: importance is measured on images; name them with --data {name}=FOLDER, or --data FOLDER for "
-                "all groups"
-            )
-    return {name: named.get(name, f"procedural:{name}") for name in groups}
 
 
 def measured(

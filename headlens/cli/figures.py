@@ -12,19 +12,22 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import data_of, device_of
+from headlens.cli.groups import GROUP, groups_of, images_by_group
 from headlens.progress import bar
 from headlens.training.shipped import DOMAINS, default
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
     from headlens.figures import Domain
+    from headlens.training.run import Run
 
 _RUNS = (
-    "Run folders or shipped runs of this domain: first the method, then its other seeds, the method without a part, or "
-    "other methods that were trained on the same data."
+    "First the method, then its other seeds, the method without a part, or other methods that were trained on the same "
+    "data."
 )
 _OTHERS, _SEEDS = ("april-gan", "aa-clip", "kanoclip"), 3
-_DATA = "Images of this domain: a folder, a listing or a procedural set."
+_SHORT = "The same as --group {0}=RUNS."
+_DATA = "The same as --data {0}=IMAGES."
 
 
 def figures(
@@ -33,12 +36,20 @@ def figures(
     out: Annotated[
         Path, typer.Option(help="Folder for figures; long results are stored in its subfolder data.")
     ] = Path("figures"),
-    industrial: Annotated[
-        list[str] | None, typer.Option(help=_RUNS, show_default="those that ship, of both domains, if no run is named")
+    group: Annotated[list[str] | None, typer.Option(help=f"{GROUP} {_RUNS}")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="NAME=IMAGES: those of a group; a folder, a listing or a procedural set.")
     ] = None,
-    medical: Annotated[list[str] | None, typer.Option(help="The same for the other domain.")] = None,
-    industrial_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:industrial",
-    medical_data: Annotated[str, typer.Option(help=_DATA)] = "procedural:medical",
+    industrial: Annotated[
+        list[str] | None,
+        typer.Option(help=_SHORT.format("industrial"), show_default="without any group, those that ship"),
+    ] = None,
+    medical: Annotated[
+        list[str] | None,
+        typer.Option(help=_SHORT.format("medical"), show_default="without any group, those that ship"),
+    ] = None,
+    industrial_data: Annotated[str, typer.Option(help=_DATA.format("industrial"))] = "procedural:industrial",
+    medical_data: Annotated[str, typer.Option(help=_DATA.format("medical"))] = "procedural:medical",
     per_category: Annotated[int, typer.Option(help="Images per category for ablation and gradients.", min=2)] = 10,
     metrics_per_category: Annotated[
         int, typer.Option(help="Images per category of a procedural set for the metrics of detectors.", min=2)
@@ -56,15 +67,17 @@ def figures(
 ) -> None:
     """Make the paper's figures as PDF and PNG, each with its caption and the command that reproduces it.
 
-    Long results are stored as Parquet in OUT/data, and reused only if runs, images, settings and versions are the same.
-    After an interruption, the same command resumes. Without names all figures are made; one that these runs or images
-    do not allow is left out with a message. A figure of other runs, images or settings is never overwritten. Ablations
-    are of a domain's first run, importance of its first three, weights and metrics of all. An unreadable image is
-    reported and left out, and the exit status is then 1.
+    A group is a domain, or any data set, with the runs that were trained for it; without any, industrial and medical
+    runs that ship are shown. Long results are stored as Parquet in OUT/data, and reused only if runs, images, settings
+    and versions are the same. After an interruption, the same command resumes. Without names all figures are made; one
+    that these runs or images do not allow is left out with a message. A figure of other runs, images or settings is
+    never overwritten. Ablations are of a group's first run, importance of its first three, weights and metrics of all.
+    An unreadable image is reported and left out, and the exit status is then 1.
     """
     from headlens.data.notes import lines
     from headlens.errors import ConfigError, HeadlensError
     from headlens.figures import FigureContext, chosen, make
+    from headlens.training.run import load_groups
 
     wanted = chosen(names or ())  # before anything that takes long
 
@@ -73,18 +86,19 @@ def figures(
         with bar(total, what) as done:
             yield done.update
 
-    given = {"industrial": industrial, "medical": medical}
-    if not industrial and not medical:
-        given = {domain: shipped(domain) for domain in DOMAINS}
-    data = {"industrial": industrial_data, "medical": medical_data}
-    for domain in DOMAINS:
-        if data[domain] != f"procedural:{domain}" and not given[domain]:
-            raise ConfigError(f"--{domain}-data is given, but no run of that domain: name some with --{domain}")
+    given = groups_of(group or (), {"industrial": industrial, "medical": medical})
+    given = given or {domain: shipped(domain) for domain in DOMAINS}
+    specs = list(data or ())
+    for domain, images in zip(DOMAINS, (industrial_data, medical_data), strict=True):
+        if images != f"procedural:{domain}":
+            if domain not in given:
+                raise ConfigError(f"--{domain}-data is given, but no run of that domain: name some with --{domain}")
+            specs.append(f"{domain}={images}")
+    named = images_by_group(specs, given)
     domains = []
-    for domain, runs in given.items():
-        if runs:
-            images = data_of(data[domain], painted or metrics_per_category, max_pixels, domain, follow_links)
-            domains.append(domain_of(domain, runs, images, per_category, weights, device_of(device)))
+    for domain, runs in load_groups(given, weights=weights, device=device_of(device)).items():
+        opened = data_of(named[domain], painted or metrics_per_category, max_pixels, domain, follow_links)
+        domains.append(domain_of(domain, runs, opened, per_category))
     paper = FigureContext(domains, out / "data", seed=seed, batch=batch, fresh=fresh, progress=progress)
     options = typed(context)
     failed: list[HeadlensError] = []
@@ -111,14 +125,11 @@ def shipped(domain: str) -> list[str]:
     return parts + [f"{whole}-{method}-{seed}" for method in _OTHERS for seed in range(_SEEDS)]
 
 
-def domain_of(
-    domain: str, runs: list[str], images: DataSet, per_category: int, weights: str | None, device: str
-) -> Domain:
+def domain_of(domain: str, runs: list[Run], images: DataSet, per_category: int) -> Domain:
     """A domain's runs with its images; says what they are."""
     from headlens.figures import Domain, grouped
-    from headlens.training.run import load_runs
 
-    group = grouped(load_runs(*runs, weights=weights, device=device))
+    group = grouped(runs)
     backbone = group.whole[0].detector.backbone.provenance.name
     typer.echo(f"{domain}, on {images}, backbone {backbone}: {', '.join(run.folder.name for run in group.placed)}")
     for name, why in group.left_out.items():

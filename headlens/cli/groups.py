@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headlens.errors import ConfigError
 from headlens.printing import did_you_mean
-from headlens.training.shipped import NAMES
+from headlens.training.shipped import DOMAINS, NAMES
 
 GROUP = (
     "NAME=RUNS: a group of runs, such as food=runs/food-0,runs/food-1. RUNS are folders, shipped runs (without a seed: "
@@ -53,6 +53,23 @@ def _expanded(pattern: str) -> list[str]:
     if not found:
         raise ConfigError(f"{pattern}: no run folder and no shipped run fits this pattern")
     return found
+
+
+def images_by_group(given: Iterable[str], groups: Iterable[str]) -> dict[str, str]:
+    """The images of every group; the procedural ones of its domain where that has some and none are named.
+
+    Raises:
+        ConfigError: a group without images, and as ``data_by_group``.
+    """
+    groups = list(groups)
+    named = data_by_group(given, groups)
+    for name in groups:
+        if name not in named and name not in DOMAINS:
+            raise ConfigError(
+                f"{name}: no images are named; give --data {name}=FOLDER, or --data FOLDER where all groups see the "
+                "same"
+            )
+    return {name: named.get(name, f"procedural:{name}") for name in groups}
 
 
 def data_by_group(given: Iterable[str], groups: Iterable[str]) -> dict[str, str]:

@@ -16,13 +16,16 @@ Images = Annotated[
 Domain = Annotated[
     str | None,
     Option(
-        help="industrial or medical: the domain of the images, and of the run and data used when none are named.",
+        help="Domain of the images: industrial, medical or any other. Where no run or data is named, those that ship "
+        "for it.",
         show_default="industrial; for a data set, guessed from its folder names",
     ),
 ]
 DataDomain = Annotated[
     str | None,
-    Option(help="industrial or medical: the domain of the images.", show_default="guessed from folder names"),
+    Option(
+        help="Domain of the images: industrial, medical or any other name.", show_default="guessed from folder names"
+    ),
 ]
 Run = Annotated[
     str | None, Option(help="A run folder, or the name of a shipped run.", show_default=f"{BACKBONE}-DOMAIN")

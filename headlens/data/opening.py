@@ -100,7 +100,7 @@ def open(
         spec: a folder (a set, or one category of it), a file (a listing, or one image), or a procedural set such as
             ``procedural:industrial``.
         layout: one of ``layouts()``; the first that fits when None.
-        domain: ``industrial`` or ``medical``; when None, guessed from folder and category names, or empty.
+        domain: ``industrial``, ``medical`` or any other; when None, guessed from folder and category names, or empty.
         category: only this category. If the layout has no categories, the name of what the images show.
         split: ``test`` (what zero-shot methods are tested on and, of another set, trained on), ``train``, ``valid``,
             ``all``.

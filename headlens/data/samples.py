@@ -145,7 +145,7 @@ class DataSet(html.Shown, Dataset[Pixels], ABC):
 
     Args:
         name: its name in results.
-        domain: ``industrial`` or ``medical``; empty if unknown.
+        domain: ``industrial``, ``medical`` or any other; empty if unknown.
         records: in the order of the set; ``images.records`` says what is known without reading an image.
     """
 

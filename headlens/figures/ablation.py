@@ -11,7 +11,7 @@ from headlens import heads
 from headlens.figures.context import KEYS, Domain, FigureContext
 from headlens.figures.spec import FigureSpec, RenderedFigure, images_of, listed, made_on
 from headlens.plots.effects import curves
-from headlens.plots.style import COLUMN, named
+from headlens.plots.style import named, width
 
 STEPS, RANDOM = 8, 3
 BEST, LEAST = "most important", "least important"
@@ -22,7 +22,7 @@ def draw(context: FigureContext) -> RenderedFigure:
     """A row for each metric, a column for each domain; heads on a logarithmic axis, for the first ones tell most."""
     metrics = metrics_of(context)
     frames = {domain.name: _grown(context, domain, metrics) for domain in context}
-    fig = Figure(figsize=(COLUMN, 0.45 + 1.25 * len(metrics)), layout="constrained")
+    fig = Figure(figsize=(width(len(context.domains)), 0.45 + 1.25 * len(metrics)), layout="constrained")
     axes = fig.subplots(len(metrics), len(frames), squeeze=False, sharex=True, sharey="row")
     for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
         for (name, curves_of), ax in zip(frames.items(), row, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +77,7 @@ class FrameCache:
         """
         if self.folder is None or asked.get("hooks"):  # which hook it was, a file cannot say
             return compute(None)
-        asked = json.loads(json.dumps(asked))
+        asked, name = json.loads(json.dumps(asked)), re.sub(r"[/\\:]", "-", name)
         path = self.folder / f"{name}.parquet"
         paths = {key: beside(path, key) if key else path for key in which}
         sums = self.folder / f"{name}.sha256"

@@ -13,17 +13,22 @@ from headlens.figures.context import FigureContext
 from headlens.figures.spec import FigureSpec, RenderedFigure, counted, listed
 from headlens.plots.grid import grid
 from headlens.plots.intervals import intervals
-from headlens.plots.style import COLUMN
+from headlens.plots.style import COLUMN, PAGE
 
 
 def draw(context: FigureContext) -> RenderedFigure:
-    """Differences with a dot on significant ones, a row for each stream; below, rank correlations of runs."""
-    domains = list(context)
-    if len(domains) != 2:
+    """Two domains: differences with a dot on significant ones; more: a matrix of domains."""
+    if len(context.domains) < 2:
         names = ", ".join(context.domains)
-        raise ConfigError(f"a difference takes two domains; here is {names}: name runs of both")
-    runs: dict[str, Any] = {domain.name: domain.weighed for domain in domains}
+        raise ConfigError(f"a difference takes two domains or more; here is {names}: name runs of another")
+    runs: dict[str, Any] = {domain.name: domain.weighed for domain in context}
     result = heads.compare(runs, k=1, seed=context.seed)  # overlaps of top heads are not shown
+    fig, about = _two(result) if len(runs) == 2 else _several(result)
+    return RenderedFigure(fig, about + result.paragraph, [run for several in runs.values() for run in several])
+
+
+def _two(result: heads.Comparison) -> tuple[Figure, str]:
+    """A row for each stream; below, rank correlations of runs. And the beginning of the caption."""
     (first, second), frame = result.groups, result.frame
     tested = bool(frame["q"].notna().any())  # one run says nothing of others
     level = f"{result.provenance['level']:.3g}"
@@ -40,7 +45,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         dots = f" (dots: q ≤ {level})" if tested else ""
         ax.set_title(f"{second} − {first}{of}{dots}")
     table = result.agreement[result.agreement["statistic"] == "spearman"]
-    table = table[table["pairs"] != "between - within"]
+    table = table[table["kind"] != "contrast"]
     rows = table.rename(columns={"pairs": "row"}).assign(group="pairs of runs")
     intervals(rows, axes[-1], label="rank correlation of two runs' weights")
     axes[-1].set_xlim(min(-0.05, float(np.nanmin([rows["value"].min(), rows["low"].min(), 0.0]))), 1.02)
@@ -51,7 +56,23 @@ def draw(context: FigureContext) -> RenderedFigure:
         f"({listed([counted(count, 'pair') for count in table['count']])})"
         f"{', with 95 % jackknife intervals over runs' if tested else ''}. Layers and heads count from 0. "
     )
-    return RenderedFigure(fig, about + result.paragraph, [run for several in runs.values() for run in several])
+    return fig, about
+
+
+def _several(result: heads.Comparison) -> tuple[Figure, str]:
+    """Domains by domains; and the beginning of the caption."""
+    count, level = len(result.groups), f"{result.provenance['level']:.3g}"
+    fig = Figure(figsize=(PAGE, 0.4 + min(0.75 * count, 2.6)), layout="constrained")
+    result.matrix(fig.subplots(1, 2))
+    tested = bool(result.frame["q"].notna().any())
+    about = (
+        "Agreement of head weights, domains by domains. Left: Spearman's correlation of two runs' weights over all "
+        "heads; on the diagonal runs of one domain that differ in their seed"
+        f"{', with 95 % jackknife intervals over runs' if tested else ''}. Right: how many heads differ with "
+        f"q ≤ {level}, by a permutation of runs whose null is pooled over heads; the rate is over all heads of all "
+        "pairs. "
+    )
+    return fig, about
 
 
 SPEC = FigureSpec("difference", "Difference of the domains' head weights, with significance", draw)

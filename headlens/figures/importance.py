@@ -12,7 +12,7 @@ from headlens.figures.context import KEYS, Domain, FigureContext, mean_and_inter
 from headlens.figures.spec import FigureSpec, RenderedFigure, counted, images_of, listed, made_on, with_interval
 from headlens.plots.intervals import intervals
 from headlens.plots.scatter import by_layer
-from headlens.plots.style import COLUMN
+from headlens.plots.style import width
 
 FIRST = 3
 """Runs of a domain whose gradients are taken, which takes as long for each."""
@@ -32,7 +32,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         name: rows.groupby("run", sort=False)[["layer", "weight", "importance"]].apply(correlations)
         for name, rows in frames_of.items()
     }
-    fig = Figure(figsize=(COLUMN, 3.35), layout="constrained")
+    fig = Figure(figsize=(width(len(context.domains)), 3.35), layout="constrained")
     above, below = np.asarray(fig.subfigures(2, 1, height_ratios=[1.95, 1.4]))
     axes = above.subplots(1, len(frames_of), squeeze=False, sharex=True, sharey=True)[0]
     for (name, rows), ax in zip(frames_of.items(), axes, strict=True):
@@ -47,7 +47,7 @@ def draw(context: FigureContext) -> RenderedFigure:
     intervals(_points(ranks), panel, rows=list(ROWS.values()), label="rank correlation with importance")
     panel.xaxis.set_major_locator(MaxNLocator(5))
     if len(ranks) > 1:
-        below.legend(*panel.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+        below.legend(*panel.get_legend_handles_labels(), loc="outside upper right", ncols=len(ranks), frameon=False)
     runs = [run for domain in context for run in domain.weighed[:FIRST]]
     return RenderedFigure(fig, _caption(context, frames_of, ranks), runs, [domain.subset for domain in context])
 

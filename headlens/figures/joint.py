@@ -13,7 +13,7 @@ from headlens.figures.context import Domain, FigureContext
 from headlens.figures.spec import FigureSpec, RenderedFigure, images_of, made_on, with_interval
 from headlens.metrics import image_metrics
 from headlens.plots.scatter import mixtures, score_plane
-from headlens.plots.style import COLUMN
+from headlens.plots.style import width
 
 ALPHAS = np.linspace(0, 1, 41)
 
@@ -24,7 +24,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         if "image_auroc" not in domain.images.metrics:
             raise ConfigError(f"{domain.images.name} has no normal, or no anomalous images: nothing can be ranked")
     found = pd.concat([_mixed(context, domain) for domain in context], ignore_index=True)
-    fig = Figure(figsize=(COLUMN, 3.6), layout="constrained")
+    fig = Figure(figsize=(width(len(context.domains)), 3.6), layout="constrained")
     above, below = np.asarray(fig.subfigures(2, 1, height_ratios=[1.9, 1.6]))
     planes = above.subplots(1, len(context.domains), squeeze=False, sharey=True)[0]
     for domain, ax in zip(context, planes, strict=True):

@@ -10,7 +10,7 @@ from headlens import heads
 from headlens.figures.context import FigureContext
 from headlens.figures.spec import FigureSpec, RenderedFigure, images_of, listed, made_on
 from headlens.plots.effects import profile
-from headlens.plots.style import COLUMN, named
+from headlens.plots.style import named, width
 
 
 def draw(context: FigureContext) -> RenderedFigure:
@@ -23,7 +23,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         variants = heads.whole_layers(heads.heads_of(detector, streams=detector.plan.streams))
         frame = context.ablation(domain, "layers", variants, metrics[1:] if ranked else ())
         frames[domain.name] = frame[frame["metric"].isin(metrics)]
-    fig = Figure(figsize=(COLUMN, 2.9), layout="constrained")
+    fig = Figure(figsize=(width(len(context.domains)), 2.9), layout="constrained")
     axes = fig.subplots(2, len(frames), squeeze=False, sharex=True, sharey="row")
     for place, (metric, row) in enumerate(zip(metrics, axes, strict=True)):
         scale = 1 if metric == "joint_margin" else 100

@@ -47,7 +47,7 @@ def draw(context: FigureContext) -> RenderedFigure:
         intervals(points, ax, rows=defined, title=named(metric), names=metric == metrics[0])
     fig.supxlabel("difference to the full method (points)", fontsize="medium")
     if len(context.domains) > 1:
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     files = {".md": _markdown(frame, metrics), ".tex": _latex(frame, metrics), ".csv": frame.to_csv(index=False)}
     runs = [run for domain in context for run in domain.runs.every]
     return RenderedFigure(fig, _caption(context, frame), runs, [domain.images for domain in context], files)

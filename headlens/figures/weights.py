@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from headlens.figures.context import KEYS, FigureContext
 from headlens.figures.spec import FigureSpec, RenderedFigure, counted, listed, made_on
 from headlens.plots.grid import grid
-from headlens.plots.style import COLUMN
+from headlens.plots.style import width
 
 
 def draw(context: FigureContext) -> RenderedFigure:
@@ -18,7 +18,10 @@ def draw(context: FigureContext) -> RenderedFigure:
     streams = list(dict.fromkeys(stream for frame in frames.values() for stream in frame["stream"]))
     reach = max(float((frame["mean"] - 1).abs().max()) for frame in frames.values()) or 1.0
     layers = max(frame["layer"].nunique() for frame in frames.values())
-    fig = Figure(figsize=(COLUMN, 0.75 + (0.35 + 0.085 * max(10, layers)) * len(streams)), layout="constrained")
+    fig = Figure(
+        figsize=(width(len(context.domains)), 0.75 + (0.35 + 0.085 * max(10, layers)) * len(streams)),
+        layout="constrained",
+    )
     axes = fig.subplots(len(streams), len(frames), squeeze=False, sharey=True)
     for stream, row in zip(streams, axes, strict=True):
         for (name, frame), ax in zip(frames.items(), row, strict=True):
@@ -54,4 +57,4 @@ def _caption(context: FigureContext, frames: dict[str, pd.DataFrame], streams: l
     )
 
 
-SPEC = FigureSpec("weights", "Learned head weights of both domains", draw)
+SPEC = FigureSpec("weights", "Learned head weights of every domain", draw)

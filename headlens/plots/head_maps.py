@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from headlens.plots.display import draw, outline, panel
 from headlens.plots.figure import Figure
-from headlens.plots.style import COLOURS, PALETTE, axes_of, colours, signed
+from headlens.plots.style import axes_of, colours, domain_colours, signed
 from headlens.plots.text import font, plain, wrapped
 
 
@@ -180,10 +180,11 @@ def _weights(ax: Axes, weights: pd.DataFrame, stream: str, layer: int, number: i
         return
     ax.axvspan(number - 0.5, number + 0.5, color="0.88", zorder=0)
     ax.axhline(1, color="black", linewidth=0.6)
-    others = iter(PALETTE[4:])
+    colours_of = domain_colours(weights["domain"].unique())
     for domain, rows in weights.groupby("domain", sort=False):
-        colour = COLOURS.get(str(domain)) or next(others)
-        ax.scatter(rows["head"], rows["value"], s=14, color=[colour], alpha=0.8, label=plain(domain, 24))
+        ax.scatter(
+            rows["head"], rows["value"], s=14, color=[colours_of[str(domain)]], alpha=0.8, label=plain(domain, 24)
+        )
     ax.set_xlabel("head", fontsize=8)
     ax.set_ylabel("head weight", fontsize=8)
     ax.tick_params(labelsize=7)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from headlens.plots.figure import Figure
-from headlens.plots.style import COLOURS, DARK, PALETTE, axes_of, named
+from headlens.plots.style import DARK, DOMAINS, PALETTE, axes_of, domain_colours, named
 from headlens.plots.text import plain
 
 
@@ -21,6 +22,7 @@ def intervals(
     title: str = "",
     names: bool = True,
     zero: bool = True,
+    colours: Sequence[Any] | None = None,
 ) -> Figure:
     """A point with its interval for each row and group, the first row on top; groups have colours and stand apart.
 
@@ -31,6 +33,7 @@ def intervals(
         rows: which, from top to bottom; all of ``frame`` when None.
         label, title: of the axis of values, and above it.
         names, zero: whether to write the rows' names, and to draw a line at 0.
+        colours: of the groups; those of domains when None.
 
     >>> rows = [("without a", "industrial", -1.0, -2.0, 0.0), ("without a", "medical", 0.5, 0.0, 1.0)]
     >>> fig, ax = intervals(pd.DataFrame(rows, columns=["row", "group", "value", "low", "high"]))
@@ -41,12 +44,13 @@ def intervals(
     fig, ax = axes_of(ax, 3.3, 0.6 + 0.25 * len(rows))
     if zero:
         ax.axvline(0, color="black", linewidth=0.6, zorder=0)
-    others = iter(PALETTE if len(groups) > 1 else [DARK])
+    if colours is None:
+        colours = [*domain_colours(groups).values()] if len(groups) > 1 or set(groups) & {*DOMAINS} else [DARK]
     for number, group in enumerate(groups):
         points = frame[frame["group"].eq(group) & frame["row"].isin(rows) & frame["value"].notna()]
-        shift = 0.36 * (number - (len(groups) - 1) / 2)
+        shift = min(0.36, 0.8 / len(groups)) * (number - (len(groups) - 1) / 2)
         y = [rows.index(row) + shift for row in points["row"]]
-        colour = COLOURS.get(str(group)) or next(others)
+        colour = colours[number]
         ax.hlines(y, points["low"], points["high"], color=colour, linewidth=1.1)
         ax.plot(points["value"], y, "os^D"[number % 4], color=colour, markersize=3.2, label=plain(group, 24))
     ax.set_ylim(len(rows) - 0.4, -0.6)
@@ -88,7 +92,8 @@ def metric_points(frame: pd.DataFrame, metrics: Sequence[str], ax: Axes | None =
         index=shown.index,
     )
     ax = axes_of(ax, 5.6, 0.8 + 0.27 * points["row"].nunique())[1]
-    fig, ax = intervals(points, ax, label="percent", title=title, zero=False)
+    colours = PALETTE if points["group"].nunique() > 1 else [DARK]
+    fig, ax = intervals(points, ax, label="percent", title=title, zero=False, colours=colours)
     low, high = ax.get_xlim()
     ax.set_xlim(max(low, -1.0), min(high, 101.0))  # intervals of few seeds reach further than any metric can
     ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from headlens.plots.figure import Figure
 from headlens.plots.overlay import limits_of
-from headlens.plots.style import COLOURS, DEPTH, GREY, PALETTE, axes_of, finished
+from headlens.plots.style import COLOURS, DEPTH, GREY, axes_of, domain_colours, finished
 from headlens.plots.text import plain
 from headlens.units import Unit
 
@@ -147,9 +147,9 @@ def mixtures(frame: pd.DataFrame, ax: Axes | None = None, *, alphas: Iterable[fl
     ['industrial']
     """
     fig, ax = axes_of(ax, 3.2, 2.4)
-    colours = iter(PALETTE)
+    colours = domain_colours(frame["domain"].unique())
     for domain, curves in frame.groupby("domain", sort=False):
-        colour = COLOURS.get(str(domain)) or next(colours)
+        colour = colours[str(domain)]
         for _, run in curves.groupby("run", sort=False):
             ax.plot(run["alpha"], run["auroc"], color=colour, linewidth=0.5, alpha=0.6)
         mean = curves.groupby("alpha")["auroc"].mean()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,7 +21,8 @@ from headlens.plots.text import font, plain
 PALETTE = sns.color_palette("colorblind")
 GREY, DARK = "0.55", "0.25"
 COLOURS = {"global": PALETTE[0], "local": PALETTE[1], "both": DARK}
-COLOURS |= {"industrial": PALETTE[2], "medical": PALETTE[4]}
+DOMAINS = {"industrial": PALETTE[2], "medical": PALETTE[4]}
+_OTHER_DOMAINS = [PALETTE[number] for number in (2, 4, 5, 8, 6, 7)]
 ORDERS = (PALETTE[3], PALETTE[9])
 """Of orders of heads; streams, domains and orders share no colour."""
 DIVERGING, RISING = "vlag", "rocket_r"  # of values around a centre, and of values from 0 up
@@ -39,8 +41,8 @@ NAMES = {
 }
 """Of quantities, with their units, as an axis calls them."""
 
-COLUMN = 3.3
-"""Inches: one column of a two-column paper."""
+COLUMN, PAGE = 3.3, 6.8
+"""Inches: one column of a two-column paper, and both."""
 PAPER: dict[Any, Any] = {
     "font.size": 7.5,  # "medium", of titles and names of axes; "small", of ticks and legends, is 6.25
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
@@ -62,6 +64,29 @@ PAPER: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 """Of figures for print, at the size at which they are printed."""
+
+
+def domain_colours(names: Iterable[object]) -> dict[str, Any]:
+    """A colour for each domain, or other group of runs, in the order of their names here.
+
+    >>> colours = domain_colours(["food", "medical", "cloth"])
+    >>> len(set(colours.values())), colours["medical"] == DOMAINS["medical"], colours["food"] == PALETTE[2]
+    (3, True, True)
+    """
+    each = list(dict.fromkeys(map(str, names)))
+    known = {name: DOMAINS[name] for name in each if name in DOMAINS}
+    free = [colour for colour in _OTHER_DOMAINS if colour not in known.values()]
+    others = itertools.cycle(free)  # of more groups than colours, some share one
+    return {name: known.get(name) or next(others) for name in each}
+
+
+def width(panels: int) -> float:
+    """Inches: that of a figure with so many panels side by side, one column of a paper or both.
+
+    >>> width(2), width(3) > 2 * COLUMN
+    (3.3, True)
+    """
+    return COLUMN if panels <= 2 else PAGE
 
 
 def paper() -> AbstractContextManager[None]:
