@@ -13,7 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from headlens.errors import ConfigError, HeadlensError
-from headlens.figures import ablation, difference, gallery, head_maps, importance, joint, layers, method, weights
+from headlens.figures import (
+    ablation,
+    agreement,
+    atlas,
+    difference,
+    gallery,
+    head_maps,
+    importance,
+    joint,
+    layers,
+    method,
+    weights,
+)
 from headlens.figures.context import Domain, FigureContext
 from headlens.figures.spec import FigureSpec, check_free, save
 from headlens.plots.style import paper
@@ -31,6 +43,8 @@ FIGURES: tuple[FigureSpec, ...] = (
     gallery.SPEC,
     joint.SPEC,
     method.SPEC,
+    atlas.SPEC,
+    agreement.SPEC,
 )
 """In the order of the paper."""
 

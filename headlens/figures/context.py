@@ -230,6 +230,7 @@ class FigureContext:
         self.seed, self.batch, self.progress = seed, batch, progress
         self.cache = FrameCache(folder, fresh)
         self.left_out: dict[str, dict[str, str]] = {}
+        self._few: dict[tuple[str, int], DataSet] = {}
 
     def __iter__(self) -> Iterator[Domain]:
         return iter(self.domains.values())
@@ -246,12 +247,16 @@ class FigureContext:
         frames = [heads.weights(run.detector).frame.assign(run=run.folder.name) for run in domain.weighed]
         return pd.concat(frames, ignore_index=True)[["run", *KEYS, "value"]]
 
+    def few(self, domain: Domain, per_category: int) -> DataSet:
+        """The first images of each category of a domain's subset, as ``first_of_each`` takes them, painted once."""
+        return self._few.setdefault((domain.name, per_category), first_of_each(domain.subset, per_category))
+
     def importance(self, domain: Domain, run: Run, per_category: int | None = None) -> pd.DataFrame:
         """Of every head of a run, for the joint margin: ``headlens.heads.Importance.summary``.
 
         On the domain's subset, or on the first ``per_category`` images of each category of it.
         """
-        images = domain.subset if per_category is None else first_of_each(domain.subset, per_category)
+        images = domain.subset if per_category is None else self.few(domain, per_category)
         asked = self.asked(run.detector, images, what="importance", target="joint_margin")
 
         def compute(parts: Path | None) -> Frames:

@@ -11,7 +11,7 @@ import torch
 from headlens import data
 from headlens.backbone import Backbone
 from headlens.detectors.methods.headclip import HeadCLIP
-from headlens.detectors.methods.registry import preset
+from headlens.detectors.methods.registry import build, preset
 from headlens.detectors.stages import TrainingConfig
 from headlens.devices import one_thread
 from headlens.figures import Domain, FigureContext, grouped
@@ -49,12 +49,25 @@ def made(clip):
 
 
 @pytest.fixture(scope="session")
-def domains(made) -> list[Domain]:
+def other(clip):
+    """Builds a run of APRIL-GAN, which has no local heads: of which name, seed, domain and config."""
+
+    def run(name: str, seed: int = 0, trained_on: str = "a", **changes) -> Run:
+        detector = build(clip, "april-gan", seed, **{"taps": (1, 3), **changes})
+        card = {"trained_on": trained_on, "images": 4, "threshold": 0.5, "model_sha256": "1" * 64}
+        return Run(Path(name), detector.requires_grad_(False), TrainingConfig(size=32, seed=seed), card)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def domains(made, other) -> list[Domain]:
     found = []
     for number, name in enumerate(("industrial", "medical")):
         seeds = (10 * number, 10 * number + 1)
         runs = [made(f"{name}-{seed}", seed) for seed in seeds]
         runs += [made(f"{name}-plain-{seed}", seed, head_weights="none", alpha=0.0) for seed in seeds]
+        runs += [other(f"{name}-april-{seed}", seed, trained_on=name) for seed in seeds]
         images = data.open(f"procedural:{name}", per_category=4, size=32)
         two = images.where(lambda record, own=images.categories[:2]: record.category in own)
         found.append(Domain.of(name, grouped(runs), two, 2))
