@@ -363,7 +363,7 @@ def test_a_full_disk_at_the_end_costs_no_training(clip, pictures, headclip, tmp_
         write_atomically(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("headlens.results.write_atomically", full)
+        patch.setattr("headlens.files.write_atomically", full)
         with pytest.raises(RunError, match="No space left"):
             train(HeadCLIP(clip, headclip), pictures, CONFIG, tmp_path / "run", cpu=True)
     begun = []

@@ -13,7 +13,7 @@ from typing import Any
 
 SHA256 = {
     "mini": "691ce1878b21171ce7b18a4ac5f922c767e13f8e18f9a81aa3daf0b14ea14b62",
-    "mini-captions": "779c5e60ec486f4c690ed239aeee006de39de84b78c776855874504d4e8caca8",
+    "mini-captions": "23ddd9d59d575e46a73da632da009d262651dd7ba7aacbc5e7e4a1ba86077494",
 }
 """Of the weight file of each: what ships is what is loaded."""
 NAMES = tuple(SHA256)
