@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from headlens.cli import app
 from headlens.cli.groups import data_by_group, groups_of
 from headlens.errors import ConfigError
-from headlens.heads import Comparison
+from headlens.heads import Comparison, Variance
 
 pytestmark = pytest.mark.usefixtures("runs_share_backbones")
 
@@ -72,5 +72,18 @@ def test_three_groups_are_compared_and_saved(tmp_path):
 def test_the_options_of_two_domains_are_groups(tmp_path):
     short = typed("--industrial", "mini-industrial-0", "--medical", "mini-medical-0", "--out", tmp_path)
     long = typed("--group=industrial=mini-industrial-0", "--group=medical=mini-medical-0", "--out", tmp_path)
-    tables = [output.output.partition("Agreement")[2].rpartition("\n\n")[0] for output in (short, long)]
+    tables = [output.output.partition("Agreement")[2].partition(str(tmp_path))[0] for output in (short, long)]
     assert tables[0] == tables[1] and "within industrial" in tables[0]
+
+
+def test_the_variance_of_two_factors(tmp_path):
+    runs = {"whole/x": "mini-industrial", "whole/y": "mini-medical", "shallow/x": "mini-industrial-shallow"}
+    groups = [f"--group={name}={run}" for name, run in runs.items()]
+    with pytest.raises(ConfigError, match="no runs of shallow / y"):
+        typed("--factors", "method/domain", *groups, "--out", tmp_path)
+    groups.append("--group=shallow/y=mini-medical-shallow")
+    result = typed("--factors", "method/domain", *groups, "--out", tmp_path)
+    saved = Variance.load(next(tmp_path.glob("variance-weights-method-domain-whole-shallow-x-y-*.parquet")))
+    assert result.exit_code == 0 and saved.paragraph in result.output and "method x domain" in result.output
+    assert saved.provenance["factors"] == {"method": ["whole", "shallow"], "domain": ["x", "y"]}
+    assert data_by_group(["x=a", "whole/y=b"], [*runs]) == {"whole/x": "a", "shallow/x": "a", "whole/y": "b"}

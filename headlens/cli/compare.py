@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headlens.cli import options
 from headlens.cli.common import data_of, device_of
-from headlens.cli.comparison_text import agreement, differing, pairwise
+from headlens.cli.comparison_text import agreement, differing, pairwise, split
 from headlens.cli.groups import GROUP, groups_of, images_by_group
 from headlens.cli.result_names import slug
 from headlens.cli.results import data_fact, other_than, report_notes, run_fact, save, stem
@@ -42,6 +42,13 @@ def compare(
         list[str] | None, typer.Option(help=_SHORT.format("medical"), show_default=_shown("medical"))
     ] = None,
     of: Annotated[str, typer.Option(help="weights (learned head weights) or importance (on images).")] = OF[0],
+    factors: Annotated[
+        str | None,
+        typer.Option(
+            help="Split the variance between runs over two factors, or one, such as method/domain. Groups are then "
+            "named by a level of each: --group headclip/food=RUNS."
+        ),
+    ] = None,
     stream: Annotated[
         str | None, typer.Option(help="Only heads of this stream: global or local.", show_default="all")
     ] = None,
@@ -85,7 +92,12 @@ def compare(
     asked = groups_of(group or (), short)
     if not group:
         asked = {domain: asked.get(domain) or _runs(domain, of) for domain in DOMAINS}
-    heads.check_groups(asked)
+    levels = {name: tuple(part.strip() for part in name.split("/")) for name in asked}
+    said = [*asked] if group else [Path(given).name for given in [*(industrial or []), *(medical or [])]]
+    if factors:
+        said = [level for each in heads.check_design(levels.values(), factors.split("/")) for level in each]
+    else:
+        heads.check_groups(asked)
     device = device_of(device)
     runs = load_groups(asked, weights=weights, device=device)
     first = next(run for several in runs.values() for run in several)
@@ -100,9 +112,10 @@ def compare(
     facts = {side: [[run.folder.name, run_fact(run)] for run in several] for side, several in runs.items()}
     seen = [*dict.fromkeys(map(data_fact, sets.values()))]
     name = stem(
-        "compare",
+        "variance" if factors else "compare",
         of,
-        *(asked if group else [Path(given).name for given in [*(industrial or []), *(medical or [])]]),
+        factors or "",
+        *said,
         stream or "",
         other_than(k, 20, "top{}"),
         other_than(level, 0.05, "level{}"),
@@ -113,14 +126,24 @@ def compare(
     )
     parts = out / f"{name}.parts"
     steep = measured(runs, sets, batch, parts) if sets else {}
-    result = heads.compare(steep or runs, stream=stream, k=k, level=level)
+    sources: dict[str, Any] = steep or runs
+    result: heads.Variance | heads.Comparison
+    if factors:
+        result = heads.variance(
+            {levels[name]: each for name, each in sources.items()}, factors.split("/"), stream=stream
+        )
+    else:
+        result = heads.compare(sources, stream=stream, k=k, level=level)
     saved, figure = save(result, out / f"{name}.parquet")
     discard(*parts.glob("*/*"))
     if not any(parts.glob("*/*")):
         shutil.rmtree(parts, ignore_errors=True)
-    first_tables = [agreement(result)] if len(runs) == 2 else pairwise(result)
-    typer.echo("".join(f"\n{text}\n" for text in (*first_tables, differing(result, rows), result.paragraph)))
-    typer.echo(f"{saved} (each head), {saved.with_suffix('.agreement.parquet')} (agreement), {figure}")
+    if isinstance(result, heads.Variance):
+        tables, files = [split(result)], f"{saved} (all numbers), {figure}"
+    else:
+        tables = [*([agreement(result)] if len(runs) == 2 else pairwise(result)), differing(result, rows)]
+        files = f"{saved} (each head), {saved.with_suffix('.agreement.parquet')} (agreement), {figure}"
+    typer.echo("".join(f"\n{text}\n" for text in (*tables, result.paragraph, files)))
     every = [one.provenance for results in steep.values() for one in results]
     notes = {kind: {name: why for about in every for name, why in about[kind].items()} for kind in KINDS}
     report_notes(notes, " and ".join(dict.fromkeys(images.name for images in sets.values())))

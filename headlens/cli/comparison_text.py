@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headlens.heads import Comparison
+    from headlens.heads import Comparison, Variance
 
 
 def agreement(result: Comparison) -> str:
@@ -79,4 +79,18 @@ def _pairs(result: Comparison) -> str:
         "Two groups at a time: by how much two runs of different groups agree less than two of one (rank correlation; "
         "p by permuting runs, q: its false discovery rate over pairs), and heads with q of at most "
         f"{result.provenance['level']:.3g}\n\n{text}"
+    )
+
+
+def split(result: Variance) -> str:
+    """Shares of the variance between runs, of all heads with intervals, and layer by layer."""
+    rows = result.frame[result.frame["stream"] == "all"][["component", "share", "low", "high", "p"]]
+    rows = rows.assign(**{name: 100 * rows[name] for name in ("share", "low", "high")})
+    every = rows.to_string(index=False, na_rep="-", float_format="{:.3g}".format)
+    shown = result.table[result.table["stream"] != "all"]
+    shown = shown.assign(**{name: 100 * shown[name] for name in result.components})
+    layers = shown.to_string(index=False, na_rep="-", float_format="{:.0f}".format)
+    return (
+        "Variance between runs at the same head, in percent (low, high: 95 % jackknife interval over runs; p by "
+        f"permuting runs)\n\n{every}\n\nThe same by layer\n\n{layers}"
     )

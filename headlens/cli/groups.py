@@ -64,16 +64,25 @@ def images_by_group(given: Iterable[str], groups: Iterable[str]) -> dict[str, st
     groups = list(groups)
     named = data_by_group(given, groups)
     for name in groups:
-        if name not in named and name not in DOMAINS:
+        shipped = [f"procedural:{level}" for level in _levels(name) if level in DOMAINS]
+        if name not in named and not shipped:
             raise ConfigError(
                 f"{name}: no images are named; give --data {name}=FOLDER, or --data FOLDER where all groups see the "
                 "same"
             )
-    return {name: named.get(name, f"procedural:{name}") for name in groups}
+        named.setdefault(name, *shipped[:1])
+    return {name: named[name] for name in groups}
+
+
+def _levels(group: str) -> list[str]:
+    """``food`` and ``headclip`` of ``headclip/food``."""
+    return [level.strip() for level in group.split("/")]
 
 
 def data_by_group(given: Iterable[str], groups: Iterable[str]) -> dict[str, str]:
     """Images by group, as ``--data NAME=IMAGES`` names them; without a name they are of all groups.
+
+    A name may also be one level of groups that are named by several: ``food`` for ``headclip/food`` and ``crane/food``.
 
     Raises:
         ConfigError: a name of no group, or images twice for one.
@@ -86,13 +95,13 @@ def data_by_group(given: Iterable[str], groups: Iterable[str]) -> dict[str, str]
         name, sign, images = text.partition("=")
         if Path(text).exists() or not sign:
             names, images = groups, text
-        elif name in groups:
-            names = [name]
-        else:
+        elif not (names := [group for group in groups if name == group or name in _levels(group)]):
             raise ConfigError(
                 f"--data {text!r}: no group is called {name!r}{did_you_mean(name, groups)}; there are "
                 f"{', '.join(groups) or 'none'}"
             )
+        else:
+            images = images.strip()
         for one in names:
             if one in found:
                 raise ConfigError(

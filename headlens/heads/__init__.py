@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from headlens.heads.screening import screen as screen
     from headlens.heads.transfer import Transfer as Transfer
     from headlens.heads.transfer import transfer as transfer
+    from headlens.heads.variance import Variance as Variance
+    from headlens.heads.variance import check_design as check_design
+    from headlens.heads.variance import variance as variance
     from headlens.heads.variants import Head as Head
     from headlens.heads.variants import Variant as Variant
     from headlens.heads.variants import cumulative as cumulative

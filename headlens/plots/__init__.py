@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from headlens.plots.scatter import mixtures as mixtures
     from headlens.plots.scatter import scatter as scatter
     from headlens.plots.scatter import score_plane as score_plane
+    from headlens.plots.shares import shares as shares
     from headlens.plots.style import axes_for as axes_for
     from headlens.plots.style import named as named
     from headlens.plots.style import signed as signed
