@@ -184,10 +184,8 @@ def main() -> int:
 
         checked = fuzzing.call("data", "check", folder / "set", "--most", 1000)
         scored = fuzzing.call("score", folder / "set/screw/test", "--run", "mini-industrial", "--out", folder / "out")
-        evaluated = fuzzing.call(
-            "eval", "--run", "mini-industrial-0", "--data", folder / "set", "--json", folder / "eval.json"
-        )
-        table, result = text(folder / "out/scores.csv"), text(folder / "eval.json")
+        evaluated = fuzzing.call("eval", "--run", "mini-industrial-0", "--data", folder / "set", "--json")
+        table, result = text(folder / "out/scores.csv"), document(evaluated.said)
         left_out = scored.said + text(folder / "out/scores.left_out.txt")
         skipped = list(json.loads(result)["skipped"]) if result else []
         tally.add(
@@ -204,6 +202,12 @@ def main() -> int:
         count, round_number = count + len(files), round_number + 1
     print(f"{count} odd files; {dict(counts)}")
     return tally.report()
+
+
+def document(said: str) -> str:
+    """The JSON object among all that a command has said; empty where it has said none."""
+    lines = said.splitlines()
+    return "\n".join(lines[lines.index("{") : lines.index("}") + 1]) if "{" in lines and "}" in lines else ""
 
 
 def text(path: Path) -> str:

@@ -58,6 +58,14 @@ def kept(paint: Callable[..., Sample]) -> Callable[..., Sample]:
     return painted
 
 
+@pytest.fixture(scope="session", autouse=True)
+def wide_terminal() -> Iterator[None]:
+    """What verbs say stands on one line, for tests that look for it; those of widths set theirs."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setenv("COLUMNS", "2000")
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def painted_once(request) -> Iterator[None]:
     """Painting takes longer than what most tests do with an image; those of the worlds themselves paint theirs."""

@@ -50,7 +50,7 @@ def some(tree: Path, category: str, kind: str = "test") -> list[Path]:
 def test_list():
     out = run("list").output
     for name in (*layouts(), *SPECS):
-        assert f"  {name}" in out
+        assert f"\n{name} " in out
     told = json.loads(run("list", "--json").output)
     assert told["layouts"] == layouts()
     assert [row["spec"] for row in told["procedural"]] == list(SPECS)

@@ -27,6 +27,13 @@ def invoke(*arguments: object, status: int = 0) -> str:
     return result.output
 
 
+def printed(*arguments: object, status: int = 0) -> str:
+    """What a program that reads standard output gets."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result.stdout
+
+
 @pytest.fixture(scope="module")
 def run(painted_small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
@@ -70,26 +77,25 @@ def test_a_run_folder_holds_everything(run):
 def test_eval_prints_seeds_with_intervals_and_writes_json(two_categories, run, tmp_path):
     one = invoke("eval", "--run", run / "0", "--data", "procedural:medical", "--per-category", 2)
     assert "mini-captions" in one and "head_ct" in one and "±" not in one
-    out = tmp_path / "result.json"
-    two = invoke(
-        *("eval", "--run", run / "0", "--run", run / "1", "--data", "procedural:medical", "--per-category", 2),
-        *("--json", out),
-    )
-    assert "±" in two
-    (result,) = json.loads(out.read_text())["results"]
+    two = ("eval", "--run", run / "0", "--run", run / "1", "--data", "procedural:medical", "--per-category", 2)
+    csv_file = tmp_path / "result.csv"
+    (result,) = json.loads(printed(*two, "--json", "--csv", csv_file))["results"]
+    with csv_file.open() as file:
+        assert {row["category"] for row in csv.DictReader(file)} >= {"head_ct", "mean"}
     assert result["backbone"]["name"] == "mini-captions"
     assert {row["metric"] for row in result["metrics"]} >= {"cls_auroc", "map_auroc", "image_auroc", "pixel_aupro"}
     assert all(row["seeds"] == 2 for row in result["metrics"])
 
 
-def test_eval_keeps_apart_what_differs_in_more_than_its_seed(two_categories, run, tmp_path):
-    out = tmp_path / "result.json"
+def test_eval_keeps_apart_what_differs_in_more_than_its_seed(two_categories, run):
     names = ("mini-captions-medical-0", "mini-captions-medical-1", "mini-captions-medical-anomalyclip-0", run / "0")
     arguments = [argument for name in names for argument in ("--run", name)]
-    printed = invoke("eval", *arguments, "--data", "procedural:medical", "--per-category", 2, "--json", out)
-    results = json.loads(out.read_text())["results"]
-    assert [len(result["runs"]) for result in results] == [2, 1, 1]
-    assert printed.count("| data set |") == 3 and "trained on procedural:industrial/aux" in printed
+    done = invoke("eval", *arguments, "--data", "procedural:medical", "--per-category", 2, "--latex")
+    latex = done[done.index(r"\begin{tabular}") : done.index(r"\end{tabular}")]
+    rows = [line for line in latex.splitlines() if " & head\\_ct" in line]
+    assert [row.partition(" ")[0] for row in rows] == ["mini-captions-medical-0,", *names[2:3], "0"]
+    assert "trained on procedural:industrial/aux" in done and r"\textbf{" in latex and r"$\pm$" in rows[0]
+    assert r"$\pm$" not in rows[1]
 
 
 def test_score_writes_maps_overlays_and_one_table(run, pictures, tmp_path):
@@ -288,14 +294,13 @@ def test_what_was_scored_before_the_disk_was_full_stays(run, pictures, tmp_path,
     assert [(out / row["map"]).is_file() and (out / row["overlay"]).is_file() for row in rows] == [True, True]
 
 
-def test_eval_takes_all_seeds_of_a_shipped_run_and_says_what_is_no_test(two_categories, tmp_path):
-    out = invoke(
-        *("eval", "--run", "mini-medical-anomalyclip", "--data", "procedural:medical/aux", "--per-category", 2),
-        *("--json", tmp_path / "result.json"),
-    )
+def test_eval_takes_all_seeds_of_a_shipped_run_and_says_what_is_no_test(two_categories):
+    arguments = ["eval", "--run", "mini-medical-anomalyclip", "--data", "procedural:medical/aux", "--per-category", "2"]
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    out = " ".join(done.stderr.split())
     assert "Not zero-shot: mini-medical-anomalyclip-0, " in out and "were trained on procedural:medical/aux" in out
     assert "Pixel metrics are within" in out
-    (result,) = json.loads((tmp_path / "result.json").read_text())["results"]
+    (result,) = json.loads(done.stdout)["results"]
     assert [Path(name).name[-1] for name in result["runs"]] == ["0", "1", "2"]
     assert all(row["seeds"] == 3 for row in result["metrics"])
 
@@ -340,9 +345,8 @@ def test_eval_says_what_is_undefined_and_what_was_left_out_and_keeps_sets_of_one
             saved(a / f"{thing}/ground_truth/bent/{number}_mask.png", (3, 3, 20, 20))
         saved(b / f"{number}.png")
     (a / "nut/test/bent/1.png").write_bytes(b"broken")
-    out = tmp_path / "result.json"
-    arguments = ("eval", "--run", run / "0", "--data", a, "--data", b, "--json", out)
-    said = invoke(*arguments, status=1)
+    arguments = ("eval", "--run", run / "0", "--data", a, "--data", b)
+    said = invoke(*arguments, "--markdown", status=1)
     assert f"| {a} | mean | " in said and "(1 of 2)" in said and f"| {b} | mean | - |" in said
     for line in (
         f"1 image of {a} left out: nut/test/bent/1 (",
@@ -351,14 +355,5 @@ def test_eval_says_what_is_undefined_and_what_was_left_out_and_keeps_sets_of_one
         f"{b}: pixel metrics of all categories are undefined: no mask is known",
     ):
         assert line in said, said
-    result = json.loads(out.read_text())
+    result = json.loads(printed(*arguments, "--json", status=1))
     assert list(result["skipped"]) == ["nut/test/bent/1"] and len(result["undefined"]) == 3
-    invoke(*arguments, "--batch", 3, status=1)  # the same question
-    before = out.read_bytes()
-    for other in (("--exact",), ("--run", run / "1"), ("--domain", "medical")):
-        with pytest.raises(RunError, match="exists already and holds other results"):
-            invoke(*arguments, *other)
-    assert out.read_bytes() == before
-    (tmp_path / "package.json").write_text('{"name": "mine"}')
-    with pytest.raises(RunError, match="exists already and holds other results"):
-        invoke("eval", "--run", run / "0", "--data", a, "--json", tmp_path / "package.json")

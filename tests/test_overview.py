@@ -33,10 +33,11 @@ LOCAL = {"ablate local", "name local", "attribute head local"}
 SHIPPED = {row.preset: row for row in shipped()}
 
 
-def shell(*arguments: str) -> str:
-    done = CliRunner().invoke(app, ["methods", *arguments], catch_exceptions=False)
+def shell(*arguments: str, columns: int = 80) -> str:
+    """What stands on standard output, with what is said beside it only where people read both."""
+    done = CliRunner().invoke(app, ["methods", *arguments], catch_exceptions=False, env={"COLUMNS": str(columns)})
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def test_every_preset_has_its_row():
@@ -97,12 +98,12 @@ def test_a_sentence_for_everything_that_is_held_or_refused():
 
 
 def test_at_a_shell():
-    lines = shell().splitlines()
+    lines = shell(columns=300).splitlines()
     for row in shipped():
         about, answers = (line.split() for line in lines if line.split()[:1] == [row.preset])
         assert about[2] == (f"{row.learned:,}" if row.learned else "nothing")
         assert answers[1:] == ["/".join(answer) for answer in row.works.values()]
-    one = shell("aa-clip")
+    one = shell("aa-clip", columns=300)
     assert "245,760 numbers" in one and "held in each image: pooling weights, adapters" in one
     assert "name heads above block 5" in one and "2503.06661" in one
     assert [entry["preset"] for entry in json.loads(shell("--json"))] == list(PRESETS)
@@ -111,11 +112,11 @@ def test_at_a_shell():
 
 
 def test_results_at_a_shell():
-    text = shell("--results")
+    text = shell("--results", columns=300)
     same, other = text.split("tested in the other domain")
     assert "hand-written prompts" in same and "hand-written prompts" not in other
     assert all(name in other for name in ("HeadCLIP", "APRIL-GAN", "AA-CLIP"))
-    values = json.loads(shell("--results", "--json"))
+    values = json.loads(shell("--results", "--json"))["results"]
     value = next(
         v
         for v in values

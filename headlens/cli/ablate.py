@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import SOURCE, Source, layers_of, measuring, shared, sourced
-from headlens.cli.results import data_fact, other_than, report_notes, save, stem_of
+from headlens.cli.common import SOURCE, Source, layers_of, measuring, shared, with_options
+from headlens.cli.options import Streams
+from headlens.cli.output import OUTPUT, Output
+from headlens.cli.result_names import other_than
+from headlens.cli.results import data_fact, report_notes, save, stem_of
 from headlens.errors import ConfigError
+from headlens.tables import Table, interval, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,14 +26,11 @@ _STEPS = 16
 
 
 @shared
-@sourced
+@with_options
 def ablate(
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(help="A layer such as 18, a range such as 3-6, or all; may be repeated.", show_default="all"),
-    ] = None,
+    layer: options.Layers = None,
     head: options.Heads = None,
-    stream: Annotated[str, typer.Option(help="global, local, or both.")] = "both",
+    stream: options.Stream = Streams.BOTH,
     what: Annotated[
         str, typer.Option(help="heads (one at a time), layers, or cumulative (more and more heads, strongest first).")
     ] = "heads",
@@ -45,12 +46,13 @@ def ablate(
         list[str] | None, typer.Option(help="Metrics to measure.", show_default=", ".join(_METRICS))
     ] = None,
     source: Source = SOURCE,
-    rows: options.Rows = 32,
-    batch: options.Batch = 8,
+    rows: options.Rows = options.ROWS,
+    batch: options.Batch = options.BATCH,
     memory: Annotated[int | None, typer.Option(help="Memory for ablated variants, in MiB.", min=1)] = None,
     seed: options.Seed = 0,
     precision: options.Precision = None,
     out: options.Out = options.OUT,
+    output: Output = OUTPUT,
 ) -> None:
     """Remove heads, and measure what changes. Effects are exact.
 
@@ -71,12 +73,10 @@ def ablate(
     layers = layers_of(layer)
     if what not in WHAT:
         raise ConfigError(f"--what {what!r}; available: {', '.join(WHAT)}")
-    if stream not in ("global", "local", "both"):
-        raise ConfigError(f"--stream {stream!r}; available: global, local, both")
-    loaded, images = source.open(precision)
+    loaded, images = source.open(precision, output.say)
     detector = loaded.detector
-    streams: tuple[str, ...] = ("global", "local") if stream == "both" else (stream,)
-    if stream == "both" and kind == "revert":
+    streams = options.streams_of(stream)
+    if stream is Streams.BOTH and kind == "revert":
         streams = tuple(detector.head_weights()) or streams  # others have nothing to go back to
     asked = heads.heads_of(detector, layers, head, streams)
     stand_ins = source.data_set(reference) if reference else None
@@ -86,12 +86,12 @@ def ablate(
         images,
         "" if layer is None else "L" + "+".join(layer).replace(",", "+"),
         "H" + "+".join(map(str, head)) if head else "",
-        other_than(stream, "both"),
+        other_than(stream.value, "both"),
         "+".join(group) if group else other_than(what, "heads"),
         other_than(kind, "zero"),
         f"from {stand_ins.name}" if stand_ins else "",
         "+".join(metric or []),
-        other_than(source.per_category, 10, "{}-each"),
+        *source.parts(SOURCE),
         other_than(seed, 0, "seed{}"),
         precision or "",
         group=group or None,
@@ -122,15 +122,15 @@ def ablate(
     saved, figure = save(result, out / f"{name}.parquet")
     discard(*(out / f"{name}.{parts}" for parts in ("order", "parts")))
     summary = saved.with_suffix(".summary.parquet")
-    typer.echo(f"{table(result, rows)}\n\n{saved} (each image), {summary} (this table), {figure}")
+    output.show(table(result, rows))
+    output.say(f"\n{saved} (each image), {summary} (this table), {figure}")
     report_notes(result.provenance, images.name)
 
 
-def table(result: Ablation, rows: int) -> str:
+def table(result: Ablation, rows: int) -> Table:
     """The first ``rows`` variants: effects with their 95 % intervals; the whole detector and the noise floor on top."""
-    import pandas as pd
-
     from headlens.metrics.table import fewer
+    from headlens.training.summary import COLUMNS
 
     metrics = [name for name in result.summary["metric"].unique() if name not in ("image_margin", "joint_score")]
     margin = result.means("joint_margin").set_index("variant")
@@ -138,32 +138,30 @@ def table(result: Ablation, rows: int) -> str:
     if grown:
         margin = margin.sort_values(["order", "heads"])
     shown = margin.index[: None if grown else rows]
-    columns: dict[str, list[str]] = {"": ["all heads", "noise floor", *shown]}
+    columns = {"": ["all heads", "noise floor", *shown]}
     columns["moves by"] = ["", f"{margin['noise'].max():.0e}", *margin.loc[shown, "magnitude"].map("{:.3f}".format)]
     for name in metrics:
         effects, as_percent = result.means(name).set_index("variant"), name != "joint_margin"
-        whole = "" if name == "anomaly_map" else _number(effects["baseline"].iloc[0], as_percent)
-        noise = f"{effects['noise'].max() * (100 if as_percent else 1):.0e}"
-        title = name.replace("_", " ") + fewer(*effects[["n", "of"]].iloc[0])
+        factor, form = (100, ".1f") if as_percent else (1, ".3f")
+        whole = "" if name == "anomaly_map" else number(effects["baseline"].iloc[0] * factor, form)
+        noise = number(effects["noise"].max() * factor, ".0e")
+        title = COLUMNS.get(name, name.replace("_", " ")) + fewer(*effects[["n", "of"]].iloc[0])
         columns[title] = [whole, noise, *(_effect(effects.loc[one], as_percent) for one in shown)]
-    text = pd.DataFrame(columns).to_string(index=False, justify="right")
     left, order = len(margin) - len(shown), "" if grown else ", in the order of 'moves by'"
     images, categories = len(result.frame["image"].unique()), len(result.summary["category"].unique()) - 1
-    return (
-        f"Without these heads (kind {result.provenance['kind']}){order}: change of the joint margin in logits,\n"
+    return Table(
+        list(columns),
+        list(zip(*columns.values(), strict=True)),
+        numbers=len(columns) - 1,
+        name="effects",
+        title=f"Without these heads (kind {result.provenance['kind']}){order}: change of the joint margin in logits, "
         "of the anomaly map in % of its L1 norm, of metrics in points. [95 % bootstrap interval]; means over "
-        f"{categories} categories,\n{images} images. 'moves by': mean absolute change of the joint margin.\n\n"
-        + text
-        + (f"\n… and {left} more in the frame" if left else "")
+        f"{categories} categories, {images} images. 'moves by': mean absolute change of the joint margin.",
+        note=f"… and {left} more in the frame" if left else "",
+        frame=result.summary[result.summary["category"] == "mean"],
     )
 
 
-def _number(value: float, as_percent: bool) -> str:
-    return "-" if value != value else f"{100 * value:.1f}" if as_percent else f"{value:.3f}"
-
-
 def _effect(row: pd.Series, as_percent: bool) -> str:
-    if row["effect"] != row["effect"]:
-        return "-"
-    each = "{:+.2f} [{:+.2f}, {:+.2f}]" if as_percent else "{:+.3f} [{:+.3f}, {:+.3f}]"
-    return each.format(*(float(row[name]) * (100 if as_percent else 1) for name in ("effect", "low", "high")))
+    effect, low, high = (float(row[name]) * (100 if as_percent else 1) for name in ("effect", "low", "high"))
+    return interval(effect, low, high, "+.2f" if as_percent else "+.3f")

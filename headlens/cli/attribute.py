@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import Source, note_category
+from headlens.cli.common import Source, shown_by, with_options
+from headlens.cli.output import OUTPUT, Output
 from headlens.cli.results import free_name, of_image
 from headlens.errors import ConfigError
 from headlens.progress import bar
+from headlens.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +27,7 @@ METHOD = ("integrated_gradients", "occlusion", "legrad")
 """A gradient's, an ablation's and an attention's answer."""
 
 
+@with_options
 def attribute(
     images: options.Images,
     method: Annotated[
@@ -56,14 +60,17 @@ def attribute(
         typer.Option(help="Steps, samples or squares per batch; limits memory.", min=1, show_default="8"),
     ] = None,
     seed: options.Seed = 0,
-    category: options.Category = "object",
     domain: options.Domain = None,
     run: options.Run = None,
+    category: options.Category = None,
+    limit: options.Limit = None,
+    size: options.Size = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
     weights: options.Weights = None,
     device: options.Device = None,
     out: options.Out = options.OUT,
+    output: Output = OUTPUT,
 ) -> None:
     """Explain a score by the pixels of the image: signed maps in the unit of the score, never rescaled.
 
@@ -72,7 +79,7 @@ def attribute(
     """
     from headlens.cli.images import find_images
 
-    listed = find_images(images, follow_links)
+    listed = find_images(images, follow_links, limit)
     masks = masks_of(listed.files, mask or [])
     if inside and not masks:
         raise ConfigError("--inside reads the map inside a mask: give it with --mask")
@@ -89,16 +96,15 @@ def attribute(
     from headlens.printing import printable, unicode
     from headlens.results import save_frame
 
-    loaded = Source(domain, run, weights=weights, device=device).load()
+    loaded = Source(domain, run, size=size, weights=weights, device=device).load()
     whole = attribution.target_of(loaded.detector, target)
     given: dict[str, Any] = {"baseline": baseline, "steps": steps, "batch": batch, "seed": seed or None}
     given["heads"] = [Head.of(name) for name in head] if head else None
     settings_of = options_of(methods_of(method or list(METHOD), whole), given)
-    typer.echo(f"{loaded.detector.backbone}\n{printable(loaded.folder.name)}, {target.replace('_', ' ')}\n")
-    note_category(loaded, category)
+    output.say(f"{loaded.detector.backbone}\n{printable(loaded.folder.name)}, {target.replace('_', ' ')}\n")
 
-    common: dict[str, Any] = {"size": loaded.size, "category": category}
-    frames, done = [], []
+    common: dict[str, Any] = {"size": loaded.size, "category": shown_by(loaded, category)}
+    frames, done, tables = [], [], []
     used: dict[str, Any] = {}  # of each method, all its options
     how_asked = (target, "inside" if inside else "", baseline or "", f"{steps} steps" if steps else "", *(head or []))
     with bar(len(listed.files) * len(settings_of), unit="map") as maps_done:
@@ -128,14 +134,15 @@ def attribute(
             rows = [result.frame.assign(image=unicode(str(path))) for result in results.values()]
             frames.append(pd.concat(rows, ignore_index=True))
             done.append(unicode(str(path)))
-            maps_done.write(f"{printable(str(path))}\n{table(frames[-1])}\n  {out / stem}-METHOD.png, .npz\n")
+            tables.append(replace(table(frames[-1]), note=f"\n{out / stem}-METHOD.png, .npz\n"))
     if frames:
+        output.show(*tables)
         about = result.provenance | {"method": list(settings_of), "options": used, "images": done}
         about |= {"skipped": listed.left_out}
         name = free_name(out, slug("attribute", loaded.folder.name, *how_asked), {".parquet": about})
         saved = save_frame(out / f"{name}.parquet", pd.concat(frames, ignore_index=True), about)
-        typer.echo(f"{saved}: values, sums and residuals of {len(frames)} image{'s' * (len(frames) != 1)}")
-    listed.finish(out / "attribute-left_out.txt")
+        output.say(f"{saved}: values, sums and residuals of {len(frames)} image{'s' * (len(frames) != 1)}")
+    listed.finish(out / "attribute-left_out.txt", output.say)
 
 
 def _pixels(path: Path, mask: Path | MaskSource | None, max_pixels: int, inside: bool) -> Pixels:
@@ -222,23 +229,22 @@ def options_of(methods: list[str], given: dict[str, Any]) -> dict[str, dict[str,
     return {method: {name: value for name, value in asked.items() if name in of} for method, of in known.items()}
 
 
-def table(frame: pd.DataFrame) -> str:
+def table(frame: pd.DataFrame) -> Table:
     """What the methods say of one image: the target's value, and what their maps add up to."""
-    import pandas as pd
-
     from headlens.attribution.pixels import BASELINES
+    from headlens.printing import printable
 
     first = frame.iloc[0]
-    head = f"{first['metric'].replace('_', ' ')} {first['value']:.4f}"
+    title = f"{printable(first['image'])}\n{first['metric'].replace('_', ' ')} {first['value']:.4f}"
     if "against" in frame:
         for row in frame.dropna(subset=["against"]).drop_duplicates("against").to_dict("records"):
-            head += f", explained against {row['baseline']:.4f} of {BASELINES[row['against']]} ({row['against']})"
+            title += f", explained against {row['baseline']:.4f} of {BASELINES[row['against']]} ({row['against']})"
     rows = []
     for row in frame.to_dict("records"):
-        rows.append({"": row["kind"], "sum of map": f"{row['effect']:+.4f}"})
-        if row.get("baseline") == row.get("baseline") and row.get("baseline") is not None:
-            rows[-1]["to explain"] = f"{row['value'] - row['baseline']:+.4f}"
-        if row.get("residual") == row.get("residual") and row.get("residual") is not None:
-            rows[-1]["residual"] = f"{row['residual']:+.1e}"
-    text = pd.DataFrame(rows).fillna("").to_string(index=False)
-    return "\n".join(f"  {line}" for line in (head, *text.split("\n")))
+        known = {name: row.get(name) for name in ("baseline", "residual") if row.get(name) == row.get(name)}
+        baseline, residual = known.get("baseline"), known.get("residual")
+        explained = "-" if baseline is None else f"{row['value'] - baseline:+.4f}"
+        left = "-" if residual is None else f"{residual:+.1e}"
+        rows.append([row["kind"], f"{row['effect']:+.4f}", explained, left])
+    header = ["method", "sum of map", "to explain", "residual"]
+    return Table(header, rows, 3, "attributions", title, frame=frame)

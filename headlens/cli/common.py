@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
 
 from headlens.cli import options
+from headlens.cli.result_names import other_than
 from headlens.errors import ConfigError
 from headlens.files import read_text
 from headlens.launch import launched, place
@@ -37,13 +40,26 @@ def data_of(
     follow_links: bool,
     seed: int = 0,
     split: str = "test",
+    category: str | None = None,
+    limit: int | None = None,
 ) -> DataSet:
-    """The data set of that name; ``domain`` where the names of its folders do not tell it, or tell another."""
+    """The data set of that name; ``domain`` where the names of its folders do not tell it, or tell another.
+
+    With ``limit`` only so many of its images: of each category a normal and an anomalous one, and so on in turn.
+    """
     import headlens.data
 
     world: dict[str, Any] = {"per_category": per_category, "seed": seed} if data.startswith("procedural:") else {}
-    about: dict[str, Any] = {"max_pixels": max_pixels, "follow_links": follow_links}
-    return headlens.data.open(data, domain=domain, split=split, **about, **world)
+    about: dict[str, Any] = {"max_pixels": max_pixels, "follow_links": follow_links, "category": category}
+    images = headlens.data.open(data, domain=domain, split=split, **about, **world)
+    if limit is None or limit >= len(images):
+        return images
+    groups: dict[tuple[str, bool], list[str]] = {}
+    for record in images.records:
+        groups.setdefault((record.category, bool(record.anomalous)), []).append(record.name)
+    in_turn = [name for names in zip_longest(*groups.values()) for name in names if name is not None]
+    chosen = set(in_turn[:limit])
+    return images.where(lambda record: record.name in chosen)
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,10 @@ class Source:
     domain: options.Domain = None
     run: options.Run = None
     data: options.Data = None
-    per_category: options.PerCategory = 10
+    category: options.Category = None
+    limit: options.Limit = None
+    size: options.Size = None
+    per_category: options.PerCategory = options.PER_CATEGORY
     weights: options.Weights = None
     device: options.Device = None
     max_pixels: options.MaxPixels = options.MAX_PIXELS
@@ -61,47 +80,67 @@ class Source:
 
     def load(self) -> Run:
         """The run; where none is named, the one that ships for the domain; raises ConfigError where none does."""
+        from headlens.detectors.detector import check_size
         from headlens.training.run import load_run
         from headlens.training.shipped import default
 
         run = default(self.domain or "industrial") if self.run is None else self.run
-        return load_run(run, weights=self.weights, device=device_of(self.device))
+        loaded = load_run(run, weights=self.weights, device=device_of(self.device))
+        if self.size is not None:
+            check_size(self.size, loaded.detector.backbone.vision.cfg)
+            loaded.detector.size = self.size
+        return loaded
 
     def data_set(self, name: str) -> DataSet:
         """Another set than ``data``, opened in the same way."""
-        return data_of(name, self.per_category, self.max_pixels, self.domain, self.follow_links)
+        about = (self.per_category, self.max_pixels, self.domain, self.follow_links)
+        return data_of(name, *about, category=self.category, limit=self.limit)
 
-    def open(self, precision: str | None) -> tuple[Run, DataSet]:
+    def open(self, precision: str | None, say: Callable[[str], None] = typer.echo) -> tuple[Run, DataSet]:
         """The run and the images, if there is such a precision; says which backbone and which images they are."""
         from headlens.precision import check_precision
 
         check_precision(precision)
         run, images = self.load(), self.data_set(self.data or f"procedural:{self.domain or 'industrial'}")
-        typer.echo(f"{run.detector.backbone}\n{run.folder.name}, on {images}\n")
+        say(f"{run.detector.backbone}\n{run.folder.name}, on {images}\n")
         return run, images
+
+    def parts(self, usual: Source) -> list[str]:
+        """What differs from the usual choice of images, as parts of the name of a result's file."""
+        differing = {"category": "{}", "limit": "{}-images", "size": "{}px", "per_category": "{}-each"}
+        return [other_than(getattr(self, name), getattr(usual, name), text) for name, text in differing.items()]
 
 
 SOURCE = Source()
 
 
-def sourced(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb with a parameter ``source``: at the shell the fields of ``Source`` are options, with its defaults.
+def with_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb with parameters that are sets of options, such as ``source: Source = SOURCE``.
 
-    A field that is a parameter of the verb, too, is the option that the verb declares.
+    At the shell each field of a set is an option, with its default. A field that is a parameter of the verb, too, is
+    the option that the verb declares.
     """
-    signature, hints = inspect.signature(verb, eval_str=True), get_type_hints(Source, include_extras=True)
-    declared, parameters = hints.keys() & signature.parameters.keys(), []
+    signature = inspect.signature(verb, eval_str=True)
+    sets: dict[str, Any] = {p.name: p.default for p in signature.parameters.values() if is_dataclass(p.default)}
+    hints = {name: get_type_hints(type(default), include_extras=True) for name, default in sets.items()}
+    parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
-        if parameter.name == "source":
-            defaults = [(n, value) for n, value in vars(parameter.default).items() if n not in declared]
-            parameters += [parameter.replace(name=n, default=value, annotation=hints[n]) for n, value in defaults]
-        else:
+        if parameter.name not in sets:
             parameters.append(parameter)
+            continue
+        parameters += [
+            parameter.replace(name=name, default=getattr(parameter.default, name), annotation=hint)
+            for name, hint in hints[parameter.name].items()
+            if name not in signature.parameters
+        ]
 
     @functools.wraps(verb)
     def run(**given: Any) -> None:
-        source = Source(**{name: given[name] for name in hints})
-        verb(source=source, **{name: value for name, value in given.items() if name not in hints or name in declared})
+        filled = {
+            of: dataclasses.replace(default, **{name: given[name] for name in hints[of]})
+            for of, default in sets.items()
+        }
+        verb(**filled, **{name: value for name, value in given.items() if name in signature.parameters})
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -171,15 +210,15 @@ def refuse_options(context: typer.Context, names: Sequence[str], why: str) -> No
             raise ConfigError(f"--{name.replace('_', '-')} {why}")
 
 
-def note_category(run: Run, category: str) -> None:
-    """Says that the run wants to know what images show, where that is not said."""
-    if category == "object" and run.detector.reads_categories:
+def shown_by(run: Run, category: str | None) -> str:
+    """What images show; where that is not said, ``object``, and a remark if the run wants to know."""
+    if category is None and run.detector.reads_categories:
         typer.echo(
             f"headlens: the sentences of {printable(run.folder.name)} name the category of an image. None was given, "
-            "so "
-            "'object' is used; give one, such as --category screw",
+            "so 'object' is used; give one, such as --category screw",
             err=True,
         )
+    return category or "object"
 
 
 def layers_of(given: list[str] | None) -> list[int] | None:

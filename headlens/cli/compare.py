@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import data_of, device_of
+from headlens.cli.common import data_of, device_of, with_options
 from headlens.cli.comparison_text import agreement, differing, pairwise, split
 from headlens.cli.groups import GROUP, groups_of, images_by_group
-from headlens.cli.result_names import slug
-from headlens.cli.results import data_fact, other_than, report_notes, run_fact, save, stem
+from headlens.cli.output import OUTPUT, Output
+from headlens.cli.result_names import other_than, slug
+from headlens.cli.results import data_fact, report_notes, run_fact, save, stem
 from headlens.errors import ConfigError
 from headlens.progress import bar
 from headlens.training.shipped import DOMAINS, default
@@ -33,6 +34,7 @@ def _shown(domain: str) -> str:
     return f"without any group {default(domain)}; for importance its first {FIRST} seeds"
 
 
+@with_options
 def compare(
     group: Annotated[list[str] | None, typer.Option(help=GROUP)] = None,
     industrial: Annotated[
@@ -63,13 +65,14 @@ def compare(
     per_category: options.PerCategory = 4,
     k: Annotated[int, typer.Option(help="Number of top heads whose overlap is measured.", min=1)] = 20,
     level: Annotated[float, typer.Option(help="False discovery rate below which heads are said to differ.")] = 0.05,
-    rows: Annotated[int, typer.Option(help="Heads in the printed table; the saved frame has all.", min=1)] = 10,
-    batch: options.Batch = 8,
+    rows: options.Rows = options.ROWS,
+    batch: options.Batch = options.BATCH,
     weights: options.Weights = None,
     device: options.Device = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
     out: options.Out = options.OUT,
+    output: Output = OUTPUT,
 ) -> None:
     """Compare the same heads in groups of runs (domains, methods, data sets), with runs as the unit of uncertainty.
 
@@ -102,13 +105,13 @@ def compare(
     runs = load_groups(asked, weights=weights, device=device)
     first = next(run for several in runs.values() for run in several)
     names = {name: [run.folder.name for run in several] for name, several in runs.items()}
-    typer.echo("\n".join([str(first.detector.backbone), *(f"{d}: {', '.join(each)}" for d, each in names.items())]))
+    output.say("\n".join([str(first.detector.backbone), *(f"{d}: {', '.join(each)}" for d, each in names.items())]))
     sets: dict[str, DataSet] = {}
     if of == "importance":
         named = images_by_group(data or (), runs)
         opened = {spec: data_of(spec, per_category, max_pixels, domain, follow_links) for spec in named.values()}
         sets = {name: opened[spec] for name, spec in named.items()}
-        typer.echo("\n".join(f"{name} runs on {images}" for name, images in sets.items()))
+        output.say("\n".join(f"{name} runs on {images}" for name, images in sets.items()))
     facts = {side: [[run.folder.name, run_fact(run)] for run in several] for side, several in runs.items()}
     seen = [*dict.fromkeys(map(data_fact, sets.values()))]
     name = stem(
@@ -139,11 +142,13 @@ def compare(
     if not any(parts.glob("*/*")):
         shutil.rmtree(parts, ignore_errors=True)
     if isinstance(result, heads.Variance):
-        tables, files = [split(result)], f"{saved} (all numbers), {figure}"
+        tables, files = split(result), f"{saved} (all numbers), {figure}"
     else:
         tables = [*([agreement(result)] if len(runs) == 2 else pairwise(result)), differing(result, rows)]
         files = f"{saved} (each head), {saved.with_suffix('.agreement.parquet')} (agreement), {figure}"
-    typer.echo("".join(f"\n{text}\n" for text in (*tables, result.paragraph, files)))
+    output.say()
+    output.show(*tables)
+    output.say(f"\n{result.paragraph}\n\n{files}")
     every = [one.provenance for results in steep.values() for one in results]
     notes = {kind: {name: why for about in every for name, why in about[kind].items()} for kind in KINDS}
     report_notes(notes, " and ".join(dict.fromkeys(images.name for images in sets.values())))

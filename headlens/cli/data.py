@@ -9,34 +9,32 @@ from typing import Annotated, Any
 import typer
 
 from headlens.cli import options
+from headlens.cli.common import with_options
+from headlens.cli.output import OUTPUT, Output
 from headlens.printing import printable
 from headlens.progress import bar
+from headlens.tables import Table
 
 data = typer.Typer(help="Data sets: layouts, checking, protocols, procedural worlds.", no_args_is_help=True)
 
 
 @data.command("list")
-def list_(as_json: options.Json = False) -> None:
+@with_options
+def list_(output: Output = OUTPUT) -> None:
     """List the folder layouts that are recognised, and the procedural sets with their categories and flaws."""
     from headlens.data import layouts
     from headlens.data.procedural import SPECS, World
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for spec in SPECS:
         world = World(spec)
         flaws = sorted({family for category in world.categories for family in world.families(category)})
         rows.append({"spec": spec, "categories": list(world.categories), "families": flaws})
-    if as_json:
-        typer.echo(json.dumps({"layouts": layouts(), "procedural": rows}, indent=1))
-        return
-    typer.echo("Layouts of folders and listings, in the order in which they are tried:")
-    width = max(map(len, layouts()))
-    for name, about in layouts().items():
-        typer.echo(f"  {name:{width}} {about}")
-    typer.echo("Procedural sets:")
-    for row in rows:
-        typer.echo(f"  {row['spec']}")
-        typer.echo(f"    categories: {', '.join(row['categories'])}\n    flaws: {', '.join(row['families'])}")
+    title = "Layouts of folders and listings, in the order in which they are tried:"
+    known = Table(["layout", "what"], [list(item) for item in layouts().items()], name="layouts", title=title)
+    cells = [[row["spec"], ", ".join(row["categories"]), ", ".join(row["families"])] for row in rows]
+    procedural = Table(["set", "categories", "flaws"], cells, name="procedural", title="Procedural sets:")
+    output.show(known, procedural, document={"layouts": layouts(), "procedural": rows})
 
 
 @data.command()
@@ -95,16 +93,14 @@ def check(
 
 
 @data.command()
-def protocols(as_json: options.Json = False) -> None:
+@with_options
+def protocols(output: Output = OUTPUT) -> None:
     """List which data sets the literature trains and tests on, and those of the procedural worlds."""
     from headlens.data.protocol import PROTOCOLS
 
-    if as_json:
-        typer.echo(json.dumps([vars(protocol) for protocol in PROTOCOLS], indent=1))
-        return
-    for protocol in PROTOCOLS:
-        typer.echo(f"{protocol.name}\n  train: {', '.join(protocol.train)} ({protocol.train_split} split)")
-        typer.echo(f"  test: {', '.join(protocol.test)}\n  note: {protocol.about}")
+    cells = [[p.name, f"{', '.join(p.train)} ({p.train_split} split)", ", ".join(p.test), p.about] for p in PROTOCOLS]
+    document = [vars(protocol) for protocol in PROTOCOLS]
+    output.show(Table(["protocol", "train", "test", "note"], cells, name="protocols"), document=document)
 
 
 @data.command()

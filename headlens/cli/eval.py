@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import at_once, data_of, device_of, shared
+from headlens.cli.common import at_once, data_of, device_of, shared, with_options
+from headlens.cli.output import OUTPUT, Output
 from headlens.errors import ConfigError
 from headlens.progress import bar
+from headlens.tables import Table, best
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
     from headlens.training.evaluation import Evaluation
     from headlens.training.run import Run
+    from headlens.training.summary import Summary
 
 
 @shared
+@with_options
 def eval_(
     run: Annotated[list[str], typer.Option(help="Run folders or shipped runs; seeds are averaged, with an interval.")],
     data: Annotated[list[str], typer.Option(help="Data sets: folders, listings or procedural sets.")],
@@ -34,23 +38,17 @@ def eval_(
     device: options.Device = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
-    json_: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", help="Write JSON to this file; a file with other results is never overwritten.", dir_okay=False
-        ),
-    ] = None,
+    output: Output = OUTPUT,
 ) -> None:
     """Print the metrics of trained detectors, with the backbone they run on.
 
-    Runs that differ only in their seed share a table of means and 95 % intervals; other runs get a table each.
+    Runs that differ only in their seed share rows of means and 95 % intervals; other runs have rows of their own, and
+    LaTeX prints the best of each category bold.
     An unreadable image is reported and left out, and the exit status is then 1; an image with an unusable mask still
     counts for image metrics.
     """
     from headlens import parallel
-    from headlens.cli.results import ABOUT, check_free, data_fact, digest, run_fact
     from headlens.data.protocol import canonical, canonical_names
-    from headlens.files import write
     from headlens.precision import check_precision, default_precision
     from headlens.provenance import computed
     from headlens.training.evaluation import Evaluation, evaluate
@@ -62,13 +60,6 @@ def eval_(
     sets = sets_of(data, per_category, max_pixels, domain, follow_links)
     runs = load_runs(*run, weights=weights, device=device_of(device))
     groups = seeds_of(runs)
-    question = {
-        "runs": [[one.folder.name, run_fact(one)] for one in runs],
-        "data": [[one.name, data_fact(one), len(one)] for one in sets],
-        "how": [exact, precision],
-    }
-    if json_ is not None:
-        check_free(json_, question)
     results_of: dict[Path, Evaluation] = {}
     for loaded in runs:
         with bar(sum(map(len, sets)), loaded.folder.name) as done:
@@ -80,11 +71,12 @@ def eval_(
 
     if not parallel.current().main:
         return
-    rows, said = [], []
+    rows, summaries = [], {}
     for group in groups:
         first, results = group[0], [results_of[one.folder] for one in group]
         names, summary, trained_on = [str(one.folder) for one in group], over_seeds(results), _trained_on(group[0])
-        said.append(f"{first.detector.backbone}\n{', '.join(names)}, trained on {trained_on}\n\n{summary.markdown()}\n")
+        summaries[", ".join(one.folder.name for one in group)] = summary
+        output.say(f"{first.detector.backbone}\n{', '.join(names)}, trained on {trained_on}\n")
         made_by = {
             "runs": names,
             "unit": results[0].unit,
@@ -93,13 +85,10 @@ def eval_(
         }
         rows.append({**made_by, "metrics": json.loads(summary.frame.to_json(orient="records"))})
     any_run = next(iter(results_of.values()))  # all have read the same images
-    if json_ is not None:
-        content = {ABOUT: digest(question), "results": rows, **any_run.reasons(), "undefined": any_run.undefined()}
-        write(json_, (json.dumps(content, indent=1) + "\n").encode())
-    for text in said:
-        typer.echo(text)
+    document = {"results": rows, **any_run.reasons(), "undefined": any_run.undefined()}
+    output.show(table(summaries), document=document)
     if half_width := max(each.half_width for each in results_of.values()):
-        typer.echo(f"Pixel metrics are within {half_width:.1g} of the exact ones (--exact keeps every map).")
+        output.say(f"\nPixel metrics are within {half_width:.1g} of the exact ones (--exact keeps every map).")
     for group in groups:
         trained = canonical_names(_trained_on(group[0]))
         if known := [one.name for one in sets if canonical(one.name) in trained]:
@@ -109,6 +98,32 @@ def eval_(
         typer.echo(line, err=True)
     if any_run.skipped:
         raise typer.Exit(1)
+
+
+def table(summaries: dict[str, Summary]) -> Table:
+    """Runs by data sets, categories and metrics; names that all rows share are in its title."""
+    import pandas as pd
+
+    from headlens.metrics.table import KEYS
+    from headlens.training.summary import COLUMNS
+
+    parts = [summary.table() for summary in summaries.values()]
+    rows = [[run, *row] for run, part in zip(summaries, parts, strict=True) for row in part.rows]
+    frame = pd.concat([summary.frame.assign(run=run) for run, summary in summaries.items()], ignore_index=True)
+    bold = set()
+    for number, name in enumerate(COLUMNS):
+        values = frame[frame["metric"] == name].groupby(["run", *KEYS], sort=False)["value"].first()
+        bold |= {(row, 3 + number) for row in best(list(values), [key[1:] for key in values.index])}
+    header, title = ["runs", *parts[0].header], ""
+    sets = {row[1] for row in rows} - {"mean"}
+    if len(sets) == 1:  # then the mean over sets is that of the set
+        kept = [place for place, row in enumerate(rows) if row[1] != "mean"]
+        title = sets.pop()
+        bold = {(kept.index(row), column - 1) for row, column in bold if row in kept}
+        header, rows = [header[0], *header[2:]], [[rows[place][0], *rows[place][2:]] for place in kept]
+    if len(summaries) == 1:
+        bold, header, rows = set(), header[1:], [row[1:] for row in rows]
+    return Table(header, rows, len(COLUMNS), "metrics", title, frame=frame, bold=bold)
 
 
 def sets_of(

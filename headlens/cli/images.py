@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,14 +58,14 @@ class Images:
             said.append(f"{others} for other reasons")
         return f"{len(self.left_out)} left out: {' | '.join(said)}" if said else ""
 
-    def finish(self, path: Path) -> None:
+    def finish(self, path: Path, say: Callable[[str], object] = typer.echo) -> None:
         """Says what was passed over, and what was left out, in a line each; ``path`` names all that was left out.
 
         Raises:
             Exit: with status 1, if something was left out.
         """
         if self.passed:
-            typer.echo(self.passed)
+            say(self.passed)
         try:
             if not self.left_out:
                 path.unlink(missing_ok=True)  # of an earlier run
@@ -78,8 +79,8 @@ class Images:
         raise typer.Exit(1)
 
 
-def find_images(arguments: list[str], follow_links: bool = False) -> Images:
-    """The image files that arguments name.
+def find_images(arguments: list[str], follow_links: bool = False, limit: int | None = None) -> Images:
+    """The image files that arguments name, the first ``limit`` of them.
 
     - A file is taken whatever it is called. A table or JSON stands for the images that it lists.
     - Of a folder, all files with an image's suffix in it and in the folders below, as data sets read them: hidden
@@ -104,7 +105,7 @@ def find_images(arguments: list[str], follow_links: bool = False) -> Images:
     once: dict[str, Path] = {}
     for path in images.files:
         once.setdefault(os.path.abspath(path), path)  # noqa: PTH100  links are not resolved
-    images.files = list(once.values())
+    images.files = list(once.values())[:limit]
     return images
 
 

@@ -7,22 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import SOURCE, Source, at_once, measuring, shared, sourced
-from headlens.cli.results import other_than, report_notes, save, stem_of
+from headlens.cli.common import SOURCE, Source, at_once, measuring, shared, with_options
+from headlens.cli.output import OUTPUT, Output
+from headlens.cli.result_names import other_than
+from headlens.cli.results import report_notes, save, stem_of
+from headlens.tables import Table, interval, number
 
 if TYPE_CHECKING:
     from headlens.heads import Importance, Screen
 
 
 @shared
-@sourced
+@with_options
 def importance(
     metric: Annotated[str, typer.Option(help="image_margin, joint_margin, or joint_score.")] = "joint_margin",
     screen: Annotated[
         int, typer.Option(help="Ablate this many of the top heads, and as many drawn at random.", min=0)
     ] = 16,
     source: Source = SOURCE,
-    rows: options.Rows = 24,
+    rows: options.Rows = options.ROWS,
     batch: options.FullBatch = None,
     seed: options.Seed = 0,
     precision: options.Precision = None,
@@ -31,6 +34,7 @@ def importance(
         typer.Option("--deterministic", help="Identical bits in every run, on a GPU too; up to 50 % slower."),
     ] = False,
     out: options.Out = options.OUT,
+    output: Output = OUTPUT,
 ) -> None:
     """Rank all heads by the gradient of the score with respect to their gates, and check the ranking by ablation.
 
@@ -41,14 +45,14 @@ def importance(
     from headlens import heads, parallel
     from headlens.heads.store import discard
 
-    loaded, images = source.open(precision)
+    loaded, images = source.open(precision, output.say)
     name = stem_of(
         "importance",
         loaded,
         images,
         other_than(metric, "joint_margin"),
         other_than(screen, 16, "screen{}"),
-        other_than(source.per_category, 10, "{}-each"),
+        *source.parts(SOURCE),
         other_than(seed, 0, "seed{}"),
         precision or "",
         "deterministic" if deterministic else "",
@@ -71,38 +75,46 @@ def importance(
     if exact is not None:
         written += save(exact, out / f"{name}.screen.parquet")
     discard(*parts)
-    typer.echo(f"{table(slopes, exact, rows)}\n\n{', '.join(map(str, written))}")
+    output.show(*tables(slopes, exact, rows))
+    output.say(f"\n{', '.join(map(str, written))}")
     report_notes(slopes.provenance, images.name)
 
 
-def table(slopes: Importance, exact: Screen | None, rows: int) -> str:
+def tables(slopes: Importance, exact: Screen | None, rows: int) -> list[Table]:
     """The first ``rows`` heads, what their ablation did where it was done, and how far the two agree."""
-    import pandas as pd
-
     from headlens.heads import Head
 
     ranked = slopes.summary.sort_values("importance", ascending=False)
     known = {} if exact is None else exact.frame.set_index("variant").to_dict("index")
+    header = ["head", "importance", "signed", "in layer", *(() if exact is None else ("ablated, moves by", "effect"))]
     lines = []
     for row in ranked.head(rows).itertuples():
         head = str(Head(row.stream, row.layer, row.head))
-        ablated = known.get(head)
-        cells = {"": head, "importance": f"{row.importance:.4f}", "signed": f"{row.signed:+.4f}"}
-        cells["in layer"] = f"{row.relative:.2f}"
-        if exact is not None:
-            cells["ablated, moves by"] = f"{ablated['magnitude']:.4f}" if ablated else "-"
-            cells["effect"] = "{effect:+.4f} [{low:+.4f}, {high:+.4f}]".format(**ablated) if ablated else "-"
-        lines.append(cells)
-    left = f"\n… and {len(ranked) - rows} more in the frame" if len(ranked) > rows else ""
-    text = (
-        f"Importance: mean over {slopes.frame['image'].nunique()} images of |d {ranked['metric'].iloc[0]} / d gate|;\n"
-        f"'in layer': over the layer's L2 norm.\n\n{pd.DataFrame(lines).to_string(index=False)}{left}"
+        cells = [head, f"{row.importance:.4f}", f"{row.signed:+.4f}", f"{row.relative:.2f}"]
+        if ablated := known.get(head):
+            effect = interval(ablated["effect"], ablated["low"], ablated["high"], "+.4f")
+            cells += [f"{ablated['magnitude']:.4f}", effect]
+        lines.append([*cells, *["-"] * (len(header) - len(cells))])
+    title = (
+        f"Importance: mean over {slopes.frame['image'].nunique()} images of |d {ranked['metric'].iloc[0]} / d gate|; "
+        "'in layer': over the layer's L2 norm."
     )
+    note = f"… and {len(ranked) - rows} more in the frame" if len(ranked) > rows else ""
+    first = Table(header, lines, len(header) - 1, "importance", title, note, ranked)
     if exact is None:
-        return text
+        return [first]
     agree = [
-        f"{row.stream}: rank correlation {row.spearman:.2f} [{row.low:.2f}, {row.high:.2f}] over {row.heads} random "
-        f"heads;\n    ablation moves the score {row.factor:.2f} times as far as the slope says (median)"
+        [
+            row.stream,
+            str(row.heads),
+            interval(row.spearman, row.low, row.high, ".2f"),
+            number(row.factor, ".2f"),
+        ]
         for row in exact.agreement.itertuples()
     ]
-    return text + "\n\nHeld against exact ablation on the same images:\n  " + "\n  ".join(agree)
+    header = ["heads", "number", "rank correlation", "factor"]
+    title = (
+        "Held against exact ablation of random heads on the same images. Factor: how many times as far as the slope "
+        "says ablation moves the score (median)."
+    )
+    return [first, Table(header, agree, 3, "agreement", title, frame=exact.agreement)]

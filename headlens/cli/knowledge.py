@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import Source, data_of, device_of, note_category
+from headlens.cli.common import Source, data_of, device_of, shown_by, with_options
+from headlens.cli.output import OUTPUT, Output, shown
 from headlens.errors import ConfigError, DataError
 from headlens.printing import did_you_mean, printable
 from headlens.progress import bar
+from headlens.tables import Table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from headlens.heads import PromptParts
     from headlens.knowledge import Row
     from headlens.knowledge.questions import To
@@ -76,17 +80,25 @@ def check(
             typer.echo(printable(f"{fault.severity}: {path}: {fault}"))
         if len(faults) > most:
             typer.echo(f"... and {len(faults) - most} more")
-        typer.echo(table.to_string(index=False) if len(table) else "no valid row")
+        typer.echo(shown(covered(table)) if len(table) else "no valid row")
         typer.echo(f"{len(rows)} valid rows; {errors} errors, {len(faults) - errors} warnings")
     if errors:
         raise typer.Exit(1)
 
 
+def covered(frame: pd.DataFrame) -> Table:
+    """How many sentences, and images, there are of each category."""
+    rows = [list(map(str, row)) for row in frame.itertuples(index=False)]
+    return Table(list(frame.columns), rows, len(frame.columns) - 2, "coverage", frame=frame)
+
+
 @knowledge.command()
+@with_options
 def show(
     file: File = None,
     domain: Annotated[str | None, typer.Option(help="Only this one.", show_default="all")] = None,
     category: Annotated[str | None, typer.Option(help="Print the sentences of this category.")] = None,
+    output: Output = OUTPUT,
 ) -> None:
     """Print the number of sentences per category, or the sentences of one category."""
     from headlens.knowledge import coverage, load, shipped
@@ -100,18 +112,21 @@ def show(
             raise ConfigError(f"no row has the domain {domain!r}; available: {', '.join(domains.values())}")
         rows = tuple(row for row in rows if plain(row.domain) == plain(domain))
     if category is None:
-        typer.echo(coverage(rows).to_string(index=False))
+        output.show(covered(coverage(rows)))
         return
     named = [row for row in rows if plain_category(row) == plain(category)]
     if not named:
         hint = did_you_mean(category, {row.category for row in rows})
         raise ConfigError(f"no row has the category {category!r}{hint}")
     about = {plain(row.domain) for row in named}
-    for state in STATES:
-        typer.echo(f"{state}:")
-        for row in rows:
-            if row.state == state and plain(row.domain) in about and plain_category(row) in (ANY, plain(category)):
-                typer.echo(printable(f"  {row.sentence}" + (f" ({row.image})" if row.image else "")))
+    known = [row for row in rows if plain(row.domain) in about and plain_category(row) in (ANY, plain(category))]
+    sentences = [
+        [state, printable(row.sentence + (f" ({row.image})" if row.image else ""))]
+        for state in STATES
+        for row in known
+        if row.state == state
+    ]
+    output.show(Table(["state", "sentence"], sentences, name="sentences"))
 
 
 @knowledge.command()
@@ -183,7 +198,9 @@ def explain(
         Path | None, typer.Option(help="JSONL file of sentences.", dir_okay=False, show_default="shipped")
     ] = None,
     nearest: Annotated[int, typer.Option(help="Nearest sentences per prompt.", min=1)] = 3,
-    category: options.Category = "object",
+    category: options.Category = None,
+    limit: options.Limit = None,
+    size: options.Size = None,
     weights: options.Weights = None,
     device: options.Device = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
@@ -201,11 +218,11 @@ def explain(
     from headlens.heads import prompt_parts
     from headlens.knowledge import load
 
-    listed = find_images(images, follow_links)
+    listed = find_images(images, follow_links, limit)
     known = None if base is None else load(base)
-    loaded = Source(domain=domain, run=run, weights=weights, device=device).load()
+    loaded = Source(domain, run, size=size, weights=weights, device=device).load()
     typer.echo(f"{loaded.detector.backbone}\n{printable(loaded.folder.name)}\n")
-    note_category(loaded, category)
+    category = shown_by(loaded, category)
     for path, name in zip(listed.files, result_names(listed.files, spell=name_slug), strict=True):
         try:
             image = read_image(path, max_pixels)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import Source, layers_of, measuring, shared, sourced
-from headlens.cli.results import digest, other_than, report_notes, save, stem_of
+from headlens.cli.common import Source, layers_of, measuring, shared, with_options
+from headlens.cli.options import Streams
+from headlens.cli.output import OUTPUT, Output
+from headlens.cli.result_names import other_than
+from headlens.cli.results import digest, report_notes, save, stem_of
+from headlens.tables import Table
 
 if TYPE_CHECKING:
     from headlens.backbone import Backbone
@@ -18,23 +21,19 @@ if TYPE_CHECKING:
     from headlens.knowledge import Knowledge
 
 _SOURCE = Source(per_category=20)
-SHOWN = 16  # blocks that are printed; the table has all heads
-
-
-Streams = Enum("Streams", {"GLOBAL": "global", "LOCAL": "local", "BOTH": "both"}, type=str)
 
 
 @shared
-@sourced
+@with_options
 def name(
     layer: Annotated[
         list[str] | None,
         typer.Option(
-            help="A layer such as 22, or a range such as 20-23; may be repeated.", show_default="the last quarter"
+            help="A layer such as 18, a range such as 3-6, or all; may be repeated.", show_default="the last quarter"
         ),
     ] = None,
     head: options.Heads = None,
-    stream: Annotated[Streams, typer.Option(help="Which stream's heads.")] = Streams.GLOBAL,
+    stream: options.Stream = Streams.GLOBAL,
     source: Source = _SOURCE,
     pool: Annotated[
         Path | None,
@@ -44,10 +43,14 @@ def name(
         ),
     ] = None,
     phrases: Annotated[int, typer.Option(help="Phrases per head, at most.", min=1)] = 5,
-    batch: options.Batch = 8,
+    rows: Annotated[
+        int, typer.Option(help="Heads in the printed table, each with its phrases; the saved frame has all.", min=1)
+    ] = options.ROWS,
+    batch: options.Batch = options.BATCH,
     seed: options.Seed = 0,
     precision: options.Precision = None,
     out: options.Out = options.OUT,
+    output: Output = OUTPUT,
 ) -> None:
     """Name heads by the phrases that explain most of what they write into the joint space (TextSpan).
 
@@ -55,16 +58,13 @@ def name(
     status is then 1.
     """
     from headlens import heads, parallel
-    from headlens.backbone.plan import STREAMS
     from headlens.heads.naming import last_quarter, name_heads
     from headlens.heads.store import discard
 
-    loaded, images = source.open(precision)
+    loaded, images = source.open(precision, output.say)
     given = None if pool is None else pool_of(pool, loaded.detector.backbone)
-    streams = STREAMS if stream is Streams.BOTH else (stream.value,)
-    asked = heads.heads_of(
-        loaded.detector, last_quarter(loaded.detector) if layer is None else layers_of(layer), head or None, streams
-    )
+    layers = last_quarter(loaded.detector) if layer is None else layers_of(layer)
+    asked = heads.heads_of(loaded.detector, layers, head or None, options.streams_of(stream))
     where = stem_of(
         "name",
         loaded,
@@ -74,7 +74,7 @@ def name(
         other_than(stream.value, Streams.GLOBAL.value),
         pool.stem if pool else "",
         other_than(phrases, 5, "{}-phrases"),
-        other_than(source.per_category, 20, "{}-each"),
+        *source.parts(_SOURCE),
         other_than(seed, 0, "seed{}"),
         precision or "",
         pool=None if given is None else digest(given if isinstance(given, list) else given.fingerprint),
@@ -88,7 +88,8 @@ def name(
         return
     saved, figure = save(named, out / f"{where}.parquet")
     discard(parts)
-    typer.echo(f"{blocks(named)}\n\n{saved} (all heads), {figure}")
+    output.show(table(named, rows))
+    output.say(f"\n{saved} (all heads), {figure}")
     report_notes(named.provenance, images.name)
 
 
@@ -103,8 +104,8 @@ def pool_of(pool: Path, backbone: Backbone) -> list[str] | Knowledge:
     return load(pool) if pool.suffix == ".jsonl" else read_phrases(pool)
 
 
-def blocks(named: Naming, most: int = SHOWN) -> str:
-    """Phrases and shares of the heads that write most, a block each, and what must be known to read them."""
+def table(named: Naming, rows: int) -> Table:
+    """Phrases and shares of the heads that write most, and what must be known to read them."""
     import pandas as pd
 
     from headlens.heads.variants import Head
@@ -112,37 +113,35 @@ def blocks(named: Naming, most: int = SHOWN) -> str:
 
     frame, about = named.frame, named.provenance
     spanned = f"which of {about['phrases']} phrases span what they write into {_rows(named)}"
-    text = [f"The strongest heads first, and {spanned}."]
+    title = f"The strongest heads first, and {spanned}."
     if left := named.left_out:
-        text.append(
-            f"{len(left)} more were left out: {about['backbone']['name']} has only learnt its captions' words, and "
+        title += (
+            f"\n{len(left)} more were left out: {about['backbone']['name']} has only learnt its captions' words, and "
             f"{printable(left[0])!r} has others."
         )
-    text.append(
-        "share: of the head's variance; sum: with the phrases above; chance: the sum for random mixtures of phrases;\n"
-        "beats: how often it is above theirs (50 % says nothing); flaws: correlation with the label."
+    title += (
+        "\nwrites: the spread of what the head writes into an embedding of length 1; share: of its variance; sum: with "
+        "the phrases above; chance: the sum for random mixtures of phrases; beats: how often it is above theirs (50 % "
+        "says nothing); flaws: correlation with the label. A head without a phrase writes the same everywhere, or "
+        "nothing that the phrases have a part in."
     )
-    groups = {Head(*key): rows for key, rows in frame.groupby(["stream", "layer", "head"], sort=False)}
+    groups = {Head(*key): group for key, group in frame.groupby(["stream", "layer", "head"], sort=False)}
     order = sorted(groups, key=lambda head: -groups[head]["variance"].iloc[0])
-    for head in order[:most]:
-        first = groups[head].iloc[0]
-        text.append(f"\n{head}  writes ±{first['variance'] ** 0.5:.3f} into an embedding of length 1")
-        if pd.isna(first["phrase"]):
-            text.append("  no phrase: it writes the same everywhere, or nothing that the phrases have a part in")
-            continue
-        text.append(f"  {'share':>6} {'sum':>6} {'chance':>7} {'beats':>6} {'flaws':>6}")
+    lines = []
+    for head in order[:rows]:
         for row in groups[head].itertuples():
+            first = [str(head), "-" if pd.isna(row.phrase) else printable(row.phrase), f"{row.variance**0.5:.3f}"]
             flaws = "-" if pd.isna(row.correlation) else f"{row.correlation:+.2f}"
-            shares = f"{row.share:6.1%} {row.cumulative:6.1%} {row.chance:7.1%} {row.beats:6.0%} {flaws:>6}"
-            text.append(f"  {shares}  {printable(row.phrase)}")
-    if len(order) > most:
-        text.append(f"\n… and {len(order) - most} heads more in the table")
+            shares = [f"{row.share:.1%}", f"{row.cumulative:.1%}", f"{row.chance:.1%}", f"{row.beats:.0%}", flaws]
+            lines.append([*first, *(["-"] * 5 if pd.isna(row.phrase) else shares)])
     last = frame.groupby(["stream", "layer", "head"]).tail(1)["beats"]
-    text.append(
+    note = f"… and {len(order) - rows} heads more in the frame\n" if len(order) > rows else ""
+    note += (
         f"\nWith all their phrases {int((last == 1).sum())} of {len(order)} heads beat every draw of chance; "
         f"by luck about {len(order) / (about['draws'] + 1):.1f} would."
     )
-    return "\n".join(text)
+    header = ["head", "phrase", "writes", "share", "sum", "chance", "beats", "flaws"]
+    return Table(header, lines, 6, "phrases", title, note, frame)
 
 
 def _rows(named: Naming) -> str:

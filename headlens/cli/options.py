@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -32,14 +33,40 @@ Run = Annotated[
 ]
 Data = Annotated[str | None, Option(help="A folder, a listing, or a procedural set.", show_default="procedural:DOMAIN")]
 PerCategory = Annotated[int, Option(help="Images per category of a procedural set.", min=2)]
-Category = Annotated[str, Option(help="What the images show; only class-aware runs use it.")]
+PER_CATEGORY = 10
+Category = Annotated[
+    str | None,
+    Option(
+        help="Only this category of a data set; of single images, what they show, which only class-aware runs use.",
+        show_default="all; of single images, object",
+    ),
+]
+Limit = Annotated[
+    int | None,
+    Option(
+        help="At most this many images; of a data set, normal and anomalous ones of each category in turn.",
+        min=1,
+        show_default="all",
+    ),
+]
+Size = Annotated[int | None, Option(help="Image side in pixels.", min=1, show_default="as in training")]
 Descriptions = Annotated[
     Path | None,
     Option(help="JSON or TOML file of category descriptions, for methods whose sentences use them.", dir_okay=False),
 ]
-Heads = Annotated[list[int] | None, Option(help="Only these heads.", show_default="all")]
-Rows = Annotated[int, Option(help="Rows of the printed table; the saved frame has all.", min=1)]
+Layers = Annotated[
+    list[str] | None,
+    Option("--layer", help="A layer such as 18, a range such as 3-6, or all; may be repeated.", show_default="all"),
+]
+Heads = Annotated[
+    list[int] | None, Option("--head", help="Only these heads of each layer, such as 7.", show_default="all")
+]
+Streams = Enum("Streams", {"GLOBAL": "global", "LOCAL": "local", "BOTH": "both"}, type=str)
+Stream = Annotated[Streams, Option("--stream", help="Which stream's heads.")]
+Rows = Annotated[int, Option(help="Rows of each printed table; the saved frame has all.", min=1)]
+ROWS = 16
 Batch = Annotated[int, Option(help="Images per batch.", min=1)]
+BATCH = 8
 FullBatch = Annotated[int | None, Option(help="Images per batch.", min=1, show_default="8, more on CUDA")]
 MaxPixels = Annotated[int, Option(help="Refuse images with more pixels than this.", min=1)]
 FollowLinks = Annotated[bool, Option("--follow-links", help="Follow links that lead out of the data set's folder.")]
@@ -63,4 +90,19 @@ Precision = Annotated[
 ]
 Out = Annotated[Path, Option(help="Folder for tables and figures.", file_okay=False)]
 OUT = Path("lens")
-Json = Annotated[bool, Option("--json", help="Print JSON.")]
+Json = Annotated[bool, Option("--json", help="Print JSON instead, unrounded and with all rows.")]
+Csv = Annotated[
+    Path | None,
+    Option("--csv", help="Also write the table to this file, unrounded and with all rows.", dir_okay=False),
+]
+Markdown = Annotated[bool, Option("--markdown", help="Print a Markdown table instead.")]
+Latex = Annotated[bool, Option("--latex", help="Print a LaTeX table instead, for the package booktabs.")]
+
+
+def streams_of(stream: Streams) -> tuple[str, ...]:
+    """The streams that one value of ``--stream`` stands for.
+
+    >>> streams_of(Streams.BOTH)
+    ('global', 'local')
+    """
+    return ("global", "local") if stream is Streams.BOTH else (stream.value,)

@@ -127,3 +127,12 @@ def from_text(text: str) -> Path:
     True
     """
     return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(_URI)))) if text.startswith(_URI) else Path(text)
+
+
+def other_than(value: object, default: object, text: str = "{}") -> str:
+    """A setting as a part of a name, empty where it is the default.
+
+    >>> other_than(4, 10, "{}-each"), other_than(10, 10, "{}-each"), other_than(None, 3)
+    ('4-each', '', '')
+    """
+    return "" if value is None or value == default else text.format(value)

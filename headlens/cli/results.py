@@ -13,7 +13,7 @@ import typer
 
 from headlens.cli.result_names import slug, with_digest
 from headlens.errors import RunError
-from headlens.files import is_result, read_text
+from headlens.files import is_result
 from headlens.printing import unicode
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Single = TypeVar("Single", "Attribution", "MapParts", "PromptParts")
 
-ABOUT = "question"
 _NO_QUESTION = ("versions", "image", "skipped")  # of a result's provenance: they do not change the result
 
 
@@ -122,27 +121,6 @@ def data_fact(data: DataSet) -> str | None:
     if isinstance(data, ProceduralSet) and data.domain == data.world.domain:
         return None
     return digest([data.fingerprint, data.domain, getattr(data, "max_pixels", None)])
-
-
-def other_than(value: Any, default: Any, text: str = "{}") -> str:
-    """A setting as a part of a name, empty where it is the default.
-
-    >>> other_than(4, 10, "{}-each"), other_than(10, 10, "{}-each"), other_than(None, 3)
-    ('4-each', '', '')
-    """
-    return "" if value is None or value == default else text.format(value)
-
-
-def check_free(path: Path, question: Mapping[str, object]) -> None:
-    """Raises RunError where a JSON file is there that does not answer this question."""
-    if not path.exists():
-        return
-    try:
-        before = json.loads(read_text(path)).get(ABOUT)
-    except (OSError, ValueError, AttributeError):
-        before = None
-    if before != digest(question):
-        raise RunError(f"{path} exists already and holds other results; name another file, or remove it")
 
 
 def report_notes(notes: Mapping[str, Any], of: str = "") -> None:

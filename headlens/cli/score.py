@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import device_of, note_category
+from headlens.cli.common import device_of, shown_by, with_options
+from headlens.cli.output import OUTPUT, Output
 from headlens.cli.results import digest
 from headlens.progress import bar
+from headlens.tables import Table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +28,7 @@ _AT_ONCE = 2**25  # pixels of the images that are held together, if these are se
 MapFormat = Enum("MapFormat", {"NPY": "npy", "TIFF": "tiff"}, type=str)
 
 
+@with_options
 def score(
     images: options.Images,
     run: Annotated[
@@ -35,15 +39,18 @@ def score(
         float | None, typer.Option(help="Decide at this joint score instead of the run's threshold.")
     ] = None,
     weights: options.Weights = None,
-    category: options.Category = "object",
+    category: options.Category = None,
+    limit: options.Limit = None,
     maps: Annotated[
         MapFormat, typer.Option(help="Format of the raw maps: numpy, or 32-bit float TIFF.")
     ] = MapFormat.NPY,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
-    batch: options.Batch = 8,
+    rows: Annotated[int, typer.Option(help="Rows of the printed table; scores.csv has all.", min=1)] = options.ROWS,
+    batch: options.Batch = options.BATCH,
     device: options.Device = None,
     force: Annotated[bool, typer.Option("--force", help="Start again, whatever --out holds.")] = False,
+    output: Output = OUTPUT,
 ) -> None:
     """Score images. Writes scores.csv, and for each image a float map and an overlay (png).
 
@@ -54,7 +61,7 @@ def score(
     """
     from headlens.cli.images import find_images
 
-    listed = find_images(images, follow_links)  # before torch is imported
+    listed = find_images(images, follow_links, limit)  # before torch is imported
 
     from headlens.cli.score_table import ScoreTable
     from headlens.locking import locked
@@ -63,22 +70,48 @@ def score(
     from headlens.units import PLURAL
 
     loaded = load_run(run, weights=weights, device=device_of(device))
-    limit = loaded.threshold if threshold is None else threshold
+    threshold = loaded.threshold if threshold is None else threshold
     unit = PLURAL[loaded.detector.scoring.unit]
-    typer.echo(f"{loaded.detector.backbone}; {printable(str(loaded.folder))}, threshold {limit}, scores in {unit}")
-    note_category(loaded, category)
+    about = f"{printable(str(loaded.folder))}, threshold {threshold}, scores in {unit}"
+    output.say(f"{loaded.detector.backbone}\n{about}\n")
+    shown = shown_by(loaded, category)
     with locked(out):
-        table = ScoreTable(out, question(loaded, limit, category, maps), force)
+        table = ScoreTable(out, question(loaded, threshold, shown, maps), force)
         waiting = table.missing(listed.files)
         with bar(len(waiting)) as done:
             for part in _batches(waiting, batch, max_pixels, listed):
-                table.add(_scored(loaded, part, category))
+                table.add(_scored(loaded, part, shown))
                 done.update(len(part))
     before = len(listed.files) - len(waiting)
     earlier = f", {before} {'was' if before == 1 else 'were'} scored before" if before else ""
     images_scored = f"{table.count} {'image' if table.count == 1 else 'images'} scored"
-    typer.echo(f"{images_scored}{earlier}; {printable(str(table.path))}")
-    listed.finish(out / "scores.left_out.txt")
+    output.show(highest(table.of(listed.files), rows))
+    output.say(f"\n{images_scored}{earlier}; {printable(str(table.path))}")
+    listed.finish(out / "scores.left_out.txt", output.say)
+
+
+def highest(scores: list[dict[str, str]], rows: int) -> Table:
+    """The first ``rows`` images by their joint score, with the decision where there is a threshold."""
+    import pandas as pd
+
+    from headlens.printing import printable
+
+    ranked = sorted(scores, key=lambda row: -float(row["joint_score"]))
+    decisions = {"true": "anomalous", "false": "normal"}
+    decided = any(row["anomalous"] for row in ranked)
+    folder = os.path.commonpath([os.path.dirname(row["file"]) for row in ranked]) if ranked else ""  # noqa: PTH120
+    cells = [
+        [
+            printable(os.path.relpath(row["file"], folder) if folder else row["file"]),
+            *([decisions.get(row["anomalous"], "-")] if decided else []),
+            *(f"{float(row[name]):.3f}" for name in ("joint_score", "image_score", "map_max")),
+        ]
+        for row in ranked[:rows]
+    ]
+    header = ["image", *(["decision"] if decided else []), "joint score", "image score", "map max"]
+    note = f"… and {len(ranked) - rows} more in scores.csv" if len(ranked) > rows else ""
+    title = f"Images in {printable(folder)}" if folder else ""
+    return Table(header, cells, 3, "scores", title, note, frame=pd.DataFrame(ranked))
 
 
 def question(run: Run, threshold: float | None, category: str, maps: MapFormat) -> dict[str, object]:

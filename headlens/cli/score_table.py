@@ -92,6 +92,11 @@ class ScoreTable:
             self._name(files)
         return waiting
 
+    def of(self, files: list[Path]) -> list[dict[str, str]]:
+        """The rows of these images, in this order; those that have none are left out."""
+        rows = {_key(from_text(row["file"])): row for row in self._read()}
+        return [rows[_key(path)] for path in files if _key(path) in rows]
+
     def _rewrite(self) -> None:
         write_atomically(self.path, _lines([dict(zip(COLUMNS, COLUMNS, strict=True)), *self.rows.values()]))
 

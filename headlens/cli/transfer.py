@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headlens.cli import options
-from headlens.cli.common import SOURCE, Source, device_of, measuring, shared, sourced
-from headlens.cli.results import data_fact, other_than, report_notes, run_fact, save, stem_of
+from headlens.cli.common import SOURCE, Source, device_of, measuring, shared, with_options
+from headlens.cli.options import Streams
+from headlens.cli.output import OUTPUT, Output
+from headlens.cli.result_names import other_than
+from headlens.cli.results import data_fact, report_notes, run_fact, save, stem_of
 from headlens.errors import ConfigError
+from headlens.tables import Table, interval, number
 from headlens.training.shipped import BACKBONE, DOMAINS, default
 
 if TYPE_CHECKING:
@@ -26,7 +30,7 @@ _METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 
 
 @shared
-@sourced
+@with_options
 def transfer(
     from_: Annotated[
         list[str] | None,
@@ -48,7 +52,7 @@ def transfer(
         str | None,
         typer.Option(help="Numbers of best heads, such as 0,1,2,4.", show_default="0,1,2,4,8,... and all heads"),
     ] = None,
-    stream: Annotated[str, typer.Option(help="global, local, or both, as far as all runs have them.")] = "both",
+    stream: options.Stream = Streams.BOTH,
     kind: Annotated[
         str, typer.Option(help="What replaces the output of other heads: zero, mean, resample or revert.")
     ] = "zero",
@@ -69,11 +73,12 @@ def transfer(
         typer.Option(help="Metrics to measure; the smallest set is by the last.", show_default=", ".join(_METRICS)),
     ] = None,
     source: Source = SOURCE,
-    batch: options.Batch = 8,
+    batch: options.Batch = options.BATCH,
     memory: Annotated[int | None, typer.Option(help="Memory for ablated variants, in MiB.", min=1)] = None,
     seed: options.Seed = 0,
     precision: options.Precision = None,
     out: options.Out = options.OUT,
+    output: Output = OUTPUT,
 ) -> None:
     """Measure a run with only the best heads of another run, and with the head weights of another run.
 
@@ -93,16 +98,14 @@ def transfer(
 
     if by not in BY:
         raise ConfigError(f"--by {by!r}; available: {', '.join(BY)}")
-    if stream not in ("global", "local", "both"):
-        raise ConfigError(f"--stream {stream!r}; available: global, local, both")
     if by == "weights" and (from_data or own_data):
         raise ConfigError("--from-data and --own-data: weights need no images; leave them out, or take --by importance")
     metrics, counts = tuple(metric or _METRICS), _counts(keep)
     check_metrics(metrics)
-    loaded, images = source.open(precision)
+    loaded, images = source.open(precision, output.say)
     others = from_ or [default(next(domain for domain in DOMAINS if domain != (source.domain or "industrial")))]
     runs = [load_run(name, weights=source.weights, device=device_of(source.device)) for name in others]
-    typer.echo("\n".join(f"heads of {run.folder.name}" for run in runs))
+    output.say("\n".join(f"heads of {run.folder.name}" for run in runs))
     if len({run.folder.name for run in runs} | {OWN}) <= len(runs):
         raise ConfigError("--from: two runs of one name, or one that is called 'own'; rename a folder")
     shown = source.data_set(from_data) if from_data else images
@@ -116,7 +119,7 @@ def transfer(
         *(run.folder.name for run in runs),
         other_than(by, BY[0]),
         *(f"{what}-{data.name}" for what, data in (("on", shown), ("own on", own)) if data is not images),
-        other_than(stream, "both"),
+        other_than(stream.value, "both"),
         other_than(kind, "zero"),
         f"with {stand_ins.name}" if stand_ins else "",
         "keep" + "+".join(map(str, counts)) if counts else "",
@@ -124,7 +127,7 @@ def transfer(
         other_than(shuffles, 8, "shuffles{}"),
         other_than(share, 0.95, "share{}"),
         "+".join(metric or []),
-        other_than(source.per_category, 10, "{}-each"),
+        *source.parts(SOURCE),
         other_than(seed, 0, "seed{}"),
         precision or "",
         sources=[run_fact(run) for run in runs] if any(run_fact(run) for run in runs) else None,
@@ -146,13 +149,15 @@ def transfer(
     with measuring(loaded, images, "best heads", precision=precision) as settings:
         settings |= {"kind": kind, "reference": stand_ins, "seed": seed, "metrics": metrics, "batch": batch}
         settings |= {"random": random, "shuffles": shuffles, "share": share, "metric": metrics[-1], "keep": counts}
-        settings |= {"streams": None if stream == "both" else [stream], "budget": memory and memory * 2**20}
+        settings |= {"streams": None if stream is Streams.BOTH else [stream.value], "budget": memory and memory * 2**20}
         result = heads.transfer(loaded, images, orders, out=parts[0], **settings)
     if not parallel.current().main:
         return
     written = save(result, out / f"{name}.parquet")
     discard(*parts)
-    typer.echo(f"\n{curves(result)}\n\n{table(result)}\n\n{result.paragraph}\n\n{', '.join(map(str, written))}")
+    output.say()
+    output.show(curves(result), *gains(result))
+    output.say(f"\n{result.paragraph}\n\n{', '.join(map(str, written))}")
     report_notes(result.provenance, images.name)
 
 
@@ -170,39 +175,39 @@ def _counts(text: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def curves(result: Transfer) -> str:
+def curves(result: Transfer) -> Table:
     """The metric of the smallest sets over the number of best heads, in percent; random rankings from least to most."""
     rows = _means(result.frame, result.provenance["metric"])
     percent = 100 * rows.pivot(index="heads", columns="ranking", values="value")
     named = list(result.provenance["rankings"])
-    cells = percent[named].map("{:.1f}".format)
     others = percent.drop(columns=named)
-    if others.shape[1]:
-        low, high = others.min(axis=1), others.max(axis=1)
-        cells["random"] = [f"{a:.1f} to {b:.1f}" for a, b in zip(low, high, strict=True)]
-    cells.insert(0, "best heads", cells.index)
+    cells = []
+    for heads, values in percent[named].iterrows():
+        cells.append([str(heads), *(number(value, ".1f") for value in values)])
+        if others.shape[1]:
+            cells[-1].append(f"{others.loc[heads].min():.1f} to {others.loc[heads].max():.1f}")
     kind, metric = result.provenance["kind"], result.provenance["metric"].replace("_", " ")
-    text = cells.to_string(index=False, justify="right")
-    return f"{metric} in percent with only the best heads of a ranking (all others: {kind})\n\n{text}"
+    header = ["best heads", *named, *(["random"] if others.shape[1] else [])]
+    title = f"{metric} in percent with only the best heads of a ranking (all others: {kind})"
+    return Table(header, cells, len(header) - 1, "curves", title, frame=rows)
 
 
-def table(result: Transfer) -> str:
+def gains(result: Transfer) -> list[Table]:
     """Head weights, where any were put on the run: their gain over no weights in points."""
     if result.weights.empty:
-        return "No head weights were put on the run."
+        return []
     lines = {}
     for metric in dict.fromkeys(result.weights["metric"]):
         rows = _means(result.weights, metric).set_index("weights")
         lines[metric.replace("_", " ")] = [
-            f"{100 * row.value:.1f}"
+            number(100 * row.value, ".1f")
             if row.Index == "none"
-            else f"{100 * row.effect:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+            else interval(100 * row.effect, 100 * row.low, 100 * row.high, "+.1f")
             for row in rows.itertuples()
         ]
-    import pandas as pd
-
-    text = pd.DataFrame({"head weights": list(rows.index), **lines}).to_string(index=False, justify="right")
-    return f"With head weights of another run: gain over none in points [95 % bootstrap interval]\n\n{text}"
+    title = "With head weights of another run: gain over none in points [95 % bootstrap interval]"
+    cells = [list(row) for row in zip(map(str, rows.index), *lines.values(), strict=True)]
+    return [Table(["head weights", *lines], cells, len(lines), "gains", title, frame=result.weights)]
 
 
 def _means(frame: pd.DataFrame, metric: str) -> pd.DataFrame:

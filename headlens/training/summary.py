@@ -10,27 +10,28 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from headlens import html, plots, tables
+from headlens import html, plots
 from headlens.metrics.table import KEYS, SHOWN, fewer
 from headlens.provenance import together
 from headlens.results import Result
+from headlens.tables import Table
 from headlens.training.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = {
-    "cls_auroc": "I-AUROC of the image score",
-    "map_auroc": "of the map",
-    "image_auroc": "joint",
+    "cls_auroc": "I-AUROC of CLS",
+    "map_auroc": "I-AUROC of map",
+    "image_auroc": "I-AUROC",
     "image_ap": "I-AP",
     "image_f1max": "I-F1max",
-    "image_mad": "image mAD",
+    "image_mad": "I-mAD",
     "pixel_auroc": "P-AUROC",
     "pixel_ap": "P-AP",
     "pixel_f1max": "P-F1max",
     "pixel_aupro": "AUPRO",
-    "pixel_mad": "pixel mAD",
+    "pixel_mad": "P-mAD",
     "mad7": "mAD7",
 }
 
@@ -61,8 +62,16 @@ class Summary(Result):
 
     def markdown(self) -> str:
         """In percent; ``-`` where undefined. A mean over fewer categories or data sets than there are says so."""
+        return self.table().markdown()
+
+    def latex(self) -> str:
+        """The same as a LaTeX tabular; it needs the package booktabs."""
+        return self.table().latex()
+
+    def table(self) -> Table:
+        """A row for each category and each mean."""
         wide = self._wide()
-        return tables.markdown(list(wide.columns), wide.itertuples(index=False), len(COLUMNS))
+        return Table(list(wide.columns), list(wide.itertuples(index=False)), len(COLUMNS), "metrics", frame=self.frame)
 
     def _wide(self) -> pd.DataFrame:
         """A row for each category, its cells as text."""

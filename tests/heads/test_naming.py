@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from headlens import data
 from headlens.backbone import load
 from headlens.backbone.words import caption_words, learnt, words
-from headlens.cli.name import blocks, name, pool_of
+from headlens.cli.name import name, pool_of, table
 from headlens.data.procedural.render import COLOURS, PLACES
 from headlens.detectors.detector import Detector
 from headlens.detectors.methods.headclip import HeadCLIP
@@ -202,7 +202,11 @@ def test_a_head_that_writes_nothing_has_no_phrase(make, pictures, stream):
     assert nothing[["phrase", "share", "cumulative", "chance", "beats", "correlation"]].isna().all()
     assert result.frame.query("head == 2")["share"].notna().all()
     assert len(result.plot().axes.patches) == 2
-    assert "no phrase: it writes the same everywhere" in blocks(result)
+    printed = table(result, 2)
+    assert [row[:2] for row in printed.rows] == [[f"{Head(stream, 3, 2)}", row[1]] for row in printed.rows[:-1]] + [
+        [f"{Head(stream, 3, 1)}", "-"]
+    ]
+    assert len(table(result, 1).rows) == 2 and "1 heads more" in table(result, 1).note
     with pytest.raises(ShapeError, match="no head of this frame has a phrase"):
         names(result.frame.query("head == 1"))
 
