@@ -14,6 +14,7 @@ from headlens.cli import options
 from headlens.cli.common import device_of, shown_by, with_options
 from headlens.cli.output import OUTPUT, Output
 from headlens.cli.results import digest
+from headlens.cli.score_overlays import Scale
 from headlens.progress import bar
 from headlens.tables import Table
 
@@ -44,6 +45,13 @@ def score(
     maps: Annotated[
         MapFormat, typer.Option(help="Format of the raw maps: numpy, or 32-bit float TIFF.")
     ] = MapFormat.NPY,
+    scale: Annotated[
+        Scale,
+        typer.Option(
+            help="What the colours of overlays span: absolute, 0 to 1; set, from the lowest to the highest value of "
+            "all maps in --out; image, that of each map, where a normal image looks anomalous, too."
+        ),
+    ] = Scale.ABSOLUTE,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
     rows: Annotated[int, typer.Option(help="Rows of the printed table; scores.csv has all.", min=1)] = options.ROWS,
@@ -54,10 +62,11 @@ def score(
 ) -> None:
     """Score images. Writes scores.csv, and for each image a float map and an overlay (png).
 
-    Scores and maps are probabilities, and overlays share the scale 0 to 1, so that images can be compared. Some methods
-    give logits; their overlays are scaled from the lowest to the highest value of each map. The same command resumes
-    where it was interrupted, and scores an image again when its file has changed. In a folder, masks, hidden files and
-    results of headlens are skipped. An unreadable image is reported and left out, and the exit status is then 1.
+    Scores and maps are probabilities, and by default overlays share the scale 0 to 1, so that images can be compared.
+    Where all maps are weak, --scale set shows them; then nothing is computed again. Some methods give logits; their
+    overlays are scaled from the lowest to the highest value of each map. The same command resumes where it was
+    interrupted, and scores an image again when its file has changed. In a folder, masks, hidden files and results of
+    headlens are skipped. An unreadable image is reported and left out, and the exit status is then 1.
     """
     from headlens.cli.images import find_images
 
@@ -76,12 +85,16 @@ def score(
     output.say(f"{loaded.detector.backbone}\n{about}\n")
     shown = shown_by(loaded, category)
     with locked(out):
-        table = ScoreTable(out, question(loaded, threshold, shown, maps), force)
+        table = ScoreTable(out, question(loaded, threshold, shown, maps), force, scale)
         waiting = table.missing(listed.files)
+        again = table.expects(len(waiting))
         with bar(len(waiting)) as done:
             for part in _batches(waiting, batch, max_pixels, listed):
                 table.add(_scored(loaded, part, shown))
                 done.update(len(part))
+        if again:
+            with bar(len(table.rows) + table.count, "overlays") as done:
+                table.redraw(max_pixels, done.update)
     before = len(listed.files) - len(waiting)
     earlier = f", {before} {'was' if before == 1 else 'were'} scored before" if before else ""
     images_scored = f"{table.count} {'image' if table.count == 1 else 'images'} scored"

@@ -7,13 +7,14 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headlens.cli.result_names import as_text, from_text, result_names
+from headlens.cli.score_overlays import Colours, Scale, overlay_png
 from headlens.errors import RunError
 from headlens.files import MOST_TEXT, SOFTWARE, is_result, read_regular, read_text, write_atomically
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("file", "image_score", "map_max", "joint_score", "anomalous", "map", "overlay", "bytes", "modified")
 _Row = dict[str, str]
+_DRAWN = "overlays"  # besides the question, in its file
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,15 @@ class ScoreTable:
         question: what decides the results besides the images: run, threshold, size, the scores' unit, and so on; in
             JSON.
         force: start anew, whatever ``out`` holds.
+        scale: of the overlays. They are drawn again, and nothing is computed, when it is another one than before.
 
     Raises:
         RunError: the folder cannot be written, what was finished stays; or it holds the answers to another question.
     """
 
-    def __init__(self, out: Path, question: dict[str, Any], force: bool = False) -> None:
-        self.out, self.question = out, question
+    def __init__(self, out: Path, question: dict[str, Any], force: bool = False, scale: Scale = Scale.ABSOLUTE) -> None:
+        self.out, self.question, self.scale = out, question, scale
+        self.drawn = scale.value  # on which scale overlays are
         self.path, self.about = out / "scores.csv", out / "scores.json"
         self.threshold, self.suffix = question["threshold"], f".{question['maps']}"
         self.unit: Unit = question["unit"]
@@ -77,7 +81,7 @@ class ScoreTable:
                 with suppress(RunError):  # so that no result of another question lies among the new ones
                     for row in self._read():
                         self._remove(row)
-            write_atomically(self.about, (json.dumps(question, indent=1) + "\n").encode())
+            self._note(self.drawn)
             self._rewrite()
 
     def missing(self, files: list[Path]) -> list[Path]:
@@ -91,6 +95,54 @@ class ScoreTable:
                 self._rewrite()
             self._name(files)
         return waiting
+
+    def _note(self, drawn: str) -> None:
+        """Writes what the results answer, and on which scale overlays are."""
+        self.drawn = drawn
+        write_atomically(self.about, (json.dumps({**self.question, _DRAWN: drawn}, indent=1) + "\n").encode())
+
+    def expects(self, new: int) -> bool:
+        """Whether overlays are to be drawn again after ``new`` images were added: ``redraw`` has to follow."""
+        if self.drawn == self.scale.value and not (new and self.scale is Scale.SET):
+            return False
+        with self._writing():
+            self._note("unfinished")
+        return True
+
+    def redraw(self, max_pixels: int, done: Callable[[int], object]) -> None:
+        """Draws the overlays of all rows, from their maps and images, on the scale that is asked for.
+
+        Args:
+            max_pixels: an image that is larger, or gone, keeps its overlay.
+            done: called after each.
+        """
+        from headlens.data import read_image
+        from headlens.errors import DataError
+
+        rows = self._read()
+        every = None
+        if self.scale is Scale.SET:
+            every = Colours.of((read_map(self.out / row["map"]) for row in rows), self.scale, self.unit)
+        for row in rows:
+            path, shown = from_text(row["file"]), read_map(self.out / row["map"])
+            with suppress(DataError, OSError):
+                image = read_image(path, max_pixels).permute(1, 2, 0).numpy()
+                colours = every or Colours.of([shown], self.scale, self.unit)
+                drawn = overlay_png(image, shown, self._title(path, float(row["joint_score"])), colours)
+                with self._writing():
+                    write_atomically(self.out / row["overlay"], drawn)
+            done(1)
+        with self._writing():
+            self._note(self.scale.value)
+
+    def _title(self, path: Path, joint_score: float) -> str:
+        """Score, decision and name; of long ones the middle is left out when it is drawn."""
+        from headlens.units import with_unit
+
+        note = ""
+        if self.threshold is not None:
+            note = f", {'anomalous' if joint_score > self.threshold else 'normal'}"
+        return f"joint score {with_unit(f'{joint_score:.3f}', self.unit)}{note}: {path.name}"
 
     def of(self, files: list[Path]) -> list[dict[str, str]]:
         """The rows of these images, in this order; those that have none are left out."""
@@ -155,20 +207,14 @@ class ScoreTable:
         self.count += len(rows)
 
     def _write(self, scored: Scored) -> _Row:
-        from headlens.plots.overlay import limits_of, overlay
-        from headlens.units import with_unit
-
-        name, decision, note = self.names[scored.path], "", ""
+        name, decision, shown = self.names[scored.path], "", scored.anomaly_map
         if self.threshold is not None:
-            anomalous = scored.joint_score > self.threshold
-            decision, note = str(anomalous).lower(), f", {'anomalous' if anomalous else 'normal'}"
-        score, shown = with_unit(f"{scored.joint_score:.3f}", self.unit), scored.anomaly_map
-        title = f"joint score {score}{note}: {scored.path.name}"  # of long ones the middle is left out
-        figure, _ = overlay(scored.image, shown, title, limits=limits_of([shown], self.unit), unit=self.unit)
+            decision = str(scored.joint_score > self.threshold).lower()
+        scale = Scale.IMAGE if self.scale is Scale.SET else self.scale  # the set's is not known yet
+        title = self._title(scored.path, scored.joint_score)
+        drawn = overlay_png(scored.image, shown, title, Colours.of([shown], scale, self.unit))
         with self._writing():
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format="png", dpi=120, metadata={"Software": SOFTWARE})
-            write_atomically(self.out / f"{name}.overlay.png", drawn.getvalue())
+            write_atomically(self.out / f"{name}.overlay.png", drawn)
             write_map(self.out / f"{name}{self.suffix}", scored.anomaly_map)
         values = (
             as_text(scored.path),
@@ -188,6 +234,7 @@ class ScoreTable:
         again = "name another --out, or start again with --force"
         if not isinstance(before, dict):
             raise RunError(f"{self.path} exists, and there is no record of how it was made; {again}")
+        self.drawn = str(before.pop(_DRAWN, Scale.ABSOLUTE.value))  # the only one in earlier versions
         differ = [
             f"{name} {before.get(name)} before, {self.question.get(name)} now"
             for name in self.question | before
@@ -234,6 +281,17 @@ def write_map(path: Path, native: np.ndarray) -> None:
         np.save(path, native)
     else:
         Image.fromarray(native).save(path, tiffinfo={TiffImagePlugin.SOFTWARE: SOFTWARE})  # PIL's mode F
+
+
+def read_map(path: Path) -> np.ndarray:
+    """What ``write_map`` wrote, [H, W] float32."""
+    import numpy as np
+    from PIL import Image
+
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    with Image.open(path) as image:
+        return np.array(image)
 
 
 def _key(path: Path) -> str:

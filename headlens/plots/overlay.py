@@ -43,11 +43,12 @@ def overlay(
     bar: bool = True,
     shape: tuple[int, int] | None = None,
     unit: Unit = "probability",
+    label: str = "",
 ) -> Figure:
     """The image in grey under its map, which is the denser the higher it is, with a colour bar.
 
-    The figure has a bounded size, whatever the size of the image. The scale is fixed and not the range of the map,
-    because the map of a normal image would then look anomalous.
+    The figure has a bounded size, whatever the size of the image. By default the scale is fixed and not the range of
+    the map, because the map of a normal image would then look anomalous.
 
     Args:
         image: [H, W, 3] uint8; None draws only the map.
@@ -58,6 +59,7 @@ def overlay(
         bar: draw a colour bar; without it, one may serve several images.
         shape: height and width of the image where it was resized; those of ``image``, or the map, when None.
         unit: of the map.
+        label: of the colour bar; quantity and unit when empty.
 
     >>> fig, ax = overlay(np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9)))
     >>> len(ax.images)
@@ -79,7 +81,7 @@ def overlay(
     colours = {"cmap": CMAP, "vmin": limits[0], "vmax": limits[1], "interpolation": "nearest"}
     shades = draw(ax, shown, shape, alpha=density, **colours)
     if bar:
-        colour_bar(ax, shades, MAP_LABEL[unit], shape)
+        colour_bar(ax, shades, label or MAP_LABEL[unit], shape)
     ax.set_title(title, fontsize="small", **font())
     ax.set_axis_off()
     return Figure(fig, ax)
