@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from headlens.errors import ConfigError
+from headlens.printing import unknown_name
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
@@ -33,7 +34,7 @@ def check_precision(name: str | None, device: torch.device | None = None) -> Non
     headlens.errors.ConfigError: precision tf32 is one of CUDA GPUs; on cpu take float32 or bfloat16
     """
     if name is not None and name not in PRECISIONS:
-        raise ConfigError(f"unknown precision {name!r}; available: {', '.join(PRECISIONS)}")
+        raise ConfigError(unknown_name("precision", name, PRECISIONS))
     if device is None or name in (None, "float32"):
         return
     halves = torch.amp.is_autocast_available(device.type)

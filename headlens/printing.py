@@ -59,6 +59,19 @@ def did_you_mean(word: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def unknown_name(what: str, word: str, names: Iterable[str]) -> str:
+    """A message about a name that is none of these, with the one that may have been meant, and all of them.
+
+    >>> unknown_name("layout", "mvtek", ["mvtec", "visa"])
+    "unknown layout 'mvtek'; did you mean mvtec? Available: mvtec, visa"
+    >>> unknown_name("layout", "x", ["mvtec", "visa"])
+    "unknown layout 'x'; available: mvtec, visa"
+    """
+    known = list(names)
+    hint = did_you_mean(word, known)
+    return f"unknown {what} {word!r}{f'{hint} A' if hint else '; a'}vailable: {', '.join(known)}"
+
+
 def reason(error: Exception) -> str:
     """Why a file could not be read, where the message names it already.
 

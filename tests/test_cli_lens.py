@@ -92,8 +92,8 @@ def unwritten(monkeypatch):
 
 
 def test_ablate_prints_all_heads_of_a_layer_the_strongest_first(lens):
-    said = lens("ablate", "--layer", 18)
-    assert "Backbone(mini-captions" in said and "noise floor" in said and "image auroc" in said
+    said = lens("ablate", "--layer", 18, "--rows", 32)
+    assert "Backbone(mini-captions" in said and "noise floor" in said and "I-AUROC" in said
     result = Ablation.load(the(lens.out, "ablate-small-L18-bolts-????????.parquet"))
     order = result.means("joint_margin")["variant"].tolist()
     assert len(order) == 32
@@ -216,7 +216,7 @@ def test_attributions_of_pictures(lens, parts, tmp_path):
     saved = Result.load(lens.out / "attribute-small-joint_margin-2-steps.parquet")
     frame = saved.frame
     assert saved.provenance["options"]["integrated_gradients"]["steps"] == 2
-    assert len(frame) == 2 and said.count("  joint margin ") == 2 and "residual" in said
+    assert len(frame) == 2 and said.count("\njoint margin ") == 2 and "residual" in said
     complete = frame["residual"].abs() <= 1e-3 * (frame["value"] - frame["baseline"]).abs()
     assert complete.all() and np.allclose(frame["value"] - frame["baseline"] - frame["effect"], frame["residual"])
     assert (lens.out / "attribute-small-1-png-joint_margin-2-steps-integrated_gradients.png").is_file()
@@ -315,8 +315,11 @@ def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):
         (("ablate", "--group", "L18H7", "--layer", 3), ConfigError, "leave out --layer, --head and --what"),
         (("ablate", "--layer", "all-3"), ConfigError, "--layer 'all-3': expected a number"),
         (("ablate", "--what", "blocks"), ConfigError, "--what 'blocks'; available: heads, layers, cumulative"),
-        (("ablate", "--stream", "v-v"), ConfigError, "--stream 'v-v'; available: global, local, both"),
+        (("ablate", "--what", "head"), ConfigError, "--what 'head'; did you mean heads? Available: heads, layers"),
+        (("ablate", "--category", "bold"), DataError, "bolts: unknown category 'bold'; did you mean bolt"),
+        (("ablate", "--size", 7), ConfigError, "size is 7: images have 14 px, one patch"),
         (("ablate", "--kind", "knockout"), ConfigError, "unknown kind 'knockout'"),
+        (("ablate", "--group", "l18h7+L20H1"), ShapeError, "'l18h7' is not a head; did you mean L18H7?"),
         (("ablate", "--group", "L18"), ShapeError, "'L18' is not a head; write L18H7"),
         (("ablate", "--metric", "f1"), ConfigError, "unknown metric 'f1'"),
         (("transfer", "--keep", "0,x"), ConfigError, "--keep '0,x': 'x' is no number of heads; write 0,1,2,4"),

@@ -37,6 +37,7 @@ from headlens.errors import ConfigError, DataError, ShapeError
 from headlens.heads.exactness import check_gradients
 from headlens.heads.sweep import Images
 from headlens.metrics import PerImage, Truth
+from headlens.printing import unknown_name
 from headlens.progress import Progress, followed
 from headlens.provenance import computed, provenance
 from headlens.results import Result, ordered
@@ -155,7 +156,7 @@ def faithfulness(
     [True, False]
     """
     if unknown := [name for name in measures if name not in MEASURES]:
-        raise ConfigError(f"unknown measure {unknown[0]!r}; available: {', '.join(MEASURES)}")
+        raise ConfigError(unknown_name("measure", unknown[0], MEASURES))
     if not measures:
         raise ShapeError(f"no measure; give some of {', '.join(MEASURES)}")
     detector, sets = detector_of(detector), [data] if isinstance(data, DataSet) else list(data)

@@ -12,6 +12,7 @@ from torch import Tensor
 from headlens.attribution import attention, pixels
 from headlens.attribution.targets import SCORES, Target
 from headlens.errors import ConfigError
+from headlens.printing import unknown_name
 
 
 @dataclass(frozen=True)
@@ -100,5 +101,5 @@ def method_of(name: str) -> Method:
     16
     """
     if name not in METHODS:
-        raise ConfigError(f"unknown method {name!r}; available: {', '.join(METHODS)}")
+        raise ConfigError(unknown_name("method", name, METHODS))
     return METHODS[name]

@@ -26,6 +26,7 @@ from headlens.attribution.targets import Target
 from headlens.data import Preprocess
 from headlens.errors import ConfigError, ShapeError
 from headlens.maps import upsample
+from headlens.printing import unknown_name
 
 BASELINES = {"blur": "the blurred image", "mean": "the mean colour", "black": "a black image"}
 """What absent pixels look like, in words."""
@@ -47,7 +48,7 @@ def baseline_of(target: Target, images: Tensor, kind: str = "blur") -> Tensor:
         flat = images.flatten(0, 1)  # the enlarging of maps, to their own size, is a Gaussian alone
         sigma = float(target.detector.backbone.vision.cfg.patch_size)
         return upsample(flat, (flat.shape[1], flat.shape[2]), sigma).view_as(images)
-    raise ConfigError(f"unknown baseline {kind!r}; available: {', '.join(BASELINES)}")
+    raise ConfigError(unknown_name("baseline", kind, BASELINES))
 
 
 @contextmanager

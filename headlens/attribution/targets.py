@@ -35,6 +35,7 @@ from headlens.errors import ConfigError, ShapeError
 from headlens.heads.exactness import check_summed, check_unadapted, check_unhooked
 from headlens.heads.variants import Head, heads_of
 from headlens.precision import full_precision, wide
+from headlens.printing import unknown_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -232,7 +233,7 @@ def target_of(
         check_unhooked(detector, f"the direct effect of {head}")
         made = HeadTarget(detector, str(head), category, region)
     else:
-        raise ConfigError(f"unknown target {name!r}; available: {', '.join(SCORES)}, and heads such as L18H7")
+        raise ConfigError(unknown_name("target", name, SCORES) + ", and heads such as L18H7")
     if region is not None and not (name == "map_margin" or name.endswith("/local")):
         raise ConfigError(f"{name} reads no region; only map_margin and local heads do: leave region out")
     return made

@@ -13,6 +13,7 @@ from headlens.cli.output import OUTPUT, Output
 from headlens.cli.result_names import other_than
 from headlens.cli.results import data_fact, report_notes, save, stem_of
 from headlens.errors import ConfigError
+from headlens.printing import unknown_name
 from headlens.tables import Table, interval, number
 
 if TYPE_CHECKING:
@@ -68,11 +69,11 @@ def ablate(
     if group and (layer or head or what != "heads"):
         raise ConfigError("--group says which heads go together; leave out --layer, --head and --what")
     if kind not in KINDS:
-        raise ConfigError(f"unknown kind {kind!r}; available: {', '.join(KINDS)}")
+        raise ConfigError(unknown_name("kind", kind, KINDS))
     check_metrics(metric or _METRICS)
     layers = layers_of(layer)
     if what not in WHAT:
-        raise ConfigError(f"--what {what!r}; available: {', '.join(WHAT)}")
+        raise ConfigError(unknown_name("--what", what, WHAT))
     loaded, images = source.open(precision, output.say)
     detector = loaded.detector
     streams = options.streams_of(stream)

@@ -224,14 +224,14 @@ def shown_by(run: Run, category: str | None) -> str:
 def layers_of(given: list[str] | None) -> list[int] | None:
     """Layers as they are typed: ``["3", "5-7"]``; None for all.
 
-    >>> layers_of(["3", "5-7,9"])
+    >>> layers_of(["3", "5-7,L9"])
     [3, 5, 6, 7, 9]
     """
     layers: list[int] = []
     for part in (part for one in given or [] for part in one.split(",")):
         if part.strip() == "all":
             return None
-        first, dash, last = part.strip().partition("-")
+        first, dash, last = part.strip().replace("L", "").partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
             raise ConfigError(f"--layer {part!r}: expected a number, a range such as 3-6, or all")
         if int(last or first) < int(first):

@@ -16,6 +16,7 @@ from headlens.cli.output import OUTPUT, Output
 from headlens.cli.result_names import other_than, slug
 from headlens.cli.results import data_fact, report_notes, run_fact, save, stem
 from headlens.errors import ConfigError
+from headlens.printing import unknown_name
 from headlens.progress import bar
 from headlens.training.shipped import DOMAINS, default
 
@@ -86,7 +87,7 @@ def compare(
     from headlens.training.run import load_groups
 
     if of not in OF:
-        raise ConfigError(f"--of {of!r}; available: {', '.join(OF)}")
+        raise ConfigError(unknown_name("--of", of, OF))
     if data and of == "weights":
         raise ConfigError("--data: weights need no images; leave it out, or compare --of importance")
     if domain is not None and not data:

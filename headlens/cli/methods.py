@@ -10,7 +10,7 @@ import typer
 from headlens.cli.common import with_options
 from headlens.cli.output import OUTPUT, Output
 from headlens.errors import ConfigError
-from headlens.printing import did_you_mean
+from headlens.printing import unknown_name
 from headlens.tables import Table, best
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def methods(
     if preset is not None:
         names = [row.preset for row in rows]
         if preset not in names:
-            raise ConfigError(f"unknown method {preset!r}{did_you_mean(preset, names)}; there are {', '.join(names)}")
+            raise ConfigError(unknown_name("method", preset, names))
         rows = [row for row in rows if row.preset == preset]
     document = [row._asdict() for row in rows]
     if preset is not None:

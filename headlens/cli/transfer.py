@@ -13,6 +13,7 @@ from headlens.cli.output import OUTPUT, Output
 from headlens.cli.result_names import other_than
 from headlens.cli.results import data_fact, report_notes, run_fact, save, stem_of
 from headlens.errors import ConfigError
+from headlens.printing import unknown_name
 from headlens.tables import Table, interval, number
 from headlens.training.shipped import BACKBONE, DOMAINS, default
 
@@ -97,7 +98,7 @@ def transfer(
     from headlens.training.run import load_run
 
     if by not in BY:
-        raise ConfigError(f"--by {by!r}; available: {', '.join(BY)}")
+        raise ConfigError(unknown_name("--by", by, BY))
     if by == "weights" and (from_data or own_data):
         raise ConfigError("--from-data and --own-data: weights need no images; leave them out, or take --by importance")
     metrics, counts = tuple(metric or _METRICS), _counts(keep)

@@ -20,7 +20,7 @@ from headlens.data.readers.known import domain_of, generic, known
 from headlens.data.samples import DataSet, Pixels, Record
 from headlens.errors import DataError, HeadlensWarning
 from headlens.files import open_regular
-from headlens.printing import did_you_mean
+from headlens.printing import did_you_mean, unknown_name
 
 if TYPE_CHECKING:
     from headlens.data.procedural import World
@@ -119,7 +119,7 @@ def open(
     ProceduralSet('procedural:medical', medical, 1 categories, 2 normal + 2 anomalous, masks)
     """
     if split not in SPLITS:
-        raise DataError(f"unknown split {split!r}; available: {', '.join(SPLITS)}")
+        raise DataError(unknown_name("split", split, SPLITS))
     data: DataSet
     if str(spec).startswith("procedural:"):
         from headlens.data.procedural import World
@@ -138,7 +138,7 @@ def open(
             warnings.warn(line, HeadlensWarning, stacklevel=2)
     if category is not None:
         if category not in data.categories:
-            raise DataError(f"{data.name} has no category {category!r}; available: {', '.join(data.categories)}")
+            raise DataError(f"{data.name}: {unknown_name('category', category, data.categories)}")
         data = data.where(lambda record: record.category == category)
     if split != "all":
         splits = sorted({record.split for record in data.records})
@@ -160,8 +160,7 @@ def _read(
         reader, base, path = _recognised(base, path)
     else:
         if layout not in layouts():
-            there = f"there are {', '.join(layouts())}{did_you_mean(layout, layouts())}"
-            raise DataError(f"unknown layout {layout!r}: {there}")
+            raise DataError(unknown_name("layout", layout, layouts()))
         reader = next(reader for reader in LAYOUTS if reader.name == layout)
         if root is not None and path.is_dir() and not reader.listing:
             why = f"only a listing can lie elsewhere, {path} is read as {layout}"

@@ -29,6 +29,7 @@ from headlens.figures import (
 from headlens.figures.context import Domain, FigureContext
 from headlens.figures.spec import FigureSpec, check_free, save
 from headlens.plots.style import paper
+from headlens.printing import unknown_name
 from headlens.training.grouping import grouped
 
 __all__ = ["FIGURES", "Domain", "FigureContext", "FigureSpec", "chosen", "grouped", "make"]
@@ -64,7 +65,7 @@ def chosen(names: Sequence[str] = ()) -> list[FigureSpec]:
     """
     known = [spec.name for spec in FIGURES]
     if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"unknown figure {unknown[0]!r}; available: {', '.join(known)}")
+        raise ConfigError(unknown_name("figure", unknown[0], known))
     return [spec for spec in FIGURES if not names or spec.name in names]
 
 

@@ -26,6 +26,7 @@ from headlens.heads.store import alone
 from headlens.heads.sweep import categories
 from headlens.heads.variants import Variant, check_variants, heads_of, single_heads
 from headlens.metrics.table import MEAN
+from headlens.printing import unknown_name
 from headlens.progress import Progress
 from headlens.results import Result, save_frame
 
@@ -183,7 +184,7 @@ def ablated(
     """
     check_unhooked(detector, "an ablation")
     if kind not in KINDS:
-        raise ConfigError(f"unknown kind {kind!r}; available: {', '.join(KINDS)}")
+        raise ConfigError(unknown_name("kind", kind, KINDS))
     if kind == "revert" and not detector.head_weights():
         raise ConfigError("kind 'revert' sets learned head weights back to 1, but this detector has none")
     if text not in get_args(Text):

@@ -28,6 +28,7 @@ from headlens.metrics import Truth
 from headlens.metrics.bootstrap import PerImage, histograms, joined_metrics
 from headlens.metrics.curve import Groups
 from headlens.metrics.table import IMAGE, MEAN, PIXEL
+from headlens.printing import unknown_name
 from headlens.results import ordered, per_image
 from headlens.units import check_unit, logit
 
@@ -60,7 +61,7 @@ class Effects:
 def check_metrics(names: Sequence[str]) -> None:
     """Raises ConfigError for a metric that does not exist."""
     if unknown := [name for name in names if name not in METRICS]:
-        raise ConfigError(f"unknown metric {unknown[0]!r}; available: {', '.join(METRICS)}")
+        raise ConfigError(unknown_name("metric", unknown[0], METRICS))
 
 
 def draws(images: int, replicates: int, seed: int, category: str) -> Tensor:

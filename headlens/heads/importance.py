@@ -28,6 +28,7 @@ from headlens.heads.sweep import categories, finite, sweep
 from headlens.heads.variants import heads_of, names_of, stream_layers
 from headlens.parallel import Arrays
 from headlens.precision import repeatable, wide
+from headlens.printing import unknown_name
 from headlens.progress import Progress
 from headlens.results import Result, per_image
 
@@ -65,7 +66,7 @@ def target(
 
 def _check_target(name: str) -> None:
     if name not in TARGETS:
-        raise ConfigError(f"unknown target {name!r}; available: {', '.join(TARGETS)}")
+        raise ConfigError(unknown_name("target", name, TARGETS))
 
 
 def gate_gradients(

@@ -41,7 +41,11 @@ class Head(NamedTuple):
         """
         match = re.fullmatch(r"L(\d+)H(\d+)(?:/(\w+))?", name.strip())
         if not match:
-            raise ShapeError(f"{name!r} is not a head; write L18H7 or L18H7/local")
+            numbers, end = re.findall(r"\d+", name), "/local" if "local" in name else ""
+            likely = (
+                f"did you mean L{numbers[0]}H{numbers[1]}{end}?" if len(numbers) == 2 else "write L18H7 or L18H7/local"
+            )
+            raise ShapeError(f"{name!r} is not a head; {likely}")
         return cls(match[3] or "global", int(match[1]), int(match[2]))
 
     def __str__(self) -> str:

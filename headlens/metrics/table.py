@@ -10,6 +10,7 @@ import pandas as pd
 
 from headlens import html, plots, tables
 from headlens.errors import MetricError
+from headlens.printing import unknown_name
 from headlens.results import Result
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _mean(entries: pd.DataFrame, domain: object, dataset: object) -> pd.DataFram
 def _known(metrics: Iterable[str]) -> list[str]:
     metrics = list(metrics)
     if unknown := [name for name in metrics if name not in METRICS]:
-        raise MetricError(f"unknown metric {unknown[0]!r}; available: {', '.join(METRICS)}")
+        raise MetricError(unknown_name("metric", unknown[0], METRICS))
     return metrics
 
 

@@ -28,7 +28,7 @@ from headlens.detectors.methods.registry import config_of, table_of
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError, RunError
 from headlens.files import MOST_TEXT, read_regular, read_text
-from headlens.printing import reason
+from headlens.printing import did_you_mean, reason
 from headlens.settings import Settings
 from headlens.training.shipped import METHODS, NAMES, expected_sha256
 from headlens.version import __version__
@@ -88,9 +88,11 @@ def read_description(folder: Path) -> Description:
     """
     if not exists(folder / CONFIG):
         what = f"no {CONFIG} in it" if exists(folder) else "no such folder"
+        there = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        hint = "" if exists(folder) else did_you_mean(folder.name, [*METHODS, *NAMES, *there])
         raise RunError(
-            f"{folder}: {what}; a run is a folder that `headlens train` has written, or one of those that ship: "
-            f"{', '.join(METHODS)}; a number behind is the seed, such as {NAMES[0]}"
+            f"{folder}: {what}{f'{hint} A' if hint else '; a'} run is a folder that `headlens train` has written, or "
+            f"one of those that ship: {', '.join(METHODS)}; a number behind is the seed, such as {NAMES[0]}"
         )
     card = _read_card(folder / CARD)
     described = Description(folder, *_read_config(folder / CONFIG), card)

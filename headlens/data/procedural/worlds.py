@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.render import COLOURS, PLACES, Rendered, as_bytes, colour_of, place_of, render
 from headlens.data.procedural.scene import Category
 from headlens.errors import DataError
+from headlens.printing import unknown_name
 
 _SPLITS: dict[str, tuple[Role, bool]] = {
     "": ("unseen", False),
@@ -77,9 +77,7 @@ class World:
 
     def __init__(self, spec: str, per_category: int = 80, size: int = 224, seed: int = 0) -> None:
         if spec not in SPECS:
-            near = difflib.get_close_matches(spec, SPECS, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise DataError(f"unknown procedural set {spec!r}; available: {', '.join(SPECS)}{hint}")
+            raise DataError(unknown_name("procedural set", spec, SPECS))
         if per_category < 2 or size < 14:
             raise DataError(f"per_category is {per_category} (at least 2), size {size} (at least 14)")
         self.spec, self.per_category, self.size, self.seed = spec, per_category, size, seed

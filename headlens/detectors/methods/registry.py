@@ -21,6 +21,7 @@ from headlens.detectors.methods.sc_clip import SCCLIP, SCCLIPConfig
 from headlens.detectors.methods.winclip import WinCLIP, WinCLIPConfig
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError
+from headlens.printing import unknown_name
 
 METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
     "headclip": (HeadCLIP, HeadCLIPConfig),
@@ -82,7 +83,7 @@ def preset(name: str, **changes: Any) -> MethodConfig:
         ConfigError: an unknown preset or field.
     """
     if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+        raise ConfigError(unknown_name("preset", name, PRESETS))
     return _changed(PRESETS[name], changes)
 
 
