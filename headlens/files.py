@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import sys
@@ -13,6 +14,7 @@ from typing import BinaryIO
 
 from headlens.errors import RunError
 
+_LOG = logging.getLogger(__name__)
 UNFINISHED = ".unfinished"
 """Ends the names of temporary files."""
 MOST_TEXT = 64 * 2**20
@@ -141,6 +143,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())  # 4 ms on a solid-state disk
             part.chmod(0o644)
             part.replace(path)
+            _LOG.debug("wrote %s, %d bytes", path, len(content))
         except BaseException:
             part.unlink(missing_ok=True)
             raise

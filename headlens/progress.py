@@ -1,10 +1,12 @@
 """Progress of what takes long: a bar in a notebook and on a terminal, and a line now and then in a log.
 
-The variable ``TQDM_DISABLE=1`` switches all of it off, and the other variables of tqdm work as well.
+The variable ``TQDM_DISABLE=1`` switches all of it off, and so does a level of the logger ``headlens`` above INFO; the
+other variables of tqdm work as well.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -22,8 +24,9 @@ _LINES = 30.0  # seconds from one line of a log to the next
 
 
 def _off() -> bool:
-    """As the environment says; tqdm itself does not ask it in a notebook."""
-    return os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+    """As the logger or the environment says, which tqdm itself does not ask in a notebook."""
+    quiet = logging.getLogger("headlens").level > logging.INFO
+    return quiet or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
 
 
 class _Log:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from headlens.cli.result_names import as_text, from_text
+from headlens.cli.score_overlays import Scale
 from headlens.cli.score_table import Scored, ScoreTable, state_of
 from headlens.errors import RunError
 from headlens.files import is_result
@@ -93,16 +96,22 @@ def test_results_of_a_file_that_has_changed_do_not_stay(tmp_path):
     assert list(out.glob("a.png.*")) == [] and ScoreTable(out, QUESTION).rows == {}
 
 
-def test_scores_in_logits_say_so_and_have_a_scale_of_their_own(tmp_path, monkeypatch):
-    overlays, drawn = importlib.import_module("headlens.plots.overlay"), []
+@pytest.fixture
+def drawn(monkeypatch):
+    """Title, ends of the colours, and label of the colour bar of every overlay."""
+    overlays, seen = importlib.import_module("headlens.plots.overlay"), []
     real = overlays.overlay
 
     def watched(*arguments, **options):
         figure, ax = real(*arguments, **options)
-        drawn.append((ax.get_title(), ax.images[1].get_clim(), figure.axes[1].get_ylabel()))
+        seen.append((ax.get_title(), ax.images[1].get_clim(), figure.axes[1].get_ylabel()))
         return figure, ax
 
     monkeypatch.setattr(overlays, "overlay", watched)
+    return seen
+
+
+def test_scores_in_logits_say_so_and_have_a_scale_of_their_own(tmp_path, drawn):
     path = tmp_path / "part.png"
     path.write_bytes(b"content")
     values = np.linspace(-9, 4, 20, dtype=np.float32).reshape(4, 5)
@@ -110,7 +119,52 @@ def test_scores_in_logits_say_so_and_have_a_scale_of_their_own(tmp_path, monkeyp
         table = ScoreTable(tmp_path / unit, QUESTION | {"unit": unit})
         table.missing([path])
         table.add([Scored(path, state_of(path), np.zeros((4, 5, 3), np.uint8), values, -2.0, 4.0, -1.5)])
-    assert drawn[0][1:] == ((0, 1), "anomaly map") and drawn[1][1:] == ((-9, 4), "anomaly map (logits)")
+    assert drawn[0][1:] == ((0, 1), "anomaly map")
+    assert drawn[1][1:] == ((-9, 4), "anomaly map (logits), scale of this image")
     assert drawn[1][0].startswith("joint score -1.500 logits, normal")
     with pytest.raises(RunError, match="unit logit before, probability now"):
         ScoreTable(tmp_path / "logit", QUESTION)
+
+
+@pytest.mark.parametrize("maps", ["npy", "tiff"])
+def test_another_scale_draws_overlays_again_and_computes_nothing(tmp_path, drawn, maps):
+    files, out, done = [tmp_path / f"{number}.png" for number in range(3)], tmp_path / "out", []
+    maxima = dict(zip(files, (0.1, 0.2, 0.4), strict=True))
+    for file in files:
+        Image.new("RGB", (5, 4)).save(file)
+
+    def add(table: ScoreTable, new: list[Path]) -> None:
+        assert table.missing(files[: files.index(new[-1]) + 1]) == new
+        again = table.expects(len(new))
+        values = {file: np.full((4, 5), maxima[file], np.float32) * (np.arange(5) > 2) for file in new}
+        image = np.zeros((4, 5, 3), np.uint8)
+        table.add(Scored(file, state_of(file), image, values[file], 0.2, maxima[file], 0.9) for file in new)
+        if again:
+            assert json.loads(table.about.read_text())["overlays"] == "unfinished"
+            table.redraw(100, done.append)
+        assert json.loads(table.about.read_text())["overlays"] == table.scale.value
+
+    question = QUESTION | {"maps": maps}
+    add(ScoreTable(out, question), files[:2])
+    before = (out / "scores.csv").read_bytes(), (out / f"0.png.{maps}").read_bytes()
+    del drawn[:]
+    for scale, ends, label in (
+        (Scale.IMAGE, [(0, 0.1), (0, 0.2)], "anomaly map, scale of this image"),
+        (Scale.SET, [(0, 0.2)] * 2, "anomaly map, scale of 2 images"),
+        (Scale.ABSOLUTE, [(0, 1)] * 2, "anomaly map"),
+    ):
+        table = ScoreTable(out, question, scale=scale)
+        assert table.missing(files[:2]) == [] and table.expects(0)
+        table.redraw(100, done.append)
+        assert [each[2] for each in drawn] == [label] * 2
+        assert np.allclose([each[1] for each in drawn], ends)
+        assert drawn[0][0] == "joint score 0.900, anomalous: 0.png"
+        assert not ScoreTable(out, question, scale=scale).expects(0)
+        del drawn[:]
+    assert before == ((out / "scores.csv").read_bytes(), (out / f"0.png.{maps}").read_bytes())
+    files[0].unlink()  # an image that is gone keeps its overlay
+    old = (out / "0.png.overlay.png").read_bytes()
+    files[0] = files[1]
+    add(ScoreTable(out, question, scale=Scale.SET), files[2:])
+    assert drawn[-1][1:] == (pytest.approx((0, 0.4)), "anomaly map, scale of 3 images")
+    assert (out / "0.png.overlay.png").read_bytes() == old and len(done) == 9

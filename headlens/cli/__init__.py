@@ -19,10 +19,12 @@ from headlens.cli.demo import demo
 from headlens.cli.doctor import doctor
 from headlens.cli.ending import Verb, forgiving
 from headlens.cli.eval import eval_
+from headlens.cli.examples import epilog
 from headlens.cli.figures import figures
 from headlens.cli.import_ import import_
 from headlens.cli.importance import importance
 from headlens.cli.knowledge import knowledge
+from headlens.cli.logs import with_volume
 from headlens.cli.methods import methods
 from headlens.cli.name import name
 from headlens.cli.score import score
@@ -41,7 +43,6 @@ SHARED = ("train", "eval", "ablate", "importance", "contributions", "name", "wei
 app = typer.Typer(
     help="CLIP-based zero-shot anomaly detection, one attention head at a time.",
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its formatting would be imported for every --help, and takes longer than all else
@@ -52,8 +53,12 @@ for verb in _VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 app.add_typer(data, name="data")
 app.add_typer(knowledge, name="knowledge")
-for info in (*app.registered_commands, *data.registered_commands, *knowledge.registered_commands):
-    info.cls = Verb
+for group, of_group in (("", app), ("data ", data), ("knowledge ", knowledge)):
+    for info in of_group.registered_commands:
+        assert info.callback is not None
+        info.cls = Verb
+        info.epilog = epilog(group + (info.name or info.callback.__name__))
+        info.callback = with_volume(info.callback)
 
 
 def _version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headlens.cli import options
+from headlens.cli import completion, options
 from headlens.cli.common import at_once, data_of, device_of, shared, with_options
 from headlens.cli.output import OUTPUT, Output
 from headlens.errors import ConfigError
@@ -25,8 +25,16 @@ if TYPE_CHECKING:
 @shared
 @with_options
 def eval_(
-    run: Annotated[list[str], typer.Option(help="Run folders or shipped runs; seeds are averaged, with an interval.")],
-    data: Annotated[list[str], typer.Option(help="Data sets: folders, listings or procedural sets.")],
+    run: Annotated[
+        list[str],
+        typer.Option(
+            help="Run folders or shipped runs; seeds are averaged, with an interval.", autocompletion=completion.runs
+        ),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option(help="Data sets: folders, listings or procedural sets.", autocompletion=completion.data_sets),
+    ],
     domain: options.DataDomain = None,
     per_category: options.PerCategory = 80,
     weights: options.Weights = None,

@@ -137,12 +137,15 @@ def domain_of(domain: str, runs: list[Run], images: DataSet, per_category: int) 
     return Domain.of(domain, group, images, per_category)
 
 
+_NOT_TYPED = ("names", "fresh", "help", "quiet", "verbose")
+
+
 def typed(context: typer.Context) -> list[str]:
     """The options of a call that were not left at their defaults, as they would be typed; without ``--fresh``."""
     words = []
     for option in context.command.params:
         value = context.params.get(option.name or "")
-        if option.name in ("names", "fresh", "help") or value == option.default or value in (None, ()):
+        if option.name in _NOT_TYPED or value == option.default or value in (None, ()):
             continue
         for one in value if isinstance(value, list | tuple) else [value]:
             words += [option.opts[0], str(one)]

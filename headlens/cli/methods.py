@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headlens.cli import completion
 from headlens.cli.common import with_options
 from headlens.cli.output import OUTPUT, Output
 from headlens.errors import ConfigError
@@ -33,7 +34,12 @@ _SAME, _OTHER = "tested in the domain of training, or not trained", "tested in t
 @with_options
 def methods(
     preset: Annotated[
-        str | None, typer.Argument(help="Only this one, with what is held and what refusals say.", show_default="all")
+        str | None,
+        typer.Argument(
+            help="Only this one, with what is held and what refusals say.",
+            show_default="all",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     results: Annotated[
         bool, typer.Option("--results", help="What all methods score on the embedded backbone, in both domains.")

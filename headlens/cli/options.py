@@ -8,6 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from headlens.cli import completion
 from headlens.files import MAX_PIXELS as MAX_PIXELS
 from headlens.training.shipped import BACKBONE
 
@@ -29,9 +30,21 @@ DataDomain = Annotated[
     ),
 ]
 Run = Annotated[
-    str | None, Option(help="A run folder, or the name of a shipped run.", show_default=f"{BACKBONE}-DOMAIN")
+    str | None,
+    Option(
+        help="A run folder, or the name of a shipped run.",
+        show_default=f"{BACKBONE}-DOMAIN",
+        autocompletion=completion.runs,
+    ),
 ]
-Data = Annotated[str | None, Option(help="A folder, a listing, or a procedural set.", show_default="procedural:DOMAIN")]
+Data = Annotated[
+    str | None,
+    Option(
+        help="A folder, a listing, or a procedural set.",
+        show_default="procedural:DOMAIN",
+        autocompletion=completion.data_sets,
+    ),
+]
 PerCategory = Annotated[int, Option(help="Images per category of a procedural set.", min=2)]
 PER_CATEGORY = 10
 Category = Annotated[
@@ -39,6 +52,7 @@ Category = Annotated[
     Option(
         help="Only this category of a data set; of single images, what they show, which only class-aware runs use.",
         show_default="all; of single images, object",
+        autocompletion=completion.categories,
     ),
 ]
 Limit = Annotated[

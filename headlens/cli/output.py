@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from headlens.cli import options
+from headlens.cli.logs import is_quiet
 from headlens.errors import ConfigError
 from headlens.tables import Table
 
@@ -41,8 +42,9 @@ class Output:
         return not (self.json or self.markdown or self.latex)
 
     def say(self, text: str = "") -> None:
-        """What is not part of a table; on standard error where a program reads standard output."""
-        typer.echo(fitted(text), err=not self.for_people)
+        """What is not part of a table, unless ``--quiet``; on standard error where a program reads standard output."""
+        if not is_quiet():
+            typer.echo(fitted(text), err=not self.for_people)
 
     def show(self, *tables: Table, document: object = None) -> None:
         """Prints tables, and writes them as CSV if asked: those of the first name to the file, others to FILE.NAME.csv.

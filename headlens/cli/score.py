@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headlens.cli import options
+from headlens.cli import completion, options
 from headlens.cli.common import device_of, shown_by, with_options
 from headlens.cli.output import OUTPUT, Output
 from headlens.cli.results import digest
@@ -33,7 +33,11 @@ MapFormat = Enum("MapFormat", {"NPY": "npy", "TIFF": "tiff"}, type=str)
 def score(
     images: options.Images,
     run: Annotated[
-        str, typer.Option(help="A run folder, or the name of a shipped run such as mini-captions-industrial.")
+        str,
+        typer.Option(
+            help="A run folder, or the name of a shipped run such as mini-captions-industrial.",
+            autocompletion=completion.runs,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.", file_okay=False)] = Path("scores"),
     threshold: Annotated[

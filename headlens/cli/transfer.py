@@ -158,6 +158,8 @@ def transfer(
     discard(*parts)
     output.say()
     output.show(curves(result), *gains(result))
+    if result.weights.empty:
+        output.say("\nNo head weights were put on the run.")
     output.say(f"\n{result.paragraph}\n\n{', '.join(map(str, written))}")
     report_notes(result.provenance, images.name)
 

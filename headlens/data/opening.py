@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from headlens.printing import did_you_mean, unknown_name
 if TYPE_CHECKING:
     from headlens.data.procedural import World
 
+_LOG = logging.getLogger(__name__)
 SPLITS = ("test", "train", "valid", "all")
 _DEEP = 3  # archives unpack into a folder in a folder
 _FEW_UNUSED = 1 / 10  # of the images of a folder: an image of the set, or of its makers
@@ -145,6 +147,7 @@ def open(
         if split not in splits:
             raise DataError(f"{data.name} has no images of the split {split!r}, only of {', '.join(splits)}")
         data = data.where(lambda record: record.split == split)
+    _LOG.debug("read %s: %r", spec, data)
     return data
 
 

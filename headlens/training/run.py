@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ from headlens.training.reading import (
 )
 from headlens.training.shipped import folders
 from headlens.units import with_unit
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -280,6 +283,7 @@ def _load(
     detector.size = (training.size if training is not None else 0) or about.image_size[0]
     if "imported" in card:  # older versions wrote settings of training, which were not those of its authors
         training = None
+    _LOG.debug("loaded run %s on backbone %s", folder, backbone.provenance.name)
     return Run(folder, detector.requires_grad_(False).eval(), training, card)
 
 

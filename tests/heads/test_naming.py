@@ -336,7 +336,7 @@ def test_at_a_shell(tmp_path):
     (table,) = tmp_path.glob("*.parquet")
     named = Naming.load(table)
     assert named.left_out == ["rusty object"] and table.with_suffix(".png").stat().st_size > 10_000
-    assert len(named.frame) == 4 and "L23H1/local  writes" in done.output
+    assert len(named.frame) == 4 and "\nL23H1/local  " in done.output
     shown = [tick.get_text() for tick in named.plot().axes.get_yticklabels()]
     assert sorted(shown) == sorted(named.frame["phrase"]) and set(shown) <= {"damaged object", "red object", "wood"}
     assert {str(head) for head in heads_of(HeadCLIP(load("mini")), [23], [1])} == {"L23H1", "L23H1/local"}
