@@ -60,16 +60,13 @@ def did_you_mean(word: str, names: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def unknown_name(what: str, word: str, names: Iterable[str]) -> str:
-    """A message about a name that is none of these, with the one that may have been meant, and all of them.
+    """A message about a name that is none of these, with all of them, and the one that may have been meant.
 
     >>> unknown_name("layout", "mvtek", ["mvtec", "visa"])
-    "unknown layout 'mvtek'; did you mean mvtec? Available: mvtec, visa"
-    >>> unknown_name("layout", "x", ["mvtec", "visa"])
-    "unknown layout 'x'; available: mvtec, visa"
+    "unknown layout 'mvtek'; available: mvtec, visa; did you mean mvtec?"
     """
     known = list(names)
-    hint = did_you_mean(word, known)
-    return f"unknown {what} {word!r}{f'{hint} A' if hint else '; a'}vailable: {', '.join(known)}"
+    return f"unknown {what} {word!r}; available: {', '.join(known)}{did_you_mean(word, known)}"
 
 
 def reason(error: Exception) -> str:

@@ -315,8 +315,16 @@ def test_pictures_that_cannot_be_attributed_are_left_out(run, parts, tmp_path):
         (("ablate", "--group", "L18H7", "--layer", 3), ConfigError, "leave out --layer, --head and --what"),
         (("ablate", "--layer", "all-3"), ConfigError, "--layer 'all-3': expected a number"),
         (("ablate", "--what", "blocks"), ConfigError, "--what 'blocks'; available: heads, layers, cumulative"),
-        (("ablate", "--what", "head"), ConfigError, "--what 'head'; did you mean heads? Available: heads, layers"),
-        (("ablate", "--category", "bold"), DataError, "bolts: unknown category 'bold'; did you mean bolt"),
+        (
+            ("ablate", "--what", "head"),
+            ConfigError,
+            "--what 'head'; available: heads, layers, cumulative; did you mean heads",
+        ),
+        (
+            ("ablate", "--category", "bold"),
+            DataError,
+            "bolts has no category 'bold'; available: bolt; did you mean bolt",
+        ),
         (("ablate", "--size", 7), ConfigError, "size is 7: images have 14 px, one patch"),
         (("ablate", "--kind", "knockout"), ConfigError, "unknown kind 'knockout'"),
         (("ablate", "--group", "l18h7+L20H1"), ShapeError, "'l18h7' is not a head; did you mean L18H7?"),

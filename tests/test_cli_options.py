@@ -178,7 +178,7 @@ def test_words_that_are_almost_right():
     with pytest.raises(Exception, match="mini-captions-medicl: no such folder; did you mean mini-captions-medical"):
         CliRunner().invoke(app, ["weights", "--run", "mini-captions-medicl"], catch_exceptions=False)
     assert (
-        unknown_name("kind", "zer", ["zero", "mean"]) == "unknown kind 'zer'; did you mean zero? Available: zero, mean"
+        unknown_name("kind", "zer", ["zero", "mean"]) == "unknown kind 'zer'; available: zero, mean; did you mean zero?"
     )
 
 

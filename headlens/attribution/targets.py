@@ -233,7 +233,7 @@ def target_of(
         check_unhooked(detector, f"the direct effect of {head}")
         made = HeadTarget(detector, str(head), category, region)
     else:
-        raise ConfigError(unknown_name("target", name, SCORES) + ", and heads such as L18H7")
+        raise ConfigError(unknown_name("target", name, [*SCORES, "heads such as L18H7"]))
     if region is not None and not (name == "map_margin" or name.endswith("/local")):
         raise ConfigError(f"{name} reads no region; only map_margin and local heads do: leave region out")
     return made

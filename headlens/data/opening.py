@@ -140,7 +140,8 @@ def open(
             warnings.warn(line, HeadlensWarning, stacklevel=2)
     if category is not None:
         if category not in data.categories:
-            raise DataError(f"{data.name}: {unknown_name('category', category, data.categories)}")
+            known = f"{', '.join(data.categories)}{did_you_mean(category, data.categories)}"
+            raise DataError(f"{data.name} has no category {category!r}; available: {known}")
         data = data.where(lambda record: record.category == category)
     if split != "all":
         splits = sorted({record.split for record in data.records})
