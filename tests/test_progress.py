@@ -128,12 +128,20 @@ def test_training_shows_steps_terms_of_its_loss_and_the_stage(monkeypatch):
         real = trainer.train
         monkeypatch.setattr(trainer, "train", trained)
         monkeypatch.setattr(tqdm, "set_postfix", lambda self, terms: shown.append((self.n, self.total, terms)))
-        assert real(None, None, None, None, begin=lambda *at: begun.append(at)) == {}
+        assert real(None, None, None, "runs/mine", begin=lambda *at: begun.append(at)) == {}
         assert begun == [(1, 3)]
         assert shown == [(2, 3, {"stage": "text", "label": "0.250"}), (3, 3, {"stage": "image", "pixel": "0.500"})]
 
 
-LONG = [heads.ablate, heads.capture, heads.contributions, heads.importance, heads.name_heads, heads.screen]
+LONG = [
+    heads.ablate,
+    heads.capture,
+    heads.contributions,
+    heads.importance,
+    heads.name_heads,
+    heads.screen,
+    heads.transfer,
+]
 LONG += [heads.map_agreement, attribution.attribute, attribution.faithfulness, predict, evaluate, trainer.train]
 
 

@@ -26,7 +26,7 @@ from headlens.detectors.scoring import Unit
 from headlens.errors import ConfigError, RunError, ShapeError
 from headlens.files import MOST_TEXT, open_regular
 from headlens.heads.exactness import check_gradients, held, held_before
-from headlens.predict import Image, as_bytes, category_of
+from headlens.predict import Image, as_bytes, category_of, set_of
 from headlens.printing import reason, spelled
 from headlens.progress import Progress, followed
 from headlens.provenance import computed, detector_provenance
@@ -194,7 +194,7 @@ def attribute(
 
     Args:
         detector: a detector, or a run.
-        images: one image, a list, or a data set; see ``headlens.predict.as_bytes``.
+        images: one image, a list, a data set, or the folder of one; see ``headlens.predict.as_bytes``.
         method: one of ``headlens.attribution.METHODS``.
         target: a score, or a head, such as ``L18H7``; see ``headlens.attribution.targets``.
         region: [H, W] in pixels of the original image, where the map is read; one per image for a list; or None.
@@ -213,6 +213,7 @@ def attribute(
     >>> result.map.shape
     (1, 56, 56)
     """
+    images = images if (found := set_of(images)) is None else found
     several = list(images) if isinstance(images, list | tuple | DataSet) else [images]
     regions = list(region) if isinstance(region, list | tuple) else [region] * len(several)
     if not several or len(regions) != len(several):

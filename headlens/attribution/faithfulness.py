@@ -30,7 +30,7 @@ from headlens.attribution.measures import (
 )
 from headlens.attribution.methods import METHODS, method_of
 from headlens.attribution.targets import Target, target_of
-from headlens.data import DataSet
+from headlens.data import DataSet, as_set
 from headlens.detectors.detector import detector_of
 from headlens.detectors.precision import at_precision
 from headlens.errors import ConfigError, DataError, ShapeError
@@ -114,7 +114,7 @@ class Faithfulness(Result):
 
 def faithfulness(
     detector: Any,
-    data: DataSet | Sequence[DataSet],
+    data: DataSet | str | Path | Sequence[DataSet],
     *,
     methods: Sequence[str] | None = None,
     target: str = "joint_margin",
@@ -159,7 +159,8 @@ def faithfulness(
         raise ConfigError(unknown_name("measure", unknown[0], MEASURES))
     if not measures:
         raise ShapeError(f"no measure; give some of {', '.join(MEASURES)}")
-    detector, sets = detector_of(detector), [data] if isinstance(data, DataSet) else list(data)
+    detector = detector_of(detector)
+    sets = list(map(as_set, data if isinstance(data, list | tuple) else [data]))
     settings = _settings(target_of(detector, target), methods, options or {})
     if any(METHODS[name].gradients for name in settings):
         check_gradients(detector, precision)

@@ -83,6 +83,23 @@ def layouts() -> dict[str, str]:
     return {layout.name: layout.about for layout in LAYOUTS}
 
 
+def as_set(given: DataSet | str | Path) -> DataSet:
+    """A data set itself, or what ``open`` makes of its name; every function that measures a set calls this on it.
+
+    Raises:
+        DataError: neither.
+
+    >>> as_set("procedural:medical").name
+    'procedural:medical'
+    """
+    if isinstance(given, DataSet):
+        return given
+    if isinstance(given, str | Path):
+        return open(given)
+    kind = type(given).__name__
+    raise DataError(f"{kind} is not a data set; give headlens.data.open(...), its name, or a part, such as images[:4]")
+
+
 def open(
     spec: str | Path,
     layout: str | None = None,

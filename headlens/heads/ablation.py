@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headlens import html, plots
 from headlens.backbone.plan import STREAMS
-from headlens.data import Batch, DataSet
+from headlens.data import Batch, DataSet, as_set
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError
 from headlens.heads.clean import Targets, clean_forward
@@ -91,7 +91,7 @@ class Ablation(Result):
 @alone
 def ablate(
     detector: Detector | HasDetector,
-    data: DataSet,
+    data: DataSet | str | Path,
     variants: Sequence[Variant] | None = None,
     *,
     kind: Kind = "zero",
@@ -104,14 +104,14 @@ def ablate(
     batch: int = 8,
     budget: int | None = None,
     precision: str | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Ablation:
     """Total effects: heads are ablated, and everything downstream is recomputed. Exact.
 
     Args:
         detector: a detector, or a run.
-        data: the images.
+        data: the images; a data set, or its name for ``headlens.data.open``.
         variants: which heads are ablated together (``single_heads``, ``whole_layers``, ``cumulative``); by default
             every head of both streams alone, or with ``revert`` every head with a learned weight.
         kind: the output of an ablated head: zero (``zero``), its ``mean`` over a reference set, its output for another
@@ -140,7 +140,7 @@ def ablate(
         DataError: no image could be read; no donor.
         RunError: ``out`` holds another sweep, or cannot be written.
     """
-    detector = detector_of(detector)
+    detector, data = detector_of(detector), as_set(data)
     learned = tuple(detector.head_weights())
     if variants is None:
         variants = single_heads(heads_of(detector, streams=learned if kind == "revert" and learned else STREAMS))

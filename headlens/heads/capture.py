@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headlens import html, plots
-from headlens.data import Batch, DataSet, Record
+from headlens.data import Batch, DataSet, Record, as_set
 from headlens.data.notes import KINDS, Notes
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError, RunError
@@ -143,8 +143,8 @@ class Capture(html.Shown):
 @alone
 def capture(
     detector: Detector | HasDetector,
-    data: DataSet,
-    out: Path,
+    data: DataSet | str | Path,
+    out: str | Path,
     *,
     size: int | None = None,
     batch: int = 8,
@@ -155,7 +155,7 @@ def capture(
 
     Args:
         detector: a detector, or a run.
-        data: the images.
+        data: the images; a data set, or its name for ``headlens.data.open``.
         out: folder for the files; an interrupted call resumes from it.
         size: images are resized to this square; the detector's size when None.
         precision: ``float32``, ``tf32``, ``float16`` or ``bfloat16``; that of the loaded backbone when None.
@@ -167,7 +167,7 @@ def capture(
         DataError: no image could be read.
         RunError: ``out`` holds something else, or cannot be written.
     """
-    detector = detector_of(detector)
+    detector, data, out = detector_of(detector), as_set(data), Path(out)
     check_unhooked(detector, "a capture")
     keys = _keys(detector)
     options: dict[str, Any] = {"size": size, "batch": batch, "precision": precision, "progress": progress}

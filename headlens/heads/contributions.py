@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from headlens import html, plots
-from headlens.data import Batch, DataSet
+from headlens.data import Batch, DataSet, as_set
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError
 from headlens.heads.clean import CleanRun, clean_forward
@@ -93,20 +93,20 @@ class Contributions(Result):
 @alone
 def contributions(
     detector: Detector | HasDetector,
-    data: DataSet,
+    data: DataSet | str | Path,
     *,
     check_sums: bool = False,
     size: int | None = None,
     batch: int = 8,
     precision: str | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Contributions:
     """Direct effects (direct logit attribution) of all heads on the image margin and on each tap's mean patch margin.
 
     Args:
         detector: a detector, or a run.
-        data: the images.
+        data: the images; a data set, or its name for ``headlens.data.open``.
         check_sums: verify for every image and patch that the parts add up, and for every block that its streams equal
             the output of its heads, MLP and adapter.
         size: images are resized to this square; the detector's size when None.
@@ -126,7 +126,7 @@ def contributions(
         DataError: no image could be read.
         RunError: ``out`` holds something else, or cannot be written.
     """
-    detector = detector_of(detector)
+    detector, data = detector_of(detector), as_set(data)
     check_unhooked(detector, "contributions")
 
     def parts_of(lowered: Detector, batch: Batch, images: Tensor) -> Arrays:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from headlens import html, plots
-from headlens.data import Batch, DataSet
+from headlens.data import Batch, DataSet, as_set
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.exactness import check_gradients, check_unhooked
@@ -143,21 +143,21 @@ class Importance(Result):
 @alone
 def importance(
     detector: Detector | HasDetector,
-    data: DataSet,
+    data: DataSet | str | Path,
     *,
     metrics: Sequence[str] = ("joint_margin",),
     size: int | None = None,
     batch: int = 8,
     precision: str | None = None,
     deterministic: bool = False,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Importance:
     """Gate gradients of every head of both streams, image by image.
 
     Args:
         detector: a detector, or a run.
-        data: the images.
+        data: the images; a data set, or its name for ``headlens.data.open``.
         metrics: targets, some of ``TARGETS``.
         size: images are resized to this square; the detector's size when None.
         batch: images per batch.
@@ -172,7 +172,7 @@ def importance(
         DataError: no image could be read.
         RunError: ``out`` holds something else, or cannot be written.
     """
-    detector = detector_of(detector)
+    detector, data = detector_of(detector), as_set(data)
     if not metrics:
         raise ShapeError(f"no target; give some of {', '.join(TARGETS)}")
     for metric in metrics:

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from headlens import html, plots
-from headlens.data import Batch, DataSet
+from headlens.data import Batch, DataSet, as_set
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
@@ -68,11 +68,11 @@ class MapAgreement(Result):
 def map_agreement(
     first: Detector | HasDetector,
     second: Detector | HasDetector,
-    data: DataSet,
+    data: DataSet | str | Path,
     *,
     size: int | None = None,
     batch: int = 8,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> MapAgreement:
     """Spearman's correlation, image by image, of what each head adds to the anomaly maps of two detectors.
@@ -82,7 +82,7 @@ def map_agreement(
 
     Args:
         first, second: detectors, or runs, on one backbone.
-        data: the images.
+        data: the images; a data set, or its name for ``headlens.data.open``.
         size: images are resized to this square; the size of the first detector when None.
         batch: images per batch.
         out: folder for finished batches; an interrupted call resumes from it.
@@ -94,7 +94,7 @@ def map_agreement(
         DataError: no image could be read.
         RunError: ``out`` holds something else, or cannot be written.
     """
-    one, other = detector_of(first), detector_of(second)
+    one, other, data = detector_of(first), detector_of(second), as_set(data)
     for detector in (one, other):
         check_unhooked(detector, "agreement of maps")
     backbones = [detector.backbone.provenance for detector in (one, other)]

@@ -29,7 +29,7 @@ from torch.nn.functional import avg_pool2d
 
 from headlens import html, plots
 from headlens.backbone.words import learnt
-from headlens.data import Batch, DataSet
+from headlens.data import Batch, DataSet, as_set
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.detectors.parts.ensemble import TEMPLATES
 from headlens.detectors.reading import Reading
@@ -103,7 +103,7 @@ def last_quarter(detector: Detector) -> range:
 @alone
 def name_heads(
     detector: Detector | HasDetector,
-    data: DataSet,
+    data: DataSet | str | Path,
     heads: Iterable[Head] | None = None,
     *,
     pool: Sequence[str] | Knowledge | None = None,
@@ -112,14 +112,14 @@ def name_heads(
     size: int | None = None,
     batch: int = 8,
     precision: str | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Naming:
     """Which phrases span what each head writes over a data set.
 
     Args:
         detector: a detector, or a run. Its head weights apply; its learned prompts are not used.
-        data: the images.
+        data: the images; a data set, or its name for ``headlens.data.open``.
         heads: those of the global stream in the ``last_quarter`` of layers by default.
         pool: phrases, the built-in ones when None; or a knowledge base, whose sentences are used without templates.
             Phrases with words that the backbone has not learned are left out.
@@ -134,7 +134,7 @@ def name_heads(
         ConfigError: a head below an adapter; a hook that would not be called; an unknown precision.
         RunError: ``out`` holds something else, or cannot be written.
     """
-    detector = detector_of(detector)
+    detector, data = detector_of(detector), as_set(data)
     check_unhooked(detector, "naming")
     heads = heads_of(detector, last_quarter(detector), streams=("global",)) if heads is None else list(heads)
     if not heads or phrases < 1:

@@ -16,7 +16,7 @@ import pandas as pd
 import scipy  # its parts are imported when they are used
 
 from headlens import html, plots
-from headlens.data import DataSet
+from headlens.data import DataSet, as_set
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.ablation import ablate
@@ -64,7 +64,7 @@ class Screen(Result):
 
 def screen(
     detector: Detector | HasDetector,
-    data: DataSet,
+    data: DataSet | str | Path,
     importance: Importance,
     top: int = 16,
     sample: int = 16,
@@ -75,7 +75,7 @@ def screen(
     size: int | None = None,
     batch: int = 8,
     precision: str | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Screen:
     """Exact ablation of the ``top`` heads by importance, and of ``sample`` heads of each stream drawn at random.
@@ -95,7 +95,7 @@ def screen(
     Raises:
         ConfigError: importance of another detector, of other images, or not by that target; nothing to ablate.
     """
-    detector = detector_of(detector)
+    detector, data = detector_of(detector), as_set(data)
     ours, theirs = provenance(detector, data), importance.provenance
     if any(ours[key] != theirs.get(key) for key in ("learned_sha256", "dataset", "backbone")):
         raise ConfigError("the importance is of another detector or of other images: measure it on these first")

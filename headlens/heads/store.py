@@ -38,7 +38,8 @@ def alone(question: Callable[P, Answer]) -> Callable[P, Answer]:
 
     @wraps(question)
     def asked(*args: P.args, **kwargs: P.kwargs) -> Answer:
-        with parallel.holding(arguments.bind(*args, **kwargs).arguments.get("out")):
+        out = arguments.bind(*args, **kwargs).arguments.get("out")
+        with parallel.holding(Path(out) if out else None):
             return question(*args, **kwargs)
 
     return asked

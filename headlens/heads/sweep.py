@@ -155,7 +155,7 @@ def sweep(
     size: int | None = None,
     batch: int = 8,
     precision: str | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
     take: Callable[[Part], object] | None = None,
     truth: Callable[[Batch], Arrays] = lambda batch: {},
@@ -187,7 +187,7 @@ def sweep(
     images = Images(detector, data, size, batch)
     settings = {"what": what, **settings, "size": images.size, "batch": batch}
     about = provenance(detector, data, **settings, **computed(detector, precision))
-    finished, ranks = Store(out, about) if store is None else store(about), parallel.current()
+    finished, ranks = Store(Path(out) if out else None, about) if store is None else store(about), parallel.current()
 
     def share(lowered: Detector) -> Iterator[tuple[int, Arrays]]:
         for number, part, pixels in images.shared():

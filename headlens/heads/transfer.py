@@ -13,7 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from headlens import html, plots
-from headlens.data import Batch, DataSet
+from headlens.data import Batch, DataSet, as_set
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.errors import ConfigError
 from headlens.heads.ablation import DEFAULT_METRICS, Text, ablated
@@ -109,7 +109,7 @@ class Transfer(Result):
 @alone
 def transfer(
     detector: Detector | HasDetector,
-    data: DataSet,
+    data: DataSet | str | Path,
     rankings: Order | Mapping[str, Order],
     *,
     keep: Sequence[int] | None = None,
@@ -128,7 +128,7 @@ def transfer(
     batch: int = 8,
     budget: int | None = None,
     precision: str | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Transfer:
     """Measures a detector with only the best heads of a ranking, and with the head weights of another run.
@@ -139,7 +139,7 @@ def transfer(
 
     Args:
         detector: the measured detector, or run.
-        data: the images.
+        data: the images; a data set, or its name for ``headlens.data.open``.
         rankings: a run with head weights, a result of ``importance``, a frame with columns stream, layer, head, value
             (the best are the largest; true and false make a mask; ``head_values`` makes one of any result), or heads,
             the best first; several by name, of which ``own`` is the detector's. Where weights are put on a detector
@@ -170,7 +170,8 @@ def transfer(
     >>> result.smallest["ranking"].tolist(), len(result.best("transferred", 16))
     (['transferred', 'own'], 16)
     """
-    detector = detector_of(detector)
+    detector, data = detector_of(detector), as_set(data)
+    folder = Path(out) if out else None
     check_unhooked(detector, "a transfer of heads")
     check_metrics(metrics)
     if metric not in metrics:
@@ -188,11 +189,17 @@ def transfer(
     grid = _grid(keep, len(ranked[0].heads))
     options: dict[str, Any] = {"metrics": metrics, "replicates": replicates, "seed": seed, "size": size, "batch": batch}
     options |= {"precision": precision, "progress": progress}
-    on_weights = _weights(detector, data, ranked, shuffles, out and out / "weights", options)
+    on_weights = _weights(detector, data, ranked, shuffles, folder and folder / "weights", options)
     lists = {ranking.name: ranking.heads for ranking in ranked}
     lists |= {f"{_RANDOM} {i}": tuple(shuffled(sorted(ranked[0].heads), seed + i)) for i in range(random)}
     rest, rows = _variants(lists, grid)
-    options |= {"kind": kind, "reference": reference, "text": text, "budget": budget, "out": out and out / "heads"}
+    options |= {
+        "kind": kind,
+        "reference": reference,
+        "text": text,
+        "budget": budget,
+        "out": folder and folder / "heads",
+    }
     done = ablated(detector, data, rest, what="transfer", **options)
     frame = _frame(data, done.effects, metrics, rows, ("ranking", "heads")).assign(kind=kind)
     smallest = smallest_sets([each[metric] for each in done.effects.values()], rows, share)

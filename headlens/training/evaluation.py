@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 import torch
 
 from headlens import html, parallel, plots
-from headlens.data import DataSet, Loader, Preprocess
+from headlens.data import DataSet, Loader, Preprocess, as_set
 from headlens.data.loading import ahead
 from headlens.data.notes import KINDS, Notes, lines, notes_of
 from headlens.data.staging import arrived
@@ -160,7 +161,7 @@ class Evaluation(Result):
 @torch.no_grad()
 def evaluate(
     detector: Scorer | Run,
-    data: DataSet,
+    data: DataSet | str | Path,
     *,
     size: int | None = None,
     batch: int = 8,
@@ -175,7 +176,7 @@ def evaluate(
 
     Args:
         detector: a detector, a run, or another ``Scorer``.
-        data: of one domain.
+        data: of one domain; a data set, or its name for ``headlens.data.open``.
         size: images are resized to this square; the detector's when None.
         batch: images per batch; it only affects rounding.
         exact: exact pixel metrics, which keep every map of a category in memory; otherwise within
@@ -196,6 +197,7 @@ def evaluate(
     >>> evaluate(LocalContrast(), few, size=28).made_by
     'LocalContrast (scale 8.0, image_size 224) · procedural:industrial/aux, 4 images'
     """
+    data = as_set(data)
     scorer: Scorer = detector if callable(detector) else detector_of(detector)
     if precision is not None and not isinstance(scorer, Detector):
         raise ConfigError(

@@ -67,7 +67,7 @@ def train(
     detector: Detector,
     dataset: DataSet,
     config: TrainingConfig,
-    out: Path,
+    out: str | Path,
     *,
     about: Mapping[str, Any] | None = None,
     cpu: bool = False,
@@ -103,6 +103,7 @@ def train(
         RunError: ``out`` holds another run, is in use, or cannot be written; a loss that is not finite.
         Stopped: a KeyboardInterrupt, after the state was saved.
     """
+    out = Path(out)
     if progress is None:
         with bar(None, unit="step") as done:
 
