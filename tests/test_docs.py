@@ -27,6 +27,7 @@ PAGES = (
     "docs/sc-clip.md",
     "docs/kanoclip.md",
     "docs/embedded-backbone.md",
+    "docs/agreement.md",
     "docs/attribution.md",
     "docs/knowledge.md",
 )

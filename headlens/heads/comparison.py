@@ -12,7 +12,7 @@ import pandas as pd
 
 from headlens import html, plots
 from headlens.errors import ConfigError
-from headlens.heads.comparison_words import paragraph
+from headlens.heads.comparison_words import listed, paragraph
 from headlens.heads.per_run import grouped_sources, head_table
 from headlens.heads.permutation import agreement, differences, kendall, overlap, pairs_of, spearman
 from headlens.heads.sources import KEYS, LABELS, NEUTRAL, Item
@@ -48,8 +48,10 @@ class Comparison(Result):
     @property
     def made_by(self) -> str:
         """One line that says which backbone this is of, and how many runs of each group."""
-        *most, last = [f"{len(each)} {group}" for group, each in self.provenance["runs"].items()]
-        return f"{super().made_by} · runs: {', '.join(most)} and {last}"
+        runs = self.provenance["runs"]
+        if len(runs) > 3:
+            return f"{super().made_by} · {sum(map(len, runs.values()))} runs in {len(runs)} groups"
+        return f"{super().made_by} · runs: {listed([f'{len(each)} {group}' for group, each in runs.items()])}"
 
     @property
     def strongest(self) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def agreement(
     side = max(2.2, 0.85 * len(groups))
     names = (_NAMES.get(statistic, f"{statistic} heads shared by two runs"), f"heads that differ (q ≤ {level:.3g})")
     names = (names[0], f"{names[1]}, of {heads}" if heads else names[1])
-    fig, axes = panels(ax, names, 1, size or (2 * side + 1.9, side + 0.9))
+    fig, axes = panels(ax, names, 1, size or (2 * side + 1.9, side + 1.3))
     left, right = axes[0]
     known = rows["value"].dropna()
     low = min(0.0, float(known.min())) if len(known) else 0.0
@@ -92,8 +92,10 @@ def _cells(
             colour = "white" if dark else "black"
             ax.text(column, row, text, ha="center", va="center", fontsize="small", color=colour)
     ax.set_facecolor("0.9")
-    labels = [plain(name, 16) for name in groups]
-    ax.set_xticks(range(len(groups)), labels, rotation=30 if max(map(len, labels)) > 9 else 0, **font())
+    labels = [plain(name, 24).replace("/", "/\n") for name in groups]  # two factors have a line each
+    turned = max(len(line) for label in labels for line in label.split("\n")) > 11
+    how: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+    ax.set_xticks(range(len(groups)), labels, **how, **font())
     ax.set_yticks(range(len(groups)), labels, **font())
     edges = np.arange(len(groups) + 1) - 0.5
     ax.hlines(edges, edges[0], edges[-1], color="white", linewidth=1)
