@@ -17,6 +17,7 @@ PAGES = (
     "README.md",
     "docs/first-steps.md",
     "docs/methods.md",
+    "docs/datasets.md",
     "docs/headclip.md",
     "docs/april-gan.md",
     "docs/aa-clip.md",
