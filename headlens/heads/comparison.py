@@ -149,8 +149,9 @@ def compare(
 
     Args:
         groups: names, each with one or several runs, all of one kind: ``Run`` or ``Detector``, whose
-            learned head weights are compared; results of ``importance``, compared in units of the run's mean head; or
-            frames with columns stream, layer, head, value.
+            learned head weights are compared; results of ``importance``, ``ablate``, ``contributions`` or
+            ``name_heads``, of which ``head_values`` makes one number for each head; or frames with columns stream,
+            layer, head, value.
         stream: only heads of this one; all when None. Methods without a local stream share ``global`` with the others.
         k: number of top heads whose overlap is measured.
         level: false discovery rate, over all heads of all pairs of groups, below which heads count as different.

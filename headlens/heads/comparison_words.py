@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from headlens.heads.sources import NOUNS
+
 _SURE = 0.05  # p of the contrast (its false discovery rate, of several pairs) up to which groups agree less than seeds
 
 
@@ -49,7 +51,7 @@ def listed(words: list[str]) -> str:
 
 def _who(result: Compared) -> str:
     runs = result.provenance["runs"]
-    what = {"weight": "Learned weights", "importance": "Importance", "value": "Values"}[result.provenance["of"]]
+    what = NOUNS[result.provenance["of"]]
     counts = listed([f"{len(each)} {name} {'run' if len(each) == 1 else 'runs'}" for name, each in runs.items()])
     on = f" on {result.provenance['dataset']['name']}" if "dataset" in result.provenance else ""
     return f"{what} of {_heads(result)} heads{on} in {counts}."
@@ -168,7 +170,7 @@ def _limits(result: Compared) -> str:
             "This rate pools the null distributions of all heads, which assumes that heads are exchangeable. Without "
             f"that assumption, all heads together differ with p = {_any_p(tested)}, and {single}."
         )
-    if about["of"] == "importance" and "dataset" not in about:
+    if about["of"] not in ("weight", "value") and "dataset" not in about:
         parts.append(
             "Runs saw different images: differences of detectors and of images are mixed, and no interval covers "
             "the choice of images."

@@ -81,9 +81,10 @@ def _of_metric(rows: pd.DataFrame, metric: str | None, usual: str | None) -> pd.
     """The rows of one metric: the one that is asked for, the usual one, or the only one."""
     known = list(dict.fromkeys(rows["metric"]))
     wanted = metric or (usual if usual in known or len(known) > 1 else next(iter(known), None))
+    if known and wanted is None:
+        raise ConfigError(f"several metrics, {', '.join(known)}: take one at a time by head_values(result, metric=...)")
     if known and wanted not in known:
-        what = f"no {wanted!r} here" if wanted else "several metrics"
-        raise ConfigError(f"{what}; give metric, one of {', '.join(known)}")
+        raise ConfigError(f"no {wanted!r} here; give metric, one of {', '.join(known)}")
     return rows[rows["metric"] == wanted]
 
 

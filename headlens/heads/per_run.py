@@ -37,7 +37,7 @@ def _check(every: Sequence[Source]) -> None:
     for source in every:
         name = source.name
         if source.of != first.of:
-            raise ConfigError(f"{first.name} gives a {first.of}, {name} a {source.of}; give all of one kind")
+            raise ConfigError(f"{first.name} gives {first.of}, {name} gives {source.of}; give all of one kind")
         ours, theirs = identity(first.backbone), identity(source.backbone)
         if ours != theirs:
             raise ConfigError(
@@ -45,7 +45,7 @@ def _check(every: Sequence[Source]) -> None:
                 "backbone"
             )
         if first.about.get("metric") != source.about.get("metric"):
-            raise ConfigError(f"{name}: importance for {source.about['metric']}, not {first.about['metric']}; use one")
+            raise ConfigError(f"{name}: {first.of} for {source.about['metric']}, not {first.about['metric']}; use one")
         if source.about.get("sha256"):
             key = json.dumps([source.about["sha256"], source.about.get("dataset")])  # one detector may see two sets
             if key in seen:

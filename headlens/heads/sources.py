@@ -1,4 +1,4 @@
-"""What a run says of its heads, one value each: learned weights, importance, or any frame."""
+"""What a run says of its heads, one value each: learned weights, a result of any kind, or any frame."""
 
 from __future__ import annotations
 
@@ -13,16 +13,32 @@ import torch
 
 from headlens.detectors.detector import Detector, HasDetector
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.importance import Importance
+from headlens.heads.per_head import KEYS, head_values
 from headlens.heads.variants import Head
 from headlens.heads.weights import weights
 from headlens.provenance import learned_sha256
+from headlens.results import Result
 
-Item: TypeAlias = HasDetector | Detector | Importance | pd.DataFrame
-KEYS = ["stream", "layer", "head"]
-NEUTRAL = {"weight": 1.0, "importance": 0.0, "value": 0.0}
+Item: TypeAlias = HasDetector | Detector | Result | pd.DataFrame
+NEUTRAL = {"weight": 1.0, **dict.fromkeys(("importance", "ablation", "contribution", "naming", "value"), 0.0)}
 """What is compared, and where a head stands of which nothing was learned: top heads are those furthest from it."""
-LABELS = {"weight": "head weight", "importance": "importance (mean head = 1)", "value": "value"}
+LABELS = {
+    "weight": "head weight",
+    "importance": "importance (mean head = 1)",
+    "ablation": "effect of ablation (mean head = 1)",
+    "contribution": "direct effect (mean size = 1)",
+    "naming": "named share beyond chance",
+    "value": "value",
+}
+NOUNS = {
+    "weight": "Learned weights",
+    "importance": "Importance",
+    "ablation": "Effects of ablation",
+    "contribution": "Direct effects",
+    "naming": "Named shares beyond chance",
+    "value": "Values",
+}
+"""How an axis calls them, and how a sentence begins."""
 
 
 @runtime_checkable
@@ -72,7 +88,7 @@ class Source:
 
 
 def source_of(item: Item, name: str, stream: str | None = None) -> Source:
-    """What a run, a detector, a result of ``importance`` or a frame says of heads.
+    """What a run, a detector, a result (as ``head_values`` has it) or a frame says of heads.
 
     Args:
         item: which.
@@ -80,21 +96,19 @@ def source_of(item: Item, name: str, stream: str | None = None) -> Source:
         stream: only heads of this one; all when None.
 
     Raises:
-        ConfigError: something else, no learned weights, or importance for several targets.
+        ConfigError: something else, no learned weights, a result without a number for each head or for several targets.
         ShapeError: no head of that stream.
     """
-    if isinstance(item, Importance):
-        return _of_importance(item, name, stream)
+    if isinstance(item, Result):
+        return _of_result(item, name, stream)
     if isinstance(item, pd.DataFrame):
-        return Source("value", _only(item, stream, name), {}, {"name": name})
+        return Source(_quantity(item), _only(item, stream, name), {}, {"name": name})
     if isinstance(item, Detector):
         return _of_detector(item, {"name": name, "sha256": learned_sha256(item)}, stream)
     if isinstance(item, TrainedRun):
         about = {"name": item.folder.name, "sha256": item.card.get("model_sha256")}
         return _of_detector(item.detector, {**about, "trained_on": item.card.get("trained_on")}, stream)
-    raise ConfigError(
-        f"{name}: {type(item).__name__} is not a run; give headlens.runs, detectors, importance or frames"
-    )
+    raise ConfigError(f"{name}: {type(item).__name__} is not a run; give headlens.runs, detectors, results or frames")
 
 
 def _only(frame: pd.DataFrame, stream: str | None, name: str) -> pd.DataFrame:
@@ -112,15 +126,20 @@ def _of_detector(detector: Detector, about: dict[str, Any], stream: str | None) 
     return Source("weight", frame, asdict(detector.backbone.provenance), about)
 
 
-def _of_importance(result: Importance, name: str, stream: str | None) -> Source:
-    """In units of the run's mean head: how steep a run's margins are on the whole is no property of a head."""
-    made, frame = result.provenance, _only(result.summary, stream, name)
-    if frame["metric"].nunique() != 1:
-        raise ConfigError(f"{name}: importance for {', '.join(frame['metric'].unique())}; compare one target at a time")
-    about = {"name": name, "sha256": made["learned_sha256"], "dataset": made["dataset"]}
-    about["metric"] = frame["metric"].iat[0]
-    size = frame["importance"].mean() or 1.0  # where nothing matters, nothing is divided
-    return Source("importance", frame.assign(value=frame["importance"] / size), made["backbone"], about)
+def _of_result(result: Result, name: str, stream: str | None) -> Source:
+    try:
+        frame = head_values(result, stream=stream)
+    except (ConfigError, ShapeError) as error:
+        raise type(error)(f"{name}: {error}") from error
+    made = result.provenance
+    about = {"name": name, "sha256": made["learned_sha256"], "metric": frame["metric"].iat[0]}
+    about |= {"dataset": made["dataset"]} if "dataset" in made else {}
+    return Source(_quantity(frame), frame, made["backbone"], about)
+
+
+def _quantity(frame: pd.DataFrame) -> str:
+    """What the values of a frame are: that of ``head_values``, or just values."""
+    return str(frame["quantity"].iat[0]) if "quantity" in frame and len(frame) else "value"
 
 
 def identity(backbone: Mapping[str, Any]) -> str:

@@ -294,7 +294,7 @@ def test_importance_is_compared_in_units_of_the_mean_head(make, pictures):
     mixed = compare({"industrial": runs[:1], "medical": [other]}, k=3)  # one detector on two sets is a question, too
     assert "are mixed" in mixed.paragraph and "dataset" not in mixed.provenance
     both = importance(detectors[0], pictures, metrics=("image_margin", "joint_margin"), batch=12)
-    with pytest.raises(ConfigError, match="one target at a time"):
+    with pytest.raises(ConfigError, match="one at a time"):
         compare({"a": [both], "b": runs})
     with pytest.raises(ConfigError, match="importance for image_margin, not joint_margin"):
         compare({"a": runs, "b": [importance(detectors[0], pictures, metrics=("image_margin",), batch=12)]})
@@ -359,7 +359,7 @@ def test_bad_input_is_named(make):
         (ConfigError, "int is not a run", {"a": runs, "b": [3]}),
         (ConfigError, "k=100", {"a": runs, "b": runs, "k": 100}),
         (ConfigError, "level=5", {"a": runs, "b": runs, "level": 5}),
-        (ConfigError, "a 0 gives a value, b 0 a weight", {"a": runs, "b": [make()]}),
+        (ConfigError, "a 0 gives value, b 0 gives weight", {"a": runs, "b": [make()]}),
         (
             ConfigError,
             "mini-medical-anomalyclip-0 has no head weights",

@@ -40,7 +40,7 @@ def test_weights_are_what_was_learned(detector):
 
 def test_importance_is_the_mean_absolute_slope_over_that_of_all_heads_of_the_stream(detector, images):
     result = heads.importance(detector, images, metrics=("joint_margin", "image_margin"), size=28)
-    with pytest.raises(ConfigError, match="several metrics; give metric, one of joint_margin, image_margin"):
+    with pytest.raises(ConfigError, match="several metrics, joint_margin, image_margin: take one at a time"):
         head_values(result)
     found = by_head(head_values(result, "image_margin", "global"))
     rows = result.frame.query("metric == 'image_margin' and stream == 'global'")
@@ -96,3 +96,26 @@ def test_another_kind_of_result_is_refused(detector, images):
         head_values(Result(heads.weights(detector).frame, {}))
     with pytest.raises(ShapeError, match="no single head of stream 'sideways' in this result; streams: global, local"):
         head_values(heads.weights(detector), stream="sideways")
+
+
+def test_results_of_any_kind_are_compared_and_not_mixed(detector, images):
+    other = headclip(torch.float32)
+    with torch.no_grad():
+        other.weights.raw["local"].add_(0.1)
+    pair = (detector, other)
+    single = heads.single_heads(SOME)
+    ablated = [heads.ablate(one, images, single, metrics=(), size=28) for one in pair]
+    direct = [heads.contributions(one, images, size=28) for one in pair]
+    for results, of in ((ablated, "ablation"), (direct, "contribution")):
+        found = heads.compare({"a": results[0], "b": results[1]}, k=1)
+        values = by_head(head_values(results[1]))
+        assert found.provenance["of"] == of and found.provenance["dataset"]["images"] == len(images)
+        assert np.allclose(found.frame.set_index(KEYS)["b"], values)
+    assert found.paragraph.startswith("Direct effects of 16 heads on procedural:industrial")
+    by_map = [head_values(result, "anomaly_map") for result in ablated]
+    assert heads.compare({"a": by_map[0], "b": by_map[1]}, k=1).provenance["of"] == "ablation"
+    with pytest.raises(ConfigError, match="a 0 gives ablation, b 0 gives contribution; give all of one kind"):
+        heads.compare({"a": ablated[0], "b": direct[0]})
+    several = heads.importance(detector, images, metrics=("joint_margin", "image_margin"), size=28)
+    with pytest.raises(ConfigError, match=r"a 0: several metrics, .*: take one at a time by head_values"):
+        heads.compare({"a": several, "b": several})
