@@ -24,6 +24,7 @@ from headlens.figures import (
     joint,
     layers,
     method,
+    variance,
     weights,
 )
 from headlens.figures.context import Domain, FigureContext
@@ -46,6 +47,7 @@ FIGURES: tuple[FigureSpec, ...] = (
     method.SPEC,
     atlas.SPEC,
     agreement.SPEC,
+    variance.SPEC,
 )
 """In the order of the paper."""
 

@@ -17,7 +17,7 @@ from headlens.errors import ConfigError
 from headlens.heads.anova import effects_of, forms, grams, intervals, p_values, shares, variances
 from headlens.heads.comparison_words import listed
 from headlens.heads.per_run import grouped_sources, head_table
-from headlens.heads.sources import Item
+from headlens.heads.sources import NOUNS, Item
 from headlens.provenance import versions
 from headlens.results import Result, ordered
 
@@ -59,7 +59,7 @@ class Variance(Result):
         about = self.provenance
         counts = [len(each) for each in about["runs"].values()]
         many = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-        what = {"weight": "Learned weights", "importance": "Importance", "value": "Values"}[about["of"]]
+        what = NOUNS[about["of"]]
         rows = self.frame[self.frame["stream"] == ALL].set_index("component")
         on = f" on {about['dataset']['name']}" if "dataset" in about else ""
         levels = listed([f"{len(each)} {name}s" for name, each in about["factors"].items()])

@@ -11,7 +11,7 @@ from scipy import stats
 
 from headlens import heads
 from headlens.errors import ConfigError
-from headlens.figures import FigureContext, agreement, atlas
+from headlens.figures import FigureContext, agreement, atlas, variance
 from headlens.figures.by_method import importance, runs_of, streams_of_all
 
 KEYS = ["stream", "layer", "head"]
@@ -105,8 +105,24 @@ def test_agreement_is_scipys_mean_over_pairs_of_runs(kept):
     assert f"two methods {np.mean(pairs):.2f}" in rendered.caption and "16 heads of the global" in rendered.caption
 
 
+def test_variance_is_that_of_ranks_by_method_and_domain(kept):
+    frame = importance(kept).query("stream == 'global'")
+    groups: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    for (domain, method, _), rows in frame.groupby(["domain", "method", "run"], sort=False):
+        ranks = rows.assign(value=stats.rankdata(rows["value"]) / len(rows))
+        groups.setdefault((method, domain), []).append(ranks[[*KEYS, "value"]])
+    table = heads.variance(groups).frame.query("stream == 'all'").set_index("component")
+    rendered = variance.SPEC.draw(kept)
+    for name in ("method", "domain", "method x domain", "seed"):
+        assert f"{100 * table.loc[name, 'share']:.0f} % the {name}'s" in rendered.caption
+    upper, lower = rendered.figure.axes
+    assert len(upper.patches) == 4 * 4 and lower.get_yticklabels()[0].get_text() == "method"  # components, layers
+
+
 def test_one_method_does_not_agree_with_itself_and_has_an_atlas(alone, monkeypatch):
     with pytest.raises(ConfigError, match="takes two methods or more; in industrial is one"):
         agreement.SPEC.draw(alone)
+    with pytest.raises(ConfigError, match="here are 1 and 1: name runs of others"):
+        variance.SPEC.draw(alone)
     monkeypatch.setattr(atlas, "MOST", 2)
     assert "(1 global and 1 local)" in atlas.SPEC.draw(alone).caption
