@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -313,6 +315,13 @@ def test_the_demo_shows_everything(two_categories, tmp_path):
     assert "Backbone(mini-captions" in first and "never seen a photograph" in first
     written = {"methods.md", "maps-industrial.png", "maps-medical.png", "layer-18.parquet", "industrial", "medical"}
     assert written <= {path.name for path in out.iterdir()}
+    lines = first.partition("Next:")[2].splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith("  headlens ")]
+    assert [words[1] for words in commands] == ["score", "ablate", "eval", "train"]
+    for _, verb, *words in commands:  # with options that exist, and the folder that the demo has written
+        command = typer.main.get_command(app).commands[verb]
+        command.make_parser(typer.Context(command)).parse_args(words)
+    assert Path(commands[0][2]).is_dir()
     table = [line for line in first.splitlines() if line.startswith("|")]
     assert (out / "methods.md").read_text().splitlines() == table
     with pytest.raises(DataError, match="not an empty folder"):

@@ -122,7 +122,7 @@ def with_options(verb: Callable[..., None]) -> Callable[..., None]:
     """
     signature = inspect.signature(verb, eval_str=True)
     sets: dict[str, Any] = {p.name: p.default for p in signature.parameters.values() if is_dataclass(p.default)}
-    hints = {name: get_type_hints(type(default), include_extras=True) for name, default in sets.items()}
+    hints = {name: _hints(default) for name, default in sets.items()}
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         if parameter.name not in sets:
@@ -145,6 +145,11 @@ def with_options(verb: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+@functools.cache  # to evaluate them takes longer than all else here, and nine verbs ask
+def _hints(options_set: Any) -> dict[str, Any]:
+    return get_type_hints(type(options_set), include_extras=True)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headlens.cli.output import fitted
 from headlens.training.shipped import BACKBONE, DOMAINS, default
 
 if TYPE_CHECKING:
@@ -65,7 +69,7 @@ def demo(
         rows.append([domain, "chance", "50.0", "50.0", "50.0", "15.0"])
         rows += [[domain, name, *_row(evaluate(method, images))] for name, method in methods.items()]
     table = markdown(header, rows, numbers=4)
-    typer.echo(f"\n{table}\n\n{CONCLUSION}\n")
+    typer.echo(f"\n{table}\n\n{fitted(CONCLUSION)}\n")
     write_atomically(out / "methods.md", (table + "\n").encode())
 
     figures = [_maps(*runs[domain], out / f"maps-{domain}.png") for domain in DOMAINS]
@@ -75,11 +79,27 @@ def demo(
 Written: {out / "methods.md"}, {", ".join(map(str, figures))}, {out / f"layer-{LAYER}.parquet"} and its summary;
 the images with their masks are in {out / DOMAINS[0]} and {out / DOMAINS[1]}.
 
-Next:
-  headlens score {out / "industrial" / "screw" / "test"} --run {default("industrial")}  # or your own images
-  headlens ablate --layer {LAYER}  # intervals, metrics, a figure; and importance, contributions, compare, name, weights
-  headlens eval --run {default("medical")} --data procedural:medical  # ten seeds, every metric, intervals
-  headlens train --data procedural:industrial/aux --out runs/mine""")
+{following(out)}""")
+
+
+def following(out: Path) -> str:
+    """Commands to go on with, each on a line of its own that can be pasted, below what it does."""
+    activate = Path(sys.prefix, "bin", "activate")
+    here = activate.relative_to(Path.cwd()) if activate.is_relative_to(Path.cwd()) else activate
+    steps = {
+        "Put headlens on the path of this shell:": ["source", str(here)],
+        "Score images, these or your own:": [
+            *("headlens", "score", str(out / "industrial" / "screw" / "test"), "--run", default("industrial"))
+        ],
+        "See what is lost without each head of a layer:": ["headlens", "ablate", "--layer", str(LAYER)],
+        "Print every metric of ten seeds, with intervals:": [
+            *("headlens", "eval", "--run", default("medical"), "--data", "procedural:medical")
+        ],
+        "Train a detector:": ["headlens", "train", "--data", "procedural:industrial/aux", "--out", "runs/mine"],
+    }
+    if which("headlens") or not activate.is_file():
+        del steps["Put headlens on the path of this shell:"]
+    return "\n".join(["Next:", *(f"{what}\n  {shlex.join(words)}" for what, words in steps.items())])
 
 
 def _row(result: Evaluation) -> list[str]:
