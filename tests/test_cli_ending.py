@@ -60,7 +60,7 @@ def test_too_little_memory_is_one_line_with_the_verb_s_own_options(monkeypatch, 
     for verb, has, has_not in (
         (("score", image, "--run", "mini-industrial", "--out", image.parent / "s"), "--batch (now 8)", "--memory"),
         (("attribute", image, "--out", image.parent / "a"), "--batch", "--memory"),
-        (("ablate", "--memory", "64", "--out", image.parent / "b"), "--memory (now 64)", "--size"),
+        (("ablate", "--memory", "64", "--out", image.parent / "b"), "--memory (now 64)", "--epochs"),
     ):
         assert main(monkeypatch, *verb) == 1
         lines = capsys.readouterr().err.strip().splitlines()

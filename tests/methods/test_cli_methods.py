@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from headlens import backbone, data
 from headlens.cli import app
-from headlens.cli.common import note_category
+from headlens.cli.common import shown_by
 from headlens.cli.name import _rows
 from headlens.detectors import TrainingConfig, build
 from headlens.errors import ConfigError, IdentityError
@@ -65,7 +65,7 @@ def test_a_run_that_reads_categories_asks_what_an_image_shows(run, picture, tmp_
 def test_a_run_that_reads_no_categories_does_not_ask(run, capsys):
     for class_aware in (True, False):
         detector = build(backbone.load("mini"), "april-gan", class_aware=class_aware)
-        note_category(Run(run, detector, None, {}), "object")
+        assert shown_by(Run(run, detector, None, {}), None) == "object"
         assert (SAID in capsys.readouterr().err) == class_aware
 
 
