@@ -32,7 +32,8 @@ def draw(context: FigureContext) -> RenderedFigure:
         result.matrix(part.subplots(1, 2))
         part.suptitle(name, x=0.01, ha="left", weight="bold")
     runs = [run for domain in context for seeds in runs_of(domain).values() for run in seeds]
-    return RenderedFigure(fig, _caption(context, frame, results), runs, [domain.subset for domain in context])
+    caption, images = _caption(context, frame, results), [domain.subset for domain in context]
+    return RenderedFigure(fig, caption, runs, images, dpi=150)
 
 
 def _caption(context: FigureContext, frame: pd.DataFrame, results: dict[str, heads.Comparison]) -> str:

@@ -52,7 +52,7 @@ def draw(context: FigureContext) -> RenderedFigure:
     drawn = plot.atlas(shown, entries, strip)
     runs = [run for domain in context for runs in runs_of(domain).values() for run in runs]
     caption = _caption(context, frame, chosen, phrases)
-    return RenderedFigure(drawn.figure, caption, runs, [domain.subset for domain in context], dpi=200)
+    return RenderedFigure(drawn.figure, caption, runs, [domain.subset for domain in context], dpi=150)
 
 
 def most_important(frame: pd.DataFrame, count: int) -> list[Head]:
