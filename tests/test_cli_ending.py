@@ -37,6 +37,7 @@ def fails(monkeypatch, error):
 
     monkeypatch.setattr("headlens.training.run.load_run", raising)
     monkeypatch.setattr("headlens.training.run.load_runs", raising)
+    monkeypatch.setattr("headlens.training.run.load_groups", raising)
 
 
 def main(monkeypatch, *arguments) -> int:
