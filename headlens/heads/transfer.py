@@ -350,7 +350,8 @@ def _needed(result: Transfer) -> list[str]:
     needs = [f"{name} {_count(smallest.loc[name])}" for name in about["rankings"]]
     parts.append(f"{'; '.join(needs)} [95 % bootstrap interval over images].")
     if others := [count for name, count in smallest["heads"].items() if name not in about["rankings"]]:
-        parts.append(f"{len(others)} random rankings need {min(others):.0f} to {max(others):.0f}.")
+        span = " to ".join(dict.fromkeys(f"{count:.0f}" for count in (min(others), max(others))))
+        parts.append(f"Random rankings ({len(others)}) need {span}.")
     return parts
 
 
@@ -364,6 +365,7 @@ def _agreed(result: Transfer) -> list[str]:
         f"The smallest sets of {row.first} and {row.second} have {row.common} heads in common (Jaccard "
         f"{row.jaccard:.2f}, by chance {row.chance:.2f}, p = {row.p:.2g})."
         for row in result.overlap.itertuples()
+        if row.heads_first or row.heads_second
     ]
 
 
