@@ -146,18 +146,21 @@ def overlap_table(results: dict[Task, Transfer]) -> str:
 
 
 def figure(results: dict[Task, Transfer], path: Path) -> None:
-    """AUPRO of HeadCLIP over the number of its best heads: a row for each stream, a column for each domain."""
+    """AUPRO of HeadCLIP over the number of its best heads: a row for each stream measured, a column for each domain."""
     from matplotlib.figure import Figure
 
     from headlens import plots
 
-    fig = Figure(figsize=(8.6, 5.6), layout="constrained")
-    axes = fig.subplots(len(KEEP), len(DOMAINS))
-    for (stream, domain), ax in zip(product(KEEP, DOMAINS), axes.flat, strict=True):
+    streams = [s for s in KEEP if all(Task("HeadCLIP", domain, s, 0) in results for domain in DOMAINS)]
+    if not streams:
+        return
+    fig = Figure(figsize=(8.6, 2.8 * len(streams)), layout="constrained")
+    axes = fig.subplots(len(streams), len(DOMAINS), squeeze=False)
+    for (stream, domain), ax in zip(product(streams, DOMAINS), axes.flat, strict=True):
         result = results[Task("HeadCLIP", domain, stream, 0)]
         result.plot(ax)
         ax.set_title(f"{domain}, {stream} heads", fontsize="medium")
-        if domain != DOMAINS[-1] or stream != next(iter(KEEP)):
+        if domain != DOMAINS[-1] or stream != streams[0]:
             ax.get_legend().remove()
     plots.signed(plots.Figure(fig, axes), result.made_by.partition(" · ")[0]).save(path, dpi=110)
 
@@ -183,8 +186,7 @@ def main() -> None:
     text = f"{sizes_table(results)}\n\n{overlap_table(results)}"
     print(text)
     write(args.out / "smallest.md", f"{text}\n".encode())
-    if all(Task("HeadCLIP", domain, stream, 0) in results for domain, stream in product(DOMAINS, KEEP)):
-        figure(results, args.out / "smallest.png")
+    figure(results, args.out / "smallest.png")
 
 
 if __name__ == "__main__":
