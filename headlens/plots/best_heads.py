@@ -65,7 +65,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, metric: str, share: float | None) -> No
         drawn = 100 * rows[is_random].groupby("heads")["value"].agg(["min", "mean", "max"])
         ax.fill_between(drawn.index, drawn["min"], drawn["max"], color=GREY, alpha=0.25, linewidth=0)
         number = rows.loc[is_random, "ranking"].nunique()
-        ax.plot(drawn.index, drawn["mean"], color=GREY, linewidth=1, label=f"{number} random rankings")
+        ax.plot(drawn.index, drawn["mean"], color=GREY, linewidth=1, label=f"random rankings ({number})")
     groups = rows[~is_random].groupby("ranking", sort=False)
     for number, (ranking, unsorted) in enumerate(groups):
         its, colour = unsorted.sort_values("heads"), _COLOURS[number % len(_COLOURS)]
