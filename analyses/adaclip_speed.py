@@ -1,89 +1,191 @@
-"""What scoring an image costs AdaCLIP's authors' code, one image at a time, and headlens, several at once.
+"""What scoring an image costs published code of a method without a GPU, and what it costs headlens.
 
     git clone https://github.com/caoyunkang/AdaCLIP .peers/adaclip
-    python analyses/adaclip_speed.py .peers/adaclip                                # random ViT-B-16 at 336 px, CPU
-    python analyses/adaclip_speed.py .peers/adaclip --real --device cuda           # random ViT-L-14-336 at 518 px
+    python analyses/family_speed.py adaclip .peers/adaclip
+    python analyses/family_speed.py crane .peers/crane
+    python analyses/family_speed.py anoclip .peers/anovl
+    python analyses/family_speed.py anoclip-plus .peers/anovl         # adaptation and 22 views, as on MVTec AD
+    python analyses/family_speed.py winclip .peers/winclip            # or anomalib's
 
-Weights and images are random, and the same for both. An image goes from normalised pixels on the device to a smoothed
-map and a score on the CPU. The two take turns within one process; the ratio is the median of the rounds' ratios. On
-CUDA theirs computes in half precision, by the autocast in its code, and ours in float16; on the CPU both in float32.
+Clones are those of ``family_parity.py``. Weights and images are random and the same for both: ViT-B-16 at 336 px, or
+ViT-B-16-plus-240 at 240 px, in float32. An image goes from normalised pixels to a map and a score; text that is the
+same for all images is encoded before. AdaCLIP and AnoCLIP are given one image at once, as by their scripts, and the
+others as many as ours. The two take turns in one process; the ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import MagicMock
 
+import peer_adaclip
+import peer_anoclip
+import peer_crane
+import peer_winclip
 import torch
+import torch.nn.functional as F
 from common import environment, paired
-from peer_adaclip import built, vocabulary
-from peer_code import CATEGORIES, REAL, importable, saved_weights
+from peer_code import CATEGORIES, PLUS, SMALL, importable, saved_weights, script
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from headlens.backbone import Backbone
 from headlens.backbone.checkpoint import read_checkpoint
 from headlens.backbone.config import architecture_from_config
 from headlens.backbone.loading import assemble
-from headlens.detectors import Detector
+from headlens.detectors import Detector, build
 from headlens.detectors.methods.published_adaclip import read_conditioned
-from headlens.detectors.precision import at_precision
 
 BASE: dict[str, Any] = {
     "embed_dim": 512,
     "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
 }
+THING = CATEGORIES[0]
 
 
-@torch.no_grad()
-def theirs(trainer: Any, images: Tensor) -> None:
-    """As their ``evaluation`` scores the images, one after the other."""
-    for image in images.split(1):
-        maps, scores = trainer.clip_model(image, [CATEGORIES[0]], aggregation=True)
-        gaussian_filter(maps[0].cpu().numpy(), sigma=4), scores.cpu()
+class Sides(NamedTuple):
+    """Both sides of a comparison: what scores images [B, 3, h, w], and how many theirs is given at once; 0: as ours."""
+
+    theirs: Callable[[Tensor], object]
+    ours: Detector
+    at_once: int = 0
 
 
-@torch.no_grad()
-def ours(detector: Detector, images: Tensor) -> None:
-    """All at once."""
-    scores = detector(images, [CATEGORIES[0]] * len(images))
-    scores.anomaly_map.cpu(), scores.image_score.cpu()
+def adaclip(clone: Path, folder: Path, side: int, backbone: Backbone) -> Sides:
+    """As their ``evaluation`` scores."""
+    with peer_adaclip.vocabulary():
+        trainer = peer_adaclip.built(BASE, folder / "weights.pt", side)
+    trainer.save(folder / "adaclip.pth")
+
+    @torch.no_grad()
+    def theirs(images: Tensor) -> None:
+        maps, _ = trainer.clip_model(images, [THING], aggregation=True)
+        gaussian_filter(maps[0].numpy(), sigma=4)
+
+    return Sides(theirs, read_conditioned(folder / "adaclip.pth").on(backbone), at_once=1)
+
+
+def crane(clone: Path, folder: Path, side: int, backbone: Backbone) -> Sides:
+    """As ``process_dataset`` of their test.py scores, with E-Attn in as large a part of 12 blocks as of 24."""
+    from models.prompt_ensemble import PromptLearner
+
+    test = script(clone, "test")
+    options = test.args = peer_crane.options_of(side, features_list=[3, 6, 9, 12])
+    model = peer_crane.built(options, folder / "weights.pt", double=False, e_attn=11)
+    learner = PromptLearner(model, peer_crane.details_of(options))
+    calculator = test.ScoreCalculator(model, None, options, learner, test.Crane.ScoreBasePooling())
+    prompts, tokens, deep, _ = learner()
+    with torch.no_grad():
+        pair = model.encode_text_learn(prompts, tokens, deep)
+    calculator.text_features = F.normalize(torch.stack(torch.chunk(pair, dim=0, chunks=2), dim=1), dim=-1)
+
+    @torch.no_grad()
+    def theirs(images: Tensor) -> None:
+        _, maps = calculator(images)
+        [gaussian_filter(one.numpy(), sigma=4) for one in maps]
+
+    return Sides(theirs, build(backbone, "crane", local_start=2, taps=(11,)))
+
+
+def anoclip(clone: Path, folder: Path, side: int, backbone: Backbone, plus: bool = False) -> Sides:
+    """As ``test`` of their vl_test.py scores; what it does between its functions is written again."""
+    import open_clip
+    import utils
+    from model import LinearLayer, TextAdapter
+
+    code = script(clone, "vl_test")
+    utils.K = peer_anoclip.KORNIA if isinstance(utils.K, MagicMock) else utils.K
+    model, _, _ = open_clip.create_model_and_transforms(SMALL.name, side, pretrained=str(folder / "weights.pt"))
+    ours = build(backbone, "anoclip-plus", views=True) if plus else build(backbone, "anoclip")
+    with torch.no_grad():
+        pair = ours.text([THING]).mT  # [1, d, 2]; theirs are the same, and take minutes
+    sentences = F.normalize(torch.randn(462, pair.shape[1], 2), dim=1)  # any do for their adapter
+    adapter = TextAdapter(sentences)
+    optimiser = torch.optim.AdamW(adapter.parameters(), 1e-3)
+    layer, taps = LinearLayer(PLUS["vision_cfg"]["width"], PLUS["embed_dim"], 4, SMALL.name, model), [3, 6, 9, 12]
+
+    def theirs(image: Tensor) -> None:
+        with torch.no_grad():
+            cls, tokens = model.encode_image(image, taps)
+            if plus:
+                cls, _ = model.encode_image(utils.aug(image), taps)
+            (F.normalize(cls, dim=-1) @ pair[0]).softmax(-1)
+            found = code.resize_tokens(layer(tokens)[peer_anoclip.LAST])
+        if plus:
+            adapter.apply(code.weight_reset)
+            for _ in range(peer_anoclip.STEPS):
+                loss = code.loss_func((F.normalize(adapter(found), dim=-1) @ pair).softmax(-1))
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+        with torch.no_grad():
+            found = adapter(found, is_test=True) if plus else found
+            maps = (F.normalize(found, dim=-1) @ pair).softmax(-1)[..., 1][:, None]
+            maps = F.avg_pool2d(F.pad(maps, (1, 1, 1, 1), "replicate"), 3, stride=1)
+            F.interpolate(maps, size=side, mode="bilinear", align_corners=True)
+
+    return Sides(theirs, ours, at_once=1)
+
+
+def winclip(clone: Path, folder: Path, side: int, backbone: Backbone) -> Sides:
+    """As the implementation in the clone scores."""
+    peer = peer_winclip.peer_of(clone, PLUS, folder / "weights.pt", side)
+    peer.told(THING)
+    return Sides(torch.no_grad()(peer.scored), build(backbone, "winclip", **peer.settings))
+
+
+METHODS: dict[str, tuple[Callable[..., Sides], dict[str, Any], int]] = {
+    "adaclip": (adaclip, BASE, 336),
+    "crane": (crane, BASE, 336),
+    "anoclip": (anoclip, PLUS, 240),
+    "anoclip-plus": (partial(anoclip, plus=True), PLUS, 240),
+    "winclip": (winclip, PLUS, 240),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clone", type=Path, help="of AdaCLIP's repository")
-    parser.add_argument("--real", action="store_true", help="ViT-L-14-336 at 518 px")
-    parser.add_argument("--batch", type=int, default=8, help="of ours")
+    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("clone", type=Path, help="of the peer's repository")
+    parser.add_argument("--batch", type=int, default=8, help="images at once, of ours")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    (config, side), device = (REAL, 518) if args.real else (BASE, 336), torch.device(args.device)
-    with tempfile.TemporaryDirectory() as folder, vocabulary():
-        weights, learned = Path(folder) / "weights.pt", Path(folder) / "adaclip.pth"
-        saved_weights(config, weights)
+    (made, config, side), device = METHODS[args.method], torch.device("cpu")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        saved_weights(config, folder / "weights.pt", openai=config is BASE)
+        backbone = assemble(architecture_from_config(config), read_checkpoint(folder / "weights.pt").state)
+        backbone.tokenizer([THING])
+        for module in [module for module in sys.modules if module.split(".")[0] == "open_clip"]:
+            del sys.modules[module]  # ours has it; theirs may have another
         importable(args.clone)
-        trainer = built(config, weights, side, args.device)
-        trainer.save(learned)
-        backbone = assemble(architecture_from_config(config), read_checkpoint(weights).state, device=device)
-        detector = read_conditioned(learned).on(backbone).to(device)
-    images = torch.randn(args.batch, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
-    with at_precision(detector, "float16" if device.type == "cuda" else None) as lowered:
-        calls: dict[str, Callable[[], object]] = {
-            "theirs": lambda: theirs(trainer, images[:1]),
-            "ours": lambda: ours(lowered, images),
-        }
-        seconds = paired(calls, args.rounds, device)
-    each = {"theirs": seconds["theirs"], "ours": [time / args.batch for time in seconds["ours"]]}
+        sides = made(args.clone, folder, side, backbone)
+    images = torch.randn(args.batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+    at_once, things = sides.at_once or args.batch, [THING] * args.batch
+
+    @torch.no_grad()
+    def ours() -> None:
+        sides.ours(images, things)
+
+    def theirs() -> None:
+        sides.theirs(images[:at_once])
+
+    seconds = paired({"theirs": theirs, "ours": ours}, args.rounds, device)
+    counts = {"theirs": at_once, "ours": args.batch}
+    each = {name: [time / count for time in seconds[name]] for name, count in counts.items()}
     ratios = [slow / fast for slow, fast in zip(*each.values(), strict=True)]
-    for name, times in each.items():
-        print(f"{name}: {statistics.median(times):.3f} s an image")
+    for name, count in counts.items():
+        print(f"{name}, {count} at once: {statistics.median(each[name]):.3f} s an image")
     print(f"ratio: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f} in {args.rounds} rounds)")
-    print(f"{'ViT-L-14-336' if args.real else 'ViT-B-16'} at {side} px, batch {args.batch}. {environment(device)}")
+    print(f"{args.method}: {'ViT-B-16' if config is BASE else SMALL.name} at {side} px. {environment(device)}")
 
 
 if __name__ == "__main__":

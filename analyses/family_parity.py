@@ -8,8 +8,13 @@
     python analyses/family_parity.py adaclip .peers/adaclip
     git clone https://github.com/AlirezaSalehy/Crane .peers/crane
     python analyses/family_parity.py crane .peers/crane
+    git clone https://github.com/hq-deng/AnoVL .peers/anovl
+    python analyses/family_parity.py anoclip .peers/anovl
+    git clone https://github.com/caoyunkang/WinClip .peers/winclip
+    python analyses/family_parity.py winclip .peers/winclip
 
-Weights are random, in the format of OpenAI's file of ViT-L-14-336, and images noise, four of 600 px, in two categories.
+Weights are random, in the format of OpenAI's file of ViT-L-14-336, or for the last two of open_clip's of
+ViT-B-16-plus-240. Images are noise, four in two categories, a sixth larger than they are read.
 Theirs is run in a process of its own and its steps are written to ``--work``, where a second call finds them. A
 difference is the largest one over the reference's largest value. Limits are 1e-5, 1e-4 for gradients, and larger by as
 much as a step enlarges rounding: where large logits are subtracted, or scores brought to 0 and 1 between close ends.
@@ -22,19 +27,21 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from common import environment
-from peer_code import CATEGORIES, REAL, TINY, saved_images, saved_weights
+from parity_report import LIMIT, Kinks, Report, answers_of
+from parity_untrained import anoclip, winclip
+from peer_code import CATEGORIES, LARGE, SMALL, Towers, saved_images, saved_weights
 from peer_crane import Network
 from scipy.ndimage import gaussian_filter
-from torch import Tensor, nn
+from torch import Tensor
 
 from headlens.backbone import Backbone, load
 from headlens.backbone.checkpoint import read_checkpoint
@@ -50,13 +57,11 @@ from headlens.detectors.methods.crane import Crane, Embedded
 from headlens.detectors.methods.importing import Published, read_published
 from headlens.detectors.methods.published_aa_clip import PublishedAdapters, adapted_detector
 from headlens.detectors.methods.published_adaclip import PublishedConditioned, renamed
-from headlens.detectors.parts.adapters import LeakyProjection, ResidualAdapter
 from headlens.detectors.reading import Features
 from headlens.detectors.scoring import Margins
-from headlens.detectors.stages import Answers, Stage, TrainingConfig
+from headlens.detectors.stages import TrainingConfig
 from headlens.detectors.text import Pair
 
-LIMIT, OF_GRADIENTS = 1e-5, 1e-4
 OF_HALVES = 1e-4  # numbers between two of half precision, which is 5e-4 apart, may be rounded either way
 AA_CLIP = {
     "taps": "patches at the taps, of unit length",
@@ -75,70 +80,6 @@ ADACLIP = {
     "score": "image score",
 }
 APRIL_GAN = {"taps": "patches at the taps, projected", "map": "anomaly map", "image score": "image score"}
-
-
-class Report:
-    """Lines of a table; ``right`` as long as no difference is above its limit."""
-
-    def __init__(self) -> None:
-        self.right = True
-        print("| step | largest relative difference | limit | |\n|---|---:|---:|---|")
-
-    def line(self, what: str, ours: Sequence[Tensor], theirs: Sequence[Tensor], limit: float = LIMIT) -> None:
-        """The largest of several tensors."""
-        pairs = [(a.detach().double(), b.double()) for a, b in zip(ours, theirs, strict=True)]
-        if odd := [(tuple(a.shape), tuple(b.shape)) for a, b in pairs if a.shape != b.shape]:
-            raise ValueError(f"{what}: shapes are {odd[0][0]} and {odd[0][1]}")
-        off = float(torch.stack([(a - b).abs().max() / b.abs().max() for a, b in pairs]).max())  # NaN goes on
-        self.right &= off <= limit
-        print(f"| {what} | {off:.1e} | {limit:.0e} | {'' if off <= limit else 'above'} |", flush=True)
-
-    def step(
-        self, what: str, stage: Stage, seen: Any, answers: Answers, theirs: dict[str, Any], kinks: Kinks | None = None
-    ) -> None:
-        """Loss and gradients of a training step that has seen its images; theirs are in the order of the parameters."""
-        terms = stage.loss(seen, answers)
-        loss = torch.stack([stage.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
-        learned = [parameter for group in stage.groups for parameter in group["params"]]
-        self.line(f"{what}: loss", [loss], [theirs["loss"]])
-        gradients, left_out = torch.autograd.grad(loss, learned, retain_graph=True), 0
-        if kinks is not None:
-            decided = [kinks.decided(parameter) for parameter in learned]
-            gradients = tuple(own[rows] for own, rows in zip(gradients, decided, strict=True))
-            theirs = {"gradients": [own[rows] for own, rows in zip(theirs["gradients"], decided, strict=True)]}
-            left_out = sum(int((~rows).sum()) for rows in decided)
-        what += f": gradients{f', but of {left_out} units at a kink' if left_out else ''}"
-        self.line(what, gradients, theirs["gradients"], OF_GRADIENTS)
-
-
-class Kinks:
-    """Units of LeakyReLU whose input is 0 up to rounding for some token: which slope they take is left to chance.
-
-    Such a unit's row of the gradient differs by that token's share, and by nothing in the code.
-    """
-
-    def __init__(self, detector: nn.Module) -> None:
-        self._near: dict[int, Tensor] = {}
-        for module in detector.modules():
-            if isinstance(module, ResidualAdapter | LeakyProjection):
-                module.register_forward_hook(self._look)
-
-    def _look(self, module: Any, inputs: tuple[Tensor], _: Tensor) -> None:
-        weight = module.linear.weight.detach()
-        hidden = F.linear(inputs[0].detach(), weight.to(inputs[0])).flatten(0, -2)
-        near = (hidden.abs() < 1e-5 * hidden.std()).any(0)
-        known = self._near.get(id(module.linear.weight), torch.zeros_like(near))
-        self._near[id(module.linear.weight)] = known | near
-
-    def decided(self, parameter: nn.Parameter) -> Tensor:
-        """The rows of a parameter whose units are decided for every token, [rows] bool."""
-        near = self._near.get(id(parameter))
-        return torch.ones(len(parameter), dtype=torch.bool) if near is None else ~near
-
-
-def answers_of(masks: Tensor) -> Answers:
-    """What a set says whose images are anomalous where their masks are."""
-    return Answers(masks.flatten(1).any(1).long(), masks, torch.ones(len(masks), dtype=torch.bool))
 
 
 def read(work: Path, size: int) -> Tensor:
@@ -331,53 +272,79 @@ def crane(published: Published, backbone: Backbone, theirs: dict[str, Any], repo
         report.step(f"{name}, training", stage, stage.see_features(embedded, [""] * len(images)), answers, own)
 
 
-def backbone_of(work: Path, tiny: bool, size: int, dtype: torch.dtype, rules: Mapping[str, Any]) -> Backbone:
+def backbone_of(
+    work: Path, towers: Towers, tiny: bool, size: int, dtype: torch.dtype, rules: Mapping[str, Any]
+) -> Backbone:
     """The file of weights, as the method's authors load it."""
-    quick = "act_fn" not in rules  # OpenAI's own activation, unless the method's authors take another
+    quick = towers.openai and "act_fn" not in rules  # OpenAI's own activation, unless the authors take another
     if tiny:
-        arch = architecture_from_config(TINY | {"quick_gelu": quick})
-        arch = replace(arch, vision=replace(arch.vision, position_rule=rules["position_rule"]))
+        arch = architecture_from_config(towers.tiny | {"quick_gelu": quick})
+        arch = replace(arch, vision=replace(arch.vision, position_rule=rules.get("position_rule", "bicubic")))
         return assemble(arch, read_checkpoint(work / "weights.pt").state, dtype=dtype)
-    return load(f"ViT-L-14-336{'-quickgelu' * quick}", work / "weights.pt", image_size=size, dtype=dtype, **rules)
+    name = f"{towers.name}{'-quickgelu' * quick}"
+    return load(name, work / "weights.pt", image_size=size, dtype=dtype, **rules)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", choices=METHODS)
     parser.add_argument("clone", type=Path, help="of the peer's repository")
-    parser.add_argument("--tiny", action="store_true", help="towers as deep and narrow, images of 84 px")
+    parser.add_argument("--tiny", action="store_true", help="towers as deep and narrow, small images")
     parser.add_argument("--double", action="store_true", help="everything in float64")
-    parser.add_argument("--size", type=int, help="pixels along a side; 518, or 84 with --tiny")
+    parser.add_argument("--size", type=int, help="pixels along a side; as the authors have it, or few with --tiny")
     parser.add_argument("--work", type=Path, help="keep what theirs gave here, or take it from here")
     args = parser.parse_args()
-    script, files, compare = METHODS[args.method]
-    size = args.size or (84 if args.tiny else 518)
+    method = METHODS[args.method]
+    towers = method.towers
+    size = args.size or (towers.tiny_size if args.tiny else towers.size)
     with ExitStack() as stack:
         work = args.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
         if not (work / "theirs.pt").exists():
-            saved_weights(TINY if args.tiny else REAL, work / "weights.pt")
+            saved_weights(towers.tiny if args.tiny else towers.real, work / "weights.pt", openai=towers.openai)
             saved_images(work, 7 * size // 6)
             options = [f"--{name}" for name in ("tiny", "double") if getattr(args, name)]
-            command = [sys.executable, str(Path(__file__).with_name(script)), str(args.clone), str(work)]
+            command = [sys.executable, str(Path(__file__).with_name(method.script)), str(args.clone), str(work)]
             command += ["--size", str(size), *options]
             subprocess.run(command, check=True, stdout=sys.stderr)
         theirs = torch.load(work / "theirs.pt", weights_only=True)
-        published = read_published(*(work / file for file in files))
+        published = read_published(*(work / file for file in method.files)) if method.files else None
         dtype = torch.float64 if args.double else torch.float32
-        backbone = backbone_of(work, args.tiny, size, dtype, published.rules)
+        rules = published.rules if published else {}
+        backbone = backbone_of(work, towers, args.tiny, size, dtype, rules)
         report = Report()
-        report.line("images, read and resized", [read(work, size)], [theirs["images"]])
-        compare(published, backbone, theirs, report)
+        if method.bicubic:
+            report.line("images, read and resized", [read(work, size)], [theirs["images"]])
+        method.compare(published, backbone, theirs, report)
     print(f"\n{args.method}, {size} px. {environment(torch.device('cpu'))}")
     sys.exit(not report.right)
 
 
+class Method(NamedTuple):
+    """A comparison: what runs the peer's code, what runs ours, on which towers.
+
+    Args:
+        script: beside this one.
+        compare: is given what the files hold, the backbone, theirs, and the report.
+        files: of learned tensors, that theirs writes; none of a method that learns nothing.
+        towers: what both are run on.
+        bicubic: they resize images as headlens does.
+    """
+
+    script: str
+    compare: Callable[[Any, Backbone, dict[str, Any], Report], None]
+    files: tuple[str, ...] = ()
+    towers: Towers = LARGE
+    bicubic: bool = True
+
+
 METHODS = {
-    "aa-clip": ("peer_aa_clip.py", ("image_adapter.pth", "text_adapter.pth"), aa_clip),
-    "adaclip": ("peer_adaclip.py", ("adaclip.pth",), adaclip),
-    "crane": ("peer_crane.py", ("epoch_5.pth",), crane),
-    "april-gan": ("peer_april_gan.py", ("linear.pth",), april_gan),
+    "aa-clip": Method("peer_aa_clip.py", aa_clip, ("image_adapter.pth", "text_adapter.pth")),
+    "adaclip": Method("peer_adaclip.py", adaclip, ("adaclip.pth",)),
+    "crane": Method("peer_crane.py", crane, ("epoch_5.pth",)),
+    "april-gan": Method("peer_april_gan.py", april_gan, ("linear.pth",)),
+    "winclip": Method("peer_winclip.py", winclip, towers=SMALL),
+    "anoclip": Method("peer_anoclip.py", anoclip, towers=SMALL, bicubic=False),
 }
 
 if __name__ == "__main__":

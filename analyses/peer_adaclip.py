@@ -19,8 +19,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from peer_code import CATEGORIES, REAL, TINY, WithoutCuda, arguments, importable, recorded_losses
-from PIL import Image
+from peer_code import CATEGORIES, REAL, TINY, WithoutCuda, arguments, importable, masks_of_bytes, recorded_losses
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -76,8 +75,7 @@ def items_of(work: Path, trainer: Any, double: bool) -> list[dict[str, Any]]:
     """What their data set reads; it ends with its length alone."""
     from dataset.base_dataset import BaseDataset
 
-    plain = Image.fromarray  # which used to read their masks of zeros, float64, as bytes: zeros as well
-    with patch.object(Image, "fromarray", lambda values, **_: plain(values.astype(np.uint8))):
+    with masks_of_bytes():
         data = BaseDataset(CATEGORIES, trainer.preprocess, trainer.transform, str(work), training=False)
         items = [data[number] for number in range(len(data))]
     return [item | {"img": item["img"].double()} for item in items] if double else items

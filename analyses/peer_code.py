@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import MagicMock, patch
 
 import numpy as np
@@ -41,7 +41,34 @@ TINY: dict[str, Any] = {
 }
 """As deep as the real one, which AA-CLIP's code counts on, and narrow."""
 
+PLUS: dict[str, Any] = {
+    "embed_dim": 640,
+    "vision_cfg": {"image_size": 240, "layers": 12, "width": 896, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 640, "heads": 10, "layers": 12},
+}
+TINY_PLUS: dict[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 64, "layers": 12, "width": 128, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 12},
+}
+"""ViT-B-16-plus-240, which methods without training take, and as deep and narrow."""
+
 CATEGORIES = ("bottle", "metal_nut")
+
+
+class Towers(NamedTuple):
+    """What a comparison is run on: open_clip's name, configs, pixels along a side, and the format of the file."""
+
+    name: str
+    real: dict[str, Any]
+    tiny: dict[str, Any]
+    size: int
+    tiny_size: int
+    openai: bool
+
+
+LARGE = Towers("ViT-L-14-336", REAL, TINY, 518, 84, openai=True)
+SMALL = Towers("ViT-B-16-plus-240", PLUS, TINY_PLUS, 240, 64, openai=False)
 
 
 def blurred(maps: Tensor, kernel_size: tuple[int, int], sigma: tuple[float, float]) -> Tensor:
@@ -120,8 +147,16 @@ def recorded_losses() -> Iterator[list[Tensor]]:
         yield losses
 
 
-def saved_weights(config: dict[str, Any], path: Path, seed: int = 0) -> None:
-    """Random weights as OpenAI's files have them: its names, its marks, products in half precision."""
+@contextmanager
+def masks_of_bytes() -> Iterator[None]:
+    """Pillow as it was when peers' data sets were written: an array of zeros, float64, is an image of bytes."""
+    plain = Image.fromarray
+    with patch.object(Image, "fromarray", lambda values, **_: plain(values.astype(np.uint8))):
+        yield
+
+
+def saved_weights(config: dict[str, Any], path: Path, seed: int = 0, openai: bool = True) -> None:
+    """Random weights as OpenAI's files have them: names, marks, products in half precision; or as open_clip's."""
     from open_clip.model import CLIP
 
     torch.manual_seed(seed)
@@ -130,6 +165,9 @@ def saved_weights(config: dict[str, Any], path: Path, seed: int = 0) -> None:
     for name, value in state.items():
         if value.ndim == 1 and name != "visual.class_embedding":
             value += 0.1 * torch.randn(value.shape)
+    if not openai:
+        torch.save(state, path)
+        return
     halved = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias", "c_fc.weight", "c_fc.bias")
     halved = (*halved, "c_proj.weight", "c_proj.bias", "conv1.weight", "visual.proj", "text_projection")
     state = {name: value.half() if name.endswith(halved) else value for name, value in state.items()}

@@ -59,8 +59,8 @@ def details_of(options: Namespace) -> dict[str, Any]:
     return {"Prompt_length": options.n_ctx, **sizes, "others": options}
 
 
-def built(options: Namespace, weights: Path, double: bool) -> Any:
-    """Their CLIP from the file of weights, with E-Attn."""
+def built(options: Namespace, weights: Path, double: bool, e_attn: int = 20) -> Any:
+    """Their CLIP from the file of weights, with E-Attn in one block less than that, the last ones."""
     import models
     from models import model_load
 
@@ -68,7 +68,7 @@ def built(options: Namespace, weights: Path, double: bool) -> Any:
     with patch.object(model_load, "_download", lambda *_: str(weights)), patch.object(torch.jit, "load", no_archive):
         model, _ = models.load("ViT-L/14@336px", "cpu", details_of(options))
     model = model.double() if double else model
-    model.visual.replace_with_EAttn(to_layer=20, type=options.attn_type)
+    model.visual.replace_with_EAttn(to_layer=e_attn, type=options.attn_type)
     model.visual.replace_with_EAttn = lambda **_: None  # which their scripts do again
     return model.requires_grad_(False).eval()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from family_parity import Report
+from parity_report import Report
 from peer_code import WithoutCuda, blurred, recorded_losses
 from torchvision.transforms.functional import gaussian_blur
 
