@@ -64,8 +64,10 @@ class Draws:
     def reset(self, module: Any) -> None:
         """In place of ``weight_reset``, which is given every part of an adapter; rows may belong to sentences."""
         if isinstance(module, torch.nn.Linear):
-            drawn = seeded_linear(module.in_features, module.out_features, generator=self.generator.manual_seed(SEED))
-            state = drawn.state_dict()
+            precision, generator = torch.get_default_dtype(), self.generator.manual_seed(SEED)
+            torch.set_default_dtype(torch.float32)  # in which headlens draws, whatever it computes in
+            state = seeded_linear(module.in_features, module.out_features, generator=generator).state_dict()
+            torch.set_default_dtype(precision)
             if module.out_features == len(self.order):
                 state = {name: values[self.order] for name, values in state.items()}
             module.load_state_dict(state)

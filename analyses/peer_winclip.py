@@ -3,7 +3,7 @@
     python analyses/peer_winclip.py CLONE WORK --size 240 [--tiny] [--double]
 
 ``CLONE`` is of github.com/caoyunkang/WinClip (commit 06f61d4), or of github.com/open-edge-platform/anomalib (commit
-b723368, or 0a34c1d with its shifted windows). anomalib needs open_clip before 2.26, whose towers have tokens before
+b723368, or 0a34c1d, which is older). anomalib needs open_clip before 2.26, whose towers have tokens before
 images: put it into the clone. ``family_parity.py`` calls this, with ``WORK`` made by it, and reads ``WORK/theirs.pt``.
 """
 
@@ -88,7 +88,7 @@ def anomalib(clone: Path, config: dict[str, Any], weights: Path, size: int, doub
         model.prepare_masks()
     return Peer(
         "anomalib",
-        {"templates": "anomalib", "shifted": not new},
+        {"templates": "anomalib"},
         own_words=False,
         told=model.setup if new else model.collect_text_embeddings,
         text=lambda: F.normalize(model.text_embeddings, dim=-1),

@@ -59,7 +59,6 @@ class WinCLIPConfig(MethodConfig):
         temperature: of both softmaxes, 1e-6 to 1e6.
         with_image: the image's score is the third in the harmonic mean over sizes.
         of_normal: harmonic means are of the probability of normal, and the map is what they leave of 1.
-        shifted: windows have the token before each of their patches in its place, as in anomalib's code (0a34c1d).
         sigma, alpha, pool, top: as in ``Scoring``; the authors do not smooth, and their image score is that of CLS.
 
     Raises:
@@ -70,7 +69,7 @@ class WinCLIPConfig(MethodConfig):
     """
 
     READING: ClassVar = frozenset({"alpha", "pool", "top", "sigma", "with_image", "of_normal"})
-    WITHOUT: ClassVar = {"windows": ("windows", (), frozenset({"windows", "with_image", "of_normal", "shifted"}))}
+    WITHOUT: ClassVar = {"windows": ("windows", (), frozenset({"windows", "with_image", "of_normal"}))}
 
     windows: tuple[int, ...] = (2, 3)
     class_aware: bool = True
@@ -79,7 +78,6 @@ class WinCLIPConfig(MethodConfig):
     temperature: float = 0.07
     with_image: bool = True
     of_normal: bool = False
-    shifted: bool = False
     sigma: float = 0.0
     alpha: float = 0.0
     pool: Pool = "max"
@@ -140,7 +138,7 @@ class WinCLIP(Detector):
         """The windows of images of this size, and CLIP's own read-out of CLS for all of them."""
         config, vision = self.config, self.backbone.vision
         grid = vision.grid(images.shape[-2], images.shape[-1])
-        views = tuple(windows(grid, side).to(self.device) - int(config.shifted) for side in config.windows)
+        views = tuple(windows(grid, side).to(self.device) for side in config.windows)
         text = Pair(self.text_of(categories or ["object"] * len(images)), config.temperature)
         readout, plan = Readout.of(vision), replace(self.plan, views=views)
         return Reading(plan, text, dict.fromkeys(plan.taps, readout), readout)
