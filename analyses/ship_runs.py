@@ -2,7 +2,7 @@
 
     python analyses/ship_runs.py runs/family
 
-Each run's folder is copied under its shipped name, its card says which preset and which painted images it had, and
+Each run's folder is copied under its shipped name, its card says which preset and which procedural images it had, and
 ``SHA256SUMS`` is written anew. Tensors of methods that learn matrices are rounded to half precision, which
 the card says.
 """
@@ -53,7 +53,7 @@ def ship(source: Path, target: Path, preset: str, per_category: int) -> None:
             name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in load_file(model).items()
         }
         save_file(tensors, model)
-    card |= {"preset": preset, "painted": {"per_category": per_category, "seed": card["seed"]}}
+    card |= {"preset": preset, "procedural": {"per_category": per_category, "seed": card["seed"]}}
     card["model_sha256"] = digest(model)
     (target / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
