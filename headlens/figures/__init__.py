@@ -29,7 +29,6 @@ from headlens.figures import (
 )
 from headlens.figures.context import Domain, FigureContext
 from headlens.figures.spec import FigureSpec, check_free, save
-from headlens.plots.style import paper
 from headlens.printing import unknown_name
 from headlens.training.grouping import grouped
 
@@ -95,8 +94,7 @@ def make(
     for spec in chosen(names):
         try:
             check_free(spec.name, out, question)
-            with paper():
-                rendered = spec.draw(context)
+            rendered = spec.printed(context)
             yield spec, save(rendered, spec.name, spec.about, out, command(spec.name), question)
         except HeadlensError as error:
             yield spec, error

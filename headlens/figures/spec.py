@@ -61,6 +61,11 @@ class FigureSpec:
     about: str
     draw: Callable[[FigureContext], RenderedFigure]
 
+    def printed(self, context: FigureContext) -> RenderedFigure:
+        """Drawn with the type of a paper, as it is saved."""
+        with paper():
+            return self.draw(context)
+
 
 def counted(number: int, thing: str) -> str:
     """A number and its noun.
