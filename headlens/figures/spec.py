@@ -23,7 +23,7 @@ from headlens.training.run import Run
 DPI = 300  # at most
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RenderedFigure:
     """A figure that was drawn.
 
@@ -42,6 +42,9 @@ class RenderedFigure:
     images: Sequence[DataSet] = ()
     tables: dict[str, str] = field(default_factory=dict)
     dpi: int = 300
+
+    def __repr__(self) -> str:
+        return repr(plots.Figure(self.figure, self.figure.axes))
 
     def _repr_png_(self) -> bytes | None:
         return plots.Figure(self.figure, self.figure.axes)._repr_png_()

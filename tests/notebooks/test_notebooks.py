@@ -11,8 +11,8 @@ from notebooks.execute import NOTEBOOKS, all_executed, cleaned
 
 MACHINE = re.compile(r"/(?:tmp|home|work|root|Users|private|var)/|site-packages|\\\\Users")
 SILENT = re.compile(r"cleanup\(\)|^(?:from|import) |= ")  # a last line that shows nothing
-SIX = ["01-quick-start", "02-head-weights", "03-ablations", "04-industrial-against-medical", "05-attribution"]
-SIX += ["06-your-own-images"]
+NAMES = ["01-quick-start", "02-head-weights", "03-ablations", "04-industrial-against-medical", "05-attribution"]
+NAMES += ["06-your-own-images", "07-which-heads-do-methods-agree-on"]
 SMALL = """
 from headlens.data.procedural import World
 from headlens.detectors import Detector
@@ -27,7 +27,7 @@ def code(notebook):
 @pytest.fixture(scope="module")
 def fresh():
     """All of them, executed here and now, by name; a cell that fails raises, with its traceback."""
-    return dict(zip(SIX, all_executed([small(name) for name in SIX], SMALL), strict=True))
+    return dict(zip(NAMES, all_executed([small(name) for name in NAMES], SMALL), strict=True))
 
 
 def small(name):
@@ -42,11 +42,11 @@ def saved(name):
     return nbformat.read(next(path for path in NOTEBOOKS if path.stem == name), as_version=4)
 
 
-def test_there_are_six():
-    assert [path.stem for path in NOTEBOOKS] == SIX
+def test_there_are_seven():
+    assert [path.stem for path in NOTEBOOKS] == NAMES
 
 
-@pytest.mark.parametrize("name", SIX)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_runs_and_shows_what_the_committed_one_shows(name, fresh):
     for new, old in zip(code(fresh[name]), code(small(name)), strict=True):
         assert new.source == old.source
@@ -57,7 +57,7 @@ def kinds(output):
     return output.get("name") or sorted(output["data"])
 
 
-@pytest.mark.parametrize("name", SIX)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_committed_one_has_its_outputs(name):
     notebook = saved(name)
     cells = code(notebook)
@@ -72,14 +72,14 @@ def test_the_committed_one_has_its_outputs(name):
     assert not [text for text in words if MACHINE.search(re.sub('base64,[^"]*', "", text))]
 
 
-@pytest.mark.parametrize("name", SIX)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_committed_one_is_small_and_has_nothing_that_changes_by_itself(name):
     path = next(path for path in NOTEBOOKS if path.stem == name)
     assert path.stat().st_size < 1_500_000
     assert path.read_text(encoding="utf-8") == nbformat.writes(cleaned(saved(name))) + "\n"
 
 
-@pytest.mark.parametrize("name", SIX)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_shown_as_html_is_there_for_other_viewers_too(name):
     """Figures as images, everything else as text: exporters to PDF and some viewers show no HTML."""
     shown = [output["data"] for cell in code(saved(name)) for output in cell.outputs if "data" in output]
