@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from math import prod
 
+import full_methods
 import methods_table
 import pytest
 from typer.testing import CliRunner
 
 from headlens import works
+from headlens.backbone import architecture
 from headlens.cli import app
 from headlens.detectors import PRESETS
 from headlens.errors import ConfigError
 from headlens.overview import described, rows, shipped
+from headlens.training.compared import cost_rows, costs
 from tests.methods.cases import ONE_STREAM, REFUSALS, made
 
 NAMES = {
@@ -86,6 +90,8 @@ def test_the_page_has_the_table():
     """Where this fails: python analyses/methods_table.py."""
     _, table, _ = methods_table.parted(methods_table.PAGE.read_text(encoding="utf-8"))
     assert table == methods_table.table(shipped())
+    page = methods_table.COSTS_PAGE.read_text(encoding="utf-8")
+    assert methods_table.parted(page, methods_table.COSTS_MARKS)[1] == methods_table.costs_table()
 
 
 def test_a_sentence_for_everything_that_is_held_or_refused():
@@ -116,7 +122,8 @@ def test_results_at_a_shell():
     same, other = text.split("tested in the other domain")
     assert "hand-written prompts" in same and "hand-written prompts" not in other
     assert all(name in other for name in ("HeadCLIP", "APRIL-GAN", "AA-CLIP"))
-    values = json.loads(shell("--results", "--json"))["results"]
+    records = json.loads(shell("--results", "--json"))
+    values = records["results"]
     value = next(
         v
         for v in values
@@ -125,6 +132,34 @@ def test_results_at_a_shell():
     assert f"{value['mean']:.1f} ±{value['half']:.1f}" in next(
         line for line in same.splitlines() if line.startswith("HeadCLIP ")
     )
+    cost = next(row for row in records["costs"] if (row["preset"], row["what"]) == ("winclip", "scoring"))
+    line = next(line for line in text.splitlines() if line.startswith("winclip "))
+    assert line.split() == ["winclip", "0", "-", "-", f"{cost['images_per_s']:.0f}", f"{cost['peak_gib']:.1f}"]
+    assert cost["device"] in text and cost["setting"] in text
+
+
+def test_costs_are_of_methods_as_they_are():
+    """Presets by what they learn on the CLIP that was measured."""
+    towers = architecture("ViT-L-14-336")
+    for preset, own in costs().groupby("preset"):
+        shapes = PRESETS[preset].learned_shapes(towers.vision, towers.text)
+        assert set(own["learned"]) == {sum(map(prod, shapes.values()))}
+        assert ("training step" in " ".join(own["what"])) == bool(shapes)
+        assert (own["what"] == "scoring").sum() == 1
+
+
+def test_a_step_of_each_stage_has_its_place():
+    rows = [
+        {"way": "aa-clip", "what": "training step, text", "images/s": 4.0, "peak GiB": 1.0},
+        {"way": "aa-clip", "what": "training step, image", "images/s": 8.0, "peak GiB": 2.0},
+        {"way": "clip", "what": "scoring", "images/s": 16.0, "peak GiB": 0.5},
+        {"way": "winclip", "what": "scoring", "images/s": None},
+    ]
+    made = full_methods.frame(rows, {"aa-clip": 1000, "clip": 0, "winclip": 0}, "a setting", "a device")
+    assert list(made) == list(costs())
+    trained, untrained = cost_rows(made)
+    assert trained == ["aa-clip", "1,000", "4, then 8", "1.0, then 2.0", "-", "-"]
+    assert untrained == ["clip", "0", "-", "-", "16", "0.5"]
 
 
 def test_what_does_not_exist_is_an_error():

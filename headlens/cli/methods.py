@@ -42,14 +42,14 @@ def methods(
         ),
     ] = None,
     results: Annotated[
-        bool, typer.Option("--results", help="What all methods score on the embedded backbone, in both domains.")
+        bool, typer.Option("--results", help="What all methods score on the embedded backbone, and cost at full size.")
     ] = False,
     output: Output = OUTPUT,
 ) -> None:
     """Print which methods there are, what they learn and import, and which functions work on their heads.
 
     A method's name is what `headlens train --preset` takes. Metrics are means over seeds in percent, with 95 %
-    intervals, of runs that docs/comparison.md describes.
+    intervals, of runs that docs/comparison.md describes; costs are those of docs/full-size.md.
     """
     from headlens.overview import BACKBONE, shipped
 
@@ -104,8 +104,8 @@ def detailed(row: Row) -> Table:
 
 
 def results_of_all() -> list[Table]:
-    """A table for each backbone, of the domain of training and of the other one."""
-    from headlens.training.compared import comparison
+    """A table for each backbone, of the domain of training and of the other one; and what methods cost, by device."""
+    from headlens.training.compared import COST_COLUMNS, comparison, cost_rows, costs
 
     tables = []
     for backbone, of_backbone in comparison().groupby("backbone", sort=False):
@@ -113,6 +113,9 @@ def results_of_all() -> list[Table]:
         for title, part in ((_SAME, of_backbone[~crosswise]), (_OTHER, of_backbone[crosswise])):
             if len(part):
                 tables.append(scored(part, f"{backbone}, {title}"))
+    for (setting, device), part in costs().groupby(["setting", "device"], sort=False):
+        title, numbers = f"{setting}, on {device}", len(COST_COLUMNS) - 1
+        tables.append(Table(COST_COLUMNS, cost_rows(part), numbers, "costs", title, frame=part))
     return tables
 
 

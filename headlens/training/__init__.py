@@ -4,6 +4,7 @@ train(detector, data, TrainingConfig(), out)    writes a run folder, and resumes
 load_run(folder), load_runs(*names)             loads trained detectors with their records
 evaluate(run, data)                             metrics of every category
 comparison()                                    metrics of every method, as they ship
+costs()                                         learned numbers, time and memory of every method at full size
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from headlens.lazily import lazily
 
 if TYPE_CHECKING:
     from headlens.training.compared import comparison as comparison
+    from headlens.training.compared import costs as costs
     from headlens.training.evaluation import Evaluation as Evaluation
     from headlens.training.evaluation import evaluate as evaluate
     from headlens.training.grouping import Group as Group

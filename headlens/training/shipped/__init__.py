@@ -24,6 +24,8 @@ DOMAINS = ("industrial", "medical")
 _HERE = Path(__file__).parent
 COMPARISON = _HERE / "comparison.csv"
 """Of all methods, in long form; ``headlens.training.comparison`` reads it."""
+COSTS = _HERE / "costs.csv"
+"""Of all methods at full size, in long form; ``headlens.training.costs`` reads it."""
 NAMES = tuple(sorted(path.parent.name for path in _HERE.glob("*/config.toml")))
 METHODS = tuple(dict.fromkeys(re.sub(r"-\d+$", "", name) for name in NAMES))
 """The names without their seeds."""
