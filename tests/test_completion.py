@@ -57,7 +57,9 @@ def test_tab_completes_these(name, jedi, shell):
     assert {text for text in found if not text.startswith("_")} == set(package.__all__) - {"__version__"}
 
 
-@pytest.mark.parametrize(("package", "name"), [(package, name) for package, names in CENTRAL.items() for name in sorted(names)])
+@pytest.mark.parametrize(
+    ("package", "name"), [(package, name) for package, names in CENTRAL.items() for name in sorted(names)]
+)
 def test_attributes_of_the_central_classes_are_their_own(package, name):
     kind = getattr(getattr(headlens, package), name)
     shown = {attribute for attribute in dir(kind) if not attribute.startswith("_")}
