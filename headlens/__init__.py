@@ -4,6 +4,7 @@
     headlens.predict(run, "part.png").joint_score                 scores of images
     headlens.evaluate(run, headlens.data.open("folder"))          metrics on a data set
     headlens.heads, headlens.attribution, headlens.lab            what its heads do
+    headlens.report(run, images).save("report.html")              all of it in one file for a browser
 
 Subpackages are imported on first use, so that ``import headlens`` costs next to nothing:
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from headlens.backbone import Backbone
     from headlens.errors import HeadlensError as HeadlensError
     from headlens.predict import predict as predict
+    from headlens.report.report import report as report
     from headlens.training.evaluation import evaluate as evaluate
     from headlens.training.run import Run
     from headlens.training.trainer import train as train

@@ -95,12 +95,20 @@ def table(frame: pd.DataFrame, caption: str = "", most: int = MOST) -> str:
     return f"{above}<table><thead><tr>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table>{below}"
 
 
-def figure(fig: Figure, about: str) -> str:
-    """A figure as a PNG in the page itself; ``about`` is read out where images are not seen."""
+def figure(fig: Figure, about: str, dpi: float = 72) -> str:
+    """A figure as a PNG in the page itself; 72 dpi are as wide as a cell's output. See ``image`` for ``about``."""
     sink = io.BytesIO()
-    fig.savefig(sink, format="png", dpi=72)  # as wide as a cell's output
-    content = base64.b64encode(sink.getvalue()).decode()
-    return f'<br><img alt="{text(about)}" src="data:image/png;base64,{content}">'
+    fig.savefig(sink, format="png", dpi=dpi)
+    return f"<br>{image(sink.getvalue(), 'png', about)}"
+
+
+def image(content: bytes, kind: str, about: str) -> str:
+    """A file of an image in the page itself; ``about`` is read out where images are not seen.
+
+    >>> image(b"...", "png", "a map")
+    '<img alt="a map" src="data:image/png;base64,Li4u">'
+    """
+    return f'<img alt="{text(about)}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'
 
 
 def either(parts: Callable[[], Iterable[str]], frame: pd.DataFrame) -> list[str]:

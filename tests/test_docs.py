@@ -30,6 +30,7 @@ PAGES = (
     "docs/embedded-backbone.md",
     "docs/agreement.md",
     "docs/attribution.md",
+    "docs/report.md",
     "docs/knowledge.md",
 )
 

@@ -27,6 +27,7 @@ from headlens.cli.knowledge import knowledge
 from headlens.cli.logs import with_volume
 from headlens.cli.methods import methods
 from headlens.cli.name import name
+from headlens.cli.report import report
 from headlens.cli.score import score
 from headlens.cli.train import train
 from headlens.cli.transfer import transfer
@@ -48,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # its formatting would be imported for every --help, and takes longer than all else
 )
 _VERBS: list[Callable[..., None]] = [demo, train, eval_, score, weights, ablate, importance, contributions]
-_VERBS += [attribute, compare, transfer, name, figures, methods, import_, verify, doctor]
+_VERBS += [attribute, compare, transfer, name, report, figures, methods, import_, verify, doctor]
 for verb in _VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 app.add_typer(data, name="data")

@@ -27,6 +27,10 @@ EXAMPLES = {
     ],
     "transfer": ["headlens transfer --from mini-captions-medical --to mini-captions-industrial"],
     "name": ["headlens name --layer 21 --rows 4"],
+    "report": [
+        "headlens report",
+        "headlens report --run runs/mine --data visa/ --limit 200 --against runs/other --out visa.html",
+    ],
     "figures": ["headlens figures", "headlens figures joint --out paper"],
     "methods": ["headlens methods", "headlens methods --results --latex > methods.tex"],
     "import": ["headlens import 9_12_4_multiscale/epoch_15.pth --trained-on visa --out runs/anomalyclip"],

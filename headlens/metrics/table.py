@@ -115,7 +115,7 @@ class MetricTable(Result):
     def _cells(self, metrics: Iterable[str]) -> tuple[list[str], list[list[str]], int]:
         """Header, rows, and how many columns are numbers."""
         metrics = _known(metrics)
-        header = [*KEYS, *(_title(name) for name in metrics)]
+        header = [*KEYS, *(title_of(name) for name in metrics)]
         rows = []
         for keys, group in self.frame.groupby(list(KEYS), sort=False):
             entries = group.set_index("metric")
@@ -160,7 +160,12 @@ def _known(metrics: Iterable[str]) -> list[str]:
     return metrics
 
 
-def _title(name: str) -> str:
+def title_of(name: str) -> str:
+    """How tables call a metric.
+
+    >>> title_of("pixel_aupro")
+    'pixel AUPRO'
+    """
     names = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "mad": "mAD", "mad7": "mAD7"}
     *level, metric = name.split("_")
     return " ".join([*level, names[metric]])

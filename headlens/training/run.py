@@ -74,7 +74,9 @@ class Run(html.Shown):
         """Seed of its training; None if unknown."""
         return self.training.seed if self.training is not None else None
 
-    def _repr_html_(self) -> str:
+    @property
+    def facts(self) -> dict[str, object]:
+        """What it was trained on and how, and facts about its detector, for display."""
         card = self.card
         limit = None if self.threshold is None else with_unit(f"{self.threshold:.3f}", self.detector.scoring.unit)
         facts = {
@@ -84,7 +86,10 @@ class Run(html.Shown):
             "selection": card.get("selection"),
             "threshold of the joint score": limit,
         }
-        return html.card(f"Run {self.folder.name}", facts | self.detector.facts)
+        return facts | self.detector.facts
+
+    def _repr_html_(self) -> str:
+        return html.card(f"Run {self.folder.name}", self.facts)
 
     def predict(
         self, images: Image | DataSet | Iterable[Image], *, batch: int = 8, category: str | None = None
