@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+import seaborn as sns
 
 from headlens.errors import ShapeError
 from headlens.plots.figure import Figure
-from headlens.plots.style import domain_colours, finished, panels
+from headlens.plots.style import finished, panels
 from headlens.plots.text import plain
 
 
@@ -36,7 +37,9 @@ def shares(frame: pd.DataFrame, components: Sequence[str], ax: Any = None) -> Fi
     if not streams:
         raise ShapeError("no layer to draw: the frame has no rows")
     fig, (axes,) = panels(ax, [f"{name} heads" for name in streams], 1, (0.8 + 4.2 * len(streams), 3.0), "stream=")
-    colours = {**domain_colours(components[:-1]), components[-1]: "0.85"}
+    # Tones of one colour, which no stream, domain or order has.
+    tones = sns.color_palette("mako", len(components) + 1)[1:-1]
+    colours = dict(zip(components, [*tones, "0.85"], strict=True))
     for stream, panel in zip(streams, axes, strict=True):
         table = frame[frame["stream"] == stream].pivot(index="layer", columns="component", values="share")
         table = table[list(components)].clip(lower=0)

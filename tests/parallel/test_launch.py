@@ -62,7 +62,7 @@ def test_an_environment_that_cannot_be_right_is_one_line_where_it_matters(enviro
     line = str(error.value)
     assert said in line and "unset" in line and "WORLD_SIZE" in line and "\n" not in line
     app(["data", "protocols"], standalone_mode=False)  # not shared: it looks at nothing of this
-    assert "train:" in capsys.readouterr().out
+    assert "one domain" in capsys.readouterr().out
 
 
 def test_what_is_done_by_one_process_says_so_under_torchrun_alone(environment, capsys):
