@@ -37,7 +37,7 @@ def test_the_images_are_stored_with_their_masks():
     for domain in ("industrial", "medical"):
         stored = Stored(domain)
         assert stored.images.shape == (8, 3, 112, 112)
-        assert [bool(stored.pixels(i).mask.any()) for i in range(8)] == [record.anomalous for record in stored]
+        assert [bool(stored.pixels(i).mask.any()) for i in range(8)] == [record.anomalous for record in stored.records]
         assert stored.where(lambda record: record.anomalous).images.equal(stored.images[1::2])
 
 
