@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LAYER = 18
 CONCLUSION = f"""Training pays in maps (P-AUROC, AUPRO); image scores gain nothing.
 Few images and one seed: differences of some points mean nothing; docs/comparison.md has more images, seeds and methods.
-All this is {BACKBONE}, the embedded backbone that was trained on sentences. On mini, which was trained with masks of
+All this is {BACKBONE}, the embedded backbone that was trained on sentences. On mini, which was trained with masks of \
 anomalies, hand-written prompts are as good as all that was trained (docs/embedded-backbone.md, docs/headclip.md)."""
 
 
