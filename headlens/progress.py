@@ -30,7 +30,7 @@ def _off() -> bool:
 
 
 class _Log:
-    """Where a bar is drawn that nobody sees move: every state of it is a line."""
+    """Where a bar is drawn that cannot move: every state of it is a line."""
 
     def write(self, text: str) -> None:
         if line := text.strip():

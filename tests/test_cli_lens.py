@@ -168,12 +168,12 @@ def test_transfer_puts_heads_of_one_run_on_another(run, parts, tmp_path):
     said = invoke(*asked)
     result = Transfer.load(the(out, "transfer-mini-captions-medical-0-from-small-*-bolts-????????.parquet"))
     assert result.paragraph in said and result.made_by.endswith("6 images")
-    assert set(result.weights["weights"]) == {"none", "small", "own", "shuffled 0 small"}
-    assert result.provenance["keep"] == [0, 4, 304] and result.best("small", 304) != result.best("own", 304)
+    assert set(result.weights["weights"]) == {"none", "small", "measured", "shuffled 0 small"}
+    assert result.provenance["keep"] == [0, 4, 304] and result.best("small", 304) != result.best("measured", 304)
     assert not list(out.glob("*.parts*")) and len(list(out.iterdir())) == 5  # tables, and the figure
     said = invoke(*asked, "--by", "importance", "--stream", "global", "--keep", 4, "--random", 0)
     result = Transfer.load(the(out, "transfer-*-importance-global-*-bolts-????????.parquet"))
-    assert "No head weights" in said and {head.stream for head in result.best("own")} <= {"global"}
+    assert "No head weights" in said and {head.stream for head in result.best("measured")} <= {"global"}
 
 
 def test_contributions_of_a_set_and_of_pictures(lens, parts):

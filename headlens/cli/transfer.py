@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headlens.training.run import Run
 
 BY = ("weights", "importance")
-OWN = "own"
+MEASURED = "measured"
 _METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 
 
@@ -63,7 +63,7 @@ def transfer(
     from_data: Annotated[
         str | None, typer.Option(help="Images on which --from shows importance.", show_default="those of --data")
     ] = None,
-    own_data: Annotated[
+    to_data: Annotated[
         str | None, typer.Option(help="Images on which --to shows importance.", show_default="those of --data")
     ] = None,
     random: Annotated[int, typer.Option(help="Random rankings to compare with.", min=0)] = 8,
@@ -99,18 +99,18 @@ def transfer(
 
     if by not in BY:
         raise ConfigError(unknown_name("--by", by, BY))
-    if by == "weights" and (from_data or own_data):
-        raise ConfigError("--from-data and --own-data: weights need no images; leave them out, or take --by importance")
+    if by == "weights" and (from_data or to_data):
+        raise ConfigError("--from-data and --to-data: weights need no images; leave them out, or take --by importance")
     metrics, counts = tuple(metric or _METRICS), _counts(keep)
     check_metrics(metrics)
     loaded, images = source.open(precision, output.say)
     others = from_ or [default(next(domain for domain in DOMAINS if domain != (source.domain or "industrial")))]
     runs = [load_run(name, weights=source.weights, device=device_of(source.device)) for name in others]
     output.say("\n".join(f"heads of {run.folder.name}" for run in runs))
-    if len({run.folder.name for run in runs} | {OWN}) <= len(runs):
-        raise ConfigError("--from: two runs of one name, or one that is called 'own'; rename a folder")
+    if len({run.folder.name for run in runs} | {MEASURED}) <= len(runs):
+        raise ConfigError("--from: two runs of one name, or one that is called 'measured'; rename a folder")
     shown = source.data_set(from_data) if from_data else images
-    own = source.data_set(own_data) if own_data else images
+    to_images = source.data_set(to_data) if to_data else images
     stand_ins = source.data_set(reference) if reference else None
     name = stem_of(
         "transfer",
@@ -119,7 +119,7 @@ def transfer(
         "from",
         *(run.folder.name for run in runs),
         other_than(by, BY[0]),
-        *(f"{what}-{data.name}" for what, data in (("on", shown), ("own on", own)) if data is not images),
+        *(f"{what}-{data.name}" for what, data in (("on", shown), ("measured on", to_images)) if data is not images),
         other_than(stream.value, "both"),
         other_than(kind, "zero"),
         f"with {stand_ins.name}" if stand_ins else "",
@@ -134,7 +134,7 @@ def transfer(
         sources=[run_fact(run) for run in runs] if any(run_fact(run) for run in runs) else None,
         reference=stand_ins and data_fact(stand_ins),
         shown=data_fact(shown) if shown is not images else None,
-        own=data_fact(own) if own is not images else None,
+        measured=data_fact(to_images) if to_images is not images else None,
     )
     parts = [out / f"{name}.parts"]
 
@@ -146,7 +146,7 @@ def transfer(
     orders: dict[str, Order] = {run.folder.name: run for run in runs}
     if by == "importance":
         orders = {run.folder.name: shows(run, shown, number) for number, run in enumerate(runs)}
-        orders[OWN] = shows(loaded, own, len(runs))
+        orders[MEASURED] = shows(loaded, to_images, len(runs))
     with measuring(loaded, images, "best heads", precision=precision) as settings:
         settings |= {"kind": kind, "reference": stand_ins, "seed": seed, "metrics": metrics, "batch": batch}
         settings |= {"random": random, "shuffles": shuffles, "share": share, "metric": metrics[-1], "keep": counts}

@@ -31,7 +31,7 @@ from headlens.metrics.table import MEAN
 from headlens.progress import Progress
 from headlens.results import Result, ordered
 
-OWN = "own"
+MEASURED = "measured"
 """The name of the ranking, and of the weights, of the measured detector itself."""
 _RANDOM, _SHUFFLED, _NONE = "random", "shuffled", "none"
 
@@ -51,8 +51,8 @@ class Transfer(Result):
         overlap: for each pair of rankings that are not random, how far their smallest sets agree: ``first``,
             ``second``, how many heads each has, ``common``, ``jaccard``, ``chance``, ``p``, as in ``Overlap``.
         weights: a row for each choice of head ``weights``, metric and category, as in ``frame``: ``baseline`` is the
-            detector without head weights. ``own`` are those that it learned, if any; ``shuffled 0 NAME``, ... those of
-            ``NAME`` dealt to other heads. Empty where no ranking comes from a run with head weights.
+            detector without head weights. ``measured`` are those that it learned, if any; ``shuffled 0 NAME``, ... those
+            of ``NAME`` dealt to other heads. Empty where no ranking comes from a run with head weights.
     """
 
     TABLES: ClassVar = ("smallest", "overlap", "weights")
@@ -142,8 +142,8 @@ def transfer(
         data: the images; a data set, or its name for ``headlens.data.open``.
         rankings: a run with head weights, a result of ``importance``, a frame with columns stream, layer, head, value
             (the best are the largest; true and false make a mask; ``head_values`` makes one of any result), or heads,
-            the best first; several by name, of which ``own`` is the detector's. Where weights are put on a detector
-            that learned some, ``own`` is added. Heads of equal value come in the order of stream, layer and head.
+            the best first; several by name, of which ``measured`` is the detector's. Where weights are put on a
+            detector that learned some, ``measured`` is added. Heads of equal value come in the order of stream, layer and head.
         keep: the numbers of best heads: 0, 1, 2, 4, 8, ... when None; all heads are always added.
         streams: heads of which streams are ranked; by default all that the detector and each ranking have. Heads of
             other streams work.
@@ -168,7 +168,7 @@ def transfer(
     >>> runs = headlens.load("mini-captions-industrial-0"), headlens.load("mini-captions-medical-0")
     >>> result = transfer(runs[0], images, runs[1], keep=[16], random=0, shuffles=0, size=56)
     >>> result.smallest["ranking"].tolist(), len(result.best("transferred", 16))
-    (['transferred', 'own'], 16)
+    (['transferred', 'measured'], 16)
     """
     detector, data = detector_of(detector), as_set(data)
     folder = Path(out) if out else None
@@ -184,8 +184,8 @@ def transfer(
     if taken := [name for name in orders if name.split(" ")[0] in (_RANDOM, _SHUFFLED, _NONE)]:
         raise ConfigError(f"a ranking is called {taken[0]!r}, as those are that it is compared with; rename it")
     ranked = rankings_of(detector, orders, streams)
-    if detector.head_weights() and OWN not in orders and any(ranking.weights for ranking in ranked):
-        ranked = rankings_of(detector, orders | {OWN: detector}, streams)
+    if detector.head_weights() and MEASURED not in orders and any(ranking.weights for ranking in ranked):
+        ranked = rankings_of(detector, orders | {MEASURED: detector}, streams)
     grid = _grid(keep, len(ranked[0].heads))
     options: dict[str, Any] = {"metrics": metrics, "replicates": replicates, "seed": seed, "size": size, "batch": batch}
     options |= {"precision": precision, "progress": progress}
@@ -249,7 +249,7 @@ def _weights(
         return pd.DataFrame({"weights": [], "category": [], "metric": []})
     choices = dict(given)
     for name, weights in given.items():
-        if name != OWN:
+        if name != MEASURED:
             check_hosts(detector, weights, name)
             every = [shuffled_weights(detector, weights, options["seed"] + i) for i in range(shuffles)]
             choices |= {f"{_SHUFFLED} {i} {name}": dealt for i, dealt in enumerate(every)}

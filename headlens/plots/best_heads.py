@@ -34,7 +34,7 @@ def best_heads(
     Raises:
         ConfigError: an unknown metric, or another number of axes than of panels.
 
-    >>> row = {"ranking": "own", "metric": "pixel_aupro", "baseline": 0.7, "low": 0.0, "high": 0.0}
+    >>> row = {"ranking": "measured", "metric": "pixel_aupro", "baseline": 0.7, "low": 0.0, "high": 0.0}
     >>> fig, ax = best_heads(pd.DataFrame([row | {"heads": 0, "value": 0.1}, row | {"heads": 4, "value": 0.7}]))
     >>> ax.get_ylabel()
     'AUPRO (%)'

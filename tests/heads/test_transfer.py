@@ -152,9 +152,9 @@ def effects(values, baseline: float, replicates, whole) -> Effects:
 
 def test_smallest_sets_are_those_of_each_draw_of_images():
     rows = {
-        ("own", 0): 0,
-        ("own", 2): 1,
-        ("own", 8): None,
+        ("measured", 0): 0,
+        ("measured", 2): 1,
+        ("measured", 8): None,
         ("random 0", 0): 0,
         ("random 0", 2): 2,
         ("random 0", 8): None,
@@ -162,9 +162,13 @@ def test_smallest_sets_are_those_of_each_draw_of_images():
     drawn = [[0.1, 0.5, 0.2]] * 30 + [[0.6, 0.1, 0.1]] * 30
     part = effects([0.2, 0.58, 0.3], 0.6, drawn, [0.5] * 30 + [0.6] * 30)
     table = smallest_sets([part, part], rows, 0.95).set_index("ranking")
-    assert table.loc["own", ["heads", "low", "high"]].tolist() == [2, 0, 2]  # the first one that is enough
-    assert table.loc["random 0", "heads"] == 8 and table.loc["own", "p"] == 0.5 and np.isnan(table.loc["random 0", "p"])
-    assert smallest_sets([part], rows, 1.0).set_index("ranking").loc["own", "heads"] == 8
+    assert table.loc["measured", ["heads", "low", "high"]].tolist() == [2, 0, 2]  # the first one that is enough
+    assert (
+        table.loc["random 0", "heads"] == 8
+        and table.loc["measured", "p"] == 0.5
+        and np.isnan(table.loc["random 0", "p"])
+    )
+    assert smallest_sets([part], rows, 1.0).set_index("ranking").loc["measured", "heads"] == 8
     undefined = effects([np.nan] * 3, np.nan, np.full((60, 3), np.nan), [np.nan] * 60)
     assert smallest_sets([undefined], rows, 0.95)["heads"].isna().all()
     assert smallest_sets([undefined, part], rows, 0.95).equals(smallest_sets([part], rows, 0.95))
@@ -182,16 +186,16 @@ def test_overlap_by_chance_is_the_mean_over_all_sets():
 def test_a_result_is_saved_drawn_and_said_in_words(make, pictures, tmp_path):
     detector, source = make(torch.float32), make(torch.float32, streams=("local",))
     result = transfer(detector, pictures, source, keep=[0, 2], out=tmp_path / "parts", **QUICK)
-    assert set(result.frame["ranking"]) == {"transferred", "own", "random 0"}
-    assert set(result.weights["weights"]) == {"none", "transferred", "own", "shuffled 0 transferred"}
-    assert len(result.best("own", 2)) == 2 and {head.stream for head in result.best("own")} == {"local"}
+    assert set(result.frame["ranking"]) == {"transferred", "measured", "random 0"}
+    assert set(result.weights["weights"]) == {"none", "transferred", "measured", "shuffled 0 transferred"}
+    assert len(result.best("measured", 2)) == 2 and {head.stream for head in result.best("measured")} == {"local"}
     again = Transfer.load(result.save(tmp_path / "x.parquet"))
     assert again.paragraph == result.paragraph and "Jaccard" in result.paragraph and "shuffled" in result.paragraph
     for table in ("frame", "smallest", "overlap", "weights"):
         pd.testing.assert_frame_equal(getattr(again, table), getattr(result, table))
     assert result.plot().axes.size == 3 and result.plot(metric="pixel_aupro").axes.get_ylabel() == "AUPRO (%)"
     assert "Smallest sets" in result._repr_html_()
-    with pytest.raises(ConfigError, match="no ranking 'theirs'; available: transferred, own"):
+    with pytest.raises(ConfigError, match="no ranking 'theirs'; available: transferred, measured"):
         result.best("theirs")
     with pytest.raises(ConfigError, match="'f1' was not measured"):
         result.plot(metric="f1")
