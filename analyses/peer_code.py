@@ -25,8 +25,10 @@ from PIL import Image
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-UNUSED = ("ipdb", "cv2", "skimage", "pkg_resources", "tabulate", "seaborn", "torch.utils.tensorboard")
-UNUSED = (*UNUSED, "termcolor", "humanhash", "albumentations")
+UNUSED = (
+    *("ipdb", "cv2", "skimage", "pkg_resources", "tabulate", "seaborn", "torch.utils.tensorboard"),
+    *("termcolor", "humanhash", "albumentations"),
+)
 """What peers import and no step here calls, or calls in vain: a debugger, drawing, tables, versions."""
 
 REAL: dict[str, Any] = {

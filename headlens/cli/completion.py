@@ -40,13 +40,13 @@ def categories(context: typer.Context, incomplete: str) -> list[str]:
     given = context.params.get("data") or context.params.get("path")
     name = str(given[0] if isinstance(given, list | tuple) and given else given or "")
     if name and not name.startswith("procedural:"):
-        found = sorted(path.name for path in Path(name).expanduser().glob("*") if path.is_dir())
+        names = sorted(path.name for path in Path(name).expanduser().glob("*") if path.is_dir())
     else:
         from headlens.data.procedural import World
 
         domain = context.params.get("domain") or "industrial"
-        found = list(World(name or f"procedural:{domain}").categories)
-    return [category for category in found if category.startswith(incomplete)]
+        names = list(World(name or f"procedural:{domain}").categories)
+    return [category for category in names if category.startswith(incomplete)]
 
 
 def presets(incomplete: str) -> list[str]:

@@ -49,10 +49,10 @@ def _expanded(pattern: str) -> list[str]:
     if not glob.has_magic(pattern):
         return [pattern]
     folders = sorted(path for path in glob.glob(pattern) if Path(path).is_dir())  # noqa: PTH207  as it was typed
-    found = folders or [name for name in NAMES if fnmatchcase(name, pattern)]
-    if not found:
+    runs = folders or [name for name in NAMES if fnmatchcase(name, pattern)]
+    if not runs:
         raise ConfigError(f"{pattern}: no run folder and no shipped run fits this pattern")
-    return found
+    return runs
 
 
 def images_by_group(given: Iterable[str], groups: Iterable[str]) -> dict[str, str]:
@@ -90,7 +90,7 @@ def data_by_group(given: Iterable[str], groups: Iterable[str]) -> dict[str, str]
     >>> data_by_group(["food=images/food"], ["food", "wood"]), data_by_group(["images"], ["food", "wood"])
     ({'food': 'images/food'}, {'food': 'images', 'wood': 'images'})
     """
-    groups, found = list(groups), dict[str, str]()
+    groups, data_of = list(groups), dict[str, str]()
     for text in given:
         name, sign, images = text.partition("=")
         if Path(text).exists() or not sign:
@@ -103,9 +103,9 @@ def data_by_group(given: Iterable[str], groups: Iterable[str]) -> dict[str, str]
         else:
             images = images.strip()
         for one in names:
-            if one in found:
+            if one in data_of:
                 raise ConfigError(
-                    f"--data {text!r}: {one} has images already ({found[one]}); name one data set a group"
+                    f"--data {text!r}: {one} has images already ({data_of[one]}); name one data set a group"
                 )
-            found[one] = images
-    return found
+            data_of[one] = images
+    return data_of

@@ -70,7 +70,7 @@ def _span(rows: pd.DataFrame) -> str:
 
 def _of_others(frame: pd.DataFrame, domain: str) -> list[str]:
     """What methods agree in that have a stream that not all of them have."""
-    found = []
+    lines = []
     for stream, rows in frame[~frame["stream"].isin(streams_of_all(frame))].groupby("stream", sort=False):
         groups = by_run(rows, ["method"])
         if len(groups) < 2:
@@ -81,8 +81,8 @@ def _of_others(frame: pd.DataFrame, domain: str) -> list[str]:
             f"{row.value:.2f} ({row.first if row.first == row.second else f'{row.first} and {row.second}'})"
             for row in table.itertuples()
         ]
-        found.append(f"{stream}, {domain}: {listed(each)}")
-    return found
+        lines.append(f"{stream}, {domain}: {listed(each)}")
+    return lines
 
 
 SPEC = FigureSpec("agreement", "Agreement of methods on the importance of heads", draw)

@@ -45,13 +45,13 @@ def forms(cells: np.ndarray, levels: Sequence[int]) -> np.ndarray:
     means = member / sizes[:, None]
     within = [(np.diag(row) - np.outer(row, row) / size) / (size - 1) for row, size in zip(member, sizes, strict=True)]
     noise = sum(form / size for form, size in zip(within, sizes, strict=True))
-    found = []
+    components = []
     for effect in effects_of(len(levels)):
         parts = [np.eye(n) - 1 / n if factor in effect else np.full((n, n), 1 / n) for factor, n in enumerate(levels)]
         projection = reduce(np.kron, parts)
         freedom = np.prod([levels[factor] - 1 for factor in effect])
-        found.append((means.T @ projection @ means - freedom / count * noise) / count)
-    return np.stack([*found, sum(within) / count])
+        components.append((means.T @ projection @ means - freedom / count * noise) / count)
+    return np.stack([*components, sum(within) / count])
 
 
 def grams(values: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -101,7 +101,7 @@ def p_values(gram: np.ndarray, cells: np.ndarray, levels: Sequence[int], seed: i
     """
     generator, form = np.random.default_rng(seed), forms(cells, levels)
     place = np.stack(np.unravel_index(cells, levels))  # [factors, R]
-    found = []
+    chances = []
     for number, effect in enumerate(effects_of(len(levels))):
         here = gram
         blocks = np.zeros(len(cells), int)
@@ -113,8 +113,8 @@ def p_values(gram: np.ndarray, cells: np.ndarray, levels: Sequence[int], seed: i
         orders = np.stack([np.arange(len(cells)), *(_shuffled(blocks, generator) for _ in range(MOST))])
         effect_of, seed_of = (_moved(each, orders) @ here.reshape(len(here), -1).T for each in (form[number], form[-1]))
         ratio = np.divide(effect_of, seed_of, out=np.full_like(seed_of, np.inf), where=seed_of > 0)
-        found.append((ratio >= ratio[0] * (1 - _ROUNDING * np.sign(ratio[0]))).mean(0))
-    return np.stack(found, 1)
+        chances.append((ratio >= ratio[0] * (1 - _ROUNDING * np.sign(ratio[0]))).mean(0))
+    return np.stack(chances, 1)
 
 
 def _moved(form: np.ndarray, orders: np.ndarray) -> np.ndarray:

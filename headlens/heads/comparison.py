@@ -69,12 +69,12 @@ class Comparison(Result):
         """
         rows = self.agreement[self.agreement["statistic"] == "spearman"]
         between, apart = rows[rows["kind"] == "between"], rows[rows["kind"] == "contrast"]
-        found = between[["first", "second", "value", "low", "high"]].rename(columns={"value": "agreement"})
-        found = found.merge(apart[["first", "second", "value", "p", "q"]], on=["first", "second"], sort=False)
+        pairs = between[["first", "second", "value", "low", "high"]].rename(columns={"value": "agreement"})
+        pairs = pairs.merge(apart[["first", "second", "value", "p", "q"]], on=["first", "second"], sort=False)
         count = self.frame.groupby(["first", "second"], sort=False)["significant"].sum().astype(int)
         tests = pd.DataFrame(self.provenance["pairs"])[["first", "second", "any_p", "splits"]]
-        found = found.rename(columns={"value": "difference"}).merge(count.rename("heads").reset_index())
-        return found.merge(tests, on=["first", "second"])
+        pairs = pairs.rename(columns={"value": "difference"}).merge(count.rename("heads").reset_index())
+        return pairs.merge(tests, on=["first", "second"])
 
     @property
     def paragraph(self) -> str:
@@ -168,23 +168,23 @@ def compare(
     [3.0, 6.0, 3.0]
     """
     check_groups(groups)
-    found = grouped_sources(groups, stream)
-    every = [source for each in found.values() for source in each]
+    grouped = grouped_sources(groups, stream)
+    every = [source for each in grouped.values() for source in each]
     keys, values = head_table(every)
-    of, labels = every[0].of, np.repeat(np.arange(len(found)), [len(each) for each in found.values()])
+    of, labels = every[0].of, np.repeat(np.arange(len(grouped)), [len(each) for each in grouped.values()])
     if not 1 <= k < len(keys):
         raise ConfigError(f"k={k}: the overlap needs at least 1 head and fewer than all {len(keys)}")
     if not 0 < level < 1:
         raise ConfigError(f"level={level}: a false discovery rate lies between 0 and 1, such as 0.05")
     columns, tests = differences(values, labels, seed)
-    names = list(found)
+    names = list(grouped)
     pairs = [(names[first], names[second]) for first, second in pairs_of(len(names))]
     means = keys.assign(**{name: values[labels == number].mean(0) for number, name in enumerate(names)})
     frame = pd.concat([means.assign(first=first, second=second) for first, second in pairs], ignore_index=True)
     frame = frame.assign(**columns)
     frame["significant"] = frame["q"] <= level
     about: dict[str, Any] = {"what": "comparison", "of": of, "backbone": every[0].backbone}
-    about["runs"] = {name: [source.about for source in each] for name, each in found.items()}
+    about["runs"] = {name: [source.about for source in each] for name, each in grouped.items()}
     about |= {"stream": stream, "k": k, "level": level, "seed": seed}
     about["pairs"] = [{"first": a, "second": b, **each} for (a, b), each in zip(pairs, tests, strict=True)]
     about["versions"] = versions("numpy", "scipy", "torch")
@@ -221,10 +221,10 @@ def _agreement(
     }
     tables = []
     for statistic, (matrix, lowest, chance) in similar.items():
-        found = pd.DataFrame(rows, columns=["pairs", "kind", "first", "second"])
-        found = found.assign(statistic=statistic, **agreement(matrix, labels, seed))
-        plain = found["kind"] != "contrast"
-        found.loc[plain, ["low", "high"]] = found.loc[plain, ["low", "high"]].clip(lowest, 1)
-        tables.append(found.assign(chance=np.where(plain, chance, 0.0)))
+        table = pd.DataFrame(rows, columns=["pairs", "kind", "first", "second"])
+        table = table.assign(statistic=statistic, **agreement(matrix, labels, seed))
+        plain = table["kind"] != "contrast"
+        table.loc[plain, ["low", "high"]] = table.loc[plain, ["low", "high"]].clip(lowest, 1)
+        tables.append(table.assign(chance=np.where(plain, chance, 0.0)))
     columns = ["statistic", *(name for name in tables[0] if name != "statistic")]
     return pd.concat(tables, ignore_index=True)[columns]

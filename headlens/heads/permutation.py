@@ -107,9 +107,9 @@ def differences(
     for first, second in pairs_of(int(labels.max()) + 1):
         here = np.isin(labels, (first, second))
         tested.append(_pair(values[here], labels[here] == second, seed))
-    found = {name: np.concatenate([columns[name] for columns, _ in tested]) for name in tested[0][0]}
-    found |= {"q_own": _rates(found["p"]), "q": _rates(found.pop("pooled"))}
-    return found, [tests for _, tests in tested]
+    columns_of = {name: np.concatenate([columns[name] for columns, _ in tested]) for name in tested[0][0]}
+    columns_of |= {"q_own": _rates(columns_of["p"]), "q": _rates(columns_of.pop("pooled"))}
+    return columns_of, [tests for _, tests in tested]
 
 
 def _pair(values: np.ndarray, second: np.ndarray, seed: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:

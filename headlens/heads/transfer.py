@@ -51,8 +51,8 @@ class Transfer(Result):
         overlap: for each pair of rankings that are not random, how far their smallest sets agree: ``first``,
             ``second``, how many heads each has, ``common``, ``jaccard``, ``chance``, ``p``, as in ``Overlap``.
         weights: a row for each choice of head ``weights``, metric and category, as in ``frame``: ``baseline`` is the
-            detector without head weights. ``measured`` are those that it learned, if any; ``shuffled 0 NAME``, ... those
-            of ``NAME`` dealt to other heads. Empty where no ranking comes from a run with head weights.
+            detector without head weights. ``measured`` are those that it learned, if any; ``shuffled 0 NAME``, ... are
+            those of ``NAME`` dealt to other heads. Empty where no ranking comes from a run with head weights.
     """
 
     TABLES: ClassVar = ("smallest", "overlap", "weights")
@@ -143,7 +143,8 @@ def transfer(
         rankings: a run with head weights, a result of ``importance``, a frame with columns stream, layer, head, value
             (the best are the largest; true and false make a mask; ``head_values`` makes one of any result), or heads,
             the best first; several by name, of which ``measured`` is the detector's. Where weights are put on a
-            detector that learned some, ``measured`` is added. Heads of equal value come in the order of stream, layer and head.
+            detector that learned some, ``measured`` is added. Heads of equal value come in the order of stream, layer
+            and head.
         keep: the numbers of best heads: 0, 1, 2, 4, 8, ... when None; all heads are always added.
         streams: heads of which streams are ranked; by default all that the detector and each ranking have. Heads of
             other streams work.

@@ -133,13 +133,13 @@ def variance(
     keyed = {(key,) if isinstance(key, str) else tuple(key): runs for key, runs in groups.items()}
     levels = check_design(keyed, factors)
     named = {" / ".join(cell): keyed[cell] for cell in product(*levels)}
-    found = grouped_sources(named, stream)
-    for name, each in found.items():
+    grouped = grouped_sources(named, stream)
+    for name, each in grouped.items():
         if len(each) < 2:
             raise ConfigError(f"{name}: one run; what the seed does takes two runs of every group, or better three")
-    every = [source for each in found.values() for source in each]
+    every = [source for each in grouped.values() for source in each]
     keys, values = head_table(every)
-    numbers, shape = np.repeat(np.arange(len(found)), [len(each) for each in found.values()]), [*map(len, levels)]
+    numbers, shape = np.repeat(np.arange(len(grouped)), [len(each) for each in grouped.values()]), [*map(len, levels)]
     layers = [
         (*layer, (keys[_LAYER] == layer).all(axis=1).to_numpy()) for layer in keys[_LAYER].drop_duplicates().to_numpy()
     ]
@@ -160,7 +160,7 @@ def variance(
     ]  # fmt: skip
     about: dict[str, Any] = {"what": "variance", "of": every[0].of, "backbone": every[0].backbone}
     about["factors"] = dict(zip(factors, levels, strict=True))
-    about["runs"] = {name: [source.about for source in each] for name, each in found.items()}
+    about["runs"] = {name: [source.about for source in each] for name, each in grouped.items()}
     about |= {"stream": stream, "seed": seed, "versions": versions("numpy", "scipy", "torch")}
     if (dataset := every[0].about.get("dataset")) and all(source.about["dataset"] == dataset for source in every):
         about["dataset"] = dataset
