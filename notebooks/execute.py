@@ -69,6 +69,7 @@ def all_executed(notebooks: Iterable[NotebookNode], first: str = "pass") -> list
             timeout=_TIMEOUT,
             kernel_name="python3",
             record_timing=False,
+            coalesce_streams=True,  # whether two prints are one output depends on time alone
             store_widget_state=False,
             extra_arguments=["--log-level=40"],  # the kernel warns that it listens on this machine
         )
