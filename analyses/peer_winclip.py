@@ -62,7 +62,9 @@ def filled(model: Any, weights: Path, double: bool) -> Any:
     return (model.double() if double else model).requires_grad_(False).eval()
 
 
-def anomalib(clone: Path, config: dict[str, Any], weights: Path, size: int, double: bool = False) -> Peer:
+def anomalib(
+    clone: Path, config: dict[str, Any], weights: Path, size: int, double: bool = False, device: Any = "cpu"
+) -> Peer:
     """anomalib's model, without the rest of that package."""
     package = clone / "src" / "anomalib"
     for name in ("", ".data", ".models", ".models.components", ".models.components.base", ".models.image"):
@@ -83,7 +85,7 @@ def anomalib(clone: Path, config: dict[str, Any], weights: Path, size: int, doub
         patch.object(code.open_clip, "create_model_and_transforms", lambda *_, **__: (clip, None, None)),
         patch.object(code.open_clip, "create_model", lambda *_, **__: clip),
     ):
-        model = code.WinClipModel()
+        model = code.WinClipModel().to(device)
     if not new:
         model.prepare_masks()
     return Peer(
@@ -97,7 +99,9 @@ def anomalib(clone: Path, config: dict[str, Any], weights: Path, size: int, doub
     )
 
 
-def caoyunkang(clone: Path, config: dict[str, Any], weights: Path, size: int, double: bool = False) -> Peer:
+def caoyunkang(
+    clone: Path, config: dict[str, Any], weights: Path, size: int, double: bool = False, device: Any = "cpu"
+) -> Peer:
     """caoyunkang's model, in the precision of the weights, where it has half on every device."""
     from WinCLIP import CLIPAD
     from WinCLIP import model as code
@@ -105,7 +109,7 @@ def caoyunkang(clone: Path, config: dict[str, Any], weights: Path, size: int, do
     def created(scales: tuple[int, ...], **_: Any) -> tuple[Any, None, None]:
         return filled(CLIPAD.model.CLIP(**config, scales=scales), weights, double), None, None
 
-    about = {"img_resize": size, "img_cropsize": size, "out_size_h": size, "out_size_w": size, "device": "cpu"}
+    about = {"img_resize": size, "img_cropsize": size, "out_size_h": size, "out_size_w": size, "device": device}
     about |= {"backbone": SMALL.name, "pretrained_dataset": "laion400m_e32", "scales": (2, 3)}
     with patch.object(CLIPAD, "create_model_and_transforms", created):
         model = code.WinClipAD(**about)
@@ -127,10 +131,12 @@ def caoyunkang(clone: Path, config: dict[str, Any], weights: Path, size: int, do
     )
 
 
-def peer_of(clone: Path, config: dict[str, Any], weights: Path, size: int, double: bool = False) -> Peer:
+def peer_of(
+    clone: Path, config: dict[str, Any], weights: Path, size: int, double: bool = False, device: Any = "cpu"
+) -> Peer:
     """The implementation that a clone has."""
     make = anomalib if (clone / "src" / "anomalib").exists() else caoyunkang
-    return make(clone, config, weights, size, double)
+    return make(clone, config, weights, size, double, device)
 
 
 def main() -> None:
