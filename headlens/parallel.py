@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -64,13 +64,14 @@ class Ranks:
         """Which of ``count`` things are this rank's."""
         return range(self.rank, count, self.size)
 
-    def behind(self, number: int, batch: int, count: int) -> int:
-        """Images in batch ``number`` and in those that the other ranks do meanwhile, for a progress bar to ``count``.
+    def behind(self, number: int, batches: Sequence[Sized]) -> int:
+        """Images in batch ``number`` and in those that the other ranks do meanwhile, for a progress bar.
 
-        >>> [Ranks(0, 2).behind(number, 4, 21) for number in Ranks(0, 2).share(6)]
+        >>> batches = [range(first, min(first + 4, 21)) for first in range(0, 21, 4)]
+        >>> [Ranks(0, 2).behind(number, batches) for number in Ranks(0, 2).share(6)]
         [8, 8, 5]
         """
-        return min((number + self.size) * batch, count) - number * batch
+        return sum(map(len, batches[number : number + self.size]))
 
     def rows(self, array: Any) -> Any:
         """Of an array or tensor [1 + V, ...] the first row and this rank's share of the others."""

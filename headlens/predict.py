@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headlens.clips import Shown, whole
 from headlens.data import DataSet, Pixels, Preprocess, read_image
 from headlens.data import open as open_set
 from headlens.data.pixel_values import Stored, image_of, of_array, of_picture
@@ -77,6 +77,11 @@ def category_of(image: Any, category: str | None = None) -> str:
     return category or known
 
 
+def clip_of(image: Any) -> str:
+    """The clip that it is a frame of, as its data set says; empty for any other image."""
+    return image.record.clip if isinstance(image, Pixels) and image.record else ""
+
+
 def name_of(image: Any) -> str:
     """Its path, or its name in its data set, or what kind of image it is."""
     if isinstance(image, Pixels) and image.record:
@@ -104,7 +109,9 @@ def predict(
     category: str | None = None,
     progress: Progress | None = None,
 ) -> Prediction:
-    """Scores of images, each computed alone: order, batch and other images only matter to rounding.
+    """Scores of images, each clip computed alone: order, batch and other images only matter to rounding.
+
+    An image is a clip of one; frames of a data set's clip are scored together, by methods that read clips.
 
     Args:
         detector: a detector, or a run; on any device.
@@ -135,11 +142,11 @@ def predict(
     parts, categories = [], list[str]()
     count = len(images) if isinstance(images, Sized) and not one else 1
     with followed(progress, count, "images scored", least=batch + 1) as done:
-        while part := list(islice(several, batch)):
-            shown = [preprocess(Pixels(as_bytes(image), None)).image for image in part]
-            categories += [category_of(image, category) for image in part]
-            normalised = preprocess.normalise(torch.stack(shown).to(detector.device))
-            parts.append(detector(normalised, categories[-len(part) :]))
+        for part in whole(several, batch, clip_of):
+            images_of = [preprocess(Pixels(as_bytes(image), None)).image for image in part]
+            shown = Shown.of((category_of(image, category), clip_of(image)) for image in part)
+            categories += shown
+            parts.append(detector(preprocess.normalise(torch.stack(images_of).to(detector.device)), shown))
             done(len(part))
     if not parts:
         raise ShapeError("no image to score")

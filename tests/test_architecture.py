@@ -14,7 +14,7 @@ import headlens
 PACKAGE = Path(headlens.__file__).parent
 ORDER = (
     *("errors", "version", "lazily", "printing", "settings", "units"),
-    *("files", "html", "tables", "devices", "launch", "locking", "parallel", "progress", "precision", "maps"),
+    *("files", "html", "tables", "devices", "launch", "locking", "parallel", "progress", "precision", "maps", "clips"),
     *("data", "knowledge", "plots", "results", "metrics"),
     *("backbone", "detectors"),
     *("baselines", "provenance", "predict", "training"),

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from headlens.clips import Shown, pieces, runs
 from headlens.data.cache import FolderCache, MemoryCache, key_of
 from headlens.data.decoding import GATE
 from headlens.data.mask_fit import fitted
@@ -55,6 +56,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def shown(self) -> Shown:
+        """What the images show, and which of them are one clip; for methods that read it."""
+        return Shown.of((record.category, record.clip) for record in self.records)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same with every tensor on ``device``."""
         # The host need not wait for a copy to a device; for one back it must, as it may read it at once.
@@ -83,7 +89,8 @@ class Loader:
     Args:
         dataset: the data set.
         preprocess: size, fit and masks.
-        batch: images per batch, except the last; images that are left out do not make batches smaller.
+        batch: images per batch, except the last; images that are left out do not make batches smaller. No clip is
+            parted: a batch goes on to the end of one.
         workers: threads; one per core, up to 16, when None; 0 reads in the caller's thread.
         cache: ``"memory"``, or a folder, or None: a cached image is not read or resized again. A folder serves later
             runs too; generated images are cached in memory even then.
@@ -145,10 +152,15 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches, when nothing is left out."""
-        return -(-len(self.dataset) // self.batch)
+        return len(self.cut)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.batches(range(len(self.dataset)))
+
+    @property
+    def cut(self) -> list[range]:
+        """Which images of the set are in which batch, when nothing is left out."""
+        return pieces([record.clip for record in self.dataset.records], self.batch)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -187,10 +199,11 @@ class Loader:
     def batches(self, order: Sequence[int]) -> Iterator[Batch]:
         """The images numbered in ``order``: some of them, or all of them shuffled."""
         rows: list[tuple[int, Prepared]] = []
+        ends = {clip[-1] for clip in runs([self.dataset.records[i].clip for i in order])}
         with closing(self._ahead(order)) as results:
-            for row in results:
+            for place, row in enumerate(results):
                 rows += self._usable([row])
-                if len(rows) == self.batch:
+                if len(rows) >= self.batch and place in ends:
                     yield self._together(rows)
                     rows = []
         if rows:
@@ -199,15 +212,13 @@ class Loader:
             raise self.nothing(order)
 
     def numbered(self, numbers: Sequence[int]) -> Generator[tuple[int, Batch], None, None]:
-        """Batches ``numbers`` of the set, cut into pieces of ``batch`` images, each with its number.
+        """Batches ``numbers`` of the set, as it is ``cut``, each with its number.
 
         An unreadable image makes its batch smaller and does not change the others, so that batches can be shared among
         processes; an empty batch is left out.
         """
-        count = len(self.dataset)
-        return self.pieces(
-            {number: range(number * self.batch, min((number + 1) * self.batch, count)) for number in numbers}
-        )
+        cut = self.cut
+        return self.pieces({number: cut[number] for number in numbers})
 
     def pieces(self, pieces: Mapping[int, Sequence[int]]) -> Generator[tuple[int, Batch], None, None]:
         """For each number in ``pieces`` a batch of these images, of any length, as ``numbered`` gives them."""

@@ -52,6 +52,10 @@ class Record:
         mask: the file of its mask, or a ``MaskSource`` for other forms; None if there is none. The mask of a normal
             image is not read.
         crop: left, top, right and bottom in pixels, if the image is a part of the upright file.
+        clip: the name of the clip that it is a frame of; empty for an image, which is a clip of one. Frames of a clip
+            stand one behind the other. Where only the clip's kind of anomaly is known, and not its frames', these have
+            the clip's ``family``, and ``anomalous`` is None.
+        frame: its number in the file, from 0, if that is a video.
     """
 
     name: str
@@ -62,9 +66,11 @@ class Record:
     image: Path | None = None
     mask: Path | MaskSource | None = None
     crop: tuple[int, int, int, int] | None = None
+    clip: str = ""
+    frame: int | None = None
 
     def __post_init__(self) -> None:
-        for text in ("name", "category", "family"):  # of folders and files, whose names may be no text at all
+        for text in ("name", "category", "family", "clip"):  # of folders and files, whose names may be no text at all
             object.__setattr__(self, text, unicode(getattr(self, text)))
 
     @property
@@ -218,6 +224,11 @@ class DataSet(html.Shown, Dataset[Pixels], ABC):
         return tuple(dict.fromkeys(record.category for record in self.records))
 
     @property
+    def has_clips(self) -> bool:
+        """Whether images are frames of clips."""
+        return any(record.clip for record in self.records)
+
+    @property
     def has_masks(self) -> bool:
         """Whether anomalies have masks; pixel metrics need them."""
         return any(record.anomalous and record.mask is not None for record in self.records)
@@ -247,7 +258,9 @@ class DataSet(html.Shown, Dataset[Pixels], ABC):
         """
         digest = sha256(self.name.encode())
         for record in self.records:
-            digest.update(repr((record.name, record.category, record.anomalous, record.crop)).encode())
+            facts = (record.name, record.category, record.anomalous, record.crop)
+            of_clip = (record.clip, record.frame, record.family) if record.clip else ()
+            digest.update(repr((*facts, *of_clip)).encode())
             if isinstance(record.mask, MaskSource):
                 digest.update(repr(record.mask).encode("utf-8", "surrogateescape"))
             for path in record.files:

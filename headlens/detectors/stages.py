@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from headlens.detectors.scoring import Prediction
 from headlens.errors import ConfigError
 from headlens.settings import Settings
 
@@ -160,11 +161,15 @@ class Answers:
         labels: [B], 0 normal, 1 anomalous, -1 not known; on the CPU.
         masks: [B, H, W] bool, on the device.
         has_mask: [B] bool, whether the mask is known; on the CPU.
+        families: [B], the kind of anomaly of each image, or of its clip; ``good`` if there is none, empty if unknown.
+        lengths: images of each clip.
     """
 
     labels: Tensor
     masks: Tensor
     has_mask: Tensor
+    families: tuple[str, ...] = ()
+    lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,9 @@ class Stage:
         keep: maps images to the part of ``see`` that this stage cannot change, computed once per image: a frozen
             dataclass of tensors [B, ...] or dicts of them.
         see_features: the same as ``see``, from the result of ``keep`` and the categories.
+        predict: the detector's scores from the result of ``keep`` and the categories; where it is None, and ``see`` is
+            not the detector's ``forward``, images are seen once more to be scored.
+        clips: whether a batch is of clips, each with all of its images; else it is of images.
         optimiser: which.
         epochs, batch: those of the training settings when None.
         schedule: schedule of the learning rates; constant when None.
@@ -205,6 +213,8 @@ class Stage:
     name: str = ""
     keep: Callable[[Tensor], Any] | None = None
     see_features: Callable[[Any, Sequence[str]], Any] | None = None
+    predict: Callable[[Any, Sequence[str]], Prediction] | None = None
+    clips: bool = False
     optimiser: Literal["adam", "adamw"] = "adam"
     epochs: int | None = None
     batch: int | None = None

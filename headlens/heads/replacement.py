@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headlens.backbone.plan import STREAMS
-from headlens.data import Batch, DataSet
+from headlens.data import Batch, DataSet, Record
 from headlens.detectors.detector import Detector
 from headlens.errors import DataError
 from headlens.heads.clean import CleanRun, clean_forward
@@ -61,7 +61,8 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
 
     Args:
         dataset: whose heads are ablated.
-        pool: where donors come from; ``dataset`` itself by default. No image is its own donor.
+        pool: where donors come from; ``dataset`` itself by default. No image is its own donor, and no frame that of
+            another of its clip, which shows nearly the same.
         seed: of the draw.
 
     Raises:
@@ -74,7 +75,7 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
             normal.setdefault(record.category, []).append(number)
     chosen = []
     for record in dataset.records:
-        others = [i for i in normal.get(record.category, []) if pool.records[i].name != record.name]
+        others = [i for i in normal.get(record.category, []) if not _together(pool.records[i], record)]
         if not others:
             raise DataError(
                 f"{record.name}: {pool.name} has no other normal image of category {record.category!r} to resample "
@@ -83,6 +84,10 @@ def donors(dataset: DataSet, pool: DataSet | None = None, seed: int = 0) -> list
         prefix = f"{seed}/{record.name}/"
         chosen.append(min(others, key=lambda i: sha256(f"{prefix}{pool.records[i].name}".encode()).digest()))
     return chosen
+
+
+def _together(one: Record, other: Record) -> bool:
+    return one.name == other.name or (one.clip != "" and one.clip == other.clip)
 
 
 class Replacements:
@@ -127,8 +132,9 @@ class Replacements:
                 self._mean = mean_heads(runs)
             return self._mean
         if self.kind == "resample":
-            numbers = [self._donors[i] for i in part.index.tolist()]  # no more than a batch
-            donated = [clean_forward(detector, images, categories(batch)) for batch, images in self._images.of(numbers)]
+            numbers = [self._donors[i] for i in part.index.tolist()]
+            them = self._images.at_once(numbers)
+            donated = [clean_forward(detector, images, categories(batch)) for batch, images in them]
             if unread := self._images.unread:
                 raise DataError(f"{unread[0]} cannot be read, and is a donor; leave it out of the reference")
             return donated[0].z

@@ -8,6 +8,7 @@ processes (``headlens.parallel``) share one, and the answer is the same to the b
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from headlens import parallel
+from headlens.clips import Shown
 from headlens.data import Batch, DataSet, Loader, Preprocess, Record
 from headlens.data.loading import ahead
 from headlens.data.notes import Notes, notes_of
@@ -47,10 +49,11 @@ class Images:
         self._device = detector.device
         options = {"on_error": "skip", "normalise": False, "device": self._device}
         self._loader = Loader(data, Preprocess(self.size), batch, **options)  # type: ignore[arg-type]
+        self.cut = self._loader.cut
 
     def __len__(self) -> int:
         """Batches, when nothing is left out."""
-        return len(self._loader)
+        return len(self.cut)
 
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         """Each batch, and its normalised images [B, 3, S, S] on the detector's device."""
@@ -60,6 +63,15 @@ class Images:
         """The same of the images with these numbers alone, in this order."""
         for batch in self._loader.batches(numbers):
             yield batch, self._normalised(batch)
+
+    def at_once(self, numbers: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
+        """All of these in one batch, if one can be read at all."""
+        for _, batch in self._loader.pieces({0: numbers}):
+            yield batch, self._normalised(batch)
+
+    def number_of(self, image: int) -> int:
+        """The batch that an image is in."""
+        return bisect_right(self.cut, image, key=lambda piece: piece.start) - 1
 
     def shared(self) -> Iterator[tuple[int, Batch, Tensor]]:
         """This rank's share of the batches, each with its number: ``Loader.numbered``, as ``headlens.parallel`` deals.
@@ -89,9 +101,9 @@ class Images:
         return notes
 
 
-def categories(batch: Batch) -> list[str]:
-    """What the images of a batch show, for methods that read it."""
-    return [record.category for record in batch.records]
+def categories(batch: Batch) -> Shown:
+    """What the images of a batch show, and which of them are one clip, for methods that read it."""
+    return batch.shown
 
 
 def one_patch(detector: Detector) -> Tensor:
@@ -198,7 +210,7 @@ def sweep(
                 finished.put(number, part.records, arrays)
             if finished.folder is not None:
                 arrays = {name: array for name, array in arrays.items() if name not in waits}
-            done(ranks.behind(number, batch, len(data)))
+            done(ranks.behind(number, images.cut))
             yield number, {"index": part.index.numpy(), **truth(part), **arrays}
 
     parts: list[Part] = []
@@ -206,7 +218,7 @@ def sweep(
         for arrays in ranks.merged(share(lowered), len(images)):
             index = arrays.pop("index").tolist()
             arrays |= {name: ranks.rows(arrays[name]) for name in waits if name in arrays}
-            (take or parts.append)(Part(index[0] // batch, [data.records[i] for i in index], arrays))
+            (take or parts.append)(Part(images.number_of(index[0]), [data.records[i] for i in index], arrays))
     return Swept(parts, finished, about | images.notes())
 
 

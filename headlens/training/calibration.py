@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from headlens import parallel
+from headlens.clips import pieces
 from headlens.data import Batch, Loader
 from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import Ends
@@ -48,15 +49,14 @@ def scored(
         loader, which: the auxiliary set, and its images that can be read.
     """
     ranks, parts = parallel.current(), {}
-    pieces = [which[first : first + loader.batch] for first in range(0, len(which), loader.batch)]
-    share = ranks.share(len(pieces))
-    # Fewer batches come where images that could be read before no longer can: numbers only keep the order.
-    for number, batch in zip(share, loader.batches([i for piece in share for i in pieces[piece]]), strict=False):
+    cut = pieces([loader.dataset.records[i].clip for i in which], loader.batch)
+    share = {number: [which[i] for i in cut[number]] for number in ranks.share(len(cut))}
+    for number, batch in loader.pieces(share):
         prediction = predict(batch, loader.preprocess.normalise(batch.images.to(device)))
         maps = prediction.anomaly_map.flatten(1)
         of_images = torch.stack([prediction.joint_score, prediction.image_score, maps.amin(1), maps.amax(1)])
         parts[number] = {"scores": of_images.cpu().numpy(), "labels": batch.labels.numpy()}
-    merged = list(ranks.merged(parts.items(), len(pieces)))
+    merged = list(ranks.merged(parts.items(), len(cut)))
     joint, image, low, high = torch.from_numpy(np.concatenate([part["scores"] for part in merged], 1))
     labels = torch.from_numpy(np.concatenate([part["labels"] for part in merged]))
     return Scored(joint, labels, Ends((float(low.min()), float(high.max())), (float(image.min()), float(image.max()))))

@@ -212,18 +212,19 @@ def evaluate(
     has_mask: list[bool] = []
     columns = [torch.zeros(len(SCORES), 0, device=device)]  # where they are made: nothing in the loop waits for it
 
-    batches = loader.numbered(ranks.share(len(loader)))
+    cut = loader.cut
+    batches = loader.numbered(ranks.share(len(cut)))
     scoring = nullcontext(scorer) if precision is None else at_precision(scorer, precision)  # type: ignore[arg-type]
     with closing(batches), scoring as score, followed(progress, len(data), who) as done:
         for number, part, known in ahead((number, part, truths(part)) for number, part in ahead(batches)):
             images = loader.preprocess.normalise(arrived(part.images, device))
-            prediction = score(images, [record.category for record in part.records])
+            prediction = score(images, part.shown)
             maximum = pooled(prediction.anomaly_map)
             columns.append(torch.stack([prediction.image_score, maximum, prediction.joint_score]))
             index += part.index.tolist()
             has_mask += part.has_mask.tolist()
             pixels.add(prediction, known)
-            done(ranks.behind(number, batch, len(data)))
+            done(ranks.behind(number, cut))
     certified = pixels.bounds()
     scored = _of_all_ranks(data, index, has_mask, torch.cat(columns, 1))
     if scored.empty:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from headlens.clips import runs
 from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.data.notes import notes_here
@@ -47,10 +48,9 @@ class Objective(nn.Module):
 
     def see(self, batch: Batch, images: Tensor) -> Any:
         """What the loss reads of a batch, and of its normalised images [B, 3, h, w] on the device."""
-        categories = [record.category for record in batch.records]
         if self.store is not None and self.store.keeps and self.stage.see_features is not None:
-            return self.stage.see_features(self.store.of(batch.index, images), categories)
-        return self.stage.see(images, categories)
+            return self.stage.see_features(self.store.of(batch.index, images), batch.shown)
+        return self.stage.see(images, batch.shown)
 
     def forward(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
         """A batch on the CPU, its normalised images [B, 3, h, w] on the device, to the terms of the loss."""
@@ -60,7 +60,8 @@ class Objective(nn.Module):
         seen = self.see(batch, images)
         if not isinstance(masks, Tensor):  # a set without masks: has_mask is False everywhere
             masks = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool, device=images.device)
-        return self.stage.loss(seen, Answers(batch.labels, masks, batch.has_mask))
+        families = tuple(record.family for record in batch.records)
+        return self.stage.loss(seen, Answers(batch.labels, masks, batch.has_mask, families, batch.shown.lengths))
 
 
 def train(
@@ -156,7 +157,8 @@ def train(
             "data": [dataset.name, len(readable), (about or {}).get("procedural")],
             "processes": world,
         }
-        spans = list(_spans(stages, config, world, len(readable), dataset.name))
+        units = [_units(stage, dataset, readable) for stage in stages]
+        spans = list(_spans(stages, config, world, [len(each) for each in units], dataset.name))
         steps = spans[-1].end
         state = read_state(out, same, len(stages))
         log, first = (state.log, state.stage) if state is not None else ([], 0)
@@ -171,7 +173,7 @@ def train(
             _fill(objective, loader, readable, accelerator)
             with _only(detector, stage), stop_requested(notify) as requested:
                 for row, stop in _steps(
-                    objective, optimizer, loader, readable, span, config, accelerator, log, requested
+                    objective, optimizer, loader, units[number], span, config, accelerator, log, requested
                 ):
                     progress(row)
                     if main and (stop or len(log) % config.save_every == 0 or len(log) == steps):
@@ -208,8 +210,8 @@ def train(
 class _Span:
     """Where a stage lies in the training."""
 
-    batch: int  # images of a process at once
-    at_once: int  # images of a step, of all processes
+    batch: int  # images of a process at once, or clips
+    at_once: int  # the same of a step, of all processes
     per_epoch: int  # steps
     epochs: int
     steps_before: int  # of earlier stages
@@ -222,14 +224,26 @@ class _Span:
         return self.steps_before + self.epochs * self.per_epoch
 
 
-def _spans(stages: Sequence[Stage], config: TrainingConfig, world: int, images: int, dataset: str) -> Iterator[_Span]:
+def _units(stage: Stage, dataset: DataSet, readable: Sequence[int]) -> list[list[int]]:
+    """What a batch has so many of: images, or the images of each clip, by their numbers."""
+    if not stage.clips:
+        return [[number] for number in readable]
+    clips = runs([dataset.records[number].clip for number in readable])
+    return [[readable[place] for place in clip] for clip in clips]
+
+
+def _spans(
+    stages: Sequence[Stage], config: TrainingConfig, world: int, counts: Sequence[int], dataset: str
+) -> Iterator[_Span]:
+    """Of stages that have so many images, or clips, each."""
     steps = epochs = 0
-    for stage in stages:
+    for stage, count in zip(stages, counts, strict=True):
         batch = stage.batch or config.batch
         at_once = batch * world * config.accumulate
-        per_epoch = images // at_once
+        per_epoch = count // at_once
         if not per_epoch:
-            raise ConfigError(f"one step takes {at_once} images, {dataset} has {images}: make batches smaller")
+            what = "clips" if stage.clips else "images"
+            raise ConfigError(f"one step takes {at_once} {what}, {dataset} has {count}: make batches smaller")
         name = stage.name if len(stages) > 1 else ""
         span = _Span(batch, at_once, per_epoch, stage.epochs or config.epochs, steps, epochs, name)
         yield span
@@ -266,9 +280,13 @@ def _only(detector: Detector, stage: Stage) -> Iterator[None]:
 
 def _predict(detector: Detector, objective: Objective, config: TrainingConfig) -> Callable[[Batch, Tensor], Prediction]:
     """Scores as the run will give them, in float32, from what the last stage has kept where that is possible."""
-    if objective.stage.see == detector.forward and config.precision == "float32":
+    stage, store = objective.stage, objective.store
+    if stage.see == detector.forward and config.precision == "float32":
         return objective.see
-    return lambda batch, images: detector(images, [record.category for record in batch.records])
+    if stage.predict is not None and store is not None and store.keeps and config.precision == "float32":
+        predicted = stage.predict
+        return lambda batch, images: predicted(store.of(batch.index, images), batch.shown)
+    return lambda batch, images: detector(images, batch.shown)
 
 
 def _fill(objective: Objective, loader: Loader, readable: list[int], accelerator: Accelerator) -> None:
@@ -287,7 +305,7 @@ def _steps(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     loader: Loader,
-    readable: list[int],
+    units: list[list[int]],
     span: _Span,
     config: TrainingConfig,
     accelerator: Accelerator,
@@ -299,10 +317,11 @@ def _steps(
     module, optimizer = accelerator.prepare(objective, optimizer)
     before, start = log[-1]["seconds"] if log else 0.0, time.monotonic()
     stage = objective.stage
-    mosaics = Mosaics(loader, readable, stage.augment.mosaic, config.seed) if stage.augment.mosaic else None
+    mosaic, numbers = stage.augment.mosaic, [number for unit in units for number in unit]
+    mosaics = Mosaics(loader, numbers, mosaic, config.seed) if mosaic else None
     rates = [group["lr"] for group in optimizer.param_groups]
     totals: dict[str, Tensor] = {}
-    for batch in ahead(_batches(loader, readable, span, config, accelerator, len(log), mosaics)):
+    for batch in ahead(_batches(loader, units, span, config, accelerator, len(log), mosaics)):
         done = len(log) - span.steps_before
         epoch = span.epochs_before + done // span.per_epoch
         batch, images = augmented(batch, stage.augment, loader.preprocess, device, config.seed, epoch)
@@ -335,7 +354,7 @@ def _steps(
 
 def _batches(
     loader: Loader,
-    readable: list[int],
+    units: list[list[int]],
     span: _Span,
     config: TrainingConfig,
     accelerator: Accelerator,
@@ -347,11 +366,11 @@ def _batches(
     for epoch in range(done // span.per_epoch, span.epochs):
         number = span.epochs_before + epoch
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + number)
-        order = torch.randperm(len(readable), generator=generator)[: span.per_epoch * span.at_once]
+        order = torch.randperm(len(units), generator=generator)[: span.per_epoch * span.at_once]
         share = order.unflatten(0, (-1, world, span.batch))[:, rank]  # (micro-steps, batch)
         taken = max(0, done - epoch * span.per_epoch) * config.accumulate
-        rows = [[readable[i] for i in row] for row in share[taken:].tolist()]
+        rows = [[number for i in row for number in units[i]] for row in share[taken:].tolist()]
         if mosaics is not None:
             yield from mosaics.batches(rows, number)
         else:
-            yield from loader.batches([i for row in rows for i in row])
+            yield from (batch for _, batch in loader.pieces(dict(enumerate(rows))))

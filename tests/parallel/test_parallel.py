@@ -163,7 +163,8 @@ def test_shares_are_all_of_it_once(things, size):
     assert sorted(i for own in every for i in own.share(things)) == list(range(things))
     table = torch.arange(things + 1)
     assert [own.rows(table).tolist() for own in every] == [[0, *(1 + i for i in own.share(things))] for own in every]
-    assert sum(every[0].behind(number, 4, 4 * things) for number in every[0].share(things)) == 4 * things
+    batches = [range(4)] * things
+    assert sum(every[0].behind(number, batches) for number in every[0].share(things)) == 4 * things
 
 
 def test_a_process_by_itself_has_everything():
