@@ -18,6 +18,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.result_names import other_than
+from headlens.clips import runs
 from headlens.errors import ConfigError
 from headlens.files import read_text
 from headlens.launch import launched, place
@@ -45,7 +46,8 @@ def data_of(
 ) -> DataSet:
     """The data set of that name; ``domain`` where the names of its folders do not tell it, or tell another.
 
-    With ``limit`` only so many of its images: of each category a normal and an anomalous one, and so on in turn.
+    With ``limit`` only so many of its images: of each category a normal and an anomalous one, and so on in turn. Clips
+    are whole; there is one at least.
     """
     import headlens.data
 
@@ -54,11 +56,15 @@ def data_of(
     images = headlens.data.open(data, domain=domain, split=split, **about, **world)
     if limit is None or limit >= len(images):
         return images
-    groups: dict[tuple[str, bool], list[str]] = {}
-    for record in images.records:
-        groups.setdefault((record.category, bool(record.anomalous)), []).append(record.name)
-    in_turn = [name for names in zip_longest(*groups.values()) for name in names if name is not None]
-    chosen = set(in_turn[:limit])
+    groups: dict[tuple[str, bool], list[range]] = {}
+    for clip in runs([record.clip for record in images.records]):
+        anomalous = any(images.records[i].anomalous for i in clip)
+        groups.setdefault((images.records[clip[0]].category, anomalous), []).append(clip)
+    chosen: set[str] = set()
+    for clip in (clip for clips in zip_longest(*groups.values()) for clip in clips if clip is not None):
+        if chosen and len(chosen) + len(clip) > limit:
+            break
+        chosen |= {images.records[i].name for i in clip}
     return images.where(lambda record: record.name in chosen)
 
 

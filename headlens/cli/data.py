@@ -23,13 +23,16 @@ data = typer.Typer(help="Data sets: layouts, checking, protocols, procedural wor
 def list_(output: Output = OUTPUT) -> None:
     """List the folder layouts that are recognised, and the procedural sets with their categories and flaws."""
     from headlens.data import layouts
-    from headlens.data.procedural import SPECS, World
+    from headlens.data.procedural import CLIPS, SPECS, ClipWorld, World
+    from headlens.data.procedural.belts import KINDS
 
     rows: list[dict[str, Any]] = []
     for spec in SPECS:
         world = World(spec)
         flaws = sorted({family for category in world.categories for family in world.families(category)})
         rows.append({"spec": spec, "categories": list(world.categories), "families": flaws})
+    for spec in CLIPS:
+        rows.append({"spec": spec, "categories": list(ClipWorld(spec).categories), "families": sorted(KINDS)})
     title = "Layouts of folders and listings, in the order in which they are tried:"
     known = Table(["layout", "what"], [list(item) for item in layouts().items()], name="layouts", title=title)
     cells = [[row["spec"], ", ".join(row["categories"]), ", ".join(row["families"])] for row in rows]
@@ -107,13 +110,19 @@ def protocols(output: Output = OUTPUT) -> None:
 def make(
     spec: Annotated[str, typer.Argument(help="One of `headlens data list`, such as procedural:industrial.")],
     out: Annotated[Path, typer.Option(help="New or empty folder.", file_okay=False)],
-    per_category: Annotated[int, typer.Option(help="Images per category, half of them normal.", min=2)] = 80,
+    per_category: Annotated[int, typer.Option(help="Images, or clips, per category; half are normal.", min=2)] = 80,
     size: Annotated[int, typer.Option(help="Image side in pixels.", min=14, max=4096)] = 224,
     seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
 ) -> None:
-    """Write a procedural set in MVTec's layout, with captions and severities in samples.csv."""
-    from headlens.data.procedural import World, write
+    """Write a procedural set in MVTec's layout, with captions and severities in samples.csv, or its clips as frames."""
+    from headlens.data.procedural import CLIPS, ClipWorld, World, write, write_clips
 
+    if spec in CLIPS:
+        clips = ClipWorld(spec, per_category, size, seed)
+        with bar(len(clips.places)) as done:
+            count = write_clips(clips, out, progress=done.update)
+        typer.echo(f"{count} clips of {len(clips.categories)} categories in {out} ({spec}, {size} px, seed {seed})")
+        return
     world = World(spec, per_category, size, seed)
     with bar(len(world)) as done:
         count = write(world, out, progress=done.update)

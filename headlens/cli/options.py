@@ -45,7 +45,7 @@ Data = Annotated[
         autocompletion=completion.data_sets,
     ),
 ]
-PerCategory = Annotated[int, Option(help="Images per category of a procedural set.", min=2)]
+PerCategory = Annotated[int, Option(help="Images, or clips, per category of a procedural set.", min=2)]
 PER_CATEGORY = 10
 Category = Annotated[
     str | None,

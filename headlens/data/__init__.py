@@ -5,7 +5,7 @@ from headlens.data.folders import FileSet
 from headlens.data.images import read_image, read_mask
 from headlens.data.joined import JoinedSet
 from headlens.data.loading import Batch, Loader
-from headlens.data.opening import ProceduralSet, as_set, layouts, open
+from headlens.data.opening import ProceduralClips, ProceduralSet, as_set, layouts, open
 from headlens.data.preprocess import Preprocess
 from headlens.data.protocol import PROTOCOLS, Protocol, published, refuse_overlap
 from headlens.data.samples import DataSet, Pixels, Record
@@ -20,6 +20,7 @@ __all__ = [
     "Pixels",
     "Preprocess",
     "Problem",
+    "ProceduralClips",
     "ProceduralSet",
     "Protocol",
     "Record",

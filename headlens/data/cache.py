@@ -108,6 +108,8 @@ def key_of(record: Record, preprocess: Preprocess) -> str | None:
     if record.image is None:
         return None
     facts = [_FORMAT, RULES.decode(), record.name, record.anomalous, record.crop, repr(preprocess)]
+    if record.frame is not None:
+        facts.append(record.frame)
     if isinstance(record.mask, MaskSource):
         facts.append(repr(record.mask))
     for path in record.files:

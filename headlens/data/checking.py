@@ -238,7 +238,7 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem
 
     size, orientation = None, 1
     mask: Tensor | None = None
-    if (file := record.image) is not None:
+    if (file := record.image) is not None and record.frame is None:
         image = read("image", lambda: read_upright(file, max_pixels), (file,))
         if image is not None:
             size, orientation = (image[0].shape[1], image[0].shape[2]), image[1]
@@ -246,7 +246,9 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem
         mask = read("mask", lambda: read_marked(marks, size or (1, 1), max_pixels), files_of(marks))
         mask = mask if size or isinstance(marks, Path) else None  # others may be drawn in the image's size
     kinds: Iterable[tuple[str, str]] = ()
-    if not problems and (record.image is None or record.crop):  # what only the set itself knows how to read
+    if not problems and (
+        record.image is None or record.crop or record.frame is not None
+    ):  # what only the set itself knows how to read
         mask = None
         try:
             pixels = dataset.pixels(i)
@@ -266,11 +268,12 @@ def _one(dataset: DataSet, i: int, masked: Container[str]) -> tuple[list[Problem
 
 def _duplicates(records: Sequence[Record], content: Mapping[Path, str]) -> Iterator[Problem]:
     """One problem for each image that occurs more than once, of the worst kind that applies."""
-    alike: dict[tuple[str, object], list[Record]] = defaultdict(list)
+    alike: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in records:
         if record.image is not None and record.image in content:
-            alike[content[record.image], record.crop].append(record)
-    for copies in alike.values():
+            alike[content[record.image], record.crop, record.frame].append(record)
+    for each in alike.values():
+        copies = [*{record.clip or record.name: record for record in each}.values()]  # frames of a clip may be alike
         if len(copies) > 1:
             across = (kind for kind, of in _ACROSS.items() if len({getattr(record, of) for record in copies}) > 1)
             kind = next((f"duplicate-across-{kind}" for kind in across), "duplicate")

@@ -11,6 +11,7 @@ from headlens.data.images import MAX_PIXELS, read_upright
 from headlens.data.mask_fit import fitted, upright
 from headlens.data.mask_sources import read_marked
 from headlens.data.samples import DataSet, Pixels, Record
+from headlens.data.videos import read_frame
 from headlens.errors import DataError
 
 
@@ -55,7 +56,10 @@ class FileSet(DataSet):
         record = self.records[i]
         if record.image is None:
             raise DataError(f"record {record.name!r} of {self.name} has no image file")
-        image, orientation = read_upright(record.image, self.max_pixels)
+        if record.frame is None:
+            image, orientation = read_upright(record.image, self.max_pixels)
+        else:
+            image, orientation = read_frame(record.image, record.frame, self.max_pixels), 1
         height, width = image.shape[1:]
         mask, note = None, ""
         if record.mask is not None and (record.anomalous is not False or record.crop is not None):

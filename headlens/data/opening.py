@@ -13,6 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
+from headlens.clips import runs
 from headlens.data.folders import FileSet
 from headlens.data.images import MAX_PIXELS, UNREAD
 from headlens.data.readers import LAYOUTS, Layout, Root
@@ -24,7 +27,7 @@ from headlens.files import open_regular
 from headlens.printing import did_you_mean, unknown_name
 
 if TYPE_CHECKING:
-    from headlens.data.procedural import World
+    from headlens.data.procedural import ClipWorld, World
 
 _LOG = logging.getLogger(__name__)
 SPLITS = ("test", "train", "valid", "all")
@@ -74,6 +77,46 @@ class ProceduralSet(DataSet):
         return ProceduralSet(self.world, self.domain, which)
 
 
+class ProceduralClips(DataSet):
+    """Frames of procedural clips as a data set, equal to the folder that they are written to.
+
+    Args:
+        world: what is generated.
+        domain: overrides the world's.
+        which: indices of the frames; all by default.
+    """
+
+    def __init__(self, world: ClipWorld, domain: str = "", which: Iterable[int] | None = None) -> None:
+        self.world = world
+        self._which = tuple(range(len(world.frames)) if which is None else which)
+        super().__init__(world.spec, domain or world.domain, map(self._record, self._which))
+
+    def _record(self, i: int) -> Record:
+        clip, number = self.world.frames[i]
+        place = self.world.places[clip]
+        anomalous = bool(place.anomalous[number])
+        family = place.kind if anomalous else "good"
+        return Record(f"{place.name}/{number:03d}", place.category, anomalous, family, clip=place.name)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the world, which decides what is generated, and of the frames."""
+        world = (self.world.spec, self.world.per_category, self.world.size, self.world.seed, self._which)
+        return sha256(repr((world, super().fingerprint)).encode()).hexdigest()
+
+    def pixels(self, i: int) -> Pixels:
+        """Generates record ``i``, and with it its clip. There are no masks."""
+        clip, number = self.world.frames[self._which[i]]
+        image = self.world.clip(clip).frames[number].clone()
+        normal = not self.records[i].anomalous
+        return Pixels(image, torch.zeros(image.shape[1:], dtype=torch.bool) if normal else None)
+
+    def where(self, keep: Callable[[Record], bool]) -> ProceduralClips:
+        """The same set with only the records for which ``keep`` is true."""
+        which = (i for i, record in zip(self._which, self.records, strict=True) if keep(record))
+        return ProceduralClips(self.world, self.domain, which)
+
+
 def layouts() -> dict[str, str]:
     """The names of the layouts that can be read, each with a line about it, in the order in which they are tried.
 
@@ -111,6 +154,7 @@ def open(
     refuse: Callable[[DataError], object] | None = None,
     follow_links: bool = False,
     max_pixels: int = MAX_PIXELS,
+    every: int = 1,
     **world: int,
 ) -> DataSet:
     """The data set that ``spec`` names.
@@ -129,7 +173,8 @@ def open(
             no mask has an image. By default the ``notes`` of the set are also given as warnings.
         follow_links: whether symbolic links may lead out of the root.
         max_pixels: images with more pixels are refused.
-        world: ``per_category``, ``size`` and ``seed`` of a procedural set.
+        every: of clips, only every so many frames; those of a video in one second differ little.
+        world: ``per_category`` (images, or clips), ``size`` and ``seed`` of a procedural set.
 
     Raises:
         DataError: no such folder or file, no layout fits, no records, or an unknown layout, category or split.
@@ -141,20 +186,29 @@ def open(
         raise DataError(unknown_name("split", split, SPLITS))
     data: DataSet
     if str(spec).startswith("procedural:"):
-        from headlens.data.procedural import World
+        from headlens.data.procedural import ClipWorld, World
 
         if layout or root:
             raise DataError(f"{spec} is generated, not read: layout and root do not apply to it")
         for key, value in world.items():
             if key not in _WORLD or not isinstance(value, int):
                 raise DataError(f"{key}={value!r}: procedural sets have {', '.join(_WORLD)}, which are whole numbers")
-        data = ProceduralSet(World(str(spec), **world), domain or "")
+        if str(spec).startswith("procedural:clips"):
+            data = ProceduralClips(ClipWorld(str(spec), **world), domain or "")
+        else:
+            data = ProceduralSet(World(str(spec), **world), domain or "")
     else:
         if world:
             raise DataError(f"{', '.join(world)}: only procedural sets have that, {str(spec)!r} is a path")
         data = _read(spec, layout, domain, category, root, Root(Path(), refuse, follow_links, max_pixels))
         for line in data.notes if refuse is None else ():
             warnings.warn(line, HeadlensWarning, stacklevel=2)
+    if every < 1:
+        raise DataError(f"every is {every}; it is 1, for every frame, or more")
+    if every > 1:
+        clips = runs([record.clip for record in data.records])
+        chosen = {data.records[i].name for clip in clips for i in clip[::every]}
+        data = data.where(lambda record: record.name in chosen)
     if category is not None:
         if category not in data.categories:
             known = f"{', '.join(data.categories)}{did_you_mean(category, data.categories)}"

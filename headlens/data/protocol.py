@@ -225,5 +225,6 @@ PROTOCOLS = (
         for source in _WORLDS
         for target in _WORLDS
     ),
+    Protocol("procedural/clips", ("procedural:clips/aux",), ("procedural:clips",), about="frames of clips"),
 )
 """The pairs of the literature, and those of the procedural worlds, where categories of training are never tested."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from headlens.data.folders import FileSet
 from headlens.data.opening import open as opened
 from headlens.data.procedural.catalogue import CATEGORIES, ROLES
+from headlens.data.procedural.clips import CLIPS
 from headlens.data.procedural.worlds import SPECS, World
 from headlens.data.protocol import PROTOCOLS, Protocol, canonical, published, refuse_overlap
 from headlens.data.samples import DataSet, Pixels, Record
@@ -71,8 +72,8 @@ def test_what_the_papers_say():
 def test_every_set_of_the_procedural_protocols_exists():
     for protocol in PROTOCOLS:
         for name in (*protocol.train, *protocol.test):
-            assert name in SPECS or not name.startswith("procedural")
-    assert len(published("procedural")) == 4
+            assert name in (*SPECS, *CLIPS) or not name.startswith("procedural")
+    assert len(published("procedural")) == 5
 
 
 def test_published_by_name_and_by_paper():

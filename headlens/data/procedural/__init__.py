@@ -7,6 +7,7 @@
 ('head_ct', 'haemorrhage', (3, 56, 56), torch.bool)
 """
 
+from headlens.data.procedural.clips import CLIPS, ClipWorld, write_clips
 from headlens.data.procedural.worlds import SPECS, Sample, World, read, write
 
-__all__ = ["SPECS", "Sample", "World", "read", "write"]
+__all__ = ["CLIPS", "SPECS", "ClipWorld", "Sample", "World", "read", "write", "write_clips"]

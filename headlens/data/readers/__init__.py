@@ -1,6 +1,6 @@
 """One reader for each on-disk layout; of ``LAYOUTS`` the first that fits a folder reads it."""
 
-from headlens.data.readers import coco, downloads, folders, labelme, listings
+from headlens.data.readers import clips, coco, downloads, folders, labelme, listings
 from headlens.data.readers.layout import Layout
 from headlens.data.readers.tree import Root
 
@@ -19,6 +19,7 @@ LAYOUTS = (
     folders.isic,
     folders.pairs,
     folders.mvtec,
+    clips.clips,
     coco.coco,
     labelme.labelme,
     folders.classes,
