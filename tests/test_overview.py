@@ -119,7 +119,9 @@ def test_at_a_shell():
 
 def test_results_at_a_shell():
     text = shell("--results", columns=300)
-    same, other = text.split("tested in the other domain")
+    titles = [line.split(",")[0] for line in text.splitlines() if "tested in the other domain" in line]
+    assert titles == ["mini-captions", "mini"]
+    same, other = text.split("mini, tested")[0].split("tested in the other domain")
     assert "hand-written prompts" in same and "hand-written prompts" not in other
     assert all(name in other for name in ("HeadCLIP", "APRIL-GAN", "AA-CLIP"))
     records = json.loads(shell("--results", "--json"))
@@ -127,7 +129,8 @@ def test_results_at_a_shell():
     value = next(
         v
         for v in values
-        if (v["method"], v["trained"], v["tested"], v["metric"]) == ("HeadCLIP", *["medical"] * 2, "P")
+        if (v["backbone"], v["method"], v["trained"], v["tested"], v["metric"])
+        == ("mini-captions", "HeadCLIP", *["medical"] * 2, "P")
     )
     assert f"{value['mean']:.1f} ±{value['half']:.1f}" in next(
         line for line in same.splitlines() if line.startswith("HeadCLIP ")
