@@ -52,7 +52,8 @@ def differing(result: Comparison, rows: int) -> Table:
     over = "all heads of all pairs" if several else "all heads"
     about = (
         f"p: permutation of runs, {splits} splits, so at least {smallest:.2g}; q of p: its false discovery rate; "
-        f"q: by the pooled null of {over}, significant up to {result.provenance['level']:.3g}"
+        f"q: by the pooled null of {over}, and no less than by the test of all heads together; significant up to "
+        f"{result.provenance['level']:.3g}"
         if splits > 1
         else "Not tested: that takes two runs in each group, or better three"
     )

@@ -20,7 +20,8 @@ from headlens.heads.variants import names_of
 from headlens.provenance import versions
 from headlens.results import Result, ordered
 
-_TAKEN = {*KEYS, "name", "first", "second", "size", "difference", "error", "p", "q_own", "q", "significant"}
+_TAKEN = {*KEYS, "name", "first", "second", "size", "difference", "error", "p", "q_own", "q"}
+_TAKEN |= {"q_pooled", "significant"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Comparison(Result):
     Args:
         frame: a row for each head and each two groups, ``first`` and ``second``: stream, layer, head, a column for each
             group (the mean over its runs), ``difference`` (second minus first), its standard ``error``, and ``p``,
-            ``q_own``, ``q`` as in ``permutation.differences``; ``significant`` where q is at most the level.
+            ``q_own``, ``q_pooled``, ``q`` as in ``permutation.differences``; ``significant`` where q is at most the
+            level.
         agreement: ``statistic`` (``spearman``, ``kendall``, ``top k``), ``pairs`` of runs, their ``kind`` (``within``
             a group, ``between`` two, ``contrast``: between minus within) and groups ``first`` and ``second``;
             ``value``, ``low``, ``high``, ``count``, ``p``, ``q`` as in ``permutation.agreement``, and ``chance``, the
@@ -57,7 +59,9 @@ class Comparison(Result):
     def strongest(self) -> pd.DataFrame:
         """The rows of ``frame``, named by ``name``: the smallest q first, then the largest difference."""
         frame = self.frame.assign(name=names_of(self.frame), size=self.frame["difference"].abs())
-        return frame.sort_values(["q", "size"], ascending=[True, False], kind="stable").drop(columns="size")
+        return frame.sort_values(["q", "q_pooled", "size"], ascending=[True, True, False], kind="stable").drop(
+            columns="size"
+        )
 
     @property
     def pairs(self) -> pd.DataFrame:

@@ -85,11 +85,16 @@ def differences(
     permutation test of the head alone, by its absolute difference (t would order the splits likewise), ``q_own``
     Benjamini and Hochberg's over all heads of all pairs. Few runs have few splits, and ``q_own`` may never get small.
 
-    ``q`` is the false discovery rate by the pooled null of Tusher, Tibshirani and Chu (SAM, 2001): scores
+    ``q_pooled`` is the false discovery rate by the pooled null of Tusher, Tibshirani and Chu (SAM, 2001): scores
     ``|difference| / (error + s0)`` of all heads under all other splits are one distribution, which takes heads to be
     exchangeable where nothing differs. ``s0``, the median error, keeps heads that happen to vary little from leading.
     Counting one more than the null has makes q a little too large, and never 0. Each pair has its null; the rate is
     over all heads of all pairs.
+
+    Heads of one run move together, which that null does not know: with few runs it would name heads too often where
+    groups are equal. ``q`` is therefore never below the rate, over pairs, of ``any_p``, the exact test of all heads of
+    a pair together. A head is named only where its pair differs (as in Yekutieli, JASA 2008), and where no groups
+    differ, any head is named as rarely as the level says, however heads depend on each other.
 
     Args:
         values: [R, N].
@@ -97,8 +102,9 @@ def differences(
         seed: of the splits that are drawn, where there are too many.
 
     Returns:
-        ``difference`` (second minus first), ``error``, ``p``, ``q_own``, ``q``, [P * N] each, the first pair first;
-        and of each pair ``splits``, ``smallest_p``, ``any_p``, the permutation test of the mean squared difference.
+        ``difference`` (second minus first), ``error``, ``p``, ``q_own``, ``q_pooled``, ``q``, [P * N] each, the first
+        pair first; and of each pair ``splits``, ``smallest_p``, ``any_p``, the permutation test of the mean squared
+        difference.
         With one run in a group all but the difference is NaN: how that group varies is unknown, and a run that is odd
         would pass for a group that is.
     """
@@ -108,7 +114,9 @@ def differences(
         here = np.isin(labels, (first, second))
         tested.append(_pair(values[here], labels[here] == second, seed))
     columns_of = {name: np.concatenate([columns[name] for columns, _ in tested]) for name in tested[0][0]}
-    columns_of |= {"q_own": _rates(columns_of["p"]), "q": _rates(columns_of.pop("pooled"))}
+    columns_of |= {"q_own": _rates(columns_of["p"]), "q_pooled": _rates(columns_of.pop("pooled"))}
+    of_pairs = _rates(np.array([tests["any_p"] for _, tests in tested]))
+    columns_of["q"] = np.maximum(columns_of["q_pooled"], np.repeat(of_pairs, values.shape[1]))
     return columns_of, [tests for _, tests in tested]
 
 

@@ -72,7 +72,9 @@ def atlas(shown: Mapping[str, Shown], entries: Sequence[Entry], importance: pd.D
     """
     page = _Page(len(entries), list(shown))
     methods = list(dict.fromkeys(importance["method"]))
-    ends = (importance["low"].min() / 1.4, importance["high"].max() * 1.4)
+    # An axis of ratios: an interval that nears 0 would take most of it, and is cut off instead.
+    low, high = (importance["value"].agg(["min", "max"]) * [1 / 3, 3]).tolist()
+    ends = (max(importance["low"].min() / 1.4, low), min(importance["high"].max() * 1.4, high))
     for place, (domain, one) in enumerate(shown.items()):
         _header(*page.maps(0, place), domain, one, page.colours[domain])
     page.text(page.points - _METHODS, 0, "importance\n(mean head = 1)", _MAP, va="bottom")

@@ -74,7 +74,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, metric: str, share: float | None) -> No
         mark = _MARKS[number % len(_MARKS)]
         ax.plot(its["heads"], 100 * its["value"], color=colour, marker=mark, markersize=3, label=plain(ranking, 32))
     ax.set_xscale("symlog", base=2, linthresh=1, linscale=0.6)
-    ticks = [count for count in counts[:: 1 if len(counts) < 8 else 2] if count < 0.6 * counts[-1]] + counts[-1:]
+    ticks = [count for count in counts[:: 1 if len(counts) < 8 else 2] if count < 0.4 * counts[-1]] + counts[-1:]
     ax.set_xticks(ticks, [f"{count:.0f}" for count in ticks])
     ax.minorticks_off()
     finished(ax, "best heads that still work", f"{named(metric)} (%)")

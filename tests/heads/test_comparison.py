@@ -126,30 +126,42 @@ def test_pooled_rates_and_the_test_of_all_heads_are_those_of_naive_loops(first):
     null = np.concatenate([d / (e + s0) for true, d, e in scores if not true])
     p = np.array([(1 + (null >= one).sum()) / (1 + len(null)) for one in own])
     rates = [min(1.0, min(100 * level / (p <= level).sum() for level in p[p >= one])) for one in p]
-    assert np.allclose(found["q"], rates)
+    assert np.allclose(found["q_pooled"], rates)
     assert np.isclose(tests[0]["any_p"], np.mean([one >= dict(squares)[True] for _, one in squares]))
+    assert np.allclose(found["q"], np.maximum(rates, tests[0]["any_p"]))
 
 
-def test_where_nothing_differs_little_is_found():
-    """Complete null: any finding is false. Heads that move together are the worst case: one split in ten leads."""
-    independent = [(permutation.differences(noise(seed), BOTH)[0]["q"] <= 0.05).any() for seed in range(200)]
-    together = [(permutation.differences(noise(s, shared=0.9), BOTH)[0]["q"] <= 0.05).any() for s in range(200)]
-    assert np.mean(independent) <= 0.05 and np.mean(together) <= 0.16  # 0.10 and three standard errors
-    p = [permutation.differences(noise(seed), BOTH)[1][0]["any_p"] for seed in range(200)]
-    assert 0.03 <= np.mean(np.isclose(p, 0.1)) <= 0.17
+@pytest.mark.parametrize("runs", [3, 5])
+@pytest.mark.parametrize("shared", [0.0, 0.9])
+def test_where_nothing_differs_heads_are_named_as_rarely_as_the_level_says(runs, shared):
+    """Complete null: any finding is false. Heads that move together are the worst case: one split leads in all."""
+    labels = np.repeat([False, True], runs)
+    every = [permutation.differences(noise(seed, 2 * runs, shared=shared), labels) for seed in range(200)]
+    assert np.mean([(columns["q"] <= 0.05).any() for columns, _ in every]) <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
+    smallest = [np.isclose(tests[0]["any_p"], tests[0]["smallest_p"]) for _, tests in every]
+    expected = 1 / len(permutation.splits(labels))
+    assert abs(np.mean(smallest) - expected) <= 3 * (expected / 200) ** 0.5
 
 
 def test_planted_heads_are_found_first_and_few_others():
-    false, right = [], []
+    first, false, right = [], [], []
     for seed in range(15):
+        values, where = planted(seed, runs=10)
+        result = compared(values, 5)
+        first.append(len(set(result.strongest.index[: len(where)]) & set(where)) / len(where))
+        chosen = set(result.frame.index[result.frame["significant"]])
+        right.append(len(chosen & set(where)) / len(where))
+        false.append(len(chosen - set(where)) / max(1, len(chosen)))
+    assert np.mean(first) > 0.9 and np.mean(right) > 0.9 and np.mean(false) <= 0.08
+
+
+def test_three_and_three_runs_put_planted_heads_first_and_name_none():
+    """Of 10 splits the true one is the first by chance in one of ten draws: no rate of 5 % can be kept."""
+    for seed in range(5):
         values, where = planted(seed)
         result = compared(values)
-        named = set(result.strongest.index[: len(where)])
-        right.append(len(named & set(where)) / len(where))
-        chosen = set(result.frame.index[result.frame["significant"]])
-        false.append(len(chosen - set(where)) / max(1, len(chosen)))
-    assert np.mean(right) > 0.9 and np.mean(false) <= 0.08
-    assert (result.frame["q_own"] > 0.05).all()  # 3 + 3 runs: no head by its own permutation test
+        assert len(set(result.strongest.index[: len(where)]) & set(where)) > 0.8 * len(where)
+        assert (result.frame[["q_own", "q"]] >= 0.1).all(axis=None) and result.frame["q_pooled"].min() < 0.1
 
 
 @settings(max_examples=25, deadline=None)
@@ -252,7 +264,7 @@ def test_words_follow_the_numbers():
 
     hint, sure, none = of(1, 3), of(1, 4), of(0, 4)
     assert "the largest difference among all 10 splits of these runs. This is a hint and not a proof" in hint
-    assert "no single head can have a p below 0.1" in hint and "heads differ at an estimated" in hint
+    assert "no single head can have a p below 0.1" in hint and "No head differs" in hint
     assert "groups agree less than seeds do, by" in sure and "a hint" not in sure
     assert "tested one by one" in sure and "too few runs" not in sure
     assert "This does not show that groups agree less than seeds do" in none and "No head differs" in none

@@ -19,9 +19,12 @@ THREE = np.repeat([0, 1, 2], 3)
 NAMES = ("food", "wood", "cloth")
 
 
-def noise(seed: int, runs: int = 9, heads: int = 100) -> np.ndarray:
+def noise(seed: int, runs: int = 9, shared: float = 0.0, heads: int = 100) -> np.ndarray:
+    """Equal groups; ``shared`` of a run's variance moves all its heads together."""
     random = np.random.default_rng(seed)
-    return np.exp(0.5 * random.standard_normal(heads)) * random.standard_normal((runs, heads))
+    scale = np.exp(0.5 * random.standard_normal(heads))
+    together = random.standard_normal((runs, 1)) * random.standard_normal(heads)
+    return scale * (np.sqrt(1 - shared) * random.standard_normal((runs, heads)) + np.sqrt(shared) * together)
 
 
 def grouped(values: np.ndarray, sizes=(3, 3, 3), names=NAMES) -> dict[str, list[pd.DataFrame]]:
@@ -104,13 +107,13 @@ def test_heads_that_one_group_does_not_share_are_found_and_shared_ones_are_not()
     assert compared(values, (4, 4, 4)).pairs["agreement"].idxmax() == 0
 
 
-@pytest.mark.parametrize("sizes", [(3, 3, 3), (2, 4, 5)])
-def test_where_nothing_differs_little_is_found(sizes):
-    """Complete null: any finding, in any pair, is false."""
-    labels = np.repeat([0, 1, 2], sizes)
+@pytest.mark.parametrize(("sizes", "shared"), [((3, 3, 3), 0.0), ((2, 4, 5), 0.0), ((3,) * 5, 0.9), ((5,) * 3, 0.9)])
+def test_where_nothing_differs_little_is_found(sizes, shared):
+    """Complete null: any finding, in any pair, is false. ``shared`` of a run's variance moves all its heads."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
     found, alone = [], []
     for seed in range(200):
-        columns, _ = permutation.differences(noise(seed, len(labels)), labels)
+        columns, _ = permutation.differences(noise(seed, len(labels), shared), labels)
         found.append((columns["q"] <= 0.05).any())
         alone.append((columns["q_own"] <= 0.05).any())
     assert np.mean(found) <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5 and np.mean(alone) <= 0.1
