@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from headlens.cli import app
 from headlens.data import layouts
 from headlens.data.checking import KINDS
-from headlens.data.procedural import CLIPS, SPECS, World, write
+from headlens.data.procedural import ALL_SPECS, CLIPS, World, write
 from headlens.data.protocol import PROTOCOLS
 
 
@@ -49,11 +49,11 @@ def some(tree: Path, category: str, kind: str = "test") -> list[Path]:
 
 def test_list():
     out = run("list").output
-    for name in (*layouts(), *SPECS, *CLIPS):
+    for name in (*layouts(), *ALL_SPECS, *CLIPS):
         assert f"\n{name} " in out
     told = json.loads(run("list", "--json").output)
     assert told["layouts"] == layouts()
-    assert [row["spec"] for row in told["procedural"]] == [*SPECS, *CLIPS]
+    assert [row["spec"] for row in told["procedural"]] == [*ALL_SPECS, *CLIPS]
     assert all(row["categories"] and row["families"] for row in told["procedural"])
 
 

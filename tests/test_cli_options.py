@@ -16,7 +16,7 @@ from headlens.cli.examples import EXAMPLES
 from headlens.cli.images import find_images
 from headlens.cli.logs import LOGGER, heard
 from headlens.cli.output import Output
-from headlens.data.procedural import CLIPS, SPECS
+from headlens.data.procedural import ALL_SPECS, CLIPS
 from headlens.errors import ConfigError
 from headlens.printing import unknown_name
 from headlens.progress import bar
@@ -155,7 +155,7 @@ def test_examples_are_commands_with_options_that_exist():
 
 
 def test_completion(tmp_path, monkeypatch):
-    assert {*completion.SETS} == {*SPECS, *CLIPS}
+    assert {*completion.SETS} == {*ALL_SPECS, *CLIPS}
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "config.toml").touch()
     (tmp_path / "set" / "bolt").mkdir(parents=True)

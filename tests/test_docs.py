@@ -26,6 +26,7 @@ PAGES = (
     "docs/anoclip.md",
     "docs/winclip.md",
     "docs/sc-clip.md",
+    "docs/c2p-clip.md",
     "docs/kanoclip.md",
     "docs/embedded-backbone.md",
     "docs/agreement.md",

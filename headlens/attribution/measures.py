@@ -165,7 +165,7 @@ def with_random_blocks(detector: Detector, blocks: int | None = None, seed: int 
             "it, or leave out what is measured with shuffled blocks"
         )
     text = detector.backbone.text  # shared
-    backbone, generator = copy.deepcopy(detector.backbone, {id(text): text}), torch.Generator().manual_seed(seed)
+    backbone, generator = copy.deepcopy(detector.backbone.base, {id(text): text}), torch.Generator().manual_seed(seed)
     depth = backbone.vision.cfg.n_layers
     blocks = max(depth // 2, depth - min(detector.plan.taps, default=depth)) if blocks is None else blocks
     if not 1 <= blocks <= depth:

@@ -29,7 +29,7 @@ from headlens.backbone.vision import VisionOutput
 from headlens.detectors.detector import Detector, detector_of
 from headlens.detectors.reading import Features, Reading
 from headlens.detectors.readout import Readout
-from headlens.detectors.scoring import Margins
+from headlens.detectors.scoring import Margins, check_map
 from headlens.detectors.text import Contrast
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.exactness import check_summed, check_unadapted, check_unhooked
@@ -225,6 +225,8 @@ def target_of(
     """
     detector = detector_of(detector)
     check_unhooked(detector, "attribution", calls_tower=True)
+    if name == "map_margin":
+        check_map(detector.reads_map, "the target map_margin")
     if name in SCORES:
         made: Target = ScoreTarget(detector, name, category, region)
     elif name.startswith("L"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -67,6 +68,7 @@ class Backbone(html.Shown, nn.Module):
         self._make_tokenizer, self._make_preprocess = make_tokenizer, make_preprocess
         self.provenance = provenance
         self._prompts = PromptCache()
+        self._base: tuple[Backbone, ...] = ()  # in a tuple: it is no part of this module
 
     @property
     def tokenizer(self) -> Callable[..., Tensor]:
@@ -77,6 +79,41 @@ class Backbone(html.Shown, nn.Module):
     def preprocess(self) -> Callable[[Any], Tensor]:
         """PIL image to a normalised tensor [3, h, w]; made on first use."""
         return self._make_preprocess()
+
+    @property
+    def base(self) -> Backbone:
+        """The CLIP that was loaded: itself, or what ``with_image_weights`` was asked of."""
+        return self._base[0] if self._base else self
+
+    def with_image_weights(self, weights: Mapping[str, Tensor]) -> Backbone:
+        """The same CLIP with these weights in the image tower, by name; all others are shared with this one.
+
+        Hooks at this image tower are not set at the other.
+
+        Raises:
+            ShapeError: a name or a shape that the tower does not have.
+
+        >>> import headlens
+        >>> clip = headlens.backbone.load("mini")
+        >>> name = "blocks.0.attn.out.weight"
+        >>> other = clip.with_image_weights({name: 2 * clip.vision.get_parameter(name)})
+        >>> bool((other.vision.blocks[0].attn.W_O == 2 * clip.vision.blocks[0].attn.W_O).all()), other.base is clip
+        (True, True)
+        """
+        known = dict(self.vision.named_parameters())
+        for name, weight in weights.items():
+            if name not in known or known[name].shape != weight.shape:
+                there = f"which is {tuple(known[name].shape)} there" if name in known else "which it does not have"
+                raise ShapeError(f"a weight {name} of shape {tuple(weight.shape)} for an image tower, {there}")
+        shared = {id(weight): weight for name, weight in known.items() if name not in weights}
+        other = copy(self)
+        other._modules = {**self._modules, "vision": deepcopy(self.vision, shared)}
+        other.vision.reset_hooks()
+        for name, weight in weights.items():
+            module, _, own = name.rpartition(".")
+            setattr(other.vision.get_submodule(module), own, nn.Parameter(weight.detach(), requires_grad=False))
+        other._base = (self.base,)
+        return other
 
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
         """Normalised images [B, 3, h, w] to embeddings [B, d_e], as open_clip's ``encode_image``."""

@@ -10,7 +10,7 @@ from headlens.training.shipped import DOMAINS, METHODS, NAMES
 
 SETS = (
     *(f"procedural:{domain}{split}" for domain in DOMAINS for split in ("", "/novel", "/aux", "/seen")),
-    *("procedural:clips", "procedural:clips/aux"),
+    *("procedural:generated", "procedural:generated/aux", "procedural:clips", "procedural:clips/aux"),
 )
 """Procedural sets, which are not asked for their names, because that imports what they are painted with."""
 _CONFIG = "config.toml"
@@ -45,10 +45,10 @@ def categories(context: typer.Context, incomplete: str) -> list[str]:
     if name and not name.startswith("procedural:"):
         names = sorted(path.name for path in Path(name).expanduser().glob("*") if path.is_dir())
     else:
-        from headlens.data.procedural import CLIPS, ClipWorld, World
+        from headlens.data.procedural import CLIPS, ClipWorld, world_of
 
         name = name or f"procedural:{context.params.get('domain') or 'industrial'}"
-        names = list((ClipWorld(name) if name in CLIPS else World(name)).categories)
+        names = list((ClipWorld(name) if name in CLIPS else world_of(name)).categories)
     return [category for category in names if category.startswith(incomplete)]
 
 

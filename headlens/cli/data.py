@@ -23,12 +23,12 @@ data = typer.Typer(help="Data sets: layouts, checking, protocols, procedural wor
 def list_(output: Output = OUTPUT) -> None:
     """List the folder layouts that are recognised, and the procedural sets with their categories and flaws."""
     from headlens.data import layouts
-    from headlens.data.procedural import CLIPS, SPECS, ClipWorld, World
+    from headlens.data.procedural import ALL_SPECS, CLIPS, ClipWorld, world_of
     from headlens.data.procedural.belts import KINDS
 
     rows: list[dict[str, Any]] = []
-    for spec in SPECS:
-        world = World(spec)
+    for spec in ALL_SPECS:
+        world = world_of(spec)
         flaws = sorted({family for category in world.categories for family in world.families(category)})
         rows.append({"spec": spec, "categories": list(world.categories), "families": flaws})
     for spec in CLIPS:
@@ -114,8 +114,11 @@ def make(
     size: Annotated[int, typer.Option(help="Image side in pixels.", min=14, max=4096)] = 224,
     seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
 ) -> None:
-    """Write a procedural set in MVTec's layout, with captions and severities in samples.csv, or its clips as frames."""
-    from headlens.data.procedural import CLIPS, ClipWorld, World, write, write_clips
+    """Write a procedural set in MVTec's layout, with captions and severities in samples.csv, or its clips as frames.
+
+    Generated images and real ones are in folders 1_fake and 0_real of each generator.
+    """
+    from headlens.data.procedural import CLIPS, ClipWorld, world_of, write, write_clips
 
     if spec in CLIPS:
         clips = ClipWorld(spec, per_category, size, seed)
@@ -123,7 +126,7 @@ def make(
             count = write_clips(clips, out, progress=done.update)
         typer.echo(f"{count} clips of {len(clips.categories)} categories in {out} ({spec}, {size} px, seed {seed})")
         return
-    world = World(spec, per_category, size, seed)
+    world = world_of(spec, per_category=per_category, size=size, seed=seed)
     with bar(len(world)) as done:
         count = write(world, out, progress=done.update)
     typer.echo(f"{count} images of {len(world.categories)} categories in {out} ({spec}, {size} px, seed {seed})")

@@ -113,14 +113,15 @@ def table(summaries: dict[str, Summary]) -> Table:
     import pandas as pd
 
     from headlens.metrics.table import KEYS
-    from headlens.training.summary import COLUMNS
+    from headlens.training.summary import columns_of
 
-    parts = [summary.table() for summary in summaries.values()]
-    rows = [[run, *row] for run, part in zip(summaries, parts, strict=True) for row in part.rows]
     frame = pd.concat([summary.frame.assign(run=run) for run, summary in summaries.items()], ignore_index=True)
-    bold = set()
-    for number, name in enumerate(COLUMNS):
-        values = frame[frame["metric"] == name].groupby(["run", *KEYS], sort=False)["value"].first()
+    columns = columns_of(frame)
+    parts = [summary.table(columns) for summary in summaries.values()]
+    rows = [[run, *row] for run, part in zip(summaries, parts, strict=True) for row in part.rows]
+    bold, every = set(), frame.groupby(["run", *KEYS], sort=False)["value"].first().index
+    for number, name in enumerate(columns):
+        values = frame[frame["metric"] == name].groupby(["run", *KEYS], sort=False)["value"].first().reindex(every)
         bold |= {(row, 3 + number) for row in best(list(values), [key[1:] for key in values.index])}
     header, title = ["runs", *parts[0].header], ""
     sets = {row[1] for row in rows} - {"mean"}
@@ -131,7 +132,7 @@ def table(summaries: dict[str, Summary]) -> Table:
         header, rows = [header[0], *header[2:]], [[rows[place][0], *rows[place][2:]] for place in kept]
     if len(summaries) == 1:
         bold, header, rows = set(), header[1:], [row[1:] for row in rows]
-    return Table(header, rows, len(COLUMNS), "metrics", title, frame=frame, bold=bold)
+    return Table(header, rows, len(columns), "metrics", title, frame=frame, bold=bold)
 
 
 def sets_of(

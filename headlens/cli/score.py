@@ -77,12 +77,14 @@ def score(
     listed = find_images(images, follow_links, limit)  # before torch is imported
 
     from headlens.cli.score_table import ScoreTable
+    from headlens.detectors.scoring import check_map
     from headlens.locking import locked
     from headlens.printing import printable
     from headlens.training.run import load_run
     from headlens.units import PLURAL
 
     loaded = load_run(run, weights=weights, device=device_of(device))
+    check_map(loaded.detector.reads_map, "headlens score, which writes the map of each image,")
     threshold = loaded.threshold if threshold is None else threshold
     unit = PLURAL[loaded.detector.scoring.unit]
     about = f"{printable(str(loaded.folder))}, threshold {threshold}, scores in {unit}"

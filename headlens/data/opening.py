@@ -51,14 +51,13 @@ class ProceduralSet(DataSet):
         super().__init__(world.spec, domain or world.domain, map(self._record, self._which))
 
     def _record(self, i: int) -> Record:
-        category, family, number = self.world.place(i)
-        name = f"{category.name}/test/{family}/{number:03d}"
-        return Record(name, category.name, family != "good", family)
+        category, family, _ = self.world.place(i)
+        return Record(self.world.name(i), category.name, family != "good", family, caption=self.world.caption(i))
 
     @property
     def has_masks(self) -> bool:
-        """Every anomaly has a mask, which is generated."""
-        return any(record.anomalous for record in self.records)
+        """Every anomaly has a mask, which is generated, too; but generated images have none."""
+        return self.world.masked and any(record.anomalous for record in self.records)
 
     @property
     def fingerprint(self) -> str:
@@ -69,7 +68,7 @@ class ProceduralSet(DataSet):
     def pixels(self, i: int) -> Pixels:
         """Generates record ``i``."""
         sample = self.world[self._which[i]]
-        return Pixels(sample.image, sample.mask)
+        return Pixels(sample.image, sample.mask if self.world.masked else None)
 
     def where(self, keep: Callable[[Record], bool]) -> ProceduralSet:
         """The same set with only the records for which ``keep`` is true."""
@@ -186,7 +185,7 @@ def open(
         raise DataError(unknown_name("split", split, SPLITS))
     data: DataSet
     if str(spec).startswith("procedural:"):
-        from headlens.data.procedural import ClipWorld, World
+        from headlens.data.procedural import ClipWorld, world_of
 
         if layout or root:
             raise DataError(f"{spec} is generated, not read: layout and root do not apply to it")
@@ -196,7 +195,7 @@ def open(
         if str(spec).startswith("procedural:clips"):
             data = ProceduralClips(ClipWorld(str(spec), **world), domain or "")
         else:
-            data = ProceduralSet(World(str(spec), **world), domain or "")
+            data = ProceduralSet(world_of(str(spec), **world), domain or "")
     else:
         if world:
             raise DataError(f"{', '.join(world)}: only procedural sets have that, {str(spec)!r} is a path")

@@ -56,6 +56,7 @@ class Record:
             stand one behind the other. Where only the clip's kind of anomaly is known, and not its frames', these have
             the clip's ``family``, and ``anomalous`` is None.
         frame: its number in the file, from 0, if that is a video.
+        caption: a sentence about the image that does not say whether it is anomalous; empty if there is none.
     """
 
     name: str
@@ -68,9 +69,16 @@ class Record:
     crop: tuple[int, int, int, int] | None = None
     clip: str = ""
     frame: int | None = None
+    caption: str = ""
 
     def __post_init__(self) -> None:
-        for text in ("name", "category", "family", "clip"):  # of folders and files, whose names may be no text at all
+        for text in (
+            "name",
+            "category",
+            "family",
+            "clip",
+            "caption",
+        ):  # of folders and files: their names may be no text
             object.__setattr__(self, text, unicode(getattr(self, text)))
 
     @property

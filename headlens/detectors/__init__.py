@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from headlens.detectors.methods.anoclip import AnoCLIPConfig as AnoCLIPConfig
     from headlens.detectors.methods.april_gan import APRILGAN as APRILGAN
     from headlens.detectors.methods.april_gan import APRILGANConfig as APRILGANConfig
+    from headlens.detectors.methods.c2p import C2PCLIP as C2PCLIP
+    from headlens.detectors.methods.c2p import C2PConfig as C2PConfig
     from headlens.detectors.methods.crane import Crane as Crane
     from headlens.detectors.methods.crane import CraneConfig as CraneConfig
     from headlens.detectors.methods.headclip import HeadCLIP as HeadCLIP
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from headlens.detectors.stages import TrainingConfig as TrainingConfig
     from headlens.detectors.text import AbnormalAlone as AbnormalAlone
     from headlens.detectors.text import Contrast as Contrast
+    from headlens.detectors.text import LinearHead as LinearHead
     from headlens.detectors.text import Pair as Pair
     from headlens.detectors.text import PromptSets as PromptSets
 

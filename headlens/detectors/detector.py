@@ -86,13 +86,14 @@ class Detector(html.Shown, nn.Module, ABC):
     """
 
     method: ClassVar[str]
+    decides_at: ClassVar[float | None] = None  # the joint score above which it calls an image anomalous, if it has one
     config: Any
 
     def __init__(self, backbone: Backbone, config: MethodConfig) -> None:
         super().__init__()
         config.check_fits(backbone.vision.cfg, backbone.text.cfg, backbone.provenance.name)
         self.config = config
-        self._backbone = [backbone.requires_grad_(False).eval()]  # in a list: its weights are not this module's state
+        self._backbone = [backbone.base.requires_grad_(False).eval()]  # in a list: its weights are not this one's state
         self.size = 0  # pixels along a side that it was trained on, where that is another than the backbone's
 
     @property
@@ -125,7 +126,7 @@ class Detector(html.Shown, nn.Module, ABC):
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids of sentences [P, n] to unit embeddings [P, d_e], in the space that image tokens are read into."""
-        return self.backbone.encode_text(tokens, normalize=True)
+        return self._backbone[0].encode_text(tokens, normalize=True)
 
     def head_weights(self) -> dict[str, Tensor]:
         """Learned head weights {stream: [layers, heads]}; empty where none are learned."""
@@ -155,18 +156,23 @@ class Detector(html.Shown, nn.Module, ABC):
 
     @property
     def backbone(self) -> Backbone:
-        """The frozen CLIP underneath."""
+        """The frozen CLIP underneath, as the method runs it: with changes of its image tower, where it learns some."""
         return self._backbone[0]
 
     @property
     def device(self) -> torch.device:
         """Where the backbone is."""
-        return self.backbone.logit_scale.device
+        return self._backbone[0].logit_scale.device
 
     @property
     def image_size(self) -> int:
         """Image side in pixels: that of its training, or that of its backbone."""
         return self.size or self.backbone.provenance.image_size[0]
+
+    @property
+    def reads_map(self) -> bool:
+        """Whether there is an anomaly map; where there is none, that of a prediction is empty."""
+        return bool(self.plan.taps)
 
     @property
     def reads_categories(self) -> bool:
@@ -230,7 +236,7 @@ class Detector(html.Shown, nn.Module, ABC):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Where a detector goes, its backbone goes too."""
-        self.backbone._apply(fn)
+        self._backbone[0]._apply(fn)
         return super()._apply(fn, recurse)
 
 

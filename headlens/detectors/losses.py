@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import Answers
+from headlens.precision import full_precision
 
 _EPS = 1e-5
 
@@ -121,6 +122,28 @@ def pixel_loss(
         p = p.sigmoid() if corners else p
         total = total + focal(p, masks) + dice(p, masks)
     return total
+
+
+def caption_contrast(features: Tensor, captions: Tensor, which: Tensor, temperature: float) -> Tensor:
+    """CLIP's contrastive loss (arXiv 2103.00020) where several images may have one caption.
+
+    The mean of the cross-entropy of each image over all captions, and of each caption over all images: there the mean
+    over its images, and then over captions.
+
+    Args:
+        features: [B, d_e], of images, of unit length.
+        captions: [U, d_e], different ones, of unit length, each that of an image.
+        which: [B], the caption of each image.
+        temperature: of both softmaxes.
+
+    >>> round(float(caption_contrast(torch.eye(2), torch.eye(2), torch.arange(2), 1.0)), 4)
+    0.3133
+    """
+    with full_precision(features.device):
+        logits = features @ captions.to(features).T / temperature  # (B, U)
+    mine = F.one_hot(which, logits.shape[1]).to(logits)
+    of_captions = (mine * logits.log_softmax(0)).sum(0) / mine.sum(0)
+    return (F.cross_entropy(logits, which) - of_captions.mean()) / 2
 
 
 def objective(prediction: Prediction, answers: Answers) -> dict[str, Tensor]:

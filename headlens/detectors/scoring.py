@@ -45,7 +45,7 @@ class Prediction(html.Shown):
     """Scores of ``B`` images; higher is more anomalous.
 
     Args:
-        anomaly_map: [B, h, w].
+        anomaly_map: [B, h, w]; empty, [B, 0, 0], of a detector that reads no patch.
         image_score: [B], of the image feature alone.
         joint_score: [B], ``(1 - alpha) image_score + alpha pool(anomaly_map)``.
         image_margin: [B], abnormal minus normal logit of the image, before softmax.
@@ -69,16 +69,23 @@ class Prediction(html.Shown):
         return len(self.image_score)
 
     @property
+    def has_map(self) -> bool:
+        """Whether there are anomaly maps."""
+        return self.anomaly_map.shape[-1] > 0
+
+    @property
     def frame(self) -> pd.DataFrame:
-        """A row for each image: its scores, its margin and the maximum of its map."""
+        """A row for each image: its scores, its margin and the maximum of its map, where there is one."""
         import pandas as pd
 
         columns = {
             "joint score": self.joint_score,
             "image score": self.image_score,
-            "map maximum": self.anomaly_map.flatten(1).amax(1),
+            "map maximum": pooled(self.anomaly_map),
             "image margin (logits)": self.image_margin,
         }
+        if not self.has_map:
+            del columns["map maximum"]
         values = {name: scores.detach().cpu().numpy() for name, scores in columns.items()}
         return pd.DataFrame(values, index=list(self.names) or None).rename_axis("image")
 
@@ -87,9 +94,11 @@ class Prediction(html.Shown):
 
         Raises:
             ShapeError: there is no such image.
+            ConfigError: there are no maps.
         """
         from headlens.results import made_by
 
+        check_map(self.has_map, "a drawing of the anomaly map")
         if image not in range(len(self)):
             raise ShapeError(f"image {image} does not exist; there are {len(self)}, counted from 0")
         shown = self.anomaly_map[image].detach().cpu().numpy()
@@ -114,9 +123,9 @@ class Prediction(html.Shown):
         return save_arrays(Path(path), {**self.provenance, "unit": self.unit}, numbers)
 
     def _repr_html_(self) -> str:
-        size = " x ".join(map(str, self.anomaly_map.shape[-2:]))
+        size = " x ".join(map(str, self.anomaly_map.shape[-2:])) + " px" if self.has_map else None
         scores = "0 to 1" if self.unit == "probability" else "logits"
-        facts = {"images": len(self), "maps": f"{size} px", "scores": f"{scores}, higher is more anomalous"}
+        facts = {"images": len(self), "maps": size, "scores": f"{scores}, higher is more anomalous"}
         return html.card("Prediction", facts, html.table(self.frame.reset_index()))
 
 
@@ -237,6 +246,8 @@ class Scoring:
         Where taps are fused at pixels, the margins themselves, [R, taps, rows, columns], or their mean as of one tap.
         """
         taps = margins.taps
+        if not taps:  # no patch is read, and an empty map goes all the way
+            return margins.image.new_zeros(len(margins.image), 0, 0)
         if self.fuse_at == "pixels":
             every = torch.stack(list(taps.values()), 1).unflatten(-1, grid)
             return every.mean(1, keepdim=True) if self.fuse == "probability of mean margin" else every
@@ -281,6 +292,8 @@ class Scoring:
 
     def enlarge(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         """What ``patch_maps`` made, of R images, to anomaly maps [R, h, w]."""
+        if not maps.shape[-1]:
+            return maps
         sigma = 0.0 if self.kernel else self.sigma * max(size) / 518
         if self.fuse_at == "grid":
             return upsample(maps, size, sigma, self.corners)
@@ -294,7 +307,9 @@ class Scoring:
         return (low, high) if self.fuse_at == "grid" else (self._fused(low), self._fused(high))
 
     def joint(self, image_margin: Tensor, maps: Tensor) -> Tensor:
-        """Image margins [R] and anomaly maps [R, h, w] to joint scores [R]."""
+        """Image margins [R] and anomaly maps [R, h, w] to joint scores [R]; without maps, the image scores."""
+        if not maps.shape[-1]:
+            return self.image_score(image_margin)
         peak = pooled(maps, self.top if self.pool == "top" else None)
         return (1 - self.alpha) * self.image_score(image_margin) + self.alpha * peak
 
@@ -315,14 +330,26 @@ class Scoring:
         )
 
 
+def check_map(has_map: bool, what: str) -> None:
+    """Raises ConfigError for what needs an anomaly map where the detector has none."""
+    if not has_map:
+        raise ConfigError(
+            f"{what} needs an anomaly map, and this detector reads none: its score is of the image alone. Take "
+            "eval or headlens.predict(run, images).frame for scores, and for heads what reads the image margin: "
+            "ablate, importance, contributions, name, attribute with target image_margin"
+        )
+
+
 def _over_probability(margins: Tensor) -> Tensor:
     """1 / σ(margin), finite in float32, too."""
     return 1 + (-margins).clamp(max=60.0).exp()
 
 
 def pooled(maps: Tensor, top: float | None = None) -> Tensor:
-    """The maximum of each map [B, H, W], or the mean of its highest ``top`` fraction of pixels: [B]."""
+    """The maximum of each map [B, H, W], or the mean of its highest ``top`` fraction of pixels: [B]; NaN of none."""
     pixels = maps.flatten(1)
+    if not pixels.shape[1]:
+        return pixels.new_full(pixels.shape[:1], torch.nan)
     if top is None:
         return pixels.amax(1)
     return pixels.topk(max(1, round(top * pixels.shape[1])), 1).values.mean(1)

@@ -147,7 +147,7 @@ class Augment(Settings):
 
 @dataclass(frozen=True)
 class Ends:
-    """The lowest and the highest ``anomaly_map`` pixel and ``image_score`` of a training set."""
+    """The lowest and the highest ``anomaly_map`` pixel and ``image_score`` of a training set; NaN: there is none."""
 
     anomaly_map: tuple[float, float]
     image_score: tuple[float, float]
@@ -163,6 +163,7 @@ class Answers:
         has_mask: [B] bool, whether the mask is known; on the CPU.
         families: [B], the kind of anomaly of each image, or of its clip; ``good`` if there is none, empty if unknown.
         lengths: images of each clip.
+        captions: [B], as the set has them; empty where there is none.
     """
 
     labels: Tensor
@@ -170,6 +171,7 @@ class Answers:
     has_mask: Tensor
     families: tuple[str, ...] = ()
     lengths: tuple[int, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

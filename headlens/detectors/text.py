@@ -24,6 +24,10 @@ class Contrast(Protocol):
     def unit(self) -> bool:
         """Whether embeddings are compared at unit length; if not, their length counts."""
 
+    @property
+    def offset(self) -> float | Tensor:
+        """What a margin has that no embedding has a part in: 0, or the bias of a linear head."""
+
     def margin(self, embeddings: Tensor) -> Tensor:
         """Abnormal minus normal logit, before softmax: [R, d_e] or [R, N, d_e], of any length, to [R] or [R, N]."""
 
@@ -32,9 +36,10 @@ class Contrast(Protocol):
         """Whether ``held`` is the same for all embeddings of an image."""
 
     def held(self, embeddings: Tensor) -> Tensor:
-        """``u`` with ``margin(e) = <e / |e|, u>``, or ``<e, u>`` where length counts; in the precision of embeddings.
+        """``u`` with ``margin(e) = <e / |e|, u> + offset``, or ``<e, u> + offset`` where length counts.
 
-        [1 or R, d_e] where it is ``linear``; else [R, N, d_e] for embeddings [R, N, d_e] as they are.
+        In the precision of embeddings, [1 or R, d_e] where it is ``linear``; else [R, N, d_e] for embeddings
+        [R, N, d_e] as they are.
         """
 
     @property
@@ -42,7 +47,7 @@ class Contrast(Protocol):
         """What they are compared with, {state: [1 or R, P, d_e]}."""
 
     def shares(self, embeddings: Tensor) -> Prompts:
-        """What each prompt has of the margin, {state: [R, P] or [R, N, P]}; all of them add up to it."""
+        """What each prompt has of the margin, {state: [R, P] or [R, N, P]}; with ``offset`` they add up to it."""
 
     def rows(self, variants: int) -> Contrast:
         """The same for so many variants of every image, variant by variant."""
@@ -62,6 +67,7 @@ class Pair:
 
     unit: ClassVar[bool] = True
     linear: ClassVar[bool] = True
+    offset: ClassVar[float] = 0.0
     text: Tensor
     temperature: float = TEMPERATURE
 
@@ -106,6 +112,7 @@ class AbnormalAlone:
 
     unit: ClassVar[bool] = False
     linear: ClassVar[bool] = True
+    offset: ClassVar[float] = 0.0
     text: Tensor
 
     def margin(self, embeddings: Tensor) -> Tensor:
@@ -149,6 +156,7 @@ class PromptSets:
     """
 
     unit: ClassVar[bool] = True
+    offset: ClassVar[float] = 0.0
     text: Tensor
     temperature: float = TEMPERATURE
     reduce: Literal["mean", "max"] = "mean"
@@ -209,6 +217,51 @@ class PromptSets:
         return [
             F.one_hot(cosines.argmax(-1), cosines.shape[-1]).to(embeddings) for cosines in self._cosines(embeddings)
         ]
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A learned direction and a bias in place of prompts.
+
+    Args:
+        weight: [d_e], the same for every image.
+        bias: a scalar.
+
+    >>> LinearHead(torch.tensor([3.0, 4.0]), torch.tensor(-1.0)).margin(torch.tensor([[0.0, 2.0]]))
+    tensor([3.])
+    """
+
+    unit: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
+    weight: Tensor
+    bias: Tensor
+
+    @property
+    def offset(self) -> Tensor:
+        """The bias."""
+        return self.bias
+
+    def margin(self, embeddings: Tensor) -> Tensor:
+        """The product of the direction and the unit embedding, and the bias: [R] or [R, N]."""
+        with full_precision(embeddings.device):
+            return F.normalize(embeddings, dim=-1) @ self.weight.to(embeddings) + self.bias.to(embeddings)
+
+    def held(self, embeddings: Tensor) -> Tensor:
+        """The direction, [1, d_e]."""
+        return self.weight.to(embeddings)[None]
+
+    @property
+    def prompts(self) -> Prompts:
+        """None."""
+        return {}
+
+    def shares(self, embeddings: Tensor) -> Prompts:
+        """None: no prompt has a part in it."""
+        return {}
+
+    def rows(self, variants: int) -> LinearHead:
+        """Itself."""
+        return self
 
 
 def _cosines(embeddings: Tensor, prompts: Tensor) -> Tensor:

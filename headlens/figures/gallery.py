@@ -11,6 +11,7 @@ import pandas as pd
 
 from headlens.attribution import attribute
 from headlens.attribution.methods import method_of
+from headlens.detectors.scoring import check_map
 from headlens.errors import ConfigError
 from headlens.figures.context import RULE, Domain, Example, FigureContext, Frames, examples
 from headlens.figures.spec import FigureSpec, RenderedFigure, listed, made_on
@@ -70,6 +71,8 @@ def draw(context: FigureContext) -> RenderedFigure:
 
 def _unit(context: Iterable[Domain]) -> Unit:
     """Of the anomaly maps, which share one scale."""
+    for domain in context:
+        check_map(domain.run.detector.reads_map, "the figure gallery")
     units = {domain.run.folder.name: domain.run.detector.scoring.unit for domain in context}
     if len(set(units.values())) > 1:
         each = ", ".join(f"{name} gives {PLURAL[unit]}" for name, unit in units.items())

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from headlens import heads
+from headlens.detectors.scoring import check_map
 from headlens.figures.context import FigureContext
 from headlens.figures.spec import FigureSpec, RenderedFigure, images_of, listed, made_on
 from headlens.plots.effects import profile
@@ -15,6 +16,8 @@ from headlens.plots.style import named, width
 
 def draw(context: FigureContext) -> RenderedFigure:
     """How far the map moves, and what the image metric loses; a column for each domain, a line for each stream."""
+    for domain in context:
+        check_map(domain.run.detector.reads_map, "the figure layers")
     ranked = all("image_auroc" in domain.subset.metrics for domain in context)
     metrics = ("anomaly_map", "image_auroc" if ranked else "joint_margin")
     frames = {}

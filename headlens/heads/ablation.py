@@ -68,11 +68,14 @@ class Ablation(Result):
     def _parts(self) -> list[str]:
         columns = ["variant", "magnitude", "effect", "low", "high", "noise"]
         rows = self.means("joint_margin")[columns].rename(columns={"magnitude": "moves by"})
-        map_change = self.means("anomaly_map").set_index("variant")["effect"]
-        rows = rows.assign(**{"anomaly map": map_change.reindex(rows["variant"]).to_numpy()})
+        also = ""
+        if "anomaly_map" in set(self.summary["metric"]):
+            map_change = self.means("anomaly_map").set_index("variant")["effect"]
+            rows = rows.assign(**{"anomaly map": map_change.reindex(rows["variant"]).to_numpy()})
+            also = " and of the anomaly map (relative L1)"
         about = (
-            "Change of the joint margin (logits) and of the anomaly map (relative L1) without these heads; ordered by "
-            "'moves by', the mean absolute change of the joint margin over images"
+            f"Change of the joint margin (logits){also} without these heads; ordered by 'moves by', the mean absolute "
+            "change of the joint margin over images"
         )
         return [html.table(rows, about)]
 

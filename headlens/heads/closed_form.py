@@ -105,6 +105,7 @@ class LocalTaps:
             norm = _plus(local.norm, 2 * cross_norm.sum(-1), added.norm) / scale.square()
             norm = norm + 2 * _plus(local.along_bias, added.along_bias) / scale + folded.bias.square().sum()
             after = (top / norm.clamp(min=0).sqrt()).permute(2, 0, 1) + local.offset  # (B, N, H) -> (H, B, N)
+            after = after + clean.reading.text.offset
             result[tap] = torch.where(unchanged[..., None], before, after)
         return result
 

@@ -117,6 +117,7 @@ def image_parts(clean: CleanRun) -> Parts:
     for reads in _image(clean).values():
         for part, value in _summed(clean, reads).items():
             terms[part] = terms.get(part, 0) + value.sum(1)
+    terms[Part("readout")] = terms[Part("readout")] + clean.reading.image_contrast.offset
     return Parts(_in_order(terms))
 
 
@@ -136,7 +137,9 @@ def tap_parts(clean: CleanRun, tap: int) -> Parts:
     """
     check_tap(clean.plan, tap)
     check_summed(clean.reading.taps[tap], f"margins of patches at tap {tap}")
-    return Parts(_in_order(_summed(clean, _patches(clean, tap, clean.reading.taps[tap], clean.reading.text))))
+    terms = _summed(clean, _patches(clean, tap, clean.reading.taps[tap], clean.reading.text))
+    terms[Part("readout")] = terms[Part("readout")] + clean.reading.text.offset
+    return Parts(_in_order(terms))
 
 
 def _image(clean: CleanRun) -> dict[int | None, list[_Read]]:

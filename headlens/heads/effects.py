@@ -35,7 +35,10 @@ from headlens.units import check_unit, logit
 METRICS = IMAGE + PIXEL
 MAPS_AT_ONCE = 128
 CONTINUOUS = {name: name for name in ("image_margin", "joint_margin", "joint_score")} | {"anomaly_map": "map_change"}
-"""Measured in every image, and where from. ``anomaly_map``: the relative L1 distance from the whole detector's map."""
+"""Measured in every image, and where from. ``anomaly_map``: the relative L1 distance from the whole detector's map.
+
+Of a detector without maps that is not among the scores, and nothing is said of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -259,8 +262,9 @@ def images_frame(
     data: DataSet, records: Sequence[Record], keys: pd.DataFrame, scores: Mapping[str, Tensor]
 ) -> pd.DataFrame:
     """A row for each of N images, quantity and variant; scores [V + 1, N], the whole detector's first."""
-    every = pd.concat([keys.assign(metric=metric) for metric in CONTINUOUS], ignore_index=True)
-    each = [scores[source] for source in CONTINUOUS.values()]
+    known = {metric: scores[source] for metric, source in CONTINUOUS.items() if source in scores}
+    every = pd.concat([keys.assign(metric=metric) for metric in known], ignore_index=True)
+    each = list(known.values())
     value = torch.cat([rows[1:] for rows in each]).T  # (N, K)
     baseline = torch.cat([rows[:1].expand(len(keys), -1) for rows in each]).T
     return per_image(data, records, every, value=value, baseline=baseline, effect=value - baseline)
@@ -301,7 +305,9 @@ def category_effects(
         here = [i for i, record in enumerate(records) if record.category == category]
         times = draws(len(here), replicates, seed, category)
         effects[category] = {
-            name: of_images(scores[s][1:, here], scores[s][0, here], times) for name, s in CONTINUOUS.items()
+            name: of_images(scores[s][1:, here], scores[s][0, here], times)
+            for name, s in CONTINUOUS.items()
+            if s in scores
         }
         of_metrics: dict[str, Effects] = {}
         if labelled := [j for j, i in enumerate(here) if records[i].anomalous is not None]:

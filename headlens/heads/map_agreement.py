@@ -14,6 +14,7 @@ from torch import Tensor
 from headlens import html, plots
 from headlens.data import Batch, DataSet, as_set
 from headlens.detectors.detector import Detector, HasDetector, detector_of
+from headlens.detectors.scoring import check_map
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.direct import tap_parts
@@ -96,6 +97,7 @@ def map_agreement(
     """
     one, other, data = detector_of(first), detector_of(second), as_set(data)
     for detector in (one, other):
+        check_map(detector.reads_map, "agreement of maps")
         check_unhooked(detector, "agreement of maps")
     backbones = [detector.backbone.provenance for detector in (one, other)]
     if backbones[0] != backbones[1]:

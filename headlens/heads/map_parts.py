@@ -18,6 +18,7 @@ from torch import Tensor
 from headlens import html, plots
 from headlens.data import Pixels, Preprocess, read_image
 from headlens.detectors.detector import Detector, HasDetector, detector_of
+from headlens.detectors.scoring import check_map
 from headlens.errors import ShapeError
 from headlens.files import SOFTWARE, write
 from headlens.heads.clean import CleanRun, clean_forward
@@ -176,6 +177,7 @@ def map_parts(
     ((4, 4), 384)
     """
     detector = detector_of(detector)
+    check_map(detector.reads_map, "the sum over heads of a map")
     check_unhooked(detector, "the parts of a map")
     category = category_of(image, category)
     preprocess = Preprocess(size or detector.image_size)

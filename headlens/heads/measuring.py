@@ -90,9 +90,9 @@ def measure(
     flat = Margins(image.flatten(), {tap: margins.flatten(0, 1) for tap, margins in taps.items()})
     scores = targets(clean.scoring, flat, clean.grid, clean.size, clean.maps)
     # Margins that did not change by a bit are scored as the whole detector's were: enlarging rounds by batch.
-    same = (image == clean.margins.image) & torch.stack(
-        [(margins == clean.margins.taps[tap]).all(-1) for tap, margins in taps.items()]
-    ).all(0)
+    same = image == clean.margins.image
+    for tap, margins in taps.items():
+        same = same & (margins == clean.margins.taps[tap]).all(-1)
 
     def with_clean(name: str) -> Tensor:
         rows, before = getattr(scores, name).unflatten(0, (count, batch)), getattr(clean.targets, name)

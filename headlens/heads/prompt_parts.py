@@ -14,6 +14,7 @@ from headlens.backbone.words import learnt
 from headlens.data import Pixels, Preprocess
 from headlens.detectors.detector import Detector, HasDetector, detector_of
 from headlens.detectors.parts.distillation import knowledge_of
+from headlens.detectors.scoring import check_map
 from headlens.errors import DataError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.exactness import check_unhooked
@@ -89,6 +90,7 @@ def prompt_parts(
     ['normal', 'abnormal']
     """
     detector, category = detector_of(detector), category_of(image, category)
+    check_map(detector.reads_map, "the share of each prompt in the map")
     check_unhooked(detector, "the parts of prompts")
     if nearest < 1:
         raise ShapeError(f"nearest is {nearest}; at least one sentence for each prompt is needed")

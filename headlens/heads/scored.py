@@ -70,7 +70,7 @@ def scored(
     check_metrics(metrics)
     if replicates < 1:
         raise ConfigError(f"replicates is {replicates}; an interval needs 1 at least, and is coarse below 100")
-    pixels = bool(set(metrics) & set(PIXEL))
+    pixels = bool(set(metrics) & set(PIXEL)) and detector.reads_map
     names = [*_SCORES, "patch_map"] if pixels else _SCORES
 
     def measured(lowered: Detector, part: Batch, images: Tensor) -> Arrays:
@@ -82,7 +82,7 @@ def scored(
     options |= {"truth": lambda part: packed(truths_of(part)), "waits": ("patch_map",)}
     swept = sweep(detector, data, measured, seed=seed, pixel_metrics=pixels, **options)
     truths = [truth for part in swept.parts for truth in unpacked(part.arrays)]
-    scores = {name: swept.joined(name) for name in _SCORES}
+    scores = {name: swept.joined(name) for name in _SCORES if detector.reads_map or name != "map_change"}
     scores["joint_margin"] = detector.scoring.joint_margin(scores["joint_score"])
     maps = partial(swept.of_images, "patch_map") if pixels else None
     effects = category_effects(detector, swept.records, truths, scores, metrics, replicates, seed, maps)

@@ -11,6 +11,7 @@ import numpy as np
 from headlens import plots
 from headlens.data import DataSet, Pixels, Record
 from headlens.detectors.detector import Detector, detector_of
+from headlens.detectors.scoring import check_map
 from headlens.errors import ShapeError
 from headlens.predict import Image, as_bytes, predict, set_of
 from headlens.printing import spelled
@@ -134,6 +135,7 @@ def show(
         ConfigError: neither a run nor a detector.
     """
     detector, gallery = detector_of(run), Gallery(images)
+    check_map(detector.reads_map, "a picture of maps")
     threshold, name = (run.threshold, run.folder.name) if isinstance(run, Run) else (None, "a detector")
     chosen = gallery.chosen(which, most)
     maps, decisions = [], []

@@ -56,6 +56,27 @@ class ImageMetrics(Metric):
         return exact_metrics([scores], scores[dim_zero_cat(self.labels)])
 
 
+def accuracy(scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
+    """The share of images that a threshold puts on the right side: above it is 1, at it or below is 0.
+
+    Args:
+        scores: [V, B], or [B] for one variant.
+        labels: [B], 0 or 1.
+        threshold: of the scores.
+
+    Returns:
+        [V], or a scalar, float64; NaN where there is no image.
+
+    Raises:
+        MetricError: a NaN or infinite score, or a label other than 0 and 1.
+
+    >>> accuracy(torch.tensor([0.2, 0.5, 0.7]), torch.tensor([0, 1, 1]), 0.5)
+    tensor(0.6667, dtype=torch.float64)
+    """
+    scores, labels = checked_scores(scores), checked_labels(labels).to(scores.device)
+    return ((scores > threshold) == labels).double().mean(-1)
+
+
 def image_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """AUROC, AP and F1max for every variant of the scores of the same images.
 

@@ -21,6 +21,8 @@ PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 MEMBERS = {"image_mad": IMAGE, "pixel_mad": PIXEL, "mad7": IMAGE + PIXEL}
 """What each mAD is the mean of. It is undefined where any of them is."""
 METRICS = (*IMAGE, "image_mad", *PIXEL, "pixel_mad", "mad7")
+ACCURACY = "image_accuracy"
+"""At the threshold that a method itself has; only of those that have one."""
 KEYS = ("domain", "dataset", "category")
 MEAN = "mean"
 SHOWN = ("image_auroc", "pixel_auroc", "pixel_aupro")
@@ -55,13 +57,15 @@ class MetricTable(Result):
     def of(cls, rows: Iterable[Mapping[str, object]], provenance: Mapping[str, Any] | None = None) -> MetricTable:
         """The table of ``rows``: domain, dataset, category, and any of the seven metrics, in [0, 1]; missing is NaN.
 
+        Accuracy is an eighth, where there is any.
+
         Raises:
             MetricError: no row, a row without its keys, with an unknown one, or twice the same class.
         """
         given = pd.DataFrame([dict(row) for row in rows])
         if given.empty:
             raise MetricError("no rows to make a table of")
-        unknown = [name for name in given if name not in (*KEYS, *IMAGE, *PIXEL)]
+        unknown = [name for name in given if name not in (*KEYS, *IMAGE, *PIXEL, ACCURACY)]
         if unknown or any(key not in given or given[key].isna().any() for key in KEYS):
             raise MetricError(
                 f"rows have {', '.join(map(str, given))}; expected {', '.join(KEYS)} and any of "
@@ -71,7 +75,8 @@ class MetricTable(Result):
             raise MetricError(f"a data set or category is called {MEAN!r}, as the means are; rename it")
         if (twice := given.duplicated(list(KEYS))).any():
             raise MetricError(f"{' / '.join(given.loc[twice, list(KEYS)].iloc[0])} is given twice")
-        values = given.set_index(list(KEYS)).reindex(columns=list(IMAGE + PIXEL)).astype(float)
+        columns = [*IMAGE, *PIXEL, *([ACCURACY] if ACCURACY in given else [])]
+        values = given.set_index(list(KEYS)).reindex(columns=columns).astype(float)
         parts = []
         for domain, sets in values.groupby("domain", sort=False):
             means = []
@@ -141,7 +146,7 @@ def _long(values: pd.DataFrame, counts: pd.DataFrame, of: int) -> pd.DataFrame:
     for name, members in MEMBERS.items():
         values = values.assign(**{name: values[list(members)].mean(axis=1, skipna=False)})
         counts = counts.assign(**{name: counts[list(members)].min(axis=1)})
-    names = list(METRICS)
+    names = [name for name in (*METRICS, ACCURACY) if name in values]
     long = values[names].stack(future_stack=True).rename_axis([*KEYS, "metric"]).rename("value").reset_index()
     return long.assign(n=counts[names].to_numpy().ravel(), of=of)
 
@@ -155,7 +160,7 @@ def _mean(entries: pd.DataFrame, domain: object, dataset: object) -> pd.DataFram
 
 def _known(metrics: Iterable[str]) -> list[str]:
     metrics = list(metrics)
-    if unknown := [name for name in metrics if name not in METRICS]:
+    if unknown := [name for name in metrics if name not in (*METRICS, ACCURACY)]:
         raise MetricError(unknown_name("metric", unknown[0], METRICS))
     return metrics
 
@@ -167,5 +172,6 @@ def title_of(name: str) -> str:
     'pixel AUPRO'
     """
     names = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "mad": "mAD", "mad7": "mAD7"}
+    names["accuracy"] = "accuracy"
     *level, metric = name.split("_")
     return " ".join([*level, names[metric]])

@@ -86,11 +86,11 @@ def attribution_panels(
     made_by: str = "",
     **options: Any,
 ) -> Figure:
-    """The image, its anomaly map, and its attribution: side by side, or one above the other.
+    """The image, its anomaly map if there is one, and its attribution: side by side, or one above the other.
 
     Args:
         image, values, shape: as in ``overlaid``.
-        anomaly_map: [h, w].
+        anomaly_map: [h, w]; [0, 0] where there is none.
         axes: three, to draw on; a new figure when None.
         mask: [h, w], what to outline in all three.
         limits, unit: of the anomaly map's colours, as in ``overlay``.
@@ -102,23 +102,27 @@ def attribution_panels(
     ['image', 'anomaly map', '']
     """
     shape, given = shape or (values.shape[0], values.shape[1]), axes
+    count = 3 if anomaly_map.size else 2
     if axes is None:
         if shape[1] > 2.5 * shape[0]:  # one above the other
             width, height = panel(shape, 6.0)
-            fig = matplotlib.figure.Figure(figsize=(width + 0.3, 3 * height + 3.4), layout="compressed")
-            axes = fig.subplots(3, 1)
+            fig = matplotlib.figure.Figure(figsize=(width + 0.3, count * height + 3.4), layout="compressed")
+            axes = fig.subplots(count, 1)
         else:
             width, height = panel(shape, 3.1)
-            across = 3 * max(width, _ROOM) + 1.8
+            across = count * max(width, _ROOM) + 1.8
             fig = matplotlib.figure.Figure(figsize=(across, height + 1.1), layout="constrained")
             right = max(0.0, (_ROOM - width) / 2 - 0.9)  # for a title that is wider than a narrow image and its bar
             fig.get_layout_engine().set(rect=(0, 0, 1 - right / across, 1 - 0.1 / (height + 1.1)))  # type: ignore[union-attr,call-arg]
-            axes = fig.subplots(1, 3)
+            axes = fig.subplots(1, count)
     draw(axes[0], image, shape)
     axes[0].set_title("image", fontsize="small")
     axes[0].set_axis_off()
-    overlay(image, anomaly_map, "anomaly map", axes[1], limits, shape=shape, unit=unit)
-    fig, _ = overlaid(image, values, axes[2], shape=shape, mask=mask, **options)
-    for ax in axes[:2]:
+    if anomaly_map.size:
+        overlay(image, anomaly_map, "anomaly map", axes[1], limits, shape=shape, unit=unit)
+    elif len(axes) == 3:
+        axes[1].set_axis_off()
+    fig, _ = overlaid(image, values, axes[-1], shape=shape, mask=mask, **options)
+    for ax in axes[: count - 1]:
         outline(ax, mask, shape)
     return signed(Figure(fig, np.asarray(axes, dtype=object)), made_by, given)

@@ -36,6 +36,8 @@ NAMES = {
     "entropy_patches": "entropy of patches (nats)",
     "anomaly_map": "anomaly map (relative L1)",
     "image_auroc": "I-AUROC",
+    "image_ap": "I-AP",
+    "image_accuracy": "I-accuracy",
     "pixel_auroc": "P-AUROC",
     "pixel_aupro": "AUPRO",
 }

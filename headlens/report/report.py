@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headlens.data import DataSet, as_set
+from headlens.detectors.scoring import check_map
 from headlens.errors import ConfigError, RunError
 from headlens.files import write
 from headlens.report import head_sections, image_section, page, sections
@@ -113,6 +114,8 @@ def report(
     for one in (run, against):
         if not isinstance(one, Run) and not (one is against and one is None):
             raise ConfigError(f"{type(one).__name__} is not a run; a report needs one, such as headlens.load(...)")
+        if one is not None:
+            check_map(one.detector.reads_map, f"a report about {one.folder.name}")
     check(method, worst)
     chosen = as_set(images)
     how: dict[str, Any] = {"size": size or run.size, "batch": batch, "precision": precision, "seed": seed}

@@ -13,7 +13,7 @@ from torch import Tensor
 from headlens import parallel
 from headlens.clips import pieces
 from headlens.data import Batch, Loader
-from headlens.detectors.scoring import Prediction
+from headlens.detectors.scoring import Prediction, pooled
 from headlens.detectors.stages import Ends
 from headlens.metrics import ImageMetrics
 
@@ -53,8 +53,8 @@ def scored(
     share = {number: [which[i] for i in cut[number]] for number in ranks.share(len(cut))}
     for number, batch in loader.pieces(share):
         prediction = predict(batch, loader.preprocess.normalise(batch.images.to(device)))
-        maps = prediction.anomaly_map.flatten(1)
-        of_images = torch.stack([prediction.joint_score, prediction.image_score, maps.amin(1), maps.amax(1)])
+        maps = prediction.anomaly_map
+        of_images = torch.stack([prediction.joint_score, prediction.image_score, -pooled(-maps), pooled(maps)])
         parts[number] = {"scores": of_images.cpu().numpy(), "labels": batch.labels.numpy()}
     merged = list(ranks.merged(parts.items(), len(cut)))
     joint, image, low, high = torch.from_numpy(np.concatenate([part["scores"] for part in merged], 1))

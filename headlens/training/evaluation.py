@@ -22,7 +22,7 @@ from headlens.detectors.detector import Detector, detector_of
 from headlens.detectors.precision import at_precision
 from headlens.detectors.scoring import Scorer, pooled
 from headlens.errors import ConfigError, MetricError
-from headlens.metrics import MetricTable, image_metrics
+from headlens.metrics import MetricTable, accuracy, image_metrics
 from headlens.metrics.streaming import values
 from headlens.metrics.table import KEYS
 from headlens.progress import Progress, followed
@@ -106,7 +106,8 @@ class Evaluation(Result):
             for level, score in (("image", "joint"), ("pixel", "pixel")):
                 rows = metrics[metrics["score"] == score]
                 if rows.empty:
-                    why[level, "no mask is known"] = ["all categories"]
+                    reason = "no mask is known" if self.provenance.get("maps", True) else "there is no anomaly map"
+                    why[level, reason] = ["all categories"]
                 for category in rows.loc[rows["value"].isna(), "category"].unique():
                     reason = _reason(images[images["category"] == category], level == "pixel")
                     why.setdefault((level, reason), []).append(str(category))
@@ -210,6 +211,7 @@ def evaluate(
     ranks, pixels = parallel.current(), PixelCounts(data, side, device, exact, who)
     index: list[int] = []
     has_mask: list[bool] = []
+    maps = False
     columns = [torch.zeros(len(SCORES), 0, device=device)]  # where they are made: nothing in the loop waits for it
 
     cut = loader.cut
@@ -223,21 +225,27 @@ def evaluate(
             columns.append(torch.stack([prediction.image_score, maximum, prediction.joint_score]))
             index += part.index.tolist()
             has_mask += part.has_mask.tolist()
-            pixels.add(prediction, known)
+            pixels.add(prediction, known if prediction.has_map else {})
+            maps = maps or prediction.has_map
             done(ranks.behind(number, cut))
     certified = pixels.bounds()
     scored = _of_all_ranks(data, index, has_mask, torch.cat(columns, 1))
     if scored.empty:
         raise loader.nothing()
-    each = scored[list(SCORES)].to_numpy()
+    maps = any(ranks.gathered(maps))
+    made = [score for score in SCORES if maps or score != "map"]
+    each = scored[made].to_numpy()
     if bad := scored.loc[~np.isfinite(each).all(axis=1), "name"].tolist():
         raise MetricError(f"{who} gives {bad[0]} and {len(bad) - 1} others a score that is not a number, or infinite")
     assert pixels.unit is not None
     check_unit(each.min(), each.max(), pixels.unit, f"{who}'s score")
-    frame = pd.DataFrame(_metrics(data, scored, certified), columns=[*KEYS, "score", "metric", "value"])
+    decides_at = scorer.decides_at if isinstance(scorer, Detector) else None
+    measured = _metrics(data, scored, certified if maps else {}, made, decides_at)
+    frame = pd.DataFrame(measured, columns=[*KEYS, "score", "metric", "value"])
     rows = [(data.name, name, kind, reason) for kind, of in notes_of(loader).items() for name, reason in of.items()]
     notes = pd.DataFrame(rows, columns=NOTES)
     settings = {"size": side, "unit": pixels.unit, "half_width": _half_width(certified.values())}
+    settings |= {} if maps else {"maps": False}
     about = provenance(scorer, data, **settings, **computed(scorer, precision))
     return Evaluation(frame, about, scored.reset_index(drop=True), notes)
 
@@ -269,17 +277,22 @@ def _half_width(certified: Iterable[Bounds]) -> float:
     return max(widths, default=0.0)
 
 
-def _metrics(data: DataSet, scored: pd.DataFrame, certified: dict[str, Bounds]) -> Iterable[Sequence[object]]:
+def _metrics(
+    data: DataSet, scored: pd.DataFrame, certified: dict[str, Bounds], made: Sequence[str], decides_at: float | None
+) -> Iterable[Sequence[object]]:
+    """Of the scores that were made; ``certified`` has the pixel metrics of each category, and is empty without maps."""
     for category in data.categories:  # also one of which no image could be read
         rows = scored[scored["category"] == category]
         keys = (data.domain, data.name, category)
         labelled = rows[rows["anomalous"].notna()]
         labels = torch.tensor(labelled["anomalous"].astype(bool).to_numpy())
-        each = image_metrics(torch.tensor(labelled[list(SCORES)].to_numpy(np.float32).T), labels)
-        for i, score in enumerate(SCORES):
+        scores = torch.tensor(labelled[list(made)].to_numpy(np.float32).T)
+        each = image_metrics(scores, labels)
+        each |= {} if decides_at is None else {"accuracy": accuracy(scores, labels, decides_at)}
+        for score in SCORES:
             for name, value in each.items():
-                yield (*keys, score, name, float(value[i]))
-        if data.has_masks:
+                yield (*keys, score, name, float(value[made.index(score)]) if score in made else float("nan"))
+        if data.has_masks and certified:
             for name, value in values(certified[category]).items():
                 yield (*keys, "pixel", name, float(value))
 

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from headlens import html, plots
-from headlens.metrics.table import KEYS, SHOWN, fewer
+from headlens.metrics.table import ACCURACY, KEYS, SHOWN, fewer
 from headlens.provenance import together
 from headlens.results import Result
 from headlens.tables import Table
@@ -27,6 +27,7 @@ COLUMNS = {
     "image_ap": "I-AP",
     "image_f1max": "I-F1max",
     "image_mad": "I-mAD",
+    "image_accuracy": "I-accuracy",
     "pixel_auroc": "P-AUROC",
     "pixel_ap": "P-AP",
     "pixel_f1max": "P-F1max",
@@ -34,6 +35,7 @@ COLUMNS = {
     "pixel_mad": "P-mAD",
     "mad7": "mAD7",
 }
+"""Accuracy is that of methods that decide at a threshold of their own; others have no such column."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,22 @@ class Summary(Result):
         """The same as a LaTeX tabular; it needs the package booktabs."""
         return self.table().latex()
 
-    def table(self) -> Table:
-        """A row for each category and each mean."""
-        wide = self._wide()
-        return Table(list(wide.columns), list(wide.itertuples(index=False)), len(COLUMNS), "metrics", frame=self.frame)
+    def table(self, columns: Sequence[str] | None = None) -> Table:
+        """A row for each category and each mean; of any of ``COLUMNS``, those that it has when None."""
+        columns = columns_of(self.frame) if columns is None else columns
+        wide = self._wide(columns)
+        return Table(list(wide.columns), list(wide.itertuples(index=False)), len(columns), "metrics", frame=self.frame)
 
-    def _wide(self) -> pd.DataFrame:
+    def _wide(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A row for each category, its cells as text."""
+        columns = columns_of(self.frame) if columns is None else columns
         rows = []
         for (_, dataset, category), group in self.frame.groupby(list(KEYS), sort=False):
             entries = group.set_index("metric")
-            cells = [_cell(*entries.loc[name, ["value", "interval", "n", "of"]]) for name in COLUMNS]
+            entries = entries.reindex(list(columns))
+            cells = [_cell(*entries.loc[name, ["value", "interval", "n", "of"]]) for name in columns]
             rows.append((str(dataset), str(category), *cells))
-        return pd.DataFrame(rows, columns=["data set", "category", *COLUMNS.values()])
+        return pd.DataFrame(rows, columns=["data set", "category", *(COLUMNS[name] for name in columns)])
 
 
 def over_seeds(results: Sequence[Evaluation]) -> Summary:
@@ -96,6 +101,11 @@ def over_seeds(results: Sequence[Evaluation]) -> Summary:
     half = values.std() / np.sqrt(count) * stats.t.ppf(0.975, np.maximum(count - 1, 1))
     columns = {"value": values.mean(), "interval": half, "seeds": count, "n": rows["n"].min(), "of": rows["of"].max()}
     return Summary(pd.DataFrame(columns).reset_index(), together([result.provenance for result in results]))
+
+
+def columns_of(frame: pd.DataFrame) -> list[str]:
+    """Those of ``COLUMNS`` that a table of these rows has: all but accuracy where it was not measured."""
+    return [name for name in COLUMNS if name != ACCURACY or (frame["metric"] == ACCURACY).any()]
 
 
 def _cell(value: float, interval: float, n: float, of: float) -> str:

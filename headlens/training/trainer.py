@@ -60,8 +60,9 @@ class Objective(nn.Module):
         seen = self.see(batch, images)
         if not isinstance(masks, Tensor):  # a set without masks: has_mask is False everywhere
             masks = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool, device=images.device)
-        families = tuple(record.family for record in batch.records)
-        return self.stage.loss(seen, Answers(batch.labels, masks, batch.has_mask, families, batch.shown.lengths))
+        families, captions = zip(*((record.family, record.caption) for record in batch.records), strict=True)
+        answers = Answers(batch.labels, masks, batch.has_mask, families, batch.shown.lengths, captions)
+        return self.stage.loss(seen, answers)
 
 
 def train(

@@ -83,6 +83,7 @@ CASES: dict[str, Callable[[], Detector]] = {
     "anoclip": partial(made, "anoclip", taps=(1, 3), temperature=0.1),
     "anoclip-plus": partial(made, "anoclip-plus", taps=(3,), temperature=0.1, local_start=1),
     "kanoclip": partial(made, "kanoclip", prompt_count=2, cross_heads=2, conv_width=6, reduce="max", **TAPS, **PROMPTS),
+    "c2p-clip": partial(made, "c2p-clip", rank=2, head_weights="free"),
 }
 """A method joins by one line; ``REFUSALS`` then says what the lens cannot do with it."""
 
@@ -104,6 +105,7 @@ PLAIN: dict[str, dict[str, object]] = {
     "sc-clip": {"calibrated": False, "class_aware": False},
     "anoclip-plus": UNADAPTED,
     "kanoclip": {"prompt_count": 1, "deep": 2, "local_start": -1, "taps": (3,), "alpha": 0.0},  # gates begin at 0
+    "c2p-clip": {"rank": 0},
 }
 """What switches every part of a method off, so that plain CLIP is left, once ``projected_as_clip``."""
 
@@ -124,6 +126,16 @@ def projected_as_clip(detector: Detector) -> Detector:
     return detector
 
 
+@torch.no_grad()
+def pair_of(detector: Detector) -> Tensor:
+    """The normal and the abnormal prompt, [2, d_e]; of a linear head two unit vectors, whose difference it becomes."""
+    if not hasattr(detector, "head"):
+        return detector.text()[0]
+    pair = torch.eye(2, detector.head.in_features, dtype=torch.float64)
+    detector.head.weight.copy_((pair[1:] - pair[:1]) / 0.07)
+    return pair
+
+
 NOTHING_LEARNED = {
     "weights": "has no head weights",
     "compare": "has no head weights",
@@ -141,6 +153,7 @@ ATTENTION_OF_PATCHES = tuple(
 ATTENTION_OF_IMAGES = tuple(f"attribute {name}, image_margin" for name in ("rollout", "relevance", "legrad"))
 MAP_SUMS = ("contributions", "capture", "map_parts", "attribute contributions, map_margin")
 MAP_SUMS += tuple(name for name in LENS if name.endswith(", L3H0/local"))
+MAPS = ("map_parts", *(name for name in LENS if name.endswith(", map_margin")))
 REFUSALS: dict[str, dict[str, str]] = {
     "headclip": FOLLOWS,
     "anomalyclip": FOLLOWS | NOTHING_LEARNED,
@@ -156,5 +169,6 @@ REFUSALS: dict[str, dict[str, str]] = {
     "anoclip": FOLLOWS | NOTHING_LEARNED,
     "anoclip-plus": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(MAP_SUMS, TANH),
     "kanoclip": NOTHING_LEARNED,
+    "c2p-clip": FOLLOWS | ONE_STREAM | dict.fromkeys(MAPS, "needs an anomaly map, and this detector reads none"),
 }
 """What the lens cannot do with a method, by the names of ``tests.methods.lens.LENS``, and what it says then."""

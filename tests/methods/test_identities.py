@@ -16,7 +16,7 @@ from headlens.heads.direct import check_streams, image_parts, tap_parts
 from headlens.heads.measuring import PROBES, measure
 from tests.backbone.models import close, random_clip
 from tests.heads.oracles import HOOKS
-from tests.methods.cases import PLAIN, clip_of, preset_of, projected_as_clip
+from tests.methods.cases import PLAIN, clip_of, pair_of, preset_of, projected_as_clip
 from tests.tiny import EVEN, SENTENCES
 
 STEP = 1e-6
@@ -144,12 +144,14 @@ def test_parts_switched_off_leave_plain_clip(case, shown):
     """open_clip's own embeddings, against the two prompts."""
     detector = projected_as_clip(build(clip_of(case), preset_of(case), **PLAIN[case]))
     theirs = random_clip(EVEN if preset_of(case) == "crane" else SENTENCES)
-    (normal, abnormal), shown = detector.text()[0], shown[..., :32]
+    (normal, abnormal), shown = pair_of(detector), shown[..., :32]
     margins, reading = detector.margins(shown), detector.reading(shown)
-    normed, temperature = reading.taps[3].norm is not None, reading.text.temperature
-    last = theirs.visual.forward_intermediates(shown, indices=1, normalize_intermediates=normed, output_fmt="NLC")
-    patches = torch.nn.functional.normalize(last["image_intermediates"][0] @ theirs.visual.proj, dim=-1)
-    close(margins.taps[3], (patches @ abnormal - patches @ normal) / temperature)
+    temperature = getattr(reading.text, "temperature", 0.07)
+    if detector.reads_map:
+        normed = reading.taps[3].norm is not None
+        last = theirs.visual.forward_intermediates(shown, indices=1, normalize_intermediates=normed, output_fmt="NLC")
+        patches = torch.nn.functional.normalize(last["image_intermediates"][0] @ theirs.visual.proj, dim=-1)
+        close(margins.taps[3], (patches @ abnormal - patches @ normal) / temperature)
     if reading.pooling.reads_cls:
         embedding = torch.nn.functional.normalize(theirs.encode_image(shown), dim=-1)
         close(margins.image, (embedding @ abnormal - embedding @ normal) / temperature)

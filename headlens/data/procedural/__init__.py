@@ -8,6 +8,39 @@
 """
 
 from headlens.data.procedural.clips import CLIPS, ClipWorld, write_clips
+from headlens.data.procedural.generated import Generated
 from headlens.data.procedural.worlds import SPECS, Sample, World, read, write
+from headlens.errors import DataError
+from headlens.printing import unknown_name
 
-__all__ = ["CLIPS", "SPECS", "ClipWorld", "Sample", "World", "read", "write", "write_clips"]
+ALL_SPECS = SPECS + Generated.specs
+"""Of images: those of the worlds, and generated ones."""
+
+
+def world_of(spec: str, **settings: int) -> World:
+    """The procedural set of any of ``ALL_SPECS``; settings are those of ``World``.
+
+    Raises:
+        DataError: an unknown spec, or settings that it cannot have.
+
+    >>> world_of("procedural:generated/aux", per_category=2).categories
+    ('nearest', 'checkerboard', 'denoised', 'palette')
+    """
+    if spec not in ALL_SPECS:
+        raise DataError(unknown_name("procedural set", spec, ALL_SPECS))
+    return (Generated if spec in Generated.specs else World)(spec, **settings)
+
+
+__all__ = [
+    "ALL_SPECS",
+    "CLIPS",
+    "SPECS",
+    "ClipWorld",
+    "Generated",
+    "Sample",
+    "World",
+    "read",
+    "world_of",
+    "write",
+    "write_clips",
+]

@@ -37,6 +37,15 @@ def states(domain: str, anomalous: bool) -> tuple[str, ...]:
     return NORMAL_STATES + (HEALTHY_STATES if domain == "medical" else ())
 
 
+def shown(name: str) -> str:
+    """What an image shows, and nothing else about it.
+
+    >>> shown("bottle_cap"), shown("airplane")
+    ('a photo of a bottle cap', 'a photo of an airplane')
+    """
+    return article(f"a photo of a {name.replace('_', ' ')}")
+
+
 def kind(category: Category) -> str:
     """The word for anything of this kind: what a caption says that does not name the category."""
     if category.domain == "medical":

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -75,20 +76,37 @@ class World:
     (torch.Size([3, 56, 56]), True)
     """
 
+    specs: ClassVar[tuple[str, ...]] = SPECS
+    masked: ClassVar[bool] = True  # whether it is known where anomalies are
+
     def __init__(self, spec: str, per_category: int = 80, size: int = 224, seed: int = 0) -> None:
-        if spec not in SPECS:
-            raise DataError(unknown_name("procedural set", spec, SPECS))
+        if spec not in self.specs:
+            raise DataError(unknown_name("procedural set", spec, self.specs))
         if per_category < 2 or size < 14:
             raise DataError(f"per_category is {per_category} (at least 2), size {size} (at least 14)")
         self.spec, self.per_category, self.size, self.seed = spec, per_category, size, seed
         self.domain, _, split = spec.removeprefix("procedural:").partition("/")
         role, self.novel = _SPLITS["/" + split if split else ""]
-        self.categories = tuple(
-            name for name, category in CATEGORIES.items() if category.domain == self.domain and ROLES[name] == role
-        )
+        self.categories = self._categories(self.domain, role)
 
     def __len__(self) -> int:
         return len(self.categories) * self.per_category
+
+    def _categories(self, domain: str, role: Role) -> tuple[str, ...]:
+        return tuple(name for name, own in CATEGORIES.items() if own.domain == domain and ROLES[name] == role)
+
+    def category(self, name: str) -> Category:
+        """The category of that name."""
+        return CATEGORIES[name]
+
+    def name(self, i: int) -> str:
+        """Of sample ``i``, as a path without suffix: ``bottle_cap/test/scratch/003``."""
+        category, family, number = self.place(i)
+        return f"{category.name}/test/{family}/{number:03d}"
+
+    def caption(self, i: int) -> str:
+        """What can be said of sample ``i`` without a look at it, anomalous or not; nothing."""
+        return ""
 
     def families(self, category: str) -> tuple[str, ...]:
         """Flaws that samples of ``category`` have in this split."""
@@ -99,7 +117,7 @@ class World:
         if not -len(self) <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         which, number = divmod(i % len(self), self.per_category)
-        category = CATEGORIES[self.categories[which]]
+        category = self.category(self.categories[which])
         normal = self.per_category // 2
         if number < normal:
             return category, "good", number
@@ -123,8 +141,9 @@ class World:
         colour = COLOURS[int(colour_of(made.image, made.region))]
         where = int(place_of(made.mask))
         severity = round(float(made.severity), 4)
-        words = caption(category, family, severity, colour, PLACES[where] if where >= 0 else None)
-        name = f"{category.name}/test/{family}/{number:03d}"
+        place = PLACES[where] if where >= 0 else None
+        words = self.caption(i) or caption(category, family, severity, colour, place)
+        name = self.name(i)
         image, mask = as_bytes(made.image[0]).cpu(), made.mask[0, 0].cpu()
         return Sample(image, mask, category.name, family, severity, words, name)
 
@@ -146,7 +165,7 @@ class World:
             category, family, number = self.place(i)
             alike.setdefault((category.name, family), []).append((row, number))
         for (name, family), members in alike.items():
-            made = self._render(CATEGORIES[name], family, [number for _, number in members], device)
+            made = self._render(self.category(name), family, [number for _, number in members], device)
             rows = torch.tensor([row for row, _ in members], device=device)
             images[rows], masks[rows] = as_bytes(made.image), made.mask[:, 0]
         return images, masks
@@ -156,7 +175,9 @@ class World:
 
 
 def write(world: World, out: Path, progress: Callable[[], object] = lambda: None) -> int:
-    """Writes samples in MVTec's layout (``category/test/family/000.png``, masks under ``ground_truth``).
+    """Writes samples by their names: in MVTec's layout (``category/test/family/000.png``), masks in ``ground_truth``.
+
+    Generated images are in folders of their generators (``generator/wood/1_fake/000.png``), and have no masks.
 
     ``samples.csv`` beside the categories keeps what the layout has no place for: severity and caption. ``progress`` is
     called after every image.
@@ -177,7 +198,7 @@ def write(world: World, out: Path, progress: Callable[[], object] = lambda: None
         path = out / f"{sample.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(path)
-        if sample.anomalous:
+        if sample.anomalous and world.masked:
             mask = out / sample.category / "ground_truth" / sample.family / f"{path.stem}_mask.png"
             mask.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(sample.mask.numpy()).convert("L").save(mask)

@@ -1,6 +1,6 @@
 """One reader for each on-disk layout; of ``LAYOUTS`` the first that fits a folder reads it."""
 
-from headlens.data.readers import clips, coco, downloads, folders, labelme, listings
+from headlens.data.readers import clips, coco, downloads, folders, generators, labelme, listings
 from headlens.data.readers.layout import Layout
 from headlens.data.readers.tree import Root
 
@@ -15,6 +15,7 @@ LAYOUTS = (
     downloads.magnetic_tile,
     downloads.crackforest,
     downloads.elpv,
+    generators.generators,
     folders.bmad,
     folders.isic,
     folders.pairs,

@@ -14,6 +14,7 @@ from headlens.detectors.methods.aa_clip import AACLIP, AACLIPConfig
 from headlens.detectors.methods.adaclip import AdaCLIP, AdaCLIPConfig
 from headlens.detectors.methods.anoclip import AnoCLIP, AnoCLIPConfig
 from headlens.detectors.methods.april_gan import APRILGAN, APRILGANConfig
+from headlens.detectors.methods.c2p import C2PCLIP, C2PConfig
 from headlens.detectors.methods.crane import Crane, CraneConfig
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
 from headlens.detectors.methods.kanoclip import KAnoCLIP, KAnoCLIPConfig
@@ -33,6 +34,7 @@ METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
     "adaclip": (AdaCLIP, AdaCLIPConfig),
     "sc-clip": (SCCLIP, SCCLIPConfig),
     "kanoclip": (KAnoCLIP, KAnoCLIPConfig),
+    "c2p-clip": (C2PCLIP, C2PConfig),
 }
 """Of each method by name, what makes its detector of backbone, settings and seed; and its settings."""
 
@@ -54,6 +56,7 @@ PRESETS = {
     "adaclip": AdaCLIPConfig(),
     "sc-clip": SCCLIPConfig(),
     "kanoclip": KAnoCLIPConfig(),
+    "c2p-clip": C2PConfig(),
 }
 """Settings by name."""
 TITLES = {
@@ -72,6 +75,7 @@ TITLES = {
     "adaclip": "AdaCLIP (arXiv 2407.15795): prompts of each image in both towers",
     "sc-clip": "SC-CLIP (arXiv 2411.15869): patches calibrated by each other, against hand-written prompts",
     "kanoclip": "KAnoCLIP (arXiv 2501.03786) as headlens reads it: prompts near a knowledge base, attention to patches",
+    "c2p-clip": "C2P-CLIP (arXiv 2408.09647): generated images, by a linear head on the image feature and LoRA",
 }
 """What each preset is, in one line."""
 
