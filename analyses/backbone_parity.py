@@ -25,6 +25,7 @@ def main() -> None:
     args = parser.parse_args()
     sizes = [tuple(int(s) for s in size.split("x")) for size in args.size] if args.size else SIZES
 
+    print("# Parity of the backbone\n")
     print(f"Random weights; deviation / largest value of the reference. {environment(torch.device('cpu'))}\n")
     print("| architecture | image size | precision | " + " | ".join(CHECKS) + " | limit |")
     print("|---" * (len(CHECKS) + 4) + "|")

@@ -1,7 +1,9 @@
 """Attribution maps for a target score, and how faithful they are.
 
-attribute(detector, image, "integrated_gradients", "joint_margin")    a signed map at the image's size
-faithfulness(detector, data)                                            methods by measures, with intervals
+In one image, and over a data set:
+
+    attribute(detector, image, "integrated_gradients", "joint_margin")    a signed map at the image's size
+    faithfulness(detector, data)                                          methods by measures, with intervals
 """
 
 from typing import TYPE_CHECKING

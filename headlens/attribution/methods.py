@@ -21,7 +21,7 @@ class Method:
 
     Args:
         name: how it is called.
-        function: (target, images [B, 3, h, w], **options) to a map [B, h, w].
+        function: ``(target, images [B, 3, h, w], **options)`` to a map [B, h, w].
         complete: whether the map adds up to the target's difference between image and baseline.
         targets: the only ones it takes; heads count as ``head``. Any when empty.
         control: a bad method on purpose, that every check must tell from the others.
@@ -89,6 +89,7 @@ METHODS = {
         Method("edges", pixels.edges, control=True, quantity="edge strength", sign=False, gradients=False),
     )
 }
+"""By their names."""
 
 
 def method_of(name: str) -> Method:

@@ -1,7 +1,9 @@
 """Detectors: methods on a frozen CLIP, and the parts that they are made of.
 
-build(backbone, "headclip")              an untrained detector, of a preset
-HeadCLIP(backbone, HeadCLIPConfig())     the same by its class
+Two ways to make one:
+
+    build(backbone, "headclip")              an untrained detector, of a preset
+    HeadCLIP(backbone, HeadCLIPConfig())     the same by its class
 """
 
 from typing import TYPE_CHECKING

@@ -176,7 +176,7 @@ class Readout:
 
         Returns:
             Covectors of n tokens, and the part of bias and tail [B, n]. As functions of other tokens they are held: σ
-            and |e|, and what a tail divides by, stay those of ``tokens``.
+            and ``|e|``, and what a tail divides by, stay those of ``tokens``.
         """
         folded, tokens = self.folded, wide(tokens)
         scale = folded.scale(tokens)  # (B, n, 1)

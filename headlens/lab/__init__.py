@@ -1,9 +1,11 @@
 """For notebooks: images and maps; one head on one image, in every domain; an interactive view.
 
-sheet(images)                                                                    some images
-show(run, images)                                                                the same with their anomaly maps
-HeadView({"industrial": run, "medical": run}, images).plot(0, "L18H7/local")     a figure
-explore({"industrial": run, "medical": run}, images)                             the same with ipywidgets
+From a sheet of images to single heads:
+
+    sheet(images)                                                                    some images
+    show(run, images)                                                                the same with their anomaly maps
+    HeadView({"industrial": run, "medical": run}, images).plot(0, "L18H7/local")     a figure
+    explore({"industrial": run, "medical": run}, images)                             the same with ipywidgets
 """
 
 from headlens.lab.explorer import Explorer, explore

@@ -1,6 +1,8 @@
 """One HTML file about a run that opens without anything installed.
 
-report(run, images).save("report.html")    metrics, the images it gets most wrong, its heads, where all of it came from
+For colleagues:
+
+    report(run, images).save("report.html")    metrics, the images it gets most wrong, its heads, where it came from
 """
 
 from typing import TYPE_CHECKING

@@ -1,10 +1,12 @@
 """Training, run folders, and evaluation.
 
-train(detector, data, TrainingConfig(), out)    writes a run folder, and resumes a killed run
-load_run(folder), load_runs(*names)             loads trained detectors with their records
-evaluate(run, data)                             metrics of every category
-comparison()                                    metrics of every method, as they ship
-costs()                                         learned numbers, time and memory of every method at full size
+First to last:
+
+    train(detector, data, TrainingConfig(), out)    writes a run folder, and resumes a killed run
+    load_run(folder), load_runs(*names)             loads trained detectors with their records
+    evaluate(run, data)                             metrics of every category
+    comparison()                                    metrics of every method, as they ship
+    costs()                                         learned numbers, time and memory of every method at full size
 """
 
 from typing import TYPE_CHECKING
