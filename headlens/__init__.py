@@ -6,6 +6,8 @@
     headlens.heads, headlens.attribution, headlens.lab            what its heads do
     headlens.report(run, images).save("report.html")              all of it in one file for a browser
 
+At a shell, ``headlens --help`` lists commands, and ``headlens docs`` prints the documentation.
+
 Subpackages are imported on first use, so that ``import headlens`` costs next to nothing:
 
 >>> import headlens

@@ -1,6 +1,7 @@
 """Python in README and the documents runs as it is written, on small images; files that they name exist.
 
-The index has all pages.
+The index has all pages, the gallery all figures, and ``headlens docs`` prints them. Links to places in pages are
+tested with the website.
 """
 
 from __future__ import annotations
@@ -8,47 +9,36 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import gallery_page
 import pytest
+from typer.testing import CliRunner
 
+from headlens.cli import app, completion
 from headlens.detectors import Detector
+from headlens.errors import ConfigError
+from headlens.figures import FIGURES
 
 ROOT = Path(__file__).parent.parent
-PAGES = (
-    "README.md",
-    "docs/first-steps.md",
-    "docs/methods.md",
-    "docs/datasets.md",
-    "docs/headclip.md",
-    "docs/april-gan.md",
-    "docs/aa-clip.md",
-    "docs/crane.md",
-    "docs/adaclip.md",
-    "docs/anoclip.md",
-    "docs/winclip.md",
-    "docs/sc-clip.md",
-    "docs/c2p-clip.md",
-    "docs/kanoclip.md",
-    "docs/embedded-backbone.md",
-    "docs/agreement.md",
-    "docs/attribution.md",
-    "docs/report.md",
-    "docs/knowledge.md",
-)
+TEXTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))]
+_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES)
+def blocks(page: str) -> list[str]:
+    """Python of a page, block by block; what comes later uses what came before."""
+    return _BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if blocks(page)])
 def test_python_of_a_page_runs(page, painted_small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Where a page asks for no size, images have 56 pixels along a side, and not 224, which take longer.
     monkeypatch.setattr(Detector, "image_size", 56)
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert blocks
     names: dict[str, object] = {"__name__": "page"}
-    for block in blocks:
+    for block in blocks(page):
         exec(compile(block, page, "exec", dont_inherit=True), names)
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))])
+@pytest.mark.parametrize("page", TEXTS)
 def test_files_that_a_page_names_are_there(page):
     text, here = (ROOT / page).read_text(encoding="utf-8"), (ROOT / page).parent
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", text)
@@ -62,3 +52,42 @@ def test_the_index_lists_every_page():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     pages = {path.name for path in ROOT.glob("docs/*.md")} - {"README.md"}
     assert pages == set(re.findall(r"\]\(([\w-]+\.md)\)", index))
+
+
+def test_the_gallery_is_as_its_script_writes_it():
+    """Where this fails: python analyses/gallery_page.py."""
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    assert page == gallery_page.gallery()
+    assert re.findall(r"\(\.\./figures/([\w-]+)\.png\)", page) == [spec.name for spec in FIGURES]
+    image = re.compile(r"!\[.+?\]\((?:docs/)?([\w-]+\.\w+)\)")
+    shown = {name for text in TEXTS for name in image.findall((ROOT / text).read_text(encoding="utf-8"))}
+    assert shown and not [name for name in shown if f"]({name})" not in page]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_pages_are_printed_at_a_shell():
+    index, heads = (CliRunner().invoke(app, ["docs", *page], catch_exceptions=False).stdout for page in ([], ["heads"]))
+    assert heads.strip() == (ROOT / "docs" / "heads.md").read_text(encoding="utf-8").strip()
+    assert CliRunner().invoke(app, ["docs", "heads.md"]).stdout == heads
+    assert "\n- at-a-shell: for images" in index and "](" not in index
+    assert {*completion.pages("")} <= {*re.findall(r"[\w-]+", index)}
+    assert completion.pages("an") == ["anoclip"]
+    error = CliRunner().invoke(app, ["docs", "haeds"]).exception
+    assert (
+        isinstance(error, ConfigError) and "unknown page 'haeds'" in str(error) and "did you mean heads" in str(error)
+    )
+
+
+def test_pages_of_an_installed_package_are_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(completion, "__file__", str(tmp_path / "headlens" / "cli" / "completion.py"))
+    error = CliRunner().invoke(app, ["docs"]).exception
+    assert isinstance(error, ConfigError) and f"no documentation in {tmp_path / 'docs'}" in str(error)
+    installed = tmp_path / "headlens" / "docs"
+    installed.mkdir(parents=True)
+    (installed / "README.md").write_text("- [Here](here.md): a line.\n")
+    (installed / "here.md").write_text("# Here\n")
+    assert CliRunner().invoke(app, ["docs"]).stdout.strip() == "- here: a line."
+    assert CliRunner().invoke(app, ["docs", "here"]).stdout.strip() == "# Here"

@@ -16,6 +16,7 @@ from headlens.cli.compare import compare
 from headlens.cli.contributions import contributions
 from headlens.cli.data import data
 from headlens.cli.demo import demo
+from headlens.cli.docs import docs
 from headlens.cli.doctor import doctor
 from headlens.cli.ending import Verb, forgiving
 from headlens.cli.eval import eval_
@@ -42,14 +43,14 @@ SHARED = ("train", "eval", "ablate", "importance", "contributions", "name", "wei
 """Verbs that several processes do together: those that ``headlens.cli.common.shared`` wraps."""
 
 app = typer.Typer(
-    help="CLIP-based zero-shot anomaly detection, one attention head at a time.",
+    help="CLIP-based zero-shot anomaly detection, one attention head at a time. `headlens docs` is the documentation.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its formatting would be imported for every --help, and takes longer than all else
 )
 _VERBS: list[Callable[..., None]] = [demo, train, eval_, score, weights, ablate, importance, contributions]
-_VERBS += [attribute, compare, transfer, name, report, figures, methods, import_, verify, doctor]
+_VERBS += [attribute, compare, transfer, name, report, figures, methods, import_, verify, doctor, docs]
 for verb in _VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 app.add_typer(data, name="data")

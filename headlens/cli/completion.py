@@ -1,4 +1,4 @@
-"""What the shell completes: names of runs, data sets, categories and methods. Where none fits it completes files."""
+"""What the shell completes: runs, data sets, categories, methods and pages by name. Where none fits, files."""
 
 from __future__ import annotations
 
@@ -57,3 +57,16 @@ def presets(incomplete: str) -> list[str]:
     from headlens.overview import shipped
 
     return [row.preset for row in shipped() if row.preset.startswith(incomplete)]
+
+
+def pages(incomplete: str) -> list[str]:
+    """Of the documentation, but for its index."""
+    names = sorted(path.stem for path in pages_folder().glob("*.md"))
+    return [name for name in names if name.startswith(incomplete) and name != "README"]
+
+
+def pages_folder() -> Path:
+    """Where the documentation is: in the package once it is installed, next to it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "docs"
+    return installed if installed.is_dir() else package.parent / "docs"

@@ -36,6 +36,7 @@ EXAMPLES = {
     "import": ["headlens import 9_12_4_multiscale/epoch_15.pth --trained-on visa --out runs/anomalyclip"],
     "verify": ["headlens verify", "headlens verify ViT-L-14-336-quickgelu --weights ViT-L-14-336px.pt"],
     "doctor": ["headlens doctor --data mvtec/ --run runs/mine"],
+    "docs": ["headlens docs", "headlens docs heads"],
     "data list": ["headlens data list"],
     "data check": ["headlens data check mvtec/", "headlens data check mvtec/ --json > problems.json"],
     "data protocols": ["headlens data protocols --markdown"],
