@@ -5,15 +5,17 @@ Maps are probabilities of the abnormal prompt, [B, H, W]; the normal one's is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.detectors.scoring import Prediction
-from headlens.detectors.stages import Answers
+from headlens.detectors.stages import Answers, Stage
+from headlens.errors import ConfigError
 from headlens.precision import full_precision
 
 _EPS = 1e-5
@@ -144,6 +146,80 @@ def caption_contrast(features: Tensor, captions: Tensor, which: Tensor, temperat
     mine = F.one_hot(which, logits.shape[1]).to(logits)
     of_captions = (mine * logits.log_softmax(0)).sum(0) / mine.sum(0)
     return (F.cross_entropy(logits, which) - of_captions.mean()) / 2
+
+
+def off_diagonal(scores: Tensor, sentences: Tensor) -> Tensor:
+    """Our reading of OFF-CLIP's loss (arXiv 2503.01794), which is not published: a normal sentence is right anywhere.
+
+    CLIP's contrastive loss takes the diagonal of ``scores`` for right and all else for wrong, also the sentence of
+    another normal image. Here image ``i`` and sentence ``j`` go together where they say the same (R), and
+
+        row(i) = log Σ_j exp s_ij - log Σ_{j in R(i)} exp s_ij        column(i): the same of the transposed scores
+        loss   = mean over normal i of (row + column) / 2  +  the same over abnormal i
+
+    The first term is the off-diagonal one, of normal pairs; the second is InfoNCE of abnormal images alone, whose equal
+    sentences count as one. A group without an image has no term.
+
+    Args:
+        scores: [B, B], logits of B images (rows) and their sentences (columns).
+        sentences: [B], which sentence each is; 0 is normal.
+
+    >>> off_diagonal(torch.zeros(2, 2), torch.tensor([0, 0])).item()  # both are right everywhere
+    0.0
+    """
+    right = sentences[:, None] == sentences[None]
+    each = torch.stack([_missed(scores, right), _missed(scores.T, right)]).mean(0)
+    groups = (each[group] for group in (sentences == 0, sentences != 0))
+    return torch.stack([group.mean() if len(group) else scores.sum() * 0 for group in groups]).sum()
+
+
+def _missed(scores: Tensor, right: Tensor) -> Tensor:
+    """How improbable all that is right together is in each row, as -log, [B]."""
+    return scores.logsumexp(1) - scores.masked_fill(~right, -torch.inf).logsumexp(1)
+
+
+def off_diagonal_of_margins(margins: Tensor, answers: Answers) -> Tensor:
+    """The same of B image margins, where each state is one sentence: half a margin towards it is the score with it.
+
+    Images without a label count for nothing.
+
+    >>> answers = Answers(torch.tensor([0, 1]), torch.zeros(2, 1, 1), torch.zeros(2))
+    >>> round(off_diagonal_of_margins(torch.tensor([-1.0, 1.0]), answers).item(), 4)
+    0.6265
+    """
+    labelled = (answers.labels >= 0).cpu()
+    if not labelled.any():
+        return margins.sum() * 0
+    states = _of(answers.labels.to(margins.device), labelled)
+    return off_diagonal(_of(margins, labelled)[:, None] * (states - 0.5).to(margins), states)
+
+
+def with_off_diagonal(stages: Sequence[Stage], weight: float) -> list[Stage]:
+    """Stages whose loss has that term, so many times, where they move what image margins depend on.
+
+    Raises:
+        ConfigError: none of them does.
+    """
+    if not weight:
+        return list(stages)
+    if not any(stage.margins for stage in stages):
+        raise ConfigError(
+            f"off_diagonal is {weight}, but no stage of this method moves the margins of images: leave it out"
+        )
+    return [stage if stage.margins is None else _with_off_diagonal(stage, weight) for stage in stages]
+
+
+def _with_off_diagonal(stage: Stage, weight: float) -> Stage:
+    def loss(seen: Any, answers: Answers) -> dict[str, Tensor]:
+        assert stage.margins is not None
+        return stage.loss(seen, answers) | {"off_diagonal": off_diagonal_of_margins(stage.margins(seen), answers)}
+
+    return replace(stage, loss=loss, weights={**stage.weights, "off_diagonal": weight})
+
+
+def image_margin(prediction: Prediction) -> Tensor:
+    """The image margins of a prediction, [B], of stages that see one."""
+    return prediction.image_margin
 
 
 def objective(prediction: Prediction, answers: Answers) -> dict[str, Tensor]:

@@ -28,6 +28,8 @@ class TrainingConfig(Settings):
         lr_heads: learning rate of the head weights.
         betas: of Adam.
         pixel_weight: weight of the pixel terms relative to the image term.
+        off_diagonal: weight of OFF-CLIP's term about normal images, in our reading (``losses.off_diagonal``), which any
+            method can take whose training moves image margins; 0 is none.
         size: images are resized to this square; 0 is the size of the backbone.
         precision: precision of the forward pass; learned parameters stay float32.
         seed: seed of the initial prompts and the order of images.
@@ -44,6 +46,7 @@ class TrainingConfig(Settings):
     lr_heads: float = 5e-3
     betas: tuple[float, float] = (0.5, 0.999)
     pixel_weight: float = 4.0
+    off_diagonal: float = 0.0
     size: int = 0
     precision: Precision = "float32"
     seed: int = 0
@@ -52,6 +55,7 @@ class TrainingConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         least = {"epochs": 1, "batch": 1, "accumulate": 1, "lr": 0, "lr_heads": 0, "pixel_weight": 0, "size": 0}
+        least["off_diagonal"] = 0
         for name, low in {**least, "save_every": 1}.items():
             if not getattr(self, name) >= low:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it is at least {low}")
@@ -200,6 +204,7 @@ class Stage:
         epochs, batch: those of the training settings when None.
         schedule: schedule of the learning rates; constant when None.
         augment: augmentation of its images; none by default.
+        margins: of the result of ``see``, the margins of the images [B], if the stage moves what they depend on.
 
     >>> from headlens.backbone import load
     >>> from headlens.detectors import build
@@ -222,6 +227,7 @@ class Stage:
     batch: int | None = None
     schedule: Schedule | None = None
     augment: Augment = Augment()
+    margins: Callable[[Any], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.keep is not None and self.augment.on:

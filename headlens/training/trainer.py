@@ -21,6 +21,7 @@ from headlens.data import Batch, DataSet, Loader, Preprocess
 from headlens.data.loading import ahead
 from headlens.data.notes import notes_here
 from headlens.detectors.detector import Detector, check_size
+from headlens.detectors.losses import with_off_diagonal
 from headlens.detectors.methods.registry import PRESETS, check_training
 from headlens.detectors.scoring import Prediction
 from headlens.detectors.stages import Answers, Stage, TrainingConfig
@@ -125,7 +126,7 @@ def train(
     if hooks := detector.hooks:
         raise ConfigError(f"the folder of a run does not say what the hook at {hooks[0]} does: remove it, then train")
     check_training(detector.config, config)
-    stages = detector.stages(config)
+    stages = with_off_diagonal(detector.stages(config), config.off_diagonal)
     towers = detector.backbone.vision.cfg, detector.backbone.text.cfg
     if not any(group["params"] for stage in stages for group in stage.groups):
         learning = ", ".join(name for name, one in PRESETS.items() if one.learned_shapes(*towers))

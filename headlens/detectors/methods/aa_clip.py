@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -351,6 +352,7 @@ class AACLIP(Detector):
             epochs=config.image_epochs,
             batch=config.image_batch,
             schedule=config.schedule,
+            margins=attrgetter("image"),
             augment=replace(MOVED, colour=0.7) if config.augment else Augment(),
         )
 

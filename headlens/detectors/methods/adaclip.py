@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch import Tensor
 from headlens.backbone import Backbone, VisionPlan
 from headlens.detectors.clusters import ClusterPooled
 from headlens.detectors.detector import Detector, MethodConfig, check_blocks
-from headlens.detectors.losses import both_dice, focal_of_margin, image_loss, pixel_loss, row_dice
+from headlens.detectors.losses import both_dice, focal_of_margin, image_loss, image_margin, pixel_loss, row_dice
 from headlens.detectors.parts.conditioned import ConditionedPrompts
 from headlens.detectors.parts.ensemble import Wording, ensembles
 from headlens.detectors.parts.head_weights import HeadWeights, Weighting
@@ -327,7 +327,8 @@ class AdaCLIP(Detector):
         groups = [{"params": learned, "lr": training.lr}]
         if self.weights is not None:
             groups.append({"params": list(self.weights.parameters()), "lr": training.lr_heads})
-        return (Stage(groups, self.forward, self._loss, optimiser="adamw", augment=self.config.augment),)
+        how: dict[str, Any] = {"optimiser": "adamw", "augment": self.config.augment, "margins": image_margin}
+        return (Stage(groups, self.forward, self._loss, **how),)
 
     def _loss(self, prediction: Prediction, answers: Answers) -> dict[str, Tensor]:
         dice = row_dice if self.config.row_dice else both_dice

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -201,9 +203,10 @@ class C2PCLIP(Detector):
         for part, lr in ((self.lora, self.config.lora_lr), (self.weights, training.lr_heads)):
             groups += [{"params": list(part.parameters()), "lr": lr}] if part is not None else []
         weights = {"captions": self.config.contrast}
+        stage = partial(Stage, groups, self._see, self._loss, weights, margins=attrgetter("margins"))
         if len(groups) > 1:
-            return (Stage(groups, self._see, self._loss, weights),)
-        return (Stage(groups, self._see, self._loss, weights, keep=self._keep, see_features=self._see_features),)
+            return (stage(),)
+        return (stage(keep=self._keep, see_features=self._see_features),)
 
     def _see(self, images: Tensor, categories: Sequence[str] = ()) -> Seen:
         """LoRA's changes are made in the forward, so that they are differentiated."""
@@ -223,13 +226,13 @@ class C2PCLIP(Detector):
         known = (answers.labels >= 0).nonzero().flatten().tolist()
         if not config.contrast or (self.lora is None and self.weights is None):  # there is nothing that it could move
             return terms
-        phrases = (config.real, config.generated)
-        said = [f"{answers.captions[i] or config.caption}, {phrases[int(answers.labels[i])]}" for i in known]
+        phrases, captions = (config.real, config.generated), answers.captions or [""] * len(answers.labels)
+        said = [f"{captions[i] or config.caption}, {phrases[int(answers.labels[i])]}" for i in known]
         different = list(dict.fromkeys(said))
         which = torch.tensor([different.index(sentence) for sentence in said], device=seen.features.device)
-        captions = self._texts.of(different, self._encoded, self._backbone[0])
+        embedded = self._texts.of(different, self._encoded, self._backbone[0])
         features = F.normalize(seen.features[known], dim=-1)
-        return terms | {"captions": caption_contrast(features, captions, which, config.temperature)}
+        return terms | {"captions": caption_contrast(features, embedded, which, config.temperature)}
 
     def _encoded(self, sentences: Sequence[str]) -> Tensor:
         return self.encode_text(self._backbone[0].tokenizer(list(sentences)))

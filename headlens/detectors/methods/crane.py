@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -283,7 +284,7 @@ class Crane(Detector):
         groups = [{"params": list(self.prompts.parameters()), "lr": training.lr, "betas": config.betas}]
         weights = {"image": config.image_weight, "pixel": config.pixel_weight}
         stage = partial(Stage, groups, lambda images, categories: self._see(self._keep(images), categories), self._loss)
-        return (stage(weights, keep=self._keep, see_features=self._see),)
+        return (stage(weights, keep=self._keep, see_features=self._see, margins=attrgetter("image")),)
 
     @property
     def about(self) -> dict[str, object]:

@@ -12,14 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from headlens.backbone import Backbone, LocalStream, VisionPlan
 from headlens.backbone.plan import STREAMS
 from headlens.detectors.detector import Detector, MethodConfig, check_blocks
-from headlens.detectors.losses import objective
+from headlens.detectors.losses import image_margin, objective
 from headlens.detectors.methods.headclip_features import LocalParts, assemble, local_parts
-from headlens.detectors.parts.ensemble import ensemble
+from headlens.detectors.parts.ensemble import FINDINGS, ensemble
 from headlens.detectors.parts.head_weights import HeadWeights, Weighting
 from headlens.detectors.parts.prompts import LearnedPrompts, check_prompts, prompt_shapes
 from headlens.detectors.parts.texts import KnownTexts
@@ -44,6 +45,8 @@ class HeadCLIPConfig(MethodConfig):
     Args:
         prompts: ``learned`` context before ``object`` and ``damaged object``, or a fixed ``ensemble`` of sentences.
         class_aware: the category's name in place of ``object``.
+        findings: of the sentences ``There is <finding>.``, whose mean is abnormal, and ``There is no finding.``, in
+            place of those about objects (OFF-CLIP, arXiv 2503.01794); none by default.
         context: learned tokens of each of the two prompts, from 0.
         deep: text blocks 1..deep have their own learned tokens; 0 is shallow prompts only.
         deep_tokens: learned tokens in each of these blocks, from 1.
@@ -66,7 +69,7 @@ class HeadCLIPConfig(MethodConfig):
     """
 
     LEARNED: ClassVar = frozenset(
-        {"prompts", "context", "deep", "deep_tokens", "head_weights", "streams", "class_aware"}
+        {"prompts", "context", "deep", "deep_tokens", "head_weights", "streams", "class_aware"} | {"findings"}
     )
     READING: ClassVar = frozenset({"alpha", "pool", "top", "sigma"})
     WITHOUT: ClassVar = {
@@ -76,6 +79,7 @@ class HeadCLIPConfig(MethodConfig):
 
     prompts: Prompts = "learned"
     class_aware: bool = False
+    findings: tuple[str, ...] = ()
     context: int = 12
     deep: int = 8
     deep_tokens: int = 4
@@ -97,6 +101,7 @@ class HeadCLIPConfig(MethodConfig):
         if unknown := set(self.streams) - set(STREAMS):
             raise ConfigError(f"streams: {sorted(unknown)[0]!r} does not exist; streams are {', '.join(STREAMS)}")
         limits = {
+            "findings": not self.findings or (all(map(str.strip, self.findings)) and not self.class_aware),
             "context": self.context >= 0,
             "deep": self.deep >= 0,
             "deep_tokens": self.deep_tokens >= 1,
@@ -193,7 +198,10 @@ class HeadCLIP(Detector):
         groups = [{"params": list(part.parameters()), "lr": lr} for part, lr in parts if part is not None]
         if not any(group["params"] for group in groups):
             return ()
-        weights, stage = {"pixel": training.pixel_weight}, partial(Stage, groups, self.forward, objective)
+        weights, stage = (
+            {"pixel": training.pixel_weight},
+            partial(Stage, groups, self.forward, objective, margins=image_margin),
+        )
         if self.weights is not None and "global" in self.config.streams:
             return (stage(weights),)
         return (stage(weights, keep=self._keep, see_features=self._see_features),)
@@ -219,9 +227,15 @@ class HeadCLIP(Detector):
         return self._texts.of(things, self._text, self.backbone, parts)
 
     def _text(self, things: Sequence[str]) -> Tensor:
-        if self.prompts is not None:
-            return self.prompts(self.backbone, things)[:, :, 0]
-        return torch.stack([ensemble(self.backbone, [thing]) for thing in things])
+        findings = list(self.config.findings)
+        if self.prompts is None:
+            if findings:
+                return ensemble(self.backbone, findings, FINDINGS).expand(len(things), -1, -1)
+            return torch.stack([ensemble(self.backbone, [thing]) for thing in things])
+        if findings:
+            pairs = self.prompts(self.backbone, findings, sentences=FINDINGS)[:, :, 0]
+            return F.normalize(pairs.mean(0), dim=-1).expand(len(things), -1, -1)
+        return self.prompts(self.backbone, things)[:, :, 0]
 
     def text_of(self, categories: Sequence[str]) -> Tensor:
         """The embeddings for images of ``categories``: [2, d_e], or [B, 2, d_e] where the config is class-aware."""

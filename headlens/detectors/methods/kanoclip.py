@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -308,7 +309,8 @@ class KAnoCLIP(Detector):
             (fast if name.startswith("prompts.") or name.endswith(".gate") else slow).append(parameter)
         groups: list[dict[str, Any]] = [{"params": fast, "lr": training.lr}]
         groups += [{"params": slow, "lr": config.matrix_lr}] if slow else []
-        return (Stage(groups, self._see, self._loss, weights, keep=self._embed, see_features=self._see_features),)
+        kept: dict[str, Any] = {"keep": self._embed, "see_features": self._see_features}
+        return (Stage(groups, self._see, self._loss, weights, margins=attrgetter("image"), **kept),)
 
     @cached_property
     def _taught(self) -> Taught:

@@ -75,6 +75,10 @@ class Wording:
         return normal, abnormal
 
 
+FINDINGS = Wording(normal=("no finding",), abnormal=("{}",), templates=("There is {}.",))
+"""Of radiology: ``There is no finding.``, and ``There is <finding>.`` of each thing (OFF-CLIP, arXiv 2503.01794)."""
+
+
 def ensemble(backbone: Backbone, things: Sequence[str] = ("object",), wording: Wording = Wording()) -> Tensor:
     """The normal and the abnormal prompt embedding, [2, d], of unit length.
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headlens.backbone import Backbone
+from headlens.detectors.parts.ensemble import Wording
 from headlens.errors import ConfigError
 from headlens.precision import wide
 
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
     from headlens.backbone.config import TextConfig
 
 
+OBJECTS = Wording(("{}",), ("damaged {}",), ("{}.",))
+
+
 class LearnedPrompts(nn.Module):
     """Normal and abnormal prompts: ``[V1]..[Vn] object.`` and ``[W1]..[Wn] damaged object.`` (arXiv 2310.18961).
+
+    Or another sentence of each state behind the learned context.
 
     Deep prompts overwrite positions 1..k of all prompts before text blocks 1..deep; of the context only what stands
     behind them is read above block 0.
@@ -46,7 +52,11 @@ class LearnedPrompts(nn.Module):
         self.deep = nn.ParameterList([normal(deep_tokens, width) for _ in range(deep)])
 
     def forward(
-        self, backbone: Backbone, categories: Sequence[str] = ("object",), shown: Tensor | None = None
+        self,
+        backbone: Backbone,
+        categories: Sequence[str] = ("object",),
+        shown: Tensor | None = None,
+        sentences: Wording = OBJECTS,
     ) -> Tensor:
         """Embeddings of unit length for each category, normal and abnormal, [C, 2, count, d_e].
 
@@ -54,9 +64,10 @@ class LearnedPrompts(nn.Module):
             backbone: whose text tower reads them.
             categories: what the sentences are about.
             shown: [C, D], one more token for each category, behind the context of all of its prompts.
+            sentences: one of each state.
         """
-        templates = [template for template in ("{}.", "damaged {}.") for _ in range(self.count)]
-        tokens = backbone.tokenizer([template.format(name) for name in categories for template in templates])
+        pairs = [state for name in categories for state in sentences.sentences(name)]
+        tokens = backbone.tokenizer([sentence for (sentence,) in pairs for _ in range(self.count)])
         context = self.context.repeat(len(categories), 1, 1)  # (C 2 count, n, D)
         if shown is not None:
             context = torch.cat([context, shown.repeat_interleave(2 * self.count, 0)[:, None]], 1)
