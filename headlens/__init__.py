@@ -5,6 +5,7 @@
     headlens.evaluate(run, headlens.data.open("folder"))          metrics on a data set
     headlens.heads, headlens.attribution, headlens.lab            what its heads do
     headlens.report(run, images).save("report.html")              all of it in one file for a browser
+    headlens.export(run, "model.onnx")                            scores and maps without headlens
 
 At a shell, ``headlens --help`` lists commands, and ``headlens docs`` prints the documentation.
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from headlens import training as training
     from headlens.backbone import Backbone
     from headlens.errors import HeadlensError as HeadlensError
+    from headlens.export import export as export
     from headlens.predict import predict as predict
     from headlens.report.report import report as report
     from headlens.training.evaluation import evaluate as evaluate

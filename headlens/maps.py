@@ -45,7 +45,7 @@ def upsample(
     )
     with full_precision(maps.device):  # anything else would round every pixel
         wide = maps.to(dtype) @ columns.T  # [B, rows, W]
-        return torch.bmm(rows.expand(len(maps), -1, -1), wide).to(maps.dtype)
+        return torch.bmm(rows.expand(maps.shape[0], -1, -1), wide).to(maps.dtype)
 
 
 def neighbour_mean(maps: Tensor, side: int) -> Tensor:

@@ -20,7 +20,7 @@ ORDER = (
     *("baselines", "provenance", "predict", "training"),
     *("heads", "attribution"),
     *("works", "overview"),
-    *("lab", "report", "figures", "cli", "__main__"),
+    *("lab", "report", "export", "figures", "cli", "__main__"),
 )
 """Modules and packages of headlens: none imports one that stands behind it, so that there is no circle either."""
 NEVER = {

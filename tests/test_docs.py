@@ -1,5 +1,7 @@
 """Python in README and the documents runs as it is written, on small images; files that they name exist.
 
+That of ``docs/export.md`` runs in ``test_export.py``, on a tower of two blocks: it takes longer by the block.
+
 The index has all pages, the gallery all figures, and ``headlens docs`` prints them. Links to places in pages are
 tested with the website.
 """
@@ -28,7 +30,7 @@ def blocks(page: str) -> list[str]:
     return _BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", [page for page in TEXTS if blocks(page)])
+@pytest.mark.parametrize("page", [page for page in TEXTS if blocks(page) and page != "docs/export.md"])
 def test_python_of_a_page_runs(page, painted_small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Where a page asks for no size, images have 56 pixels along a side, and not 224, which take longer.

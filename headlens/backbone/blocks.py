@@ -173,7 +173,7 @@ class Attention(nn.Module):
         done = []
         for (_, length), part in zip(passes, parts, strict=True):
             q_, k_, v_ = (x.unflatten(1, (-1, length)).flatten(0, 1) for x in part)  # (B W, n, H, d)
-            done.append(self.mix(q_, k_, v_, attention).unflatten(0, (len(q), -1)).flatten(1, 2))
+            done.append(self.mix(q_, k_, v_, attention).unflatten(0, (q.shape[0], -1)).flatten(1, 2))
         return torch.cat(done, 1)
 
     def pattern(

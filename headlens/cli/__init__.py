@@ -21,6 +21,7 @@ from headlens.cli.doctor import doctor
 from headlens.cli.ending import Verb, forgiving
 from headlens.cli.eval import eval_
 from headlens.cli.examples import epilog
+from headlens.cli.export import export
 from headlens.cli.figures import figures
 from headlens.cli.import_ import import_
 from headlens.cli.importance import importance
@@ -50,7 +51,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # its formatting would be imported for every --help, and takes longer than all else
 )
 _VERBS: list[Callable[..., None]] = [demo, train, eval_, score, weights, ablate, importance, contributions]
-_VERBS += [attribute, compare, transfer, name, report, figures, methods, import_, verify, doctor, docs]
+_VERBS += [attribute, compare, transfer, name, report, export, figures, methods, import_, verify, doctor, docs]
 for verb in _VERBS:
     app.command(verb.__name__.rstrip("_"))(verb)
 app.add_typer(data, name="data")

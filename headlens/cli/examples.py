@@ -31,6 +31,10 @@ EXAMPLES = {
         "headlens report",
         "headlens report --run runs/mine --data visa/ --limit 200 --against runs/other --out visa.html",
     ],
+    "export": [
+        "headlens export --run mini-captions-industrial",
+        "headlens export --run runs/mine --data parts/ --rate 0.01 --out mine.onnx",
+    ],
     "figures": ["headlens figures", "headlens figures joint --out paper"],
     "methods": ["headlens methods", "headlens methods --results --latex > methods.tex"],
     "import": ["headlens import 9_12_4_multiscale/epoch_15.pth --trained-on visa --out runs/anomalyclip"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ class ClusterPooled(Blended):
         seed: of the first centres, the same for every image and on every device.
     """
 
+    loops: ClassVar[str] = "it clusters patches until no cluster changes, which share = 0 leaves out"
     clusters: int
     patches: int
     seed: int = 0

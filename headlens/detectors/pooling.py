@@ -29,6 +29,10 @@ class Pooling(Protocol):
     def image_taps(self) -> tuple[int, ...]:
         """Taps whose patches it reads by the read-out of the image, not by that of the tap."""
 
+    @property
+    def loops(self) -> str:
+        """What in it goes on until nothing changes, and how to read without it; empty where its steps are fixed."""
+
     def __call__(self, cls: Tensor, taps: Taps, margins: Taps) -> Tensor:
         """The image feature [R, d_e], of any length.
 
@@ -53,6 +57,7 @@ class CLSToken:
     reads_cls: ClassVar[bool] = True
     reads_patches: ClassVar[bool] = False
     image_taps: ClassVar[tuple[int, ...]] = ()
+    loops: ClassVar[str] = ""
 
     def __call__(self, cls: Tensor, taps: Taps, margins: Taps) -> Tensor:
         """CLS as it is, [R, d_e]."""
@@ -76,6 +81,7 @@ class Blended(ABC):
     reads_cls: ClassVar[bool] = True
     reads_patches: ClassVar[bool] = True
     image_taps: ClassVar[tuple[int, ...]] = ()
+    loops: ClassVar[str] = ""
     share: float
 
     @abstractmethod
@@ -121,6 +127,7 @@ class PatchMean:
 
     reads_cls: ClassVar[bool] = False
     reads_patches: ClassVar[bool] = True
+    loops: ClassVar[str] = ""
     tap: int
 
     @property

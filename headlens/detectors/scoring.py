@@ -247,7 +247,7 @@ class Scoring:
         """
         taps = margins.taps
         if not taps:  # no patch is read, and an empty map goes all the way
-            return margins.image.new_zeros(len(margins.image), 0, 0)
+            return margins.image.new_zeros(margins.image.shape[0], 0, 0)
         if self.fuse_at == "pixels":
             every = torch.stack(list(taps.values()), 1).unflatten(-1, grid)
             return every.mean(1, keepdim=True) if self.fuse == "probability of mean margin" else every

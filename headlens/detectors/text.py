@@ -118,7 +118,7 @@ class AbnormalAlone:
     def margin(self, embeddings: Tensor) -> Tensor:
         """The product with the prompt: [R] or [R, N]."""
         with full_precision(embeddings.device):
-            u = self.held(embeddings).expand(len(embeddings), -1)
+            u = self.held(embeddings).expand(embeddings.shape[0], -1)
             return torch.einsum("b...d,bd->b...", embeddings, u)
 
     def held(self, embeddings: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class PromptSets:
         if self.linear:
             return self.pair.held(embeddings)
         normal, abnormal = (
-            torch.einsum("b...p,bpd->b...d", chosen, prompts.to(embeddings).expand(len(embeddings), -1, -1))
+            torch.einsum("b...p,bpd->b...d", chosen, prompts.to(embeddings).expand(embeddings.shape[0], -1, -1))
             for chosen, prompts in zip(self._chosen(embeddings), self.prompts.values(), strict=True)
         )
         return (abnormal - normal) / self.temperature
@@ -266,6 +266,6 @@ class LinearHead:
 
 def _cosines(embeddings: Tensor, prompts: Tensor) -> Tensor:
     """Embeddings [R, d_e] or [R, N, d_e] with unit prompts [1 or R, P, d_e], [R, P] or [R, N, P]."""
-    prompts = prompts.to(embeddings).expand(len(embeddings), -1, -1)
+    prompts = prompts.to(embeddings).expand(embeddings.shape[0], -1, -1)
     with full_precision(embeddings.device):
         return torch.einsum("b...d,bpd->b...p", F.normalize(embeddings, dim=-1), prompts)

@@ -346,7 +346,7 @@ class KAnoCLIP(Detector):
         asking, taken = states.flatten(0, 1)[None], []
         for level, tap in enumerate(self.config.taps):
             unit = F.normalize(features.taps[tap], dim=-1)
-            taken.append(self.prompts_ask(asking.to(unit).expand(len(unit), -1, -1), unit, level))
+            taken.append(self.prompts_ask(asking.to(unit).expand(unit.shape[0], -1, -1), unit, level))
         answered = F.normalize(asking + torch.stack(taken).mean(0), dim=-1)  # (R, 2 P, d_e)
         return PromptSets(answered.unflatten(1, (2, -1)), self.config.temperature, self.config.reduce)
 

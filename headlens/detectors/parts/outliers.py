@@ -36,7 +36,8 @@ def local_outlier_factor(tokens: Tensor, neighbours: int = 30, textbook: bool = 
         return tokens.new_ones(tokens.shape[:2])
     with full_precision(tokens.device):
         tokens = tokens - tokens.mean(1, keepdim=True)  # what all have in common would round what they differ in
-        distances = torch.cdist(tokens, tokens).square()
+        squares = tokens.square().sum(-1)
+        distances = (squares[:, :, None] - 2 * tokens @ tokens.mT + squares[:, None]).clamp(min=0)
     itself = torch.eye(count, dtype=torch.bool, device=tokens.device)
     near, which = distances.masked_fill(itself, torch.inf).topk(min(neighbours, count - 1), largest=False)
     reach = near[..., -1]  # (B, N)
