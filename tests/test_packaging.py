@@ -23,7 +23,13 @@ else:
 _INSTALLED = packages_distributions()
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-WITH_EXTRA = {"transformers": "knowledge", "ipywidgets": "lab", "IPython": "lab", "av": "video", "onnxruntime": "export"}
+WITH_EXTRA = {
+    "transformers": "knowledge",
+    "ipywidgets": "lab",
+    "IPython": "lab",
+    "av": "video",
+    "onnxruntime": "export",
+}
 """What is imported by functions that say which extra they need, by the extra."""
 TRIED = {"triton"}
 """What comes with torch where it is of use, and is done without elsewhere."""
