@@ -90,7 +90,8 @@ def test_every_layout(tmp_path, layout, make, name, domain):
 
 
 def test_every_layout_has_a_test():
-    assert {row[0] for row in EVERY} == {layout.name for layout in LAYOUTS} == set(layouts())
+    elsewhere = {"clips", "generators"}  # test_clips.py, test_generators.py
+    assert {row[0] for row in EVERY} | elsewhere == {layout.name for layout in LAYOUTS} == set(layouts())
     assert all(layouts().values())
 
 
