@@ -11,7 +11,7 @@ root_doc = "index"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_static_path = html_css_files = ["site.css"]
-html_show_sphinx = html_copy_source = False
+html_show_sphinx = html_show_copyright = html_copy_source = False
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 maximum_signature_line_length = 100

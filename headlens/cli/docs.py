@@ -38,5 +38,6 @@ def listed(index: str) -> str:
     >>> listed("- [Books](../books/README.md): far.") + listed("- [Heads](heads.md): a line.")
     '- heads: a line.'
     """
-    here = re.sub(r"^- \[[^]]+\]\(\.\./.*\n?(?:  .*\n)*", "", index, flags=re.MULTILINE)
-    return re.sub(r"\[[^]]+\]\(([\w-]+)\.md\)", r"\1", here)
+    near = re.sub(r"^- \[[^]]+\]\(\.\./.*\n?(?:  .*\n)*", "", index, flags=re.MULTILINE)
+    filled = re.sub(r"^\*\*.+\*\*\n\s*(?=\*\*|\Z)", "", near, flags=re.MULTILINE)  # questions that have pages
+    return re.sub(r"\[[^]]+\]\(([\w-]+)\.md\)", r"\1", filled)
