@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import NullLocator
 
 from headlens.plots.display import draw, outline
 from headlens.plots.figure import Figure
@@ -181,9 +182,12 @@ def _points(
     ax.set(xlim=ends, ylim=(len(methods) - 0.4, -0.6))
     ax.set_yticks(range(len(methods)), [plain(name, 10) for name in methods], fontsize="small", **font())
     ax.tick_params(axis="y", length=0)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    tens = range(math.floor(math.log10(ends[0])), math.ceil(math.log10(ends[1])) + 1)
+    steps = (1, 3) if len(tens) <= 3 else (1,)  # there is room for few
+    ticks = [tick for ten in tens for step in steps if ends[0] <= (tick := step * 10.0**ten) <= ends[1]]
+    ticks = ticks[:: -(-len(ticks) // 4)]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.spines[["top", "right"]].set_visible(False)
 
 
