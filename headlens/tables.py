@@ -86,8 +86,9 @@ class Table:
         return markdown(self.header, self.rows, self.numbers)
 
     def latex(self) -> str:
-        """A LaTeX tabular; it needs the package booktabs."""
-        return latex(self.header, self.rows, self.numbers, self.bold)
+        """A LaTeX tabular under a comment with the title; it needs the package booktabs."""
+        title = "".join(f"% {line}\n" for line in self.title.splitlines())
+        return title + latex(self.header, self.rows, self.numbers, self.bold)
 
     def csv(self) -> str:
         """All rows, unrounded, with a header."""

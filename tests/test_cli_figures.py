@@ -52,8 +52,17 @@ def test_one_domain_alone_and_bad_input(tmp_path):
         and "mean over 1 industrial run. A weight" in (tmp_path / "weights.md").read_text()
     )
     assert "--industrial mini-industrial-0" in (tmp_path / "weights.md").read_text()
+    small = invoke(
+        "weights", "--industrial", "mini-industrial-0", "--out", tmp_path, "--format", "svg", "--width", "60mm"
+    )
+    assert small.exit_code == 0 and 'width="170.' in (tmp_path / "weights.svg").read_text()
+    assert "--format svg --width 60mm" in (tmp_path / "weights.md").read_text()
     with pytest.raises(ConfigError, match="unknown figure 'weight'"):
         invoke("weight", "--out", tmp_path / "none")
+    (tmp_path / "mine.mplstyle").write_text("font.siez: 8")
+    for wrong, why in (("--width", "85"), "'85'"), (("--style", tmp_path / "mine.mplstyle"), r"line 1: .*font\.size"):
+        with pytest.raises(ConfigError, match=why):
+            invoke("weights", *wrong, "--out", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

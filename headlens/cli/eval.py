@@ -122,7 +122,7 @@ def table(summaries: dict[str, Summary]) -> Table:
     bold, every = set(), frame.groupby(["run", *KEYS], sort=False)["value"].first().index
     for number, name in enumerate(columns):
         values = frame[frame["metric"] == name].groupby(["run", *KEYS], sort=False)["value"].first().reindex(every)
-        bold |= {(row, 3 + number) for row in best(list(values), [key[1:] for key in values.index])}
+        bold |= {(row, 3 + number) for row in best(list(values.round(3)), [key[1:] for key in values.index])}
     header, title = ["runs", *parts[0].header], ""
     sets = {row[1] for row in rows} - {"mean"}
     if len(sets) == 1:  # then the mean over sets is that of the set

@@ -58,6 +58,26 @@ def figures(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Compute everything again, even if results are stored.")
     ] = False,
+    format: Annotated[
+        list[str] | None,
+        typer.Option(help="pdf, png, svg or pgf; may be repeated. pgf needs LaTeX.", show_default="pdf and png"),
+    ] = None,
+    width: Annotated[
+        str | None,
+        typer.Option(
+            help="Width of a figure of one column, such as 85mm or 3.3in; those of both columns are in proportion.",
+            show_default="3.3in",
+        ),
+    ] = None,
+    font: Annotated[
+        str | None, typer.Option(help="Family of an installed font.", show_default="DejaVu Sans, which ships")
+    ] = None,
+    font_size: Annotated[
+        float | None, typer.Option(help="Points of titles and axes.", show_default="7.5, less in narrower figures")
+    ] = None,
+    style: Annotated[
+        Path | None, typer.Option(help="Style sheet of matplotlib with other settings.", dir_okay=False)
+    ] = None,
     batch: options.Batch = 8,
     seed: options.Seed = 0,
     weights: options.Weights = None,
@@ -65,7 +85,7 @@ def figures(
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
 ) -> None:
-    """Make the paper's figures as PDF and PNG, each with its caption and the command that reproduces it.
+    """Make the paper's figures, each with its caption and the command that reproduces it.
 
     A group is a domain, or any data set, with the runs that were trained for it; without any, industrial and medical
     runs that ship are shown. Long results are stored as Parquet in OUT/data, and reused only if runs, images, settings
@@ -76,10 +96,17 @@ def figures(
     """
     from headlens.data.notes import lines
     from headlens.errors import ConfigError, HeadlensError
-    from headlens.figures import FigureContext, chosen, make
+    from headlens.figures import FigureContext, Print, chosen, inches, make, style_sheet
     from headlens.training.run import load_groups
 
     wanted = chosen(names or ())  # before anything that takes long
+    how = Print(
+        tuple(format or ("pdf", "png")),
+        None if width is None else inches(width),
+        font,
+        font_size,
+        {} if style is None else style_sheet(style),
+    )
 
     @contextmanager
     def progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
@@ -102,7 +129,9 @@ def figures(
     paper = FigureContext(domains, out / "data", seed=seed, batch=batch, fresh=fresh, progress=progress)
     options = typed(context)
     failed: list[HeadlensError] = []
-    for spec, made in make(paper, out, names or (), lambda name: shlex.join(["headlens", "figures", name, *options])):
+    for spec, made in make(
+        paper, out, names or (), lambda name: shlex.join(["headlens", "figures", name, *options]), how
+    ):
         if isinstance(made, HeadlensError):
             failed.append(made)
             typer.echo(f"{spec.name}: not made: {made}", err=True)

@@ -129,7 +129,7 @@ def scored(frame: pd.DataFrame, title: str) -> Table:
         means.setdefault(row.method, {})[row.tested, row.metric] = row.mean
     columns = list(dict.fromkeys(key for of_method in cells.values() for key in of_method))
     values = [[of_method.get(key, float("nan")) for of_method in means.values()] for key in columns]
-    bold = {(row, 1 + column) for column, each in enumerate(values) for row in best(each)}
+    bold = {(row, 1 + column) for column, each in enumerate(values) for row in best([round(v, 1) for v in each])}
     lines = [[name, *(of_method.get(key, "-") for key in columns)] for name, of_method in cells.items()]
     header = ["method", *(" ".join(key) for key in columns)]
     return Table(header, lines, len(columns), "results", title, frame=frame, bold=bold)

@@ -28,11 +28,23 @@ from headlens.figures import (
     weights,
 )
 from headlens.figures.context import Domain, FigureContext
+from headlens.figures.printed import Print, inches, style_sheet
 from headlens.figures.spec import FigureSpec, check_free, save
 from headlens.printing import unknown_name
 from headlens.training.grouping import grouped
 
-__all__ = ["FIGURES", "Domain", "FigureContext", "FigureSpec", "chosen", "grouped", "make"]
+__all__ = [
+    "FIGURES",
+    "Domain",
+    "FigureContext",
+    "FigureSpec",
+    "Print",
+    "chosen",
+    "grouped",
+    "inches",
+    "make",
+    "style_sheet",
+]
 
 FIGURES: tuple[FigureSpec, ...] = (
     weights.SPEC,
@@ -75,6 +87,7 @@ def make(
     out: Path,
     names: Sequence[str] = (),
     command: Callable[[str], str] = lambda name: f"headlens figures {name}",
+    how: Print = Print(),  # noqa: B008  # frozen
 ) -> Iterator[tuple[FigureSpec, list[Path] | HeadlensError]]:
     """Draws and writes figures one by one; one that cannot be made does not keep the others from being made.
 
@@ -82,6 +95,7 @@ def make(
         out: a folder for the files.
         names: which; all by default.
         command: what makes the figure of that name again; it stands below its caption.
+        how: they are printed: in which formats, how wide, with which type.
 
     Yields:
         Each figure, and its files or why there are none; one that is there already of other runs, images or settings
@@ -94,7 +108,7 @@ def make(
     for spec in chosen(names):
         try:
             check_free(spec.name, out, question)
-            rendered = spec.printed(context)
-            yield spec, save(rendered, spec.name, spec.about, out, command(spec.name), question)
+            rendered = spec.printed(context, how)
+            yield spec, save(rendered, spec.name, spec.about, out, command(spec.name), question, how)
         except HeadlensError as error:
             yield spec, error

@@ -24,6 +24,7 @@ ROWS = {
 }
 """Which runs a row reads (those without that part; None: the whole), and whether by the joint score or by CLS alone."""
 METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
+_BOLD = r"\mathbf"
 
 
 def draw(context: FigureContext) -> RenderedFigure:
@@ -119,20 +120,35 @@ def _markdown(frame: pd.DataFrame, metrics: list[str]) -> str:
 
 
 def _latex(frame: pd.DataFrame, metrics: list[str]) -> str:
-    def maths(text: str) -> str:
-        return "$" + text.replace("±", r"\pm") + "$" if any(c.isdigit() for c in text) else text
+    """Values with their intervals, the best of each domain bold; behind them differences in brackets."""
 
-    lines: list[str] = []
-    before = None
-    for domain, row, cells in _cells(frame, metrics):
-        if domain != before:
-            block = rf"\multicolumn{{{1 + 2 * len(metrics)}}}{{l}}{{\emph{{{domain}}}}} \\"
-            lines += [r"\midrule", block] if lines else [block]
-            before = domain
-        numbers = [part for value, other in cells for part in (maths(value), f"({maths(other)})" if other else "")]
-        lines.append(tables.row([row, *numbers]))
+    def maths(text: str, strong: bool = False) -> str:
+        if not any(c.isdigit() for c in text):
+            return text
+        value, between, half = text.replace("±", r"\pm").partition(" ")
+        return f"${f'{_BOLD}{{{value}}}' if strong else value}{between}{half}$"
+
+    cells = _cells(frame, metrics)
+    domains = [domain for domain, _, _ in cells]
+    strong = set()
+    for place, metric in enumerate(metrics):
+        rows = frame[frame["metric"] == metric].groupby(["domain", "row"], sort=False)["value"].first()
+        strong |= {(row, place) for row in tables.best(list(rows.round(1)), domains)}
+    lines = []
+    for row, (_, name, numbers) in enumerate(cells):
+        line = [name]
+        for place, (value, other) in enumerate(numbers):
+            line += [maths(value, (row, place) in strong), f"({maths(other)})" if other else ""]
+        lines.append(line)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    made: list[str] = []
+    for row, line in enumerate(lines):
+        if row == 0 or domains[row] != domains[row - 1]:
+            block = rf"\multicolumn{{{1 + 2 * len(metrics)}}}{{l}}{{\emph{{{domains[row]}}}}} \\"
+            made += [r"\midrule", block] if made else [block]
+        made.append(tables.row(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
     header = tables.row(["", *(rf"\multicolumn{{2}}{{c}}{{{named(m)}}}" for m in metrics)])
-    return tables.tabular("l" + "r" * 2 * len(metrics), header, lines) + "\n"
+    return tables.tabular("l" + "r" * 2 * len(metrics), header, made) + "\n"
 
 
 def _caption(context: FigureContext, frame: pd.DataFrame) -> str:

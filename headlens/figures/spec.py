@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,8 @@ from headlens import plots
 from headlens.data import DataSet
 from headlens.errors import RunError
 from headlens.figures.context import FigureContext, mean_and_interval
-from headlens.files import SOFTWARE, write
-from headlens.plots.style import paper
+from headlens.figures.printed import Print
+from headlens.files import write
 from headlens.printing import unicode
 from headlens.provenance import versions
 from headlens.training.run import Run
@@ -64,9 +63,9 @@ class FigureSpec:
     about: str
     draw: Callable[[FigureContext], RenderedFigure]
 
-    def printed(self, context: FigureContext) -> RenderedFigure:
+    def printed(self, context: FigureContext, how: Print = Print()) -> RenderedFigure:  # noqa: B008  # frozen
         """Drawn with the type of a paper, as it is saved."""
-        with paper():
+        with how.context():
             return self.draw(context)
 
 
@@ -131,14 +130,23 @@ def check_free(name: str, out: Path, question: str) -> None:
         raise RunError(f"{page} belongs to other runs, images or settings; name another --out, or remove it")
 
 
-def save(rendered: RenderedFigure, name: str, title: str, out: Path, command: str, question: str) -> list[Path]:
-    """Writes ``NAME.pdf``, ``NAME.png``, ``NAME.md`` (the caption and what it was made of) and tables into ``out``.
+def save(
+    rendered: RenderedFigure,
+    name: str,
+    title: str,
+    out: Path,
+    command: str,
+    question: str,
+    how: Print = Print(),  # noqa: B008  # frozen
+) -> list[Path]:
+    """Writes the drawing, ``NAME.pdf`` and ``NAME.png``, ``NAME.md`` (the caption and what it was made of) and tables.
 
     Args:
         name, title: of the figure.
         out: a folder, made if need be.
         command: what makes it again.
         question: a digest of what it depends on.
+        how: it is printed, and in which other formats.
 
     Returns:
         The files.
@@ -146,18 +154,10 @@ def save(rendered: RenderedFigure, name: str, title: str, out: Path, command: st
     Raises:
         RunError: one cannot be written.
     """
-    contents: dict[str, bytes] = {}
-    with paper():
-        rendered.figure.draw_without_rendering()
-        rendered.figure.set_layout_engine("none")  # once: both files have the same layout
-        for suffix in ("pdf", "png"):
-            sink = io.BytesIO()
-            # Without dates and versions the bytes depend on what is rendered alone.
-            about = {"CreationDate": None} if suffix == "pdf" else {"Software": SOFTWARE}
-            rendered.figure.savefig(sink, format=suffix, dpi=min(rendered.dpi, DPI), metadata=about)
-            contents[f".{suffix}"] = sink.getvalue()
+    contents = how.files(rendered.figure, name, min(rendered.dpi, DPI))
+    shown = next((suffix for suffix in (".png", ".svg", ".pdf") if suffix in contents), "")
     contents |= {suffix: unicode(text).encode() for suffix, text in rendered.tables.items() if suffix != ".md"}
-    contents[".md"] = unicode(_page(rendered, name, title, command, question)).encode()
+    contents[".md"] = unicode(_page(rendered, shown and name + shown, title, command, question)).encode()
     written = []
     for suffix, content in contents.items():
         written.append(out / f"{name}{suffix}")
@@ -165,7 +165,8 @@ def save(rendered: RenderedFigure, name: str, title: str, out: Path, command: st
     return written
 
 
-def _page(rendered: RenderedFigure, name: str, title: str, command: str, question: str) -> str:
+def _page(rendered: RenderedFigure, file: str, title: str, command: str, question: str) -> str:
+    drawing = f"{'[' if file.endswith('.pdf') else '!['}{title}]({file})\n\n" if file else ""
     rows = {"made by": [f"`{command}`"], "question": [question]}
     backbones = {run.detector.backbone.provenance for run in rendered.runs}
     rows["backbone"] = sorted(f"{one.name} ({one.weights}), SHA-256 {_short(one.sha256)}" for one in backbones)
@@ -175,7 +176,7 @@ def _page(rendered: RenderedFigure, name: str, title: str, command: str, questio
     rows["versions"] = [f"{package} {number}" for package, number in known.items()]
     table = "\n".join(f"| {key} | {', '.join(values) or 'none'} |" for key, values in rows.items())
     below = f"\n{rendered.tables['.md']}\n" if ".md" in rendered.tables else ""
-    return f"# {title}\n\n![{title}]({name}.png)\n\n{rendered.caption}\n{below}\n| | |\n|---|---|\n{table}\n"
+    return f"# {title}\n\n{drawing}{rendered.caption}\n{below}\n| | |\n|---|---|\n{table}\n"
 
 
 def _short(digest: str | None) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 import seaborn as sns
@@ -89,16 +87,6 @@ def width(panels: int) -> float:
     (3.3, True)
     """
     return COLUMN if panels <= 2 else PAGE
-
-
-def paper() -> AbstractContextManager[None]:
-    """Within, figures are drawn and written as ``PAPER`` says; outside nothing changes.
-
-    >>> with paper():
-    ...     mpl.rcParams["pdf.fonttype"]
-    42
-    """
-    return mpl.rc_context(PAPER)
 
 
 def axes_of(ax: Axes | None, width: float = 5.0, height: float = 3.6) -> tuple[matplotlib.figure.Figure, Axes]:

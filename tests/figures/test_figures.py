@@ -48,6 +48,9 @@ def test_all_figures_are_made_and_made_again_from_what_is_kept(context, domains,
         assert "nan" not in re.sub(r"[a-z]+nan|nan[a-z]+", "", page.lower())
     table = (out / "method.tex").read_text()
     assert table.count(r"\\") == 1 + 2 * 6 and r"\pm" in table and "nan" not in table
+    values = pd.read_csv(out / "method.csv").groupby(["domain", "metric"])["value"]
+    bold = sorted(re.findall(r"\\mathbf\{([\d.]+)\}", table))
+    assert sorted(set(bold)) == sorted({f"{best:.1f}" for best in values.max().dropna()})
     assert "without deep prompts (industrial)" in (out / "method.md").read_text()  # there is no such run
 
     def never(*arguments, **options):
