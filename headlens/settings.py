@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 import reprlib
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from numbers import Integral, Real
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from headlens.errors import ConfigError
@@ -25,7 +27,7 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
+        hints = _hints(type(self))
         for name in (field.name for field in fields(self)):  # type: ignore[arg-type]
             object.__setattr__(self, name, _typed(name, getattr(self, name), hints[name]))
 
@@ -49,6 +51,17 @@ class Settings:
     def table(self) -> dict[str, Any]:
         """For ``config.toml``."""
         return asdict(self)  # type: ignore[call-overload]
+
+
+def _hints(settings: type) -> dict[str, Any]:
+    """Types of the fields alone: Python 3.10 evaluates no plain ``ClassVar``, which stands at constants of settings."""
+    names = {field.name for field in fields(settings)}
+    hints: dict[str, Any] = {}
+    for cls in reversed(settings.__mro__):
+        written = {name: hint for name, hint in vars(cls).get("__annotations__", {}).items() if name in names}
+        holder = SimpleNamespace(__annotations__=written)
+        hints |= get_type_hints(holder, vars(sys.modules[cls.__module__]))
+    return hints
 
 
 def documented(settings: type, name: str) -> str:

@@ -1,9 +1,27 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
 import pytest
 
 from headlens.detectors.methods.registry import PRESETS, preset
 from headlens.errors import ConfigError
+from headlens.settings import Settings
+
+if TYPE_CHECKING:
+    from somewhere import OnlyForTypes
+
+
+@dataclass(frozen=True)
+class Layered(Settings):
+    NAMES: ClassVar[OnlyForTypes] = ()
+    layers: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True)
+class Deeper(Layered):
+    share: float = 0.5
 
 
 def test_presets_differ_in_what_their_names_say():
@@ -48,3 +66,10 @@ def test_a_bad_value_is_named(changes, named):
 def test_an_unknown_preset_is_named():
     with pytest.raises(ConfigError, match=r"headclop.*anomalyclip"):
         preset("headclop")
+
+
+def test_types_of_constants_are_not_evaluated():
+    """Python 3.10 cannot evaluate a plain ``ClassVar``, and no Python a name that is there for type checkers alone."""
+    assert Deeper(layers=[2, 3]).layers == (2, 3)
+    with pytest.raises(ConfigError, match="share"):
+        Deeper(share="all")
