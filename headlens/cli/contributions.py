@@ -69,9 +69,10 @@ def contributions(
         result = heads.contributions(loaded, opened_set, check_sums=check, batch=batch, out=parts, **settings)
     if not parallel.current().main:
         return
-    last = f"tap_margin_{max(loaded.detector.plan.taps)}"
+    taps = loaded.detector.plan.taps
+    margins = ["image_margin", *([f"tap_margin_{max(taps)}"] if taps else [])]
     written = [result.save(out / f"{name}.parquet")]
-    written += [result.plot(metric=metric).save(out / f"{name}-{metric}.png") for metric in ("image_margin", last)]
+    written += [result.plot(metric=metric).save(out / f"{name}-{metric}.png") for metric in margins]
     discard(parts)
     output.show(*tables(result, rows))
     checked = f"{_ADD_UP}\n\n" if check else ""

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from headlens.detectors.scoring import Scoring
+from headlens.detectors.scoring import Scoring, check_map
 from headlens.errors import ConfigError
 from headlens.figures.context import Domain, FigureContext
 from headlens.figures.spec import FigureSpec, RenderedFigure, images_of, made_on, with_interval
@@ -21,6 +21,7 @@ ALPHAS = np.linspace(0, 1, 41)
 def draw(context: FigureContext) -> RenderedFigure:
     """Above: the first run's images in the plane of both parts. Below: AUROC of every mixture, run by run."""
     for domain in context:
+        check_map(domain.run.detector.reads_map, "the figure joint")
         if "image_auroc" not in domain.images.metrics:
             raise ConfigError(f"{domain.images.name} has no normal, or no anomalous images: nothing can be ranked")
     found = pd.concat([_mixed(context, domain) for domain in context], ignore_index=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import c2p_generated
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ from off_clip import CHOICES, COLUMNS, FINDINGS, SCORES, rates, table
 from sklearn.metrics import roc_curve
 
 from headlens.backbone import load
-from headlens.detectors import TrainingConfig, build
+from headlens.detectors import Detector, TrainingConfig, build
 from headlens.detectors.losses import with_off_diagonal
 
 
@@ -46,3 +47,16 @@ def test_a_difference_is_between_runs_of_one_seed():
     (row,) = table(frame, "medical", "joint", True).splitlines()[2:]
     assert row.startswith(f"| HeadCLIP, off-diagonal | 3 | {change.mean():+.1f} ±")
     assert len(table(frame, "medical", "joint", False).splitlines()) == 4
+
+
+def test_the_table_of_generators_is_of_the_runs_there(tmp_path, monkeypatch, one_torch_thread):
+    argv = ["x", "--seeds", "0", "1", "--choices", "without LoRA: the head alone", "--per-category", "4"]
+    monkeypatch.setattr("sys.argv", [*argv, "--epochs", "1", "--out", str(tmp_path), "--device", "cpu"])
+    monkeypatch.setattr(Detector, "image_size", 28)
+    monkeypatch.setattr("headlens.data.procedural.worlds.World.__init__.__defaults__", (80, 28, 0))
+    c2p_generated.main()
+    (row,) = (tmp_path / "tables.md").read_text().splitlines()[2:]
+    frame = c2p_generated.collected(tmp_path)
+    mean = 100 * frame[frame["metric"] == "accuracy"].groupby("seed")["value"].mean().mean()
+    assert row.startswith("| without LoRA: the head alone | 2 |") and f"| {mean:.1f}" in row
+    assert len(set(frame["category"])) == 4 and set(frame["seed"]) == {0, 1}
