@@ -1,4 +1,4 @@
-"""``explore``: controls around a ``HeadView``, which draws everything."""
+"""``explore``: a ``HeadView`` to walk through with mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from headlens import plots
 from headlens.errors import ConfigError, HeadlensError
 from headlens.heads.variants import Head
+from headlens.lab.scene import Selection, fixed, most_important, picture, scene
 from headlens.lab.view import HeadView
-from headlens.printing import printable
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
@@ -19,94 +20,124 @@ if TYPE_CHECKING:
 
 
 class Explorer:
-    """Controls for image, stream, layer, head and query patch, above the figure of the view.
+    """One image, one head and one query patch at a time, chosen in the page or from code.
 
-    Without a live kernel, a page shows the last figure only.
+    ``image``, ``head`` and ``patch`` say what is shown, and can be set. It begins at the first anomalous image, and at
+    the head whose weight is the furthest from 1, or which has the largest direct effect on that image where no weight
+    is learned. Without a live kernel, a page shows the figure that was there when the cell ran.
 
     Raises:
-        ConfigError: ipywidgets is not installed.
+        ConfigError: anywidget is not installed.
     """
 
     def __init__(self, view: HeadView) -> None:
         try:
-            import ipywidgets as widgets
+            import anywidget  # noqa: F401
         except ImportError as error:
             raise ConfigError(
-                "the interactive view needs ipywidgets: pip install 'headlens[lab]'; HeadView.plot draws without it"
+                "the interactive view needs anywidget: pip install 'headlens[lab]'; HeadView.plot draws without it"
             ) from error
+        from headlens.lab.widget import Widget
+
         self.view = view
-        stream = view.streams[-1]
-        layers, rows, columns = view.layers(stream), *map(range, view.grid)
-        patches: list[tuple[str, tuple[int, int] | None]] = [("as it is read", None)]
-        patches += [(f"patch in row {r}, column {c}", (r, c)) for r in rows for c in columns]
-        self.image = widgets.Dropdown(
-            options=[(printable(name), i) for i, name in enumerate(view.names)], description="image"
-        )
-        self.stream = widgets.ToggleButtons(options=view.streams, value=stream, description="stream")
-        self.layer = _slider(widgets, "layer", layers)
-        self.head = _slider(widgets, "head", view.heads)
-        self.patch = widgets.Dropdown(options=patches, description="looks from")
-        self.figure = widgets.Image(format="png")
-        self.message = widgets.HTML()
-        left, right = widgets.VBox([self.image, self.patch]), widgets.VBox([self.layer, self.head])
-        self.box = widgets.VBox([self.stream, widgets.HBox([left, right]), self.message, self.figure])
-        self._drawn: tuple[Any, ...] = ()
-        self.stream.observe(self._restrict, "value")
-        for control in (self.image, self.stream, self.layer, self.head, self.patch):
-            control.observe(self._redraw, "value")
-        self._redraw()
+        self.widget = Widget(fixed=fixed(view))
+        image = view.first_anomalous
+        head, why = most_important(view, image)
+        self._shown = Selection(-1, head)
+        self._show(Selection(image, head), why)
+        self.widget.observe(self._asked, "asked")
 
     @property
-    def shown(self) -> Head:
-        """The selected head."""
-        return Head(self.stream.value, self.layer.value, self.head.value)
+    def image(self) -> int:
+        """The number of the image; another one is read without a query patch."""
+        return self._shown.image
 
-    def _restrict(self, change: object = None) -> None:
-        """Layers of the stream; a layer that it has not becomes the nearest."""
-        layers = self.view.layers(self.stream.value)
-        self.layer.min, self.layer.max = 0, layers[-1]
-        self.layer.min = layers[0]
+    @image.setter
+    def image(self, number: int) -> None:
+        self._show(Selection(number, self.head))
 
-    def _redraw(self, change: object = None) -> None:
-        """Draws what the controls are at, once; what goes wrong is said above the figure, which stays as it was."""
-        now = (self.image.value, self.shown, self.patch.value)
-        if now == self._drawn:
+    @property
+    def head(self) -> Head:
+        """The head; a name such as ``L18H7/local`` opens it."""
+        return self._shown.head
+
+    @head.setter
+    def head(self, head: Head | str) -> None:
+        self._show(self._shown._replace(head=Head.of(head) if isinstance(head, str) else head))
+
+    @property
+    def patch(self) -> tuple[int, int] | None:
+        """Row and column of the query patch; None where the head is shown as it is read."""
+        return self._shown.patch
+
+    @patch.setter
+    def patch(self, patch: tuple[int, int] | None) -> None:
+        self._show(self._shown._replace(patch=patch))
+
+    def plot(self) -> plots.Figure:
+        """What is shown as a figure, as ``HeadView.plot`` draws it."""
+        return self.view.plot(*self._shown)
+
+    def _asked(self, change: Mapping[str, Any]) -> None:
+        """Answers the page. What goes wrong is said there, and it goes back to what was shown."""
+        asked = change["new"]
+        if asked["turn"] == self.widget.answered:
             return
-        self._drawn = now
         try:
-            fig, _ = self.view.plot(*now)
-        except HeadlensError as error:
-            from headlens.html import paragraph
+            patch = asked["patch"] and (asked["patch"][0], asked["patch"][1])
+            self._show(Selection(asked["image"], Head.of(asked["head"]), patch), turn=asked["turn"])
+        except Exception as error:
+            known = isinstance(error, HeadlensError)
+            self._sync(asked["turn"], error=str(error) if known else f"{type(error).__name__}: {error}")
+            if not known:
+                raise  # into the notebook's log, with its traceback
 
-            self.message.value = paragraph(str(error))
-            return
+    def _show(self, selection: Selection, why: str = "", turn: int | None = None) -> None:
+        """Computes all that is new, and only then changes what is shown."""
+        new: dict[str, Any] = {"scene": scene(self.view, selection, why)}
+        if selection.image != self._shown.image:
+            new["picture"] = picture(self.view, selection.image)
+        self._shown = selection
+        self._sync(self.widget.answered + 1 if turn is None else turn, **new)
+
+    def _sync(self, turn: int, error: str = "", **new: Any) -> None:
+        """One message to every view of the page."""
+        image, head, patch = self._shown
+        asked = {"turn": turn, "image": image, "head": str(head), "patch": patch}
+        with self.widget.hold_sync():
+            for name, value in {**new, "error": error, "answered": turn, "asked": asked}.items():
+                setattr(self.widget, name, value)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget, and the figure for pages that cannot show it."""
+        data, about = self.widget._repr_mimebundle_(**kwargs)
         sink = io.BytesIO()
-        fig.savefig(sink, format="png", dpi=80)
-        self.message.value, self.figure.value = "", sink.getvalue()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The widgets, and the figure for pages that cannot show them."""
-        bundle = self.box._repr_mimebundle_(**kwargs)
-        seen = {"image/png": base64.b64encode(self.figure.value).decode(), "text/plain": repr(self)}
-        return {**bundle, **seen}
+        self.plot().figure.savefig(sink, format="png", dpi=80)
+        return {**data, "image/png": base64.b64encode(sink.getvalue()).decode(), "text/plain": repr(self)}, about
 
     def __repr__(self) -> str:
-        return f"Explorer({self.shown} at {self.view.names[self.image.value]!r})"
+        return f"Explorer({self.head} at {self.view.names[self.image]!r})"
 
 
 def explore(
     runs: Runs | Mapping[str, Runs], images: DataSet | Image | Sequence[Image], *, size: int | None = None
 ) -> Explorer:
-    """Explore images, layers and heads interactively: ``explore({"industrial": run, "medical": other}, images)``.
+    """Explore images, layers and heads with mouse and keyboard.
+
+    Click the image to choose the patch that looks, and the grid of heads to open one. Domains or methods stand in
+    columns; what one of them does not have, its column says.
+
+    Args:
+        runs, images, size: as ``headlens.lab.HeadView`` takes them.
 
     Raises:
-        ConfigError: ipywidgets is not installed; see also ``headlens.lab.HeadView``, which has the same arguments.
+        ConfigError: anywidget is not installed; see also ``HeadView``.
+
+    >>> import headlens, numpy as np
+    >>> flat = np.zeros((56, 56, 3), np.uint8)
+    >>> explorer = explore({"industrial": headlens.load("mini-captions-industrial")}, flat, size=56)
+    >>> explorer.head = "L18H7/local"
+    >>> explorer
+    Explorer(L18H7/local at 'image 0')
     """
     return Explorer(HeadView(runs, images, size=size))
-
-
-def _slider(widgets: Any, name: str, numbers: range) -> Any:
-    """It redraws when it is let go, not on the way."""
-    return widgets.IntSlider(
-        value=numbers[-1], min=numbers[0], max=numbers[-1], description=name, continuous_update=False
-    )

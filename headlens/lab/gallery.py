@@ -54,6 +54,13 @@ class Gallery:
         given = self._source[number]
         return given.record if isinstance(given, Pixels) else None
 
+    def anomalous(self, number: int) -> bool:
+        """Whether it is known to have an anomaly, without reading it."""
+        if record := self.record(number):
+            return bool(record.anomalous)
+        given = self._source[number]
+        return isinstance(given, Pixels) and given.mask is not None and bool(given.mask.any())
+
     def category(self, number: int) -> str:
         """What it shows, for class-aware prompts."""
         return record.category if (record := self.record(number)) else "object"

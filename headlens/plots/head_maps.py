@@ -108,7 +108,7 @@ class Panel(NamedTuple):
 def head_view(
     image: np.ndarray,
     mask: np.ndarray | None,
-    panels: Mapping[str, Panel],
+    panels: Mapping[str, tuple[np.ndarray | str, np.ndarray | str]],
     weights: pd.DataFrame,
     head: tuple[str, int, int],
     *,
@@ -123,7 +123,7 @@ def head_view(
 
     Args:
         image, mask, shape: as in ``head_maps``.
-        panels: by domain.
+        panels: by domain, a ``Panel``; in place of a map that cannot be, a sentence that says why.
         weights: columns domain, head, value: of all heads of the layer; several rows a head where there are seeds.
         head: stream, layer and number of the one that is shown.
         looks: row and column of the query patch; None is CLS.
@@ -145,29 +145,34 @@ def head_view(
     draw(axes[0, 0], image, shape)
     axes[0, 0].set_title(wrapped(name, 2.6), fontsize="small", **font())
     _weights(axes[1, 0], weights, stream, layer, number)
-    scales = (
-        colours(np.stack([panel.attention for panel in panels.values()]), signed=False),
-        colours(np.stack([panel.contribution for panel in panels.values()])),
-    )
-    for (top, below), (domain, panel_) in zip(axes[:, 1:].T, panels.items(), strict=True):
-        seen = draw(top, panel_.attention, shape, interpolation="nearest", **scales[0])
-        who = "CLS" if looks is None else "the patch"
-        top.set_title(plain(f"{domain}: {who} attends to", 40), fontsize=9, **font())
-        drawn = draw(below, panel_.contribution, shape, interpolation="nearest", **scales[1])
-        what = f"patches add up to {panel_.contribution.sum():+.3g}" if stream == "global" else "adds to each patch"
-        below.set_title(plain(f"{domain}: {what}", 40), fontsize=9, **font())
-    for ax in (axes[0, 0], *axes[:, 1:].flat):
-        outline(ax, mask, shape)
-        ax.set_axis_off()
-    if looks is not None:
-        rows, columns = next(iter(panels.values())).attention.shape
-        high, wide = shape[0] / rows, shape[1] / columns  # of a patch
-        for ax in axes[0]:
+    into = "image margin (logits)" if stream == "global" else "patch margins (logits)"
+    for row, label in enumerate(("attention", f"part of {into}")):
+        maps = {domain: panel[row] for domain, panel in panels.items()}
+        known = [values for values in maps.values() if not isinstance(values, str)]
+        scale = colours(np.stack(known), signed=row == 1) if known else {}
+        for ax, (domain, values) in zip(axes[row, 1:], maps.items(), strict=True):
+            if isinstance(values, str):
+                ax.text(0.5, 0.5, wrapped(values, 2.2, 9), ha="center", va="center", fontsize="small", **font())
+                ax.set_title(plain(domain, 40), fontsize=9, **font())
+                continue
+            draw(ax, values, shape, interpolation="nearest", **scale)
+            if row == 0:
+                what = f"{'CLS' if looks is None else 'the patch'} attends to"
+            else:
+                what = f"patches add up to {values.sum():+.3g}" if stream == "global" else "adds to each patch"
+            ax.set_title(plain(f"{domain}: {what}", 40), fontsize=9, **font())
+        if known:
+            fig.colorbar(ScalarMappable(**scale), ax=list(axes[row, 1:]), label=label, shrink=0.9)
+    every = [values for pair in panels.values() for values in pair if not isinstance(values, str)]
+    if looks is not None and every:
+        high, wide = shape[0] / every[0].shape[0], shape[1] / every[0].shape[1]  # of a patch
+        for ax in (ax for ax in axes[0] if ax.images):
             corner = (looks[1] * wide - 0.5, looks[0] * high - 0.5)
             ax.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor="#00e5ff", linewidth=1.5))
-    fig.colorbar(seen, ax=list(axes[0, 1:]), label="attention", shrink=0.9)
-    into = "image margin (logits)" if stream == "global" else "patch margins (logits)"
-    fig.colorbar(drawn, ax=list(axes[1, 1:]), label=f"part of {into}", shrink=0.9)
+    for ax in (axes[0, 0], *axes[:, 1:].flat):
+        if ax.images:
+            outline(ax, mask, shape)
+        ax.set_axis_off()
     fig.suptitle(f"L{layer}H{number}, {stream} stream", fontsize=11)
     return signed(Figure(fig, axes), made_by)
 
