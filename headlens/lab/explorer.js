@@ -151,14 +151,14 @@ export default {
       draw();
     }
 
-    const watch = sharp(page.panels.map(({ canvas }) => canvas), draw);
+    const leave = sharp(page.panels.map(({ canvas }) => canvas), draw);
     const answers = ["change:asked", "change:answered", "change:scene", "change:error"];
     for (const name of answers) model.on(name, next);
     model.on("change:picture", develop);
     develop();
     update();
     return () => {
-      watch.disconnect();
+      leave();
       clearTimeout(silence);
       for (const name of answers) model.off(name, next);
       model.off("change:picture", develop);
@@ -252,21 +252,22 @@ function scale(bar, of, colours) {
 
 // Canvases have as many pixels as the screen has in their place, also when a page is zoomed.
 function sharp(canvases, draw) {
-  const watch = new ResizeObserver((entries) => {
-    for (const { target, devicePixelContentBoxSize: exact, contentRect } of entries) {
-      target.width = exact ? exact[0].inlineSize : Math.round(contentRect.width * devicePixelRatio);
-      target.height = exact ? exact[0].blockSize : Math.round(contentRect.height * devicePixelRatio);
+  const fit = () => {
+    for (const canvas of canvases) {
+      const { left, right, top, bottom } = canvas.getBoundingClientRect();
+      const [width, height] = [[left, right], [top, bottom]].map(([from, to]) =>
+        Math.round(to * devicePixelRatio) - Math.round(from * devicePixelRatio));
+      Object.assign(canvas, { width, height });
     }
     draw();
-  });
-  for (const canvas of canvases) {
-    try {
-      watch.observe(canvas, { box: "device-pixel-content-box" });
-    } catch {  // Safari has no such box
-      watch.observe(canvas);
-    }
-  }
-  return watch;
+  };
+  const watch = new ResizeObserver(fit);
+  for (const canvas of canvases) watch.observe(canvas);
+  addEventListener("resize", fit);
+  return () => {
+    watch.disconnect();
+    removeEventListener("resize", fit);
+  };
 }
 
 // The page itself
@@ -282,8 +283,10 @@ function element(parent, tag, attributes = {}, words = "") {
 function build(el, { names, domains, streams, weights, made_by: madeBy }) {
   const root = element(el, "div", { class: "headlens", "data-lm-suppress-shortcuts": "true" });
   root.style.setProperty("--domains", domains.length);
-  const bar = element(root, "div", { class: "bar" }), control = (words) => element(bar, "label", {}, words);
-  const image = element(control("image"), "select");
+  const bar = element(root, "div", { class: "bar" });
+  const control = (name, tag, attributes = {}) =>
+    element(element(bar, "label", {}, name), tag, { "aria-label": name, ...attributes });
+  const image = control("image", "select");
   for (const name of names) element(image, "option", {}, name);
   const steps = [["‹", "previous image"], ["›", "next image"]].map(([sign, title]) =>
     element(bar, "button", { type: "button", "aria-label": title, title }, sign));
@@ -294,12 +297,11 @@ function build(el, { names, domains, streams, weights, made_by: madeBy }) {
     label.append(value);
     return radio;
   });
-  const head = element(control("head"), "input", { type: "text", size: 10, spellcheck: "false" });
-  const quantity = element(control("grids"), "select");
+  const head = control("head", "input", { type: "text", size: 10, spellcheck: "false" });
+  const quantity = control("grids", "select");
   if (Object.values(weights).some(learned)) element(quantity, "option", { value: "weights" }, "head weights");
   element(quantity, "option", { value: "effects" }, "direct effects");
-  const outline = element(null, "input", { type: "checkbox", checked: "" });
-  control("").append(outline, "outline");
+  const outline = control("outline", "input", { type: "checkbox", checked: "" });
   element(bar, "span", { class: "working", role: "status" }, "computing…");
   const late = element(root, "div", { class: "late", role: "status" },
     "Python has not answered yet: its kernel is busy with another cell, or has stopped.");

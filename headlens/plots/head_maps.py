@@ -152,7 +152,7 @@ def head_view(
         scale = colours(np.stack(known), signed=row == 1) if known else {}
         for ax, (domain, values) in zip(axes[row, 1:], maps.items(), strict=True):
             if isinstance(values, str):
-                ax.text(0.5, 0.5, wrapped(values, 2.2, 9), ha="center", va="center", fontsize="small", **font())
+                ax.text(0.5, 0.5, wrapped(values, 2.2, 12), ha="center", va="center", fontsize="small", **font())
                 ax.set_title(plain(domain, 40), fontsize=9, **font())
                 continue
             draw(ax, values, shape, interpolation="nearest", **scale)

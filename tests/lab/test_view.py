@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from headlens.data import Preprocess
+from headlens.detectors import build
 from headlens.errors import ConfigError, ShapeError
 from headlens.heads import Head, heads_of, map_parts
 from headlens.heads.clean import clean_forward
 from headlens.heads.direct import image_parts, source_maps
 from headlens.lab import HeadView, sheet, show
 from headlens.lab.gallery import Gallery
+from tests import tiny
 
 LOCAL, GLOBAL = Head("local", 2, 1), Head("global", 3, 2)
 
@@ -91,6 +95,49 @@ def test_where_no_weights_are_learned_the_figure_says_so(make, pictures):
     assert "not learned" in axes[1, 0].texts[0].get_text() and axes.shape == (2, 2)
 
 
+def test_methods_side_by_side_and_why_one_shows_nothing(detector, make, pictures):
+    april_gan = build(tiny.clip(), "april-gan", taps=(1, 3))
+    view = HeadView({"april-gan": april_gan, "headclip": detector, "from 2": make(local_start=2)}, pictures, size=32)
+    assert view.streams == ("global", "local") and view.layers("local") == range(1, 4)
+    fig, axes = view.plot(7, Head("local", 1, 0))
+    fig.draw_without_rendering()
+    for row, shown in enumerate((view.attention, view.contribution)):
+        drawn = axes[row, 2].images[0].get_array()
+        np.testing.assert_array_equal(drawn, shown("headclip", 7, Head("local", 1, 0)))
+        for column, why in ((1, "no local stream"), (3, "layer 1 does not exist")):
+            assert not axes[row, column].images and why in " ".join(axes[row, column].texts[0].get_text().split())
+    with pytest.raises(ConfigError, match="no local stream"):
+        view.attention("april-gan", 7, "L1H0/local")
+    assert (
+        np.isnan(view.effects("from 2", 7, "local")[0]).all() and np.isnan(view.learned("from 2", "local")[0, 0]).all()
+    )
+
+
+def test_effects_are_the_direct_effects_of_all_heads(view, detector, pictures):
+    clean = clean_forward(detector, image_of(pictures, 7))
+    np.testing.assert_allclose(
+        view.effects("industrial", 7, "global"), image_parts(clean).heads["global"][0], atol=1e-12
+    )
+    local = view.effects("industrial", 7, "local")
+    for layer in view.layers("local"):
+        size = abs(view.contribution("industrial", 7, Head("local", layer, 2))).mean()
+        assert local[layer - 1, 2] == pytest.approx(size, abs=1e-12)
+
+
+def test_what_is_learned_is_the_weights_of_every_seed(view):
+    learned, rows = view.learned("industrial", "local"), view.weights("local", 3)
+    expected = rows[rows["domain"] == "industrial"].pivot(index="run", columns="head", values="value")
+    np.testing.assert_allclose(learned[:, -1], expected)
+
+
+def test_what_was_computed_once_is_not_computed_again(view, monkeypatch):
+    first = view.plot(3, LOCAL).axes[1, 1].images[0].get_array()
+    for name in ("tap_parts", "clean_forward"):
+        monkeypatch.setattr(f"headlens.lab.view.{name}", None)
+    monkeypatch.setattr(type(view._clean("medical", 3)), "pattern", None)
+    np.testing.assert_array_equal(view.plot(3, LOCAL, (0, 1)).axes[1, 1].images[0].get_array(), first)
+
+
 def test_what_cannot_be_shown_is_named(detector, make, pictures, view):
     with pytest.raises(ConfigError, match="no run is given"):
         HeadView({}, pictures)
@@ -98,8 +145,10 @@ def test_what_cannot_be_shown_is_named(detector, make, pictures, view):
         HeadView({"medical": []}, pictures)
     with pytest.raises(ConfigError, match="str is neither a detector nor a run"):
         HeadView("mini-medical", pictures)
-    with pytest.raises(ConfigError, match="different layers"):
-        HeadView({"one": detector, "other": make(local_start=2)}, pictures)
+    other = make()
+    other.backbone.provenance = replace(other.backbone.provenance, name="other")
+    with pytest.raises(ConfigError, match="different backbones"):
+        HeadView({"one": detector, "other": other}, pictures)
     with pytest.raises(ShapeError, match="no image"):
         HeadView(detector, [])
     with pytest.raises(ShapeError, match="image 99 does not exist; there are 12"):
