@@ -25,7 +25,8 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 WITH_EXTRA = {
     "transformers": "knowledge",
-    "ipywidgets": "lab",
+    "anywidget": "lab",
+    "traitlets": "lab",
     "IPython": "lab",
     "av": "video",
     "onnxruntime": "export",

@@ -5,7 +5,7 @@ From a sheet of images to single heads:
     sheet(images)                                                                    some images
     show(run, images)                                                                the same with their anomaly maps
     HeadView({"industrial": run, "medical": run}, images).plot(0, "L18H7/local")     a figure
-    explore({"industrial": run, "medical": run}, images)                             the same with ipywidgets
+    explore({"industrial": run, "medical": run}, images)                             by mouse and keyboard
 """
 
 from headlens.lab.explorer import Explorer, explore

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-import contourpy
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 from PIL import Image
 
 from headlens.errors import HeadlensError
@@ -131,6 +131,7 @@ def scene(view: HeadView, selection: Selection, why: str = "") -> dict[str, Any]
             *([f"Opened first: {why}."] if why else []),
             *(f"{printable(domain)}: {_weight_of(view, domain, head)}" for domain in view.domains),
             f"Looks from {place}{peak}.",
+            *(["Maps are of the first run of each."] if any(len(runs) > 1 for runs in view.detectors.values()) else []),
         ],
         "attention": _on_one_scale(attention, "attention", None, f"{seen} attends to"),
         "contribution": _on_one_scale(contribution, f"part of {into} (logits)", 0.0, f"adds to {into}"),
@@ -147,13 +148,13 @@ def _mean_weights(view: HeadView, domain: str, stream: str) -> np.ndarray | str:
 
 
 def _weight_of(view: HeadView, domain: str, head: Head) -> str:
-    """The weight of a head in words: of every run, where there are several."""
+    """The weight of a head in words: the mean and the range, where there are several runs."""
     learned = view.learned(domain, head.stream)
     each = learned[:, view.layers(head.stream).index(head.layer), head.head]
     if not len(each):
         return "no weight is learned"
-    several = f" (runs: {', '.join(f'{value:.2f}' for value in each)}; maps are of the first)" if len(each) > 1 else ""
-    return f"weight {each.mean():.2f}{several}"
+    spread = f" ({len(each)} runs: {each.min():.2f} to {each.max():.2f})" if len(each) > 1 else ""
+    return f"weight {each.mean():.2f}{spread}"
 
 
 def _on_one_scale(maps: Mapping[str, np.ndarray | str], label: str, centre: float | None, title: str) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def _colours(name: str) -> bytes:
 def _outline(mask: np.ndarray) -> list[list[list[float]]]:
     """Lines around what a mask marks: points (x, y) in shares of its sides; closed at its edges, too."""
     shown = smaller(mask)
-    lines: Any = contourpy.contour_generator(z=np.pad(shown, 1).astype(float)).lines(0.5)
+    lines = Figure().subplots().contour(np.pad(shown, 1).astype(float), levels=[0.5]).allsegs[0]
     return [((line - 0.5) / np.array(shown.shape[::-1])).round(4).tolist() for line in lines]
 
 

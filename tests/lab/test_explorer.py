@@ -94,7 +94,7 @@ def test_what_is_sent_is_what_the_view_says(explorer):
     assert ends["low"] + ends["high"] == pytest.approx(2)
     sent = np.asarray(Image.open(io.BytesIO(picture["png"])))
     np.testing.assert_array_equal(sent, view.pixels(3).image.permute(1, 2, 0).numpy())
-    assert (scene["query"], scene["patch"]) == ((1, 2), (1, 2)) and "row 1, column 2" in scene["facts"][-1]
+    assert (scene["query"], scene["patch"]) == ((1, 2), (1, 2)) and "row 1, column 2" in scene["facts"][-2]
 
 
 def test_the_outline_goes_around_the_mask(explorer, pictures):
