@@ -5,7 +5,8 @@
 
 Every run is trained on procedural:medical/aux, painted anew for its seed, and tested on organs that neither it nor the
 backbone has seen, in both domains. Choices differ in the training's ``off_diagonal``, in whether prompts say
-"There is no finding." and "There is <finding>.", or in both. ``lora`` tunes the image tower instead of prompts.
+"There is no finding." and "There is <finding>.", or in both. ``lora`` tunes the image tower instead of prompts. As a
+control, the loss of the image has twice its weight: the term, too, is one about images.
 
 False positives are counted where 95 % of a category's anomalous images are found, at the threshold with the best
 Youden's J, which is that of the authors, and at 0.5, where normal and abnormal are as likely; the first two thresholds
@@ -44,6 +45,10 @@ CHOICES: Choices = {
         f"{name}, {words}": (preset, {**changes, **SAID}, dict(training))
         for name, (preset, changes) in list(BASES.items())[:2]
         for words, training in (("findings", {}), ("off-diagonal and findings", OFF))
+    },
+    **{
+        f"{name}, image loss x 2": (preset, dict(changes), {"pixel_weight": 2.0})  # of which Adam sees the ratio alone
+        for name, (preset, changes) in list(BASES.items())[:2]
     },
     "AnomalyCLIP, off-diagonal x 4": ("headclip", {"head_weights": "none"}, {"off_diagonal": 4.0}),
 }
