@@ -39,9 +39,12 @@ def ablate(
         list[str] | None,
         typer.Option(help="Heads to ablate together, such as L18H7+L20H1/local, instead of the above."),
     ] = None,
-    kind: Annotated[str, typer.Option(help="What replaces a head's output: zero, mean, resample or revert.")] = "zero",
+    kind: Annotated[
+        str, typer.Option(help="What replaces a head's output: zero, mean, resample, paired or revert.")
+    ] = "zero",
     reference: Annotated[
-        str | None, typer.Option(help="Data set for mean and resample.", show_default="normal images of the data")
+        str | None,
+        typer.Option(help="Data set for mean, resample and paired.", show_default="normal images of the data"),
     ] = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="Metrics to measure.", show_default=", ".join(_METRICS))

@@ -9,6 +9,7 @@ from headlens.data.opening import ProceduralClips, ProceduralSet, as_set, layout
 from headlens.data.preprocess import Preprocess
 from headlens.data.protocol import PROTOCOLS, Protocol, published, refuse_overlap
 from headlens.data.samples import DataSet, Pixels, Record
+from headlens.data.triggered import Trigger, TriggeredSet, triggered
 
 __all__ = [
     "PROTOCOLS",
@@ -25,6 +26,8 @@ __all__ = [
     "Protocol",
     "Record",
     "Report",
+    "Trigger",
+    "TriggeredSet",
     "as_set",
     "check",
     "layouts",
@@ -33,6 +36,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "refuse_overlap",
+    "triggered",
 ]
 
 

@@ -30,7 +30,7 @@ from headlens.printing import unknown_name
 from headlens.progress import Progress
 from headlens.results import Result, save_frame
 
-KINDS = ("zero", "mean", "resample", "revert")
+KINDS = ("zero", "mean", "resample", "paired", "revert")
 Text = Literal["held", "follows"]
 DEFAULT_METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 """Of the joint score, and of the anomaly map."""
@@ -118,9 +118,11 @@ def ablate(
         variants: which heads are ablated together (``single_heads``, ``whole_layers``, ``cumulative``); by default
             every head of both streams alone, or with ``revert`` every head with a learned weight.
         kind: the output of an ablated head: zero (``zero``), its ``mean`` over a reference set, its output for another
-            normal image of the category (``resample``), or its output with weight 1 (``revert``).
-        reference: data set for ``mean`` (all its images) and ``resample`` (its normal ones); by default the normal
-            images of ``data``.
+            normal image of the category (``resample``), for the image of the same name in a reference set (``paired``),
+            or its output with weight 1 (``revert``).
+        reference: data set for ``mean`` (all its images) and ``resample`` (its normal ones), by default the normal
+            images of ``data``; for ``paired`` the twin of ``data``, such as the clean images where ``data`` is
+            ``headlens.data.triggered``.
         text: for methods whose text depends on the images: ``held`` fixed at the clean run, or recomputed so that it
             ``follows`` the features that the ablation leaves.
         seed: for donors and the bootstrap.
@@ -138,9 +140,9 @@ def ablate(
 
     Raises:
         ShapeError: heads that do not exist.
-        ConfigError: an unknown kind, metric or precision; ``revert`` without learned weights, ``follows`` for a text
-            that does not depend on the image.
-        DataError: no image could be read; no donor.
+        ConfigError: an unknown kind, metric or precision; ``revert`` without learned weights, ``paired`` without a
+            reference, ``follows`` for a text that does not depend on the image.
+        DataError: no image could be read; no donor; no twin.
         RunError: ``out`` holds another sweep, or cannot be written.
     """
     detector, data = detector_of(detector), as_set(data)

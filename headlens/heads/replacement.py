@@ -1,4 +1,4 @@
-"""What an ablated head writes instead of its own output: the mean over a reference set, or another image's."""
+"""What an ablated head writes instead of its own output: the mean over a reference set, another image's, its twin's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from headlens.backbone.plan import STREAMS
 from headlens.data import Batch, DataSet, Record
 from headlens.detectors.detector import Detector
-from headlens.errors import DataError
+from headlens.errors import ConfigError, DataError
 from headlens.heads.clean import CleanRun, clean_forward
 from headlens.heads.response import Kind, Replacement
 from headlens.heads.sweep import Images, categories
@@ -90,16 +90,38 @@ def _together(one: Record, other: Record) -> bool:
     return one.name == other.name or (one.clip != "" and one.clip == other.clip)
 
 
+def twins(dataset: DataSet, reference: DataSet | None) -> list[int]:
+    """For each image of ``dataset`` the number of the one of that name in ``reference``.
+
+    Raises:
+        ConfigError: no reference.
+        DataError: an image without a twin, or with several.
+    """
+    if reference is None:
+        raise ConfigError(
+            "kind 'paired' takes what heads write for the same image of a reference set: give it, reference=..."
+        )
+    numbers: dict[str, list[int]] = {}
+    for number, record in enumerate(reference.records):
+        numbers.setdefault(record.name, []).append(number)
+    for record in dataset.records:
+        if len(these := numbers.get(record.name, [])) != 1:
+            many = f"has {len(these)} images" if these else "has no image"
+            raise DataError(f"{reference.name} {many} of the name {record.name!r}, whose twin was asked for")
+    return [numbers[record.name][0] for record in dataset.records]
+
+
 class Replacements:
     """What ablated heads write instead, batch by batch, for every kind of ablation.
 
     Args:
         data: the images that are ablated.
-        reference: of ``mean`` and ``resample``, other kinds need none; the normal images of ``data`` when None.
+        reference: of ``mean``, ``resample`` and ``paired``; for the first two the normal images of ``data`` when None.
         seed: of the donors.
 
     Raises:
         DataError: no image to take a mean of, or to be a donor.
+        ConfigError: ``paired`` without a reference.
     """
 
     def __init__(
@@ -109,14 +131,18 @@ class Replacements:
         self.pool = data.where(lambda record: record.anomalous is False) if reference is None else reference
         if kind == "mean" and not len(self.pool):
             raise DataError(f"{data.name} has no normal image to take the mean of; give a reference set")
-        self._donors = donors(data, self.pool, seed) if kind == "resample" else []
+        self._donors: list[int] = []
+        if kind == "resample":
+            self._donors = donors(data, self.pool, seed)
+        elif kind == "paired":
+            self._donors = twins(data, reference)
         self._images = Images(detector, self.pool, size, batch)
         self._mean: Replacement | None = None
 
     @property
     def about(self) -> dict[str, str] | None:
         """Which images heads are replaced from, where any are."""
-        if self.kind not in ("mean", "resample"):
+        if self.kind not in ("mean", "resample", "paired"):
             return None
         return {"name": self.pool.name, "fingerprint": self.pool.fingerprint}
 
@@ -131,7 +157,7 @@ class Replacements:
                 runs = (clean_forward(detector, images, categories(batch)) for batch, images in self._images)
                 self._mean = mean_heads(runs)
             return self._mean
-        if self.kind == "resample":
+        if self._donors:
             numbers = [self._donors[i] for i in part.index.tolist()]
             them = self._images.at_once(numbers)
             donated = [clean_forward(detector, images, categories(batch)) for batch, images in them]

@@ -9,6 +9,7 @@ What an ablation does to one head's output, [B, T, H, d], with ``w`` its weight 
     zero     - w z            the head writes nothing
     mean     w (r - z)        it writes what it writes on average over a reference set: CLS, patches, each extra token
     resample w (r - z)        it writes what it writes for another image
+    paired   w (r - z)        it writes what it writes for the image's twin in another set
     revert   (1 - w) z        it writes what it wrote before its weight was learned
     none                      nothing is ablated, but the stream is perturbed by one more rounding: the noise floor
 """
@@ -31,7 +32,7 @@ from headlens.heads.clean import CleanRun
 from headlens.heads.variants import Variant
 from headlens.precision import rounding_unit
 
-Kind = Literal["zero", "mean", "resample", "revert", "none"]
+Kind = Literal["zero", "mean", "resample", "paired", "revert", "none"]
 Replacement = Mapping[str, Sequence[Tensor | None]]
 """``{stream: L tensors [B or 1, T, H, d]}``: heads before weighting, that replace those of the image."""
 
