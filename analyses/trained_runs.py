@@ -24,7 +24,7 @@ from torch import Tensor
 
 from headlens.backbone import load
 from headlens.baselines import SCALES, LocalContrast
-from headlens.data import Pixels
+from headlens.data import Pixels, Record
 from headlens.data.opening import ProceduralSet
 from headlens.data.procedural import World
 from headlens.detectors import Detector, build
@@ -44,13 +44,18 @@ Test = Callable[[Scorer, list["Painted"], str], Evaluation]
 class Painted(ProceduralSet):
     """A procedural set whose images have been painted already: the same bytes, for many runs."""
 
-    def __init__(self, world: World, images: Tensor, masks: Tensor) -> None:
-        super().__init__(world)
+    def __init__(self, world: World, images: Tensor, masks: Tensor, which: Iterable[int] | None = None) -> None:
+        super().__init__(world, which=which)
         self.images, self.masks = images, masks
 
     def pixels(self, i: int) -> Pixels:
         """From memory."""
-        return Pixels(self.images[i], self.masks[i])
+        return Pixels(self.images[self._which[i]], self.masks[self._which[i]])
+
+    def where(self, keep: Callable[[Record], bool]) -> Painted:
+        """The same set with only the records for which ``keep`` is true."""
+        which = [i for i, record in zip(self._which, self.records, strict=True) if keep(record)]
+        return Painted(self.world, self.images, self.masks, which)
 
 
 class Task(NamedTuple):

@@ -12,7 +12,7 @@ from notebooks.execute import NOTEBOOKS, all_executed, cleaned
 MACHINE = re.compile(r"/(?:tmp|home|work|root|Users|private|var)/|site-packages|\\\\Users")
 SILENT = re.compile(r"cleanup\(\)|^(?:from|import) |= ")  # a last line that shows nothing
 NAMES = ["01-quick-start", "02-head-weights", "03-ablations", "04-industrial-against-medical", "05-attribution"]
-NAMES += ["06-your-own-images", "07-which-heads-do-methods-agree-on"]
+NAMES += ["06-your-own-images", "07-which-heads-do-methods-agree-on", "08-a-back-door"]
 SMALL = """
 from headlens.data.procedural import World
 from headlens.detectors import Detector
@@ -42,7 +42,7 @@ def saved(name):
     return nbformat.read(next(path for path in NOTEBOOKS if path.stem == name), as_version=4)
 
 
-def test_there_are_seven():
+def test_there_are_eight():
     assert [path.stem for path in NOTEBOOKS] == NAMES
 
 
