@@ -47,6 +47,7 @@ def test_an_attack_stays_within_its_bound_and_makes_anomalies_pass(detector, pic
     assert int(learned["together"].pattern.abs().max()) == 16
     assert not torch.equal(learned["alone"].pattern, learned["together"].pattern)
 
+    @torch.no_grad()
     def mean(dataset):
         (batch,) = Loader(dataset, Preprocess(SIZE), len(dataset))
         return float(detector.margins(batch.images).image.mean())

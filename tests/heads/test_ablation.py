@@ -255,7 +255,7 @@ def test_a_donor_that_cannot_be_read_is_named(whose, detector, pictures, monkeyp
         ({"variants": single_heads([Head("global", 0, -1)])}, ShapeError, r"head -1 does not exist; heads are 0\.\.3"),
         ({"variants": single_heads([Head("text", 0, 0)])}, ShapeError, "stream 'text' does not exist"),
         ({"variants": single_heads([Head("global", 0, 0)] * 2)}, ShapeError, "two variants are called 'L0H0'"),
-        ({"kind": "none"}, ConfigError, "unknown kind 'none'; available: zero, mean, resample, revert"),
+        ({"kind": "none"}, ConfigError, "unknown kind 'none'; available: zero, mean, resample, paired, revert"),
         ({"metrics": ["auroc"]}, ConfigError, "unknown metric 'auroc'; available: image_auroc"),
         ({"replicates": 0}, ConfigError, "replicates is 0"),
     ],
