@@ -13,6 +13,7 @@ from pathlib import Path
 
 import gallery_page
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from headlens.cli import app, completion
@@ -21,6 +22,7 @@ from headlens.errors import ConfigError
 from headlens.figures import FIGURES
 
 ROOT = Path(__file__).parent.parent
+TOP = get_command(app)
 TEXTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -38,6 +40,30 @@ def test_python_of_a_page_runs(page, painted_small, tmp_path, monkeypatch):
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks(page):
         exec(compile(block, page, "exec", dont_inherit=True), names)
+
+
+def commands(page: str) -> list[list[str]]:
+    """What a page shows to be typed: the words behind ``headlens``, up to a comment, a pipe or another command."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / page).read_text(encoding="utf-8"))
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    shown = [block for language, block in fenced if language in ("", "sh")]
+    lines = re.findall(r"(?:^|[;&] |-- |-m )\s*headlens (.*)", "\n".join(shown), re.MULTILINE)
+    lines += re.findall(r"`headlens ([^`\n]+)`", text)
+    return [re.split(r" #|[|>;&]|\.\.\.|…", line)[0].split() for line in lines]
+
+
+@pytest.mark.parametrize("page", [*TEXTS, "figures/README.md", "notebooks/README.md"])
+def test_commands_of_a_page_have_these_options(page):
+    unknown = []
+    for words in commands(page):
+        command = TOP
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+        given = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        if given - options or (command is TOP and not given and words and words[0] not in ("COMMAND", "VERB")):
+            unknown.append(words)
+    assert not unknown
 
 
 @pytest.mark.parametrize("page", TEXTS)
