@@ -60,7 +60,7 @@ def _hints(settings: type) -> dict[str, Any]:
     for cls in reversed(settings.__mro__):
         written = {name: hint for name, hint in vars(cls).get("__annotations__", {}).items() if name in names}
         holder = SimpleNamespace(__annotations__=written)
-        hints |= get_type_hints(holder, vars(sys.modules[cls.__module__]))
+        hints |= get_type_hints(holder, getattr(sys.modules.get(cls.__module__), "__dict__", {}))
     return hints
 
 
