@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -166,6 +167,15 @@ def test_warnings_alone_are_no_failure(tree):
     assert result.exit_code == 0, result.output
     assert "warning: duplicate, 1x" in result.output
     assert result.output.splitlines()[-1] == "parts: 33 images, 0 errors, 1 warnings"
+
+
+def test_problems_as_a_table(tree, tmp_path):
+    some(tree, "tile", "mask")[0].unlink()
+    result = run("check", tree, "--markdown", "--csv", tmp_path / "problems.csv")
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 1 and lines[0] == "| severity | kind | record | file | message |"
+    (row,) = csv.DictReader((tmp_path / "problems.csv").open())
+    assert (row["severity"], row["record"]) == ("error", lines[2].split(" | ")[2]) and "tile/" in row["record"]
 
 
 def test_how_much_is_shown(tree):

@@ -92,6 +92,14 @@ def test_eval_prints_seeds_with_intervals_and_writes_json(two_categories, run, t
     assert all(row["seeds"] == 2 for row in result["metrics"])
 
 
+def test_eval_of_one_category_at_another_size(run):
+    asked = ("eval", "--run", run / "0", "--data", "procedural:medical", "--per-category", 2, "--category", "head_ct")
+    (result,) = json.loads(printed(*asked, "--size", 28, "--json"))["results"]
+    assert result["size"] == 28 and {row["category"] for row in result["metrics"]} == {"head_ct", "mean"}
+    with pytest.raises(ConfigError, match="size is 3"):
+        invoke(*asked, "--size", 3)
+
+
 def test_eval_keeps_apart_what_differs_in_more_than_its_seed(two_categories, run):
     names = ("mini-captions-medical-0", "mini-captions-medical-1", "mini-captions-medical-anomalyclip-0", run / "0")
     arguments = [argument for name in names for argument in ("--run", name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import json
 import socket
@@ -65,6 +66,14 @@ def test_for_people_one_line_each(quick):
     lines = result.output.splitlines()
     assert {line.split()[0] for line in lines} == {"ok", "warning"}
     assert len(lines) == len(findings()[0])
+
+
+def test_other_forms_have_the_same_findings(quick, tmp_path):
+    done = CliRunner().invoke(app, ["doctor", "--markdown", "--csv", str(tmp_path / "found.csv")])
+    found = findings()[0]
+    assert done.stdout.startswith("| what | status | detail |") and len(done.stdout.splitlines()) == 2 + len(found)
+    rows = list(csv.DictReader((tmp_path / "found.csv").open()))
+    assert {row["what"]: row for row in rows} == found
 
 
 def test_weights_that_are_there(quick, tmp_path):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from headlens import heads
 from headlens.cli import app
+from headlens.cli.compare import OF, measured
 from headlens.cli.groups import data_by_group, groups_of
 from headlens.errors import ConfigError
 from headlens.heads import Comparison, Variance
+from headlens.training.run import Run
+from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("runs_share_backbones")
 
@@ -87,3 +94,14 @@ def test_the_variance_of_two_factors(tmp_path):
     assert result.exit_code == 0 and saved.paragraph in result.output and "method x domain" in result.output
     assert saved.provenance["factors"] == {"method": ["whole", "shallow"], "domain": ["x", "y"]}
     assert data_by_group(["x=a", "whole/y=b"], [*runs]) == {"whole/x": "a", "shallow/x": "a", "whole/y": "b"}
+
+
+@pytest.mark.parametrize("of", OF[1:])
+def test_what_a_verb_measures_is_compared(of, pictures, tmp_path, one_torch_thread):
+    runs = {name: [Run(Path(name), tiny.headclip(torch.float32), None, {})] for name in ("a", "b")}
+    for raw in runs["b"][0].detector.weights.raw.values():
+        raw.mul_(2)
+    results = measured(of, runs, dict.fromkeys(runs, pictures[::4]), 4, tmp_path)
+    compared = heads.compare(results, k=2)
+    kinds = {"importance": "importance", "ablate": "ablation", "contributions": "contribution", "name": "naming"}
+    assert compared.provenance["of"] == kinds[of] and compared.groups == ("a", "b") and len(compared.frame) > 3

@@ -53,6 +53,13 @@ def test_check_of_warnings_alone_and_of_no_file(tmp_path):
     write(path, [NUT])
     result = run("check", path, "--data", "procedural:medical", "--per-category", 2)
     assert result.exit_code == 0 and "has the domain 'industrial'" in result.output
+    forms = ("--markdown", "--csv", tmp_path / "f.csv")
+    rows = run("check", path, "--data", "procedural:medical", "--per-category", 2, *forms)
+    assert (
+        rows.stdout.startswith("| file | line | message | severity |") and "| medical | knee_mri | 0 |" in rows.stdout
+    )
+    faults, covered = ((tmp_path / name).read_text() for name in ("f.csv", "f.coverage.csv"))
+    assert "has the domain 'industrial'" in faults and "medical,knee_mri,0" in covered
     assert run("check", tmp_path / "none.jsonl").exit_code == 2
     assert json.loads(run("check", path, "--data", tmp_path / "none", "--json").output)["ok"] is False
 
@@ -65,6 +72,16 @@ def test_captions_of_a_world_fit_it(tmp_path):
     told = json.loads(result.output)
     assert result.exit_code == 0 and told["faults"] == []
     assert [row["images"] for row in told["coverage"]] == [0, 2, 2, 2, 2, 2]
+
+
+def test_rows_of_the_printed_table_and_of_all(tmp_path):
+    printed = run("show", "--rows", 2, "--csv", tmp_path / "all.csv").output
+    every = (tmp_path / "all.csv").read_text().splitlines()
+    assert f"... and {len(every) - 3} more" in printed and every[2].split(",")[1] in printed
+    assert every[3].split(",")[1] not in printed
+    sentences = json.loads(run("show", "--category", "metal nut", "--rows", 1, "--json").output)["sentences"]
+    assert len(sentences) > 5 and sentences[0]["state"] == "normal"
+    assert len(run("show", "--category", "metal nut", "--rows", 1, "--markdown").output.splitlines()) == 3
 
 
 def test_show():

@@ -13,6 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import headlens
 from headlens import training
+from tests import tiny
 
 PUBLIC = [name for name in headlens.__all__ if isinstance(getattr(headlens, name), ModuleType)]
 PACKAGES = ["headlens", *(f"headlens.{name}" for name in PUBLIC)]
@@ -67,6 +68,14 @@ def test_attributes_of_the_central_classes_are_their_own(package, name):
     fields = set(kind.__dataclass_fields__) if is_dataclass(kind) else set()
     builtin = {"count", "index"}  # of tuples with names
     assert shown <= defined | fields | builtin and not [each for each in shown if inspect.ismodule(getattr(kind, each))]
+
+
+def test_a_detector_completes_what_it_has_and_not_what_torch_has():
+    detector = tiny.headclip()
+    shown = dir(detector)
+    assert {"prompts", "weights", "config", "reading", "with_config", "text_of", "to", "state_dict"} <= {*shown}
+    assert not {"register_forward_hook", "half", "T_destination", "training", "_modules"} & {*shown}
+    assert all(hasattr(detector, name) for name in shown) and len(shown) < 50
 
 
 def test_a_question_mark_shows_arguments_with_their_defaults(shell):

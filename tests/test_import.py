@@ -15,7 +15,7 @@ from headlens.cli import app
 HEAVY = {
     *("torch", "torchvision", "torchmetrics", "transformer_lens", "transformers", "datasets", "open_clip", "captum"),
     *("accelerate", "pandas", "numpy", "scipy", "numba", "matplotlib", "seaborn", "sympy", "PIL", "pyarrow"),
-    *("huggingface_hub", "IPython", "ipywidgets", "anywidget", "rich"),
+    *("huggingface_hub", "IPython", "ipywidgets", "anywidget", "rich", "pydantic"),
 }
 NEEDED = {"torch", "numpy", "pandas", "transformer_lens"}
 WITH_TRANSFORMER_LENS = {"transformers", "datasets", "huggingface_hub", "PIL", "pyarrow", "rich"}

@@ -18,7 +18,7 @@ from headlens.cli.data import data
 from headlens.cli.demo import demo
 from headlens.cli.docs import docs
 from headlens.cli.doctor import doctor
-from headlens.cli.ending import Verb, forgiving
+from headlens.cli.ending import Verb, Verbs, forgiving
 from headlens.cli.eval import eval_
 from headlens.cli.examples import epilog
 from headlens.cli.export import export
@@ -44,6 +44,7 @@ SHARED = ("train", "eval", "ablate", "importance", "contributions", "name", "wei
 """Verbs that several processes do together: those that ``headlens.cli.common.shared`` wraps."""
 
 app = typer.Typer(
+    cls=Verbs,
     help="CLIP-based zero-shot anomaly detection, one attention head at a time. `headlens docs` is the documentation.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

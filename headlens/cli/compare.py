@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,17 +24,17 @@ from headlens.training.shipped import DOMAINS, default
 
 if TYPE_CHECKING:
     from headlens.data import DataSet
-    from headlens.heads import Importance
+    from headlens.results import Result
     from headlens.training.run import Run
 
-OF = ("weights", "importance")
+OF = ("weights", "importance", "ablate", "contributions", "name")
 FIRST = 4  # fewer cannot show at a rate of 5 % that groups differ
-"""Seeds of a shipped run whose importance is measured where no run is named: it takes a pass over images for each."""
+"""Seeds of a shipped run that are measured where no run is named: it takes a pass over images for each, or more."""
 _SHORT = "The same as --group {0}=RUNS."
 
 
 def _shown(domain: str) -> str:
-    return f"without any group {default(domain)}; for importance its first {FIRST} seeds"
+    return f"without any group {default(domain)}; of what is measured on images its first {FIRST} seeds"
 
 
 @with_options
@@ -44,7 +46,13 @@ def compare(
     medical: Annotated[
         list[str] | None, typer.Option(help=_SHORT.format("medical"), show_default=_shown("medical"))
     ] = None,
-    of: Annotated[str, typer.Option(help="weights (learned head weights) or importance (on images).")] = OF[0],
+    of: Annotated[
+        str,
+        typer.Option(
+            help="weights, which are learned; or what a verb measures on images: importance, ablate (one head at a "
+            "time), contributions or name."
+        ),
+    ] = OF[0],
     factors: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +66,7 @@ def compare(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Images that importance is measured on: for all runs, or NAME=IMAGES for those of one group.",
+            help="Images to measure on: for all runs, or NAME=IMAGES for those of one group.",
             show_default="procedural:GROUP",
         ),
     ] = None,
@@ -77,9 +85,9 @@ def compare(
 ) -> None:
     """Compare the same heads in groups of runs (domains, methods, data sets), with runs as the unit of uncertainty.
 
-    Without any group, industrial and medical runs that ship are compared. By default importance is measured on images
-    of each group's domain, so that both detectors and images differ; with --data FOLDER all runs see the same images,
-    and only the detectors differ. An unreadable image is reported and left out, and the exit status is then 1.
+    Without any group, industrial and medical runs that ship are compared. By default all but weights is measured on
+    images of each group's domain, so that both detectors and images differ; with --data FOLDER all runs see the same
+    images, and only the detectors differ. An unreadable image is reported and left out, and the exit status is then 1.
     """
     from headlens import heads
     from headlens.data.notes import KINDS
@@ -89,7 +97,7 @@ def compare(
     if of not in OF:
         raise ConfigError(unknown_name("--of", of, OF))
     if data and of == "weights":
-        raise ConfigError("--data: weights need no images; leave it out, or compare --of importance")
+        raise ConfigError(f"--data: weights need no images; leave it out, or compare --of {', '.join(OF[1:])}")
     if domain is not None and not data:
         raise ConfigError("--domain says what the images of --data are; leave it out, or name --data")
     short = {"industrial": industrial, "medical": medical}
@@ -108,7 +116,7 @@ def compare(
     names = {name: [run.folder.name for run in several] for name, several in runs.items()}
     output.say("\n".join([str(first.detector.backbone), *(f"{d}: {', '.join(each)}" for d, each in names.items())]))
     sets: dict[str, DataSet] = {}
-    if of == "importance":
+    if of != "weights":
         named = images_by_group(data or (), runs)
         opened = {spec: data_of(spec, per_category, max_pixels, domain, follow_links) for spec in named.values()}
         sets = {name: opened[spec] for name, spec in named.items()}
@@ -129,8 +137,8 @@ def compare(
         data=(seen if len(seen) > 1 else seen[0]) if data else None,
     )
     parts = out / f"{name}.parts"
-    steep = measured(runs, sets, batch, parts) if sets else {}
-    sources: dict[str, Any] = steep or runs
+    seen_on_images = measured(of, runs, sets, batch, parts) if sets else {}
+    sources: dict[str, Any] = seen_on_images or runs
     result: heads.Variance | heads.Comparison
     if factors:
         result = heads.variance(
@@ -150,27 +158,33 @@ def compare(
     output.say()
     output.show(*tables)
     output.say(f"\n{result.paragraph}\n\n{files}")
-    every = [one.provenance for results in steep.values() for one in results]
-    notes = {kind: {name: why for about in every for name, why in about[kind].items()} for kind in KINDS}
+    every = [one.provenance for results in seen_on_images.values() for one in results]
+    notes = {kind: {name: why for about in every for name, why in about.get(kind, {}).items()} for kind in KINDS}
     report_notes(notes, " and ".join(dict.fromkeys(images.name for images in sets.values())))
 
 
 def _runs(domain: str, of: str) -> list[str]:
     """What is compared where no run is named."""
     name = default(domain)
-    return [f"{name}-{seed}" for seed in range(FIRST)] if of == "importance" else [name]
+    return [name] if of == "weights" else [f"{name}-{seed}" for seed in range(FIRST)]
 
 
 def measured(
-    runs: dict[str, list[Run]], sets: dict[str, DataSet], batch: int, parts: Path
-) -> dict[str, list[Importance]]:
-    """Importance of every head for the joint margin of every run, on the images of its group."""
-    from headlens.heads import importance
+    of: str, runs: dict[str, list[Run]], sets: dict[str, DataSet], batch: int, parts: Path
+) -> dict[str, list[Result]]:
+    """What a verb measures of every head of every run, on the images of its group."""
+    from headlens import heads
 
-    results: dict[str, list[Importance]] = {group: [] for group in runs}
+    functions: dict[str, Callable[..., Result]] = {
+        "importance": heads.importance,
+        "ablate": partial(heads.ablate, metrics=(), replicates=1),
+        "contributions": heads.contributions,
+        "name": heads.name_heads,
+    }
+    results: dict[str, list[Result]] = {group: [] for group in runs}
     for group, several in runs.items():
         with bar(len(sets[group]) * len(several), group) as done:
             for number, run in enumerate(several):
                 out = parts / slug(group) / f"{number}-{run.folder.name}"
-                results[group].append(importance(run, sets[group], batch=batch, out=out, progress=done.update))
+                results[group].append(functions[of](run, sets[group], batch=batch, out=out, progress=done.update))
     return results

@@ -10,12 +10,13 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import with_options
+from headlens.cli.ending import Verbs
 from headlens.cli.output import OUTPUT, Output
 from headlens.printing import printable
 from headlens.progress import bar
 from headlens.tables import Table
 
-data = typer.Typer(help="Data sets: layouts, checking, protocols, procedural worlds.", no_args_is_help=True)
+data = typer.Typer(cls=Verbs, help="Data sets: layouts, checking, protocols, procedural worlds.", no_args_is_help=True)
 
 
 @data.command("list")
@@ -41,6 +42,7 @@ def list_(output: Output = OUTPUT) -> None:
 
 
 @data.command()
+@with_options
 def check(
     path: Annotated[Path, typer.Argument(help="Folder with a data set, or a listing.")],
     layout: Annotated[str | None, typer.Option(help="One of `headlens data list`.", show_default="recognised")] = None,
@@ -51,8 +53,8 @@ def check(
         bool, typer.Option("--follow-links", help="Follow links that lead out of the folder.")
     ] = False,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    most: Annotated[int, typer.Option(help="Problems to show of each kind.", min=0)] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every problem.")] = False,
+    most: Annotated[int, typer.Option(help="Problems to show of each kind; other forms have all.", min=0)] = 5,
+    output: Output = OUTPUT,
 ) -> None:
     """Read every image and mask, and report all problems at once.
 
@@ -68,12 +70,12 @@ def check(
     try:
         dataset = open(path, layout, refuse=refused.append, **about)
     except DataError as error:
-        if as_json:
+        if output.json:
             about = {"ok": False, "error": str(error), "refused": list(map(str, refused))}
             typer.echo(json.dumps(about, indent=1))
         else:
             for line in [*refused[:most], error]:
-                typer.echo(f"headlens: {printable(str(line))}")
+                typer.echo(f"headlens: {printable(str(line))}", err=not output.for_people)
         raise typer.Exit(2) from error
     with bar(len(dataset)) as done:
 
@@ -83,14 +85,14 @@ def check(
                 done.set_description("looking for duplicates")
 
         report = check(dataset, refused, progress=advance)
-    if as_json:
-        rows = [{"severity": problem.severity, **vars(problem)} for problem in report.problems]
-        about = {"ok": report.ok, "name": report.name, "domain": dataset.domain}
-        about |= {"layout": getattr(dataset, "layout", None), "images": report.images}
-        about |= {"metrics": dataset.metrics, "counts": report.counts}
-        typer.echo(json.dumps({**about, "problems": rows}, indent=1, default=str))
-    else:
-        typer.echo(f"{dataset!r}\nmetrics: {', '.join(dataset.metrics) or 'none'}\n{report.summary(most)}")
+    rows = [{"severity": problem.severity, **vars(problem)} for problem in report.problems]
+    about = {"ok": report.ok, "name": report.name, "domain": dataset.domain}
+    about |= {"layout": getattr(dataset, "layout", None), "images": report.images}
+    about |= {"metrics": dataset.metrics, "counts": report.counts, "problems": rows}
+    cells = [["" if value is None else printable(str(value)) for value in row.values()] for row in rows]
+    found = Table(["severity", "kind", "record", "file", "message"], cells, name="problems")
+    text = f"{dataset!r}\nmetrics: {', '.join(dataset.metrics) or 'none'}\n{report.summary(most)}"
+    output.show(found, document=json.loads(json.dumps(about, default=str)), text=text)
     if not report.ok:
         raise typer.Exit(1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -13,8 +12,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from headlens.cli import options
+from headlens.cli.common import with_options
+from headlens.cli.output import OUTPUT, Output
 from headlens.printing import printable
+from headlens.tables import Table
 
 _GIB = 2**30
 
@@ -28,10 +29,11 @@ class Finding:
     detail: str
 
 
+@with_options
 def doctor(
     data: Annotated[str | None, typer.Option(help="A data set to open: a folder, or a procedural set.")] = None,
     run: Annotated[str | None, typer.Option(help="A run to load: a folder, or a shipped one.")] = None,
-    as_json: options.Json = False,
+    output: Output = OUTPUT,
 ) -> None:
     """Check the installation, devices, weights and runs, and what --data and --run name. Takes seconds, no network.
 
@@ -51,10 +53,11 @@ def doctor(
     findings = []
     for finding in (finding for what, look in looks.items() for finding in _guarded(what, look)):
         findings.append(finding)
-        if not as_json:
+        if output.for_people:  # as they come: some take a second
             typer.echo(f"{finding.status:8} {finding.what}: {printable(finding.detail)}")
-    if as_json:
-        typer.echo(json.dumps([vars(finding) for finding in findings], indent=1))
+    document = [vars(finding) for finding in findings]
+    cells = [[finding.what, finding.status, printable(finding.detail)] for finding in findings]
+    output.show(Table(["what", "status", "detail"], cells, name="findings"), document=document, text="")
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)
 

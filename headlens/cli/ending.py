@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from headlens.errors import MemoryShortError
 
@@ -23,8 +23,28 @@ _STATED = re.compile(
 )
 
 
+def _without_pydantic(params: list[Any]) -> list[Any]:
+    """Typer's own flags, which are off where they are not given: to find out it would import pydantic, for 0.1 s."""
+    for param in params:
+        if param.name in ("help", "install_completion", "show_completion") and param.default is None:
+            param.default = False
+    return params
+
+
+class Verbs(TyperGroup):
+    """A command of commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """As they are, but typer's own."""
+        return _without_pydantic(super().get_params(ctx))
+
+
 class Verb(TyperCommand):
     """A command that says in one line that it was interrupted, or out of memory."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """As they are, but typer's own."""
+        return _without_pydantic(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """As it is, but for the two.

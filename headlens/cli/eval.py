@@ -36,6 +36,8 @@ def eval_(
         typer.Option(help="Data sets: folders, listings or procedural sets.", autocompletion=completion.data_sets),
     ],
     domain: options.DataDomain = None,
+    category: options.Category = None,
+    size: options.Size = None,
     per_category: options.PerCategory = 80,
     weights: options.Weights = None,
     batch: options.FullBatch = None,
@@ -57,6 +59,7 @@ def eval_(
     """
     from headlens import parallel
     from headlens.data.protocol import canonical, canonical_names
+    from headlens.detectors.detector import check_size
     from headlens.precision import check_precision, default_precision
     from headlens.provenance import computed
     from headlens.training.evaluation import Evaluation, evaluate
@@ -65,15 +68,22 @@ def eval_(
     from headlens.training.summary import over_seeds
 
     check_precision(precision)
-    sets = sets_of(data, per_category, max_pixels, domain, follow_links)
+    sets = sets_of(data, per_category, max_pixels, domain, follow_links, category)
     runs = load_runs(*run, weights=weights, device=device_of(device))
+    if size is not None:
+        check_size(size, runs[0].detector.backbone.vision.cfg)
     groups = seeds_of(runs)
     results_of: dict[Path, Evaluation] = {}
     for loaded in runs:
         with bar(sum(map(len, sets)), loaded.folder.name) as done:
             where = loaded.detector.device
             how: dict[str, Any] = {"precision": precision or default_precision(where), "progress": done.update}
-            how |= {"batch": at_once(batch, where, 32), "size": loaded.size, "exact": exact, "cache": len(runs) > 1}
+            how |= {
+                "batch": at_once(batch, where, 32),
+                "size": size or loaded.size,
+                "exact": exact,
+                "cache": len(runs) > 1,
+            }
             parts = [evaluate(loaded, one, **how) for one in sets]
         results_of[loaded.folder] = Evaluation.joined(parts)
 
@@ -88,6 +98,7 @@ def eval_(
         made_by = {
             "runs": names,
             "unit": results[0].unit,
+            "size": size or first.size,
             **computed(first.detector, precision or default_precision(first.detector.device)),
             "backbone": vars(first.detector.backbone.provenance),
         }
@@ -136,12 +147,17 @@ def table(summaries: dict[str, Summary]) -> Table:
 
 
 def sets_of(
-    specs: list[str], per_category: int, max_pixels: int, domain: str | None, follow_links: bool
+    specs: list[str],
+    per_category: int,
+    max_pixels: int,
+    domain: str | None,
+    follow_links: bool,
+    category: str | None = None,
 ) -> list[DataSet]:
     """The data sets of these names, two of one name each called by its path; raises ConfigError for one set twice."""
     from headlens.printing import unicode
 
-    sets = [data_of(spec, per_category, max_pixels, domain, follow_links) for spec in specs]
+    sets = [data_of(spec, per_category, max_pixels, domain, follow_links, category=category) for spec in specs]
     names, prints = [one.name for one in sets], [one.fingerprint for one in sets]
     for spec, one, name in zip(specs, sets, names, strict=True):
         if prints.count(one.fingerprint) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from headlens.cli import options
 from headlens.cli.common import Source, data_of, device_of, shown_by, with_options
+from headlens.cli.ending import Verbs
 from headlens.cli.output import OUTPUT, Output, shown
 from headlens.errors import ConfigError, DataError
 from headlens.printing import did_you_mean, printable
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from headlens.knowledge import Row
     from headlens.knowledge.questions import To
 
-knowledge = typer.Typer(help="Sentences about normal and anomalous states.", no_args_is_help=True)
+knowledge = typer.Typer(cls=Verbs, help="Sentences about normal and anomalous states.", no_args_is_help=True)
 
 File = Annotated[Path | None, typer.Argument(help="JSONL file, one row per line.", show_default="the base that ships")]
 Sets = Annotated[list[str] | None, typer.Option(help="A folder, a listing, or a procedural set; may be repeated.")]
@@ -35,6 +37,7 @@ BASE, ANSWERS = "knowledge.jsonl", "answers.jsonl"  # in the folder of a build
 
 
 @knowledge.command()
+@with_options
 def check(
     file: File = None,
     data: Sets = None,
@@ -42,8 +45,8 @@ def check(
     per_category: options.PerCategory = 80,
     follow_links: options.FollowLinks = False,
     context: Context = 77,
-    most: Annotated[int, typer.Option(help="Errors and warnings to show.", min=0)] = 20,
-    as_json: options.Json = False,
+    most: Annotated[int, typer.Option(help="Errors and warnings to show; other forms have all.", min=0)] = 20,
+    output: Output = OUTPUT,
 ) -> None:
     """Report all errors in a file, line by line, and how much of a data set it covers.
 
@@ -64,24 +67,22 @@ def check(
             faults += [(path, fault) for fault in sorted(wrong, key=lambda fault: fault.line)]
             rows += [one.row for one in placed]
     except DataError as error:
-        if as_json:
+        if output.json:
             typer.echo(json.dumps({"ok": False, "error": str(error)}))
         else:
-            typer.echo(f"headlens: {printable(str(error))}")
+            typer.echo(f"headlens: {printable(str(error))}", err=not output.for_people)
         raise typer.Exit(2) from error
     errors = sum(fault.severity == "error" for _, fault in faults)
     table = coverage(rows, datasets)
-    if as_json:
-        told = [{"file": str(path), **vars(fault)} for path, fault in faults]
-        report = {"ok": not errors, "rows": len(rows), "faults": told, "coverage": table.to_dict("records")}
-        typer.echo(json.dumps(report, indent=1))
-    else:
-        for path, fault in faults[:most]:
-            typer.echo(printable(f"{fault.severity}: {path}: {fault}"))
-        if len(faults) > most:
-            typer.echo(f"... and {len(faults) - most} more")
-        typer.echo(shown(covered(table)) if len(table) else "no valid row")
-        typer.echo(f"{len(rows)} valid rows; {errors} errors, {len(faults) - errors} warnings")
+    told = [{"file": str(path), **vars(fault)} for path, fault in faults]
+    cells = [[printable(str(value)) for value in row.values()] for row in told]
+    names = list(told[0]) if told else ["file", *(one.name for one in fields(Fault))]
+    lines = [printable(f"{fault.severity}: {path}: {fault}") for path, fault in faults[:most]]
+    lines += [f"... and {len(faults) - most} more"] if len(faults) > most else []
+    lines += [shown(covered(table)) if len(table) else "no valid row"]
+    lines += [f"{len(rows)} valid rows; {errors} errors, {len(faults) - errors} warnings"]
+    report = {"ok": not errors, "rows": len(rows), "faults": told, "coverage": table.to_dict("records")}
+    output.show(Table(names, cells, name="faults"), covered(table), document=report, text="\n".join(lines))
     if errors:
         raise typer.Exit(1)
 
@@ -98,6 +99,9 @@ def show(
     file: File = None,
     domain: Annotated[str | None, typer.Option(help="Only this one.", show_default="all")] = None,
     category: Annotated[str | None, typer.Option(help="Print the sentences of this category.")] = None,
+    most: Annotated[
+        int | None, typer.Option("--rows", help="Rows of the printed table.", min=1, show_default="all")
+    ] = None,
     output: Output = OUTPUT,
 ) -> None:
     """Print the number of sentences per category, or the sentences of one category."""
@@ -112,7 +116,7 @@ def show(
             raise ConfigError(f"no row has the domain {domain!r}; available: {', '.join(domains.values())}")
         rows = tuple(row for row in rows if plain(row.domain) == plain(domain))
     if category is None:
-        output.show(covered(coverage(rows)))
+        output.show(first_rows(covered(coverage(rows)), most))
         return
     named = [row for row in rows if plain_category(row) == plain(category)]
     if not named:
@@ -126,7 +130,17 @@ def show(
         for row in known
         if row.state == state
     ]
-    output.show(Table(["state", "sentence"], sentences, name="sentences"))
+    output.show(first_rows(Table(["state", "sentence"], sentences, name="sentences"), most))
+
+
+def first_rows(table: Table, most: int | None) -> Table:
+    """A table of so many rows; CSV and JSON have all."""
+    if most is None or len(table.rows) <= most:
+        return table
+    import pandas as pd
+
+    every = pd.DataFrame(table.rows, columns=list(table.header)) if table.frame is None else table.frame
+    return replace(table, rows=table.rows[:most], note=f"... and {len(table.rows) - most} more", frame=every)
 
 
 @knowledge.command()

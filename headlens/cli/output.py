@@ -46,17 +46,20 @@ class Output:
         if not is_quiet():
             typer.echo(fitted(text), err=not self.for_people)
 
-    def show(self, *tables: Table, document: object = None) -> None:
+    def show(self, *tables: Table, document: object = None, text: str | None = None) -> None:
         """Prints tables, and writes them as CSV if asked: those of the first name to the file, others to FILE.NAME.csv.
 
-        As JSON they are an object with a list of records for each name; ``document`` is printed instead, if given.
+        As JSON they are an object with a list of records for each name; ``document`` is printed instead, if given, and
+        to people ``text``, if that is not empty.
         """
         if self.json:
             typer.echo(json.dumps(_records(tables) if document is None else document, indent=1))
         elif self.markdown or self.latex:
             typer.echo("\n\n".join(table.markdown() if self.markdown else table.latex() for table in tables))
-        else:
+        elif text is None:
             typer.echo("\n\n".join(shown(table) for table in tables))
+        elif text:
+            typer.echo(text)
         if self.csv is not None:
             self.say("\n" + ", ".join(map(str, _write_csv(self.csv, tables))))
 

@@ -22,7 +22,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from headlens import html
 from headlens.data.decoding import RULES
 from headlens.data.mask_sources import MaskSource, files_of
-from headlens.errors import DataError, ShapeError
+from headlens.errors import DataError
 from headlens.printing import unicode
 
 if TYPE_CHECKING:
@@ -181,14 +181,12 @@ class DataSet(html.Shown, Dataset[Pixels], ABC):
 
         Raises:
             IndexError: there is no such image.
-            ShapeError: a slice that goes backwards.
             DataError: it cannot be read; the message names the file.
         """
         if isinstance(which, slice):
-            if (which.step or 1) < 0:
-                raise ShapeError(f"images[{which.start}:{which.stop}:{which.step}]: a set keeps its order")
             chosen = {record.name for record in self.records[which]}
-            return self.where(lambda record: record.name in chosen)
+            part = self.where(lambda record: record.name in chosen)
+            return Backwards(part) if (which.step or 1) < 0 else part
         if not -len(self) <= which < len(self):
             raise IndexError(f"image {which} does not exist; {self.name} has {len(self)}, counted from 0")
         number = range(len(self))[which]
@@ -296,3 +294,26 @@ class DataSet(html.Shown, Dataset[Pixels], ABC):
         for files in ("image", "mask"):  # as text: Parquet knows no paths
             frame[files] = [None if path is None else unicode(str(path)) for path in frame[files]]
         return frame
+
+
+class Backwards(DataSet):
+    """Another set, from its last image to its first: ``images[::-1]``.
+
+    Args:
+        forwards: that set.
+    """
+
+    def __init__(self, forwards: DataSet) -> None:
+        super().__init__(forwards.name, forwards.domain, forwards.records[::-1])
+        self.forwards = forwards
+
+    has_masks = property(lambda self: self.forwards.has_masks)
+    fingerprint = property(lambda self: sha256(f"backwards {self.forwards.fingerprint}".encode()).hexdigest())
+
+    def pixels(self, i: int) -> Pixels:
+        """As the set underneath."""
+        return self.forwards.pixels(len(self) - 1 - i)
+
+    def where(self, keep: Callable[[Record], bool]) -> Backwards:
+        """As the set underneath."""
+        return Backwards(self.forwards.where(keep))

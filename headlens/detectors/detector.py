@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from headlens.backbone.config import TextConfig, VisionConfig
 
 
+_OF_TORCH = ("eval", "load_state_dict", "named_parameters", "parameters", "state_dict", "to", "train")
+
+
 class MethodConfig(Settings):
     """The settings of a method: a frozen dataclass inherits from it, and declares the following.
 
@@ -153,6 +156,12 @@ class Detector(html.Shown, nn.Module, ABC):
 
     def _repr_html_(self) -> str:
         return html.card("Detector", self.facts)
+
+    def __dir__(self) -> list[str]:
+        """What a notebook completes: what detectors and the method define, and of torch's what is used with them."""
+        ours = {name for kind in type(self).__mro__ if issubclass(kind, Detector) for name in vars(kind)}
+        parts = {*self.__dict__, *self._parameters, *self._modules} - nn.Module().__dict__.keys()
+        return sorted(name for name in {*ours, *parts, *_OF_TORCH} if not name.startswith("_"))
 
     @property
     def backbone(self) -> Backbone:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset, random_split
 
 from headlens import data
 from headlens.data import DataSet, JoinedSet, Pixels
-from headlens.errors import DataError, ShapeError
+from headlens.errors import DataError
 
 WORLD = {"category": "screw", "size": 56}
 
@@ -53,7 +53,18 @@ def test_a_number_that_does_not_exist_ends_the_set(images):
             images[number]
 
 
-@pytest.mark.parametrize("part", [slice(2), slice(1, None), slice(-2, None), slice(0, None, 2), slice(None)])
+@pytest.mark.parametrize(
+    "part",
+    [
+        slice(2),
+        slice(1, None),
+        slice(-2, None),
+        slice(0, None, 2),
+        slice(None),
+        slice(None, None, -1),
+        slice(-2, 0, -2),
+    ],
+)
 def test_a_slice_is_a_set(images, part):
     some = images[part]
     assert isinstance(some, DataSet) and [r.name for r in some.records] == [r.name for r in images.records[part]]
@@ -62,8 +73,12 @@ def test_a_slice_is_a_set(images, part):
 
 def test_a_slice_keeps_what_the_set_is(screws):
     assert screws[:4].domain == "industrial" and screws[2:].has_masks and screws[:2].fingerprint != screws.fingerprint
-    with pytest.raises(ShapeError, match=r"images\[None:None:-1\]: a set keeps its order"):
-        screws[::-1]
+    back = screws[::-1]
+    assert back.domain == "industrial" and back.has_masks and back.fingerprint != screws.fingerprint
+    assert [r.name for r in back[::-1].records] == [r.name for r in screws.records]
+    anomalous = back.where(lambda record: record.anomalous)
+    assert [r.name for r in anomalous.records] == [r.name for r in screws.records[::-1] if r.anomalous]
+    assert same(anomalous[0], next(back[at] for at in range(len(back)) if back.records[at].anomalous))
 
 
 def test_iteration_gives_what_numbers_give(images):
