@@ -97,6 +97,7 @@ OTHERS = {  # why an option is another one in these verbs
     ("--group", "figures"): "runs of a method, and without its parts",
     ("--data", "figures"): "of a group",
     ("--kind", "transfer"): "of the heads that are not among the best",
+    ("--reference", "transfer"): "of kinds that the other verb has not",
     ("--backbone", "import"): "the one of the literature",
     ("--out", "export"): "one file",
     ("--run", "export"): "required",
