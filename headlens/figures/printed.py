@@ -151,7 +151,7 @@ class Print:
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
             contents: dict[str, bytes] = {}
-            for kind in self.formats:
+            for kind in sorted(self.formats, key="pgf".__eq__):  # last: it changes letters
                 if kind == "pgf":
                     contents |= _pgf(figure, name, dpi)
                     continue
@@ -181,7 +181,7 @@ def _texsystem() -> dict[str, str]:
 
 
 def _pgf(figure: Figure, name: str, dpi: float) -> dict[str, bytes]:
-    """The drawing, and its images as PNG, which it reads from where it is; last, for letters become mathematics."""
+    """The drawing, and its images as PNG, which it reads from where it is; letters become mathematics."""
     for text in figure.findobj(Text):
         said = text.get_text()
         if "$" not in said.replace(r"\$", ""):

@@ -67,8 +67,8 @@ def test_svg_has_text_and_the_same_bytes_again():
 
 @pytest.mark.skipif(latex() is None, reason="there is no LaTeX")
 def test_pgf_is_for_any_font_of_latex_and_names_no_path():
-    files = saved(Print(("pdf", "pgf")))
-    assert sorted(files) == ["-img0.png", ".pdf", ".pgf"]
+    files = saved(Print(("pgf", "pdf")))
+    assert sorted(files) == ["-img0.png", ".pdf", ".pgf"] and files[".pdf"] == saved(Print(("pdf",)))[".pdf"]
     text = files[".pgf"].decode()
     assert r"q $\leq$ 0.05, 2·10$^{-}$$^{2}$; $\rho$" in text and r"of a\_b" in text and "figure-img0.png" in text
     assert str(Path(mpl.__file__).parent) not in text
