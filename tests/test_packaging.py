@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import packages_distributions
+from importlib import metadata
 from pathlib import Path
 
 import yaml
@@ -20,7 +20,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_INSTALLED = packages_distributions()
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 WITH_EXTRA = {
@@ -39,12 +38,22 @@ TRIED = {"triton"}
 def declared(extra: str | None = None) -> set[str]:
     """Names of distributions that pyproject.toml asks for."""
     texts = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
-    return {normal(Requirement(text).name) for text in texts}
+    return {Requirement(text).name for text in texts}
 
 
-def normal(name: str) -> str:
-    """As indexes compare names."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+@cache
+def provided(distribution: str) -> frozenset[str]:
+    """Packages that come with a distribution; what is not installed is taken to have one of its name."""
+    try:
+        files = metadata.files(distribution) or []
+    except metadata.PackageNotFoundError:
+        return frozenset({distribution.replace("-", "_")})
+    return frozenset(path.parts[0].removesuffix(".py") for path in files if path.suffix == ".py")
+
+
+def provided_by(names: Iterable[str]) -> set[str]:
+    """Packages that come with any of these distributions."""
+    return set().union(*map(provided, names))
 
 
 @cache
@@ -54,7 +63,9 @@ def imported(folder: str) -> dict[str, set[str]]:
     for path in sorted((ROOT / folder).rglob("*.py")):
         for module in modules(ast.parse(path.read_text(encoding="utf-8"))):
             places.setdefault(module.split(".")[0], set()).add(path.relative_to(ROOT).as_posix())
-    return {name: files for name, files in places.items() if name not in {"headlens", *sys.stdlib_module_names}}
+    return {
+        name: files for name, files in places.items() if name not in {"headlens", "tomllib", *sys.stdlib_module_names}
+    }
 
 
 def modules(node: ast.AST) -> Iterator[str]:
@@ -68,34 +79,29 @@ def modules(node: ast.AST) -> Iterator[str]:
         yield from modules(child)
 
 
-def distributions(module: str) -> set[str]:
-    """Names of what a package may come from; its name, where it is not installed."""
-    return {normal(name) for name in _INSTALLED.get(module, [module])}
-
-
 def test_what_the_package_imports_is_declared():
     """That it is there because another package needs it holds until that one changes its mind."""
+    always, with_extra = provided_by(declared()), {extra: provided_by(declared(extra)) for extra in WITH_EXTRA.values()}
     missing = {
         module: files
         for module, files in imported("headlens").items()
-        if module not in TRIED and not distributions(module) & (declared() | declared(WITH_EXTRA.get(module)))
+        if module not in TRIED | always and module not in with_extra.get(WITH_EXTRA.get(module, ""), ())
     }
     assert not missing
 
 
 def test_what_is_declared_is_imported():
-    used = {name for module in imported("headlens") for name in distributions(module)}
-    assert not declared() - used
+    assert not [name for name in declared() if not provided(name) & imported("headlens").keys()]
 
 
 def test_what_the_tests_import_is_declared():
-    have = declared().union(*map(declared, ("dev", "docs", "knowledge")))
+    have = provided_by(declared().union(*map(declared, ("dev", "docs", "knowledge"))))
     ours = {"tests", "notebooks", *(path.stem for path in (ROOT / "analyses").glob("*.py"))}
-    assert not {name for name in imported("tests") if name not in ours and not distributions(name) & have}
+    assert not imported("tests").keys() - have - ours
 
 
 def test_versions_of_python_are_those_that_are_tried():
-    """README and pyproject.toml name the same first one; the last is that of docs/contributing."""
+    """README and pyproject.toml name the same first one."""
     versions = [name.rsplit(" ", 1)[1] for name in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", name)]
     assert versions == ["3.10", "3.11", "3.12", "3.13"]
     assert PROJECT["requires-python"] == f">={versions[0]}" and f"Python {versions[0]} or newer" in page("README.md")
