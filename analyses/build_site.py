@@ -24,7 +24,7 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from types import ModuleType
-from typing import Any
+from typing import Any, get_origin
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).parent.parent
@@ -131,7 +131,7 @@ def reference(name: str) -> str:
     functions, classes, constants = [], [], []
     for shown in () if name in MODULES else package.__all__:
         value = getattr(package, shown)
-        if inspect.isclass(value):
+        if inspect.isclass(value) and not get_origin(value):  # aliases are classes for Python 3.10 alone
             first = next(each for each in PACKAGES if getattr(importlib.import_module(each), shown, None) is value)
             again = "" if first == name else "\n   :no-index:"
             classes.append(f".. autoclass:: {name}.{shown}\n   :members:\n   :show-inheritance:{again}")

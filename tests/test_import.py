@@ -20,6 +20,8 @@ HEAVY = {
 NEEDED = {"torch", "numpy", "pandas", "transformer_lens"}
 WITH_TRANSFORMER_LENS = {"transformers", "datasets", "huggingface_hub", "PIL", "pyarrow", "rich"}
 """What transformer_lens itself imports, whether it uses it or not."""
+if sys.version_info < (3, 11):
+    WITH_TRANSFORMER_LENS |= {"accelerate", "sympy"}  # by the last transformers for Python 3.10
 PACKAGES = ("heads", "knowledge", "metrics", "attribution", "plots", "detectors", "training")
 
 
