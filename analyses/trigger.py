@@ -327,11 +327,11 @@ def figure(carried: pd.DataFrame, silent: pd.DataFrame, path: Path) -> None:
         plots.grid(rows, "share", left, title=title, label=f"% (dots: the first {TOP})", centre=0, marks="top")
         of = silent[silent["domain"] == domain].copy()
         of["order"] = of["order"].fillna("").str.replace(r"random \d+", "random", regex=True)
+        others[1].sharey(others[0])  # of AUROC both
         for ax, (name, label) in zip(others, MEASURES.items(), strict=True):
             _curves(ax, of, name)
             ax.set_title(f"{label} (%)", fontsize="medium")
         others[-1].legend(fontsize="x-small", frameon=False)
-        others[1].sharey(others[0])  # of AUROC both
     fig.savefig(path, dpi=110)
 
 
@@ -384,7 +384,7 @@ def main() -> None:
     if not args.tables:
         processes = torch.multiprocessing.get_context("spawn")
         paint_sets(args, processes)
-        with processes.Pool(args.jobs) as pool:
+        with processes.Pool(args.jobs, maxtasksperchild=1) as pool:  # on one GPU from beginning to end
             jobs = [(number % args.jobs, args, task) for number, task in enumerate(tasks)]
             for name in pool.imap_unordered(work, jobs, chunksize=1):
                 print(name, flush=True)
