@@ -16,7 +16,7 @@ export default {
 
     const asked = () => ({ ...model.get("asked"), ...later });
     const busy = () => model.get("asked").turn !== model.get("answered");
-    const head = () => parsed(asked().head) ?? parsed(model.get("scene").head);
+    const head = () => [asked(), model.get("scene")].map((each) => parsed(each.head)).find(exists);
     const layers = (stream = head().stream) => model.get("fixed").streams[stream];  // the last one first
     const weights = () => page.quantity.value === "weights" && learned(model.get("fixed").weights[head().stream]);
     const table = (kind) => kind !== "heads" ? model.get("scene")[kind]
@@ -25,6 +25,11 @@ export default {
     const query = () => same(asked().patch, model.get("scene").patch) ? model.get("scene").query : asked().patch;
     const cellOf = ({ layer, number }) => [layers().indexOf(layer), number];
     const opened = ([row, column]) => named({ stream: head().stream, layer: layers()[row], number: column });
+
+    function exists(head) {
+      const { streams, heads } = model.get("fixed");
+      return head && streams[head.stream]?.includes(head.layer) && head.number < heads;
+    }
 
     function ask(change) {
       later = { ...later, ...change };
@@ -62,10 +67,12 @@ export default {
       canvas.addEventListener("pointerleave", () => point(kind, null));
       canvas.addEventListener("click", (event) => choose(kind, cellAt(canvas, event, grid(kind))));
       if (canvas.tabIndex === 0) canvas.addEventListener("keydown", (event) => {
-        if (event.key === "Escape" && kind !== "heads") ask({ patch: null });
-        else if (event.key in STEPS) choose(kind, moved(kind === "heads" ? cellOf(head()) : query(), event.key, grid(kind)));
-        else return;
+        const clears = event.key === "Escape" && kind !== "heads";
+        if (event.ctrlKey || event.altKey || event.metaKey || !(clears || event.key in STEPS)) return;
         event.preventDefault();
+        hover = null;  // words are of what the keys choose, wherever the mouse rests
+        if (clears) ask({ patch: null });
+        else choose(kind, moved(kind === "heads" ? cellOf(head()) : query(), event.key, grid(kind)));
       });
     }
 

@@ -129,7 +129,10 @@ def scene(view: HeadView, selection: Selection, why: str = "") -> dict[str, Any]
         "title": f"L{head.layer}H{head.head}, {head.stream} stream",
         "facts": [
             *([f"Opened first: {why}."] if why else []),
-            *(f"{printable(domain)}: {_weight_of(view, domain, head)}" for domain in view.domains),
+            *(
+                f"{printable(domain)}: {_weight_of(view, domain, head)}{_sum_of(head, contribution[domain])}"
+                for domain in view.domains
+            ),
             f"Looks from {place}{peak}.",
             *(["Maps are of the first run of each."] if any(len(runs) > 1 for runs in view.detectors.values()) else []),
         ],
@@ -155,6 +158,13 @@ def _weight_of(view: HeadView, domain: str, head: Head) -> str:
         return "no weight is learned"
     spread = f" ({len(each)} runs: {each.min():.2f} to {each.max():.2f})" if len(each) > 1 else ""
     return f"weight {each.mean():.2f}{spread}"
+
+
+def _sum_of(head: Head, contribution: np.ndarray | str) -> str:
+    """Of a global head, which has one part of the image margin, what its patches add up to."""
+    if head.stream != "global" or isinstance(contribution, str):
+        return ""
+    return f"; patches add up to {contribution.sum():+.3g}"
 
 
 def _on_one_scale(maps: Mapping[str, np.ndarray | str], label: str, centre: float | None, title: str) -> dict[str, Any]:

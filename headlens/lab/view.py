@@ -272,7 +272,7 @@ class HeadView:
     def _attends(self, domain: str, image: int, head: Head) -> Tensor:
         """What each token of a head attends to among the patches, [T, N]."""
         clean = self._clean(domain, image)
-        return clean.pattern(head.stream, head.layer)[0, head.head, :, clean.patches].cpu()
+        return clean.pattern(head.stream, head.layer, head.head)[0, :, clean.patches].cpu()
 
     def _patch_parts(self, domain: str, image: int, stream: str) -> dict[tuple[str, int], Tensor]:
         """What heads have at patches, by stream and layer, [N, H]: of the image margin, or of the patches' margins."""

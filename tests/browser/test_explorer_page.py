@@ -185,10 +185,11 @@ def test_arrow_keys_move_the_patch_and_only_the_last_is_computed(show, explorer)
     )
     settled(page)
     assert explorer.patch == (0, 3) and page.evaluate("model.asked.length") == before + 2
+    page.mouse.move(*cell(page, page.locator("canvas.photo"), rows - 1, 0, rows, columns))  # and rests there
     for key in ("ArrowDown", "ArrowUp", "ArrowUp", "ArrowLeft"):  # not over the edge
         page.keyboard.press(key)
     settled(page)
-    assert explorer.patch == (0, 2)
+    assert explorer.patch == (0, 2) and page.locator("[aria-live]").inner_text().startswith("row 0, column 2")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "heads"
 
@@ -296,6 +297,17 @@ def test_what_a_method_does_not_have_it_says_in_its_place(show, detector, pictur
     assert hidden == [[False, False, True], [False, False, True], [False, True, True]]
     why = [words for words in page.locator(".why").all_inner_texts() if words]
     assert sum("no local stream" in words for words in why) == 2 and sum("not learned" in words for words in why) == 2
+
+
+def test_a_head_of_a_stream_that_is_not_there_is_an_error_and_no_more(show, pictures):
+    explorer = explore(build(tiny.clip(), "april-gan", taps=(1, 3)), pictures, size=32)
+    page = show(explorer)
+    page.get_by_label("head", exact=True).fill("L1H0/local")
+    page.keyboard.press("Enter")
+    settled(page)
+    assert "no local stream" in page.get_by_role("alert").inner_text()
+    click(page, page.locator("canvas.heads"), 0, 1, 4, 4)
+    assert explorer.head == Head("global", 3, 1)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -97,6 +97,12 @@ def test_what_is_sent_is_what_the_view_says(explorer):
     assert (scene["query"], scene["patch"]) == ((1, 2), (1, 2)) and "row 1, column 2" in scene["facts"][-2]
 
 
+def test_of_a_global_head_patches_add_up(explorer):
+    explorer.head = "L3H2"
+    for domain, line in zip(explorer.view.domains, explorer.widget.scene["facts"], strict=False):
+        assert line.startswith(domain) and f"{explorer.view.contribution(domain, 3, 'L3H2').sum():+.3g}" in line
+
+
 def test_the_outline_goes_around_the_mask(explorer, pictures):
     mask = np.zeros((20, 40), bool)
     mask[5:10, 10:30] = True
