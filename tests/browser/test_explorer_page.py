@@ -250,6 +250,18 @@ def test_images_follow_each_other_and_a_sign_says_that_python_computes(show, exp
     assert explorer.image == 11 and page.get_by_label("next image").is_disabled()
 
 
+def test_what_is_asked_meanwhile_does_not_repeat_a_mistake(show, explorer):
+    page = show(explorer)
+    page.get_by_label("head", exact=True).fill("L99H0")
+    page.evaluate(
+        """() => { document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+          document.querySelector("[aria-label='next image']").click(); }"""
+    )
+    settled(page)
+    assert (explorer.image, explorer.head) == (4, LOCAL) and page.get_by_role("alert").is_hidden()
+    assert page.evaluate("model.asked.map((each) => each.head)") == ["L99H0", str(LOCAL)]
+
+
 def test_a_silent_kernel_is_spoken_of(show, explorer):
     page = show(explorer)
     page.clock.install()

@@ -175,6 +175,7 @@ def test_windows_neither_see_each_other_nor_move_the_image():
     apart = passes[:, None] != passes
     assert (pattern[..., apart] == 0).all() and (pattern[..., ~apart] > 0).all()
     close(pattern.sum(-1), torch.ones_like(pattern[..., 0]), 1e-12)
+    close(clean.pattern("global", 1, head=2), pattern[:, 2], 0)
 
 
 def test_an_image_smaller_than_a_window_is_one_window():
