@@ -78,7 +78,7 @@ def clip(category: Category, kind: str, draw: Draw, size: int) -> Clip:
     strip = _strip(category, kind, part, draw, size, places=int(travelled[-1] / 2) + 2)
     begins = (travelled * (size / 2)).round().long().tolist()
     frames = torch.stack([strip[..., begin : begin + size] for begin in begins])
-    dim = draw.fork("dark").uniform(0.25, 0.5).flatten() if kind == "dark" else torch.ones(1)
+    dim = draw.fork("dark").uniform(0.2, 0.4).flatten() if kind == "dark" else torch.ones(1)
     return Clip(_filmed(frames, torch.where(anomalous, dim, torch.ones(1)), draw), anomalous)
 
 
@@ -131,19 +131,19 @@ def _apart(ground: Tensor, lying: Scene) -> Tensor:
 
 def _spilt(draw: Draw, near: Canvas, belt: Tensor) -> Tensor:
     """Something that has run out, darker at its edge, with a gleam."""
-    outline = blob(draw, near, 0.45, 0.8, 0.5)
+    outline = blob(draw, near, 0.7, 0.95, 0.5)
     value = (0.6, 0.9) if belt.mean() < 0.4 else (0.05, 0.25)
     tint = colour(draw, (0, 1), (0.4, 0.9), value)
     gleam = soft(near.moved(-0.2, -0.25).ellipse(0.25, 0.08), 0.08)
-    wet = belt * 0.25 + tint * (0.75 - 0.2 * soft(outline.abs(), 0.06)) + 0.3 * gleam
+    wet = belt * 0.2 + tint * (0.8 - 0.2 * soft(outline.abs(), 0.06)) + 0.3 * gleam
     return over(belt, wet, 0.9 * soft(outline, 0.03)).clamp(0, 1)
 
 
 def _littered(draw: Draw, near: Canvas, belt: Tensor) -> Tensor:
     """Crumbs and chips of a colour that is not the part's, on it and around it."""
     first, _, ident = cells(draw, near, 6, 0.9)
-    within = blob(draw, near, 0.5, 0.75) < 0
-    crumb = near.fill((first - 0.26 * (0.6 + 0.8 * ident)) / 3) * within
+    within = blob(draw, near, 0.7, 0.9) < 0
+    crumb = near.fill((first - 0.32 * (0.6 + 0.8 * ident)) / 3) * within
     tone = hsv(draw.uniform() + 0.1 * ident, draw.uniform(0.4, 0.95), draw.uniform(0.2, 0.95))
     return over(belt, tone * (1.1 - 0.5 * first), 0.9 * crumb).clamp(0, 1)
 

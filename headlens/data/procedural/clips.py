@@ -45,7 +45,8 @@ class Place:
 class ClipWorld:
     """A procedural set of clips: on a CPU a clip has the same bytes whatever is asked before it.
 
-    Half of every category is normal; in the other half each of ``KINDS`` happens in turn.
+    Half of every category is normal. The other half are their twins, of the same belt, parts and camera, in which each
+    of ``KINDS`` happens in turn: nothing but what happens tells the halves apart.
 
     Args:
         spec: one of ``CLIPS``.
@@ -90,7 +91,8 @@ class ClipWorld:
         return Place(category, kind, number, truth(kind, self._draw(category, number))[1])
 
     def _draw(self, category: str, number: int) -> Draw:
-        return Draw.of(self.seed, f"clips/{category}", torch.tensor([number], dtype=torch.int32))
+        twin = number % (self.per_category // 2)
+        return Draw.of(self.seed, f"clips/{category}", torch.tensor([twin], dtype=torch.int32))
 
     def clip(self, which: int) -> Clip:
         """Clip ``which``, painted, or as it was painted a moment ago."""
