@@ -32,7 +32,7 @@ from headlens.detectors.readout import Readout
 from headlens.detectors.scoring import Margins, check_map
 from headlens.detectors.text import Contrast
 from headlens.errors import ConfigError, ShapeError
-from headlens.heads.exactness import check_summed, check_unadapted, check_unhooked
+from headlens.heads.exactness import check_image_summed, check_summed, check_unadapted, check_unhooked
 from headlens.heads.variants import Head, heads_of
 from headlens.precision import full_precision, wide
 from headlens.printing import unknown_name
@@ -177,6 +177,7 @@ class HeadTarget(Target):
                 drawn = torch.stack([self._drawn(forward, tap, reading.taps[tap], text) for tap in taps]).mean(0)
                 grid = self.detector.backbone.vision.grid(*forward.size)
                 return self.detector.scoring.on_patches(drawn, grid) @ self.share(forward.size)
+            check_image_summed(reading)
             text = reading.image_contrast
             of_cls, of_patches = reading.weights(forward.features, forward.margins.taps)
             effect = torch.zeros_like(of_cls)

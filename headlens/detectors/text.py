@@ -25,6 +25,10 @@ class Contrast(Protocol):
         """Whether embeddings are compared at unit length; if not, their length counts."""
 
     @property
+    def opaque(self) -> str:
+        """What no linear function stands for, on the way to the margin; empty where ``held`` exists."""
+
+    @property
     def offset(self) -> float | Tensor:
         """What a margin has that no embedding has a part in: 0, or the bias of a linear head."""
 
@@ -66,6 +70,7 @@ class Pair:
     """
 
     unit: ClassVar[bool] = True
+    opaque: ClassVar[str] = ""
     linear: ClassVar[bool] = True
     offset: ClassVar[float] = 0.0
     text: Tensor
@@ -111,6 +116,7 @@ class AbnormalAlone:
     """
 
     unit: ClassVar[bool] = False
+    opaque: ClassVar[str] = ""
     linear: ClassVar[bool] = True
     offset: ClassVar[float] = 0.0
     text: Tensor
@@ -156,6 +162,7 @@ class PromptSets:
     """
 
     unit: ClassVar[bool] = True
+    opaque: ClassVar[str] = ""
     offset: ClassVar[float] = 0.0
     text: Tensor
     temperature: float = TEMPERATURE
@@ -232,6 +239,7 @@ class LinearHead:
     """
 
     unit: ClassVar[bool] = True
+    opaque: ClassVar[str] = ""
     linear: ClassVar[bool] = True
     weight: Tensor
     bias: Tensor

@@ -4,7 +4,8 @@
     entropy, entropy_patches  of the attention of CLS, and of patches on average, in nats
     cls_self, cls_peak        what CLS gives to itself, and the most that it gives to one patch
     cls_on_flaw               what CLS gives to patches under the mask, over their share of all patches: 1 is chance
-    image_margin, tap_margin  the head's part of the image margin, and of patches' margins (mean over them and taps)
+    image_margin, tap_margin  the head's part of the image margin, if that is a sum over heads, and of patches' margins
+                              (mean over them and taps)
 
 Of local heads only patches are read, so they have no quantity of CLS; where nothing is read, there is no row.
 """
@@ -238,7 +239,8 @@ def _measured(clean: CleanRun, anomalous: Tensor) -> Iterator[tuple[str, int, st
             patterns = (block.attn.pattern(*one, attention, clean.passes) for one in each)
             for metric, values in _attention(patterns, clean.patches, stream, anomalous).items():
                 yield stream, layer, metric, values
-    for (kind, stream, layer), part in image_parts(clean).terms.items():
+    summed = not clean.reading.image_contrast.opaque
+    for (kind, stream, layer), part in image_parts(clean).terms.items() if summed else ():
         if kind == "head":
             yield stream, layer, "image_margin", part
     patches: dict[tuple[str, int], Tensor] = {}

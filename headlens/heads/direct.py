@@ -29,7 +29,7 @@ from headlens.detectors.readout import Covector, Readout
 from headlens.detectors.text import Contrast
 from headlens.errors import IdentityError, ShapeError
 from headlens.heads.clean import CleanRun, clean_forward
-from headlens.heads.exactness import check_reached, check_reads_cls, check_summed, check_tap
+from headlens.heads.exactness import check_image_summed, check_reached, check_reads_cls, check_summed, check_tap
 from headlens.precision import full_precision, rounding_unit, wide
 
 KINDS = ("head", "mlp", "bias", "adapter", "embedding", "below", "readout")
@@ -145,6 +145,7 @@ def tap_parts(clean: CleanRun, tap: int) -> Parts:
 def _image(clean: CleanRun) -> dict[int | None, list[_Read]]:
     """What the image margin reads: CLS (None), and patches of each tap, where the pooling has weights for them."""
     reading, text = clean.reading, clean.reading.image_contrast
+    check_image_summed(reading)
     reads: dict[int | None, list[_Read]] = {}
     if reading.pooling.reads_cls:
         every = {"global": range(len(clean.mid))}

@@ -50,7 +50,7 @@ def held(detector: Detector, category: str = "object", of: Collection[str] = MAR
         "adapters": any(reading.plan.adapters.values()),
         "similarities of patches": reading.plan.source is not None and (pools or "patches" in of),
         TEXT: reading.follow is not None,
-        "choice of prompts": not all(text.linear for text in texts),
+        "choice of prompts": not all(text.linear or text.opaque for text in texts),
     }
     return [*held_in(readouts), *(name for name, true in facts.items() if true), *_beforehand(reading, readouts)]
 
@@ -169,6 +169,15 @@ def check_summed(readout: Readout, what: str) -> None:
     if readout.tail is not None and readout.tail.opaque:
         raise ConfigError(
             f"{what} are not sums over heads: they are read through {readout.tail.opaque}; use ablate or importance"
+        )
+
+
+def check_image_summed(reading: Reading) -> None:
+    """Raises ConfigError where the image margin is no sum over heads."""
+    if opaque := reading.image_contrast.opaque:
+        raise ConfigError(
+            f"the image margin is not a sum over heads: it is read through {opaque}. Up to there heads are as "
+            "everywhere: capture and name have what they do, and ablate and importance measure them"
         )
 
 
