@@ -102,3 +102,12 @@ def whole(items: Iterable[Item], least: int, clip_of: Callable[[Item], str]) -> 
         piece.append(item)
     if piece:
         yield piece
+
+
+def kind_key(name: str) -> str:
+    """Names of kinds of anomalies as they are compared: in lower case, letters and digits alone.
+
+    >>> kind_key("RoadAccidents") == kind_key("road accidents")
+    True
+    """
+    return "".join(letter for letter in name.lower() if letter.isalnum())

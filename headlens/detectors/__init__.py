@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from headlens.detectors.methods.registry import preset as preset
     from headlens.detectors.methods.sc_clip import SCCLIP as SCCLIP
     from headlens.detectors.methods.sc_clip import SCCLIPConfig as SCCLIPConfig
+    from headlens.detectors.methods.vadclip import VadCLIP as VadCLIP
+    from headlens.detectors.methods.vadclip import VadCLIPConfig as VadCLIPConfig
     from headlens.detectors.methods.winclip import WinCLIP as WinCLIP
     from headlens.detectors.methods.winclip import WinCLIPConfig as WinCLIPConfig
     from headlens.detectors.pooling import CLSToken as CLSToken

@@ -52,6 +52,7 @@ class Prediction(html.Shown):
         tap_margins: {tap: [B, rows, columns]}, the same of every patch.
         unit: of map and scores: a ``probability`` lies in 0..1, a ``logit`` is any finite number.
         names: of the images, where they are of a data set.
+        kinds: probability of each kind of anomaly, {name: [B]}, of methods that tell kinds apart.
     """
 
     TENSORS: ClassVar = ("anomaly_map", "image_score", "joint_score", "image_margin")
@@ -64,6 +65,7 @@ class Prediction(html.Shown):
     unit: Unit = "probability"
     provenance: dict[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    kinds: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_score)

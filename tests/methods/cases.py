@@ -47,14 +47,14 @@ def completed(case: str, detector: Detector) -> Detector:
     return detector.with_second(Network()) if case == PLUS else detector
 
 
-def made(preset: str, **changes: object) -> Detector:
+def made(preset: str, noise: float = 0.5, **changes: object) -> Detector:
     """A detector of that preset whose learned tensors are as large as they become by training."""
     detector = build(clip_of(preset), preset, seed=1, **changes)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in detector.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
-            parameter.add_((0.2 if parameter.ndim == 2 and "raw" in name else 0.5) * noise)
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+            parameter.add_((0.2 if parameter.ndim == 2 and "raw" in name else noise) * drawn)
     return detector.requires_grad_(False)
 
 
@@ -68,6 +68,7 @@ TAPS = {"taps": (1, 3), "local_start": 1}
 LAST = {"taps": (3,), "local_start": 1}
 ADAPTED = {"taps": (1, 3), "adapt_image": 2, "adapt_text": 2, "teacher_start": 1, "mix": 0.3}
 PROMPTED = {"taps": (1, 3), "depth": 3, "length": 3, "clusters": 3, "patches": 12}
+FRAMES = {"length": 8, "window": 4, "layers": 2, "context": 3, "kinds": ("normal", "fighting", "car accident")}
 CASES: dict[str, Callable[[], Detector]] = {
     "headclip": partial(made, "headclip", streams=("global", "local"), **TAPS, **PROMPTS),
     "anomalyclip": partial(made, "anomalyclip", **TAPS, **PROMPTS),
@@ -82,6 +83,7 @@ CASES: dict[str, Callable[[], Detector]] = {
     "sc-clip": partial(made, "sc-clip", alpha=0.25, outlying=0.2, neighbours=5),
     "anoclip": partial(made, "anoclip", taps=(1, 3), temperature=0.1),
     "anoclip-plus": partial(made, "anoclip-plus", taps=(3,), temperature=0.1, local_start=1),
+    "vadclip": partial(made, "vadclip", noise=0.1, **FRAMES),
     "kanoclip": partial(made, "kanoclip", prompt_count=2, cross_heads=2, conv_width=6, reduce="max", **TAPS, **PROMPTS),
     "c2p-clip": partial(made, "c2p-clip", rank=2, head_weights="free"),
 }
@@ -154,6 +156,8 @@ ATTENTION_OF_IMAGES = tuple(f"attribute {name}, image_margin" for name in ("roll
 MAP_SUMS = ("contributions", "capture", "map_parts", "attribute contributions, map_margin")
 MAP_SUMS += tuple(name for name in LENS if name.endswith(", L3H0/local"))
 MAPS = ("map_parts", *(name for name in LENS if name.endswith(", map_margin")))
+ABOVE_FRAMES = ("contributions", "attribute contributions, image_margin")
+ABOVE_FRAMES += tuple(name for name in LENS if name.endswith(", L3H0"))
 REFUSALS: dict[str, dict[str, str]] = {
     "headclip": FOLLOWS,
     "anomalyclip": FOLLOWS | NOTHING_LEARNED,
@@ -170,5 +174,10 @@ REFUSALS: dict[str, dict[str, str]] = {
     "anoclip-plus": FOLLOWS | NOTHING_LEARNED | dict.fromkeys(MAP_SUMS, TANH),
     "kanoclip": NOTHING_LEARNED,
     "c2p-clip": FOLLOWS | ONE_STREAM | dict.fromkeys(MAPS, "needs an anomaly map, and this detector reads none"),
+    "vadclip": FOLLOWS
+    | NOTHING_LEARNED
+    | dict.fromkeys(MAPS, "needs an anomaly map, and this detector reads none")
+    | dict.fromkeys(ABOVE_FRAMES, "it is read through a transformer and graphs over the frames of a clip")
+    | ONE_STREAM,
 }
 """What the lens cannot do with a method, by the names of ``tests.methods.lens.LENS``, and what it says then."""

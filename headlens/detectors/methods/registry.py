@@ -19,6 +19,7 @@ from headlens.detectors.methods.crane import Crane, CraneConfig
 from headlens.detectors.methods.headclip import HeadCLIP, HeadCLIPConfig
 from headlens.detectors.methods.kanoclip import KAnoCLIP, KAnoCLIPConfig
 from headlens.detectors.methods.sc_clip import SCCLIP, SCCLIPConfig
+from headlens.detectors.methods.vadclip import VADCLIP_PRESETS, VadCLIP, VadCLIPConfig
 from headlens.detectors.methods.winclip import WinCLIP, WinCLIPConfig
 from headlens.detectors.stages import TrainingConfig
 from headlens.errors import ConfigError
@@ -35,6 +36,7 @@ METHODS: dict[str, tuple[Callable[..., Detector], type[MethodConfig]]] = {
     "sc-clip": (SCCLIP, SCCLIPConfig),
     "kanoclip": (KAnoCLIP, KAnoCLIPConfig),
     "c2p-clip": (C2PCLIP, C2PConfig),
+    "vadclip": (VadCLIP, VadCLIPConfig),
 }
 """Of each method by name, what makes its detector of backbone, settings and seed; and its settings."""
 
@@ -57,6 +59,7 @@ PRESETS = {
     "sc-clip": SCCLIPConfig(),
     "kanoclip": KAnoCLIPConfig(),
     "c2p-clip": C2PConfig(),
+    **VADCLIP_PRESETS,
 }
 """Settings by name."""
 TITLES = {
@@ -76,6 +79,9 @@ TITLES = {
     "sc-clip": "SC-CLIP (arXiv 2411.15869): patches calibrated by each other, against hand-written prompts",
     "kanoclip": "KAnoCLIP (arXiv 2501.03786) as headlens reads it: prompts near a knowledge base, attention to patches",
     "c2p-clip": "C2P-CLIP (arXiv 2408.09647): generated images, by a linear head on the image feature and LoRA",
+    "vadclip": "VadCLIP (arXiv 2308.11681): frames of clips, learned from labels of clips; for short clips",
+    "vadclip-ucf": "VadCLIP (arXiv 2308.11681): as its scripts train it on UCF-Crime",
+    "vadclip-xd": "VadCLIP (arXiv 2308.11681): as its scripts train it on XD-Violence",
 }
 """What each preset is, in one line."""
 
