@@ -43,6 +43,7 @@ def data_of(
     split: str = "test",
     category: str | None = None,
     limit: int | None = None,
+    every: int = 1,
 ) -> DataSet:
     """The data set of that name; ``domain`` where the names of its folders do not tell it, or tell another.
 
@@ -53,6 +54,7 @@ def data_of(
 
     world: dict[str, Any] = {"per_category": per_category, "seed": seed} if data.startswith("procedural:") else {}
     about: dict[str, Any] = {"max_pixels": max_pixels, "follow_links": follow_links, "category": category}
+    about["every"] = every
     images = headlens.data.open(data, domain=domain, split=split, **about, **world)
     if limit is None or limit >= len(images):
         return images
@@ -79,6 +81,7 @@ class Source:
     limit: options.Limit = None
     size: options.Size = None
     per_category: options.PerCategory = options.PER_CATEGORY
+    every: options.Every = 1
     weights: options.Weights = None
     device: options.Device = None
     max_pixels: options.MaxPixels = options.MAX_PIXELS
@@ -100,7 +103,7 @@ class Source:
     def data_set(self, name: str) -> DataSet:
         """Another set than ``data``, opened in the same way."""
         about = (self.per_category, self.max_pixels, self.domain, self.follow_links)
-        return data_of(name, *about, category=self.category, limit=self.limit)
+        return data_of(name, *about, category=self.category, limit=self.limit, every=self.every)
 
     def open(self, precision: str | None, say: Callable[[str], None] = typer.echo) -> tuple[Run, DataSet]:
         """The run and the images, if there is such a precision; says which backbone and which images they are."""
@@ -114,6 +117,7 @@ class Source:
     def parts(self, usual: Source) -> list[str]:
         """What differs from the usual choice of images, as parts of the name of a result's file."""
         differing = {"category": "{}", "limit": "{}-images", "size": "{}px", "per_category": "{}-each"}
+        differing |= {"every": "every-{}"}
         return [other_than(getattr(self, name), getattr(usual, name), text) for name, text in differing.items()]
 
 

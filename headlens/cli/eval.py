@@ -16,6 +16,8 @@ from headlens.progress import bar
 from headlens.tables import Table, best
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from headlens.data import DataSet
     from headlens.training.evaluation import Evaluation
     from headlens.training.run import Run
@@ -39,11 +41,16 @@ def eval_(
     category: options.Category = None,
     size: options.Size = None,
     per_category: options.PerCategory = 80,
+    every: options.Every = 1,
     weights: options.Weights = None,
     batch: options.FullBatch = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Exact pixel metrics; keeps all maps of a category in memory.")
     ] = False,
+    timelines: Annotated[
+        Path | None,
+        typer.Option(help="Also draw scores over the frames of some clips, as .png or .pdf.", dir_okay=False),
+    ] = None,
     precision: options.Precision = None,
     device: options.Device = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
@@ -62,13 +69,14 @@ def eval_(
     from headlens.detectors.detector import check_size
     from headlens.precision import check_precision, default_precision
     from headlens.provenance import computed
+    from headlens.training.clip_metrics import clip_table
     from headlens.training.evaluation import Evaluation, evaluate
     from headlens.training.grouping import seeds_of
     from headlens.training.run import load_runs
     from headlens.training.summary import over_seeds
 
     check_precision(precision)
-    sets = sets_of(data, per_category, max_pixels, domain, follow_links, category)
+    sets = sets_of(data, per_category, max_pixels, domain, follow_links, category, every)
     runs = load_runs(*run, weights=weights, device=device_of(device))
     if size is not None:
         check_size(size, runs[0].detector.backbone.vision.cfg)
@@ -89,11 +97,14 @@ def eval_(
 
     if not parallel.current().main:
         return
-    rows, summaries = [], {}
+    rows: list[dict[str, Any]] = []
+    summaries: dict[str, Summary] = {}
+    clips: dict[str, list[pd.DataFrame]] = {}
     for group in groups:
         first, results = group[0], [results_of[one.folder] for one in group]
         names, summary, trained_on = [str(one.folder) for one in group], over_seeds(results), _trained_on(group[0])
-        summaries[", ".join(one.folder.name for one in group)] = summary
+        called = ", ".join(one.folder.name for one in group)
+        summaries[called], clips[called] = summary, [result.of_clips for result in results]
         output.say(f"{first.detector.backbone}\n{', '.join(names)}, trained on {trained_on}\n")
         made_by = {
             "runs": names,
@@ -103,9 +114,15 @@ def eval_(
             "backbone": vars(first.detector.backbone.provenance),
         }
         rows.append({**made_by, "metrics": json.loads(summary.frame.to_json(orient="records"))})
+        if any(map(len, clips[called])):
+            rows[-1]["clips"] = clip_table({called: clips[called]}).records()
     any_run = next(iter(results_of.values()))  # all have read the same images
     document = {"results": rows, **any_run.reasons(), "undefined": any_run.undefined()}
-    output.show(table(summaries), document=document)
+    of_clips = [clip_table(clips)] if any(len(frame) for frames in clips.values() for frame in frames) else []
+    output.show(table(summaries), *of_clips, document=document)
+    if timelines is not None:
+        drawn = any_run.timelines().save(timelines)
+        output.say(f"\n{drawn}: scores over the frames of the first clip of each kind")
     if half_width := max(each.half_width for each in results_of.values()):
         output.say(f"\nPixel metrics are within {half_width:.1g} of the exact ones (--exact keeps every map).")
     for group in groups:
@@ -153,11 +170,13 @@ def sets_of(
     domain: str | None,
     follow_links: bool,
     category: str | None = None,
+    every: int = 1,
 ) -> list[DataSet]:
     """The data sets of these names, two of one name each called by its path; raises ConfigError for one set twice."""
     from headlens.printing import unicode
 
-    sets = [data_of(spec, per_category, max_pixels, domain, follow_links, category=category) for spec in specs]
+    about = (per_category, max_pixels, domain, follow_links)
+    sets = [data_of(spec, *about, category=category, every=every) for spec in specs]
     names, prints = [one.name for one in sets], [one.fingerprint for one in sets]
     for spec, one, name in zip(specs, sets, names, strict=True):
         if prints.count(one.fingerprint) > 1:

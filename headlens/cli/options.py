@@ -47,6 +47,7 @@ Data = Annotated[
 ]
 PerCategory = Annotated[int, Option(help="Images, or clips, per category of a procedural set.", min=2)]
 PER_CATEGORY = 10
+Every = Annotated[int, Option(help="Of clips, only every so many frames.", min=1)]
 Category = Annotated[
     str | None,
     Option(

@@ -33,7 +33,7 @@ def train(
         str,
         typer.Option(
             help="A method with its settings: headclip, anomalyclip, anomalyclip-published, crane, april-gan, aa-clip, "
-            "aa-clip-medical, adaclip, kanoclip."
+            "aa-clip-medical, adaclip, kanoclip; of clips, vadclip, vadclip-ucf, vadclip-xd."
         ),
     ] = "headclip",
     backbone: Annotated[
@@ -57,7 +57,12 @@ def train(
     act_fn: options.ActFn = None,
     because: options.Because = None,
     per_category: options.PerCategory = 40,
+    split: Annotated[
+        str,
+        typer.Option(help="Split of the training set; zero-shot methods train on the test split of another set."),
+    ] = "test",
     data_seed: Annotated[int, typer.Option(help="Seed of a procedural set's images.", min=0)] = 0,
+    every: options.Every = 1,
     domain: options.DataDomain = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     follow_links: options.FollowLinks = False,
@@ -92,7 +97,9 @@ def train(
     phrases = phrased(chosen, descriptions)
     procedural = any(one.startswith("procedural:") for one in data)
     world = {"per_category": per_category, "seed": data_seed} if procedural else None
-    sets = [data_of(one, per_category, max_pixels, domain, follow_links, data_seed) for one in data]
+    world = world | {"every": every} if world and every > 1 else world
+    about_set = (per_category, max_pixels, domain, follow_links, data_seed, split)
+    sets = [data_of(one, *about_set, every=every) for one in data]
     dataset = sets[0] if len(sets) == 1 else JoinedSet(sets)
     clip = load(backbone, weights, position_rule=positions.value, act_fn=cast(Any, act_fn), because=because)
     with _settings_of(config):

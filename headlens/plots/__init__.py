@@ -36,5 +36,6 @@ if TYPE_CHECKING:
     from headlens.plots.style import axes_for as axes_for
     from headlens.plots.style import named as named
     from headlens.plots.style import signed as signed
+    from headlens.plots.timeline import timelines as timelines
 
 lazily(__name__)

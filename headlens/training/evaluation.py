@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +28,7 @@ from headlens.metrics.table import KEYS
 from headlens.progress import Progress, followed
 from headlens.provenance import computed, provenance, together
 from headlens.results import Result
+from headlens.training.clip_metrics import KIND, chosen_clips, clip_metrics
 from headlens.training.counting import Bounds, PixelCounts, truths
 from headlens.units import Unit, check_unit
 
@@ -50,7 +51,8 @@ class Evaluation(Result):
             metric, value.
         provenance: detector, data and software; size, unit and half width; of several sets also ``parts``.
         scores: one row for each image: domain, dataset, category, name, anomalous, ``has_mask`` (whether pixel metrics
-            count it), and the three scores, in ``unit``.
+            count it), and the three scores, in ``unit``; of clips also clip, family, and ``kind: ...``, which is the
+            probability of a kind of anomaly, if the detector tells them apart.
         notes: one row for each image with a problem: dataset, name, kind, reason. ``skipped`` could not be read,
             ``unmasked`` has no usable mask, ``adjusted`` has a mask that was changed.
     """
@@ -114,6 +116,24 @@ class Evaluation(Result):
             for (level, reason), named in why.items():
                 lines.append(f"{dataset}: {level} metrics of {', '.join(named)} are undefined: {reason}")
         return lines
+
+    @property
+    def of_clips(self) -> pd.DataFrame:
+        """Metrics of clips, as ``clip_metrics`` has them; no row where there are none."""
+        return clip_metrics(self.scores)
+
+    def timelines(self, clips: Iterable[str] | None = None, ax: Any = None) -> plots.Figure:
+        """Scores over the frames of clips, a panel for each, with the frames in which something happens shaded.
+
+        Args:
+            clips: their names; the first one of each kind of anomaly when None.
+            ax: axes to draw on, one for each clip; a new figure when None.
+
+        Raises:
+            MetricError: no such clip, or none at all.
+        """
+        drawn = plots.timelines(chosen_clips(self.scores, clips), ax, unit=self.unit or "probability")
+        return plots.signed(drawn, self.made_by, ax)
 
     def _repr_html_(self) -> str:
         facts = {
@@ -212,7 +232,8 @@ def evaluate(
     index: list[int] = []
     has_mask: list[bool] = []
     maps = False
-    columns = [torch.zeros(len(SCORES), 0, device=device)]  # where they are made: nothing in the loop waits for it
+    columns: list[torch.Tensor] = []  # where they are made: nothing in the loop waits for it
+    kinds: list[str] = []
 
     cut = loader.cut
     batches = loader.numbered(ranks.share(len(cut)))
@@ -222,14 +243,19 @@ def evaluate(
             images = loader.preprocess.normalise(arrived(part.images, device))
             prediction = score(images, part.shown)
             maximum = pooled(prediction.anomaly_map)
-            columns.append(torch.stack([prediction.image_score, maximum, prediction.joint_score]))
+            kinds = list(prediction.kinds)
+            scores = [prediction.image_score, maximum, prediction.joint_score, *prediction.kinds.values()]
+            columns.append(torch.stack(scores))
             index += part.index.tolist()
             has_mask += part.has_mask.tolist()
             pixels.add(prediction, known if prediction.has_map else {})
             maps = maps or prediction.has_map
             done(ranks.behind(number, cut))
     certified = pixels.bounds()
-    scored = _of_all_ranks(data, index, has_mask, torch.cat(columns, 1))
+    kinds = max(ranks.gathered(kinds), key=len)  # of a rank that has scored something
+    names = [*SCORES, *(KIND + kind for kind in kinds)]
+    made_here = torch.cat(columns, 1) if columns else torch.zeros(len(names), 0)
+    scored = _of_all_ranks(data, index, has_mask, dict(zip(names, made_here, strict=True)))
     if scored.empty:
         raise loader.nothing()
     maps = any(ranks.gathered(maps))
@@ -250,10 +276,12 @@ def evaluate(
     return Evaluation(frame, about, scored.reset_index(drop=True), notes)
 
 
-def _of_all_ranks(data: DataSet, index: Sequence[int], has_mask: Sequence[bool], scores: torch.Tensor) -> pd.DataFrame:
-    """A row for every image that some rank has scored, by its number; this rank's are ``index``, scores [3, n]."""
+def _of_all_ranks(
+    data: DataSet, index: Sequence[int], has_mask: Sequence[bool], scores: Mapping[str, torch.Tensor]
+) -> pd.DataFrame:
+    """A row for every image that some rank has scored, by its number; this rank's are ``index``, scores [n] each."""
     columns = {"index": np.array(index, int), "has_mask": np.array(has_mask, bool)}
-    columns |= dict(zip(SCORES, scores.double().cpu().numpy(), strict=True))
+    columns |= {name: score.double().cpu().numpy() for name, score in scores.items()}
     every = pd.concat(map(pd.DataFrame, parallel.current().each(columns))).set_index("index").sort_index()
     records = [data.records[i] for i in every.index]
     about = {
@@ -263,6 +291,8 @@ def _of_all_ranks(data: DataSet, index: Sequence[int], has_mask: Sequence[bool],
         "name": [record.name for record in records],
         "anomalous": [record.anomalous for record in records],
     }
+    if data.has_clips:
+        about |= {"clip": [record.clip for record in records], "family": [record.family for record in records]}
     return pd.DataFrame(about, index=every.index).join(every)
 
 
