@@ -106,6 +106,7 @@ OTHERS = {  # why an option is another one in these verbs
     ("--backbone", "import"): "the one of the literature",
     ("--rows", "knowledge show"): "all by default",
     ("--follow-links", "data check"): "of the folder that is checked",
+    ("--split", "data check"): "all of them are looked at",
     ("--most", "knowledge check"): "errors and warnings alike",
     ("--industrial", "figures"): "runs with parts left out",
     ("--medical", "figures"): "runs with parts left out",

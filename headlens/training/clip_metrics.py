@@ -33,8 +33,9 @@ def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
     """Metrics of every data set that has clips, pooled over its categories.
 
     Frames: AUROC and AP of the joint score; of a kind of anomaly, its frames among all normal ones. Clips: the same of
-    each clip's highest score, with what is known of its frames. AP at an IoU: ``metrics.intervals``, of every kind that
-    the detector tells apart and that happens; that of all is the mean over these kinds, mAP.
+    each clip's highest score; where the labels of its frames are unknown, its family says whether something happens.
+    AP at an IoU: ``metrics.intervals``, of every kind that the detector tells apart and that happens; that of all is
+    the mean over these kinds, mAP.
 
     Args:
         scores: as ``Evaluation.scores``, of frames in their order.
@@ -45,7 +46,7 @@ def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
     rows = [
         (dataset, *row)
         for dataset, frames in _of_clips(scores).groupby("dataset", sort=False)
-        for row in _of_set(frames[frames["anomalous"].notna()])
+        for row in _of_set(frames)
     ]
     return pd.DataFrame(rows, columns=["dataset", "kind", "metric", "value"])
 
@@ -55,7 +56,8 @@ def _of_clips(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[scores["clip"].fillna("") != ""] if "clip" in scores else scores.head(0).assign(clip="", family="")
 
 
-def _of_set(frames: pd.DataFrame) -> Iterator[tuple[str, str, float]]:
+def _of_set(rows: pd.DataFrame) -> Iterator[tuple[str, str, float]]:
+    frames = rows[rows["anomalous"].notna()]
     anomalous = frames["anomalous"].astype(bool)
     kinds = sorted({*frames.loc[anomalous, "family"]})
     normal = frames[~anomalous]
@@ -69,7 +71,8 @@ def _of_set(frames: pd.DataFrame) -> Iterator[tuple[str, str, float]]:
             yield from ((kind, f"ap_{iou}", value) for iou, value in zip(IOUS, precisions[-1], strict=True))
             yield kind, "ap_mean", float(np.mean(precisions[-1]))
     yield from ((ALL, f"frame_{name}", value) for name, value in _ranked(frames).items())
-    clips = frames.groupby("clip", sort=False).agg(joint=("joint", "max"), anomalous=("anomalous", "max"))
+    known = rows[rows["family"] != ""]
+    clips = known.assign(anomalous=known["family"] != "good").groupby("clip", sort=False)[["joint", "anomalous"]].max()
     yield from ((ALL, f"clip_{name}", value) for name, value in _ranked(clips).items())
     if precisions:
         means = np.mean(precisions, 0)

@@ -58,10 +58,15 @@ def test_metrics_are_those_of_scikit_learn_and_of_the_intervals(scores):
     assert not of_fire.str.startswith("ap_").any(), "the detector does not tell it apart"
 
 
-def test_a_clip_of_frames_of_unknown_label_does_not_count(scores):
-    unknown = scores.assign(anomalous=scores["anomalous"].where(scores["clip"] != "clip1", None))
-    rest = scores[scores["clip"] != "clip1"]
-    pd.testing.assert_frame_equal(clip_metrics(unknown), clip_metrics(rest))
+def test_a_clip_counts_where_its_frames_do_not(scores):
+    """Of one clip only the family is known."""
+    here = scores["clip"] == "clip1"
+    known = scores["anomalous"].astype(object).where(~here, None)
+    weak = clip_metrics(scores.assign(anomalous=known, family=scores["family"].where(~here, "CarCrash")))
+    rest, every = clip_metrics(scores[~here]), clip_metrics(scores)
+    for metric in ("frame_auroc", "frame_ap", "ap_mean"):
+        assert value(weak, "all", metric) == value(rest, "all", metric)
+    assert value(weak, "all", "clip_auroc") == value(every, "all", "clip_auroc") != value(rest, "all", "clip_auroc")
     assert clip_metrics(scores.assign(clip="")).empty
 
 
