@@ -164,7 +164,7 @@ def _sum_of(head: Head, contribution: np.ndarray | str) -> str:
     """Of a global head, which has one part of the image margin, what its patches add up to."""
     if head.stream != "global" or isinstance(contribution, str):
         return ""
-    return f"; patches add up to {contribution.sum():+.3g}"
+    return f"; patches add up to {contribution.sum():+.3g}".replace("-", "−")
 
 
 def _on_one_scale(maps: Mapping[str, np.ndarray | str], label: str, centre: float | None, title: str) -> dict[str, Any]:

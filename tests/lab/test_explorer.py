@@ -100,7 +100,8 @@ def test_what_is_sent_is_what_the_view_says(explorer):
 def test_of_a_global_head_patches_add_up(explorer):
     explorer.head = "L3H2"
     for domain, line in zip(explorer.view.domains, explorer.widget.scene["facts"], strict=False):
-        assert line.startswith(domain) and f"{explorer.view.contribution(domain, 3, 'L3H2').sum():+.3g}" in line
+        total = f"{explorer.view.contribution(domain, 3, 'L3H2').sum():+.3g}"
+        assert line.startswith(domain) and line.endswith(total.replace("-", "−"))
 
 
 def test_the_outline_goes_around_the_mask(explorer, pictures):
