@@ -34,17 +34,19 @@ def timelines(clips: Mapping[str, pd.DataFrame], ax: Any = None, *, unit: Unit =
     """
     names = list(clips)
     axes = axes_for(ax, names, "clips=")
+    made = None
     if axes is None:
-        fig = matplotlib.figure.Figure(figsize=(5.6, 0.5 + 1.05 * len(names)), layout="constrained")
-        axes = list(fig.subplots(len(names), squeeze=False)[:, 0])
+        made = matplotlib.figure.Figure(figsize=(5.6, 0.9 + 1.05 * len(names)), layout="constrained")
+        axes = list(made.subplots(len(names), squeeze=False)[:, 0])
     for number, (name, frames) in enumerate(clips.items()):
         _timeline(axes[number], name, frames, unit)
     named = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
     axes[-1].set_xlabel("frame, of those that were scored")
-    axes[-1].legend(
-        named.values(), named, loc="upper center", bbox_to_anchor=(0.5, -0.65), ncols=3, frameon=False, fontsize="small"
-    )
-    figure = axes[0].get_figure(root=True)
+    if made is not None:
+        made.legend(named.values(), named, loc="outside upper center", ncols=3, frameon=False, fontsize="small")
+    else:
+        axes[0].legend(named.values(), named, loc="best", frameon=False, fontsize="small")
+    figure = made or axes[0].get_figure(root=True)
     assert isinstance(figure, matplotlib.figure.Figure)
     return Figure(figure, np.array(axes, dtype=object))
 
