@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -49,6 +51,11 @@ REFUSALS = {
         lambda check: check(VisionPlan((3,), self_calibrated(4)), "local", "maps of attention"),
         ConfigError,
         "maps of attention: heads of the local stream mix patches by similarities.*take contributions, ablate",
+    ),
+    "check_image_summed": (
+        lambda check: check(Reading(BESIDE, None, {}, None, image_text=SimpleNamespace(opaque="graphs over frames"))),
+        ConfigError,
+        "not a sum over heads: it is read through graphs over frames.*ablate and importance",
     ),
     "check_reads_cls": (
         lambda check: check(Reading(VisionPlan((3,)), None, {}, None, PatchMean(3))),

@@ -89,12 +89,12 @@ def test_timelines_shade_what_happens():
 
 def test_clips_are_evaluated_and_drawn(tmp_path):
     """Frames of a clip are scored together, whatever the batch; the verb says what the function does."""
-    detector = build(load("mini-captions"), "vadclip", layers=0, length=48)
+    detector = build(load("mini-captions"), "vadclip", layers=0, length=48, threshold=1.0)  # where rounding jumps
     detector.size = 28
     save_run(tmp_path / "run", detector, TrainingConfig(size=28), {"trained_on": "nothing"})
     frames = data.open("procedural:clips", category="screw", per_category=4, size=28, every=3)
     results = [evaluate(load_run(tmp_path / "run"), frames, batch=batch) for batch in (1, 100)]
-    np.testing.assert_allclose(results[0].scores["joint"], results[1].scores["joint"], rtol=1e-4)
+    np.testing.assert_allclose(results[0].scores["joint"], results[1].scores["joint"], rtol=1e-3)
     assert [name for name in results[0].scores if name.startswith("kind: ")] == [
         f"kind: {k}" for k in detector.config.kinds[1:]
     ]
