@@ -338,7 +338,7 @@ def check_map(has_map: bool, what: str) -> None:
         raise ConfigError(
             f"{what} needs an anomaly map, and this detector reads none: its score is of the image alone. Take "
             "eval or headlens.predict(run, images).frame for scores, and for heads what reads the image margin: "
-            "ablate, importance, contributions, name, attribute with target image_margin"
+            "ablate, importance and name; `headlens methods` says what else works"
         )
 
 
