@@ -59,6 +59,9 @@ REFUSED: dict[str, dict[str, object]] = {
     "anoclip-plus": {"taps": (1,)},
     "anoclip-plus-visa": {"taps": (1,)},
     "adaclip": {"taps": (0, 1), "depth": 2},
+    "vadclip": {},
+    "vadclip-ucf": {},
+    "vadclip-xd": {},
 }
 """Those that cannot."""
 Compute = Callable[[Tensor], Sequence[Tensor]]

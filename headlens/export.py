@@ -193,6 +193,8 @@ def graph_of(detector: Detector, category: str, size: int) -> Graph:
     reasons = [f"no graph has what it computes of images beforehand ({', '.join(before)})"] if before else []
     if reading.pooling.loops:
         reasons.append(reading.pooling.loops)
+    if opaque := reading.image_contrast.opaque:
+        reasons.append(f"its scores go through {opaque}, and a graph scores images one by one")
     graph = Graph(detector, reading, (size, size)).eval()
     with _calls(detector.backbone.text) as texts:
         graph(pixels)

@@ -34,6 +34,7 @@ REASONS = {
     "anoclip-plus": r"anoclip .*\(adapter of each image\)",
     "anoclip-plus-visa": r"anoclip .*\(adapter of each image\)",
     "adaclip": r"adaclip .*\(prompts of each image\).* clusters .* share = 0",
+    **dict.fromkeys(("vadclip", "vadclip-ucf", "vadclip-xd"), r"vadclip .* over the frames of a clip.* one by one"),
 }
 EXPORT = sys.modules["headlens.export"]  # the module: as an attribute of the package it is the function
 

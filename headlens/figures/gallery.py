@@ -71,9 +71,10 @@ def draw(context: FigureContext) -> RenderedFigure:
 
 def _unit(context: Iterable[Domain]) -> Unit:
     """Of the anomaly maps, which share one scale."""
-    for domain in context:
-        check_map(domain.run.detector.reads_map, "the figure gallery")
-    units = {domain.run.folder.name: domain.run.detector.scoring.unit for domain in context}
+    runs = [domain.run for domain in context]
+    for run in runs:
+        check_map(run.detector.reads_map, "the figure gallery")
+    units = {run.folder.name: run.detector.scoring.unit for run in runs}
     if len(set(units.values())) > 1:
         each = ", ".join(f"{name} gives {PLURAL[unit]}" for name, unit in units.items())
         raise ConfigError(f"the anomaly maps of a gallery share one scale, but {each}: name runs of one method")

@@ -22,7 +22,7 @@ def comparison() -> pd.DataFrame:
         ``PRO``: AUPRO); ``mean`` over ``seeds`` seeds, and ``half`` of its 95 % interval (Student's t), NaN for one.
 
     >>> frame = comparison()
-    >>> frame[(frame["method"] == "WinCLIP") & (frame["tested"] == "industrial")]["metric"].tolist()
+    >>> frame.query("backbone == 'mini' and method == 'WinCLIP' and tested == 'industrial'")["metric"].tolist()
     ['I', 'P', 'PRO']
     """
     import pandas as pd

@@ -334,7 +334,7 @@ def test_shipped_runs_by_one_line_and_by_the_verb(runs_share_backbones, tmp_path
 def test_the_verb_measures_importance_of_few_runs_where_none_is_named(monkeypatch):
     taken = []
 
-    def stopped(runs, *others):
+    def stopped(of, runs, *others):
         taken.extend(run.folder.name for several in runs.values() for run in several)
         raise RunError("enough")
 
