@@ -33,7 +33,8 @@ def train(
         str,
         typer.Option(
             help="A method with its settings: headclip, anomalyclip, anomalyclip-published, crane, april-gan, aa-clip, "
-            "aa-clip-medical, adaclip, kanoclip, c2p-clip, vadclip, vadclip-ucf, vadclip-xd. The last three are of clips."
+            "aa-clip-medical, adaclip, kanoclip, c2p-clip, vadclip, vadclip-ucf, vadclip-xd. The last three are of "
+            "clips."
         ),
     ] = "headclip",
     backbone: Annotated[
