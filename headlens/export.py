@@ -123,7 +123,7 @@ def export(
     >>> import headlens
     >>> export(headlens.load("mini-industrial"), "model.bin")
     Traceback (most recent call last):
-    headlens.errors.ConfigError: model.bin: a detector is exported to model.onnx or to model.pt2
+    headlens.errors.ConfigError: model.bin: the name of an exported file ends in .onnx or .pt2, such as model.onnx
     """
     detector = detector_of(run)
     model, card = check_paths(path, force)
@@ -164,7 +164,7 @@ def check_paths(path: str | Path, force: bool = False) -> tuple[Path, Path]:
     """Where model and card go; what is raised is that of ``export``."""
     path = Path(path)
     if path.suffix not in PACKAGES:
-        raise ConfigError(f"{path}: a detector is exported to {path.stem}.onnx or to {path.stem}.pt2")
+        raise ConfigError(f"{path}: the name of an exported file ends in .onnx or .pt2, such as {path.stem}.onnx")
     if missing := [name for name in PACKAGES[path.suffix] if find_spec(name) is None]:
         raise ConfigError(f"{path}: {', '.join(missing)} is not installed: pip install 'headlens[export]'")
     card = path.with_name(f"{path.name}.json")

@@ -43,9 +43,10 @@ def differing(result: Comparison, rows: int) -> Table:
         shown = shown.assign(**{f"mean of {side}": [row[row[side]] for _, row in shown.iterrows()]})
     texts = ["name", "first", "second"] if several else ["name"]
     means = ["mean of first", "mean of second"] if several else [*result.groups]
-    numbers = [*means, "difference", "error", "p", "q_own", "q"]
+    forms = dict.fromkeys([*means, "difference", "error"], ".3f") | dict.fromkeys(["p", "q_own", "q"], ".2g")
+    numbers = list(forms)
     cells = [
-        [*row[: len(texts)], *(number(value, ".3f") for value in row[len(texts) :])]
+        [*row[: len(texts)], *map(number, row[len(texts) :], forms.values())]
         for row in shown[[*texts, *numbers]].itertuples(index=False, name=None)
     ]
     splits, smallest = max(pair["splits"] for pair in pairs), min(pair["smallest_p"] for pair in pairs)
@@ -55,7 +56,7 @@ def differing(result: Comparison, rows: int) -> Table:
         f"q: by the pooled null of {over}, and no less than by the test of all heads together; significant up to "
         f"{result.provenance['level']:.3g}"
         if splits > 1
-        else "Not tested: that takes two runs in each group, or better three"
+        else "Not tested: that takes two runs in each group, or better four"
     )
     which = "second minus first" if several else f"{result.groups[1]} minus {result.groups[0]}"
     titles = {"name": "head", "q_own": "q of p"}

@@ -10,7 +10,7 @@ const HELP = ["Click a patch of the image to look from there, or use the arrow k
 export default {
   render({ model, el }) {
     const page = build(el, model.get("fixed"));
-    let later = {}, hover = null, bitmap = null, silence = 0, tried = "";
+    let later = {}, hover = null, bitmap = null, silence = 0, tried = "", wanted = page.quantity.value;
 
     // What is asked, and what of it is shown
 
@@ -18,7 +18,8 @@ export default {
     const busy = () => model.get("asked").turn !== model.get("answered");
     const head = () => [asked(), model.get("scene")].map((each) => parsed(each.head)).find(exists);
     const layers = (stream = head().stream) => model.get("fixed").streams[stream];  // the last one first
-    const weights = () => page.quantity.value === "weights" && learned(model.get("fixed").weights[head().stream]);
+    // Where no head of the stream has a learned weight, grids are of effects, and the choice is there again elsewhere.
+    const weights = () => wanted === "weights" && learned(model.get("fixed").weights[head().stream]);
     const table = (kind) => kind !== "heads" ? model.get("scene")[kind]
       : (weights() ? model.get("fixed").weights : model.get("picture").effects)[head().stream];
     const grid = (kind) => kind === "heads" ? [layers().length, model.get("fixed").heads] : model.get("picture").grid;
@@ -87,6 +88,7 @@ export default {
     const enter = () => page.head.value === tried || ask({ head: tried = page.head.value });
     page.head.addEventListener("keydown", (event) => event.key === "Enter" && enter());
     page.head.addEventListener("blur", enter);
+    page.quantity.addEventListener("change", () => { wanted = page.quantity.value; });
     for (const control of [page.quantity, page.outline]) control.addEventListener("change", update);
 
     // What is seen
@@ -103,6 +105,9 @@ export default {
       page.steps[0].disabled = at.image === 0;
       page.steps[1].disabled = at.image === page.image.length - 1;
       for (const radio of page.streams) radio.checked = radio.value === head().stream;
+      page.quantity.value = weights() ? "weights" : "effects";
+      for (const option of page.quantity.options)
+        option.disabled = option.value === "weights" && !learned(model.get("fixed").weights[head().stream]);
       if (!model.get("error") || !page.head.matches(":focus")) page.head.value = tried = at.head;
       page.title.textContent = scene.title;
       page.facts.replaceChildren(...scene.facts.map((line) => element(null, "p", {}, line)));

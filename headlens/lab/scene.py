@@ -42,12 +42,13 @@ def most_important(view: HeadView, image: int) -> tuple[Head, str]:
     """The head to begin with, and why: that whose learned weight is the furthest from 1, as the mean over runs.
 
     Where none is learned, that with the largest direct effect on the image by the first domain's detector: of local
-    heads, or of global ones where local heads have none.
+    heads, or of global ones where local heads have none. Of streams that only some detectors have it is none.
     """
+    shared = view.shared_streams or view.streams
     distances = {
         (domain, stream): np.abs(learned.mean(0) - 1)
         for domain in view.domains
-        for stream in view.streams
+        for stream in shared
         if len(learned := view.learned(domain, stream))
     }
     if distances:
@@ -56,14 +57,14 @@ def most_important(view: HeadView, image: int) -> tuple[Head, str]:
         weight = view.learned(domain, stream)[:, layer, number].mean()
         why = f"its weight ({domain}: {weight:.2f}) is the furthest from 1"
         return Head(stream, view.layers(stream)[layer], number), why
-    for stream in reversed(view.streams):
+    for stream in reversed(shared):
         try:
             layer, number = _largest(np.abs(view.effects(view.domains[0], image, stream)))
         except HeadlensError:
             continue
         why = f"its direct effect on this image is the largest of all {stream} heads"
         return Head(stream, view.layers(stream)[layer], number), why
-    return Head(view.streams[-1], view.layers(view.streams[-1])[-1], 0), ""
+    return Head(shared[-1], view.layers(shared[-1])[-1], 0), ""
 
 
 def fixed(view: HeadView) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def _weight_of(view: HeadView, domain: str, head: Head) -> str:
     learned = view.learned(domain, head.stream)
     each = learned[:, view.layers(head.stream).index(head.layer), head.head]
     if not len(each):
-        return "no weight is learned"
+        return f"no {head.stream} head has a learned weight"
     spread = f" ({len(each)} runs: {each.min():.2f} to {each.max():.2f})" if len(each) > 1 else ""
     return f"weight {each.mean():.2f}{spread}"
 

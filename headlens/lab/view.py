@@ -90,6 +90,11 @@ class HeadView:
         """Those that any detector has."""
         return tuple(stream for stream in STREAMS if any(stream in each.plan.streams for each in self._shown))
 
+    @property
+    def shared_streams(self) -> tuple[str, ...]:
+        """Those that all detectors have."""
+        return tuple(stream for stream in self.streams if all(stream in each.plan.streams for each in self._shown))
+
     def layers(self, stream: str) -> range:
         """Layers whose heads any detector reads."""
         there = [layers for each in self._shown if (layers := stream_layers(each)[stream])]

@@ -311,6 +311,15 @@ def test_what_a_method_does_not_have_it_says_in_its_place(show, detector, pictur
     assert sum("no local stream" in words for words in why) == 2 and sum("not learned" in words for words in why) == 2
 
 
+def test_grids_are_called_what_they_show(show, pictures):
+    learned = build(tiny.clip(), "headclip", taps=(1, 3), local_start=1, streams=("local",), prompts="ensemble")
+    page = show(explore(learned, pictures, size=32))
+    for stream, shown in (("local", "weights"), ("global", "effects"), ("local", "weights")):
+        page.get_by_label(stream).check()
+        settled(page)
+        assert page.get_by_label("grids").input_value() == shown
+
+
 def test_a_head_of_a_stream_that_is_not_there_is_an_error_and_no_more(show, pictures):
     explorer = explore(build(tiny.clip(), "april-gan", taps=(1, 3)), pictures, size=32)
     page = show(explorer)

@@ -51,6 +51,12 @@ def test_it_begins_at_the_head_whose_weight_is_the_furthest_from_1(explorer, det
     assert f"{weights[head.stream][head.layer, head.head]:.2f}" in explorer.widget.scene["facts"][0]
 
 
+def test_it_begins_at_a_head_that_all_detectors_have(detector, pictures):
+    runs = {"HeadCLIP": detector, "APRIL-GAN": build(tiny.clip(), "april-gan", taps=(1, 3))}
+    explorer = explore(runs, pictures, size=32)
+    assert explorer.head.stream == "global" and explorer.view.streams == ("global", "local")
+
+
 def test_without_weights_it_begins_at_the_head_with_the_largest_direct_effect(pictures):
     explorer = explore(build(tiny.clip(), "clip", taps=(1, 3), local_start=1), pictures, size=32)
     effects = explorer.view.effects(explorer.view.domains[0], explorer.image, "local")

@@ -27,7 +27,7 @@ def world_of(spec: str, **settings: int) -> World:
     ('nearest', 'checkerboard', 'denoised', 'palette')
     """
     if spec not in ALL_SPECS:
-        raise DataError(unknown_name("procedural set", spec, ALL_SPECS))
+        raise DataError(unknown_name("procedural set", spec, (*ALL_SPECS, *CLIPS)))
     return (Generated if spec in Generated.specs else World)(spec, **settings)
 
 

@@ -162,4 +162,7 @@ def check_training(config: MethodConfig, training: TrainingConfig) -> None:
     """Raises ConfigError for a setting of training that the method does not read, and that was changed in vain."""
     for name, instead in config.INSTEAD.items():
         if (value := getattr(training, name)) != getattr(TrainingConfig(), name):
-            raise ConfigError(f"{name} is {value}, but {method_of(config)} does not read it: it has {instead}")
+            raise ConfigError(
+                f"{name} is {value}, but {method_of(config)} does not read it: it has {instead} (at a shell in a TOML "
+                "file, --config)"
+            )
