@@ -66,12 +66,12 @@ def runs(clips: Sequence[str]) -> list[range]:
     >>> runs(["a", "a", "", "", "b"])
     [range(0, 2), range(2, 3), range(3, 4), range(4, 5)]
     """
-    found, start = [], 0
+    ranges, start = [], 0
     for clip, group in groupby(clips):
         count = len(list(group))
-        found += [range(start, start + count)] if clip else [range(i, i + 1) for i in range(start, start + count)]
+        ranges += [range(start, start + count)] if clip else [range(i, i + 1) for i in range(start, start + count)]
         start += count
-    return found
+    return ranges
 
 
 def pieces(clips: Sequence[str], least: int) -> list[range]:
@@ -88,10 +88,10 @@ def pieces(clips: Sequence[str], least: int) -> list[range]:
     return [*cut, range(start, len(clips))] if start < len(clips) else cut
 
 
-def whole(items: Iterable[Item], least: int, clip_of: Callable[[Item], str]) -> Iterator[list[Item]]:
+def unparted(items: Iterable[Item], least: int, clip_of: Callable[[Item], str]) -> Iterator[list[Item]]:
     """The same pieces of items that come one by one.
 
-    >>> [len(piece) for piece in whole("aaabb", 2, str)]
+    >>> [len(piece) for piece in unparted("aaabb", 2, str)]
     [3, 2]
     """
     piece: list[Item] = []

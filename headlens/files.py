@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
-from headlens.errors import RunError
+from headlens.errors import DataError, RunError
 
 _LOG = logging.getLogger(__name__)
 UNFINISHED = ".unfinished"
@@ -102,6 +102,17 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     if "\0" in text:
         raise ValueError("holds zero bytes, so it is not text; save it as UTF-8")
     return text
+
+
+def empty_folder(path: Path) -> None:
+    """Makes a folder, if it is not there.
+
+    Raises:
+        DataError: there is something in it already, or a file of that name.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(f"{path} is not an empty folder; name another, or empty it")
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def is_result(path: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headlens.clips import Shown, whole
+from headlens.clips import Shown, unparted
 from headlens.data import DataSet, Pixels, Preprocess, read_image
 from headlens.data import open as open_set
 from headlens.data.pixel_values import Stored, image_of, of_array, of_picture
@@ -142,7 +142,7 @@ def predict(
     parts, categories = [], list[str]()
     count = len(images) if isinstance(images, Sized) and not one else 1
     with followed(progress, count, "images scored", least=batch + 1) as done:
-        for part in whole(several, batch, clip_of):
+        for part in unparted(several, batch, clip_of):
             images_of = [preprocess(Pixels(as_bytes(image), None)).image for image in part]
             shown = Shown.of((category_of(image, category), clip_of(image)) for image in part)
             categories += shown

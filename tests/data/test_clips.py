@@ -16,7 +16,7 @@ from PIL import Image
 
 from headlens import data
 from headlens.cli.common import data_of
-from headlens.clips import Shown, lengths_of, pieces, runs, whole
+from headlens.clips import Shown, lengths_of, pieces, runs, unparted
 from headlens.data import Loader, Preprocess, Record
 from headlens.data.procedural import ClipWorld, write_clips
 from headlens.data.procedural.belts import KINDS, NORMAL, clip, truth
@@ -62,7 +62,7 @@ def test_pieces_are_all_of_it_and_part_no_clip(counts, least):
         assert len(piece) >= least and (clips[piece[-1]] == "" or clips[piece[-1]] != clips[piece[-1] + 1])
         before = [i for run in runs(clips)[:-1] for i in run if i in piece and run[-1] < piece[-1]]
         assert len(before) < least, "a piece ends with the first clip that fills it"
-    assert [list(one) for one in whole(clips, least, str)] == [[clips[i] for i in piece] for piece in cut]
+    assert [list(one) for one in unparted(clips, least, str)] == [[clips[i] for i in piece] for piece in cut]
 
 
 @given(lengths, st.integers(1, 4), st.sets(st.integers(0, 10), max_size=3))

@@ -16,6 +16,7 @@ from headlens.data.procedural.belts import KINDS, NORMAL, Clip, clip, truth
 from headlens.data.procedural.catalogue import CATEGORIES, ROLES, Role
 from headlens.data.procedural.draw import Draw
 from headlens.errors import DataError
+from headlens.files import empty_folder
 from headlens.printing import unknown_name
 
 CLIPS: dict[str, Role] = {"procedural:clips": "unseen", "procedural:clips/aux": "aux"}
@@ -120,9 +121,7 @@ def write_clips(world: ClipWorld, out: Path, progress: Callable[[], object] = la
     """
     from PIL import Image
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not an empty folder; name another, or empty it")
-    out.mkdir(parents=True, exist_ok=True)
+    empty_folder(out)
     rows = []
     for which, place in enumerate(world.places):
         folder = out / place.name

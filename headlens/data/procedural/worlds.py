@@ -17,6 +17,7 @@ from headlens.data.procedural.draw import Draw
 from headlens.data.procedural.render import COLOURS, PLACES, Rendered, as_bytes, colour_of, place_of, render
 from headlens.data.procedural.scene import Category
 from headlens.errors import DataError
+from headlens.files import empty_folder
 from headlens.printing import unknown_name
 
 _SPLITS: dict[str, tuple[Role, bool]] = {
@@ -190,9 +191,7 @@ def write(world: World, out: Path, progress: Callable[[], object] = lambda: None
     """
     from PIL import Image
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not an empty folder; name another, or empty it")
-    out.mkdir(parents=True, exist_ok=True)
+    empty_folder(out)
     rows = []
     for sample in world:
         path = out / f"{sample.name}.png"

@@ -84,7 +84,7 @@ def _intervals(root: Root, at: Path) -> Intervals:
     if missing := [name for name in ("clip", "start", "end") if name not in columns]:
         raise DataError(f"{path}: has no column {missing[0]!r}; columns are clip, start and end, in frames from 0")
     prefix = "" if at == root.path else f"{at.relative_to(root.path).as_posix()}/"
-    found: Intervals = {}
+    intervals: Intervals = {}
     for place, cells in rows:
         start, end = cells["start"].strip(), cells["end"].strip()
         if not (start.isdigit() and end.isdigit() and int(start) < int(end)):
@@ -92,5 +92,5 @@ def _intervals(root: Root, at: Path) -> Intervals:
                 DataError(f"{path}: {place} says {start!r} to {end!r}; both are frames, from 0, the end excluded")
             )
             continue
-        found.setdefault(prefix + cells["clip"].strip(), []).append((int(start), int(end)))
-    return found
+        intervals.setdefault(prefix + cells["clip"].strip(), []).append((int(start), int(end)))
+    return intervals
