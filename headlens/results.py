@@ -134,7 +134,7 @@ def save_frame(path: Path, frame: pd.DataFrame, about: Mapping[str, Any]) -> Pat
     """Writes a frame as its suffix says; see ``Result.save``."""
     writers: dict[str, Callable[[], bytes]] = {
         ".parquet": lambda: parquet(frame, about),
-        ".csv": lambda: frame.to_csv(index=False).encode(),
+        ".csv": lambda: tables.csv_of(frame).encode(),
         ".md": lambda: (tables.markdown(*_cells(frame)) + "\n").encode(),
         ".tex": lambda: (tables.latex(*_cells(frame)) + "\n").encode(),
     }

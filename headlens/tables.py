@@ -93,9 +93,11 @@ class Table:
     def csv(self) -> str:
         """All rows, unrounded, with a header."""
         if self.frame is not None:
-            return self.frame.to_csv(index=False)
+            return csv_of(self.frame)
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
+        csv.writer(text, lineterminator=line_end(cell for row in self.rows for cell in row)).writerows(
+            [self.header, *self.rows]
+        )
         return text.getvalue()
 
     def records(self) -> list[dict[str, Any]]:
@@ -202,6 +204,22 @@ def _joined(columns: Sequence[_Column]) -> str:
             )
             lines.append(_GAP.join(padded).rstrip())
     return "\n".join(lines)
+
+
+def line_end(values: Iterable[object]) -> str:
+    r"""How lines of a CSV end: with a carriage return where a value has one.
+
+    Python before 3.13 quotes a carriage return only then, and readers take it for the end of a row where it is not.
+
+    >>> line_end(["a.png"]), line_end(["a\r.png", 1.5])
+    ('\n', '\r\n')
+    """
+    return "\r\n" if any(isinstance(value, str) and "\r" in value for value in values) else "\n"
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A frame as CSV, without its index."""
+    return frame.to_csv(index=False, lineterminator=line_end(frame.select_dtypes(exclude="number").to_numpy().flat))
 
 
 def number(value: float, form: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 
@@ -129,6 +130,16 @@ def test_the_best_of_each_category_is_bold_and_alone_nothing_is():
     assert not alone.bold and alone.header[:2] == ["data set", "category"]
     assert r"\textbf" not in alone.latex() and r"90.0 & $\pm$10.0 (1 of 2)" in alone.latex()
     assert best([0.5, float("nan"), 0.5]) == {0, 2} and best([0.5, float("nan")]) == set()
+
+
+def test_a_carriage_return_in_a_name_ends_no_row_of_a_csv():
+    frame = pd.DataFrame({"image": ["a\r", "b\r\nc", "d"], "value": [0.5, 1.5, 2.5]})
+    of_frame = Table(["image", "value"], [["a", "1"]], numbers=1, name="x", frame=frame).csv()
+    of_rows = Table(["image", "value"], [[name, str(value)] for name, value in frame.to_numpy()], 1, "x").csv()
+    for text in (of_frame, of_rows):
+        header, *rows = csv.reader(io.StringIO(text, newline=""))
+        assert header == ["image", "value"] and [name for name, _ in rows] == ["a\r", "b\r\nc", "d"]
+    assert Table(["image"], [["a"]], 0, "x").csv() == "image\na\n"
 
 
 def test_text_of_a_table_is_escaped_for_latex():

@@ -32,6 +32,7 @@ def scored(path: Path) -> Scored:
 @settings(max_examples=15, deadline=None)
 @given(st.lists(NAMES.filter(lambda name: name.strip(b".")), min_size=1, max_size=4, unique=True), st.data())
 @example([b'a\n,"b".png', b"pr\xfcf.png", "缺陷.png".encode()], None)
+@example([b"a", b"a\r", b"a\r\nb"], None)
 def test_a_table_that_was_cut_anywhere_has_the_rows_before_the_cut(names, data):
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder, "in"), Path(folder, "out")

@@ -17,6 +17,7 @@ from headlens.cli.result_names import as_text, from_text, result_names
 from headlens.cli.score_overlays import Colours, Scale, overlay_png
 from headlens.errors import RunError
 from headlens.files import MOST_TEXT, SOFTWARE, is_result, read_regular, read_text, write_atomically
+from headlens.tables import line_end
 
 if TYPE_CHECKING:
     import numpy as np
@@ -300,5 +301,7 @@ def _key(path: Path) -> str:
 
 def _lines(rows: list[_Row]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([row[name] for name in COLUMNS] for row in rows)
+    for row in rows:  # a row is the same bytes whatever is written with it
+        cells = [row[name] for name in COLUMNS]
+        csv.writer(text, lineterminator=line_end(cells)).writerow(cells)
     return text.getvalue().encode()
